@@ -1,0 +1,47 @@
+# `make export MODEL=mobilenetv2` and `make test` do everything, set-up included.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+MODEL     ?= mobilenetv2
+WEIGHTS   ?= digits
+DATA      ?= digits
+PRECISION ?= fp32,fp16,int8
+TARGET    ?= ort-x86,trt
+OUT       ?= bundles/$(MODEL)
+JOBS      ?= 2
+
+.PHONY: help setup export test test-fast lint type bench clean
+
+help:  ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready  ## Make .venv; a second call installs nothing.
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "edgesmith needs Python 3.10 or newer; got $$($(PYTHON) --version). Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[export,optimize,ort,trt-rtx,dev]'
+	@touch $@
+
+export: $(VENV)/.ready  ## PyTorch to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT.
+	@$(BIN)/edgesmith export $(MODEL) --weights $(WEIGHTS) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
+
+test: $(VENV)/.ready  ## Every test.
+	@$(BIN)/python -m pytest -n $(JOBS)
+
+test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
+	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+lint: $(VENV)/.ready  ## ruff.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(VENV)/.ready  ## mypy, strict, on the package.
+	@$(BIN)/python tests/support/typecheck.py
+
+bench: $(VENV)/.ready  ## mobilenetv2 and shufflenetv2 against resnet18 and resnet50.
+	@$(BIN)/edgesmith bench
+
+clean:  ## Remove what the other targets made, .venv apart.
+	rm -rf bundles results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

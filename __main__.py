@@ -1,0 +1,5 @@
+"""`python -m edgesmith` is the `edgesmith` command."""
+
+from .cli import main
+
+main()

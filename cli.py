@@ -1,0 +1,69 @@
+"""`edgesmith`: one sub-command per stage; a command's file is imported only when it is named.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong use, 3 cannot tell or not available here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from . import __version__
+
+# name -> (module, one line of help); the function in the module is called `<name>_command`.
+COMMANDS = {
+    "models": ("models.commands", "List the networks, with parameters, operations and published accuracy."),
+    "describe": ("models.commands", "Show a network layer by layer."),
+    "train": ("models.commands", "Train a network on the embedded digits or a folder of images."),
+    "export": ("pipeline_commands", "Take a network from PyTorch to a verified bundle."),
+    "optimize": ("optimize.commands", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
+    "quantize": ("optimize.commands", "Cast an ONNX file to FP16, or calibrate it to INT8."),
+    "build": ("runtime.commands", "Build a TensorRT engine from an ONNX file."),
+    "verify": ("runtime.commands", "Recompute a bundle's digests and replay its golden inputs here."),
+    "run": ("runtime.commands", "Run a bundle on images."),
+    "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
+    "bench": ("bench.commands", "Measure latency, memory and accuracy."),
+    "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
+    "report": ("bench.commands", "Draw results as tables and a page."),
+}
+
+
+class Lazy(click.Group):
+    """A group that lists its commands from COMMANDS and imports one when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order of the flow."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__)
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command that the first word names, or say which one was probably meant."""
+        from .runtime.plugins import did_you_mean
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = did_you_mean(args[0], COMMANDS) or "see `edgesmith --help`"
+            raise click.UsageError(f"unknown command {args[0]!r}; do: {near}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the list of commands without importing any."""
+        with formatter.section("Commands, in the order of the flow"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgesmith")
+def main() -> None:
+    """Take a convolutional network from PyTorch to the edge, and prove at each step that nothing was lost.
+
+    Exit codes: 0 done, 1 a check failed, 2 wrong use, 3 cannot tell or not available here.
+    """

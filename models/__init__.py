@@ -1,0 +1,1 @@
+"""The networks: own implementations with torchvision's key names, one file per family."""

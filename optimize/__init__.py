@@ -1,0 +1,1 @@
+"""Graph passes, precision and quantisation: from one ONNX file to a better one."""

@@ -1,0 +1,1 @@
+"""One rewrite per file; the name of a pass is the name of its file."""

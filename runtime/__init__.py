@@ -1,0 +1,23 @@
+"""What runs on the device: needs numpy, and Pillow for image files; loads neither torch nor onnx.
+
+    from edgesmith.runtime import load
+    model = load("bundles/mobilenetv2")
+    model(image).top(5)
+
+Nothing heavy is imported until it is used: `load` and `Model` are looked up on first access.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .session import Model, load
+
+__all__ = ["Model", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from . import session
+
+        return getattr(session, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""What executes a graph on a device; one file each, its name is the file's."""

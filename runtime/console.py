@@ -1,0 +1,147 @@
+"""What every command shares: options, tables, progress bars, JSON, and errors that end in an exit code.
+
+Only click is imported here; rich is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import click
+
+from .errors import EdgesmithError, NotAvailable
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_EXTRA = {
+    "torch": "export", "onnxscript": "export", "safetensors": "export",
+    "onnx": "optimize", "onnx_graphsurgeon": "optimize", "onnxruntime": "ort",
+    "openvino": "openvino", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
+}  # fmt: skip
+
+
+def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a click command with `--json` and `--debug`, whose errors are one line and an exit code.
+
+    The function gets `as_json: bool`; what it returns is its exit code (None means 0).
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def run(debug: bool, **options: Any) -> None:
+            sys.exit(guarded(lambda: function(**options), debug=debug))
+
+        with_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(run)
+        with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(with_debug)
+        made: click.Command = click.command(name, **settings)(with_json)
+        return made
+
+    return decorate
+
+
+def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
+    """Run an action; print a known error as one line and return its exit code.
+
+    Raises:
+        Exception: Only with `debug`, the error itself.
+    """
+    try:
+        return action() or 0
+    except EdgesmithError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        click.echo("error: interrupted; nothing half-written was left", err=True)
+        return 1
+    except (BrokenPipeError, click.ClickException):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(f"error: unexpected {reason[:500]}; do: run again with --debug and report it", err=True)
+        return 1
+
+
+def need(module: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        NotAvailable: It is not installed; the message has the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = _EXTRA.get(module.split(".")[0])
+        command = f"pip install 'edgesmith[{extra}]'" if extra else f"pip install {module}"
+        raise NotAvailable(f"{module} is not installed", got=str(error), do=command) from error
+
+
+def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:
+    """Print `value` as JSON, or draw it for a person."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2, default=_plain, allow_nan=False))
+    else:
+        draw()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
+    """Draw a table on standard output: the first `left` columns flush left, the others flush right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    drawn = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    say(drawn)
+
+
+def say(thing: Any) -> None:
+    """Print text or anything rich can draw to standard output; as wide as it needs when that is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
+    console.print(thing)
+
+
+def note(text: str) -> None:
+    """Print one line about the progress of the work to standard error."""
+    click.echo(text, err=True)
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error and yield `advance(steps)`; silent when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield _no_bar
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _no_bar(steps: int) -> None:
+    """Stand where the bar would be when nobody watches."""

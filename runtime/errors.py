@@ -1,0 +1,76 @@
+"""Every error that Edgesmith raises on purpose, and the exit code each one means.
+
+    EdgesmithError                1  something is wrong with what was given or made
+    ├── UsageError                2  wrong use: an option, a name, a path that is not there
+    ├── CheckFailed               1  a check ran and said no (parity, digest, accuracy, precision)
+    ├── ModelError                1  an ONNX file, a checkpoint or a graph that cannot be used
+    ├── DataError                 1  images or arrays that cannot be used
+    ├── BundleError               1  a bundle that is broken or was tampered with
+    ├── BuildError                1  an engine could not be built
+    ├── RunError                  1  a backend failed while running
+    └── NotAvailable              3  not installed, or not possible on this machine
+
+A message is one line in four parts: what was wrong, what was got, what was expected, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class EdgesmithError(Exception):
+    """The root of the tree: `what`, and where they help, `got`, `expected` and `do`.
+
+    Args:
+        what: What was wrong, naming the thing (file, node, option).
+        got: What was found.
+        expected: What should have been found.
+        do: The next step for the person who reads it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", do: str = "") -> None:
+        self.what, self.got, self.expected, self.do = what, got, expected, do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        parts += [f"got {self.got}"] if self.got else []
+        parts += [f"expected {self.expected}"] if self.expected else []
+        parts += [f"do: {self.do}"] if self.do else []
+        return "; ".join(" ".join(part.split()) for part in parts)
+
+
+class UsageError(EdgesmithError):
+    """Wrong use: an unknown name or option, a path that does not exist."""
+
+    exit_code = 2
+
+
+class CheckFailed(EdgesmithError):
+    """A check ran to its end and its answer is no."""
+
+
+class ModelError(EdgesmithError):
+    """An ONNX file, a checkpoint or a graph that cannot be used."""
+
+
+class DataError(EdgesmithError):
+    """Images or arrays that cannot be used: missing, corrupt, of the wrong shape, dtype or layout."""
+
+
+class BundleError(EdgesmithError):
+    """A bundle that is incomplete, broken, or not what its manifest says."""
+
+
+class BuildError(EdgesmithError):
+    """A TensorRT engine could not be built."""
+
+
+class RunError(EdgesmithError):
+    """A backend failed while it was running a model."""
+
+
+class NotAvailable(EdgesmithError):
+    """Not installed, or not possible on this machine; exit code 3, like «cannot tell»."""
+
+    exit_code = 3

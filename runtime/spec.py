@@ -1,0 +1,113 @@
+"""What a network expects and promises: the value that travels from the PyTorch module to the device.
+
+`export` writes a ModelSpec into the ONNX metadata, the bundle copies it into its manifest, the runtime reads it. It is
+plain data: JSON in, JSON out, equal after a round trip.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .errors import ModelError
+
+TASKS = ("classify", "segment", "localise", "reconstruct", "features")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an RGB image to the network's input, in torchvision's order: resize, centre crop, scale, normalise.
+
+    `resize` is the length of the shorter side after resizing, in pixels (0: resize straight to `crop`, both sides);
+    `crop` the (height, width) cut from the centre. Then x = (pixel / 255 - mean) / std for each channel.
+    """
+
+    crop: tuple[int, int] = (224, 224)
+    resize: int = 256
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channels: str = "RGB"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent."""
+
+    params: int | None = None
+    macs: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Name, input, preprocessing, labels and published figures of one network.
+
+    `input_shape` is without the batch dimension: (C, H, W) for layout NCHW. `labels` may be empty (class indices are
+    then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name.
+    """
+
+    name: str
+    input_shape: tuple[int, ...] = (3, 224, 224)
+    num_classes: int = 1000
+    task: str = "classify"
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    input_name: str = "input"
+    output_names: tuple[str, ...] = ("output",)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    labels: tuple[str, ...] = ()
+    weights: str = "random"
+    paper: str = ""
+    published: Published = field(default_factory=Published)
+
+    def to_json(self) -> str:
+        """Return the spec as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read a spec from JSON.
+
+        Raises:
+            ModelError: The text is no JSON object, or a field is missing, unknown or of the wrong type.
+        """
+        try:
+            return cls.from_dict(json.loads(text))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(
+                "the ModelSpec cannot be read", got=str(error), expected="JSON as `ModelSpec.to_json` writes it"
+            ) from error
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """Build a spec from plain JSON values (lists become tuples)."""
+        known = {item.name for item in fields(cls)}
+        if unknown := set(values) - known:
+            raise TypeError(f"unknown fields {sorted(unknown)}")
+        plain = {key: _tuples(value) for key, value in values.items()}
+        plain["preprocess"] = Preprocess(**_tuple_values(values.get("preprocess", {})))
+        plain["published"] = Published(**values.get("published", {}))
+        spec = cls(**plain)
+        spec._check()
+        return spec
+
+    def _check(self) -> None:
+        if not (isinstance(self.name, str) and self.name):
+            raise TypeError(f"name {self.name!r} is not a name")
+        if self.task not in TASKS:
+            raise TypeError(f"task {self.task!r} is none of {TASKS}")
+        dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
+        if not self.input_shape or not all(isinstance(dim, int) and dim > 0 for dim in dims):
+            raise TypeError(f"sizes {dims} are not all positive integers")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _tuple_values(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _tuples(value) for key, value in values.items()}

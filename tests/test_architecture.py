@@ -1,0 +1,120 @@
+"""The rules of docs/architecture.md, read off the source: layering, sizes, and that each rule can fail."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = {"models", "export", "optimize", "runtime", "bench"}
+MAY_IMPORT = {
+    "runtime": set(),
+    "models": {"runtime"},
+    "optimize": {"runtime"},
+    "bench": {"runtime"},
+    "export": {"models", "runtime"},
+}
+PACKAGES = {"torch": {"models", "export"}, "onnx": {"export", "optimize"}, "onnx_graphsurgeon": {"export", "optimize"}}
+LONGEST_FUNCTION, LONGEST_FILE = 50, 300
+
+
+def sources(root: Path = ROOT) -> list[Path]:
+    return [
+        *sorted(root.glob("*.py")),
+        *(path for name in sorted(FOLDERS) for path in sorted((root / name).rglob("*.py"))),
+    ]
+
+
+def imported(tree: ast.AST, path: Path, root: Path) -> set[tuple[str, bool]]:
+    """Return (top-level name, whether it is inside this package) of each import in a file."""
+    here = path.relative_to(root).parent.parts
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name.split(".")[0], False) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(((node.module or "").split(".")[0], False))
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - (node.level - 1)]
+            module = (*base, *(node.module or "").split(".")) if node.module else base
+            names = [module[0]] if module else [alias.name for alias in node.names]
+            found |= {(name, True) for name in names}
+    return found
+
+
+def layering_violations(root: Path) -> list[str]:
+    bad = []
+    for path in sources(root):
+        parts = path.relative_to(root).parts
+        room = parts[0] if len(parts) > 1 else ""
+        for name, inside in imported(ast.parse(path.read_text()), path, root):
+            if inside and room and name in FOLDERS and name != room and name not in MAY_IMPORT[room]:
+                bad.append(f"{'/'.join(parts)} imports {name}/")
+            if inside and room and name in {"cli", "pipeline", "pipeline_commands"}:
+                bad.append(f"{'/'.join(parts)} imports {name}")
+            if not inside and name == "edgesmith":
+                bad.append(f"{'/'.join(parts)} imports edgesmith by name: imports inside are relative")
+            if not inside and name in PACKAGES and room not in PACKAGES[name]:
+                bad.append(f"{'/'.join(parts)} imports {name}")
+    return bad
+
+
+def size_violations(root: Path) -> list[str]:
+    bad = []
+    for path in sources(root):
+        text, name = path.read_text(), path.relative_to(root)
+        if (lines := text.count("\n")) > LONGEST_FILE:
+            bad.append(f"{name}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > LONGEST_FUNCTION:
+                bad.append(f"{name}:{node.lineno}: {node.name} is {lines} lines")
+    return bad
+
+
+def test_imports_point_down():
+    assert layering_violations(ROOT) == []
+
+
+def test_files_and_functions_are_small():
+    assert size_violations(ROOT) == []
+
+
+PLANTED = {
+    "runtime imports bench": ("runtime/x.py", "from ..bench import clock\n", layering_violations),
+    "runtime imports bench as a name": ("runtime/x.py", "from .. import bench\n", layering_violations),
+    "a deep file imports up": ("runtime/backends/x.py", "from ...export import parity\n", layering_violations),
+    "bench imports the pipeline": ("bench/x.py", "from ..pipeline import run\n", layering_violations),
+    "optimize imports torch": ("optimize/x.py", "def f():\n    import torch\n", layering_violations),
+    "runtime imports onnx": ("runtime/x.py", "from onnx import helper\n", layering_violations),
+    "the package by its name": ("models/x.py", "import edgesmith.runtime\n", layering_violations),
+    "a long file": ("bench/x.py", "a = 1\n" * 301, size_violations),
+    "a long function": ("bench/x.py", "def f():\n" + "    a = 1\n" * 50, size_violations),
+}
+
+
+@pytest.mark.parametrize("case", PLANTED)
+def test_a_planted_violation_is_found(case, tmp_path):
+    name, text, check = PLANTED[case]
+    for folder in ("runtime/backends", *FOLDERS):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    assert check(tmp_path) == []
+    (tmp_path / name).write_text(text)
+    assert len(check(tmp_path)) == 1
+
+
+def test_runtime_loads_nothing_heavy():
+    code = "import sys, edgesmith.runtime; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
+    heavy = ["torch", "onnx", "onnxruntime", "PIL", "rich", "click", "tensorrt_rtx_bindings", "openvino"]
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_runtime_alone_still_imports(tmp_path):
+    shutil.copytree(ROOT / "runtime", tmp_path / "alone" / "runtime")
+    code = "import runtime.session, runtime.bundle, runtime.datasets, runtime.preprocess, runtime.postprocess, runtime.build"
+    subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'alone')!r}); {code}"], check=True
+    )
