@@ -1,0 +1,48 @@
+"""The ModelSpec inside an ONNX file: one entry of `metadata_props`, JSON, under the key `edgesmith.spec`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..runtime.errors import ModelError
+from ..runtime.files import existing_file
+from ..runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+SPEC_KEY = "edgesmith.spec"
+
+
+def write(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Put the spec into a model's metadata, in place of an earlier one."""
+    kept = [entry for entry in model.metadata_props if entry.key != SPEC_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=SPEC_KEY, value=spec.to_json())
+
+
+def read(path: str | Path) -> ModelSpec:
+    """Read the spec out of an ONNX file; weights in external files are not touched.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file, or holds no spec.
+    """
+    import onnx
+
+    path = existing_file(path, "model")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(f"{path} is no ONNX file", got=f"{type(error).__name__}", do="export it again") from error
+    for entry in model.metadata_props:
+        if entry.key == SPEC_KEY:
+            return ModelSpec.from_json(entry.value)
+    raise ModelError(
+        f"{path} holds no ModelSpec",
+        got=f"metadata {[entry.key for entry in model.metadata_props]}",
+        expected=f"an entry {SPEC_KEY!r}",
+        do="export it with edgesmith, or write one with edgesmith.export.metadata.write",
+    )

@@ -1,0 +1,178 @@
+"""Does the ONNX file compute what the module computes? Random and real inputs, batch 1 and 3, worst output named.
+
+The measure is max |a - b| / max |b| for each output, b the module's in eval mode, in float64 arithmetic: it grows for a
+scaled, negated, permuted or zero output alike, and NaN or Inf never passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..runtime.console import need
+from ..runtime.errors import CheckFailed, ModelError
+from ..runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+BATCHES = (1, 3)
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: where the input came from, its batch size, the output's name and its relative error."""
+
+    inputs: str
+    batch: int
+    output: str
+    error: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every comparison made, and the relative error that was allowed."""
+
+    cases: tuple[Case, ...]
+    tolerance: float
+
+    @property
+    def worst(self) -> Case:
+        """The case with the largest error; NaN counts as the largest."""
+        return max(self.cases, key=lambda case: math.inf if math.isnan(case.error) else case.error)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within the tolerance."""
+        return all(case.error <= self.tolerance for case in self.cases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "tolerance": self.tolerance,
+            "passed": self.passed,
+            "worst": asdict(self.worst),
+            "cases": [asdict(case) for case in self.cases],
+        }
+
+
+def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return max |got - expected| / max |expected|; inf where shapes differ or a value is not finite.
+
+    A constant-zero reference says nothing about a network, so it passes only against exact zeros.
+    """
+    if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
+        return math.inf
+    difference = float(np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    return difference / scale if scale else (math.inf if difference else 0.0)
+
+
+def check(
+    module: torch.nn.Module,
+    path: str | Path,
+    spec: ModelSpec,
+    images: NDArray[np.float32] | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> ParityReport:
+    """Compare an ONNX file with the module it came from, ONNX Runtime's own optimisations off.
+
+    Args:
+        module: The network; compared in eval mode, left in the mode it came in.
+        path: The ONNX file. A fixed batch of one is run image by image.
+        spec: Names and shapes.
+        images: Real inputs, float32, (N >= 3, *spec.input_shape); without them only random inputs are compared.
+        tolerance: Largest relative error that passes.
+        seed: Of the random inputs, standard normal.
+
+    Raises:
+        CheckFailed: An output differs by more than the tolerance; the message names the worst one.
+        ModelError: ONNX Runtime cannot load or run the file.
+    """
+    report = compare(module, path, spec, images, tolerance=tolerance, seed=seed)
+    if not report.passed:
+        worst = report.worst
+        raise CheckFailed(
+            f"the ONNX file {path} does not compute what the module computes: output {worst.output!r} is worst",
+            got=f"relative error {worst.error:.2e} on {worst.inputs} input at batch {worst.batch}",
+            expected=f"at most {report.tolerance:.0e}",
+            do="look for a layer that behaves differently in eval mode, or a custom operator",
+        )
+    return report
+
+
+def compare(
+    module: torch.nn.Module,
+    path: str | Path,
+    spec: ModelSpec,
+    images: NDArray[np.float32] | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> ParityReport:
+    """Like `check`, but return a report that failed instead of raising."""
+    session = _session(path)
+    cases = []
+    random = np.random.default_rng(seed).standard_normal((max(BATCHES), *spec.input_shape)).astype(np.float32)
+    for name, source in (("random", random), ("real", images)):
+        for batch in BATCHES:
+            if source is not None and len(source) >= batch:
+                cases += _cases(module, session, spec, name, source[:batch], path)
+    return ParityReport(tuple(cases), tolerance)
+
+
+def _cases(
+    module: torch.nn.Module, session: Any, spec: ModelSpec, name: str, batch: NDArray[np.float32], path: str | Path
+) -> list[Case]:
+    expected = _eager(module, batch)
+    got = _onnx(session, batch, path)
+    if len(got) != len(expected):
+        raise ModelError(
+            f"{path} has {len(got)} outputs", expected=f"the module's {len(expected)}", do="export it again"
+        )
+    names: Sequence[str] = [output.name for output in session.get_outputs()]
+    return [Case(name, len(batch), out, relative_error(a, b)) for out, a, b in zip(names, got, expected, strict=True)]
+
+
+def _eager(module: torch.nn.Module, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+    torch = need("torch")
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            outputs = module(torch.from_numpy(batch))
+    finally:
+        module.train(was_training)
+    outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
+    return [output.numpy() for output in outputs]
+
+
+def _onnx(session: Any, batch: NDArray[np.float32], path: str | Path) -> list[NDArray[Any]]:
+    argument = session.get_inputs()[0]
+    fixed = argument.shape[0] == 1
+    parts = [batch[i : i + 1] for i in range(len(batch))] if fixed else [batch]
+    try:
+        results = [session.run(None, {argument.name: part}) for part in parts]
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot run {path}", got=" ".join(str(error).split())[:300]) from error
+    return [np.concatenate(column) for column in zip(*results, strict=True)]
+
+
+def _session(path: str | Path) -> Any:
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load {path}", got=" ".join(str(error).split())[:300]) from error

@@ -1,0 +1,154 @@
+"""The single call to torch's exporter: a module in eval mode becomes an ONNX file with its ModelSpec inside.
+
+The dynamo exporter is used (torch.export captures the graph, so Python control flow is resolved before ONNX sees it).
+`keep_batchnorm=True` asks it not to optimise: each BatchNormalization stays, and our own pass proves that it folds.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.console import need
+from ..runtime.errors import ModelError, UsageError
+from ..runtime.files import translated
+from ..runtime.spec import ModelSpec
+from .metadata import SPEC_KEY
+
+if TYPE_CHECKING:
+    import torch
+
+# The lowest opset that the dynamo exporter writes without converting, so the one that most device parsers know.
+DEFAULT_OPSET = 18
+OPSETS = range(18, 24)
+# protobuf's limit is 2 GiB in all; weights above this go into a file beside the model.
+EXTERNAL_DATA_ABOVE = 1_800_000_000
+
+
+def export(
+    module: torch.nn.Module,
+    spec: ModelSpec,
+    path: str | Path,
+    *,
+    dynamic_batch: bool = False,
+    opset: int = DEFAULT_OPSET,
+    keep_batchnorm: bool = True,
+) -> Path:
+    """Export a module to ONNX, in eval mode, with one float32 input of shape (N, *spec.input_shape).
+
+    Args:
+        module: The network. It is left in the mode (training or eval) that it came in.
+        spec: Names of the input and outputs, the input's shape; written into the file's metadata.
+        path: The .onnx file to write; it is whole or not there. Weights above 1.8 GB stand beside it in `<path>.data`.
+        dynamic_batch: Leave N free (named "batch"); otherwise N is 1.
+        opset: ONNX operator set, 18 to 23.
+        keep_batchnorm: Leave BatchNormalization in the graph, for our own passes.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: An opset that the exporter does not write.
+        ModelError: torch cannot capture the module; the message has its reason.
+    """
+    if opset not in OPSETS:
+        raise UsageError(
+            f"opset {opset} cannot be written",
+            expected=f"{OPSETS[0]} to {OPSETS[-1]}",
+            do=f"leave it at {DEFAULT_OPSET}",
+        )
+    path = Path(path)
+    was_training = module.training
+    module.eval()
+    try:
+        program = _capture(module, spec, dynamic_batch, opset, optimize=not keep_batchnorm)
+    finally:
+        module.train(was_training)
+    _clean(program.model, spec)
+    big = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()) > EXTERNAL_DATA_ABOVE
+    _save(program, path, external_data=big)
+    return path
+
+
+def _capture(module: torch.nn.Module, spec: ModelSpec, dynamic_batch: bool, opset: int, optimize: bool) -> Any:
+    torch = need("torch")
+    need("onnxscript")
+    # torch.export takes a batch of one for a constant, so a free batch is captured at two.
+    example = torch.zeros(2 if dynamic_batch else 1, *spec.input_shape)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},) if dynamic_batch else None
+    with _quiet():
+        try:
+            return torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                optimize=optimize,
+                opset_version=opset,
+                input_names=[spec.input_name],
+                output_names=list(spec.output_names),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        except Exception as error:
+            raise ModelError(
+                f"torch cannot export {spec.name}",
+                got=_reason(error),
+                expected="a module that torch.export captures: no data-dependent control flow, tensors in and out",
+                do="try torch.export.export(module, (example,)) on it; its message names the line",
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own log lines and deprecation warnings away from our user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _clean(model: Any, spec: ModelSpec) -> None:
+    """Drop what torch notes beside nodes (stack traces with paths of this machine) and write the spec in."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.metadata_props[SPEC_KEY] = spec.to_json()
+    model.graph.name = spec.name
+
+
+def _save(program: Any, path: Path, external_data: bool) -> None:
+    """Write into a folder beside the target, then move: the weights first, so that a model never lacks them."""
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        try:
+            with _quiet():
+                program.save(folder / path.name, external_data=external_data)
+            for made in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+                made.replace(path.parent / made.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
