@@ -1,0 +1,164 @@
+"""Which networks there are. Reads the tables in the family files as text, so that nothing heavy is imported.
+
+A family is a file of this folder with two literals at its top level: `PAPER`, and `VARIANTS`, a dictionary from a
+variant's name to its row. Adding a network is adding a row or a file; nothing is registered. A row may hold:
+
+    args         what the file's `build` makes the variant from (a dictionary)
+    aliases      other names, torchvision's among them
+    params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so
+    input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7
+    digits       side of the square input when trained on the embedded digits, default 64
+    classes      default 1000
+    mean, std, interpolation, task, outputs     as in ModelSpec
+    checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
+    url          folder the checkpoint is in, where it is not torchvision's
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.errors import UsageError
+from ..runtime.plugins import did_you_mean, normalise
+from ..runtime.spec import ModelSpec, Preprocess, Published
+
+if TYPE_CHECKING:
+    import torch
+
+_FOLDER = Path(__file__).parent
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant: its name, the family file it stands in, and its row of the family's table."""
+
+    name: str
+    family: str
+    paper: str
+    figures: Published
+    row: dict[str, Any] = field(repr=False)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names that find this variant."""
+        return tuple(self.row.get("aliases", ()))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) that the published figures are for."""
+        return tuple(self.row.get("input", (3, 224, 224)))
+
+
+def names() -> list[str]:
+    """List every variant, family by family, in the order of the tables."""
+    return list(_entries())
+
+
+def find(name: str) -> Entry:
+    """Find a variant by its name or an alias, without regard to case, `_` and `-`.
+
+    Raises:
+        UsageError: No such network; the message has the nearest name.
+    """
+    entries, index = _entries(), _index()
+    try:
+        return entries[index[normalise(name)]]
+    except KeyError:
+        near = did_you_mean(name, [*entries, *(alias for entry in entries.values() for alias in entry.aliases)])
+        raise UsageError(f"unknown model {name!r}", do=near or "see `edgesmith models`") from None
+
+
+def spec(name: str, weights: str = "random") -> ModelSpec:
+    """Return the spec of a variant for a source of weights.
+
+    Args:
+        name: A variant or an alias.
+        weights: "digits" gives the small input and ten labels of the embedded digits; anything else the paper's own.
+
+    Raises:
+        UsageError: No such network.
+    """
+    entry = find(name)
+    channels, height, width = entry.input_shape
+    digits = weights == "digits"
+    if digits:
+        height = width = int(entry.row.get("digits", 64))
+    resize = 0 if digits else int(entry.row.get("resize", round(height * 8 / 7)))
+    preprocess = Preprocess(
+        crop=(height, width),
+        resize=resize,
+        interpolation=entry.row.get("interpolation", "bilinear"),
+        mean=tuple(entry.row.get("mean", _IMAGENET_MEAN))[:channels],
+        std=tuple(entry.row.get("std", _IMAGENET_STD))[:channels],
+        channels="RGB" if channels == 3 else "L",
+    )
+    return ModelSpec(
+        name=entry.name,
+        input_shape=(channels, height, width),
+        num_classes=10 if digits else int(entry.row.get("classes", 1000)),
+        task=entry.row.get("task", "classify"),
+        preprocess=preprocess,
+        labels=tuple("0123456789") if digits else (),
+        weights=weights,
+        paper=entry.paper,
+        published=entry.figures,
+    )
+
+
+def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module:
+    """Build a variant with its paper's initialisation, in training mode, on torch's default device.
+
+    Args:
+        name: A variant or an alias.
+        num_classes: Size of the last layer.
+        changes: Arguments of the family's `build` in place of those of the variant's row.
+
+    Raises:
+        UsageError: No such network.
+    """
+    entry = find(name)
+    family = importlib.import_module(f".{entry.family}", __package__)
+    module: torch.nn.Module = family.build(num_classes=num_classes, **{**entry.row.get("args", {}), **changes})
+    return module
+
+
+@functools.cache
+def _entries() -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for path in sorted(_FOLDER.glob("*.py")):
+        for name, row in _tables(path).get("VARIANTS", {}).items():
+            published = {key: row[key] for key in ("params", "macs", "top1", "top5", "source") if key in row}
+            paper = row.get("paper", _tables(path).get("PAPER", ""))
+            found[name] = Entry(name, path.stem, paper, Published(**published), row)
+    return found
+
+
+@functools.cache
+def _index() -> dict[str, str]:
+    index: dict[str, str] = {}
+    for name, entry in _entries().items():
+        for spelling in (name, *entry.aliases):
+            if index.setdefault(normalise(spelling), name) != name:
+                raise ValueError(f"two networks answer to {spelling!r}: {index[normalise(spelling)]} and {name}")
+    return index
+
+
+@functools.cache
+def _tables(path: Path) -> dict[str, Any]:
+    """Read the literals PAPER and VARIANTS of a file; an empty dictionary where there is no table."""
+    text = path.read_text(encoding="utf-8")
+    if "\nVARIANTS = " not in text:
+        return {}
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("PAPER", "VARIANTS")
+    }
