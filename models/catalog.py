@@ -5,7 +5,8 @@ variant's name to its row. Adding a network is adding a row or a file; nothing i
 
     args         what the file's `build` makes the variant from (a dictionary)
     aliases      other names, torchvision's among them
-    params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so
+    params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so (torchvision,
+                 for its own weights, where there is a checkpoint and no source)
     input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7
     digits       side of the square input when trained on the embedded digits, default 64
     classes      default 1000
@@ -133,10 +134,14 @@ def _entries() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for path in sorted(_FOLDER.glob("*.py")):
         for name, row in _tables(path).get("VARIANTS", {}).items():
-            published = {key: row[key] for key in ("params", "macs", "top1", "top5", "source") if key in row}
             paper = row.get("paper", _tables(path).get("PAPER", ""))
-            found[name] = Entry(name, path.stem, paper, Published(**published), row)
+            found[name] = Entry(name, path.stem, paper, _published(row), row)
     return found
+
+
+def _published(row: dict[str, Any]) -> Published:
+    figures = {key: row[key] for key in ("params", "macs", "top1", "top5") if key in row}
+    return Published(**figures, source=row.get("source", "torchvision IMAGENET1K_V1" if "checkpoint" in row else ""))
 
 
 @functools.cache

@@ -25,19 +25,6 @@ NETWORK = (
     (6, 320, 1, 1),
 )
 
-VARIANTS = {
-    "mobilenetv2": {
-        "args": {"width": 1.0},
-        "aliases": ["mobilenet_v2", "mobilenetv2_1.0"],
-        "params": 3504872,
-        "macs": 300774272,
-        "top1": 71.878,
-        "top5": 90.286,
-        "source": "torchvision IMAGENET1K_V1",
-        "checkpoint": "mobilenet_v2-b0353104.pth",
-    },
-}
-
 
 class InvertedResidual(nn.Module):
     """1x1 widen (t times, ReLU6) - 3x3 depthwise (ReLU6) - 1x1 narrow (linear); added to the input where shapes agree.
@@ -81,6 +68,15 @@ class MobileNetV2(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits."""
         return self.classifier(self.features(x).mean((2, 3)))
+
+
+# fmt: off
+VARIANTS = {
+    "mobilenetv2": {"args": {"width": 1.0}, "aliases": ["mobilenet_v2", "mobilenetv2_1.0"],
+        "params": 3504872, "macs": 300774272, "top1": 71.878, "top5": 90.286,
+        "checkpoint": "mobilenet_v2-b0353104.pth"},
+}
+# fmt: on
 
 
 def build(width: float = 1.0, num_classes: int = 1000) -> nn.Module:
