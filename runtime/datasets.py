@@ -1,0 +1,96 @@
+"""Images with labels, by source and split: the embedded digits, or a folder of your own. No torch, nothing downloaded.
+
+train        what weights are fitted on
+calibration  a stratified draw from train, 128 images unless told otherwise: what quantisers look at
+test         held out
+hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise)
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import digits, folders
+from .errors import UsageError
+from .plugins import did_you_mean
+from .preprocess import apply
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .spec import ModelSpec
+
+SPLITS = ("train", "calibration", "test", "hard")
+CALIBRATION = 128
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and what they show.
+
+    `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
+    for files. `labels` is int64 (N,), an index into `classes`.
+    """
+
+    name: str
+    split: str
+    images: Sequence[NDArray[np.uint8]]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
+        found = hashlib.sha256("\0".join(self.classes).encode())
+        found.update(self.labels.astype("<i8").tobytes())
+        for chunk in folders.raw(self.images):
+            found.update(chunk)
+        return found.hexdigest()
+
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
+        """Yield preprocessed batches, NCHW float32, at most `size` images each."""
+        for start in range(0, len(self), size):
+            yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
+
+    def head(self, count: int) -> Dataset:
+        """Return the first `count` images, spread evenly over the split so that all classes are in it."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        images = folders.pick(self.images, chosen.tolist())
+        return Dataset(self.name, self.split, images, self.labels[chosen], self.classes)
+
+
+def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:
+    """Load one split.
+
+    Args:
+        source: "digits", or a folder: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, or images with a
+            label file (see docs/data.md).
+        split: "train", "calibration", "test" or "hard".
+        calibration: How many images "calibration" draws from "train".
+
+    Raises:
+        UsageError: No such split or source.
+        DataError: The folder holds no images, an empty class, or a label file that does not fit.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
+    if str(source) == "digits":
+        images, labels = digits.load(split, calibration)
+        return Dataset("digits", split, images, labels, digits.CLASSES)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UsageError(f"unknown data {str(source)!r}", expected="digits, or a folder of images", do="check the path")
+    files, labels, classes = folders.load(folder, split, calibration)
+    return Dataset(folder.name, split, files, labels, classes)
