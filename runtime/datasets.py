@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ class Dataset:
 
     name: str
     split: str
-    images: Sequence[NDArray[np.uint8]]
+    images: folders.Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
 
@@ -87,8 +87,7 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
     if str(source) == "digits":
-        images, labels = digits.load(split, calibration)
-        return Dataset("digits", split, images, labels, digits.CLASSES)
+        return Dataset("digits", split, *digits.load(split, calibration), digits.CLASSES)
     folder = Path(source)
     if not folder.is_dir():
         raise UsageError(f"unknown data {str(source)!r}", expected="digits, or a folder of images", do="check the path")

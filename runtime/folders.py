@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Union, overload
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from .preprocess import read_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Images = Union[Sequence["NDArray[np.uint8]"], "NDArray[np.uint8]"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 LABEL_FILES = ("labels.txt", "labels.csv", "val.txt", "val_map.txt")
@@ -48,7 +50,7 @@ class Files(Sequence["NDArray[np.uint8]"]):
         return perturb(image, self.seeds[at]) if self.seeds else image
 
 
-def raw(images: Sequence[NDArray[np.uint8]]) -> Iterator[bytes]:
+def raw(images: Images) -> Iterator[bytes]:
     """Yield what identifies the images: each file's name, bytes and seed, or each array's shape and bytes."""
     if not isinstance(images, Files):
         yield from (str(np.shape(image)).encode() + np.ascontiguousarray(image).tobytes() for image in images)
@@ -58,14 +60,13 @@ def raw(images: Sequence[NDArray[np.uint8]]) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def pick(images: Sequence[NDArray[np.uint8]], chosen: list[int]) -> Sequence[NDArray[np.uint8]]:
+def pick(images: Images, chosen: list[int]) -> Images:
     """Return the images at these indices, without decoding any."""
     if isinstance(images, Files):
         seeds = tuple(images.seeds[at] for at in chosen) if images.seeds else ()
         return Files(tuple(images.paths[at] for at in chosen), seeds)
     if isinstance(images, np.ndarray):
-        taken: Any = images[chosen]
-        return taken  # type: ignore[no-any-return]
+        return images[chosen]
     return [images[at] for at in chosen]
 
 

@@ -138,4 +138,5 @@ def centre_crop(image: NDArray[np.uint8], crop: tuple[int, int]) -> NDArray[np.u
 def _table(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     """Return (pixel / 255 - mean) / std for every channel and pixel value, float32 (C, 256)."""
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
-    return (scaled - np.float32(mean)[:, None]) / np.float32(std)[:, None]
+    table: NDArray[np.float32] = (scaled - np.array(mean, np.float32)[:, None]) / np.array(std, np.float32)[:, None]
+    return table

@@ -1,0 +1,128 @@
+"""What a backend is: a file with `available`, `open`, and a Session that computes.
+
+    available() -> (bool, reason)                 cheap; the reason says why not, and how to mend it
+    open(path, *, threads=None, **options)        -> Session; ModelError when the file cannot be loaded
+
+A Session checks what it is fed, so that a wrong shape is an error with a name and not a crash in native code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, RunError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: its name, its shape (None where a dimension is dynamic) and its NumPy dtype's name."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class Session(ABC):
+    """A loaded model. Subclasses set `inputs` and `outputs`, and implement `_run` and `_close`."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    closed = False
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> dict[str, NDArray[Any]]:
+        """Compute the outputs.
+
+        Args:
+            feeds: One array for each input, C-contiguous or not.
+            finite: Skip the search for NaN and Inf, where the caller knows that there are none.
+
+        Raises:
+            DataError: A name, a shape or a dtype does not fit, or a value is NaN or Inf. Nothing was computed.
+            RunError: The session is closed, or the backend failed.
+        """
+        if self.closed:
+            raise RunError("this session is closed", do="load the bundle again")
+        check_feeds(self.inputs, feeds, finite=finite)
+        return self._run(feeds)
+
+    def close(self) -> None:
+        """Give the backend's memory back; a second call does nothing."""
+        if not self.closed:
+            self.closed = True
+            self._close()
+
+    @abstractmethod
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Compute; the feeds have been checked."""
+
+    def _close(self) -> None:  # noqa: B027
+        """Give memory back; nothing to do where Python does it."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> None:
+    """Compare feeds with what the model declares.
+
+    Raises:
+        DataError: What differs, for the first input that does.
+    """
+    if len(feeds) != len(inputs) or any(tensor.name not in feeds for tensor in inputs):
+        expected = ", ".join(tensor.name for tensor in inputs)
+        raise DataError("the inputs' names do not fit", got=", ".join(map(str, feeds)) or "none", expected=expected)
+    for tensor in inputs:
+        array = feeds[tensor.name]
+        if not isinstance(array, np.ndarray) or array.dtype.name != tensor.dtype:
+            got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
+            raise DataError(
+                f"input {tensor.name!r} has the wrong type", got=got, expected=f"an array of {tensor.dtype}"
+            )
+        if not _fits(array.shape, tensor.shape):
+            raise _wrong_shape(tensor, array.shape)
+        if not finite and not is_finite(array):
+            raise DataError(f"input {tensor.name!r} holds NaN or Inf", expected="finite numbers", do="check the source")
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    return shape == declared or (
+        len(shape) == len(declared)
+        and all(want is None or have == want for have, want in zip(shape, declared, strict=True))
+        and 0 not in shape
+    )
+
+
+def _wrong_shape(tensor: Tensor, shape: tuple[int, ...]) -> DataError:
+    declared = "(" + ", ".join("any" if dim is None else str(dim) for dim in tensor.shape) + ")"
+    nhwc = len(shape) == 4 and _fits((shape[0], shape[3], shape[1], shape[2]), tensor.shape)
+    chw = _fits((1, *shape), tensor.shape)
+    do = (
+        "transpose NHWC to NCHW: x.transpose(0, 3, 1, 2)" if nhwc else "add the batch dimension: x[None]" if chw else ""
+    )
+    return DataError(f"input {tensor.name!r} has the wrong shape", got=str(shape), expected=declared, do=do)
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Return whether no value is NaN or Inf; one dot product decides in most cases."""
+    if array.dtype.kind != "f":
+        return True
+    if array.dtype == np.float32 and array.flags.c_contiguous:
+        flat = array.reshape(-1)
+        if np.isfinite(np.vdot(flat, flat)):
+            return True
+    return bool(np.isfinite(array).all())

@@ -1,0 +1,57 @@
+"""A backend that computes nothing: zeros of the declared shapes. It measures what the runtime itself costs.
+
+It reads a small JSON file, so that a bundle for it needs no framework:
+
+    {"inputs": [{"name": "input", "shape": [1, 3, 64, 64], "dtype": "float32"}], "outputs": [...]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ModelError
+from ._base import Session, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class NullSession(Session):
+    """Answers zeros; a dynamic first dimension of an output is the batch of the first input, others are 1."""
+
+    def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        batch = feeds[self.inputs[0].name].shape[0] if self.inputs else 1
+        return {
+            tensor.name: np.zeros([batch if at == 0 else dim or 1 for at, dim in enumerate(tensor.shape)], tensor.dtype)
+            for tensor in self.outputs
+        }
+
+
+def available() -> tuple[bool, str]:
+    """Return (True, why): it needs nothing."""
+    return True, "needs nothing, computes nothing"
+
+
+def open(path: str | Path, *, threads: int | None = None, **options: Any) -> NullSession:
+    """Read the declared inputs and outputs; `threads` and the options change nothing.
+
+    Raises:
+        ModelError: The file is no such JSON.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        inputs, outputs = (
+            tuple(Tensor(str(t["name"]), tuple(t["shape"]), np.dtype(t["dtype"]).name) for t in values[key])
+            for key in ("inputs", "outputs")
+        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} is no null model", got=str(error), expected="JSON with inputs and outputs") from error
+    return NullSession(inputs, outputs)

@@ -1,0 +1,111 @@
+"""ONNX Runtime: the CPU by default, CUDA where that provider is installed and asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..console import need
+from ..errors import DataError, ModelError, NotAvailable, RunError
+from ..files import existing_file
+from ._base import Session, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+class OrtSession(Session):
+    """An `onnxruntime.InferenceSession` behind the runtime's checks; safe to call from several threads at once."""
+
+    def __init__(self, native: Any) -> None:
+        self.native = native
+        self.inputs = tuple(_tensor(value) for value in native.get_inputs())
+        self.outputs = tuple(_tensor(value) for value in native.get_outputs())
+        self._names = [tensor.name for tensor in self.outputs]
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        try:
+            return dict(zip(self._names, self.native.run(self._names, feeds), strict=True))
+        except Exception as error:
+            raise RunError("ONNX Runtime failed", got=_brief(error), do="`edgesmith verify` the bundle") from error
+
+    def _close(self) -> None:
+        self.native = None
+
+
+def available() -> tuple[bool, str]:
+    """Return whether onnxruntime is installed, and if not, how to install it."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False, "onnxruntime is not installed: pip install 'edgesmith[ort]'"
+    return True, "onnxruntime is installed"
+
+
+def open(
+    path: str | Path, *, threads: int | None = None, provider: str = "cpu", optimise: bool = True, **options: Any
+) -> OrtSession:
+    """Load an ONNX file.
+
+    Args:
+        path: The file.
+        threads: Threads within an operator; None leaves the choice to ONNX Runtime (the physical cores).
+        provider: "cpu", "cuda", "tensorrt" or "openvino".
+        optimise: Let ONNX Runtime rewrite the graph; off, it computes it as written.
+        options: Session configuration entries, for example {"session.intra_op.allow_spinning": "0"}.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: ONNX Runtime cannot load it.
+        NotAvailable: onnxruntime, or the provider, is not installed.
+    """
+    ort = need("onnxruntime")
+    path = existing_file(path, "model")
+    wanted = PROVIDERS.get(provider, provider)
+    if wanted not in ort.get_available_providers():
+        raise NotAvailable(
+            f"onnxruntime has no {wanted}",
+            got=", ".join(ort.get_available_providers()),
+            do="install the build that has",
+        )
+    try:
+        native = ort.InferenceSession(str(path), _settings(ort, threads, optimise, options), providers=[wanted])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load {path}", got=_brief(error), do="export it again") from error
+    if wanted not in native.get_providers():
+        raise NotAvailable(
+            f"{wanted} does not start here", got=", ".join(native.get_providers()), do="check the driver"
+        )
+    return OrtSession(native)
+
+
+def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, Any]) -> Any:
+    if threads is not None and threads < 1:
+        raise DataError("the number of threads is not positive", got=str(threads), expected="1 or more")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.intra_op_num_threads = threads or 0
+    settings.inter_op_num_threads = 1
+    if not optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for key, value in options.items():
+        settings.add_session_config_entry(key, str(value))
+    return settings
+
+
+def _tensor(value: Any) -> Tensor:
+    kind = value.type[len("tensor(") : -1]
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)
+    return Tensor(value.name, shape, _DTYPES.get(kind, kind))
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
