@@ -1,0 +1,106 @@
+"""`edgesmith build`: an ONNX file becomes one TensorRT engine per compute capability, each with its sidecar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .runtime import console
+from .runtime.engines.flavour import PRECISIONS, normal_sm
+from .runtime.errors import UsageError
+
+
+@console.command("build")
+@click.argument("onnx", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The engine; with several SMs -smXY is added.")
+@click.option("--sm", default="8.6", show_default=True, help="Compute capabilities: 8.6,8.9 or current.")
+@click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="The intent.")
+@click.option("--fp16", "precision", flag_value="fp16", help="The same as --precision fp16.")
+@click.option("--int8", "precision", flag_value="int8", help="The same as --precision int8.")
+@click.option("--flavour", default="auto", type=click.Choice(("auto", "rtx", "standard")), help="Which TensorRT.")
+@click.option("--batch", help="Profile of a dynamic batch: MIN,OPT,MAX.")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=MIN:OPT:MAX", help="Profile, as x=1x3x64x64:…:….")
+@click.option("--workspace", type=click.IntRange(min=1), help="Scratch memory in MiB.")
+@click.option("--level", type=click.IntRange(0, 5), help="Builder optimisation level.")
+@click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds per engine.")
+@click.option("--allow-float", is_flag=True, help="Keep an engine that runs in a higher precision than asked.")
+@click.option("--check-only", is_flag=True, help="Look at the file as TensorRT would; build nothing.")
+def build_command(
+    onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
+    workspace: int | None, level: int | None, timeout_s: float, allow_float: bool, check_only: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Build TensorRT engines from ONNX, one per SM, each in a process of its own."""
+    from .optimize import preflight
+
+    sms = list(dict.fromkeys(normal_sm(part) for part in sm.split(",")))
+    findings = preflight.check(onnx, precision, sms)
+    if check_only:
+        _show_findings(findings, as_json)
+        return int(any(item.severity == "error" for item in findings))
+    for item in findings:
+        console.note(f"{item.severity}: {item}")
+    preflight.require(findings, onnx)
+    settings = {
+        "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
+        "shapes": dict(_shape(text) for text in shapes), "workspace": workspace and workspace << 20, "level": level,
+        "timeout_s": timeout_s, "allow_float": allow_float,
+    }  # fmt: skip
+    built = [_build(onnx, target, one, settings) for one, target in _targets(onnx, out, sms, precision)]
+    console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
+    return 0
+
+
+def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> list[tuple[str, Path]]:
+    base = out or onnx.with_name(f"{onnx.stem}-{precision}.engine")
+    if out and len(sms) == 1:
+        return [(sms[0], out)]
+    return [(sm, base.with_name(f"{base.stem}-sm{sm.replace('.', '')}{base.suffix or '.engine'}")) for sm in sms]
+
+
+def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
+    from .runtime.engines.build import build_engine
+
+    with console.progress(f"{target.name} (SM {sm})", None) as advance:
+        return build_engine(
+            onnx, target, sm=sm, progress=lambda event: advance(1) if event["event"] == "step" else None, **settings
+        )
+
+
+def _numbers(text: str, separator: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no list of whole numbers", expected=f"such as 1{separator}4{separator}16"
+        ) from None
+
+
+def _shape(text: str) -> tuple[str, tuple[list[int], ...]]:
+    name, _, three = text.rpartition("=")
+    shapes = tuple(_numbers(part, "x") for part in three.split(":"))
+    if not name or len(shapes) != 3:
+        raise UsageError(
+            f"{text!r} is no profile", expected="NAME=MIN:OPT:MAX, such as x=1x3x64x64:1x3x224x224:8x3x512x512"
+        )
+    return name, shapes
+
+
+def _show(built: list[Any]) -> None:
+    rows = [
+        (item.engine, item.sm, f"{item.bytes / 1e6:.1f}", item.attestation.kernels, item.attestation.requantisations,
+         f"{item.weights_bytes / 1e6:.1f}", f"{item.activation_bytes / 1e6:.1f}", f"{item.build_s:.1f}")
+        for item in built
+    ]  # fmt: skip
+    columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "built in s")
+    console.table("", columns, rows)
+    for item in built:
+        console.say(f"SM {item.sm}: {item.attestation.sentence(item.precision)}")
+
+
+def _show_findings(findings: list[Any], as_json: bool) -> None:
+    rows = [(item.severity, item.code, item.node, item.what, item.do) for item in findings]
+    columns = ("", "trap", "node", "what", "do")
+    draw = (lambda: console.table("", columns, rows, left=5)) if rows else (lambda: console.say("nothing found"))
+    console.emit([item.to_dict() for item in findings], as_json, draw)

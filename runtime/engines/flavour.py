@@ -1,0 +1,115 @@
+"""Which TensorRT is installed and what it can do, told by what it has and never by its version number.
+
+rtx       TensorRT-RTX (PyPI `tensorrt-rtx-cu13-*`, module `tensorrt_rtx_bindings` or `tensorrt_rtx`)
+standard  TensorRT 8.5 to 11 (JetPack, data centre; module `tensorrt`)
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NotAvailable, UsageError
+
+MODULES = {"rtx": ("tensorrt_rtx_bindings", "tensorrt_rtx"), "standard": ("tensorrt",)}
+INSTALL = {"rtx": "pip install 'edgesmith[trt-rtx]'", "standard": "install JetPack's TensorRT, or pip install tensorrt"}
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the installed module offers; each field is one `hasattr`.
+
+    `weak_flags` are the precision flags (FP16, INT8) of weakly typed networks; where there are none, the network is
+    strongly typed: its precision is written in the ONNX file.
+    """
+
+    cross_build: bool
+    weak_flags: tuple[str, ...]
+    explicit_batch_flag: bool
+    strongly_typed_flag: bool
+    progress_monitor: bool
+    dla: bool
+    timing_cache: bool
+    inspector: bool
+
+
+def features(trt: Any) -> Features:
+    """Look at a TensorRT module and say what it offers."""
+    flags = getattr(trt, "BuilderFlag", None)
+    creation = getattr(trt, "NetworkDefinitionCreationFlag", None)
+    config = getattr(trt, "IBuilderConfig", None)
+    return Features(
+        cross_build=hasattr(trt, "ComputeCapability") and hasattr(config, "set_compute_capability"),
+        weak_flags=tuple(name for name in ("FP16", "INT8") if hasattr(flags, name)),
+        explicit_batch_flag=hasattr(creation, "EXPLICIT_BATCH"),
+        strongly_typed_flag=hasattr(creation, "STRONGLY_TYPED"),
+        progress_monitor=hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor"),
+        dla=hasattr(getattr(trt, "DeviceType", None), "DLA"),
+        timing_cache=hasattr(config, "create_timing_cache") and not hasattr(trt, "ComputeCapability"),
+        inspector=hasattr(trt, "EngineInspector"),
+    )
+
+
+def installed(name: str) -> str | None:
+    """Return the module that offers a flavour here, without importing it."""
+    return next((module for module in MODULES[name] if importlib.util.find_spec(module)), None)
+
+
+def choose(flavour: str, sm: str) -> tuple[str, str]:
+    """Return (flavour, module) for a build.
+
+    `auto` takes TensorRT-RTX for a named SM (it builds for a GPU that is not there) and standard TensorRT for
+    `current`; the other one where the first is not installed.
+
+    Raises:
+        UsageError: No such flavour.
+        NotAvailable: It is not installed.
+    """
+    if flavour not in (*MODULES, "auto"):
+        raise UsageError(f"unknown TensorRT flavour {flavour!r}", expected="auto, " + ", ".join(MODULES))
+    order = ("standard", "rtx") if sm == "current" else ("rtx", "standard")
+    wanted = order if flavour == "auto" else (flavour,)
+    for name in wanted:
+        if module := installed(name):
+            return name, module
+    raise NotAvailable(
+        f"TensorRT ({' or '.join(wanted)}) is not installed", do=" or ".join(INSTALL[name] for name in wanted)
+    )
+
+
+def load(module: str) -> Any:
+    """Import a TensorRT module.
+
+    Raises:
+        NotAvailable: It is there but does not load (a missing libcudart, another Python).
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise NotAvailable(f"the module {module} does not load", got=str(error), do="reinstall it") from error
+
+
+def normal_sm(text: str) -> str:
+    """Return a compute capability as "8.6", from "8.6", "86", "sm86" or "SM_86"; "current" stays.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    plain = text.strip().lower()
+    if plain == "current":
+        return plain
+    match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", plain)
+    if not match:
+        raise UsageError(f"{text!r} is no compute capability", expected="8.6, 86, sm86 or current")
+    return f"{match[1]}.{match[2]}"
+
+
+def targets(trt: Any) -> dict[str, str]:
+    """Map each SM the module can build for ahead of time to its enum member, {"8.6": "SM86"}; empty without any."""
+    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    found = {name: re.fullmatch(r"SM(\d+)(\d)", name) for name in members}
+    return {f"{match[1]}.{match[2]}": name for name, match in found.items() if match}

@@ -1,0 +1,54 @@
+"""The GPU this process stands on, through cuda-python where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ..errors import NotAvailable, RunError
+
+
+def cudart() -> Any:
+    """Return cuda-python's runtime module: `cuda.bindings.runtime` (12.6 and later) or `cuda.cudart`.
+
+    Raises:
+        NotAvailable: cuda-python is not installed.
+    """
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise NotAvailable("cuda-python is not installed", do="pip install cuda-bindings")
+
+
+def call(function: Any, *arguments: Any) -> Any:
+    """Call a function of cuda-python's runtime and return what it returns without its status.
+
+    Raises:
+        RunError: The status is not success; the message names function and status.
+    """
+    status, *values = function(*arguments)
+    if int(status) != 0:
+        raise RunError(f"{function.__name__} failed", got=getattr(status, "name", str(status)), do="see `nvidia-smi`")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def device_sm(device: int = 0) -> str:
+    """Return the compute capability of a GPU as "8.6".
+
+    Raises:
+        NotAvailable: No cuda-python, no driver or no such GPU; the message has the driver's answer.
+    """
+    runtime = cudart()
+    try:
+        count = call(runtime.cudaGetDeviceCount)
+        if device >= count:
+            raise NotAvailable(f"there is no GPU {device}", got=f"{count} GPUs")
+        attributes = runtime.cudaDeviceAttr
+        parts = (attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor)
+        major, minor = (call(runtime.cudaDeviceGetAttribute, part, device) for part in parts)
+    except (RunError, RuntimeError) as error:
+        reason = getattr(error, "got", "") or str(error)
+        raise NotAvailable("no NVIDIA GPU can be used here", got=reason, do="see `nvidia-smi`") from error
+    return f"{major}.{minor}"

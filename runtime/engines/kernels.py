@@ -1,0 +1,171 @@
+"""What an engine is made of after fusion: read from the builder's «Layers:» message, so no GPU is needed.
+
+With a verbose logger and detailed profiling verbosity the builder ends with one message that lists every fused kernel:
+its type, its tensors with data types, and the ONNX nodes it computes. From it follow facts that a flag cannot give: how
+many convolutions really run in INT8, how many kernels are launched, how many of them only requantise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PRECISION = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "BFloat16": "bf16", "FP8": "fp8"}
+CONVOLVING = ("correlation", "deconvolution", "convolution", "gemm", "runtime_fusion")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a kernel: dims as built, dtype "int8", "fp16", "fp32", "int32" and so on."""
+
+    name: str
+    dims: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One fused kernel: TensorRT's type for it and the ONNX nodes it computes."""
+
+    name: str
+    kind: str
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def precision(self) -> str:
+        """The data type it computes in: that of its first input."""
+        tensors = self.inputs or self.constants or self.outputs
+        return tensors[0].dtype if tensors else "?"
+
+    @property
+    def requantises(self) -> bool:
+        """Whether it is no convolution and writes INT8."""
+        return self.kind not in CONVOLVING and any(tensor.dtype == "int8" for tensor in self.outputs)
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """What was asked of the convolutions and what they got.
+
+    `asked` and `got` map a convolution's ONNX name to a precision ("float": any but INT8). A convolution that fused
+    into a pointwise kernel counts with that kernel's precision, one that no kernel mentions is "folded".
+    """
+
+    kernels: int
+    kinds: dict[str, int]
+    requantisations: int
+    asked: dict[str, str] = field(default_factory=dict)
+    got: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of convolutions per precision that they run in."""
+        return dict(Counter(self.got.values()))
+
+    @property
+    def missed(self) -> dict[str, str]:
+        """The convolutions that run in another precision than was asked, and which."""
+        return {name: self.got[name] for name, asked in self.asked.items() if not _fulfils(self.got[name], asked)}
+
+    def sentence(self, precision: str) -> str:
+        """Return «requested INT8: 53 of 53 convolutions INT8, 105 kernels»."""
+        ran = self.counts.get(precision, 0)
+        total = len(self.got)
+        return (
+            f"requested {precision.upper()}: {ran} of {total} convolutions {precision.upper()}, {self.kernels} kernels"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with the derived counts."""
+        return {**asdict(self), "counts": self.counts, "missed": self.missed}
+
+
+def _fulfils(got: str, asked: str) -> bool:
+    return got == asked or (asked == "float" and got in ("fp32", "fp16", "bf16"))
+
+
+def attest(kernels: Iterable[Kernel], asked: Mapping[str, str]) -> Attestation:
+    """Match the convolutions of the network against the kernels.
+
+    Args:
+        kernels: The kernel list.
+        asked: ONNX name of each convolution -> precision that it was asked to run in.
+    """
+    kernels = list(kernels)
+    return Attestation(
+        kernels=len(kernels),
+        kinds=dict(Counter(kernel.kind for kernel in kernels)),
+        requantisations=sum(kernel.requantises for kernel in kernels),
+        asked=dict(asked),
+        got={name: _ran_as(name, kernels) for name in asked},
+    )
+
+
+def _ran_as(name: str, kernels: list[Kernel]) -> str:
+    mentions = [kernel for kernel in kernels if name in kernel.nodes]
+    mains = [kernel for kernel in mentions if kernel.kind in CONVOLVING]
+    named = [kernel for kernel in mains if kernel.name.startswith(name)]
+    best = named or mains or mentions
+    return best[0].precision if best else "folded"
+
+
+def parse_log(message: str) -> list[Kernel]:
+    """Read the «Layers:» message of a verbose build (TensorRT-RTX; dims, dtypes and metadata as it writes them)."""
+    lines = message.split("\n\nI/O Tensors:")[0].splitlines()
+    return [_kernel(line) for line in lines if line.startswith("Name: ") and "LayerType: " in line]
+
+
+def _kernel(line: str) -> Kernel:
+    head, _, rest = line.partition(", LayerType: ")
+    kind, _, rest = rest.partition(", Inputs: ")
+    inputs, _, rest = rest.partition(", Constants: ")
+    constants, _, rest = rest.partition(", Outputs: ")
+    outputs, _, rest = rest.partition(", TacticName: ")
+    nodes = nodes_of(rest.partition("Metadata: ")[2])
+    return Kernel(head.removeprefix("Name: "), kind, _tensors(inputs), _tensors(constants), _tensors(outputs), nodes)
+
+
+def nodes_of(metadata: str) -> tuple[str, ...]:
+    r"""Split "[ONNX Layer: a]\x1f[ONNX Layer: b]"; TensorRT's separators are the ASCII unit and record separators."""
+    return tuple(re.findall(r"\[ONNX Layer: ([^\x1e\x1f]*)\](?=[\x1e\x1f]|\s*$)", metadata))
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    found = re.findall(r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\].*?Datatype: (\w+)", text)
+    return tuple(Tensor(name, _dims(dims.split(",")), _dtype(kind)) for name, dims, kind in found)
+
+
+def _dims(parts: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in parts if str(part).strip())
+
+
+def _dtype(name: str) -> str:
+    return PRECISION.get(name, name.lower())
+
+
+def parse_inspector(text: str) -> list[Kernel]:
+    """Read the JSON of `EngineInspector.get_engine_information` (standard TensorRT, detailed verbosity)."""
+    layers = json.loads(text).get("Layers", [])
+    return [_inspected(layer) for layer in layers if isinstance(layer, dict)]
+
+
+def _inspected(layer: dict[str, Any]) -> Kernel:
+    nodes = nodes_of(str(layer.get("Metadata", "")))
+    kind = str(layer.get("ParameterType") or layer.get("LayerType", "")).lower()
+    inputs, outputs = (tuple(_described(item) for item in layer.get(key, [])) for key in ("Inputs", "Outputs"))
+    names = nodes or tuple(str(layer.get("Name", "")).split(" + "))
+    return Kernel(str(layer.get("Name", "")), kind, inputs, (), outputs, names)
+
+
+def _described(item: dict[str, Any]) -> Tensor:
+    text = str(item.get("Format/Datatype", item.get("Datatype", "")))
+    words = {"int8": "int8", "fp16": "fp16", "half": "fp16", "fp32": "fp32", "float": "fp32", "bf16": "bf16"}
+    dtype = next((kind for word, kind in words.items() if word in text.lower()), text.lower())
+    return Tensor(str(item.get("Name", "")), _dims(item.get("Dimensions", [])), dtype)

@@ -1,0 +1,80 @@
+"""`<engine>.json`: everything known of an engine file, beside it; the engine itself stays plain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .kernels import Attestation
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """One engine: where it came from, what it needs, and what it really does.
+
+    Times in seconds, sizes in bytes. `sm` is the compute capability it was built for, `typing` "strong" (precision is
+    in the ONNX file) or "weak" (precision by flags). `profiles` maps an input to its (min, opt, max) shapes.
+    """
+
+    engine: str
+    sha256: str
+    bytes: int
+    source: str
+    source_sha256: str
+    flavour: str
+    version: str
+    sm: str
+    precision: str
+    typing: str
+    flags: tuple[str, ...]
+    build_s: float
+    attestation: Attestation
+    kernels: tuple[dict[str, Any], ...] = ()
+    inputs: tuple[dict[str, Any], ...] = ()
+    outputs: tuple[dict[str, Any], ...] = ()
+    profiles: dict[str, Any] = field(default_factory=dict)
+    weights_bytes: int = 0
+    activation_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {**asdict(self), "attestation": self.attestation.to_dict()}
+
+    def write(self, path: Path) -> None:
+        """Write the sidecar; `path` is a temporary one of the caller's."""
+        path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def path_of(engine: str | Path) -> Path:
+    """Return where the sidecar of an engine stands."""
+    return Path(f"{engine}.json")
+
+
+def read(engine: str | Path) -> Sidecar:
+    """Read the sidecar of an engine file.
+
+    Raises:
+        ModelError: There is none, or it is no sidecar of a format this version knows.
+    """
+    path = path_of(engine)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("format") != FORMAT:
+            raise TypeError(f"format {values.get('format')!r}")
+        facts = {key: values["attestation"][key] for key in Attestation.__dataclass_fields__}
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return Sidecar(**{**plain, "attestation": Attestation(**facts)})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"cannot read the sidecar {path}", got=str(error), expected=f"format {FORMAT}", do="build the engine again"
+        ) from error
