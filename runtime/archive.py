@@ -1,0 +1,106 @@
+"""Bundles as one .zip: written deterministically, read with nothing trusted that the manifest does not list."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from .errors import BundleError
+from .files import atomic_file
+from .manifest import LARGEST_MANIFEST, NAME, Manifest, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGEST_ARRAYS = 1 << 30
+_COMPRESSED = (".json", ".txt", ".md")
+_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+def pack(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Write a folder's files into a .zip, in the manifest's order, with no times in it; weights are stored plainly."""
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in (NAME, *sorted(manifest.files)):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
+            info.external_attr = 0o644 << 16
+            with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as member:
+                shutil.copyfileobj(source, member, 1 << 20)
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Extract a zipped bundle's listed files, each no larger than the manifest says, into an empty folder.
+
+    Raises:
+        BundleError: The archive is damaged, lacks a listed member, holds one twice, or a member's size differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
+            manifest = _extract_manifest(archive, path, folder)
+            for name, entry in manifest.files.items():
+                _extract(archive, path, name, entry.bytes, folder)
+    except _BROKEN as error:
+        raise BundleError(f"{path} cannot be read", got=str(error)[:200], expected="a zipped bundle") from error
+
+
+def _extract_manifest(archive: zipfile.ZipFile, path: Path, folder: Path) -> Manifest:
+    if NAME not in archive.namelist():
+        raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a zipped bundle")
+    size = archive.getinfo(NAME).file_size
+    if size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} has too large a {NAME}", got=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}")
+    return parse(_extract(archive, path, NAME, size, folder).read_bytes())
+
+
+def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder: Path) -> Path:
+    if name not in archive.namelist():
+        raise BundleError(f"{path} is incomplete", got=f"no {name}", do="copy it again")
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(name) as member, target.open("wb") as file:
+        written = _copy(member, file, size)
+    if written != size:
+        raise BundleError(f"{path}: {name} has another size than the manifest says", expected=f"{size} bytes")
+    return target
+
+
+def _copy(member: IO[bytes], file: IO[bytes], size: int) -> int:
+    """Copy until the end, or until one byte more than `size`."""
+    written = 0
+    while written <= size and (block := member.read(min(1 << 20, size + 1 - written))):
+        file.write(block)
+        written += len(block)
+    return written
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write named arrays as .npz, compressed, the same bytes for the same arrays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), "w") as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read named arrays; no pickles, at most 1 GiB.
+
+    Raises:
+        BundleError: The file is missing, damaged or too large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
+                raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (*_BROKEN, KeyError, SyntaxError, MemoryError) as error:
+        raise BundleError(f"{path} cannot be read", got=str(error)[:200], expected="arrays in .npz") from error

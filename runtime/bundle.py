@@ -1,0 +1,240 @@
+"""A bundle: one folder (or .zip) with all that a device needs to run a network and to prove that it runs it right.
+
+manifest.json            what is here, with digests (manifest.py)
+onnx/, engines/          the network per precision and target; an engine with its sidecar JSON beside it
+golden/inputs.npz        inputs, shared by all
+golden/<artefact>.npz    the outputs each artefact gave where it was made
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import archive
+from .errors import BundleError, UsageError
+from .files import atomic_folder, existing_file, sha256
+from .manifest import GOLDEN_INPUTS, LARGEST_MANIFEST, NAME, Artefact, File, Manifest, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .spec import ModelSpec
+    from .verify import VerifyReport
+
+FOLDERS = {"onnx": "onnx", "engine": "engines", "null": "onnx"}
+TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25, "mixed": 0.25}
+TENSORRT_TOLERANCES = {"fp32": 1e-2, "fp16": 5e-2, "int8": 0.25, "mixed": 0.25}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file to put into a bundle.
+
+    Args:
+        path: The ONNX file or engine; its name is kept.
+        role: "onnx" or "engine".
+        precision: "fp32", "fp16", "int8" or "mixed".
+        target: What it was made for: "generic", "trt", "ort-x86"; for an engine "sm86".
+        golden: Its outputs for the bundle's golden inputs, by name; None where it could not be run.
+        tolerance: Largest relative error of a replay; None takes the default of its precision.
+        companions: More files to lay beside it under their own names (an engine's `<engine>.json` is found by itself).
+        requires: What must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}.
+        facts: Anything worth knowing: build time, kernel counts, what the golden outputs came from.
+    """
+
+    path: Path
+    role: str = "onnx"
+    precision: str = "fp32"
+    target: str = "generic"
+    golden: Mapping[str, NDArray[Any]] | None = None
+    tolerance: float | None = None
+    companions: Sequence[Path] = ()
+    requires: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that has been opened: its manifest is valid; a file's digest is checked when the file is asked for."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    source: Path
+    _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    _looked_at: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network's ModelSpec."""
+        return self.manifest.spec
+
+    @property
+    def artefacts(self) -> tuple[Artefact, ...]:
+        """The runnable forms."""
+        return self.manifest.artefacts
+
+    def file(self, name: str) -> Path:
+        """Return the path of a member whose size and digest are as the manifest says.
+
+        Raises:
+            BundleError: It is missing, leads out of the bundle, or was changed.
+        """
+        if problem := self.problem(name):
+            raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
+        return self.folder / name
+
+    def problem(self, name: str) -> str:
+        """Return what is wrong with a member, or an empty string; looked at once."""
+        if name not in self._looked_at:
+            self._looked_at[name] = self._look_at(name)
+        return self._looked_at[name]
+
+    def _look_at(self, name: str) -> str:
+        entry, path = self.manifest.files.get(name), self.folder / name
+        if entry is None:
+            return "is not in the manifest"
+        if not path.is_file():
+            return "is missing"
+        if self.folder.resolve() not in path.resolve().parents:
+            return "leads out of the bundle"
+        if (size := path.stat().st_size) != entry.bytes:
+            return f"was changed: {size} bytes, not {entry.bytes}"
+        if (digest := sha256(path)) != entry.sha256:
+            return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
+        return ""
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Read a member that holds arrays (.npz)."""
+        return archive.read_arrays(self.file(name))
+
+    def golden_inputs(self) -> dict[str, NDArray[Any]]:
+        """Return the inputs whose outputs were recorded, by name."""
+        return self.arrays(GOLDEN_INPUTS)
+
+
+def write(
+    folder: str | Path,
+    spec: ModelSpec,
+    items: Sequence[Item],
+    *,
+    golden_inputs: Mapping[str, NDArray[Any]],
+    provenance: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    licence: str = "",
+    made_by: str = "edgesmith",
+) -> Bundle:
+    """Write a bundle; an earlier one at the same place is replaced only when the new one is whole.
+
+    Args:
+        folder: Where; its name does not matter.
+        spec: The network.
+        items: Its runnable forms, at least one.
+        golden_inputs: By input name, for example {"input": float32 (8, 3, 64, 64)}.
+        provenance: Free-form: where the weights came from, versions, commands.
+        results: Free-form: parity, accuracy, latency.
+        licence: SPDX identifier of the weights' licence, where known.
+        made_by: Name and version of the writer.
+
+    Raises:
+        UsageError: A file is not there, two items have one name, or there is none.
+        EdgesmithError: The disk is full or the folder cannot be written.
+    """
+    _check_items(items)
+    with atomic_folder(folder) as temporary:
+        archive.write_arrays(temporary / GOLDEN_INPUTS, dict(golden_inputs))
+        artefacts = tuple(_put(temporary, item) for item in items)
+        files = {
+            path.relative_to(temporary).as_posix(): File(sha256(path), path.stat().st_size)
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        manifest = Manifest(spec, artefacts, files, made_by, licence, dict(provenance or {}), dict(results or {}))
+        text = manifest.to_json()
+        parse(text)
+        (temporary / NAME).write_text(text, encoding="utf-8")
+    return read(folder)
+
+
+def _check_items(items: Sequence[Item]) -> None:
+    names = [Path(item.path).stem for item in items]
+    if not names or len(set(names)) != len(names):
+        raise UsageError("the files of a bundle need distinct names", got=", ".join(names) or "no files")
+    for item in items:
+        existing_file(item.path, "artefact")
+
+
+def _put(folder: Path, item: Item) -> Artefact:
+    """Copy one item and its companions, write its golden outputs, and describe it."""
+    source, place = Path(item.path), FOLDERS[item.role]
+    sidecar = source.with_name(source.name + ".json")
+    companions = [*item.companions, *([sidecar] if sidecar.is_file() else [])]
+    (folder / place).mkdir(exist_ok=True)
+    for path in (source, *companions):
+        shutil.copyfile(existing_file(path, "artefact"), folder / place / path.name)
+    golden = f"golden/{source.stem}.npz" if item.golden is not None else None
+    if golden:
+        archive.write_arrays(folder / golden, dict(item.golden or {}))
+    defaults = TENSORRT_TOLERANCES if item.role == "engine" else TOLERANCES
+    return Artefact(
+        name=source.stem,
+        role=item.role,
+        precision=item.precision,
+        target=item.target,
+        path=f"{place}/{source.name}",
+        tolerance=defaults[item.precision] if item.tolerance is None else item.tolerance,
+        golden=golden,
+        companions=tuple(f"{place}/{path.name}" for path in companions),
+        requires={key: str(value) for key, value in item.requires.items()},
+        facts=dict(item.facts),
+    )
+
+
+def read(path: str | Path) -> Bundle:
+    """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder that lives as long as the Bundle.
+
+    Raises:
+        UsageError: Nothing is there.
+        BundleError: It is no bundle, damaged, of a later version, or its manifest is wrong.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"cannot read bundle {path}", got="no such folder or file", do="check the path")
+    temporary = None
+    folder = path
+    if path.is_file():
+        temporary = tempfile.TemporaryDirectory(prefix="edgesmith-")
+        folder = Path(temporary.name)
+        archive.unpack(path, folder)
+    file = folder / NAME
+    if not file.is_file():
+        raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote")
+    if (size := file.stat().st_size) > LARGEST_MANIFEST:
+        raise BundleError(f"{path} has too large a {NAME}", got=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}")
+    text = file.read_bytes()
+    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, temporary)
+
+
+def pack(bundle: Bundle, target: str | Path) -> Path:
+    """Write an opened bundle as one .zip, after checking every file's digest.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+    """
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    archive.pack(bundle.folder, bundle.manifest, Path(target))
+    return Path(target)
+
+
+def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> VerifyReport:
+    """Recompute every digest and replay the golden inputs on this device; see `verify.verify`."""
+    from .verify import verify as run
+
+    return run(bundle if isinstance(bundle, Bundle) else read(bundle), threads=threads)

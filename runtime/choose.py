@@ -1,0 +1,112 @@
+"""Which artefact, on which backend: the stated order, and why each was taken or passed over.
+
+On a GPU a TensorRT engine whose SM and version match comes first. On a CPU:
+
+    int8 for ort-x86    the fastest form there: U8 activations, S8 weights
+    fp32
+    int8 for trt        S8 activations; slower than FP32 on some CPUs
+    fp16                CPUs compute it in FP32 with casts between
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import backends
+from .errors import NotAvailable, UsageError
+from .plugins import did_you_mean, load
+
+if TYPE_CHECKING:
+    from .backends._base import Session
+    from .bundle import Bundle
+    from .manifest import Artefact
+
+DEVICES = ("auto", "cpu", "gpu")
+BACKENDS = {"onnx": ("ort",), "engine": ("trt",), "null": ("null",)}
+GPU_BACKENDS = ("trt",)
+CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
+GPU_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One artefact on one backend of one kind of device."""
+
+    artefact: Artefact
+    backend: str
+    device: str
+
+    def __str__(self) -> str:
+        artefact = self.artefact
+        return f"{artefact.name} ({artefact.precision}, {artefact.target}) with {self.backend} on the {self.device}"
+
+
+def backends_for(artefact: Artefact) -> tuple[str, ...]:
+    """Return the backends that can run an artefact, best first."""
+    return BACKENDS[artefact.role]
+
+
+def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
+    """List what could run, best first.
+
+    Args:
+        bundle: Whose artefacts.
+        device: "auto", "cpu", "gpu", or a backend's name.
+        precision: "auto", or one of the artefacts' precisions.
+
+    Raises:
+        UsageError: No such device or precision in this bundle.
+    """
+    found = [
+        Candidate(artefact, backend, "gpu" if backend in GPU_BACKENDS else "cpu")
+        for artefact in bundle.artefacts
+        for backend in backends_for(artefact)
+    ]
+    known = sorted({candidate.backend for candidate in found})
+    if device not in (*DEVICES, *known):
+        expected = ", ".join((*DEVICES, *known))
+        raise UsageError(f"unknown device {device!r}", expected=expected, do=did_you_mean(device, (*DEVICES, *known)))
+    precisions = sorted({candidate.artefact.precision for candidate in found})
+    if precision not in ("auto", *precisions):
+        expected = ", ".join(("auto", *precisions))
+        raise UsageError(f"{bundle.source} has no precision {precision!r}", expected=expected)
+    kept = [
+        candidate
+        for candidate in found
+        if device in ("auto", candidate.device, candidate.backend)
+        and precision in ("auto", candidate.artefact.precision)
+    ]
+    return sorted(kept, key=_place)
+
+
+def _place(candidate: Candidate) -> tuple[int, int]:
+    order = GPU_ORDER if candidate.device == "gpu" else CPU_ORDER
+    artefact = candidate.artefact
+    fits = (
+        place
+        for place, (precision, target) in enumerate(order)
+        if artefact.precision == precision and target in ("", artefact.target)
+    )
+    return (0 if candidate.device == "gpu" else 1), next(fits, len(order))
+
+
+def open_artefact(
+    bundle: Bundle, artefact: Artefact, backend: str, *, threads: int | None = None, **options: Any
+) -> Session:
+    """Open one artefact on one backend, its digest checked first.
+
+    Raises:
+        NotAvailable: The backend is not installed or does not work here.
+        BundleError: The file is not what the manifest says.
+        ModelError: The backend cannot load it.
+        BuildError: An engine is for another GPU or version.
+    """
+    module = load(backends, backend, "backend")
+    usable, reason = module.available()
+    if not usable:
+        raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
+    for name in artefact.companions:
+        bundle.file(name)
+    session: Session = module.open(bundle.file(artefact.path), threads=threads, **options)
+    return session

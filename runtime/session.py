@@ -1,0 +1,166 @@
+"""Load a bundle and ask it: the part of Edgesmith that an application on the device imports.
+
+from edgesmith.runtime import load
+with load("bundles/mobilenetv2") as model:
+    for guess in model("photo.png").top(5):
+        print(guess.label, guess.probability)
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .bundle import Bundle, read
+from .choose import Candidate, candidates, open_artefact
+from .errors import BuildError, DataError, EdgesmithError, ModelError, NotAvailable, RunError
+from .postprocess import Guess, softmax, top_k
+from .preprocess import apply
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from .backends._base import Session
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the network said about one image: its outputs by name, without the batch dimension."""
+
+    outputs: Mapping[str, NDArray[Any]]
+    labels: tuple[str, ...] = ()
+
+    @property
+    def logits(self) -> NDArray[Any]:
+        """The first output, (classes,) for a classifier."""
+        return next(iter(self.outputs.values()))
+
+    @functools.cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Softmax of the logits, float32."""
+        return softmax(self.logits, axis=0)
+
+    def top(self, k: int = 5) -> tuple[Guess, ...]:
+        """Return the `k` best classes, best first.
+
+        Raises:
+            DataError: The first output is no vector of class scores.
+        """
+        if self.logits.ndim != 1:
+            raise DataError("this network does not classify", got=f"an output of shape {self.logits.shape}")
+        return top_k(self.logits, k, self.labels)
+
+
+class Model:
+    """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
+
+    def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, passed_over: tuple[str, ...] = ()) -> None:
+        self.bundle, self.session, self.chosen, self.passed_over = bundle, session, chosen, passed_over
+        self.spec = bundle.spec
+        self._batch = session.inputs[0].shape[0]
+
+    def __call__(self, images: Any) -> Any:
+        """Answer what is on one image or several.
+
+        Args:
+            images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these, or a preprocessed
+                batch as a float array in NCHW.
+
+        Returns:
+            An Answer for one image, a list of Answers for a list or a batch.
+
+        Raises:
+            DataError: An image cannot be used.
+            RunError: The backend failed.
+        """
+        if isinstance(images, (list, tuple)):
+            return self._answers(apply(images, self.spec), finite=True) if images else []
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            return self._answers(images, finite=False)
+        return self._answers(apply([images], self.spec), finite=True)[0]
+
+    def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
+        """Compute the outputs of a preprocessed batch, by name.
+
+        Args:
+            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices.
+            finite: Skip the search for NaN and Inf, where the caller knows that there are none.
+
+        Raises:
+            DataError: Wrong shape or dtype, or NaN or Inf in it.
+            RunError: The backend failed, or the model is closed.
+        """
+        size, name = self._batch, self.session.inputs[0].name
+        if size is None or len(batch) == size or batch.ndim != 1 + len(self.spec.input_shape):
+            return self.session.run({name: batch}, finite=finite)
+        if len(batch) % size or not len(batch):
+            raise DataError("the batch does not fit", got=str(len(batch)), expected=f"a multiple of {size}")
+        parts = [self.session.run({name: batch[at : at + size]}, finite=finite) for at in range(0, len(batch), size)]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def why(self) -> str:
+        """Return which artefact runs on which backend, and why those before it in the order do not; several lines."""
+        return "\n".join([f"chosen: {self.chosen}", *(f"passed over: {reason}" for reason in self.passed_over)])
+
+    def close(self) -> None:
+        """Give the backend's memory back; a second call does nothing."""
+        self.session.close()
+
+    def _answers(self, batch: NDArray[Any], *, finite: bool) -> list[Answer]:
+        outputs = self.run(batch, finite=finite)
+        return [
+            Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels) for at in range(len(batch))
+        ]
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    bundle: str | Path | Bundle,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Model:
+    """Load the best artefact of a bundle that works on this device; see `choose` for the order.
+
+    Args:
+        bundle: A bundle's folder or .zip, or one that was read already.
+        device: "auto", "cpu", "gpu", or a backend's name ("ort", "trt").
+        precision: "auto", "fp32", "fp16", "int8".
+        threads: For CPU backends; None leaves the choice to them.
+
+    Raises:
+        UsageError: Nothing is there, or no such device or precision.
+        BundleError: The bundle is damaged or was tampered with.
+        NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else read(bundle)
+    passed_over: list[str] = []
+    for candidate in candidates(opened, device, precision):
+        try:
+            session = open_artefact(opened, candidate.artefact, candidate.backend, threads=threads)
+        except (NotAvailable, BuildError, ModelError, RunError) as error:
+            passed_over.append(f"{candidate}: {error}")
+            continue
+        try:
+            return Model(opened, session, candidate, tuple(passed_over))
+        except EdgesmithError:
+            session.close()
+            raise
+    raise NotAvailable(
+        f"nothing in {opened.source} runs here", got=" | ".join(passed_over)[:1500] or f"no artefact for {device}",
+        do="see `edgesmith doctor`",
+    )  # fmt: skip

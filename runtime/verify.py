@@ -1,0 +1,149 @@
+"""Is a bundle what its manifest says, and does it compute here what it computed where it was made?
+
+The measure of a replay is max |a - b| / max |b| for each output, b the recorded one: it grows for a scaled, negated,
+permuted or zero output alike, and NaN or Inf never passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .choose import backends_for, open_artefact
+from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
+from .manifest import NAME
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .backends._base import Session
+    from .bundle import Bundle
+    from .manifest import Artefact
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One artefact on one backend: `status` is "passed", "failed" or "skipped"; `error` is that of the worst output.
+
+    `agreement` is the share of golden inputs whose largest output is where it was, 0 to 1.
+    """
+
+    artefact: str
+    backend: str
+    status: str
+    reason: str = ""
+    error: float | None = None
+    tolerance: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What is wrong with which file, and how each replay went."""
+
+    bundle: str
+    digest: str
+    files: int
+    problems: dict[str, str]
+    replays: tuple[Replay, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Return "passed", "failed", or "cannot tell" where nothing could be replayed."""
+        if self.problems or any(replay.status == "failed" for replay in self.replays):
+            return "failed"
+        return "passed" if any(replay.status == "passed" for replay in self.replays) else "cannot tell"
+
+    @property
+    def passed(self) -> bool:
+        """Whether every digest is right and at least one replay ran, and none failed."""
+        return self.verdict == "passed"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
+    """Recompute the digest of every file and replay the golden inputs through every artefact that runs here.
+
+    Raises:
+        BundleError: The golden inputs themselves cannot be read.
+    """
+    problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
+    problems |= _unlisted(bundle)
+    replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
+    return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
+
+
+def _unlisted(bundle: Bundle) -> dict[str, str]:
+    names = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if not path.is_dir()}
+    return dict.fromkeys(sorted(names - set(bundle.manifest.files) - {NAME}), "is not in the manifest")
+
+
+def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], threads: int | None) -> list[Replay]:
+    if any(name in problems for name in (artefact.path, artefact.golden, *artefact.companions)):
+        return [Replay(artefact.name, "", "skipped", "its files are not what the manifest says")]
+    if artefact.golden is None:
+        return [Replay(artefact.name, "", "skipped", "it has no golden outputs")]
+    return [_replay(bundle, artefact, backend, threads) for backend in backends_for(artefact)]
+
+
+def _replay(bundle: Bundle, artefact: Artefact, backend: str, threads: int | None) -> Replay:
+    inputs, expected = bundle.golden_inputs(), bundle.arrays(str(artefact.golden))
+    try:
+        with open_artefact(bundle, artefact, backend, threads=threads) as session:
+            got = replay(session, inputs)
+    except BundleError:
+        raise
+    except NotAvailable as error:
+        return Replay(artefact.name, backend, "skipped", str(error))
+    except EdgesmithError as error:
+        status = "skipped" if artefact.role == "engine" and isinstance(error, BuildError) else "failed"
+        return Replay(artefact.name, backend, status, str(error))
+    worst = max((relative_error(got[name], value) if name in got else math.inf) for name, value in expected.items())
+    passed = worst <= artefact.tolerance
+    reason = "" if passed else "its outputs differ from the recorded ones"
+    found = (worst if math.isfinite(worst) else None, artefact.tolerance, _agreement(got, expected))
+    return Replay(artefact.name, backend, "passed" if passed else "failed", reason, *found)
+
+
+def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Run all images through a session, whatever batch it is fixed to, and return the outputs stacked again.
+
+    Args:
+        session: A backend's session.
+        inputs: One array for each input, the same number of images N first in each.
+
+    Raises:
+        DataError: N is no multiple of the session's batch.
+        RunError: The backend failed.
+    """
+    batch = session.inputs[0].shape[0]
+    count = len(next(iter(inputs.values())))
+    size = batch or count
+    parts = [
+        session.run({name: array[start : start + size] for name, array in inputs.items()})
+        for start in range(0, count, size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return max |got - expected| / max |expected|; inf where shapes differ or a value is not finite."""
+    if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
+        return math.inf
+    difference = float(np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+    scale = float(np.abs(expected).max(initial=0.0))
+    return difference / scale if scale else (math.inf if difference else 0.0)
+
+
+def _agreement(got: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float | None:
+    name, value = next(iter(expected.items()))
+    if name not in got or value.ndim != 2 or got[name].shape != value.shape:
+        return None
+    return float((got[name].argmax(axis=1) == value.argmax(axis=1)).mean())
