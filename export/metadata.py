@@ -30,13 +30,7 @@ def read(path: str | Path) -> ModelSpec:
         UsageError: There is no such file.
         ModelError: It is no ONNX file, or holds no spec.
     """
-    import onnx
-
-    path = existing_file(path, "model")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:
-        raise ModelError(f"{path} is no ONNX file", got=f"{type(error).__name__}", do="export it again") from error
+    model = _load(path)
     for entry in model.metadata_props:
         if entry.key == SPEC_KEY:
             return ModelSpec.from_json(entry.value)
@@ -46,3 +40,23 @@ def read(path: str | Path) -> ModelSpec:
         expected=f"an entry {SPEC_KEY!r}",
         do="export it with edgesmith, or write one with edgesmith.export.metadata.write",
     )
+
+
+def count_nodes(path: str | Path) -> int:
+    """Count the nodes of an ONNX file's main graph, constants left out.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file.
+    """
+    return sum(node.op_type != "Constant" for node in _load(path).graph.node)
+
+
+def _load(path: str | Path) -> onnx.ModelProto:
+    import onnx
+
+    path = existing_file(path, "model")
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error

@@ -1,0 +1,125 @@
+"""`edgesmith export`: the whole flow, its table, and the verdict of each check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .runtime.console import command, emit, note, table
+from .runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from .pipeline_types import Artefact, Summary
+
+
+@command(
+    "export", help="Take MODEL from PyTorch to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs."
+)
+@click.argument("model")
+@click.option(
+    "--weights", default="digits", show_default=True, help="digits (trained when absent), imagenet, random, or a file."
+)
+@click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
+@click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions, comma-separated.")
+@click.option(
+    "--target", default="ort-x86,trt", show_default=True, help="Targets, comma-separated; trt builds engines."
+)
+@click.option("--sm", default="8.6,8.9", show_default=True, help="Compute capabilities to build engines for.")
+@click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder.  [default: bundles/MODEL]")
+@click.option("--calibration", default=128, show_default=True, help="Calibration images.")
+@click.option("--dynamic-batch", is_flag=True, help="Leave the batch dimension free.")
+@click.option("--opset", default=18, show_default=True, help="ONNX operator set.")
+@click.option("--threads", default=0, show_default=True, help="Threads for the latency figures; 0: all cores.")
+@click.option(
+    "--weights-folder",
+    default="weights",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where trained weights are kept.",
+)
+@click.option("--max-drop", default=0.5, show_default=True, help="Points of top-1 that a lower precision may lose.")
+def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
+    """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
+    from .pipeline import run
+    from .pipeline_types import Settings
+
+    settings = Settings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
+    summary = run(settings, note)
+    emit(summary.to_dict(), as_json, lambda: draw(summary))
+    return 0 if summary.passed else 1
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip().lower() for word in text.split(",") if word.strip())
+    if not words:
+        raise UsageError(
+            f"{text!r} names nothing", expected="words separated by commas", do="see `edgesmith export --help`"
+        )
+    return words
+
+
+COLUMNS = (
+    "artefact",
+    "backend",
+    "KB",
+    "nodes",
+    "top-1 test",
+    "top-1 hard",
+    "agree test",
+    "agree hard",
+    "p50 ms",
+    "p99 ms",
+    "verdict",
+)
+
+
+def draw(summary: Summary) -> None:
+    """Print the table of artefacts and the list of checks."""
+    spec = summary.spec
+    shape = "x".join(map(str, spec.input_shape))
+    table(
+        f"{spec.name}, weights {spec.weights}, input {shape}, batch 1",
+        COLUMNS,
+        [_row(made, summary) for made in summary.artefacts],
+        left=2,
+    )
+    words = {True: "passed", False: "FAILED", None: "cannot tell"}
+    table(
+        "",
+        ("check", "verdict", "detail"),
+        [(check.name, words[check.passed], check.detail) for check in summary.checks],
+        left=3,
+    )
+    total = sum(summary.seconds.values())
+    print_line = (
+        f"{summary.bundle}: verified, in {total:.0f} s"
+        if summary.passed
+        else f"no bundle was written: a check failed ({total:.0f} s)"
+    )
+    click.echo(print_line)
+
+
+def _row(made: Artefact, summary: Summary) -> list[str]:
+    found = made.results
+    test, hard = found.get("test", {}), found.get("hard", {})
+    figures = [
+        _number(test.get("top1"), 2),
+        _number(hard.get("top1"), 2),
+        _number(test.get("agreement"), 2),
+        _number(hard.get("agreement"), 2),
+    ]
+    times = [_number(found.get(key) and found[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
+    backend = "onnxruntime" if made.backend == "ort" else "tensorrt, not run here"
+    verdict = next(
+        (check for check in summary.checks if check.name in (f"accuracy {made.name}", f"engine {made.name}")), None
+    )
+    words = {True: "passed", False: "FAILED", None: "cannot tell"}
+    count = f"{made.nodes} kernels" if made.sidecar else str(made.nodes)
+    size = f"{found.get('bytes', 0) / 1024:.0f}"
+    return [made.name, backend, size, count, *figures, *times, words[verdict.passed] if verdict else "reference"]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

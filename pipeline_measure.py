@@ -1,0 +1,91 @@
+"""What each artefact of a run is worth: accuracy and agreement on real images, latency here, side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bench import interleave, stats
+from .bench.metrics import accuracy
+from .bench.workload import Target
+from .pipeline_types import SPLITS, Artefact, Check, Flow
+from .runtime.backends import ort
+from .runtime.datasets import Dataset
+from .runtime.spec import ModelSpec
+from .runtime.verify import replay
+
+# One process for each artefact, half a second each: a figure for the table, not for a gate.
+PLAN = interleave.Plan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
+
+
+def measure(flow: Flow, spec: ModelSpec) -> None:
+    """Fill `results` of every artefact and add a check for each lower precision's accuracy."""
+    for made in flow.artefacts:
+        made.results["bytes"] = made.bytes
+    runnable = [made for made in flow.artefacts if made.backend == "ort"]
+    if flow.settings.evaluate:
+        why_not = _not_judged(flow, spec)
+        for split in SPLITS:
+            _score(runnable, flow.data[split], spec, split, judged=not why_not)
+        flow.checks += [_accuracy_check(made, runnable[0], flow.settings.max_drop, why_not) for made in runnable[1:]]
+    else:
+        flow.checks.append(Check("accuracy", None, "not evaluated, as asked"))
+    _time(runnable, flow.settings.threads)
+
+
+def _not_judged(flow: Flow, spec: ModelSpec) -> str:
+    """Return why top-1 means nothing here, or an empty string."""
+    if flow.settings.weights == "random":
+        return "random weights: top-1 means nothing"
+    classes = len(flow.data["test"].classes)
+    if classes != spec.num_classes:
+        return f"the data has {classes} classes, the network {spec.num_classes}"
+    return ""
+
+
+def _score(runnable: list[Artefact], data: Dataset, spec: ModelSpec, split: str, judged: bool) -> None:
+    reference: NDArray[np.float32] | None = None
+    inputs = np.concatenate(list(data.batches(spec, 64)))
+    for made in runnable:
+        logits = _logits(made, inputs, spec)
+        values: dict[str, Any] = {}
+        if judged:
+            values["top1"] = 100 * accuracy.score(logits, data.labels)[0]["top1_ratio"]
+        if reference is not None:
+            values["agreement"] = 100 * float((logits.argmax(1) == reference.argmax(1)).mean())
+            values["sqnr_db"] = accuracy.sqnr_db(reference, logits)
+        reference = logits if reference is None else reference
+        made.results[split] = {"images": len(data), **values}
+
+
+def _logits(made: Artefact, inputs: NDArray[np.float32], spec: ModelSpec) -> NDArray[np.float32]:
+    with ort.open(made.path) as session:
+        outputs = replay(session, {spec.input_name: inputs})
+    return outputs[spec.output_names[0]].astype(np.float32)
+
+
+def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: str) -> Check:
+    name = f"accuracy {made.name}"
+    agreement = ", ".join(f"{split} agreement {made.results[split]['agreement']:.2f} %" for split in SPLITS)
+    if why_not:
+        return Check(name, None, f"{why_not}; {agreement}")
+    drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
+    worst = max(drops.values())
+    said = ", ".join(f"{split} {-drop:+.2f}" for split, drop in drops.items())
+    return Check(
+        name, worst <= max_drop + 1e-9, f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}"
+    )
+
+
+def _time(runnable: list[Artefact], threads: int) -> None:
+    targets = [Target(str(made.path), threads=threads) for made in runnable]
+    for made, timing in zip(runnable, interleave.collect(targets, PLAN), strict=True):
+        flat = [value for group in timing.samples for value in group]
+        if timing.failure or not flat:
+            made.results["latency_missing"] = timing.failure or "not measured"
+            continue
+        made.results["p50_s"] = stats.percentile(flat, 50)
+        made.results["p99_s"] = stats.percentile(flat, 99)
+        made.results["samples"] = len(flat)

@@ -1,0 +1,138 @@
+"""What the pipeline is told, what it makes, and what it finds: settings, artefacts, checks, one run's state."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .export import metadata
+from .runtime import datasets
+from .runtime.errors import UsageError
+from .runtime.plugins import did_you_mean
+from .runtime.spec import ModelSpec
+
+PRECISIONS = ("fp32", "fp16", "int8")
+TARGETS = ("ort-x86", "trt")
+# Points of top-1 that a lower precision may lose against FP32, on each split.
+MAX_DROP = 0.5
+SPLITS = ("test", "hard")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to make; every field is an option of `edgesmith export`."""
+
+    model: str
+    weights: str = "digits"
+    data: str = "digits"
+    precisions: tuple[str, ...] = PRECISIONS
+    targets: tuple[str, ...] = TARGETS
+    out: Path | None = None
+    sms: tuple[str, ...] = ("8.6", "8.9")
+    calibration: int = datasets.CALIBRATION
+    dynamic_batch: bool = False
+    opset: int = 18
+    threads: int = 0
+    weights_folder: Path = Path("weights")
+    max_drop: float = MAX_DROP
+    evaluate: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words before anything is computed."""
+        for kind, given, known in (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS)):
+            for word in given:
+                if word not in known:
+                    near = did_you_mean(word, known) or "choose from these"
+                    raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)
+        if "fp32" not in self.precisions:
+            raise UsageError("fp32 is missing from the precisions", do="add it: every other one is compared with it")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer; `passed` is None where it could not be asked here."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass
+class Artefact:
+    """One file of the bundle: an ONNX file, or an engine (then with its sidecar)."""
+
+    name: str
+    precision: str
+    target: str
+    path: Path
+    nodes: int
+    backend: str = "ort"
+    sidecar: dict[str, Any] | None = None
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return self.path.stat().st_size
+
+
+@dataclass
+class Summary:
+    """What was made and what was found."""
+
+    spec: ModelSpec
+    bundle: Path
+    artefacts: list[Artefact]
+    checks: list[Check]
+    seconds: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check said no."""
+        return all(check.passed is not False for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        rows = [
+            {**dataclasses.asdict(made), "path": made.path.name, "bytes": made.results.get("bytes")}
+            for made in self.artefacts
+        ]
+        return {
+            "model": self.spec.name, "bundle": str(self.bundle), "passed": self.passed, "artefacts": rows,
+            "checks": [dataclasses.asdict(check) for check in self.checks], "seconds": self.seconds,
+        }  # fmt: skip
+
+
+class Flow:
+    """One run: the settings, the data, and what has been made and found so far."""
+
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self.settings, self.say = settings, say
+        self.checks: list[Check] = []
+        self.artefacts: list[Artefact] = []
+        self.seconds: dict[str, float] = {}
+        self.data: dict[str, datasets.Dataset] = {}
+        self.records: dict[str, Any] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage and say that it is done."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+        self.say(f"{name:<10} {self.seconds[name]:6.1f} s")
+
+    def onnx(self, name: str) -> Artefact:
+        """Return an ONNX artefact by its name."""
+        return next(made for made in self.artefacts if made.name == name)
+
+    def add(self, name: str, precision: str, target: str, path: Path) -> None:
+        """Take an ONNX file that was made into the list."""
+        self.artefacts.append(Artefact(name, precision, target, path, metadata.count_nodes(path)))
