@@ -1,0 +1,59 @@
+"""Small bundles for tests: a two-class colour classifier as ONNX, made by hand so that its answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from edgesmith.runtime import bundle
+from edgesmith.runtime.backends import ort
+from edgesmith.runtime.spec import ModelSpec, Preprocess
+from edgesmith.runtime.verify import replay
+
+SIDE = 16
+LABELS = ("red", "green", "blue")
+SPEC = ModelSpec(
+    "colours",
+    input_shape=(3, SIDE, SIDE),
+    num_classes=3,
+    preprocess=Preprocess(crop=(SIDE, SIDE), resize=SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    labels=LABELS,
+)
+
+
+def colour_net(path: Path, batch: "int | str" = "N", gain: float = 4.0) -> Path:
+    """Write a network whose logits are `gain` times the mean of each channel: the brightest channel wins."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        colours (float[{batch}, 3, {SIDE}, {SIDE}] input) => (float[{batch}, 3] output)
+        <float gain = {{{gain}}}> {{
+            pooled = GlobalAveragePool(input)
+            flat = Flatten(pooled)
+            output = Mul(flat, gain)
+        }}""")
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def golden_inputs(count: int = 4) -> dict[str, np.ndarray]:
+    return {"input": np.random.default_rng(0).standard_normal((count, 3, SIDE, SIDE)).astype(np.float32)}
+
+
+def colour_bundle(folder: Path, *, batch: "int | str" = "N") -> bundle.Bundle:
+    """Write a bundle of the colour network in FP32, and a second artefact that claims to be INT8 for ORT on x86."""
+    items = []
+    for precision, target in (("fp32", "generic"), ("int8", "ort-x86")):
+        path = colour_net(folder.parent / f"colours-{precision}.onnx", batch)
+        with ort.open(path, threads=1) as session:
+            outputs = replay(session, golden_inputs())
+        items.append(bundle.Item(path, precision=precision, target=target, golden=outputs))
+    return bundle.write(
+        folder, SPEC, items, golden_inputs=golden_inputs(), provenance={"weights": "by hand"}, licence="Apache-2.0"
+    )
+
+
+def picture(colour: str, size: tuple[int, int] = (40, 30)) -> np.ndarray:
+    """Return a noisy picture, uint8 (height, width, 3), in which one channel is brightest."""
+    image = np.random.default_rng(1).integers(0, 90, (*size, 3)).astype(np.uint8)
+    image[..., LABELS.index(colour)] += 120
+    return image
