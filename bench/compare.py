@@ -1,0 +1,119 @@
+"""Faster, same, slower, or cannot tell: two stored runs against each other.
+
+The rule, for a practical threshold t (3 %) and the interval [low, high] of the ratio new / base:
+
+    same          1 / (1 + t) < low and high < 1 + t        the change is smaller than anyone should mind
+    slower        low > 1 + t / 2                           the rest of the interval leaves no doubt
+    faster        high < 1 / (1 + t / 2)
+    cannot tell   otherwise: measure more
+
+A slowdown of t or more is never «same» while the interval holds, and no change at all would need an interval that is
+wrong by t / 2 to be called «slower».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..runtime.errors import DataError
+from . import stats
+from .result import Reading, Result, Run
+from .stats import Interval
+
+Answer = Literal["faster", "same", "slower", "cannot tell"]
+EXIT = {"faster": 0, "same": 0, "slower": 1, "cannot tell": 3}
+THRESHOLD = 0.03
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One subject in two runs: the ratio of the median latencies, and the answer with its reason."""
+
+    key: str
+    answer: Answer
+    ratio: Interval | None
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def decide(ratio: Interval, threshold: float = THRESHOLD) -> Answer:
+    """Apply the rule of this file to the interval of a ratio new / base."""
+    if ratio.low > 1 / (1 + threshold) and ratio.high < 1 + threshold:
+        return "same"
+    if ratio.low > 1 + threshold / 2:
+        return "slower"
+    return "faster" if ratio.high < 1 / (1 + threshold / 2) else "cannot tell"
+
+
+def compare(base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine: bool = False) -> list[Comparison]:
+    """Compare every subject that both runs have.
+
+    Args:
+        base: The earlier run.
+        new: The later run.
+        threshold: The slowdown that matters, as a share (0.03: 3 %).
+        other_machine: Compare though the machines differ; every answer then says that it proves little.
+
+    Raises:
+        DataError: The runs are of different machines, or have no subject in common.
+    """
+    mixed = base.environment.machine() != new.environment.machine()
+    if mixed and not other_machine:
+        raise DataError(
+            "the results are of different machines", got="; ".join(base.environment.differences(new.environment)),
+            expected="two runs of one machine", do="measure both on one machine, or pass --other-machine",
+        )  # fmt: skip
+    theirs = {result.subject.key: result for result in new.results}
+    common = [(result, theirs[result.subject.key]) for result in base.results if result.subject.key in theirs]
+    if not common:
+        got = f"{_keys(base)} against {_keys(new)}"
+        raise DataError("the results have no subject in common", got=got, do="measure the same model in both")
+    return [_one(old, fresh, threshold, mixed) for old, fresh in common]
+
+
+def _one(old: Result, new: Result, threshold: float, mixed: bool) -> Comparison:
+    key, problem = old.subject.key, _incomparable(old, new)
+    if problem:
+        return Comparison(key, "cannot tell", None, problem)
+    before, after = old.readings["latency"], new.readings["latency"]
+    ratio = stats.ratio(before.samples, after.samples)
+    answer = decide(ratio, threshold)
+    return Comparison(key, answer, ratio, _why(answer, ratio, threshold, [before, after], mixed))
+
+
+def _incomparable(old: Result, new: Result) -> str:
+    """Say why two results cannot be compared, or nothing."""
+    for name, one in (("base", old), ("new", new)):
+        reading = one.readings.get("latency")
+        if reading is None or reading.missing or not reading.samples:
+            return f"{name} has no latency: {reading.missing if reading else 'not measured'}"
+        if len(reading.samples) < 2:
+            return f"{name} has one process only; measure at least 2 (--processes)"
+    if old.subject.input_shape != new.subject.input_shape:
+        return f"the input shapes differ: {old.subject.input_shape} against {new.subject.input_shape}"
+    return ""
+
+
+def _why(answer: Answer, ratio: Interval, threshold: float, readings: Sequence[Reading], mixed: bool) -> str:
+    span = f"{ratio.low - 1:+.1%} to {ratio.high - 1:+.1%}"
+    text = {
+        "same": f"a change of {span} is below {threshold:.0%}",
+        "cannot tell": f"a change of {span} leaves it open; measure more processes, or use `edgesmith gate`",
+    }.get(answer, f"a change of {span}")
+    notes = sorted({note for reading in readings for note in reading.notes if "p99" not in note})
+    return "; ".join([text, *notes, *(["different machines: this proves little"] if mixed else [])])
+
+
+def _keys(run: Run) -> str:
+    return ", ".join(result.subject.key for result in run.results) or "nothing"
+
+
+def worst(comparisons: Sequence[Comparison]) -> int:
+    """Return the exit code of several answers: 1 when any is slower, else 3 when any cannot be told, else 0."""
+    codes = {EXIT[item.answer] for item in comparisons}
+    return 1 if 1 in codes else max(codes)

@@ -1,0 +1,27 @@
+"""What a metric gets: the subject, how to open it, its timings, and how to evaluate it on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .interleave import Timings
+from .result import Subject
+from .workload import Target
+
+# -> logits (N, classes) float32, labels (N,) int64, and the FP32 artefact's logits or None
+Evaluation = Callable[[], tuple[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One subject under measurement."""
+
+    subject: Subject
+    target: Target
+    artifact: str
+    timings: Timings = field(default_factory=Timings)
+    evaluation: Evaluation | None = None
+    no_evaluation: str = ""
+    timeout_s: float = 120.0

@@ -1,0 +1,122 @@
+"""Measure several targets side by side: fresh processes, short slices, random order, so that noise hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..runtime.errors import EdgesmithError
+from . import environment
+from .process import Process
+from .workload import Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure: fresh processes for each target, and seconds and samples for each process."""
+
+    processes: int = 3
+    slice_s: float = 0.1
+    least_s: float = 1.0
+    least: int = 40
+    most_s: float = 8.0
+    warm_up_s: float = 3.0
+    timeout_s: float = 120.0
+
+
+@dataclass
+class Timings:
+    """What one target gave: samples in seconds by process, its start by stage, or why there is nothing."""
+
+    samples: list[list[float]] = field(default_factory=list)
+    warm: list[bool] = field(default_factory=list)
+    stages: list[dict[str, float]] = field(default_factory=list)
+    rss: list[dict[str, int]] = field(default_factory=list)
+    failure: str = ""
+    other_load: float | None = None
+
+
+def collect(
+    targets: Sequence[Target], plan: Plan, *, seed: int = 0, progress: Callable[[int], None] | None = None
+) -> list[Timings]:
+    """Measure every target; a target that crashes or hangs fails alone.
+
+    Args:
+        targets: What to measure.
+        plan: How long.
+        seed: Of the random order.
+        progress: Called with 1 after each process of each target.
+    """
+    rng = np.random.default_rng(seed)
+    timings = [Timings() for _ in targets]
+    for _ in range(plan.processes):
+        _one_round(targets, timings, plan, rng)
+        if progress:
+            progress(len(targets))
+    return timings
+
+
+def _one_round(targets: Sequence[Target], timings: list[Timings], plan: Plan, rng: np.random.Generator) -> None:
+    """One fresh process for each target, all alive together, one of them working at a time."""
+    alive: dict[int, Process] = {}
+    before = environment.cpu_ticks()
+    try:
+        for index in rng.permutation(len(targets)):
+            _start(int(index), targets[index], timings[index], plan, alive)
+        spent = dict.fromkeys(alive, 0.0)
+        while active := [index for index in alive if not _enough(timings[index].samples[-1], spent[index], plan)]:
+            for index in rng.permutation(active):
+                spent[index] += _slice(int(index), timings[index], plan, alive)
+    finally:
+        for process in alive.values():
+            process.close()
+    load = _other_load(before, environment.cpu_ticks())
+    for item in timings:
+        item.other_load = load
+
+
+def _start(index: int, target: Target, timing: Timings, plan: Plan, alive: dict[int, Process]) -> None:
+    if timing.failure:
+        return
+    try:
+        process = Process(target, timeout_s=plan.timeout_s)
+        alive[index] = process
+        warm = process.ask("warm", most_s=plan.warm_up_s)
+    except EdgesmithError as error:
+        _fail(index, timing, error, alive)
+        return
+    timing.samples.append([])
+    timing.warm.append(bool(warm["stationary"]))
+    timing.stages.append(process.stages)
+    timing.rss.append(process.rss)
+
+
+def _slice(index: int, timing: Timings, plan: Plan, alive: dict[int, Process]) -> float:
+    """Measure one slice and return the seconds it took; the first call after a pause is cold and is dropped."""
+    try:
+        got: list[float] = alive[index].ask("run", seconds=plan.slice_s, least=2)["samples"]
+    except EdgesmithError as error:
+        _fail(index, timing, error, alive)
+        return 0.0
+    timing.samples[-1] += got[1:]
+    return max(sum(got), plan.slice_s)
+
+
+def _fail(index: int, timing: Timings, error: EdgesmithError, alive: dict[int, Process]) -> None:
+    timing.failure = str(error)
+    if index in alive:
+        alive.pop(index).close()
+
+
+def _enough(samples: Sequence[float], spent_s: float, plan: Plan) -> bool:
+    return spent_s >= plan.most_s or (spent_s >= plan.least_s and len(samples) >= plan.least)
+
+
+def _other_load(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
+    """Return how many cores other work kept busy: what was busy less the one that measures."""
+    if before is None or after is None or after[1] <= before[1]:
+        return None
+    cores = environment.here().cores
+    return max(0.0, (after[0] - before[0]) / (after[1] - before[1]) * cores - 1)

@@ -1,0 +1,59 @@
+"""Accuracy on labelled images: top-1, top-5, agreement with FP32 and SQNR of the logits.
+
+SQNR = 10·log10(Σ reference² / Σ (reference - output)²), in dB (Gray & Neuhoff, «Quantization», 1998), over all logits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.errors import DataError
+from ..context import Context
+from ..result import Reading
+from ..stats import wilson
+
+Array = NDArray[np.float32]
+
+
+def measure(context: Context) -> Reading:
+    """Return `top1_ratio`, `top5_ratio`, and against the FP32 artefact `agreement_ratio` and `sqnr_db`."""
+    if context.evaluation is None:
+        return Reading("accuracy", missing=context.no_evaluation or "no labelled images were given")
+    logits, labels, reference = context.evaluation()
+    values, intervals = score(logits, labels)
+    if reference is not None:
+        values["agreement_ratio"] = float((logits.argmax(1) == reference.argmax(1)).mean())
+        if (db := sqnr_db(reference, logits)) is not None:
+            values["sqnr_db"] = db
+    return Reading("accuracy", values, intervals)
+
+
+def score(logits: Array, labels: NDArray[np.int64]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Return the accuracies of logits (N, classes) against labels (N,), with Wilson intervals.
+
+    Raises:
+        DataError: The shapes do not fit, there is nothing, or a logit is not finite.
+    """
+    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+        raise DataError("accuracy cannot be told", got=f"logits {logits.shape}, labels {labels.shape}")
+    if not np.isfinite(logits).all():
+        raise DataError(
+            "accuracy cannot be told", got=f"{int((~np.isfinite(logits)).sum())} logits that are not finite"
+        )
+    count = len(labels)
+    right = {1: int((logits.argmax(1) == labels).sum())}
+    if logits.shape[1] > 5:
+        top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        right[5] = int((top == labels[:, None]).any(1).sum())
+    values = {f"top{k}_ratio": hits / count for k, hits in right.items()}
+    return {**values, "images_count": float(count)}, {f"top{k}_ratio": wilson(hits, count) for k, hits in right.items()}
+
+
+def sqnr_db(reference: Array, output: Array) -> float | None:
+    """Return the signal-to-quantisation-noise ratio in dB; None when the outputs are equal (it is infinite)."""
+    noise = float(np.square(reference.astype(np.float64) - output).sum())
+    signal = float(np.square(reference.astype(np.float64)).sum())
+    return 10 * math.log10(signal / noise) if noise and signal else None

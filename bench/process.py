@@ -1,0 +1,124 @@
+"""The parent's side of a measuring process: start it, ask it, and turn its crash or silence into an error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from ..runtime import errors
+from ..runtime.errors import EdgesmithError, RunError
+from . import clock
+from .workload import Target
+
+# glibc then gives large blocks back and never moves its threshold: what a run holds no longer depends on the past.
+FIXED_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
+class Process:
+    """A fresh process with one open target.
+
+    Args:
+        target: What to open.
+        timeout_s: How long one answer may take before the process is killed.
+        repeatable: Address randomisation off (`setarch -R`, where there is one) and a fixed malloc, for memory.
+        prefix: A command to run it under, such as valgrind's.
+
+    Raises:
+        RunError: It crashed, or did not answer in time.
+        EdgesmithError: What opening the target raised, by its class.
+    """
+
+    def __init__(
+        self, target: Target, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = ()
+    ) -> None:
+        self.target, self.timeout_s = target, timeout_s
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
+        command = [*prefix, *(fixed_layout() if repeatable else ()), sys.executable, "-m", __package__ + ".worker"]
+        began = clock.now_ns()
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
+            env={**os.environ, **(FIXED_MALLOC if repeatable else {})},
+        )  # fmt: skip
+        self._rest = b""
+        try:
+            opened = self.ask("open", target=target.to_dict())
+        except BaseException:
+            self.close()
+            raise
+        total = (clock.now_ns() - began) * 1e-9
+        self.stages: dict[str, float] = {"interpreter_s": total - sum(opened["stages"].values()), **opened["stages"]}
+        self.rss: dict[str, int] = opened["rss"]
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send one request and wait for its answer."""
+        line = json.dumps({"do": do, **request}).encode() + b"\n"
+        try:
+            self._pipe("stdin").write(line)
+            self._pipe("stdin").flush()
+        except BrokenPipeError:
+            raise self._died(do) from None
+        answer: dict[str, Any] = json.loads(self._line(do))
+        if "error" in answer:
+            kind = getattr(errors, answer["kind"], RunError)
+            raise (kind if issubclass(kind, EdgesmithError) else RunError)(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End the process; a second call does nothing."""
+        for name in ("stdin", "stdout"):
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(name).close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._complaints.close()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _pipe(self, name: str) -> Any:
+        return getattr(self._child, name)
+
+    def _line(self, do: str) -> bytes:
+        end = clock.now_ns() + round(self.timeout_s * 1e9)
+        out = self._pipe("stdout").fileno()
+        while b"\n" not in self._rest:
+            left = (end - clock.now_ns()) * 1e-9
+            if left <= 0 or not select.select([out], [], [], left)[0]:
+                self._child.kill()
+                took = f"no answer to {do!r} in {self.timeout_s:g} s"
+                raise RunError(f"{self.target.path} hangs", got=took, do="raise the time limit, or look at the backend")
+            if not (block := os.read(out, 1 << 16)):
+                raise self._died(do)
+            self._rest += block
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def _died(self, do: str) -> RunError:
+        code = self._child.wait()
+        self._complaints.seek(0)
+        said = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
+        end = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return RunError(f"the process measuring {self.target.path} died at {do!r}", got=f"{end} {said}".strip())
+
+
+def fixed_layout() -> tuple[str, ...]:
+    """Return the command prefix that switches address randomisation off, or nothing where it is not allowed."""
+    setarch = shutil.which("setarch")
+    if setarch is None or not sys.platform.startswith("linux"):
+        return ()
+    prefix = (setarch, os.uname().machine, "-R")
+    allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    return prefix if allowed else ()

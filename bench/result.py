@@ -1,0 +1,155 @@
+"""The record of a measurement: immutable, units in its names, JSON with a format version.
+
+History of the format:
+    1  Run {format, version, created, command, environment, results}; a Result has a subject and readings; a Reading
+       has values named with their unit (`p50_s`, `peak_bytes`), intervals, samples by process, and, where nothing
+       could be measured, the reason in `missing`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import DataError
+from ..runtime.files import atomic_file, existing_file
+from .environment import Environment
+
+FORMAT, VERSION = "edgesmith-bench", 1
+UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured: one artefact of one network, on one backend with one number of threads."""
+
+    model: str
+    artifact: str
+    precision: str = "fp32"
+    backend: str = "ort"
+    threads: int = 1
+    batch: int = 1
+    input_shape: tuple[int, ...] = ()
+    sha256: str = ""
+    params: int | None = None
+    macs: int | None = None
+    weights: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name that two runs of the same thing share; the digest is left out, for it is what changes."""
+        return f"{self.model}/{self.precision}/{self.backend}/t{self.threads}/b{self.batch}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one metric says about one subject.
+
+    `values` and the keys of `intervals` carry their unit; `samples` are by process. `missing` says why there is
+    nothing; `notes` are reasons not to trust the values fully.
+    """
+
+    metric: str
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    samples: tuple[tuple[float, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if not name.endswith(tuple(UNITS)):
+                raise ValueError(f"the value {name!r} has no unit: its name must end in one of {', '.join(UNITS)}")
+            if not math.isfinite(value):
+                raise ValueError(f"{self.metric}: {name} is {value}; what was not measured is missing, never a number")
+        if not self.values and not self.missing:
+            raise ValueError(f"{self.metric} has neither values nor the reason why it has none")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A subject with what each metric says about it, by the metric's name."""
+
+    subject: Subject
+    readings: dict[str, Reading] = field(default_factory=dict)
+
+    def value(self, metric: str, name: str) -> float | None:
+        """Return one value, or None where it is missing."""
+        return self.readings[metric].values.get(name) if metric in self.readings else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All results of one command on one machine. `created` is UTC, ISO 8601."""
+
+    created: str
+    command: str
+    environment: Environment
+    results: tuple[Result, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values with the format's name and version."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self), "environment": self.environment.to_dict()}
+
+
+def write(run: Run, path: str | Path) -> Path:
+    """Write a run as JSON, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(run.to_dict(), indent=1, allow_nan=False) + "\n")
+    return Path(path)
+
+
+def read(path: str | Path) -> Run:
+    """Read a run.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: It is not a result of ours, or of a newer format.
+    """
+    path = existing_file(path, "result")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = values.get("format"), values.get("version")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _unreadable(path, f"no JSON object ({error})") from error
+    if found[0] != FORMAT or not isinstance(found[1], int) or not 1 <= found[1] <= VERSION:
+        raise _unreadable(path, f"format {found[0]!r} version {found[1]!r}")
+    try:
+        return from_dict(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def from_dict(values: dict[str, Any]) -> Run:
+    """Build a run from plain JSON values.
+
+    Raises:
+        KeyError, TypeError, ValueError: A field is missing, unknown or of the wrong type.
+    """
+    environment = Environment.from_dict(values["environment"])
+    results = tuple(_result(item) for item in values["results"])
+    return Run(str(values["created"]), str(values["command"]), environment, results)
+
+
+def _result(values: dict[str, Any]) -> Result:
+    subject = Subject(**{**values["subject"], "input_shape": tuple(values["subject"]["input_shape"])})
+    return Result(subject, {name: _reading(item) for name, item in values["readings"].items()})
+
+
+def _reading(values: dict[str, Any]) -> Reading:
+    return Reading(
+        metric=values["metric"],
+        values={name: float(value) for name, value in values["values"].items()},
+        intervals={name: (float(low), float(high)) for name, (low, high) in values["intervals"].items()},
+        samples=tuple(tuple(float(value) for value in group) for group in values["samples"]),
+        notes=tuple(values["notes"]),
+        missing=values["missing"],
+    )
+
+
+def _unreadable(path: Path, got: str) -> DataError:
+    expected = f"{FORMAT} JSON of version 1 to {VERSION}"
+    return DataError(f"{path} is no result", got=got, expected=expected, do="write it with `edgesmith bench`")

@@ -1,0 +1,90 @@
+"""The fresh process that measures: `python -m edgesmith.bench.worker`, one JSON request a line in, one answer out.
+
+    {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}}
+    {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}
+    {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …]}
+    {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
+
+What a library prints to standard output goes to standard error, so that it cannot break an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from ..runtime.errors import EdgesmithError
+from . import clock
+from .workload import Target, Workload, open_workload, peak_bytes, resident_bytes
+
+
+class Worker:
+    """The state between requests: the open workload and its batch."""
+
+    def __init__(self) -> None:
+        self.workload: Workload | None = None
+        self.batch = 1
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do one request; an error is an answer too, with the class it had."""
+        action = getattr(self, f"do_{request.pop('do', '')}", None)
+        try:
+            if action is None:
+                return {"error": "unknown request", "kind": "RunError"}
+            done: dict[str, Any] = action(**request)
+        except EdgesmithError as error:
+            return {"error": str(error), "kind": type(error).__name__}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}", "kind": "RunError"}
+        return done
+
+    @property
+    def call(self) -> clock.Call:
+        """The inference of the open workload."""
+        if self.workload is None:
+            raise RuntimeError("nothing is open")
+        return self.workload.call
+
+    def do_open(self, target: dict[str, Any]) -> dict[str, Any]:
+        """Open a target and call it once."""
+        self.workload = open_workload(Target(**target))
+        return {"stages": dict(self.workload.stages), "rss": dict(self.workload.rss)}
+
+    def do_warm(self, most_s: float) -> dict[str, Any]:
+        """Choose the batch and call until stationary."""
+        from . import stability
+
+        self.batch = clock.batch_size(self.call)
+        calls, stationary = stability.warm_up(self.call, self.batch, most_s)
+        return {"calls": calls, "stationary": stationary, "batch": self.batch}
+
+    def do_run(self, seconds: float, least: int = 1) -> dict[str, Any]:
+        """Time calls for some seconds."""
+        return {"samples": clock.sample(self.call, seconds, self.batch, least)}
+
+    def do_peak(self, calls: int) -> dict[str, Any]:
+        """Call some times and tell the highest resident size."""
+        for _ in range(calls):
+            self.call()
+        return {"peak_bytes": peak_bytes(), "resident_bytes": resident_bytes()}
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer each line until there is none."""
+    worker = Worker()
+    for line in requests:
+        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serve standard input and output; standard output itself becomes standard error."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

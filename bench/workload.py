@@ -1,0 +1,147 @@
+"""What can be measured, opened inside the process that measures it: an ONNX file, a bundle, or a Python file.
+
+    model.onnx               the file on ONNX Runtime, on random input of its shape
+    bundles/mobilenetv2      a bundle: one of its artefacts, on one backend
+    work.py                  a Python file with `setup() -> call`; the call is measured
+
+The backend's library is imported only when `open_workload` is called, so that its cost can be told apart.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime import backends
+from ..runtime.bundle import read
+from ..runtime.choose import open_artefact
+from ..runtime.console import need
+from ..runtime.errors import DataError, NotAvailable, UsageError
+from ..runtime.plugins import load
+from .clock import now_ns
+
+LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to open and how; plain data, so that it travels to another process."""
+
+    path: str
+    artefact: str = ""
+    backend: str = "ort"
+    threads: int = 1
+    batch: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One inference as a call without arguments, and the seconds that each stage of opening it took."""
+
+    call: Callable[[], Any]
+    stages: Mapping[str, float]
+    rss: Mapping[str, int]
+
+
+class Stages:
+    """Seconds and resident bytes at the end of each stage of a start, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.rss: dict[str, int] = {"interpreter_bytes": resident_bytes()}
+        self._last = now_ns()
+
+    def done(self, name: str) -> None:
+        """Close a stage."""
+        self.seconds[f"{name}_s"] = (now_ns() - self._last) * 1e-9
+        self.rss[f"{name}_bytes"] = resident_bytes()
+        self._last = now_ns()
+
+
+def open_workload(target: Target) -> Workload:
+    """Import, load and call once.
+
+    Raises:
+        UsageError: Nothing that can be measured is at the path.
+        NotAvailable: Its backend is not installed.
+    """
+    stages, path = Stages(), Path(target.path)
+    if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
+        call = _session(target, stages)
+    elif path.suffix == ".py" and path.is_file():
+        call = _python(path, stages)
+    else:
+        got = f"a {path.suffix or 'nameless'} file" if path.exists() else "no such file"
+        raise UsageError(f"cannot measure {path}", got=got, expected="a bundle, an .onnx file or a .py file")
+    call()
+    stages.done("first_call")
+    return Workload(call, stages.seconds, stages.rss)
+
+
+def _session(target: Target, stages: Stages) -> Callable[[], Any]:
+    """Open a bundle's artefact, or a bare ONNX file, on its backend; the call runs one batch of random input."""
+    path = Path(target.path)
+    name = "ort" if path.suffix == ".onnx" else target.backend
+    backend = load(backends, name, "backend")
+    usable, reason = backend.available()
+    if not usable:
+        raise NotAvailable(f"the backend {name} cannot be used", got=reason)
+    need(LIBRARIES.get(name, "numpy"))
+    stages.done("import")
+    if path.suffix == ".onnx":
+        session = backend.open(path, threads=target.threads)
+    else:
+        bundle = read(path)
+        artefact = next((item for item in bundle.artefacts if item.name == target.artefact), None)
+        if artefact is None:
+            known = ", ".join(item.name for item in bundle.artefacts)
+            raise UsageError(f"{path} has no artefact {target.artefact!r}", expected=known)
+        session = open_artefact(bundle, artefact, name, threads=target.threads)
+    stages.done("load")
+    feeds = {item.name: random_input(item.shape, item.dtype, target.batch) for item in session.inputs}
+    return lambda: session.run(feeds, finite=True)
+
+
+def random_input(shape: Sequence[int | None], dtype: str, batch: int) -> Any:
+    """Return a seeded random array; a free dimension is the batch where it is the first, else 1."""
+    dims = [(batch if axis == 0 else 1) if size is None else size for axis, size in enumerate(shape)]
+    values = np.random.default_rng(0).standard_normal(dims)
+    return (values * 32 if "int" in dtype else values).astype(dtype)
+
+
+def _python(path: Path, stages: Stages) -> Callable[[], Any]:
+    stages.done("import")
+    setup = runpy.run_path(str(path)).get("setup")
+    call: Callable[[], Any] | None = setup() if callable(setup) else None
+    if call is None or not callable(call):
+        expected = "a function `setup()` that returns the function to measure"
+        raise DataError(f"{path} cannot be measured", got=f"setup = {setup!r}, call = {call!r}", expected=expected)
+    stages.done("load")
+    return call
+
+
+def peak_bytes() -> int | None:
+    """Return the highest resident size of this process so far, in bytes; None where the system does not say."""
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Return the resident size of this process in bytes, 0 where the system does not say."""
+    return _status("VmRSS") or 0
+
+
+def _status(name: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)

@@ -1,0 +1,87 @@
+"""Records round-trip through JSON, carry units, and refuse what is not theirs."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgesmith.bench import environment, result
+from edgesmith.bench.result import Reading, Result, Run, Subject
+from edgesmith.runtime.errors import DataError, UsageError
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+readings = st.builds(
+    Reading,
+    metric=st.text(min_size=1),
+    values=st.dictionaries(st.text().map(lambda name: name + "_s"), finite, min_size=1, max_size=3),
+    intervals=st.dictionaries(st.text(), st.tuples(finite, finite), max_size=2),
+    samples=st.lists(st.lists(finite, max_size=3).map(tuple), max_size=3).map(tuple),
+    notes=st.lists(st.text(), max_size=2).map(tuple),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.dictionaries(st.text(), readings, max_size=3))
+def test_a_run_is_equal_after_a_round_trip(found):
+    subject = Subject("net", "net.onnx", input_shape=(1, 3, 4, 4), params=7)
+    run = Run("2026-01-01T00:00:00+00:00", "edgesmith bench", environment.here(), (Result(subject, found),))
+    assert result.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+def test_a_written_run_is_read_again(tmp_path):
+    run = Run("now", "bench", environment.here(), ())
+    assert result.read(result.write(run, tmp_path / "deep" / "run.json")) == run
+    assert json.loads((tmp_path / "deep" / "run.json").read_text())["version"] == result.VERSION
+
+
+WRONG_READINGS = {
+    "no unit": ({"values": {"p50": 1.0}}, "the value 'p50' has no unit"),
+    "not a number": ({"values": {"p50_s": float("nan")}}, "p50_s is nan"),
+    "nothing, for no reason": ({}, "neither values nor the reason"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_READINGS)
+def test_a_wrong_reading_cannot_be_made(case):
+    fields, message = WRONG_READINGS[case]
+    with pytest.raises(ValueError, match=message):
+        Reading("latency", **fields)
+
+
+def test_records_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Reading("size", {"file_bytes": 1.0}).metric = "other"
+
+
+GOOD = Run("now", "bench", environment.here(), ()).to_dict()
+WRONG_FILES = {
+    "no JSON": "{",
+    "a list": "[]",
+    "other format": json.dumps({**GOOD, "format": "pyperf"}),
+    "newer version": json.dumps({**GOOD, "version": 99}),
+    "no environment": json.dumps({key: value for key, value in GOOD.items() if key != "environment"}),
+    "unknown field": json.dumps({**GOOD, "environment": {**GOOD["environment"], "zodiac": "leo"}}),
+    "results that are no list": json.dumps({**GOOD, "results": 3}),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_wrong_file_is_refused_in_one_line(case, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(WRONG_FILES[case])
+    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 1; do: "):
+        result.read(path)
+
+
+def test_a_missing_file_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        result.read(tmp_path / "r.json")
+
+
+def test_the_machine_is_the_hardware_not_the_software():
+    here = environment.here()
+    assert here.machine() == dataclasses.replace(here, python="9.9").machine()
+    assert here.machine() != dataclasses.replace(here, cpu="Cortex-A78AE").machine()
+    assert here.differences(dataclasses.replace(here, cores=99)) == [f"cores: {here.cores} -> 99"]
