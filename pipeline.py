@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from . import __version__
 from .export import parity, to_onnx
 from .models import catalog, weights
-from .optimize import precision, quantize, runner
+from .optimize import precision, preflight, quantize, runner
 from .pipeline_measure import measure
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, datasets
@@ -147,6 +147,7 @@ def _make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
     source = flow.onnx("int8-trt" if name == "int8" else name)
+    preflight.require(preflight.check(source.path, name, [sm]), source.path)
     path = work / f"{spec.name}-{name}-sm{sm.replace('.', '')}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
