@@ -1,1 +1,5 @@
-"""Post-training quantisation to INT8."""
+"""Post-training quantisation: calibration, ranges, placement per target, explicit Q/DQ."""
+
+from .recipe import QuantReport, quantize
+
+__all__ = ["QuantReport", "quantize"]

@@ -1,0 +1,137 @@
+"""FP32 to FP16 with FP32 inputs and outputs: a strongly typed graph, explicit Casts, nothing left to the builder.
+
+Each node is half or float. Weights of half nodes are stored in FP16; where a tensor crosses from one kind to the other
+a Cast stands, one for each tensor and kind. What FP16 cannot hold stays float and is named: values beyond 65504 on the
+samples or in the weights, operators whose ONNX schema has no FP16 type, and a few that are known to lose their meaning.
+
+Sources: ONNX operator schemas (type constraints); TensorRT developer guide, «strongly typed networks».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..runtime.errors import CheckFailed, DataError
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_HALF = 65504.0
+KEEP_FLOAT = frozenset(
+    {"CumSum", "NonMaxSuppression", "RoiAlign", "TopK", "Upsample", "Celu", "If", "Loop", "Scan", "RandomNormal",
+     "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "LayerNormalization"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What became FP16.
+
+    Attributes:
+        nodes: Nodes in the result, Casts included.
+        half: Nodes that compute in FP16.
+        kept: Node that stayed FP32 -> the reason.
+        casts: Casts that were inserted.
+        flushed: Weights that became zero or subnormal in FP16, as a share of the non-zero ones.
+        bytes_before: Size of the FP32 file.
+        bytes_after: Size of the FP16 file.
+        relative_error: Output -> max|half - float| / max|float| over the samples.
+    """
+
+    nodes: int
+    half: int
+    kept: dict[str, str]
+    casts: int
+    flushed: float
+    bytes_before: int
+    bytes_after: int
+    relative_error: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray]) -> PrecisionReport:
+    """Cast an ONNX file to FP16, keeping its inputs and outputs in FP32.
+
+    Args:
+        source: A float32 ONNX file with one input.
+        target_path: The file to write; it is whole or not there.
+        samples: Batches of preprocessed images, float32 NCHW, on which ranges and the error are measured.
+
+    Raises:
+        UsageError: No such file.
+        ModelError: Not a usable ONNX file.
+        DataError: No samples, or samples or activations with NaN or infinity.
+        CheckFailed: The FP16 graph answers NaN or infinity.
+    """
+    from .half import cast_graph
+    from .quantize.net import read_model, write_model
+    from .quantize.recipe import input_shape
+    from .quantize.samples import Samples, repeatable
+
+    model = read_model(source)
+    with repeatable(samples) as batches:
+        checked = Samples(batches, input_shape(model))
+        if not checked.count():
+            raise DataError("no samples to measure FP16 on", expected="at least one image", do="give some images")
+        kept = _beyond(model, checked)
+        result = cast_graph(model, kept)
+        write_model(result.model, target_path)
+        error = _relative_error(model, result.model, checked)
+    if bad := [name for name, value in error.items() if not np.isfinite(value)]:
+        Path(target_path).unlink()
+        raise CheckFailed(
+            f"output {bad[0]!r} is NaN or infinite in FP16", expected="finite values", do="keep this network in FP32"
+        )
+    return PrecisionReport(
+        nodes=len(result.model.graph.node),
+        half=result.half,
+        kept=result.kept,
+        casts=result.casts,
+        flushed=result.flushed,
+        bytes_before=Path(source).stat().st_size,
+        bytes_after=Path(target_path).stat().st_size,
+        relative_error=error,
+    )
+
+
+def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, str]:
+    """Return the nodes that touch a tensor beyond FP16's range on the samples -> the reason."""
+    import onnx
+
+    from .quantize.observe import collect
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.graph.value_info, *model.graph.output)}
+    names = [name for node in model.graph.node for name in node.output if kinds.get(name) == onnx.TensorProto.FLOAT]
+    constants = {node.output[0] for node in model.graph.node if not any(node.input)}
+    names = [model.graph.input[0].name, *(name for name in names if name not in constants)]
+    stats = collect(model, names, samples, channels=False)
+    peak = {name: max(-seen.low, seen.high) for name, seen in stats.items()}
+    kept = {}
+    for node in model.graph.node:
+        loud = [name for name in (*node.input, *node.output) if peak.get(name, 0) > LARGEST_HALF]
+        if loud:
+            kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond 65504"
+    return kept
+
+
+def _relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
+    from .quantize.observe import stream
+
+    names = [item.name for item in before.graph.output]
+    error = dict.fromkeys(names, 0.0)
+    size = dict.fromkeys(names, 0.0)
+    for one, two in zip(stream(before, names, samples), stream(after, names, samples), strict=True):
+        for name in names:
+            apart = np.abs(one[name].astype(np.float64) - two[name])
+            error[name] = float(np.maximum(error[name], apart.max(initial=0)))
+            size[name] = max(size[name], float(np.abs(one[name]).max(initial=0)))
+    return {name: error[name] / max(size[name], 1e-30) for name in names}

@@ -1,0 +1,140 @@
+"""Write a plan into a graph as explicit QuantizeLinear and DequantizeLinear nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from .forms import Form
+from .net import Net, sort_nodes
+from .placement import Plan
+from .weights import Quantised, bias_scales, quantise, scales
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of one activation tensor: value = scale * (integer - zero)."""
+
+    scale: float
+    zero: int
+    signed: bool
+
+    @property
+    def low(self) -> float:
+        """The smallest value that is not clipped."""
+        return self.scale * ((-128 if self.signed else 0) - self.zero)
+
+    @property
+    def high(self) -> float:
+        """The largest value that is not clipped."""
+        return self.scale * ((127 if self.signed else 255) - self.zero)
+
+
+def grid(low: float, high: float, signed: bool) -> Grid:
+    """Return the grid that covers [low, high] and holds zero exactly.
+
+    Signed grids are symmetric (zero point 0, scale max|x| / 127); unsigned ones are asymmetric over 255 steps.
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if signed:
+        scale = max(-low, high) / 127
+        return Grid(float(np.float32(scale)) if scale > 1e-30 else 1.0, 0, True)
+    scale = float(np.float32((high - low) / 255))
+    if scale <= 1e-30:
+        return Grid(1.0, 0, False)
+    return Grid(scale, int(np.clip(round(-low / scale), 0, 255)), False)
+
+
+def emit(net: Net, plan: Plan, grids: dict[str, Grid], form: Form, limits: dict[str, np.ndarray]) -> None:
+    """Insert the Q/DQ pairs and store weights as INT8 (biases as INT32 where the form wants them).
+
+    Args:
+        net: The graph; it is changed in place and sorted.
+        plan: What is quantised.
+        grids: Tensor -> its grid.
+        form: The target's form.
+        limits: Node name -> the largest integer of each output channel's weights; absent: 127.
+    """
+    for node in plan.anchors:
+        _weights(net, node, grids[node.input[0]], form, limits.get(node.name))
+    for name in sorted(plan.readers):
+        _activation(net, plan, name, grids[name])
+    sort_nodes(net.graph)
+    net.index()
+    net.prune()
+
+
+def _activation(net: Net, plan: Plan, name: str, at: Grid) -> None:
+    kind = np.int8 if at.signed else np.uint8
+    scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
+    zero = net.add_array(f"{name}_zero", np.array(at.zero, kind))
+    readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
+    is_output = name in net.outputs
+    if not readers and not is_output:
+        return
+    source = net.fresh(f"{name}_float") if is_output else name
+    value = name if is_output else net.fresh(f"{name}_dq")
+    if is_output:
+        _rename_output(net.producer[name], name, source)
+    for node in readers:
+        _rename_input(node, name, value)
+    integers = net.fresh(f"{name}_q")
+    net.graph.node.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integers], f"{name}/Q"))
+    net.graph.node.append(helper.make_node("DequantizeLinear", [integers, scale, zero], [value], f"{name}/DQ"))
+
+
+def _rename_input(node: NodeProto, old: str, new: str) -> None:
+    for index, name in enumerate(node.input):
+        if name == old:
+            node.input[index] = new
+
+
+def _rename_output(node: NodeProto, old: str, new: str) -> None:
+    for index, name in enumerate(node.output):
+        if name == old:
+            node.output[index] = new
+
+
+def _weights(net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None) -> None:
+    weight, axis = channels_first(net, node)
+    scale = scales(weight, axis, 127 if limit is None else limit)
+    bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
+    if form.integer_bias and bias is not None:
+        scale = bias_scales(scale, read.scale, bias)
+    packed = quantise(weight, scale, axis)
+    node.input[1] = _dequantise(net, f"{node.name}/weight", packed)
+    if form.integer_bias and bias is not None:
+        product = (read.scale * packed.scale.astype(np.float64)).astype(np.float32)
+        integers = np.rint(bias / product.astype(np.float64)).astype(np.int32)
+        node.input[2] = _dequantise(net, f"{node.name}/bias", Quantised(integers, np.atleast_1d(product), 0))
+
+
+def channels_first(net: Net, node: NodeProto) -> tuple[np.ndarray, int | None]:
+    """Return a weighted node's weights and the axis of their output channels; Gemm weights are turned to (N, K).
+
+    MatMul's channels stand on axis 1, which TensorRT would run in float: it gets one scale for all.
+    """
+    weight = net.arrays[node.input[1]]
+    if node.op_type == "MatMul":
+        return weight, None
+    if node.op_type == "Gemm" and not any(item.name == "transB" and item.i for item in node.attribute):
+        weight = np.ascontiguousarray(weight.T)
+        node.input[1] = net.add_array(f"{node.input[1]}_t", weight)
+        kept = [item for item in node.attribute if item.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+    return weight, 0
+
+
+def _dequantise(net: Net, name: str, packed: Quantised) -> str:
+    integers = net.add_array(f"{name}_q", packed.integers)
+    scale = net.add_array(f"{name}_scale", packed.scale)
+    zero = net.add_array(f"{name}_zero", np.zeros(packed.scale.shape, packed.integers.dtype))
+    value = net.fresh(f"{name}_dq")
+    node = helper.make_node("DequantizeLinear", [integers, scale, zero], [value], f"{name}/DQ")
+    if packed.axis is not None:
+        node.attribute.append(helper.make_attribute("axis", packed.axis))
+    net.graph.node.append(node)
+    return value

@@ -1,0 +1,66 @@
+"""What each target wants its explicit Q/DQ graph to look like; one row per target, nothing else knows target names.
+
+Sources: TensorRT developer guide (explicit quantization, Q/DQ placement); ONNX Runtime's QDQ fusion rules; own
+measurements in docs/quantisation.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...runtime.errors import UsageError
+from ...runtime.plugins import did_you_mean
+
+ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
+# Operators that only move values: the output has the input's scale.
+MOVES = frozenset(
+    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather", "MaxPool", "DepthToSpace",
+     "SpaceToDepth", "Identity", "Dropout", "Relu", "Clip"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """One target's form of Q/DQ.
+
+    Attributes:
+        name: The target's name.
+        signed: Activations are S8 and symmetric (zero point 0); otherwise U8 and asymmetric.
+        integer_bias: Biases are INT32 with a DequantizeLinear (ONNX Runtime's); otherwise they stay float.
+        outputs: The results of INT8 operators are quantised too, so that the region between two convolutions is INT8
+            throughout; otherwise only the inputs of the weighted operators and of residual additions are.
+        glue: Operators besides convolutions that compute in INT8 when all that they read is INT8.
+        fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
+    """
+
+    name: str
+    signed: bool
+    integer_bias: bool
+    outputs: bool
+    glue: frozenset[str]
+    fold_relu: bool
+
+
+FORMS = {
+    "trt": Form("trt", signed=True, integer_bias=False, outputs=False, glue=frozenset(), fold_relu=False),
+    "ort-x86": Form(
+        "ort-x86",
+        signed=False,
+        integer_bias=True,
+        outputs=True,
+        glue=MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"},
+        fold_relu=True,
+    ),
+}
+
+
+def find(name: str) -> Form:
+    """Return the form of a target.
+
+    Raises:
+        UsageError: No such target.
+    """
+    if name not in FORMS:
+        near = did_you_mean(name, FORMS) or "choose one of these"
+        raise UsageError(f"unknown quantisation target {name!r}", expected=", ".join(FORMS), do=near)
+    return FORMS[name]

@@ -1,0 +1,161 @@
+"""A small view of an ONNX graph for rewriting: arrays, producers and consumers by tensor name, and safe reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import NodeProto, helper, numpy_helper
+
+from ...runtime.errors import ModelError
+from ...runtime.files import atomic_file, existing_file
+
+
+def read_model(path: str | Path) -> onnx.ModelProto:
+    """Read and check an ONNX file, with functions inlined.
+
+    Raises:
+        UsageError: No such file.
+        ModelError: Not an ONNX file, or one that onnx.checker refuses.
+    """
+    path = existing_file(path, "ONNX file")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{path} is not a usable ONNX file", got=reason or type(error).__name__, do="export it again"
+        ) from error
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def write_model(model: onnx.ModelProto, path: str | Path) -> None:
+    """Check a model, then write it whole or not at all.
+
+    Raises:
+        ModelError: onnx.checker refuses the model; nothing is written.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ModelError(f"the graph made for {path} is invalid", got=str(error)[:300], do="report it") from error
+    with atomic_file(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Return a node's attributes as plain values."""
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+class Net:
+    """One graph: `arrays` of its constants, who produces and who reads each tensor.
+
+    The indices are rebuilt by `index()` after nodes or edges changed; constants in Constant nodes become initializers.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.arrays: dict[str, np.ndarray] = {}
+        for tensor in self.graph.initializer:
+            self.arrays[tensor.name] = numpy_helper.to_array(tensor)
+        self._lift_constants()
+        self.opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
+        self.inputs = [item.name for item in self.graph.input if item.name not in self.arrays]
+        self.outputs = [item.name for item in self.graph.output]
+        self._names = {name for node in self.graph.node for name in (*node.input, *node.output)} | set(self.arrays)
+        self.index()
+
+    def _lift_constants(self) -> None:
+        for node in [item for item in self.graph.node if item.op_type == "Constant"]:
+            value = attributes(node).get("value")
+            if value is not None and node.output[0] not in {item.name for item in self.graph.output}:
+                self.graph.node.remove(node)
+                self._store(node.output[0], numpy_helper.to_array(value))
+
+    def index(self) -> None:
+        """Rebuild `nodes`, `producer` and `readers` from the graph."""
+        self.nodes = list(self.graph.node)
+        self.producer = {name: node for node in self.nodes for name in node.output if name}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+
+    def fresh(self, name: str) -> str:
+        """Return `name`, or `name_1`, …: one that no tensor has yet; it is then taken."""
+        candidate, count = name, 0
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+    def add_array(self, name: str, array: np.ndarray) -> str:
+        """Add a constant under a fresh name near `name` and return that name."""
+        name = self.fresh(name)
+        self._store(name, array)
+        return name
+
+    def set_array(self, name: str, array: np.ndarray) -> None:
+        """Replace a constant's value."""
+        for tensor in self.graph.initializer:
+            if tensor.name == name:
+                tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.arrays[name] = array
+
+    def _store(self, name: str, array: np.ndarray) -> None:
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        self.arrays[name] = array
+
+    def prune(self) -> None:
+        """Drop initializers that nothing reads, and value_info of tensors that are gone."""
+        read = {name for node in self.graph.node for name in all_inputs(node)} | set(self.outputs)
+        for tensor in [item for item in self.graph.initializer if item.name not in read]:
+            self.graph.initializer.remove(tensor)
+            self.arrays.pop(tensor.name, None)
+        written = {name for node in self.graph.node for name in node.output}
+        for info in [item for item in self.graph.value_info if item.name not in written]:
+            self.graph.value_info.remove(info)
+
+
+def all_inputs(node: NodeProto) -> set[str]:
+    """Return every name that a node reads, in the bodies of If, Loop and Scan too."""
+    names = set(node.input)
+    for item in node.attribute:
+        if item.type == onnx.AttributeProto.GRAPH:
+            names |= {name for inner in item.g.node for name in all_inputs(inner)}
+            names |= {output.name for output in item.g.output}
+    return names
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes into topological order, keeping the given order where it is free (Kahn's algorithm)."""
+    import heapq
+
+    nodes = list(graph.node)
+    owner = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = [{owner[name] for name in all_inputs(node) if name in owner} for node in nodes]
+    users: dict[int, list[int]] = {}
+    for index, wanted in enumerate(needs):
+        for other in wanted:
+            users.setdefault(other, []).append(index)
+    ready = [index for index, wanted in enumerate(needs) if not wanted]
+    left = [len(wanted) for wanted in needs]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users.get(index, []):
+            left[user] -= 1
+            if not left[user]:
+                heapq.heappush(ready, user)
+    if len(order) != len(nodes):
+        raise ModelError("the graph has a cycle", expected="a directed acyclic graph", do="report it")
+    del graph.node[:]
+    graph.node.extend([nodes[index] for index in order])

@@ -1,0 +1,119 @@
+"""Run a graph in ONNX Runtime and watch its tensors, one batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ...runtime.console import need
+from ...runtime.errors import DataError, ModelError
+
+
+def session(model: onnx.ModelProto, *, optimise: bool = False, threads: int = 0):  # type: ignore[no-untyped-def]
+    """Open a model in ONNX Runtime on the CPU.
+
+    Args:
+        model: The model.
+        optimise: All of the runtime's rewrites (what users run), or none (each Q/DQ computed as it is written).
+        threads: Threads inside one operator; 0 lets the runtime choose.
+
+    Raises:
+        ModelError: The runtime refuses the graph.
+    """
+    ort = need("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError("ONNX Runtime refuses the graph", got=" ".join(str(error).split())[:300]) from error
+
+
+def watched(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of a model whose outputs are exactly the named tensors."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {item.name: item for item in (*model.graph.output, *model.graph.value_info)}
+    del copy.graph.output[:]
+    copy.graph.output.extend([known.get(name) or helper.make_empty_tensor_value_info(name) for name in names])
+    return copy
+
+
+def stream(
+    model: onnx.ModelProto, names: list[str], batches: Iterable[np.ndarray], *, optimise: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield, for each batch, the values of the named tensors (graph inputs too)."""
+    given = model.graph.input[0].name
+    wanted = [name for name in names if name != given]
+    run = session(watched(model, wanted), optimise=optimise) if wanted else None
+    for batch in batches:
+        values = dict(zip(wanted, run.run(wanted, {given: batch}), strict=True)) if run else {}
+        yield {given: batch, **values}
+
+
+@dataclass
+class Stats:
+    """What was seen of one tensor: its extremes, and its extremes and mean for each channel (axis 1)."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    channel_low: np.ndarray | None = None
+    channel_high: np.ndarray | None = None
+    channel_sum: np.ndarray | None = None
+    count: int = 0
+
+    def add(self, name: str, value: np.ndarray, channels: bool = True) -> None:
+        """Take one more batch into account; without `channels` only the extremes of the whole tensor.
+
+        Raises:
+            DataError: The values hold NaN or infinity.
+        """
+        axes = tuple(axis for axis in range(value.ndim) if axis != 1) if channels else None
+        low, high = value.min(axis=axes, initial=np.inf), value.max(axis=axes, initial=-np.inf)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise DataError(
+                f"tensor {name!r} holds NaN or infinity on the calibration images",
+                expected="finite activations",
+                do="check the weights and the preprocessing; the float model itself overflows",
+            )
+        self.low, self.high = min(self.low, float(np.min(low))), max(self.high, float(np.max(high)))
+        if not channels:
+            return
+        total = value.sum(axis=axes, dtype=np.float64)
+        first = self.channel_low is None or self.channel_high is None or self.channel_sum is None
+        self.channel_low = low if first else np.minimum(self.channel_low, low)  # type: ignore[arg-type]
+        self.channel_high = high if first else np.maximum(self.channel_high, high)  # type: ignore[arg-type]
+        self.channel_sum = total if first else self.channel_sum + total
+        self.count += int(value.size // max(np.size(low), 1))
+
+    def peaks(self) -> np.ndarray:
+        """Return the largest value of each channel, (C,)."""
+        if self.channel_high is None:
+            raise ValueError("nothing was added")
+        return self.channel_high
+
+
+def collect(
+    model: onnx.ModelProto, names: list[str], batches: Iterable[np.ndarray], channels: bool = True
+) -> dict[str, Stats]:
+    """Return the statistics of the named tensors over all batches, in the memory of one batch."""
+    stats = {name: Stats() for name in names}
+    for values in stream(model, names, batches, optimise=True):
+        for name in names:
+            stats[name].add(name, values[name], channels)
+    return stats
+
+
+def sqnr_db(reference: np.ndarray, value: np.ndarray) -> float:
+    """Return the ratio of signal to quantisation noise, 10 log10(sum r^2 / sum (r - v)^2), in dB (inf when equal)."""
+    reference = reference.astype(np.float64)
+    noise = float(np.square(reference - value).sum())
+    signal = float(np.square(reference).sum())
+    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))

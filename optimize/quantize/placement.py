@@ -1,0 +1,196 @@
+"""Decide which tensors are quantised, and who reads the quantised value.
+
+trt        x ─Q─DQ─▶ Conv ─▶ Relu ─Q─DQ─▶ Conv ──▶ Add ─Q─DQ─▶     the runtime moves Q up through Relu and pooling
+            └────────────────────────────(DQ)──────▲               and fuses; outputs stay float for the fusion
+ort-x86    x ─Q─DQ─▶ Conv ─Q─DQ─▶ Conv ─Q─DQ─▶ Add ─Q─DQ─▶         every operator of the region has Q/DQ all round
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import NodeProto
+
+from .forms import ANCHORS, MOVES, Form
+from .net import Net, attributes
+
+
+@dataclass
+class Plan:
+    """What is quantised: tensors with the nodes that read them so, weighted nodes, tensors that share one scale.
+
+    Attributes:
+        readers: Quantised tensor -> ids of the nodes that read its quantised value.
+        anchors: Convolutions and matrix products computed in INT8.
+        same: Groups of tensors that must have one scale (union-find parent links).
+        glue: Other operators computed in INT8.
+        floats: Weighted or glue nodes left in float -> the reason.
+    """
+
+    readers: dict[str, set[int]] = field(default_factory=dict)
+    anchors: list[NodeProto] = field(default_factory=list)
+    same: dict[str, str] = field(default_factory=dict)
+    glue: list[NodeProto] = field(default_factory=list)
+    floats: dict[str, str] = field(default_factory=dict)
+
+    def root(self, name: str) -> str:
+        """Return the representative of a tensor's group."""
+        while name in self.same:
+            name = self.same[name]
+        return name
+
+    def join(self, first: str, second: str) -> None:
+        """Give two tensors one scale: that of the first one's group."""
+        first, second = self.root(first), self.root(second)
+        if first != second:
+            self.same[second] = first
+
+    def read(self, name: str, node: NodeProto) -> None:
+        """Let a node read the quantised value of a tensor."""
+        self.readers.setdefault(name, set()).add(id(node))
+
+
+def place(net: Net, form: Form, keep: frozenset[str] = frozenset()) -> Plan:
+    """Choose what is quantised in a graph.
+
+    Args:
+        net: The float graph, its BatchNormalization folded.
+        form: The target's form.
+        keep: Names of nodes that stay float.
+    """
+    plan = Plan()
+    for node in net.nodes:
+        if node.op_type in ANCHORS:
+            _place_anchor(net, plan, node, keep)
+    if form.outputs:
+        _grow(net, plan, form, keep)
+    else:
+        _residuals(net, plan)
+    return plan
+
+
+def _place_anchor(net: Net, plan: Plan, node: NodeProto, keep: frozenset[str]) -> None:
+    reason = "kept float on request" if node.name in keep else _unfit(net, node)
+    if reason:
+        plan.floats[node.name] = reason
+        return
+    plan.anchors.append(node)
+    plan.read(node.input[0], node)
+
+
+def _unfit(net: Net, node: NodeProto) -> str:
+    weight = net.arrays.get(node.input[1])
+    if weight is None:
+        return "its weights are computed, not constant"
+    if weight.dtype != "float32":
+        return f"its weights are {weight.dtype}"
+    if node.input[0] in net.arrays:
+        return "its input is constant"
+    if len(node.input) > 2 and node.input[2] and node.input[2] not in net.arrays:
+        return "its bias is computed, not constant"
+    values = attributes(node)
+    if node.op_type == "Gemm" and (
+        values.get("transA") or values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1
+    ):
+        return "Gemm with transA, alpha or beta"
+    return "MatMul with weights of rank other than 2" if node.op_type == "MatMul" and weight.ndim != 2 else ""
+
+
+def activations(net: Net, node: NodeProto) -> list[str]:
+    """Return the inputs of a node that are float activations (shapes, indices and constants are not)."""
+    first = node.input if node.op_type in {"Add", "Concat"} else node.input[:1]
+    return [name for name in first if name and name not in net.arrays]
+
+
+def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
+    """Quantise what the anchors write, then every operator that reads only quantised tensors."""
+    inside = set(plan.readers) & set(net.inputs)
+    anchors = {id(node) for node in plan.anchors}
+    for node in net.nodes:
+        reads = activations(net, node)
+        if id(node) in anchors:
+            if node.op_type != "Conv" and set(node.output) & set(net.outputs):
+                continue
+            inside.add(node.output[0])
+        elif node.op_type in form.glue and reads and node.name not in keep and set(reads) <= inside:
+            if node.op_type not in MOVES and len(reads) != len([name for name in node.input if name]):
+                continue
+            inside |= {name for name in node.output if name}
+            plan.glue.append(node)
+            _share(plan, node, reads)
+    # Everyone reads the quantised value of what is inside: a float reader would keep the operator from fusing.
+    for name in sorted(inside):
+        plan.readers.setdefault(name, set())
+        for reader in net.readers.get(name, []):
+            if name not in net.inputs or id(reader) in anchors or reader in plan.glue:
+                plan.read(name, reader)
+
+
+def _share(plan: Plan, node: NodeProto, reads: list[str]) -> None:
+    if node.op_type in MOVES - {"Relu", "Clip"}:
+        for name in node.output:
+            plan.join(reads[0], name)
+    elif node.op_type == "Concat":
+        for name in reads:
+            plan.join(node.output[0], name)
+
+
+def _residuals(net: Net, plan: Plan) -> None:
+    """Quantise one input of an addition: the one that is not the convolution which the addition fuses into."""
+    anchors = {id(node) for node in plan.anchors}
+    order = {id(node): index for index, node in enumerate(net.nodes)}
+    for node in net.nodes:
+        if node.op_type != "Add" or len(activations(net, node)) != 2 or node.input[0] == node.input[1]:
+            continue
+        convs = [name for name in node.input if id(net.producer.get(name)) in anchors and len(net.readers[name]) == 1]
+        if not convs:
+            continue
+        fused = max(convs, key=lambda name: order[id(net.producer[name])])
+        other = node.input[0] if node.input[1] == fused else node.input[1]
+        plan.read(other, node)
+        plan.glue.append(node)
+
+
+def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
+    """Return the (low, high) that a Relu or Clip with constant bounds limits to, or None for any other node."""
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    if node.op_type != "Clip":
+        return None
+    names = [node.input[index] if len(node.input) > index else "" for index in (1, 2)]
+    if any(name and name not in net.arrays for name in names):
+        return None
+    low, high = (float(net.arrays[name]) if name else bound for name, bound in zip(names, (-3e38, 3e38), strict=True))
+    return (low, high) if low == 0 else None
+
+
+def fold_relus(net: Net, plan: Plan) -> list[str]:
+    """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return their names.
+
+    Before    Conv ─▶ t ─▶ Clip(0, 6) ─▶ y ─Q(scale 6/255, zero point 0)
+    After     Conv ─▶ y ─Q(scale 6/255, zero point 0)
+    When      t has no other reader and y is quantised unsigned with low 0 and a high of at most the Clip's.
+    Why       An unsigned quantiser with zero point 0 saturates at 0 and at 255 * scale: it is the Clip.
+    """
+    folded = []
+    for node in [item for item in plan.glue if foldable(net, item)]:
+        inner, outer = node.input[0], node.output[0]
+        producer = net.producer.get(inner)
+        if producer is None or len(net.readers[inner]) != 1 or inner in net.outputs or inner in plan.same:
+            continue
+        if inner in plan.same.values() or inner not in plan.readers:
+            continue
+        producer.output[list(producer.output).index(inner)] = outer
+        net.graph.node.remove(node)
+        plan.glue.remove(node)
+        del plan.readers[inner]
+        folded.append(node.name)
+    net.index()
+    return folded
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Say whether a graph holds quantised operators already."""
+    marks = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul"}
+    return any(node.op_type in marks for node in model.graph.node)

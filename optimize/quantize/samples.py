@@ -1,0 +1,82 @@
+"""Calibration images as a stream: any number of images in the memory of one batch, read as often as needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ...runtime.errors import DataError
+
+
+class Samples:
+    """Batches of NCHW float32 that can be walked through many times.
+
+    Args:
+        batches: What can be iterated again and again (a list, a Dataset's view).
+        shape: The model's input shape; None or a negative number is free, the first is the batch.
+    """
+
+    def __init__(self, batches: Iterable[np.ndarray], shape: tuple[int | None, ...]) -> None:
+        self.batches, self.shape = batches, shape
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield checked batches, cut to the model's batch size where that is fixed.
+
+        Raises:
+            DataError: A batch that is no float32 array of the model's shape, or holds NaN or infinity.
+        """
+        size = self.shape[0]
+        for number, batch in enumerate(self.batches):
+            self._check(number, batch)
+            if size is None:
+                yield batch
+            else:
+                yield from (batch[at : at + size] for at in range(0, len(batch) - size + 1, size))
+
+    def count(self) -> int:
+        """Return the number of images (one walk)."""
+        return sum(len(batch) for batch in self)
+
+    def _check(self, number: int, batch: Any) -> None:
+        wanted = "x".join("?" if dim is None else str(dim) for dim in self.shape)
+        fits = isinstance(batch, np.ndarray) and batch.dtype == np.float32 and batch.ndim == len(self.shape)
+        if fits:
+            pairs = zip(batch.shape[1:], self.shape[1:], strict=True)
+            fits = all(want is None or have == want for have, want in pairs)
+        if not fits:
+            got = f"{getattr(batch, 'dtype', type(batch).__name__)} {getattr(batch, 'shape', '')}"
+            raise DataError(
+                f"calibration batch {number} does not fit the model",
+                got=got,
+                expected=f"float32 {wanted}",
+                do="use the model's own preprocessing",
+            )
+        if not np.isfinite(batch).all():
+            raise DataError(f"calibration batch {number} holds NaN or infinity", do="check the preprocessing")
+
+
+@contextmanager
+def repeatable(batches: Iterable[np.ndarray]) -> Iterator[Iterable[np.ndarray]]:
+    """Yield `batches` as something that can be walked again: a generator is spooled to a temporary file."""
+    if not isinstance(batches, Iterator):
+        yield batches
+        return
+    with tempfile.TemporaryFile(prefix="edgesmith-") as file:
+        for batch in batches:
+            np.save(file, np.asarray(batch), allow_pickle=False)
+        end = file.tell()
+
+        class Spool:
+            def __iter__(self) -> Iterator[np.ndarray]:
+                at = 0
+                while at < end:
+                    file.seek(at)
+                    batch = np.load(file, allow_pickle=False)
+                    at = file.tell()
+                    yield batch
+
+        yield Spool()

@@ -1,0 +1,57 @@
+"""Weights to S8: one scale for each output channel, symmetric, so that zero stays zero and TensorRT takes it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LARGEST = 127
+# INT32 biases are kept under 2^30, so that bias plus products cannot overflow the accumulator.
+LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Integers with their scales: value = scale * integers, scales along `axis` (None: one scale for all)."""
+
+    integers: np.ndarray
+    scale: np.ndarray
+    axis: int | None
+
+    def dequantised(self) -> np.ndarray:
+        """Return the float32 values."""
+        return np.asarray(self.integers * spread(self.scale, self.axis, self.integers.ndim), np.float32)
+
+
+def spread(scale: np.ndarray, axis: int | None, rank: int) -> np.ndarray:
+    """Reshape per-channel scales so that they multiply a tensor of that rank along `axis`."""
+    return scale if axis is None else scale.reshape([-1 if at == axis else 1 for at in range(rank)])
+
+
+def scales(weight: np.ndarray, axis: int | None, largest: np.ndarray | float = LARGEST) -> np.ndarray:
+    """Return max|w| / largest for each channel along `axis`, float32; a channel of zeros gets the median scale.
+
+    Args:
+        weight: Float weights.
+        axis: The output channels' axis; None for one scale.
+        largest: The integer that the largest weight becomes (127, or less where pairs may saturate), scalar or (C,).
+    """
+    others = tuple(at for at in range(weight.ndim) if at != axis)
+    peak = np.abs(weight).max(axis=others) if axis is not None else np.abs(weight).max()
+    scale = np.asarray(peak / largest, np.float64)
+    tiny = np.finfo(np.float32).tiny * 2.0**20
+    fallback = float(np.median(scale[scale > tiny])) if (scale > tiny).any() else 1.0
+    return np.where(scale > tiny, scale, fallback).astype(np.float32)
+
+
+def quantise(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> Quantised:
+    """Round weights to the nearest integers in [-127, 127] under the given scales."""
+    ratio = weight / spread(scale, axis, weight.ndim).astype(np.float64)
+    return Quantised(np.clip(np.rint(ratio), -LARGEST, LARGEST).astype(np.int8), scale, axis)
+
+
+def bias_scales(weight_scale: np.ndarray, activation_scale: float, bias: np.ndarray) -> np.ndarray:
+    """Return weight scales raised where an INT32 bias would overflow: |b| / (s_x s_w) stays under 2^30."""
+    least = np.abs(bias) / (activation_scale * LARGEST_BIAS)
+    return np.asarray(np.maximum(weight_scale, least), np.float32)
