@@ -92,7 +92,7 @@ def _biases(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
         if kind == TensorProto.INT32:
             yield Finding("error", "int32-bias", label(node), "an INT32 DequantizeLinear (a quantised bias)",
                           "keep the bias in float (`edgesmith quantize --target trt`)")  # fmt: skip
-        elif kind == TensorProto.UINT8:
+        elif kind == TensorProto.UINT8 and node.input[0] in graph.constants:
             yield Finding("error", "uint8-input", label(node), "uint8 data into a DequantizeLinear", "use int8")
 
 
