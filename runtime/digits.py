@@ -80,7 +80,7 @@ def load(split: str, calibration: int) -> tuple[NDArray[np.uint8], NDArray[np.in
         chosen = tuple(train[at] for at in picked)
     big = upsample(images[list(chosen)])
     if split == "hard":
-        big = np.stack([perturb(image, seed) for seed, image in enumerate(big)])
+        big = np.repeat(np.stack([perturb(image[..., :1], seed) for seed, image in enumerate(big)]), 3, axis=3)
     truth = labels[list(chosen)]
     big.flags.writeable = truth.flags.writeable = False
     return big, truth

@@ -13,22 +13,22 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROTATION_DEGREES = 30
-OCCLUDED_PERCENT = (20, 40)
-NOISE_SIGMA = (20, 60)
+ROTATION_DEGREES = 20
+OCCLUDED_PERCENT = (15, 30)
+NOISE_SIGMA = (10, 30)
 _FRACTION = 15  # bits after the point in source coordinates
 
 
 def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Rotate, hide a grey rectangle's worth, and add noise.
+    """Rotate, cover with a grey rectangle, and add noise.
 
     Args:
         image: uint8, (H, W, C).
         seed: Which disturbance; the same seed and size give the same one.
 
     Returns:
-        uint8, (H, W, C). Rotation within +-30 degrees about the centre (outside is 0), a rectangle with sides of 20 to
-        40 % of the image's, near-Gaussian noise with a standard deviation of 20 to 60 grey levels, equal in all
+        uint8, (H, W, C). Rotation within +-20 degrees about the centre (outside is 0), a rectangle with sides of 15 to
+        30 % of the image's, near-Gaussian noise with a standard deviation of 10 to 30 grey levels, equal in all
         channels.
     """
     height, width, _ = image.shape
