@@ -1,0 +1,126 @@
+"""Folding y = a * x + c per channel into the node that makes x, or reading such a map off a node.
+
+For a Conv with weights W of shape (M, C/group, ...) and bias b: a * (W * x + b) + c = (a W) * x + (a b + c).
+A ConvTranspose keeps its weights as (C, M/group, ...), so that output channel g * M/group + j is W[i, j] for the input
+channels i of group g. Gemm scales the columns (rows with transB) of B. All arithmetic is in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .graph import Net
+
+Array = np.ndarray[Any, Any]
+ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def refusal(net: Net, node: Any) -> str:
+    """Return why a node cannot take up a map of its output, or an empty string."""
+    if node.op not in ABSORBERS:
+        return f"{node.op} has no weights to fold into"
+    if net.only_user(node.outputs[0]) is None:
+        return f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
+    if net.value(node.inputs[1]) is None:
+        return f"the weights of {node.name!r} are not constant"
+    bias = net.input(node, 2)
+    if bias is not None and net.value(bias) is None:
+        return f"the bias of {node.name!r} is not constant"
+    if node.op == "MatMul" and (net.rank(node.inputs[0]), net.rank(node.inputs[1])) != (2, 2):
+        return f"{node.name!r} is no product of two matrices"
+    return ""
+
+
+def channels(net: Net, node: Any) -> int:
+    """Return how many output channels a node that `refusal` accepts has."""
+    shape = net.shape(node.inputs[1]) or ()
+    if node.op == "ConvTranspose":
+        return int(shape[1]) * int(node.attrs.get("group", 1))
+    if node.op == "Conv" or node.attrs.get("transB"):
+        return int(shape[0])
+    return int(shape[1])
+
+
+def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
+    """Fold y = scale * x + shift, per output channel, into a node that `refusal` accepts.
+
+    Args:
+        net: The graph.
+        node: The Conv, ConvTranspose, Gemm or MatMul (which becomes a Gemm).
+        scale: float64, shape (channels,).
+        shift: float64, shape (channels,).
+
+    Returns:
+        Why it was left as it was, or an empty string.
+    """
+    weights = net.value(node.inputs[1])
+    assert weights is not None
+    scaled = weights.astype(np.float64) * _spread(node, weights, scale)
+    bias = _bias(net, node) * scale + shift
+    made, made_bias = rounded(scaled, weights.dtype), rounded(bias, weights.dtype)
+    if made is None or made_bias is None:
+        return f"the folded weights do not fit {weights.dtype}"
+    unscaled = bool(np.all(scale == 1))
+    first = node.inputs[0]
+    kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", made)
+    node.inputs = [first, kept, net.constant(f"{node.name or node.op}_bias", made_bias)]
+    if node.op == "MatMul":
+        node.op = "Gemm"
+    node.attrs.pop("beta", None)
+    return ""
+
+
+def _bias(net: Net, node: Any) -> Array:
+    """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
+    tensor = net.input(node, 2)
+    held = None if tensor is None else net.value(tensor)
+    if held is None:
+        return np.zeros(channels(net, node))
+    beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
+    return held.astype(np.float64) * beta if beta else np.zeros(channels(net, node))
+
+
+def _spread(node: Any, weights: Array, scale: Array) -> Array:
+    """Shape a scale per output channel so that it multiplies with the weights."""
+    tail = (1,) * (weights.ndim - 2)
+    if node.op == "Conv":
+        return scale.reshape(-1, 1, *tail)
+    if node.op == "ConvTranspose":
+        groups = int(node.attrs.get("group", 1))
+        each = np.repeat(scale.reshape(groups, -1), weights.shape[0] // groups, axis=0)
+        return each.reshape(*each.shape, *tail)
+    return scale.reshape(-1, 1) if node.attrs.get("transB") else scale.reshape(1, -1)
+
+
+def rounded(exact: Array, dtype: Any) -> Array | None:
+    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        made = exact.astype(dtype)
+        back = made.astype(np.float64)
+    if not np.isfinite(back).all():
+        return None
+    largest = np.abs(exact).max(initial=0.0)
+    digits = 2.0**-9 if made.itemsize == 2 else 2.0**-20
+    return made if np.abs(back - exact).max(initial=0.0) <= digits * largest else None
+
+
+def batchnorm(net: Net, node: Any) -> tuple[Array, Array] | str:
+    """Read scale and shift, float64 of shape (C,), off a BatchNormalization in inference form, or say why not."""
+    if node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
+        return "it is in training mode" if node.attrs.get("training_mode", 0) else "it has statistics per position"
+    if any(tensor.name for tensor in node.outputs[1:]):
+        return "it is in training mode: it has running statistics as outputs"
+    names = ("scale", "bias", "mean", "variance")
+    held = [net.value(tensor) for tensor in node.inputs[1:5]]
+    for name, array in zip(names, held, strict=True):
+        if array is None:
+            return f"its {name} is not constant"
+    gain, bias, mean, variance = (array.astype(np.float64) for array in held if array is not None)
+    with np.errstate(all="ignore"):
+        scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        shift = bias - mean * scale
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        return "its parameters give NaN or infinity"
+    return scale, shift

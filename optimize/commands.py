@@ -1,0 +1,80 @@
+"""`edgesmith optimize`: rewrite an ONNX file, check it, and say what was done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ..runtime.console import command, emit, note, say, table
+
+if TYPE_CHECKING:
+    from .report import Report
+
+TARGETS = ("generic", "ort-x86", "trt", "openvino")
+
+
+@command("optimize")
+@click.argument("source", metavar="IN.onnx")
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
+@click.option("--target", default="generic", show_default=True, help=f"What it will run on: {', '.join(TARGETS)}.")
+@click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
+@click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
+@click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
+def optimize_command(
+    source: str, output: str, target: str, explain: bool, verify: bool, fold_inputs: bool, as_json: bool
+) -> int:
+    """Rewrite an ONNX file into a smaller, faster one that computes the same.
+
+    Each rewrite is checked with ONNX Runtime, optimisations off; one that fails is rolled back alone and named.
+    Exit code 3 if the source does not run here, so that nothing could be compared (the file is written all the same).
+    """
+    from .runner import optimize
+
+    report = optimize(source, output, target=target, verify=verify, fold_inputs=fold_inputs)
+    emit(report.to_dict(), as_json, lambda: _draw(report, explain))
+    if report.check.verdict == "cannot tell" and not as_json:
+        note(f"not compared: {report.check.detail}")
+    return 3 if report.check.verdict == "cannot tell" else 0
+
+
+def _draw(report: Report, explain: bool) -> None:
+    if explain:
+        table("Passes", ("pass", "rewrites", "refused", "rolled back"), _counts(report))
+        rows = [
+            (entry.name, word, node, why)
+            for entry in report.passes
+            for word, found in (("refused", entry.refusals), ("rolled back", entry.rolled_back))
+            for node, why in found
+        ]
+        if rows:
+            table("Left alone", ("pass", "what", "node", "why"), rows, left=4)
+        table("Sizes", ("", "before", "after"), _sizes(report))
+    say(_summary(report))
+
+
+def _counts(report: Report) -> list[tuple[object, ...]]:
+    return [(entry.name, len(entry.rewrites), len(entry.refusals), len(entry.rolled_back)) for entry in report.passes]
+
+
+def _sizes(report: Report) -> list[tuple[object, ...]]:
+    before, after = report.before, report.after
+    return [
+        ("nodes", before.nodes, after.nodes),
+        ("multiply-adds", f"{before.macs:,}", f"{after.macs:,}"),
+        ("bytes", f"{before.bytes:,}", f"{after.bytes:,}"),
+    ]
+
+
+def _summary(report: Report) -> str:
+    check = report.check
+    verdict = {
+        "equal": f"equal on {check.runs} inputs, worst error {check.worst_error:.2g}",
+        "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
+    }.get(check.verdict, check.verdict)
+    undone = sum(len(entry.rolled_back) for entry in report.passes)
+    rolled = f", {undone} rolled back" if undone else ""
+    return (
+        f"{report.target_path}: {report.before.nodes} -> {report.after.nodes} nodes, "
+        f"{report.rewrites} rewrites{rolled}; {verdict}; {report.seconds:.2f} s"
+    )

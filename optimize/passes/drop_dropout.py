@@ -1,0 +1,29 @@
+"""Dropout in inference form is nothing.
+
+Before: y, mask = Dropout(x, ratio, training_mode)
+After:  x
+When:   training_mode is absent or a constant false, and nothing reads the mask.
+Why:    it copies the activation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Outcome, Pass, Refused, Rewritten
+from ..graph import Net
+
+
+def at(net: Net, node: Any) -> Outcome:
+    """Drop one Dropout."""
+    training = net.input(node, 2)
+    if training is not None and net.scalar(training) != 0:
+        return Refused(node.name, "training_mode is not a constant false")
+    if any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs[1:]):
+        return Refused(node.name, "its mask is read")
+    if not net.bypass(node, node.inputs[0]):
+        return Refused(node.name, "it joins two tensors whose names must both stay")
+    return Rewritten(node.name, "inference form")
+
+
+PASS = Pass(at, ("Dropout",), "Dropout in inference form dropped")

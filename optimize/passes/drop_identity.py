@@ -1,0 +1,114 @@
+"""Operators that return their input.
+
+Before: Identity(x), Cast and CastLike to x's own type, Transpose by the identity, Reshape, Flatten and Expand to x's
+        own shape, Squeeze and Unsqueeze of no axes, Concat, Sum, Max, Min and Mean of one input, Split into one part,
+        Slice of everything, Pad by nothing, Resize by 1, 1x1 pooling, x * 1, x / 1, x + 0, x - 0
+After:  x
+When:   shapes and types are known to be equal; not where it joins an input of the graph to an output (both names stay).
+Why:    most of them copy the activation, and all stand between layers that could be fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..base import Outcome, Pass, Refused, Rewritten
+from ..graph import Net
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Drop one node that returns one of its inputs."""
+    source = TESTS[node.op](net, node)
+    if source is None:
+        return None
+    if any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs[1:]):
+        return None
+    if not net.bypass(node, source):
+        return Refused(node.name, "it joins two tensors whose names must both stay")
+    return Rewritten(node.name, node.op)
+
+
+def _always(net: Net, node: Any) -> Any:
+    return node.inputs[0]
+
+
+def _same_shape(net: Net, node: Any) -> Any:
+    return node.inputs[0] if net.same_shape(node.inputs[0], node.outputs[0]) else None
+
+
+def _same_type(net: Net, node: Any) -> Any:
+    kind = net.dtype(node.inputs[0])
+    wanted = node.attrs.get("to") if node.op == "Cast" else net.dtype(node.inputs[1])
+    wanted = wanted if isinstance(wanted, int) else 0
+    return node.inputs[0] if kind and kind == wanted else None
+
+
+def _transpose(net: Net, node: Any) -> Any:
+    order = node.attrs.get("perm")
+    return node.inputs[0] if order is not None and list(order) == list(range(len(order))) else None
+
+
+def _no_axes(net: Net, node: Any) -> Any:
+    return _same_shape(net, node)
+
+
+def _one_input(net: Net, node: Any) -> Any:
+    return node.inputs[0] if len(node.inputs) == 1 else None
+
+
+def _one_output(net: Net, node: Any) -> Any:
+    return _same_shape(net, node) if len(node.outputs) == 1 else None
+
+
+def _slice(net: Net, node: Any) -> Any:
+    steps = net.ints(node, "steps", 4)
+    if net.input(node, 4) is not None and (steps is None or any(step < 1 for step in steps)):
+        return None
+    return _same_shape(net, node)
+
+
+def _pad(net: Net, node: Any) -> Any:
+    pads = net.ints(node, "pads", 1)
+    return node.inputs[0] if pads is not None and not any(pads) else None
+
+
+def _resize(net: Net, node: Any) -> Any:
+    """Resize is linear interpolation or a copy at scale 1; cubic and cropping modes are left alone."""
+    plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
+    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    scales = net.input(node, 1 if node.op == "Upsample" or net.opset < 11 else 2)
+    held = node.attrs.get("scales") if scales is None else net.value(scales)
+    ones = held is None or bool(np.all(np.asarray(held) == 1))
+    return _same_shape(net, node) if plain and not cropped and ones else None
+
+
+def _pool(net: Net, node: Any) -> Any:
+    ones = all(item == 1 for key in ("kernel_shape", "strides") for item in node.attrs.get(key, [1]))
+    pads = any(node.attrs.get("pads", [])) or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"
+    return _same_shape(net, node) if ones and not pads and "kernel_shape" in node.attrs else None
+
+
+def _neutral(net: Net, node: Any) -> Any:
+    """Return x of x * 1, x / 1, x + 0 and x - 0; zero or one on the left only where the operator commutes."""
+    neutral = 1.0 if node.op in ("Mul", "Div") else 0.0
+    for index in (1, 0) if node.op in ("Mul", "Add") else (1,):
+        value = net.value(node.inputs[index])
+        source = node.inputs[1 - index]
+        if value is not None and value.size and value.dtype != object and bool(np.all(value == neutral)):
+            return source if net.same_shape(source, node.outputs[0]) else None
+    return None
+
+
+TESTS: dict[str, Callable[[Net, Any], Any]] = {
+    "Identity": _always, "Cast": _same_type, "CastLike": _same_type, "Transpose": _transpose,
+    "Reshape": _same_shape, "Flatten": _same_shape, "Expand": _same_shape, "Tile": _same_shape,
+    "Squeeze": _no_axes, "Unsqueeze": _no_axes, "Concat": _one_input, "Sum": _one_input, "Max": _one_input,
+    "Min": _one_input, "Mean": _one_input, "Split": _one_output, "Slice": _slice, "Pad": _pad,
+    "Resize": _resize, "Upsample": _resize, "AveragePool": _pool, "MaxPool": _pool,
+    "Mul": _neutral, "Div": _neutral, "Add": _neutral, "Sub": _neutral,
+}  # fmt: skip
+
+PASS = Pass(at, tuple(TESTS), "operators that return their input dropped")

@@ -1,0 +1,64 @@
+"""What depends on constants alone, or on shapes alone, is computed now.
+
+Before: Constant, Expand(CastLike(c, x), shape), Concat(Gather(Shape(x), 2), ...), any operator on constants
+After:  an initialiser
+When:   the operator is deterministic and of the standard domain, and its result is at most 1 MiB or no larger than what
+        it is made from; the weights of a layer may take up to 512 MiB. Shape(x) counts when x's shape is fixed;
+        CastLike(c, x) when x's type is known. Quantised weights stay quantised.
+Why:    exporters spell out shape arithmetic; and a weight that is computed cannot be fused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from .. import evaluate
+from ..base import Outcome, Pass, Rewritten
+from ..graph import Net
+from .merge_duplicates import RANDOM, mergeable
+
+FREELY_BYTES, WEIGHT_BYTES = 1 << 20, 1 << 29
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu", "InstanceNormalization")
+KEPT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan"}
+OF_SHAPE = ("Shape", "Size")
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Compute one node."""
+    if node.op in RANDOM or node.op in KEPT or not mergeable(net, node):
+        return None
+    if any(tensor.name in net.pinned for tensor in node.outputs) or not _is_constant(net, node):
+        return None
+    if not _fits(net, node):
+        return None
+    results = evaluate.node(net, node)
+    if results is None or any(array.dtype == object for array in results):
+        return None
+    for tensor, array in zip(node.outputs, results, strict=True):
+        if tensor.name:
+            net.substitute(tensor, net.constant(tensor.name, array))
+    net.drop(node)
+    return Rewritten(node.name, node.op)
+
+
+def _is_constant(net: Net, node: Any) -> bool:
+    if node.op in OF_SHAPE:
+        return net.static(node.inputs[0]) is not None
+    given = [tensor for tensor in node.inputs if tensor.name]
+    if node.op == "CastLike":
+        return isinstance(given[0], gs.Constant) and bool(net.dtype(given[1]))
+    return (bool(given) or node.op == "Constant") and all(isinstance(tensor, gs.Constant) for tensor in given)
+
+
+def _fits(net: Net, node: Any) -> bool:
+    """Bound the result before computing it; an operator whose result has an unknown size is not computed."""
+    if node.op in ("Constant", *OF_SHAPE):
+        return True
+    given = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
+    weights = all(user.op in LAYERS for tensor in node.outputs for user in net.users(tensor))
+    return bool(evaluate.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
+
+
+PASS = Pass(at, (), "operators on constants and on fixed shapes computed", lowest_opset=7)

@@ -1,0 +1,89 @@
+"""Common subexpressions, and equal small constants.
+
+Before: y = f(x; attributes), z = f(x; attributes)
+After:  y = f(x; attributes), and whoever read z reads y
+When:   same operator, inputs and attributes; no random operator, no body, no operator of another domain.
+Why:    exporters repeat shape arithmetic and casts at every layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..base import Outcome, Pass, Permit, Rewritten
+from ..graph import Net
+from ..reading import is_plain
+
+RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
+RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}
+SMALL_BYTES = 4096
+Table = dict[Any, Any]
+
+
+class MergeDuplicates(Pass):
+    """Walks the graph once with a table of what was seen."""
+
+    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+        """Merge equal constants, then equal nodes."""
+        net.sort()
+        _merge_constants(net)
+        seen: Table = {}
+        made = Pass(lambda graph, node: _merge(graph, node, seen), self.ops, self.summary, self.lowest_opset)
+        return made.call(net, name, permit)
+
+
+def _merge_constants(net: Net) -> None:
+    seen: Table = {}
+    for node in net.everything():
+        for index, tensor in enumerate(node.inputs):
+            if isinstance(tensor, gs.Constant) and tensor.name not in net.pinned and _bytes(tensor) <= SMALL_BYTES:
+                array = net.value(tensor)
+                if array is None or array.dtype == object:
+                    continue
+                first = seen.setdefault((net.dtype(tensor), array.shape, array.tobytes()), tensor)
+                if first is not tensor:
+                    node.inputs[index] = first
+
+
+def _bytes(tensor: Any) -> int:
+    return int(tensor._values.nbytes)
+
+
+def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:
+    if node.op in RANDOM or not mergeable(net, node):
+        return None
+    key = (node.op, tuple(t.name for t in node.inputs), _attributes(node), tuple(bool(t.name) for t in node.outputs))
+    first = seen.setdefault(key, node)
+    if first is node or id(first) in net.dead:
+        seen[key] = node
+        return None
+    if any(tensor.name in net.pinned for tensor in node.outputs):
+        return None
+    for old, new in zip(node.outputs, first.outputs, strict=True):
+        if old.name:
+            net.substitute(old, new)
+    net.drop(node)
+    return Rewritten(node.name, f"the same as {first.name!r}")
+
+
+def mergeable(net: Net, node: Any) -> bool:
+    """Say whether all attributes of a node are known to us, so that equal nodes can be told."""
+    read = net.origin.get(id(node))
+    return read is None or all(is_plain(attribute) for attribute in read.attribute)
+
+
+def _attributes(node: Any) -> Any:
+    return tuple(sorted((key, _plain(value)) for key, value in node.attrs.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, gs.Constant):
+        array = value.values
+        return f"{array.dtype}{array.shape}{array.tobytes().hex()}"
+    return repr(value.tobytes() if isinstance(value, np.ndarray) else value)
+
+
+PASS = MergeDuplicates(lambda net, node: None, (), "nodes that compute the same merged", lowest_opset=1)

@@ -1,0 +1,36 @@
+"""Named lists of passes, one per target, in the order in which they run; the list repeats until nothing changes."""
+
+from __future__ import annotations
+
+from ..runtime.errors import UsageError
+from ..runtime.plugins import did_you_mean
+
+CLEAN = (
+    "drop_identity",
+    "drop_dropout",
+    "fold_constants",
+    "merge_duplicates",
+    "drop_dead",
+)
+FUSE = (
+    "merge_clips",
+    "fuse_batchnorm",
+)
+GENERIC = (*CLEAN, *FUSE)
+
+RECIPES: dict[str, tuple[str, ...]] = {"generic": GENERIC, "ort-x86": GENERIC, "trt": GENERIC, "openvino": GENERIC}
+
+
+def recipe(target: str) -> tuple[str, ...]:
+    """Return the names of a target's passes.
+
+    Raises:
+        UsageError: No such target.
+    """
+    if target not in RECIPES:
+        raise UsageError(
+            f"unknown target {target!r}",
+            expected=", ".join(RECIPES),
+            do=did_you_mean(target, RECIPES) or "choose one of these",
+        )
+    return RECIPES[target]

@@ -1,0 +1,90 @@
+"""What a run of the optimizer did: plain data, for JSON and for the table of `--explain`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .base import Outcome, Refused, Rewritten
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass rewrote, refused, and had rolled back: each a tuple of (node, explanation)."""
+
+    name: str
+    rewrites: tuple[tuple[str, str], ...] = ()
+    refusals: tuple[tuple[str, str], ...] = ()
+    rolled_back: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Size:
+    """A graph's size: nodes, multiply-adds (free dimensions count as 1), bytes of the file and its weights."""
+
+    nodes: int
+    macs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison of the result with the source.
+
+    Attributes:
+        verdict: "equal", "different", "not run" (on request) or "cannot tell".
+        detail: Why it is not "equal".
+        worst_error: Largest absolute difference over all outputs, in the outputs' unit.
+        worst_output: The output it was found in.
+        runs: How many inputs were compared.
+        seconds: What checking took.
+    """
+
+    verdict: str
+    detail: str = ""
+    worst_error: float = 0.0
+    worst_output: str = ""
+    runs: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Source, result, what each pass did, sizes before and after, and the check."""
+
+    source: str
+    target_path: str
+    target: str
+    passes: tuple[PassReport, ...]
+    before: Size
+    after: Size
+    check: Check
+    seconds: float
+
+    @property
+    def rewrites(self) -> int:
+        """How many rewrites stand in the result."""
+        return sum(len(entry.rewrites) for entry in self.passes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON."""
+        return asdict(self)
+
+
+def collect(log: list[tuple[str, list[Outcome]]], rolled_back: dict[tuple[str, str], str]) -> tuple[PassReport, ...]:
+    """Sum up the outcomes of each pass over all rounds; a refusal counts once, and only if the last round has it too.
+
+    Args:
+        log: (pass, outcomes) in the order in which they ran.
+        rolled_back: (pass, site) to the reason.
+    """
+    names = list(dict.fromkeys([name for name, _ in log] + [name for name, _ in rolled_back]))
+    return tuple(_one(name, [found for run, found in log if run == name], rolled_back) for name in names)
+
+
+def _one(name: str, runs: list[list[Outcome]], rolled_back: dict[tuple[str, str], str]) -> PassReport:
+    rewrites = tuple((item.node, item.detail) for run in runs for item in run if isinstance(item, Rewritten))
+    last = runs[-1] if runs else []
+    refusals = tuple(dict.fromkeys((item.node, item.why) for item in last if isinstance(item, Refused)))
+    undone = tuple((where, why) for (owner, where), why in rolled_back.items() if owner == name)
+    return PassReport(name, rewrites, refusals, undone)

@@ -1,0 +1,96 @@
+"""Shapes and types of every tensor, and the multiply-adds of a graph, without its weights passing through protobuf."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.shape_inference
+
+from .graph import Net, Shape
+from .writing import to_shell
+
+# Constants up to this many elements go along with their values, because shapes may depend on them.
+SMALL = 64
+
+
+def infer(net: Net) -> None:
+    """Fill `net.kinds` by ONNX shape inference; a model that it cannot read leaves the kinds as they were."""
+    net.inferred = True
+    model, constants = to_shell(net)
+    graph = model.graph
+    del graph.value_info[:], graph.quantization_annotation[:]
+    for constant in constants:
+        shape = net.shape(constant) or ()
+        if math.prod(shape) <= SMALL:
+            graph.initializer.append(onnx.numpy_helper.from_array(net.array(constant), constant.name))
+        else:
+            graph.input.append(onnx.helper.make_tensor_value_info(constant.name, net.dtype(constant), shape))
+    for value in graph.output:  # declared shapes of outputs may be wrong; inference finds them
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    model.ir_version = max(model.ir_version, 4)
+    _name_free_dimensions(graph)
+    inferred = _inferred(model)
+    if inferred is not None:
+        for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+            net.kinds[value.name] = _kind(value)
+
+
+def _name_free_dimensions(graph: onnx.GraphProto) -> None:
+    """Give each nameless free dimension of an input a name, so that inference can follow it."""
+    number = 0
+    for value in graph.input:
+        if value.type.HasField("tensor_type"):
+            for dim in value.type.tensor_type.shape.dim:
+                if not dim.HasField("dim_value") and not dim.dim_param:
+                    number += 1
+                    dim.dim_param = f"free dimension {number}"
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    for data_propagation in (True, False):
+        try:
+            return onnx.shape_inference.infer_shapes(model, data_prop=data_propagation)
+        except Exception:  # inference raises whatever the C++ side meets; without shapes, passes refuse
+            continue
+    return None
+
+
+def _kind(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
+    if value.type.WhichOneof("value") != "tensor_type":
+        return 0, None
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(_dimension(dim) for dim in tensor.shape.dim)
+
+
+def _dimension(dim: Any) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return dim.dim_param or None
+
+
+def macs(net: Net) -> int:
+    """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; free dimensions count as 1."""
+    return sum(_macs(net, node) for node in net.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"))
+
+
+def _macs(net: Net, node: Any) -> int:
+    made, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
+    if made is None or first is None or second is None:
+        return 0
+    if node.op == "Conv":
+        return _volume(made) * _volume(second[1:])
+    if node.op == "ConvTranspose":
+        return _volume(first) * _volume(second[1:])
+    inner = first[-2] if node.op == "Gemm" and node.attrs.get("transA") else first[-1]
+    return _volume(made) * _volume([inner])
+
+
+def _volume(shape: Any) -> int:
+    return int(np.prod([dim if isinstance(dim, int) else 1 for dim in shape], dtype=np.int64))

@@ -1,0 +1,228 @@
+"""Whether two ONNX files compute the same: ONNX Runtime with every optimisation off, on random and on real inputs.
+
+One session of each file is open at a time, and the number of inputs is bounded by time, so that checking a big model
+costs about two loads and two runs of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.console import need
+from .report import Check
+
+Array = np.ndarray[Any, Any]
+Feeds = dict[str, Array]
+
+# data type -> (relative to the largest magnitude of the output, absolute)
+TOLERANCE = {"float64": (1e-6, 1e-9), "float32": (1e-4, 1e-6), "float16": (2e-2, 1e-3), "bfloat16": (6e-2, 1e-2)}
+# Integers of 8 bits come out of quantisers, where float rounding may move a value that lies between two steps.
+STEP = {"uint8": 1, "int8": 1}
+# Sizes tried for free dimensions: (the first dimension, any other).
+FREE = ((2, 64), (2, 224), (1, 32), (1, 8), (1, 1))
+ENOUGH_S = 0.2
+NUMPY = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
+}  # fmt: skip
+
+
+def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) -> Check:
+    """Compare two files on the same inputs.
+
+    Args:
+        source: The original.
+        result: What must compute the same.
+        samples: Real inputs, if any: arrays for the first input, or dicts by input name. At most four are used.
+
+    Returns:
+        Verdict "equal", "different", or "cannot tell" when the original itself does not run here.
+    """
+    start = time.perf_counter()
+    try:
+        expected = reference(source, samples)
+    except Refusal as refusal:
+        return Check("cannot tell", f"the source does not run here: {refusal}", seconds=time.perf_counter() - start)
+    check = against(expected, result)
+    return Check(check.verdict, check.detail, check.worst_error, check.worst_output, check.runs, _since(start))
+
+
+def _since(start: float) -> float:
+    return time.perf_counter() - start
+
+
+class Refusal(Exception):
+    """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
+
+
+def reference(source: Path, samples: Iterable[Any] | None = None) -> list[tuple[Feeds, dict[str, Any]]]:
+    """Run the original on random and real inputs and return them with its outputs.
+
+    Raises:
+        Refusal: It does not load, or no input that was tried suits it.
+    """
+    session = _session(source)
+    pairs = _first_that_runs(session)
+    start = time.perf_counter()
+    for feeds in [*_more(pairs[0][0]), *_real(session, samples)]:
+        if time.perf_counter() - start > ENOUGH_S and samples is None:
+            break
+        pairs.append((feeds, _run(session, feeds)))
+    return pairs
+
+
+def against(expected: list[tuple[Feeds, dict[str, Any]]], result: Path) -> Check:
+    """Run a file on the inputs of `reference` and compare."""
+    worst, where = 0.0, ""
+    try:
+        session = _session(result)
+        for runs, (feeds, outputs) in enumerate(expected, 1):
+            made = _run(session, feeds)
+            if list(made) != list(outputs):
+                return Check("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
+            for name, output in outputs.items():
+                error, problem = difference(output, made[name])
+                if problem:
+                    return Check("different", f"output {name!r}: {problem}", error, name, runs)
+                if error >= worst:
+                    worst, where = error, name
+    except Refusal as refusal:
+        return Check("different", f"the result does not run: {refusal}")
+    return Check("equal", "", worst, where, len(expected))
+
+
+def difference(expected: Any, got: Any) -> tuple[float, str]:
+    """Compare two outputs: arrays, or sequences of arrays.
+
+    Returns:
+        The largest absolute difference, and what is wrong (empty when it is within the tolerance of the data type).
+    """
+    if isinstance(expected, (list, dict)) or expected is None or isinstance(got, (list, dict)):
+        return _sequences(expected, got)
+    expected, got = np.asarray(expected), np.asarray(got)
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return np.inf, f"{got.dtype}{list(got.shape)} instead of {expected.dtype}{list(expected.shape)}"
+    if expected.dtype.kind in "OUSb" or expected.size == 0:
+        same = bool(np.array_equal(expected, got))
+        return (0.0, "") if same else (1.0, "other values")
+    return _numbers(expected, got)
+
+
+def _sequences(expected: Any, got: Any) -> tuple[float, str]:
+    if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        found = [difference(one, other) for one, other in zip(expected, got, strict=True)]
+        worst = max((error for error, _ in found), default=0.0)
+        return worst, next((problem for _, problem in found if problem), "")
+    return (0.0, "") if expected == got else (1.0, "another sequence")
+
+
+def _numbers(expected: Array, got: Array) -> tuple[float, str]:
+    relative, absolute = TOLERANCE.get(str(expected.dtype), (0.0, STEP.get(str(expected.dtype), 0)))
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    one, other = expected.astype(wide), got.astype(wide)
+    finite = np.isfinite(one)
+    if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(one[~finite], other[~finite], True):
+        return np.inf, "NaN or infinity in other places"
+    if not finite.any():
+        return 0.0, ""
+    one, other = one[finite], other[finite]
+    error = float(np.abs(one - other).max())
+    allowed = relative * float(np.abs(one).max()) + absolute
+    return error, "" if error <= allowed else f"differs by {error:.3g}, allowed {allowed:.3g}"
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _session(path: Path) -> Any:
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _run(session: Any, feeds: Feeds) -> dict[str, Any]:
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _first_that_runs(session: Any) -> list[tuple[Feeds, dict[str, Any]]]:
+    fixed = all(isinstance(dim, int) for value in session.get_inputs() for dim in value.shape)
+    refusal = Refusal("it has inputs of a type that cannot be made up")
+    for first, other in FREE[:1] if fixed else FREE:
+        feeds = _random(session, first, other)
+        if feeds is None:
+            break
+        try:
+            return [(feeds, _run(session, feeds))]
+        except Refusal as error:
+            refusal = error
+    raise refusal
+
+
+def _random(session: Any, first: int, other: int) -> Feeds | None:
+    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size."""
+    rng = np.random.default_rng(0)
+    sizes: dict[str, int] = {}
+    feeds = {}
+    for value in session.get_inputs():
+        if value.type not in NUMPY:
+            return None
+        shape = [
+            dim if isinstance(dim, int) else sizes.setdefault(str(dim), other if axis else first)
+            for axis, dim in enumerate(value.shape)
+        ]
+        feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
+    return feeds
+
+
+def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind == "U":
+        return np.full(shape, "a")
+    top = 256 if dtype == np.uint8 and len(shape) >= 3 else 2
+    return rng.integers(0, top, shape).astype(dtype)
+
+
+def _more(feeds: Feeds) -> Iterator[Feeds]:
+    """Yield the same inputs at other scales: small ones, and ones that reach the bounds of activations."""
+    if any(array.dtype.kind == "f" for array in feeds.values()):
+        for factor in (8.0, 0.05):
+            yield {
+                name: (array[::-1] * factor).astype(array.dtype) if array.ndim and array.dtype.kind == "f" else array
+                for name, array in feeds.items()
+            }
+
+
+def _real(session: Any, samples: Iterable[Any] | None) -> Iterator[Feeds]:
+    first = session.get_inputs()[0] if session.get_inputs() else None
+    for index, sample in enumerate(samples or ()):
+        if index == 4 or first is None:
+            return
+        if isinstance(sample, dict):
+            yield sample
+            continue
+        array = np.asarray(sample)
+        fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else len(array)
+        if len(array) >= fixed:
+            yield {first.name: array[:fixed]}
