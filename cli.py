@@ -24,7 +24,7 @@ COMMANDS = {
     "verify": ("runtime.commands", "Recompute a bundle's digests and replay its golden inputs here."),
     "run": ("runtime.commands", "Run a bundle on images."),
     "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
-    "bench": ("bench.commands", "Measure latency, memory and accuracy."),
+    "bench": ("bench_targets", "Measure latency, memory and accuracy."),
     "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
     "report": ("bench.commands", "Draw results as tables and a page."),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,6 @@ class Context:
     target: Target
     artifact: str
     timings: Timings = field(default_factory=Timings)
-    evaluation: Evaluation | None = None
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by split
     no_evaluation: str = ""
     timeout_s: float = 120.0

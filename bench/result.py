@@ -29,6 +29,7 @@ class Subject:
     model: str
     artifact: str
     precision: str = "fp32"
+    target: str = ""
     backend: str = "ort"
     threads: int = 1
     batch: int = 1
@@ -39,9 +40,14 @@ class Subject:
     weights: str = ""
 
     @property
+    def form(self) -> str:
+        """The precision with what it was made for: «int8-ort-x86»."""
+        return "-".join(part for part in (self.precision, self.target) if part not in ("", "generic"))
+
+    @property
     def key(self) -> str:
         """The name that two runs of the same thing share; the digest is left out, for it is what changes."""
-        return f"{self.model}/{self.precision}/{self.backend}/t{self.threads}/b{self.batch}"
+        return f"{self.model}/{self.form}/{self.backend}/t{self.threads}/b{self.batch}"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Target:
     path: str
     artefact: str = ""
     backend: str = "ort"
-    threads: int = 1
+    threads: int = 1  # 0 leaves the choice to the backend
     batch: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,14 +98,14 @@ def _session(target: Target, stages: Stages) -> Callable[[], Any]:
     need(LIBRARIES.get(name, "numpy"))
     stages.done("import")
     if path.suffix == ".onnx":
-        session = backend.open(path, threads=target.threads)
+        session = backend.open(path, threads=target.threads or None)
     else:
         bundle = read(path)
         artefact = next((item for item in bundle.artefacts if item.name == target.artefact), None)
         if artefact is None:
             known = ", ".join(item.name for item in bundle.artefacts)
             raise UsageError(f"{path} has no artefact {target.artefact!r}", expected=known)
-        session = open_artefact(bundle, artefact, name, threads=target.threads)
+        session = open_artefact(bundle, artefact, name, threads=target.threads or None)
     stages.done("load")
     feeds = {item.name: random_input(item.shape, item.dtype, target.batch) for item in session.inputs}
     return lambda: session.run(feeds, finite=True)

@@ -10,28 +10,46 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, EdgesmithError
 from ..context import Context
 from ..result import Reading
 from ..stats import wilson
 
 Array = NDArray[np.float32]
+Values = dict[str, float]
+Intervals = dict[str, tuple[float, float]]
 
 
 def measure(context: Context) -> Reading:
-    """Return `top1_ratio`, `top5_ratio`, and against the FP32 artefact `agreement_ratio` and `sqnr_db`."""
-    if context.evaluation is None:
+    """Return `top1_ratio` and `top5_ratio`, and against the FP32 artefact `agreement_ratio` and `sqnr_db`.
+
+    The names on other splits than "test" begin with the split: `hard_top1_ratio`.
+    """
+    if not context.evaluations:
         return Reading("accuracy", missing=context.no_evaluation or "no labelled images were given")
-    logits, labels, reference = context.evaluation()
+    values: dict[str, float] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    for split, evaluate in context.evaluations.items():
+        try:
+            found, bounds = _one(*evaluate())
+        except EdgesmithError as error:
+            return Reading("accuracy", missing=str(error))
+        prefix = "" if split == "test" else f"{split}_"
+        values |= {prefix + name: value for name, value in found.items()}
+        intervals |= {prefix + name: bound for name, bound in bounds.items()}
+    return Reading("accuracy", values, intervals)
+
+
+def _one(logits: Array, labels: NDArray[np.int64], reference: Array | None) -> tuple[Values, Intervals]:
     values, intervals = score(logits, labels)
     if reference is not None:
         values["agreement_ratio"] = float((logits.argmax(1) == reference.argmax(1)).mean())
         if (db := sqnr_db(reference, logits)) is not None:
             values["sqnr_db"] = db
-    return Reading("accuracy", values, intervals)
+    return values, intervals
 
 
-def score(logits: Array, labels: NDArray[np.int64]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+def score(logits: Array, labels: NDArray[np.int64]) -> tuple[Values, Intervals]:
     """Return the accuracies of logits (N, classes) against labels (N,), with Wilson intervals.
 
     Raises:

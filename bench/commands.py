@@ -1,0 +1,62 @@
+"""`edgesmith compare` and `edgesmith report`; `bench` itself stands in `bench_targets.py`, for it may make bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..runtime.console import command, emit, note, table
+from . import compare as comparing
+from .result import Run, read
+
+
+@command("compare")
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--threshold", default=comparing.THRESHOLD, show_default=True, help="The slowdown that matters.")
+@click.option("--other-machine", is_flag=True, help="Compare though the machines differ; it proves little.")
+def compare_command(base: Path, new: Path, threshold: float, other_machine: bool, as_json: bool) -> int:
+    """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
+    answers = comparing.compare(read(base), read(new), threshold=threshold, other_machine=other_machine)
+    rows = [[item.key, item.answer, _change(item), item.why] for item in answers]
+    columns = ["subject", "answer", "median", "why"]
+    emit([item.to_dict() for item in answers], as_json, lambda: table("", columns, rows, left=4))
+    return comparing.worst(answers)
+
+
+def _change(item: comparing.Comparison) -> str:
+    return f"{item.ratio.estimate - 1:+.1%}" if item.ratio else "–"
+
+
+@command("report")
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write one self-contained HTML page here.")
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write every value as CSV here.")
+@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown table here.")
+def report_command(
+    results: tuple[Path, ...], out: Path | None, csv_path: Path | None, markdown_path: Path | None, as_json: bool
+) -> None:
+    """Draw results as a table, a page, Markdown or CSV."""
+    from . import tables
+    from .report import page
+
+    runs = [read(path) for path in results]
+    emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
+    texts = [
+        (csv_path, "".join(map(tables.comma_separated, runs))),
+        (markdown_path, "\n".join(map(tables.markdown, runs))),
+        (out, page.render(runs) if out else ""),
+    ]
+    for path, text in texts:
+        if path:
+            note(f"wrote {tables.write(path, text)}")
+
+
+def _draw(runs: list[Run]) -> None:
+    from . import tables
+
+    for run in runs:
+        kept = tables.used(run.results)
+        rows = [[column.draw(result) for column in kept] for result in run.results]
+        table(tables.caption(run), [column.head for column in kept], rows, left=3)

@@ -1,0 +1,155 @@
+"""From bundles or files to a Run: list the subjects, time them side by side, then ask every metric."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime import backends, datasets
+from ..runtime.bundle import Bundle, read
+from ..runtime.choose import backends_for, open_artefact
+from ..runtime.errors import NotAvailable, UsageError
+from ..runtime.files import sha256
+from ..runtime.manifest import Artefact
+from ..runtime.plugins import load, names
+from ..runtime.verify import replay
+from . import environment, interleave, metrics
+from .context import Context, Evaluation
+from .result import Reading, Result, Run, Subject
+from .workload import Target
+
+SPLITS = ("test", "hard")
+
+
+def measure(
+    contexts: Sequence[Context], plan: interleave.Plan, *, only: Sequence[str] = (), seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Run:  # fmt: skip
+    """Time every subject side by side, then ask the metrics.
+
+    Args:
+        contexts: What to measure.
+        plan: How long.
+        only: The metrics' names; empty for all.
+        seed: Of the random order.
+        progress: Called with 1 after each process of each subject, and each metric of each subject.
+    """
+    chosen = {name: load(metrics, name, "metric").measure for name in only or names(metrics)}
+    timings = interleave.collect([context.target for context in contexts], plan, seed=seed, progress=progress)
+    results = []
+    for context, timing in zip(contexts, timings, strict=True):
+        timed = replace(context, timings=timing, timeout_s=plan.timeout_s)
+        readings: dict[str, Reading] = {}
+        for name, ask in chosen.items():
+            readings[name] = ask(timed)
+            if progress:
+                progress(1)
+        results.append(Result(context.subject, readings))
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return Run(created, environment.command_line(), environment.here(), tuple(results))
+
+
+def contexts(
+    path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None
+) -> list[Context]:
+    """List what can be measured in a bundle, an ONNX file or a Python file.
+
+    Args:
+        path: Where.
+        precisions: Only these forms ("fp32", "int8", "int8-ort-x86"); empty for all.
+        threads: For CPU backends; 0 leaves the choice to them.
+        batch: For artefacts with a free batch dimension.
+        data: Where the labelled images are: "digits" or a folder; None takes the digits for what was trained on them.
+
+    Raises:
+        UsageError: Nothing is there, or no artefact has such a precision.
+        NotAvailable: Nothing in the bundle runs here.
+    """
+    path = Path(path)
+    if path.suffix in (".onnx", ".py"):
+        return [_file(path, threads, batch)]
+    bundle, found, why = read(path), [], []
+    for artefact in bundle.artefacts:
+        form = _subject(bundle, artefact, "", threads, batch).form
+        if precisions and artefact.precision not in precisions and form not in precisions:
+            continue
+        for backend in backends_for(artefact):
+            usable, reason = load(backends, backend, "backend").available()
+            if usable:
+                found.append(_context(bundle, artefact, backend, threads, batch, data))
+            else:
+                why.append(f"{artefact.name}: {reason}")
+    if not found and not why:
+        known = ", ".join(sorted({item.precision for item in bundle.artefacts}))
+        raise UsageError(f"{path} has no such precision", got=", ".join(precisions), expected=known)
+    if not found:
+        raise NotAvailable(f"nothing in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
+    return found
+
+
+def _file(path: Path, threads: int, batch: int) -> Context:
+    if not path.is_file():
+        raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
+    backend = "ort" if path.suffix == ".onnx" else "python"
+    subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
+    why = "a bare file says nothing of its images; measure a bundle"
+    return Context(subject, Target(str(path), "", backend, threads, batch), str(path), no_evaluation=why)
+
+
+def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int) -> Subject:
+    spec = bundle.spec
+    return Subject(
+        model=spec.name, artifact=artefact.path, precision=artefact.precision, target=artefact.target,
+        backend=backend, threads=threads, batch=batch, input_shape=tuple(spec.input_shape),
+        sha256=bundle.manifest.files[artefact.path].sha256, params=spec.published.params, macs=spec.published.macs,
+        weights=spec.weights,
+    )  # fmt: skip
+
+
+def _context(
+    bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, data: str | None
+) -> Context:  # fmt: skip
+    subject = _subject(bundle, artefact, backend, threads, batch)
+    source = data or ("digits" if bundle.spec.weights == "digits" else None)
+    evaluations: dict[str, Evaluation] = {}
+    if source and bundle.spec.weights != "random":
+        evaluations = {
+            split: functools.partial(_evaluate, bundle, artefact, backend, source, split) for split in SPLITS
+        }
+    why = f"weights {bundle.spec.weights!r}, and no labelled images were given (--data)"
+    target = Target(str(bundle.source), artefact.name, backend, threads, batch)
+    return Context(subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why)
+
+
+def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str) -> tuple[Any, Any, Any]:
+    """Return logits (N, classes), labels (N,), and the FP32 artefact's logits unless this is it."""
+    labels = _images(bundle.source, source, split)[1]
+    first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), None)
+    reference = None
+    if first is not None and first.name != artefact.name:
+        reference = _logits(bundle.source, first.name, "ort", source, split)
+    return _logits(bundle.source, artefact.name, backend, source, split), labels, reference
+
+
+@functools.lru_cache(maxsize=4)
+def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
+    spec, data = read(path).spec, datasets.load(source, split)
+    if len(data.classes) != spec.num_classes:
+        got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {path}"
+        raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
+    return np.concatenate(list(data.batches(spec, 64))), data.labels
+
+
+@functools.lru_cache(maxsize=8)
+def _logits(path: Path, name: str, backend: str, source: str, split: str) -> Any:
+    bundle = read(path)
+    artefact = next(item for item in bundle.artefacts if item.name == name)
+    with open_artefact(bundle, artefact, backend) as session:
+        outputs = replay(session, {bundle.spec.input_name: _images(path, source, split)[0]})
+    return outputs[bundle.spec.output_names[0]].astype(np.float32)

@@ -1,0 +1,117 @@
+"""Results as tables: for the terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtime.files import atomic_file
+from .result import Result, Run
+
+Cell = Callable[[Result], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its head, and how to draw a cell; «–» where there is nothing."""
+
+    head: str
+    draw: Cell
+
+
+def value(metric: str, name: str, scale: float = 1.0, digits: int = 2, spread: bool = False) -> Cell:
+    """Return a function that draws one value of one metric, with the half width of its interval on request."""
+
+    def draw(result: Result) -> str:
+        found = result.value(metric, name)
+        if found is None:
+            return "–"
+        text = f"{found * scale:.{digits}f}"
+        bounds = result.readings[metric].intervals.get(name)
+        return f"{text} ±{(bounds[1] - bounds[0]) / 2 * scale:.{digits}f}" if spread and bounds else text
+
+    return draw
+
+
+COLUMNS = (
+    Column("model", lambda result: result.subject.model),
+    Column("form", lambda result: result.subject.form),
+    Column("backend", lambda result: f"{result.subject.backend} t{result.subject.threads} b{result.subject.batch}"),
+    Column("p50 ms", value("latency", "p50_s", 1e3, spread=True)),
+    Column("p99 ms", value("latency", "p99_s", 1e3)),
+    Column("img/s", value("latency", "throughput_per_s", 1, 1)),
+    Column("start ms", value("cold_start", "total_s", 1e3, 0)),
+    Column("peak MB", value("memory", "peak_bytes", 1e-6, 1)),
+    Column("file MB", value("size", "file_bytes", 1e-6)),
+    Column("top-1 %", value("accuracy", "top1_ratio", 100)),
+    Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
+    Column("agrees %", value("accuracy", "agreement_ratio", 100)),
+)
+
+
+def used(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Return the columns that hold something."""
+    return [column for column in columns if any(column.draw(result) != "–" for result in results)]
+
+
+def notes(run: Run) -> list[str]:
+    """Return what is missing and why, and reasons not to trust a number, each once with the subjects it is about."""
+    found: dict[str, list[str]] = {}
+    for result in run.results:
+        for name, reading in result.readings.items():
+            for text in (*reading.notes, *([reading.missing] if reading.missing else [])):
+                found.setdefault(f"{name}: {text}", []).append(f"{result.subject.model} {result.subject.form}")
+    return [f"{text} ({'all' if len(who) == len(run.results) else ', '.join(who)})" for text, who in found.items()]
+
+
+def caption(run: Run) -> str:
+    """Say where and when a run was made."""
+    here = run.environment
+    versions = ", ".join(f"{name} {number}" for name, number in here.packages.items())
+    flags = " ".join(here.flags)
+    return f"{here.cpu}, {here.cores} cores ({flags}); {here.system}; {versions}; {run.created}; `{run.command}`"
+
+
+def markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS) -> str:
+    """Return a run as a Markdown table with its machine, command and notes."""
+    kept = used(run.results, columns)
+    lines = [f"# {title}", "", caption(run), "", _row([column.head for column in kept])]
+    lines.append(_row(["---" if index < 3 else "---:" for index in range(len(kept))]))
+    lines += [_row([column.draw(result) for column in kept]) for result in run.results]
+    lines += ["", *(f"- {note}" for note in notes(run))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def flat(run: Run) -> list[dict[str, str | float]]:
+    """Return one flat record for each value of each metric: subject, metric, name, value, bounds."""
+    rows: list[dict[str, str | float]] = []
+    for result in run.results:
+        subject = {"key": result.subject.key, "model": result.subject.model, "form": result.subject.form}
+        for name, reading in result.readings.items():
+            for key, number in reading.values.items():
+                low, high = reading.intervals.get(key, (number, number))
+                rows.append({**subject, "metric": name, "name": key, "value": number, "low": low, "high": high})
+    return rows
+
+
+def comma_separated(run: Run) -> str:
+    """Return `flat` as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["key", "model", "form", "metric", "name", "value", "low", "high"])
+    writer.writeheader()
+    writer.writerows(flat(run))
+    return text.getvalue()
+
+
+def write(path: Path, text: str) -> Path:
+    """Write text, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

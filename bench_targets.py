@@ -1,0 +1,111 @@
+"""`edgesmith bench`: measure bundles, and with none named make the networks of the table and measure those.
+
+The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1. Latency,
+memory and size do not depend on the weights, so they are random; accuracy comes from the digits-trained bundles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from .bench.context import Context
+from .bench.result import Result, Run
+from .runtime.console import command, emit, note, progress, table
+from .runtime.errors import EdgesmithError
+
+TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
+FORMS = ("fp32", "int8-ort-x86")
+
+
+@command("bench")
+@click.argument("paths", nargs=-1, metavar="[BUNDLE | FILE.onnx | FILE.py]…")
+@click.option("--precision", default="", help="Only these forms: fp32,fp16,int8,int8-ort-x86,…")
+@click.option("--metrics", "chosen", default="", help="Only these metrics: latency,memory,accuracy,…")
+@click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; 0 leaves the choice to it.")
+@click.option("--batch", default=1, show_default=True, help="Images in a call, where the batch is free.")
+@click.option("--processes", default=3, show_default=True, help="Fresh processes for each subject.")
+@click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
+@click.option("--data", help="Labelled images: digits, or a folder.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
+@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles stand.")
+def bench_command(
+    paths: tuple[str, ...], precision: str, chosen: str, threads: int, batch: int, processes: int, seconds: float,
+    data: str | None, out: Path, bundles: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
+    from .bench import interleave, result, suite, tables
+
+    only, forms = _words(chosen), _words(precision)
+    found: list[Context] = []
+    for path in paths or [str(latency_bundle(name, bundles)) for name in TABLE]:
+        wanted = forms or ([] if paths else list(FORMS))
+        found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data)
+    plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
+    with progress("measuring", len(found) * (processes + (len(only) or 5))) as advance:
+        run = suite.measure(found, plan, only=only, progress=advance)
+    if not paths and (not only or "accuracy" in only):
+        run = with_digits_accuracy(run, bundles)
+    result.write(run, out)
+    tables.write(out.with_suffix(".md"), tables.markdown(run, _title(bool(paths))))
+    kept = tables.used(run.results)
+    rows = [[column.draw(item) for column in kept] for item in run.results]
+    emit(run.to_dict(), as_json, lambda: table(tables.caption(run), [column.head for column in kept], rows, left=3))
+    for text in tables.notes(run):
+        note(f"note: {text}")
+    note(f"wrote {out} and {out.with_suffix('.md')}")
+
+
+def _title(own: bool) -> str:
+    return (
+        "Bench" if own else "Bench: 224x224, 1000 classes, batch 1, random weights; accuracy of the digits-trained nets"
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.replace(" ", "").split(",") if word]
+
+
+def latency_bundle(name: str, folder: Path) -> Path:
+    """Return a bundle of a network at its published input with random weights, FP32 and INT8; made when absent."""
+    from . import pipeline
+    from .pipeline_types import Settings
+    from .runtime.bundle import read
+
+    path = folder / f"latency-{name}"
+    try:
+        read(path)
+    except EdgesmithError:
+        settings = Settings(
+            name, weights="random", precisions=("fp32", "int8"), targets=("ort-x86",), out=path, calibration=16,
+            evaluate=False,
+        )  # fmt: skip
+        note(f"making {path}")
+        summary = pipeline.run(settings, lambda line: note(f"  {line}"))
+        if not summary.passed:
+            failed = "; ".join(check.detail for check in summary.checks if check.passed is False)
+            raise EdgesmithError(f"no bundle of {name} could be made", got=failed) from None
+    return path
+
+
+def with_digits_accuracy(run: Run, folder: Path) -> Run:
+    """Put the accuracy of the digits-trained bundle of the same network and form into each result, with a note."""
+    return replace(run, results=tuple(_with_digits(result, folder) for result in run.results))
+
+
+def _with_digits(result: Result, folder: Path) -> Result:
+    from .bench import suite
+    from .bench.metrics import accuracy
+
+    subject, path = result.subject, folder / result.subject.model
+    try:
+        twins = suite.contexts(path, precisions=[subject.form])
+    except EdgesmithError:
+        missing = f"no digits-trained bundle at {path}; make it with `make export MODEL={subject.model}`"
+        reading = replace(result.readings["accuracy"], missing=missing)
+    else:
+        found = accuracy.measure(twins[0])
+        reading = replace(found, notes=(*found.notes, "of the digits-trained network (64x64, 10 classes), not of this"))
+    return replace(result, readings={**result.readings, "accuracy": reading})
