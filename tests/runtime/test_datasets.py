@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from edgesmith.runtime import datasets, digits, draw, folders, perturb
-from edgesmith.runtime.errors import DataError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from edgesmith.runtime import datasets, digits, draw, folders, perturb
+from edgesmith.runtime.errors import DataError, UsageError
 
 SIZES = {"train": 1437, "calibration": 128, "test": 360, "hard": 1440}
 DIGESTS = {

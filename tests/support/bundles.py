@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+
 from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.spec import ModelSpec, Preprocess
