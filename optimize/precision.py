@@ -83,13 +83,12 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
             raise DataError("no samples to measure FP16 on", expected="at least one image", do="give some images")
         kept = _beyond(model, checked)
         result = cast_graph(model, kept)
-        write_model(result.model, target_path)
         error = _relative_error(model, result.model, checked)
     if bad := [name for name, value in error.items() if not np.isfinite(value)]:
-        Path(target_path).unlink()
         raise CheckFailed(
             f"output {bad[0]!r} is NaN or infinite in FP16", expected="finite values", do="keep this network in FP32"
         )
+    write_model(result.model, target_path)
     return PrecisionReport(
         nodes=len(result.model.graph.node),
         half=result.half,

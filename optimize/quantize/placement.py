@@ -7,12 +7,14 @@ ort-x86    x ─Q─DQ─▶ Conv ─Q─DQ─▶ Conv ─Q─DQ─▶ Add ─Q�
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx
 from onnx import NodeProto
 
 from .forms import ANCHORS, MOVES, Form
+from .grid import Grid
 from .net import Net, attributes
 
 
@@ -118,7 +120,8 @@ def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
                 continue
             inside |= {name for name in node.output if name}
             plan.glue.append(node)
-            _share(plan, node, reads)
+            for name in node.output if node.op_type in MOVES - {"Relu", "Clip"} else ():
+                plan.join(reads[0], name)
     # Everyone reads the quantised value of what is inside: a float reader would keep the operator from fusing.
     for name in sorted(inside):
         plan.readers.setdefault(name, set())
@@ -127,13 +130,19 @@ def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
                 plan.read(name, reader)
 
 
-def _share(plan: Plan, node: NodeProto, reads: list[str]) -> None:
-    if node.op_type in MOVES - {"Relu", "Clip"}:
-        for name in node.output:
-            plan.join(reads[0], name)
-    elif node.op_type == "Concat":
-        for name in reads:
-            plan.join(node.output[0], name)
+def share_concats(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Give what is concatenated one scale, so that nothing is requantised, where that costs less than one bit.
+
+    Not where one range starts at zero and another does not: the Relu before it could then not become a range.
+    """
+    for node in plan.glue:
+        if node.op_type != "Concat" or node.output[0] not in plan.readers:
+            continue
+        seen = [ranges[plan.root(name)] for name in node.input]
+        spans = [high - low for low, high in seen]
+        if len({low < 0 for low, _ in seen}) == 1 and max(spans) <= 2 * min(spans):
+            for name in node.input:
+                plan.join(node.output[0], name)
 
 
 def _residuals(net: Net, plan: Plan) -> None:
@@ -165,18 +174,21 @@ def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
     return (low, high) if low == 0 else None
 
 
-def fold_relus(net: Net, plan: Plan) -> list[str]:
+def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> list[str]:
     """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return their names.
 
     Before    Conv ─▶ t ─▶ Clip(0, 6) ─▶ y ─Q(scale 6/255, zero point 0)
     After     Conv ─▶ y ─Q(scale 6/255, zero point 0)
-    When      t has no other reader and y is quantised unsigned with low 0 and a high of at most the Clip's.
+    When      t has no other reader, and the grid of y starts at 0 and ends at most at the Clip's high (a grid shared
+              with a tensor that has negative values does not).
     Why       An unsigned quantiser with zero point 0 saturates at 0 and at 255 * scale: it is the Clip.
     """
     folded = []
-    for node in [item for item in plan.glue if foldable(net, item)]:
-        inner, outer = node.input[0], node.output[0]
+    for node in list(plan.glue):
+        inner, outer, bounds = node.input[0], node.output[0], foldable(net, node)
         producer = net.producer.get(inner)
+        if bounds is None or grids[outer].low != 0 or grids[outer].high > bounds[1] * (1 + 1e-6):
+            continue
         if producer is None or len(net.readers[inner]) != 1 or inner in net.outputs or inner in plan.same:
             continue
         if inner in plan.same.values() or inner not in plan.readers:

@@ -17,8 +17,8 @@ from .weights import LARGEST
 if TYPE_CHECKING:
     import onnx
 
-    from .emit import Grid
     from .forms import Form
+    from .grid import Grid
     from .net import Net
     from .observe import Stats
     from .placement import Plan
@@ -128,8 +128,8 @@ def _decide(net: Net, form: Form, samples: Samples) -> tuple[Plan, dict[str, Gri
             expected="Conv or Gemm with constant float32 weights",
         )
     stats = collect(net.model, sorted(plan.readers), samples)
-    folded = fold_relus(net, plan) if form.fold_relu else []
     grids = _grids(plan, form, stats)
+    folded = fold_relus(net, plan, grids) if form.fold_relu else []
     return plan, grids, folded, {} if form.signed else _limits(net, plan, grids, stats)
 
 
@@ -152,15 +152,21 @@ def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats
 
 
 def _grids(plan: Plan, form: Form, stats: dict[str, Stats]) -> dict[str, Grid]:
-    from .emit import grid
+    from .grid import grid
+    from .placement import share_concats
 
-    lows: dict[str, float] = {}
-    highs: dict[str, float] = {}
+    share_concats(plan, _ranges(plan, stats))
+    ranges = _ranges(plan, stats)
+    return {name: grid(*ranges[plan.root(name)], form.signed) for name in plan.readers}
+
+
+def _ranges(plan: Plan, stats: dict[str, Stats]) -> dict[str, tuple[float, float]]:
+    """Return the (low, high) of each group of tensors with one scale, under its root."""
+    found: dict[str, tuple[float, float]] = {}
     for name in plan.readers:
-        root = plan.root(name)
-        lows[root] = min(lows.get(root, 0.0), stats[name].low)
-        highs[root] = max(highs.get(root, 0.0), stats[name].high)
-    return {name: grid(lows[plan.root(name)], highs[plan.root(name)], form.signed) for name in plan.readers}
+        low, high = found.get(plan.root(name), (0.0, 0.0))
+        found[plan.root(name)] = min(low, stats[name].low), max(high, stats[name].high)
+    return found
 
 
 def compare(
