@@ -111,7 +111,7 @@ def _row(made: Artefact, summary: Summary) -> list[str]:
         _number(hard.get("agreement"), 2),
     ]
     times = [_number(found.get(key) and found[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
-    backend = "onnxruntime" if made.backend == "ort" else "tensorrt, not run here"
+    backend = "tensorrt, not run" if made.sidecar else "ort, simulated" if made.simulated else "ort"
     verdict = next(
         (check for check in summary.checks if check.name in (f"accuracy {made.name}", f"engine {made.name}")), None
     )

@@ -78,6 +78,11 @@ class Artefact:
     results: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def simulated(self) -> bool:
+        """Whether ONNX Runtime only stands in for TensorRT: exact arithmetic, as written, its speed means nothing."""
+        return self.target == "trt"
+
+    @property
     def bytes(self) -> int:
         """Size on disk."""
         return self.path.stat().st_size

@@ -17,6 +17,7 @@ import numpy as np
 from ..runtime.console import need
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
+from ..runtime.verify import relative_error
 
 if TYPE_CHECKING:
     import torch
@@ -61,18 +62,6 @@ class ParityReport:
             "worst": asdict(self.worst),
             "cases": [asdict(case) for case in self.cases],
         }
-
-
-def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return max |got - expected| / max |expected|; inf where shapes differ or a value is not finite.
-
-    A constant-zero reference says nothing about a network, so it passes only against exact zeros.
-    """
-    if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
-        return math.inf
-    difference = float(np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
-    scale = float(np.abs(expected).max(initial=0.0))
-    return difference / scale if scale else (math.inf if difference else 0.0)
 
 
 def check(

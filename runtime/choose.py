@@ -96,6 +96,9 @@ def open_artefact(
 ) -> Session:
     """Open one artefact on one backend, its digest checked first.
 
+    A form made for TensorRT is computed as written: ONNX Runtime's fused INT8 kernels saturate its signed 8-bit weights
+    on CPUs without VNNI, which TensorRT does not.
+
     Raises:
         NotAvailable: The backend is not installed or does not work here.
         BundleError: The file is not what the manifest says.
@@ -108,5 +111,7 @@ def open_artefact(
         raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
     for name in artefact.companions:
         bundle.file(name)
+    if backend == "ort" and artefact.target == "trt":
+        options.setdefault("optimise", False)
     session: Session = module.open(bundle.file(artefact.path), threads=threads, **options)
     return session
