@@ -52,7 +52,8 @@ def bench_command(
     tables.write(out.with_suffix(".md"), tables.markdown(run, _title(bool(paths))))
     kept = tables.used(run.results)
     rows = [[column.draw(item) for column in kept] for item in run.results]
-    emit(run.to_dict(), as_json, lambda: table(tables.caption(run), [column.head for column in kept], rows, left=3))
+    emit(run.to_dict(), as_json, lambda: table("", [column.head for column in kept], rows, left=3))
+    note(tables.caption(run))
     for text in tables.notes(run):
         note(f"note: {text}")
     note(f"wrote {out} and {out.with_suffix('.md')}")

@@ -1,0 +1,98 @@
+"""The rule on made-up intervals, on simulated runs with a known change, and everything that must not be compared."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.bench import compare, environment, result
+from edgesmith.bench.commands import compare_command
+from edgesmith.bench.result import Reading, Result, Run, Subject
+from edgesmith.bench.stats import Interval
+from edgesmith.runtime.errors import DataError
+
+HERE = environment.here()
+RULE = {
+    "no change, narrow": ((0.99, 1.01), "same"),
+    "no change, wide": ((0.90, 1.10), "cannot tell"),
+    "a change that nobody minds": ((1.018, 1.029), "same"),
+    "a clear slowdown": ((1.04, 1.06), "slower"),
+    "a slowdown at the threshold": ((1.02, 1.04), "slower"),
+    "a slowdown or nothing": ((1.005, 1.05), "cannot tell"),
+    "a clear speed-up": ((0.90, 0.95), "faster"),
+    "not a number": ((float("nan"), float("nan")), "cannot tell"),
+}
+
+
+@pytest.mark.parametrize("case", RULE)
+def test_the_rule(case):
+    (low, high), answer = RULE[case]
+    assert compare.decide(Interval((low + high) / 2, low, high)) == answer
+
+
+def run(seed, level=1.0, *, processes=8, spread=0.004, machine=HERE, **subject):
+    rng = np.random.default_rng(seed)
+    groups = [
+        tuple(0.004 * level * np.exp(rng.normal(0, spread)) * (1 + rng.exponential(0.01, 60)))
+        for _ in range(processes)
+    ]  # fmt: skip
+    reading = Reading("latency", {"p50_s": float(np.median(groups))}, samples=tuple(groups))
+    return Run("now", "bench", machine, (Result(Subject("net", "net.onnx", **subject), {"latency": reading}),))
+
+
+@pytest.mark.parametrize(("level", "allowed"), [(1.0, {"same"}), (1.05, {"slower"}), (0.95, {"faster"})])
+def test_a_known_change_is_named(level, allowed):
+    answers = [compare.compare(run(2 * seed), run(2 * seed + 1, level))[0].answer for seed in range(20)]
+    assert sum(answer in allowed for answer in answers) >= 18
+    assert set(answers) <= allowed | {"cannot tell"}
+
+
+def test_a_noisy_machine_cannot_tell():
+    assert compare.compare(run(1, spread=0.2), run(2, spread=0.2))[0].answer == "cannot tell"
+
+
+OTHER = dataclasses.replace(HERE, cpu="Cortex-A78AE", cores=6)
+
+
+def test_two_machines_are_not_mixed():
+    with pytest.raises(DataError, match=r"different machines; got .*cpu: .* -> Cortex-A78AE.*do: measure both on one"):
+        compare.compare(run(1), run(2, machine=OTHER))
+    marked = compare.compare(run(1), run(2, machine=OTHER), other_machine=True)
+    assert "different machines: this proves little" in marked[0].why
+
+
+def test_two_models_are_not_compared():
+    with pytest.raises(DataError, match="no subject in common"):
+        compare.compare(run(1), run(2, precision="int8"))
+
+
+INCOMPARABLE = {
+    "one process": (run(1, processes=1), "base has one process only"),
+    "another input": (run(1, input_shape=(3, 96, 96)), "the input shapes differ"),
+    "no latency": (
+        Run("now", "b", HERE, (Result(Subject("net", "n"), {"latency": Reading("latency", missing="it crashed")}),)),
+        "base has no latency: it crashed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INCOMPARABLE)
+def test_what_cannot_be_compared_cannot_be_told(case):
+    base, why = INCOMPARABLE[case]
+    answer = compare.compare(base, run(2))[0]
+    assert (answer.answer, answer.ratio) == ("cannot tell", None)
+    assert answer.why.startswith(why)
+
+
+EXITS = {"same": (1.0, 0.004, 0), "slower": (1.1, 0.004, 1), "faster": (0.9, 0.004, 0), "cannot tell": (1.0, 0.2, 3)}
+
+
+@pytest.mark.parametrize("answer", EXITS)
+def test_the_command_ends_in_the_answers_exit_code(answer, tmp_path):
+    level, spread, code = EXITS[answer]
+    base = result.write(run(1, spread=spread), tmp_path / "base.json")
+    new = result.write(run(4, level, spread=spread), tmp_path / "new.json")
+    done = CliRunner().invoke(compare_command, [str(base), str(new)])
+    assert done.exit_code == code, done.output
+    assert answer in done.output

@@ -1,0 +1,116 @@
+"""The measuring process: real children on real work, and each way in which one goes wrong."""
+
+import pytest
+
+from edgesmith.bench import interleave
+from edgesmith.bench.context import Context
+from edgesmith.bench.metrics import cold_start, latency, memory, size
+from edgesmith.bench.process import Process, fixed_layout
+from edgesmith.bench.result import Subject
+from edgesmith.bench.workload import Target
+from edgesmith.runtime.errors import DataError, EdgesmithError, RunError, UsageError
+
+SPIN = """
+import time
+
+def setup():
+    def call():
+        stop = time.perf_counter_ns() + {us} * 1000
+        while time.perf_counter_ns() < stop:
+            pass
+    return call
+"""
+BAD = {
+    "no such file": (None, UsageError, "no such file"),
+    "no setup": ("x = 1", DataError, "setup = None"),
+    "setup gives no call": ("def setup():\n    return 3", DataError, "call = 3"),
+    "an error while opening": ("1 / 0", RunError, "ZeroDivisionError"),
+    "an error in the first call": ("def setup():\n    return lambda: [][0]", RunError, "IndexError"),
+    "death": ("import os\nos._exit(7)", RunError, "died at 'open'; got exit code 7"),
+    "a crash of native code": ("import os\nos.abort()", RunError, "died at 'open'; got signal 6"),
+    "silence": ("import time\ntime.sleep(60)", RunError, "no answer to 'open' in 4 s"),
+}
+
+
+def work(tmp_path, text, name="work.py"):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    return Target(str(path), backend="python")
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_goes_wrong_is_an_error(case, tmp_path):
+    text, kind, message = BAD[case]
+    with pytest.raises(EdgesmithError) as caught:
+        Process(work(tmp_path, text), timeout_s=4 if case == "silence" else 60)
+    assert type(caught.value) is kind
+    assert message in str(caught.value)
+
+
+def test_what_the_work_prints_does_not_break_an_answer(tmp_path):
+    text = 'import os\ndef setup():\n    os.write(1, b"noise\\n")\n    return lambda: print("{}")'
+    with Process(work(tmp_path, text)) as process:
+        assert len(process.ask("run", seconds=0.0, least=3)["samples"]) == 3
+
+
+def test_several_targets_are_measured_and_one_that_fails_fails_alone(tmp_path):
+    targets = [
+        work(tmp_path, SPIN.format(us=1000), "one.py"),
+        work(tmp_path, SPIN.format(us=2000), "two.py"),
+        work(tmp_path, "1 / 0", "bad.py"),
+    ]
+    plan = interleave.Plan(processes=2, slice_s=0.02, least_s=0.05, least=20, warm_up_s=0.3)
+    steps = []
+    one, two, bad = interleave.collect(targets, plan, progress=steps.append)
+    assert "ZeroDivisionError" in bad.failure
+    assert bad.samples == []
+    assert sum(steps) == 6
+    for timings, seconds in ((one, 0.001), (two, 0.002)):
+        assert timings.failure == ""
+        assert [len(group) >= 15 for group in timings.samples] == [True, True]
+        assert seconds <= min(map(min, timings.samples)) < seconds * 1.2
+    check_metrics(tmp_path, one, bad)
+
+
+def check_metrics(tmp_path, timings, failed):
+    target = Target(str(tmp_path / "one.py"), backend="python")
+    context = Context(Subject("one", "one.py"), target, target.path, timings)
+    read = latency.measure(context)
+    assert 0.001 <= read.values["min_s"] <= read.values["p50_s"] <= read.values["p99_s"]
+    assert read.values["throughput_per_s"] == pytest.approx(1 / read.values["mean_s"])
+    low, high = read.intervals["p50_s"]
+    assert low <= read.values["p50_s"] <= high
+    start = cold_start.measure(context).values
+    assert start["total_s"] > start["interpreter_s"] > 0
+    broken = Context(Subject("bad", "bad.py"), target, target.path, failed)
+    assert "ZeroDivisionError" in latency.measure(broken).missing
+    assert "ZeroDivisionError" in cold_start.measure(broken).missing
+
+
+HOLD = "def setup():\n    kept = bytearray({mb} << 20)\n    return lambda: len(kept)"
+
+
+def test_memory_repeats_and_sees_eight_megabytes(tmp_path):
+    if not fixed_layout():
+        pytest.skip("setarch -R is not allowed here, so a process's peak does not repeat")
+    base = [peak(tmp_path, 8), peak(tmp_path, 8)]
+    more = peak(tmp_path, 16)
+    assert abs(base[0] - base[1]) <= 256 * 1024
+    assert more - base[0] == pytest.approx(8 << 20, abs=512 * 1024)
+
+
+def peak(tmp_path, megabytes):
+    target = work(tmp_path, HOLD.format(mb=megabytes))
+    reading = memory.measure(Context(Subject("hold", "work.py"), target, target.path))
+    return reading.values["peak_bytes"]
+
+
+def test_size_counts_external_data(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"x" * 10)
+    (tmp_path / "net.onnx.data").write_bytes(b"x" * 90)
+    context = Context(Subject("net", "net.onnx"), Target(str(path)), str(path))
+    assert size.measure(context).values == {"file_bytes": 100.0}
+    path.unlink()
+    assert size.measure(context).missing == "net.onnx is no file"
