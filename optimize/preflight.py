@@ -26,6 +26,7 @@ UNSUPPORTED = {
     "NonZero": "cut it out of the network and run it after", "RoiAlign": "cut it out of the network and run it after",
     "DeformConv": "replace it by a convolution, or build with a plugin",
     "NonMaxSuppression": "cut it out of the network; the runtime has box suppression in numpy",
+    "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
 }  # fmt: skip
 
 

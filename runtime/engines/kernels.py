@@ -133,8 +133,12 @@ def _kernel(line: str) -> Kernel:
 
 
 def nodes_of(metadata: str) -> tuple[str, ...]:
-    r"""Split "[ONNX Layer: a]\x1f[ONNX Layer: b]"; TensorRT's separators are the ASCII unit and record separators."""
-    return tuple(re.findall(r"\[ONNX Layer: ([^\x1e\x1f]*)\](?=[\x1e\x1f]|\s*$)", metadata))
+    r"""Split "[ONNX Layer: a]\x1f[ONNX Layer: b]__gemm_from_conv1x1" into ("a", "b").
+
+    TensorRT's separators are the ASCII unit and record separators; it may append a word of its own to a name.
+    """
+    parts = (re.match(r"\s*\[ONNX Layer: (.*)\]", part) for part in re.split("[\x1e\x1f]", metadata))
+    return tuple(part[1] for part in parts if part)
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:

@@ -32,6 +32,7 @@ def test_a_line_is_read():
         "none": ("", ()),
         "one": ("[ONNX Layer: a]", ("a",)),
         "brackets in the name": ("[ONNX Layer: a[1]]\x1e[ONNX Layer: b]", ("a[1]", "b")),
+        "a word appended": ("[ONNX Layer: a]__gemm_from_conv1x1\x1f[ONNX Layer: b]", ("a", "b")),
         "a trailing blank": ("[ONNX Layer: a] ", ("a",)),
     }.values(),
 )
