@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import weakref
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +33,19 @@ def pack(folder: Path, manifest: Manifest, target: Path) -> None:
             info.external_attr = 0o644 << 16
             with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as member:
                 shutil.copyfileobj(source, member, 1 << 20)
+
+
+class Extracted:
+    """A zipped bundle in a temporary folder, which is removed when nobody holds this any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="edgesmith-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, True)
+        try:
+            unpack(path, self.folder)
+        except BaseException:
+            self._remove()
+            raise
 
 
 def unpack(path: Path, folder: Path) -> None:

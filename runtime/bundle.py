@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +66,7 @@ class Bundle:
     manifest: Manifest
     digest: str
     source: Path
-    _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    _extracted: archive.Extracted | None = field(default=None, repr=False, compare=False)
     _looked_at: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -206,19 +205,15 @@ def read(path: str | Path) -> Bundle:
     path = Path(path)
     if not path.exists():
         raise UsageError(f"cannot read bundle {path}", got="no such folder or file", do="check the path")
-    temporary = None
-    folder = path
-    if path.is_file():
-        temporary = tempfile.TemporaryDirectory(prefix="edgesmith-")
-        folder = Path(temporary.name)
-        archive.unpack(path, folder)
+    extracted = archive.Extracted(path) if path.is_file() else None
+    folder = extracted.folder if extracted else path
     file = folder / NAME
     if not file.is_file():
         raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote")
     if (size := file.stat().st_size) > LARGEST_MANIFEST:
         raise BundleError(f"{path} has too large a {NAME}", got=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}")
     text = file.read_bytes()
-    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, temporary)
+    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, extracted)
 
 
 def pack(bundle: Bundle, target: str | Path) -> Path:

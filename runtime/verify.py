@@ -15,7 +15,7 @@ import numpy as np
 
 from .choose import backends_for, open_artefact
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
-from .manifest import NAME
+from .manifest import GOLDEN_INPUTS, NAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def _unlisted(bundle: Bundle) -> dict[str, str]:
 
 
 def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], threads: int | None) -> list[Replay]:
-    if any(name in problems for name in (artefact.path, artefact.golden, *artefact.companions)):
+    if any(name in problems for name in (artefact.path, artefact.golden, GOLDEN_INPUTS, *artefact.companions)):
         return [Replay(artefact.name, "", "skipped", "its files are not what the manifest says")]
     if artefact.golden is None:
         return [Replay(artefact.name, "", "skipped", "it has no golden outputs")]

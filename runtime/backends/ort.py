@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..console import need
-from ..errors import DataError, ModelError, NotAvailable, RunError
+from ..errors import ModelError, NotAvailable, RunError, UsageError
 from ..files import existing_file
 from ._base import Session, Tensor
 
@@ -63,7 +63,7 @@ def open(
         options: Session configuration entries, for example {"session.intra_op.allow_spinning": "0"}.
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: There is no such file, or `threads` is below 1.
         ModelError: ONNX Runtime cannot load it.
         NotAvailable: onnxruntime, or the provider, is not installed.
     """
@@ -76,8 +76,9 @@ def open(
             got=", ".join(ort.get_available_providers()),
             do="install the build that has",
         )
+    settings = _settings(ort, threads, optimise, options)
     try:
-        native = ort.InferenceSession(str(path), _settings(ort, threads, optimise, options), providers=[wanted])
+        native = ort.InferenceSession(str(path), settings, providers=[wanted])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load {path}", got=_brief(error), do="export it again") from error
     if wanted not in native.get_providers():
@@ -89,7 +90,7 @@ def open(
 
 def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, Any]) -> Any:
     if threads is not None and threads < 1:
-        raise DataError("the number of threads is not positive", got=str(threads), expected="1 or more")
+        raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.intra_op_num_threads = threads or 0

@@ -1,4 +1,4 @@
-"""Small bundles for tests: a two-class colour classifier as ONNX, made by hand so that its answer is known."""
+"""Small bundles for tests: a three-class colour classifier as ONNX, made by hand so that its answer is known."""
 
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def golden_inputs(count: int = 4) -> dict[str, np.ndarray]:
 
 def colour_bundle(folder: Path, *, batch: "int | str" = "N") -> bundle.Bundle:
     """Write a bundle of the colour network in FP32, and a second artefact that claims to be INT8 for ORT on x86."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     items = []
     for precision, target in (("fp32", "generic"), ("int8", "ort-x86")):
         path = colour_net(folder.parent / f"colours-{precision}.onnx", batch)

@@ -1,0 +1,130 @@
+"""Every backend rejects what does not fit, stays usable afterwards, and agrees with an independent computation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edgesmith.runtime import backends, plugins
+from edgesmith.runtime.backends import _base, null, ort
+from edgesmith.runtime.errors import DataError, EdgesmithError, ModelError, NotAvailable, RunError, UsageError
+from support.bundles import SIDE, colour_net, golden_inputs
+
+X = golden_inputs(2)["input"]
+
+
+def expected(x, gain=4.0):
+    return gain * x.astype(np.float64).mean(axis=(2, 3))
+
+
+@pytest.fixture
+def net(tmp_path):
+    return colour_net(tmp_path / "colours.onnx")
+
+
+@pytest.mark.parametrize("name", plugins.names(backends))
+def test_every_backend_keeps_the_contract(name):
+    module = plugins.load(backends, name, "backend")
+    usable, reason = module.available()
+    assert isinstance(usable, bool)
+    assert reason
+    with pytest.raises(EdgesmithError):
+        module.open("no/such/file", threads=1)
+
+
+def test_ort_agrees_with_numpy_and_the_comparison_can_fail(net):
+    with ort.open(net, threads=1) as session:
+        got = session.run({"input": X})["output"]
+    np.testing.assert_allclose(got, expected(X), rtol=1e-5, atol=1e-6)
+    assert np.abs(got - expected(X, 8.0)).max() > 0.01
+
+
+def test_ort_says_what_it_takes_and_gives(net):
+    with ort.open(net, threads=1) as session:
+        assert session.inputs == (_base.Tensor("input", (None, 3, SIDE, SIDE), "float32"),)
+        assert session.outputs == (_base.Tensor("output", (None, 3), "float32"),)
+
+
+def test_optimised_or_not_the_answer_is_the_same(net):
+    with ort.open(net, threads=2, optimise=False) as plain, ort.open(net, threads=1) as quick:
+        np.testing.assert_allclose(plain.run({"input": X})["output"], quick.run({"input": X})["output"], atol=1e-6)
+
+
+NAN, INF = X.copy(), X.copy()
+NAN[1, 2, 3, 4], INF[0, 0, 0, 0] = np.nan, -np.inf
+BAD_FEEDS = {
+    "another name": ({"image": X}, "the inputs' names do not fit; got image; expected input"),
+    "nothing": ({}, "the inputs' names do not fit; got none"),
+    "one too many": ({"input": X, "more": X}, "the inputs' names do not fit"),
+    "float64": ({"input": X.astype(np.float64)}, "input 'input' has the wrong type; got float64"),
+    "a list": ({"input": X.tolist()}, "has the wrong type; got list"),
+    "NHWC": ({"input": X.transpose(0, 2, 3, 1)}, r"wrong shape; .*; do: transpose NHWC to NCHW"),
+    "no batch": ({"input": X[0]}, r"wrong shape; .*; do: add the batch dimension"),
+    "another size": ({"input": X[:, :, :8]}, r"got \(2, 3, 8, 16\); expected \(any, 3, 16, 16\)"),
+    "an empty batch": ({"input": X[:0]}, "wrong shape"),
+    "NaN": ({"input": NAN}, "holds NaN or Inf"),
+    "Inf": ({"input": INF}, "holds NaN or Inf"),
+    "NaN, not contiguous": ({"input": NAN[:, ::-1]}, "holds NaN or Inf"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FEEDS)
+def test_bad_feeds_are_refused_and_the_session_goes_on(case, net):
+    feeds, message = BAD_FEEDS[case]
+    with ort.open(net, threads=1) as session:
+        with pytest.raises(DataError, match=message):
+            session.run(feeds)
+        np.testing.assert_allclose(session.run({"input": X})["output"], expected(X), rtol=1e-4, atol=1e-6)
+
+
+def test_huge_but_finite_numbers_are_not_taken_for_inf():
+    assert _base.is_finite(np.full((2, 3), 3e38, np.float32))
+    assert _base.is_finite(np.array([1, 2]))
+
+
+def test_what_is_not_contiguous_runs_too(net):
+    with ort.open(net, threads=1) as session:
+        flipped = X[:, :, ::-1]
+        np.testing.assert_allclose(session.run({"input": flipped})["output"], expected(X), rtol=1e-4, atol=1e-6)
+
+
+def test_a_closed_session_says_so(net):
+    session = ort.open(net, threads=1)
+    session.close()
+    session.close()
+    with pytest.raises(RunError, match="this session is closed"):
+        session.run({"input": X})
+
+
+BAD_FILES = {"empty": b"", "text": b"hello", "half": None}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_broken_file_is_a_model_error(case, net):
+    content = net.read_bytes()
+    net.write_bytes(content[: len(content) // 2] if BAD_FILES[case] is None else BAD_FILES[case])
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load"):
+        ort.open(net)
+
+
+def test_wrong_use_of_ort(net, tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        ort.open(tmp_path / "nowhere.onnx")
+    with pytest.raises(UsageError, match="threads"):
+        ort.open(net, threads=0)
+    with pytest.raises(NotAvailable, match="onnxruntime has no"):
+        ort.open(net, provider="RocketExecutionProvider")
+
+
+def test_null_answers_zeros_of_the_declared_shapes(tmp_path):
+    path = tmp_path / "null.json"
+    path.write_text(json.dumps({
+        "inputs": [{"name": "input", "shape": [None, 3, SIDE, SIDE], "dtype": "float32"}],
+        "outputs": [{"name": "output", "shape": [None, 7], "dtype": "float16"}],
+    }))  # fmt: skip
+    with null.open(path) as session:
+        out = session.run({"input": X})["output"]
+        assert (out.shape, out.dtype, out.any()) == ((2, 7), np.float16, False)
+    path.write_text('{"inputs": 7}')
+    with pytest.raises(ModelError, match="is no null model"):
+        null.open(path)
