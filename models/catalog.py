@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.errors import UsageError
 from ..runtime.plugins import did_you_mean, normalise
 from ..runtime.spec import ModelSpec, Preprocess, Published
+from . import checkpoints
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,11 @@ class Entry:
         """(C, H, W) that the published figures are for."""
         return tuple(self.row.get("input", (3, 224, 224)))
 
+    @property
+    def classes(self) -> int:
+        """Size of the last layer in the paper."""
+        return int(self.row.get("classes", 1000))
+
 
 def names() -> list[str]:
     """List every variant, family by family, in the order of the tables."""
@@ -80,12 +86,19 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
 
     Args:
         name: A variant or an alias.
-        weights: "digits" gives the small input and ten labels of the embedded digits; anything else the paper's own.
+        weights: "digits" gives the small input and ten labels of the embedded digits; a checkpoint of ours the spec
+            that it carries; anything else the paper's own.
 
     Raises:
-        UsageError: No such network.
+        UsageError: No such network, or the checkpoint is another network's.
+        ModelError: The checkpoint cannot be read.
     """
     entry = find(name)
+    carried = checkpoints.spec_of(weights) if Path(weights).is_file() else None
+    if carried and carried.name != entry.name:
+        raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
+    if carried:
+        return carried
     channels, height, width = entry.input_shape
     digits = weights == "digits"
     if digits:
@@ -97,12 +110,12 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
         interpolation=entry.row.get("interpolation", "bilinear"),
         mean=tuple(entry.row.get("mean", _IMAGENET_MEAN))[:channels],
         std=tuple(entry.row.get("std", _IMAGENET_STD))[:channels],
-        channels="RGB" if channels == 3 else "L",
+        channels="RGB" if channels == 3 else "GRAY",
     )
     return ModelSpec(
         name=entry.name,
         input_shape=(channels, height, width),
-        num_classes=10 if digits else int(entry.row.get("classes", 1000)),
+        num_classes=10 if digits else entry.classes,
         task=entry.row.get("task", "classify"),
         preprocess=preprocess,
         labels=tuple("0123456789") if digits else (),

@@ -1,0 +1,83 @@
+"""Random changes to training batches, as whole-batch tensor operations drawn from one generator.
+
+Everything works on normalised float32 NCHW batches; `black` is what a black pixel is there, per channel, so that what
+comes into view from outside is black.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How strong: degrees, fractions of the side, fractions of the range from black to white, probabilities."""
+
+    rotate: float = 15.0
+    shift: float = 0.08
+    scale: float = 0.12
+    shear: float = 0.1
+    noise: float = 0.0
+    erase: float = 0.0
+    flip: bool = False
+
+
+def augment(x: torch.Tensor, black: torch.Tensor, strength: Augment, generator: torch.Generator) -> torch.Tensor:
+    """Apply one random affine map, noise and erased rectangle to each image.
+
+    Args:
+        x: float32 (N, C, H, W), normalised.
+        black: float32 (1, C, 1, 1).
+        strength: How much of each.
+        generator: Where all randomness comes from.
+
+    Returns:
+        A new tensor like `x`.
+    """
+    x = x - black
+    theta = _affine(len(x), strength, generator)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if strength.erase:
+        x = _erase(x, strength.erase, generator)
+    if strength.noise:
+        level = torch.rand(len(x), 1, 1, 1, generator=generator) * strength.noise * 2
+        x = x + level * torch.randn(len(x), 1, *x.shape[2:], generator=generator) * -black.amin()
+    return x + black
+
+
+def _affine(count: int, strength: Augment, generator: torch.Generator) -> torch.Tensor:
+    """Draw (N, 2, 3) maps from output to input coordinates: rotation, shear and scale, then a shift."""
+
+    def draw(limit: float) -> torch.Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+    angle, size, shear = draw(math.radians(strength.rotate)), 1 + draw(strength.scale), draw(strength.shear)
+    mirror = torch.ones(count)
+    if strength.flip:
+        mirror -= 2 * (torch.rand(count, generator=generator) < 0.5)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 1] = angle.cos() * size * mirror, -angle.sin() * size + shear
+    theta[:, 1, 0], theta[:, 1, 1] = angle.sin() * size * mirror, angle.cos() * size
+    theta[:, :, 2] = torch.stack((draw(2 * strength.shift), draw(2 * strength.shift)), dim=1)
+    return theta
+
+
+def _erase(x: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Paint one rectangle, sides 15 to 40 % of the image's, in a random grey over a share of the images."""
+    count, _, height, width = x.shape
+    side = (0.15 + 0.25 * torch.rand(count, 2, generator=generator)) * (
+        torch.rand(count, 1, generator=generator) < probability
+    )
+    corner = torch.rand(count, 2, generator=generator) * (1 - side)
+    rows = (torch.arange(height) / height)[None]
+    columns = (torch.arange(width) / width)[None]
+    tall = (rows >= corner[:, :1]) & (rows < corner[:, :1] + side[:, :1])
+    wide = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + side[:, 1:])
+    inside = (tall[:, :, None] & wide[:, None, :])[:, None]
+    grey = torch.rand(count, 1, 1, 1, generator=generator) * x.amax()
+    return torch.where(inside, grey, x)

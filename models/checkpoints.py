@@ -1,0 +1,176 @@
+"""Reading and writing weights without running anybody's code: safetensors, or a .pth with `weights_only=True`."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..runtime.errors import ModelError
+from ..runtime.files import atomic_file, existing_file
+from ..runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+SPEC_KEY = "edgesmith.spec"
+_LONGEST_HEADER = 100_000_000
+_SHOWN = 5
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """Read the metadata of a .safetensors file; nothing but the standard library is needed.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no safetensors file.
+    """
+    path = existing_file(path, "checkpoint")
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(_LONGEST_HEADER, path.stat().st_size):
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+    except (ValueError, struct.error, AttributeError, RecursionError) as error:
+        raise _broken(path, error) from error
+
+
+def spec_of(path: str | Path) -> ModelSpec | None:
+    """Return the ModelSpec that a checkpoint of ours carries; None for anybody else's."""
+    if Path(path).suffix != ".safetensors":
+        return None
+    text = metadata(path).get(SPEC_KEY)
+    return ModelSpec.from_json(text) if text else None
+
+
+def read(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict.
+
+    Args:
+        path: .safetensors, or .pth / .pt holding a state dict (or one under "state_dict" or "model").
+
+    Returns:
+        Key to tensor, on the CPU, in the dtypes of the file.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is damaged, holds something else than tensors, or a pickle with code in it.
+    """
+    import torch
+
+    path = existing_file(path, "checkpoint")
+    if path.suffix == ".safetensors":
+        metadata(path)
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors: dict[str, torch.Tensor] = load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _broken(path, error) from error
+        return tensors
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise _broken(path, error) from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ModelError(f"{path} holds no state dict", got=type(found).__name__, expected="keys and tensors")
+    return {str(key): value for key, value in found.items()}
+
+
+def write(path: str | Path, state: Mapping[str, torch.Tensor], notes: Mapping[str, str], half: bool = False) -> None:
+    """Write a .safetensors file; it is whole or not there.
+
+    Args:
+        path: Where.
+        state: Key to tensor.
+        notes: Metadata, text to text.
+        half: Store tensors of two or more dimensions as float16, in half the space.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    kept = {
+        key: value.detach().to("cpu", torch.float16 if half and value.dim() > 1 else value.dtype).contiguous().clone()
+        for key, value in state.items()
+    }
+    with atomic_file(path) as temporary:
+        save_file(kept, temporary, metadata=dict(notes))
+
+
+def load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copy a state dict into a module: all of it, or nothing.
+
+    Args:
+        module: Changed in place; floating-point tensors take the module's dtype.
+        state: Key to tensor; a missing `num_batches_tracked` (written by old versions of PyTorch) is allowed.
+        origin: What to call it in the error.
+
+    Raises:
+        ModelError: Keys are missing, unexpected or of the wrong shape; all three lists are in the message.
+    """
+    own = module.state_dict()
+    state = {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or unexpected or shapes:
+        lists = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+        raise ModelError(
+            f"{origin} does not fit the network; nothing was loaded",
+            got="; ".join(_listed(title, keys) for title, keys in lists),
+            expected=f"the {len(own)} keys of {type(module).__name__}",
+            do=_nearest(state) or "check the model's name, its width and its number of classes",
+        )
+    module.load_state_dict(dict(state))
+
+
+def _listed(title: str, keys: list[str]) -> str:
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{len(keys)} {title}" + (f" ({', '.join(keys[:_SHOWN])}{more})" if keys else "")
+
+
+def _nearest(state: Mapping[str, torch.Tensor]) -> str:
+    """Name the network that would take the checkpoint, out of the three nearest by number of parameters."""
+    import torch
+
+    from . import catalog
+
+    count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
+    entries = [catalog.find(name) for name in catalog.names()]
+    entries.sort(key=lambda entry: abs((entry.figures.params or 0) - count))
+    for entry in entries[:3]:
+        with torch.device("meta"):
+            own = catalog.build(entry.name, entry.classes).state_dict()
+        same = sum(key in own and own[key].shape == value.shape for key, value in state.items())
+        if same >= 0.9 * max(len(own), len(state)):
+            return f"it looks like {entry.name}"
+    return ""
+
+
+def _broken(path: Path, error: Exception) -> ModelError:
+    text = " ".join(str(error).split())
+    if "weights_only" in text or "Unsupported global" in text or "WeightsUnpickler" in text:
+        return ModelError(
+            f"{path} was refused: it is a pickle that holds more than tensors, and loading it could run code",
+            expected="a .safetensors file, or a .pth with a plain state dict",
+            do="convert it where you trust it: safetensors.torch.save_file(model.state_dict(), ...)",
+        )
+    return ModelError(
+        f"{path} is no checkpoint that can be read",
+        got=f"{type(error).__name__}: {text[:160]}",
+        expected=".safetensors, or .pth with a state dict",
+        do="fetch or make it again",
+    )

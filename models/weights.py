@@ -1,0 +1,158 @@
+"""Where a network's weights come from: trained on the digits, a public checkpoint, a seed, or a file.
+
+digits      weights/<name>-digits.safetensors; trained and written when absent, or made with other data or recipe
+imagenet    weights/<public file name>.pth; fetched once, its SHA-256 checked against the digits in its name
+random      the paper's initialisation from seed 0
+a file      .safetensors or .pth; see `checkpoints`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..runtime import datasets
+from ..runtime.console import need, note, progress
+from ..runtime.errors import ModelError, NotAvailable, UsageError
+from ..runtime.files import atomic_file, sha256
+from ..runtime.spec import ModelSpec
+from . import catalog, checkpoints, recipes
+
+if TYPE_CHECKING:
+    import torch
+
+DIGEST_KEY = "edgesmith.digest"
+FOLDER = Path("weights")
+_PUBLIC = "https://download.pytorch.org/models/"
+_TIMEOUT_S = 30
+
+
+def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Path = FOLDER) -> ModelSpec:
+    """Give a module its weights; it is left in eval mode.
+
+    Args:
+        module: Built by `catalog.build` for `spec`; changed in place.
+        spec: What the module is; for "digits" as `catalog.spec(name, "digits")` gives it.
+        source: "digits", "imagenet", "random" or the path of a checkpoint.
+        folder: Where weights are kept.
+
+    Returns:
+        The spec, which now says where the weights came from.
+
+    Raises:
+        UsageError: No such file or source, or the source has no weights for this network.
+        ModelError: A checkpoint cannot be used; nothing was loaded.
+        NotAvailable: The public checkpoint is neither here nor can it be fetched.
+    """
+    need("torch")
+    if source == "digits":
+        spec = _digits(module, spec, Path(folder))
+    elif source == "imagenet":
+        path = _public(spec, Path(folder))
+        checkpoints.load(module, checkpoints.read(path), str(path))
+        spec = dataclasses.replace(spec, weights="imagenet")
+    elif source == "random":
+        _random(module, spec)
+        spec = dataclasses.replace(spec, weights="random")
+    else:
+        spec = _file(module, spec, Path(source))
+    module.eval()
+    return spec
+
+
+def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
+    wanted = catalog.spec(spec.name, "digits")
+    if spec.input_shape != wanted.input_shape or spec.num_classes != wanted.num_classes:
+        raise UsageError(
+            f"this {spec.name} cannot take weights of the digits",
+            got=f"input {spec.input_shape}, {spec.num_classes} classes",
+            expected=f"{wanted.input_shape}, {wanted.num_classes} classes",
+            do='use catalog.spec(name, "digits")',
+        )
+    path = folder / f"{spec.name}-digits.safetensors"
+    recipe = recipes.find(catalog.find(spec.name).row.get("recipe", "onecycle"))
+    digest = hashlib.sha256(f"1 {datasets.load('digits', 'train').digest} {recipe.digest}".encode()).hexdigest()
+    if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
+        _train(wanted, recipe, path, digest)
+    checkpoints.load(module, checkpoints.read(path), str(path))
+    return dataclasses.replace(spec, weights="digits")
+
+
+def _train(spec: ModelSpec, recipe: recipes.Recipe, path: Path, digest: str) -> None:
+    from .train import train
+
+    note(f"training {spec.name} on the digits, {recipe.epochs} epochs")
+    with progress(spec.name, recipe.epochs) as advance:
+        result = train(spec.name, "digits", recipe=recipe, say=lambda row: advance(1))
+    found = ", ".join(f"{split} {value:.2f} %" for split, value in result.top1_percent.items())
+    note(f"trained in {result.seconds:.0f} s: {found}; kept in {path}")
+    save(path, result.module, result.spec, digest)
+
+
+def save(path: Path, module: torch.nn.Module, spec: ModelSpec, digest: str = "", half: bool = False) -> None:
+    """Write a module's weights with its spec beside them, so that the file alone says what it is."""
+    checkpoints.write(path, module.state_dict(), {checkpoints.SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
+
+
+def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        fresh = catalog.build(spec.name, spec.num_classes)
+    checkpoints.load(module, fresh.state_dict(), f"a fresh {spec.name}")
+
+
+def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
+    if not path.is_file() and not path.suffix:
+        raise UsageError(
+            f"unknown weights {str(path)!r}", expected="digits, imagenet, random or a file", do="choose one of these"
+        )
+    checkpoints.load(module, checkpoints.read(path), str(path))
+    return dataclasses.replace(spec, weights=path.name)
+
+
+def _public(spec: ModelSpec, folder: Path) -> Path:
+    row = catalog.find(spec.name).row
+    name = row.get("checkpoint")
+    if not name:
+        raise UsageError(f"{spec.name} has no public checkpoint here", do="use --weights digits, random or a file")
+    path = folder / name
+    if not path.is_file():
+        _fetch(row.get("url", _PUBLIC) + name, path)
+    return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download to `path`; it appears there only when its SHA-256 begins as its name says."""
+    note(f"fetching {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, atomic_file(path) as temporary:
+            with temporary.open("wb") as file, progress(path.name, int(answer.headers["Content-Length"] or 0)) as step:
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    step(len(block))
+            check_digest(temporary, path.name)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise NotAvailable(
+            f"{url} cannot be fetched",
+            got=str(getattr(error, "reason", error)),
+            do=f"fetch it elsewhere and put it at {path}",
+        ) from error
+
+
+def check_digest(path: Path, name: str) -> None:
+    """Compare a file's SHA-256 with the digits in a public file name: `resnet18-f37072fd.pth`.
+
+    Raises:
+        ModelError: They differ.
+    """
+    stated = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", name)
+    found = sha256(path)
+    if stated and not found.startswith(stated[1]):
+        raise ModelError(f"{name} is damaged", got=f"SHA-256 {found[:16]}…", expected=stated[1], do="fetch it again")

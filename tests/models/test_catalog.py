@@ -1,0 +1,72 @@
+import ast
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from edgesmith.models import catalog
+from edgesmith.runtime.errors import UsageError
+from edgesmith.runtime.plugins import normalise
+
+torch.set_num_threads(1)
+
+SPELLINGS = {
+    "MobileNet-V2": "mobilenetv2",
+    "mobilenet_v2": "mobilenetv2",
+    "shufflenet_v2_x1_0": "shufflenetv2",
+    "ShuffleNetV2": "shufflenetv2",
+    "ShuffleNet_V2_x0_5": "shufflenetv2_x0_5",
+    "RESNET-50": "resnet50",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_name_is_found_however_it_is_spelt(spelling):
+    assert catalog.find(spelling).name == SPELLINGS[spelling]
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(UsageError) as caught:
+        catalog.find("mobilenet_v9")
+    assert str(caught.value) == "unknown model 'mobilenet_v9'; do: did you mean 'mobilenet_v2'?"
+    with pytest.raises(UsageError, match="see `edgesmith models`"):
+        catalog.find("zzzzzz")
+
+
+def test_listing_the_networks_does_not_import_torch():
+    code = "import sys; from edgesmith.models import catalog; catalog.names(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_no_two_networks_answer_to_one_name():
+    spellings = [normalise(s) for name in catalog.names() for s in {name, *catalog.find(name).aliases}]
+    assert len(set(spellings)) >= len(catalog.names())
+    assert len(catalog._index()) == len(set(spellings))
+
+
+def test_two_rows_with_one_name_are_found(monkeypatch):
+    entries = dict(catalog._entries())
+    entries["resnet-18"] = entries["mobilenetv2"]
+    monkeypatch.setattr(catalog, "_entries", lambda: entries)
+    with pytest.raises(ValueError, match="two networks answer to 'resnet-18'"):
+        catalog._index.__wrapped__()
+
+
+def test_the_tables_are_literals_with_known_keys():
+    known = {
+        "args", "aliases", "params", "macs", "top1", "top5", "source", "input", "resize", "digits", "classes", "mean",
+        "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper", "year", "recipe", "keys",
+    }  # fmt: skip
+    for name in catalog.names():
+        entry = catalog.find(name)
+        assert set(entry.row) <= known, name
+        assert ast.literal_eval(repr(entry.row)) == entry.row
+        assert entry.paper, name
+
+
+def test_the_spec_of_the_digits_is_small():
+    spec = catalog.spec("mobilenet_v2", "digits")
+    assert (spec.input_shape, spec.num_classes, spec.labels) == ((3, 64, 64), 10, tuple("0123456789"))
+    assert catalog.spec("mobilenet_v2").preprocess.resize == 256
