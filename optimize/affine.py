@@ -19,6 +19,10 @@ ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 def refusal(net: Net, node: Any) -> str:
     """Return why a node cannot take up a map of its output, or an empty string."""
+    if node.op == "BatchNormalization":
+        found = batchnorm(net, node)
+        elsewhere = f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
+        return found if isinstance(found, str) else "" if net.only_user(node.outputs[0]) else elsewhere
     if node.op not in ABSORBERS:
         return f"{node.op} has no weights to fold into"
     if net.only_user(node.outputs[0]) is None:
@@ -43,6 +47,14 @@ def channels(net: Net, node: Any) -> int:
     return int(shape[1])
 
 
+def fits(net: Net, node: Any, scale: Array, shift: Array) -> bool:
+    """Say whether `absorb` would succeed."""
+    weights = net.array(node.inputs[1])
+    scaled = weights.astype(np.float64) * _spread(node, weights, scale)
+    made = rounded(scaled, weights.dtype), rounded(bias_of(net, node) * scale + shift, weights.dtype)
+    return made[0] is not None and made[1] is not None
+
+
 def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
     """Fold y = scale * x + shift, per output channel, into a node that `refusal` accepts.
 
@@ -55,10 +67,11 @@ def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
     Returns:
         Why it was left as it was, or an empty string.
     """
-    weights = net.value(node.inputs[1])
-    assert weights is not None
+    weights = net.array(node.inputs[1])
+    if node.op == "BatchNormalization":
+        return _absorb_in_batchnorm(net, node, scale, shift)
     scaled = weights.astype(np.float64) * _spread(node, weights, scale)
-    bias = _bias(net, node) * scale + shift
+    bias = bias_of(net, node) * scale + shift
     made, made_bias = rounded(scaled, weights.dtype), rounded(bias, weights.dtype)
     if made is None or made_bias is None:
         return f"the folded weights do not fit {weights.dtype}"
@@ -72,7 +85,18 @@ def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
     return ""
 
 
-def _bias(net: Net, node: Any) -> Array:
+def _absorb_in_batchnorm(net: Net, node: Any, scale: Array, shift: Array) -> str:
+    gain, bias = net.array(node.inputs[1]), net.array(node.inputs[2])
+    made = rounded(gain.astype(np.float64) * scale, gain.dtype)
+    made_bias = rounded(bias.astype(np.float64) * scale + shift, bias.dtype)
+    if made is None or made_bias is None:
+        return f"the folded parameters do not fit {gain.dtype}"
+    node.inputs[1] = net.constant(f"{node.inputs[1].name}_folded", made)
+    node.inputs[2] = net.constant(f"{node.inputs[2].name}_folded", made_bias)
+    return ""
+
+
+def bias_of(net: Net, node: Any) -> Array:
     """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
     tensor = net.input(node, 2)
     held = None if tensor is None else net.value(tensor)
@@ -123,4 +147,32 @@ def batchnorm(net: Net, node: Any) -> tuple[Array, Array] | str:
         shift = bias - mean * scale
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         return "its parameters give NaN or infinity"
+    return scale, shift
+
+
+def operand(net: Net, node: Any, side: int, rank: int, size: int) -> tuple[Array, Array] | str:
+    """Read scale and shift, float64 of shape (size,), off a Mul, Add, Sub or Div by a constant, or say why not.
+
+    Args:
+        net: The graph.
+        node: The operator.
+        side: Which of its inputs is the constant.
+        rank: The rank of the other input, channels on axis 1.
+        size: Its number of channels.
+    """
+    held = net.array(node.inputs[side])
+    if held.ndim > rank or rank < 2:
+        return "its constant has more dimensions than what it is combined with"
+    shape = (1,) * (rank - held.ndim) + held.shape
+    if any(dim != 1 for axis, dim in enumerate(shape) if axis != 1) or shape[1] not in (1, size):
+        return f"its constant of shape {list(held.shape)} is not one value per channel"
+    values = np.broadcast_to(held.astype(np.float64).reshape(-1), (size,))
+    ones, zeros = np.ones(size), np.zeros(size)
+    with np.errstate(all="ignore"):
+        scale = {"Mul": values, "Div": 1 / values}.get(node.op, -ones if node.op == "Sub" and side == 0 else ones)
+    shift = {"Add": values, "Sub": values if side == 0 else -values}.get(node.op, zeros)
+    if node.op == "Div" and side == 0:
+        return "it divides a constant by the activation"
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        return "its constant gives NaN or infinity"
     return scale, shift

@@ -153,6 +153,10 @@ class Net:
         if any(shape is None or None in shape for _, shape in self.kinds.values()):
             self.kinds, self.inferred = {}, False
 
+    def known(self, tensor: Any) -> tuple[int, Shape | None]:
+        """Return a tensor's data type (0: not known) and shape (None: not known)."""
+        return self._kind(tensor)
+
     def _kind(self, tensor: Any) -> tuple[int, Shape | None]:
         if isinstance(tensor, gs.Constant):
             held = tensor._values

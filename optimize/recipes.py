@@ -9,12 +9,22 @@ CLEAN = (
     "drop_identity",
     "drop_dropout",
     "fold_constants",
+    "fold_shapes",
     "merge_duplicates",
     "drop_dead",
 )
 FUSE = (
+    "sequence_to_split",
+    "slices_to_split",
+    "merge_transposes",
+    "merge_reshapes",
     "merge_clips",
+    "drop_saturated",
+    "fold_pad",
     "fuse_batchnorm",
+    "fold_affine",
+    "fold_affine_forward",
+    "mean_to_pool",
 )
 GENERIC = (*CLEAN, *FUSE)
 

@@ -49,19 +49,20 @@ class Run:
         net = read(self.source, self.fold_inputs)
         self.before = Size(len(net.graph.nodes), 0, _bytes(self.source))
         plugins = [(name, find(name)) for name in self.names]
-        idle: set[str] = set()
         for _ in range(ROUNDS):
             net.refresh()
-            for name, plugin in plugins:
-                if name in idle:
-                    continue
-                outcomes = plugin.call(net, name, self.permit)
-                self.log.append((name, outcomes))
-                changed = any(isinstance(outcome, Rewritten) for outcome in outcomes)
-                idle = {name} if changed else idle | {name}
-            if len(idle) == len(plugins):
+            if not self._round(net, plugins):
                 break
         return net
+
+    def _round(self, net: Net, plugins: list[tuple[str, Pass]]) -> bool:
+        """Run each pass once; say whether one changed something."""
+        changed = False
+        for name, plugin in plugins:
+            outcomes = plugin.call(net, name, self.permit)
+            self.log.append((name, outcomes))
+            changed = changed or any(isinstance(outcome, Rewritten) for outcome in outcomes)
+        return changed
 
 
 def find(name: str) -> Pass:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.defs
 import onnx.numpy_helper
 import onnx.shape_inference
+import onnx_graphsurgeon as gs
 
 from .graph import Net, Shape
-from .writing import to_shell
+from .writing import node_proto, to_shell
 
 # Constants up to this many elements go along with their values, because shapes may depend on them.
 SMALL = 64
@@ -58,6 +60,38 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
         except Exception:  # inference raises whatever the C++ side meets; without shapes, passes refuse
             continue
     return None
+
+
+def infer_one(net: Net, node: Any) -> None:
+    """Find the shapes of one node's outputs, if they are not known, from those of its inputs."""
+    if node.domain or all(_is_settled(net.shape(tensor)) for tensor in node.outputs if tensor.name):
+        return
+    given = {tensor.name: net.known(tensor) for tensor in node.inputs if tensor.name}
+    if any(shape is None or not kind for kind, shape in given.values()):
+        return
+    types = {name: onnx.helper.make_tensor_type_proto(kind, shape) for name, (kind, shape) in given.items()}
+    small = [tensor for tensor in node.inputs if tensor.name and _is_small(net, tensor)]
+    data = {tensor.name: onnx.numpy_helper.from_array(net.array(tensor), tensor.name) for tensor in small}
+    proto = node_proto(net, node)
+    try:
+        schema = onnx.defs.get_schema(node.op, net.opset, "")
+        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
+    except Exception:  # as in `_inferred`: whatever it cannot infer stays unknown
+        return
+    for name, kind in found.items():
+        better = _kind(onnx.ValueInfoProto(name=name, type=kind))
+        old = net.kinds.get(name, (0, None))[1]
+        if better[1] is not None and (old is None or _is_settled(better[1])):
+            net.kinds[name] = better
+
+
+def _is_settled(shape: Shape | None) -> bool:
+    """Say whether nothing better can be hoped for: each dimension is a number or a name that the model gave."""
+    return shape is not None and not any(dim is None or str(dim).startswith("unk__") for dim in shape)
+
+
+def _is_small(net: Net, tensor: Any) -> bool:
+    return isinstance(tensor, gs.Constant) and math.prod(net.shape(tensor) or ()) <= SMALL
 
 
 def _kind(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:

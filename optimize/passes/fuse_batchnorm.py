@@ -2,6 +2,7 @@
 
 Before: y = BatchNormalization(Conv(x, W, b), gain, bias, mean, var)     W (M, C/group, kH, kW), the others (M,)
 After:  y = Conv(x, a W, a b + c)    with a = gain / sqrt(var + epsilon), c = bias - mean a
+        Through a Concat of channels, into each layer that it joins.
 When:   the layer is a Conv, ConvTranspose, Gemm or MatMul of two matrices whose output nothing else reads; weights and
         statistics are constant; inference form. Weights shared with another layer are copied, not changed.
 Why:    one pass over the activation less per layer; on small networks a fifth of the time.
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import affine
 from ..base import Outcome, Pass, Refused, Rewritten
 from ..graph import Net
@@ -19,6 +22,8 @@ from ..graph import Net
 def at(net: Net, node: Any) -> Outcome | None:
     """Fold one BatchNormalization."""
     layer = net.producer(node.inputs[0])
+    if layer is not None and layer.op == "Concat" and not layer.domain:
+        return _into_branches(net, node, layer)
     if layer is None or layer.domain or layer.op not in affine.ABSORBERS:
         return Refused(node.name, f"it follows {layer.op if layer is not None else 'an input'}, not a layer")
     parameters = affine.batchnorm(net, node)
@@ -32,6 +37,33 @@ def at(net: Net, node: Any) -> Outcome | None:
         return Refused(node.name, why)
     net.bypass(node, layer.outputs[0])
     return Rewritten(node.name, f"into {layer.op} {layer.name!r}")
+
+
+def _into_branches(net: Net, node: Any, concat: Any) -> Outcome:
+    """Fold into every layer that a Concat of channels joins, or into none."""
+    parameters = affine.batchnorm(net, node)
+    if isinstance(parameters, str):
+        return Refused(node.name, parameters)
+    layers = [net.made_by(tensor, *affine.ABSORBERS) for tensor in concat.inputs]
+    rank = net.rank(node.outputs[0]) or 0
+    if None in layers or rank < 2 or concat.attrs["axis"] % rank != 1:
+        return Refused(node.name, "it follows a Concat of other things than layers")
+    if net.only_user(node.inputs[0]) is None:
+        return Refused(node.name, f"the output of {concat.name!r} is also read elsewhere or is an output of the graph")
+    why = next((text for text in (affine.refusal(net, layer) for layer in layers) if text), "")
+    if why:
+        return Refused(node.name, why)
+    sizes = [affine.channels(net, layer) for layer in layers]
+    if sum(sizes) != len(parameters[0]):
+        return Refused(node.name, f"its parameters do not match the {sum(sizes)} channels before it")
+    ends = np.cumsum(sizes)
+    pieces = [[values[end - size : end] for values in parameters] for size, end in zip(sizes, ends, strict=True)]
+    if not all(affine.fits(net, layer, *piece) for layer, piece in zip(layers, pieces, strict=True)):
+        return Refused(node.name, "the folded weights do not fit their type")
+    for layer, piece in zip(layers, pieces, strict=True):
+        affine.absorb(net, layer, *piece)
+    net.bypass(node, concat.outputs[0])
+    return Rewritten(node.name, f"into {len(layers)} layers before Concat {concat.name!r}")
 
 
 PASS = Pass(at, ("BatchNormalization",), "BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul before it")

@@ -1,0 +1,52 @@
+"""Multiplying by and adding constants per channel into the layer before.
+
+Before: Conv(x, W, b) * s + t, with s and t of shape (), (1,), (C, 1, 1) or (1, C, 1, 1); also /, -, and t - Conv(x)
+After:  Conv(x, s W, s b + t)
+When:   the layer is a Conv, ConvTranspose, Gemm, MatMul of two matrices (then a Gemm) or BatchNormalization in
+        inference form, its parameters are constant and nothing else reads its output.
+Why:    one pass over the activation less; exporters spell LayerScale, biases and normalisation this way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import affine
+from ..base import Outcome, Pass, Refused, Rewritten
+from ..graph import Net
+
+Array = np.ndarray[Any, Any]
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Fold one Mul, Add, Sub or Div by a constant."""
+    side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
+    if side is None or net.value(node.inputs[1 - side]) is not None:
+        return None
+    layer = net.made_by(node.inputs[1 - side], *affine.ABSORBERS, "BatchNormalization")
+    if layer is None:
+        return None
+    folded = affine.operand(net, node, side, *_sizes(net, layer))
+    if isinstance(folded, str):
+        return Refused(node.name, folded)
+    why = affine.refusal(net, layer) or affine.absorb(net, layer, *folded)
+    if why:
+        return Refused(node.name, why)
+    net.bypass(node, layer.outputs[0])
+    return Rewritten(node.name, f"{node.op} into {layer.op} {layer.name!r}")
+
+
+def _sizes(net: Net, layer: Any) -> tuple[int, int]:
+    """Return rank and channels of a layer's output (0 where they are not known)."""
+    if layer.op == "BatchNormalization":
+        shape = net.static(layer.inputs[1]) or (0,)
+        return net.rank(layer.outputs[0]) or 0, shape[0]
+    rank = net.rank(layer.inputs[1]) or 0
+    return rank, affine.channels(net, layer) if rank >= 2 else 0
+
+
+PASS = Pass(
+    at, ("Mul", "Add", "Sub", "Div"), "constants per channel multiplied with or added to a layer, into the layer"
+)

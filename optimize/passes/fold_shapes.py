@@ -1,0 +1,79 @@
+"""Shape arithmetic where only some dimensions are known, as with a free batch.
+
+Before: Reshape(x, Concat(Gather(Shape(x), 0), 2, Div(Gather(Shape(x), 1), 2), -1))      x (batch, 116, 28, 28)
+After:  Reshape(x, (0, 2, 58, -1))
+When:   every element is a number, except: one that equals x's own dimension at its place (0: keep it), and one other
+        free element if nothing is -1 already (-1: what is left). Numbers alone become a constant.
+Why:    in a TorchScript export two nodes of three are shape arithmetic; with a free batch no size of it is constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import shapes, symbols
+from ..base import Outcome, Pass, Permit, Rewritten
+from ..graph import Net
+
+ARITHMETIC = ("Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div", "Squeeze", "Unsqueeze", "Cast")
+INTEGERS = {6: np.int32, 7: np.int64}
+Memo = dict[str, symbols.Values | None]
+
+
+class FoldShapes(Pass):
+    """Keeps what it found about each tensor for the length of one walk."""
+
+    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+        """Walk the graph once."""
+        memo: Memo = {}
+        net.sort()
+        walk = Pass(lambda graph, node: _at(graph, node, memo), self.ops, self.summary, self.lowest_opset)
+        return walk.call(net, name, permit)
+
+
+def _at(net: Net, node: Any, memo: Memo) -> Outcome | None:
+    shapes.infer_one(net, node)
+    if node.op not in (*ARITHMETIC, "Reshape"):
+        return None
+    return _reshape(net, node, memo) if node.op == "Reshape" else _number(net, node, memo)
+
+
+def _number(net: Net, node: Any, memo: Memo) -> Outcome | None:
+    output = node.outputs[0]
+    if output.name in net.pinned or net.dtype(output) not in INTEGERS:
+        return None
+    found, shape = symbols.values(net, output, memo), net.static(output)
+    if found is None or shape is None or not all(isinstance(item, int) for item in found):
+        return None
+    if len(shape) > 1 or int(np.prod(shape, dtype=np.int64)) != len(found):
+        return None
+    made = net.constant(output.name, np.array(found, INTEGERS[net.dtype(output)]).reshape(shape))
+    net.substitute(output, made)
+    net.drop(node)
+    return Rewritten(node.name, f"{node.op} is {found if len(found) != 1 else found[0]}")
+
+
+def _reshape(net: Net, node: Any, memo: Memo) -> Outcome | None:
+    if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
+        return None
+    found = symbols.values(net, node.inputs[1], memo)
+    if found is None or 0 in found:
+        return None
+    own = net.shape(node.inputs[0]) or ()
+    wanted = [
+        item if isinstance(item, int) else 0 if item is not None and own[axis : axis + 1] == (item,) else None
+        for axis, item in enumerate(found)
+    ]
+    if wanted.count(None) + wanted.count(-1) > 1:
+        return None
+    sizes = [-1 if size is None else size for size in wanted]
+    node.attrs.pop("allowzero", None)
+    node.inputs[1] = net.constant(f"{node.name}_shape", np.array(sizes, np.int64))
+    net.kinds.pop(node.outputs[0].name, None)
+    shapes.infer_one(net, node)
+    return Rewritten(node.name, f"Reshape to {sizes}")
+
+
+PASS = FoldShapes(lambda net, node: None, (), "shape arithmetic with free dimensions computed")

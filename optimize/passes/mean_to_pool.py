@@ -1,0 +1,35 @@
+"""ReduceMean over all spatial axes into GlobalAveragePool.
+
+Before: ReduceMean(x, axes 2 3, keepdims 1)      x (N, C, H, W)
+After:  GlobalAveragePool(x)
+When:   the axes are exactly the spatial ones and the reduced axes are kept.
+Why:    the same speed in float; in an INT8 graph ONNX Runtime has a quantised GlobalAveragePool and no quantised mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Outcome, Pass, Rewritten
+from ..graph import Net
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Respell one ReduceMean."""
+    if not is_global_mean(net, node) or not node.attrs.get("keepdims", 1):
+        return None
+    source, output = node.inputs[0], node.outputs[0]
+    net.drop(node)
+    net.add("GlobalAveragePool", [source], [output], node)
+    return Rewritten(node.name, "over all spatial axes")
+
+
+def is_global_mean(net: Net, node: Any) -> bool:
+    """Say whether a ReduceMean of floats covers exactly the spatial axes."""
+    rank, axes = net.rank(node.inputs[0]), net.ints(node, "axes", 1)
+    if rank is None or rank < 3 or axes is None or net.dtype(node.inputs[0]) not in (1, 10, 11):
+        return False
+    return sorted(axis % rank for axis in axes) == list(range(2, rank))
+
+
+PASS = Pass(at, ("ReduceMean",), "a mean over all spatial axes into GlobalAveragePool")

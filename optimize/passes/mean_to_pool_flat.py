@@ -1,0 +1,32 @@
+"""ReduceMean over all spatial axes, which it drops, into GlobalAveragePool and Flatten.
+
+Before: ReduceMean(x, axes 2 3, keepdims 0)      x (N, C, H, W)
+After:  Flatten(GlobalAveragePool(x), axis 1)
+When:   the axes are exactly the spatial ones. Only for targets where a quantised pool exists: it is one node more.
+Why:    in an INT8 graph ONNX Runtime leaves ReduceMean in float, with a conversion on either side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Outcome, Pass, Rewritten
+from ..graph import Net
+from .mean_to_pool import is_global_mean
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Respell one ReduceMean."""
+    if not is_global_mean(net, node) or node.attrs.get("keepdims", 1):
+        return None
+    source, output = node.inputs[0], node.outputs[0]
+    shape = net.shape(source) or ()
+    pooled = net.variable(source, f"{output.name}_pooled")
+    net.kinds[pooled.name] = (net.dtype(source), (*shape[:2], *[1] * (len(shape) - 2)))
+    net.drop(node)
+    net.add("Flatten", [pooled], [output], node, {"axis": 1})
+    net.add("GlobalAveragePool", [source], [pooled], node)
+    return Rewritten(node.name, "over all spatial axes")
+
+
+PASS = Pass(at, ("ReduceMean",), "a mean that drops all spatial axes into GlobalAveragePool and Flatten")

@@ -1,0 +1,51 @@
+"""Reshape, Flatten, Squeeze and Unsqueeze in a row into one Reshape.
+
+Before: Reshape(Flatten(x), (2, -1, 7)), Unsqueeze(Squeeze(x, 2), 3), ...
+After:  Reshape(x, (2, -1, 7))
+When:   at most one dimension of the result is free; if it is the first and x has it too, it is written as 0, else -1.
+        The first stays if something else reads it.
+Why:    what lies between is never needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..base import Outcome, Pass, Rewritten
+from ..graph import Net
+
+VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Let one view read what the view before it reads."""
+    before = net.made_by(node.inputs[0], *VIEWS)
+    if before is None:
+        return None
+    source = before.inputs[0]
+    wanted = target(net, source, node.outputs[0])
+    if wanted is None or net.only_user(before.outputs[0]) is None:
+        return None
+    output = node.outputs[0]
+    net.drop(node)
+    made = net.add("Reshape", [source, net.constant(f"{node.name}_shape", wanted)], [output], node)
+    return Rewritten(node.name, f"{made.op} with {before.op} {before.name!r}")
+
+
+def target(net: Net, source: Any, result: Any) -> np.ndarray[Any, Any] | None:
+    """Return the shape to give to a Reshape from one tensor's shape to another's; None if that is not certain."""
+    old, new = net.shape(source), net.shape(result)
+    if new is None or 0 in new:
+        return None
+    free = [axis for axis, dim in enumerate(new) if not isinstance(dim, int)]
+    sizes = [dim if isinstance(dim, int) else -1 for dim in new]
+    if len(free) > 1 or (free and old is not None and 0 in old):
+        return None
+    if free == [0] and old and new[0] is not None and old[0] == new[0]:
+        sizes[0] = 0
+    return np.array(sizes, np.int64)
+
+
+PASS = Pass(at, VIEWS, "views in a row merged into one Reshape")

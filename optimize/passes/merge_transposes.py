@@ -1,0 +1,44 @@
+"""Two Transposes in a row into one, or into none.
+
+Before: Transpose(Transpose(x, p), q)
+After:  Transpose(x, p[q]), or x where p[q] is the identity
+When:   always; the first stays if something else reads it.
+Why:    each one copies the activation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Outcome, Pass, Refused, Rewritten
+from ..graph import Net
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Merge one Transpose with the one before it."""
+    before = net.made_by(node.inputs[0], "Transpose")
+    if before is None:
+        return None
+    first, second = _order(net, before), _order(net, node)
+    if first is None or second is None:
+        return Refused(node.name, "the rank is not known")
+    order = [first[axis] for axis in second]
+    if order == list(range(len(order))):
+        if net.bypass(node, before.inputs[0]):
+            return Rewritten(node.name, f"undoes {before.name!r}")
+        return Refused(node.name, "it joins two tensors whose names must both stay")
+    if net.only_user(before.outputs[0]) is None:
+        return None
+    node.inputs[0] = before.inputs[0]
+    node.attrs["perm"] = order
+    return Rewritten(node.name, f"with {before.name!r}")
+
+
+def _order(net: Net, node: Any) -> list[int] | None:
+    if "perm" in node.attrs:
+        return list(node.attrs["perm"])
+    rank = net.rank(node.inputs[0])
+    return None if rank is None else list(range(rank))[::-1]
+
+
+PASS = Pass(at, ("Transpose",), "Transposes in a row merged")

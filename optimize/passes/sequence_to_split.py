@@ -1,0 +1,59 @@
+"""SplitToSequence whose parts are taken out one by one, into Split.
+
+Before: s = SplitToSequence(x, 58, axis 1); SequenceAt(s, 0); SequenceAt(s, 1)      x (N, 116, H, W)
+After:  Split(x, (58, 58), axis 1)
+When:   the sizes are constant, the axis has a known size, and only SequenceAt at constant places reads the sequence.
+Why:    sequences stop every fusion and many device parsers; the dynamo exporter writes `chunk` this way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Outcome, Pass, Refused, Rewritten
+from ..graph import Net
+from .slices_to_split import split
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Replace one SplitToSequence and its readers."""
+    sizes = _sizes(net, node)
+    if sizes is None:
+        return Refused(node.name, "its parts are not constant")
+    sequence, users = node.outputs[0], net.users(node.outputs[0])
+    places = [net.scalar(user.inputs[1]) if user.op == "SequenceAt" else None for user in users]
+    if sequence.name in net.pinned or None in places:
+        return Refused(node.name, "the sequence is read other than by SequenceAt at a constant place")
+    indices = [int(place) for place in places if place is not None]
+    if any(not -len(sizes) <= index < len(sizes) for index in indices):
+        return Refused(node.name, "a place is outside the sequence")
+    if len({index % len(sizes) for index in indices}) < len(indices):
+        return Refused(node.name, "one part is taken twice")
+    outputs = [net.variable(node.inputs[0], f"{sequence.name}_{number}") for number in range(len(sizes))]
+    for made in outputs:
+        net.kinds.pop(made.name, None)
+    for user, index in zip(users, indices, strict=True):
+        outputs[index % len(sizes)] = user.outputs[0]
+        net.drop(user)
+    source, axis = node.inputs[0], int(node.attrs.get("axis", 0))
+    net.drop(node)
+    split(net, node, source, sizes, axis, outputs)
+    return Rewritten(node.name, f"{len(sizes)} parts")
+
+
+def _sizes(net: Net, node: Any) -> list[int] | None:
+    shape, given = net.shape(node.inputs[0]), net.input(node, 1)
+    held = None if given is None else net.value(given)
+    if not shape or held is None:
+        return None
+    size = shape[int(node.attrs.get("axis", 0))]
+    if not isinstance(size, int):
+        return None
+    if held.ndim:
+        sizes = [int(part) for part in held]
+        return sizes if sum(sizes) == size and min(sizes, default=0) > 0 else None
+    step = int(held)
+    return [min(step, size - start) for start in range(0, size, step)] if step > 0 else None
+
+
+PASS = Pass(at, ("SplitToSequence",), "sequences of parts into Split", lowest_opset=11)

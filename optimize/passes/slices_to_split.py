@@ -1,0 +1,72 @@
+"""Slices that cut a tensor into all its parts, into one Split.
+
+Before: Slice(x, 0, 58, axis 1), Slice(x, 58, 116, axis 1)       x (N, 116, H, W)
+After:  Split(x, (58, 58), axis 1)
+When:   the parts follow each other along one axis of known size, with step 1, and leave nothing out.
+Why:    one node, and the two halves are known to be halves. TorchScript writes `chunk` as Slices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..base import Outcome, Pass, Rewritten
+from ..graph import Net
+
+Part = tuple[int, int, int]
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Replace one node and its sisters."""
+    own = part(net, node)
+    if own is None:
+        return None
+    source, axis = node.inputs[0], own[0]
+    found = {other: user for user in net.users(source) if user.op == "Slice" and (other := part(net, user))}
+    chain, end, size = [], 0, (net.shape(source) or ())[axis]
+    while (following := next((item for item in found if item[:2] == (axis, end)), None)) is not None:
+        chain.append(following)
+        end = following[2]
+    if own not in chain or end != size or len(chain) < 2:
+        return None
+    _split(net, node, [found[item] for item in chain], chain)
+    return Rewritten(node.name, f"{len(chain)} Slices of {source.name!r}")
+
+
+def _split(net: Net, node: Any, slices: list[Any], chain: list[Part]) -> None:
+    source, sizes = node.inputs[0], [end - start for _, start, end in chain]
+    outputs = [item.outputs[0] for item in slices]
+    for item in slices:
+        net.drop(item)
+    split(net, node, source, sizes, chain[0][0], outputs)
+
+
+def split(net: Net, near: Any, source: Any, sizes: list[int], axis: int, outputs: list[Any]) -> Any:
+    """Put in a Split, in the form of the graph's opset."""
+    if net.opset < 13:
+        return net.add("Split", [source], outputs, near, {"axis": axis, "split": sizes})
+    held = net.constant(f"{near.name}_sizes", np.array(sizes, np.int64))
+    return net.add("Split", [source, held], outputs, near, {"axis": axis})
+
+
+def part(net: Net, node: Any) -> Part | None:
+    """Return axis, start and end of a Slice along one axis of known size with step 1; else None."""
+    shape = net.shape(node.inputs[0])
+    starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
+    given = net.input(node, 3) is not None or "axes" in node.attrs
+    axes, steps = net.ints(node, "axes", 3) if given else [0], net.ints(node, "steps", 4)
+    if not shape or not starts or not ends or not axes or not len(starts) == len(ends) == len(axes) == 1:
+        return None
+    if net.input(node, 4) is not None and steps != [1]:
+        return None
+    axis = axes[0] % len(shape)
+    size = shape[axis]
+    if not isinstance(size, int):
+        return None
+    start, end, _ = slice(starts[0], ends[0]).indices(size)
+    return (axis, start, end) if start < end else None
+
+
+PASS = Pass(at, ("Slice",), "Slices that cut a tensor into all its parts into one Split")
