@@ -80,7 +80,7 @@ def latency_bundle(name: str, folder: Path) -> Path:
         read(path)
     except EdgesmithError:
         settings = Settings(
-            name, weights="random", precisions=("fp32", "int8"), targets=("ort-x86",), out=path, calibration=16,
+            name, weights="random", precisions=("fp32", "int8"), targets=("ort-x86",), out=path, calibration=32,
             evaluate=False,
         )  # fmt: skip
         note(f"making {path}")

@@ -25,6 +25,7 @@ COMMANDS = {
     "run": ("runtime.commands", "Run a bundle on images."),
     "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
     "bench": ("bench_targets", "Measure latency, memory and accuracy."),
+    "gate": ("bench.gate_commands", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
     "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
     "report": ("bench.commands", "Draw results as tables and a page."),
 }

@@ -9,6 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+try:
+    import resource
+except ImportError:  # no such thing on Windows
+    resource = None  # type: ignore[assignment]
+
 SHORTEST_BATCH_NS = 200_000  # 1,000 times what reading the clock twice costs: an error of at most 0.1 %
 
 Call = Callable[[], Any]
@@ -38,13 +43,24 @@ def batch_size(call: Call, shortest_ns: int = SHORTEST_BATCH_NS) -> int:
     return batch
 
 
-def sample(call: Call, seconds: float, batch: int = 1, least: int = 1) -> list[float]:
-    """Time calls for at least `seconds` and at least `least` samples; return seconds for each call."""
-    samples = [once(call, batch)]
+def sample(call: Call, seconds: float, batch: int = 1, least: int = 1) -> tuple[list[float], list[bool]]:
+    """Time calls for at least `seconds` and at least `least` samples.
+
+    Returns:
+        Seconds of one call for each sample, and for each whether the system took the processor away during it.
+    """
+    samples, disturbed = list[float](), list[bool]()
     stop = now_ns() + round(seconds * 1e9)
     while now_ns() < stop or len(samples) < least:
+        before = preemptions()
         samples.append(once(call, batch))
-    return samples
+        disturbed.append(preemptions() > before)
+    return samples, disturbed
+
+
+def preemptions() -> int:
+    """Return how often the system took the processor away from this process against its will, where it says so."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
 
 
 def overhead_ns(samples: int = 1000) -> float:

@@ -34,6 +34,7 @@ class Timings:
     warm: list[bool] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     rss: list[dict[str, int]] = field(default_factory=list)
+    disturbed: int = 0
     failure: str = ""
     other_load: float | None = None
 
@@ -96,11 +97,13 @@ def _start(index: int, target: Target, timing: Timings, plan: Plan, alive: dict[
 def _slice(index: int, timing: Timings, plan: Plan, alive: dict[int, Process]) -> float:
     """Measure one slice and return the seconds it took; the first call after a pause is cold and is dropped."""
     try:
-        got: list[float] = alive[index].ask("run", seconds=plan.slice_s, least=2)["samples"]
+        answer = alive[index].ask("run", seconds=plan.slice_s, least=2)
     except EdgesmithError as error:
         _fail(index, timing, error, alive)
         return 0.0
+    got: list[float] = answer["samples"]
     timing.samples[-1] += got[1:]
+    timing.disturbed += sum(answer["disturbed"][1:])
     return max(sum(got), plan.slice_s)
 
 

@@ -47,7 +47,9 @@ def warm_up(call: clock.Call, batch: int = 1, most_s: float = 3.0, least_s: floa
     return len(samples) * batch, stationary(samples)
 
 
-def judge(groups: stats.Groups, warm: Sequence[bool], load: float | None = None, cores: int = 1) -> Verdict:
+def judge(
+    groups: stats.Groups, warm: Sequence[bool], load: float | None = None, cores: int = 1, disturbed: int = 0
+) -> Verdict:
     """Judge the samples (seconds) of several processes.
 
     Args:
@@ -55,9 +57,11 @@ def judge(groups: stats.Groups, warm: Sequence[bool], load: float | None = None,
         warm: For each process, whether its warm-up became stationary.
         load: Other processes' load (mean number of runnable ones) while measuring, where it is known.
         cores: Cores of the machine.
+        disturbed: Samples in which the system took the processor away.
     """
     found = [
         _not_warm(warm), _noise(groups), _drift(groups), _disagreement(groups), _few(groups), _loaded(load, cores),
+        _interrupted(disturbed, groups),
     ]  # fmt: skip
     problems = tuple(problem for problem in found if problem)
     return Verdict(not problems, problems)
@@ -100,3 +104,8 @@ def _loaded(load: float | None, cores: int) -> str:
     if load is None or load < 0.5 * cores:
         return ""
     return f"other work kept {load:.1f} of {cores} cores busy; do: stop it"
+
+
+def _interrupted(disturbed: int, groups: stats.Groups) -> str:
+    share = disturbed / max(1, sum(map(len, groups)))
+    return f"other work interrupted {share:.0%} of the samples; do: stop it" if share > NOISY else ""

@@ -2,7 +2,8 @@
 
     {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}}
     {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}
-    {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …]}
+    {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …],
+                                                   "disturbed": [false, …]}
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
 
 What a library prints to standard output goes to standard error, so that it cannot break an answer.
@@ -62,7 +63,8 @@ class Worker:
 
     def do_run(self, seconds: float, least: int = 1) -> dict[str, Any]:
         """Time calls for some seconds."""
-        return {"samples": clock.sample(self.call, seconds, self.batch, least)}
+        samples, disturbed = clock.sample(self.call, seconds, self.batch, least)
+        return {"samples": samples, "disturbed": disturbed}
 
     def do_peak(self, calls: int) -> dict[str, Any]:
         """Call some times and tell the highest resident size."""

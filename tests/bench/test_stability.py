@@ -1,5 +1,9 @@
 """Warm-up and verdicts on made-up time series whose answer is known."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -34,6 +38,7 @@ VERDICTS = {
     "drifting": (groups(drift=0.1), [True] * 3, 0.0, "every process drifts by +5%"),
     "disagreeing": (groups(level=(1.0, 1.2, 1.0)), [True] * 3, 0.0, "processes differ by 2"),
     "few": (groups(size=50), [True] * 3, 0.0, "150 samples cannot tell p99"),
+    "interrupted": (groups(), [True] * 3, 0.0, "other work interrupted 17% of the samples"),
     "loaded": (groups(), [True] * 3, 1.4, "other work kept 1.4 of 2 cores busy"),
 }
 
@@ -41,7 +46,7 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdict(case):
     samples, warm, load, expected = VERDICTS[case]
-    verdict = stability.judge(samples, warm, load, cores=2)
+    verdict = stability.judge(samples, warm, load, cores=2, disturbed=200 if case == "interrupted" else 3)
     assert verdict.stable is (expected == "")
     assert [text for text in verdict.problems if not text.startswith(expected)] == []
     assert all("; do: " in text for text in verdict.problems)
@@ -79,9 +84,26 @@ def test_short_calls_are_batched_and_long_ones_are_not():
     assert clock.batch_size(stop) <= 4
 
 
+def test_a_preemption_is_seen():
+    """Two spinning processes on one core must take it from each other."""
+    code = "import time\nstop = time.time() + 1.5\nwhile time.time() < stop: pass"
+    other = subprocess.Popen(["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, "-c", code])
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        samples, disturbed = clock.sample(lambda: sum(range(100_000)), 1.0)
+    finally:
+        os.sched_setaffinity(0, before)
+        other.wait()
+    assert any(disturbed)
+    hit = np.mean([seconds for seconds, flag in zip(samples, disturbed, strict=True) if flag])
+    assert hit > 1.2 * np.median(samples) or np.mean(disturbed) > 0.5
+
+
 def test_sample_counts_and_lasts():
-    samples = clock.sample(lambda: None, 0.02, batch=100, least=5)
+    samples, disturbed = clock.sample(lambda: None, 0.02, batch=100, least=5)
+    assert len(disturbed) == len(samples)
     assert len(samples) >= 5
-    assert sum(samples) * 100 >= 0.01
-    assert len(clock.sample(lambda: None, 0.0, least=7)) == 7
+    assert sum(samples) * 100 >= 0.002
+    assert len(clock.sample(lambda: None, 0.0, least=7)[0]) == 7
     assert 0 < clock.overhead_ns() < 100_000

@@ -1,0 +1,74 @@
+"""A gate's answers for others: JUnit XML, GitHub annotations, a Markdown summary.
+
+Sources: the JUnit schema that Jenkins and GitLab read; GitHub's workflow commands (`::error title=…::message`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question a gate asked: its name, the answer, why, and the seconds it took."""
+
+    name: str
+    answer: str
+    why: str
+    seconds: float = 0.0
+
+
+def junit(findings: Sequence[Finding]) -> str:
+    """Return JUnit XML: slower is a failure, cannot tell is skipped."""
+    failed = sum(item.answer == "slower" for item in findings)
+    skipped = sum(item.answer == "cannot tell" for item in findings)
+    suite = ElementTree.Element(
+        "testsuite", name="edgesmith gate", tests=str(len(findings)), failures=str(failed), skipped=str(skipped),
+        errors="0", time=f"{sum(item.seconds for item in findings):.3f}",
+    )  # fmt: skip
+    for item in findings:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="edgesmith", name=item.name, time=f"{item.seconds:.3f}"
+        )
+        if item.answer in ("slower", "cannot tell"):
+            kind = "failure" if item.answer == "slower" else "skipped"
+            ElementTree.SubElement(case, kind, message=f"{item.answer}: {item.why}")
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def github(findings: Sequence[Finding]) -> str:
+    """Return GitHub workflow commands, one a line."""
+    levels = {"slower": "error", "cannot tell": "warning"}
+    lines = [
+        f"::{levels.get(item.answer, 'notice')} title={_escape(item.name, True)}::"
+        f"{_escape(f'{item.answer}: {item.why}', False)}"
+        for item in findings
+    ]
+    return "\n".join(lines)
+
+
+def _escape(text: str, is_property: bool) -> str:
+    for raw, coded in (
+        ("%", "%25"),
+        ("\r", "%0D"),
+        ("\n", "%0A"),
+        *(((":", "%3A"), (",", "%2C")) if is_property else ()),
+    ):
+        text = text.replace(raw, coded)
+    return text
+
+
+def markdown(findings: Sequence[Finding]) -> str:
+    """Return a Markdown table, as for a job's summary."""
+    signs = {"slower": "❌", "cannot tell": "❔", "faster": "🚀"}
+    rows = [
+        f"| {signs.get(one.answer, '✅')} {one.answer} | {_cell(one.name)} | {_cell(one.why)} | {one.seconds:.0f} s |"
+        for one in findings
+    ]
+    return "\n".join(["| answer | what | why | time |", "| --- | --- | --- | ---: |", *rows]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,127 @@
+"""`edgesmith gate`: is the new version slower? For a person, and for CI."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..runtime.console import command, emit, note, progress, table
+from ..runtime.errors import UsageError
+from .announce import Finding
+
+if TYPE_CHECKING:
+    from .context import Context
+    from .gate import Rule
+
+
+@command("gate")
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--baseline", required=True, help="The base version: a path, or a git revision of NEW's own path.")
+@click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
+@click.option("--max-seconds", default=120.0, show_default=True, help="Time for each latency question.")
+@click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy.")
+@click.option("--precision", default="", help="Only these forms of a bundle; the best one here otherwise.")
+@click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
+@click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
+@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown summary here.")
+@click.option("--github", is_flag=True, help="Print GitHub annotations, and add to the job's summary.")
+def gate_command(
+    new: Path, baseline: str, threshold: float, max_seconds: float, also: str, precision: str, threads: int,
+    junit_path: Path | None, markdown_path: Path | None, github: bool, as_json: bool,
+) -> int:  # fmt: skip
+    """Measure NEW (a bundle, .onnx or .py file) against a baseline until the answer is known.
+
+    Faster or same: exit 0; slower: exit 1; cannot tell: exit 3.
+    """
+    from .gate import Rule
+
+    if not 0 < threshold < 1 or max_seconds <= 0:
+        raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
+                         expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
+    rule = Rule(threshold=threshold, most_s=max_seconds)
+    with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
+        base = _base(baseline, new, Path(folder))
+        both = _common(base, new, precision, threads)
+        findings, records, codes = _ask(both, rule, _words(also))
+    emit(
+        records,
+        as_json,
+        lambda: table("", ["what", "answer", "why"], [[f.name, f.answer, f.why] for f in findings], left=3),
+    )
+    _announce(findings, junit_path, markdown_path, github)
+    return 1 if 1 in codes else max(codes)
+
+
+def _base(baseline: str, new: Path, folder: Path) -> Path:
+    from .baseline import at_revision
+
+    return Path(baseline) if Path(baseline).exists() else at_revision(baseline, new, folder)
+
+
+def _words(text: str) -> list[str]:
+    from .limits import LIMITS
+
+    words = [word for word in text.replace(" ", "").split(",") if word]
+    if unknown := [word for word in words if word not in LIMITS]:
+        raise UsageError(f"unknown gate {unknown[0]!r}", expected=", ".join(LIMITS))
+    return words
+
+
+def _common(base: Path, new: Path, precision: str, threads: int) -> list[tuple[Context, Context]]:
+    """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
+    from .suite import contexts
+
+    forms = [word for word in precision.split(",") if word]
+    sides = [contexts(path, precisions=forms, threads=threads) for path in (base, new)]
+    if base.suffix in (".onnx", ".py"):
+        return [(sides[0][0], sides[1][0])]
+    theirs = {(context.subject.form, context.subject.backend): context for context in sides[0]}
+    pairs = [(theirs[key], one) for one in sides[1] if (key := (one.subject.form, one.subject.backend)) in theirs]
+    if not pairs:
+        raise UsageError("the two bundles have no form in common", got=str(sorted(form for form, _ in theirs)))
+    return pairs if forms else pairs[:1]
+
+
+def _ask(
+    both: list[tuple[Context, Context]], rule: Rule, also: list[str]
+) -> tuple[list[Finding], list[dict[str, object]], list[int]]:
+    """Ask every question; return the findings, their records, and their exit codes."""
+    from .gate import gate
+    from .interleave import Plan
+    from .limits import check
+    from .suite import measure
+
+    findings, records, codes = [], [], []
+    for base, new in both:
+        with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
+            told = gate(base.target, new.target, rule, progress=advance)
+        findings.append(Finding(f"latency {new.subject.key}", told.answer, told.why, told.seconds))
+        records.append({"gate": "latency", "subject": new.subject.key, **told.to_dict()})
+        codes.append(told.exit_code)
+        if also:
+            run = measure([base, new], Plan(processes=0), only=also)
+        for metric in also:
+            limited = check(metric, run.results[0], run.results[1])
+            findings.append(Finding(f"{metric} {new.subject.key}", limited.answer, limited.why))
+            records.append({"gate": metric, "subject": new.subject.key, **limited.to_dict()})
+            codes.append(limited.exit_code)
+    return findings, records, codes
+
+
+def _announce(findings: list[Finding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
+    from .announce import github as annotations
+    from .announce import junit, markdown
+    from .tables import write
+
+    for path, text in ((junit_path, junit(findings)), (markdown_path, markdown(findings))):
+        if path:
+            note(f"wrote {write(path, text)}")
+    if github:
+        click.echo(annotations(findings))
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(markdown(findings))

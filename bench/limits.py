@@ -1,0 +1,67 @@
+"""Gates that need no statistics: what repeats exactly is compared with a limit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .compare import EXIT, Answer
+from .result import Result
+
+# metric: (value, how much worse it may get, relative or in points, the sign of worse, how to draw the change)
+LIMITS = {
+    "memory": ("peak_bytes", 0.02, "relative"),
+    "size": ("file_bytes", 0.02, "relative"),
+    "accuracy": ("top1_ratio", 0.005, "drop"),
+}
+
+
+@dataclass(frozen=True)
+class Limited:
+    """One value of base and new against its limit; the answers and exit codes are those of a comparison."""
+
+    metric: str
+    answer: Answer
+    base: float | None
+    new: float | None
+    limit: float
+    why: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 within the limit, 1 beyond it, 3 where a value is missing."""
+        return EXIT[self.answer]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def check(metric: str, base: Result, new: Result, limit: float | None = None) -> Limited:
+    """Compare one metric of two results: memory and size may grow by 2 %, top-1 may drop by 0.5 points.
+
+    Args:
+        metric: "memory", "size" or "accuracy".
+        base: Before.
+        new: After.
+        limit: Another limit, as a share (0.02: 2 %, or 2 points of accuracy).
+    """
+    name, usual, kind = LIMITS[metric]
+    allowed = usual if limit is None else limit
+    before, after = base.value(metric, name), new.value(metric, name)
+    if before is None or after is None:
+        return Limited(metric, "cannot tell", before, after, allowed, _missing(metric, base, new))
+    worse = before - after if kind == "drop" else after / before - 1
+    unit = "points" if kind == "drop" else "%"
+    why = f"{name} {before:.6g} -> {after:.6g}, {100 * worse:+.2f} {unit} worse; allowed {100 * allowed:.2f}"
+    found: Answer = "slower" if worse > allowed + 1e-12 else ("faster" if worse < -allowed else "same")
+    return Limited(metric, found, before, after, allowed, why)
+
+
+def _missing(metric: str, base: Result, new: Result) -> str:
+    reasons = [
+        f"{name} has no {metric}: {result.readings[metric].missing if metric in result.readings else 'not measured'}"
+        for name, result in (("base", base), ("new", new))
+        if metric not in result.readings or result.readings[metric].missing
+    ]
+    return "; ".join(reasons)

@@ -1,0 +1,237 @@
+"""The gate on simulated pairs with a known truth, then on real processes; its announcements, limits and baselines."""
+
+import json
+import subprocess
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.bench import announce, baseline, gate, limits
+from edgesmith.bench.announce import Finding
+from edgesmith.bench.gate import Pair, Rule
+from edgesmith.bench.gate_commands import gate_command
+from edgesmith.bench.result import Reading, Result, Subject
+from edgesmith.bench.workload import Target
+from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
+
+RULE = Rule()
+
+
+def simulated(rng, slowdown, *, between=0.006, within=0.02, tails=False):
+    """Pairs of processes: each has its own level, heavy-tailed on request, and noisy blocks."""
+    while True:
+        level = rng.standard_t(3) if tails else rng.normal()
+        shift = np.log1p(slowdown) + between * level
+        new = 0.004 * np.exp(shift + rng.normal(0, within, (8, 3)))
+        base = 0.004 * np.exp(rng.normal(0, within, (8, 3)))
+        yield Pair(tuple(map(tuple, base)), tuple(map(tuple, new)))
+
+
+def judged(seed, slowdown, **noise):
+    pairs = []
+    for pair in simulated(np.random.default_rng(seed), slowdown, **noise):
+        pairs.append(pair)
+        found = gate.answer(pairs, RULE)
+        if found != "cannot tell" or len(pairs) == gate.MOST_PAIRS:
+            return found, len(pairs)
+    return None
+
+
+def rates(slowdown, count=120, **noise):
+    told = [judged(seed, slowdown, **noise) for seed in range(count)]
+    names = [name for name, _ in told]
+    return {name: names.count(name) / count for name in set(names)}, float(np.median([pairs for _, pairs in told]))
+
+
+def test_no_change_is_never_slower_and_soon_known():
+    found, pairs = rates(0.0)
+    assert found.get("slower", 0) + found.get("faster", 0) == 0
+    assert pairs <= 6
+
+
+def test_no_change_is_hardly_ever_slower_with_heavy_tails():
+    found, _ = rates(0.0, tails=True, between=0.01)
+    assert found.get("slower", 0) <= 0.01
+
+
+def test_a_slowdown_of_the_threshold_is_found():
+    found, pairs = rates(0.03)
+    assert found["slower"] >= 0.95
+    assert pairs <= 12
+
+
+def test_a_larger_slowdown_is_found_at_once():
+    found, pairs = rates(0.10)
+    assert found == {"slower": 1.0}
+    assert pairs <= 5
+
+
+def test_a_hopeless_machine_cannot_tell():
+    found, _ = rates(0.0, count=15, between=0.3)
+    assert found["cannot tell"] >= 0.9
+
+
+def test_looking_at_every_pair_keeps_the_error_rate():
+    """The chance that any look misses the truth; and that a 95 % interval at each look would not keep it."""
+    rng = np.random.default_rng(5)
+    values = rng.normal(0, 1, (2000, gate.MOST_PAIRS))
+    looks = np.arange(gate.LEAST_PAIRS, gate.MOST_PAIRS + 1)
+    means = np.cumsum(values, 1)[:, looks - 1] / looks
+    spreads = np.stack([values[:, :n].std(1, ddof=1) / np.sqrt(n) for n in looks], 1)
+
+    def missed(level):
+        reach = np.array([gate.stats.t_quantile(1 - level / 2, n - 1) for n in looks])
+        return float((np.abs(means) > reach * spreads).any(1).mean())
+
+    assert missed(gate.LOOK_LEVEL) <= 0.06
+    assert missed(0.05) >= 0.15
+
+
+def test_disturbed_and_cold_samples_are_left_out():
+    clean = gate.undisturbed({"samples": [9.0, 1.0, 5.0, 1.1], "disturbed": [False, False, True, False]})
+    assert clean == (1.0, 1.1)
+    assert gate.undisturbed({"samples": [9.0, 5.0, 6.0], "disturbed": [False, True, True]}) == (5.0, 6.0)
+
+
+WORK = """
+def setup():
+    def call():
+        total = 0
+        for number in range({count}):
+            total += number
+        return total
+    return call
+"""
+
+
+@pytest.fixture
+def versions(tmp_path):
+    paths = {}
+    for name, count in (("base", 20_000), ("same", 20_000), ("slow", 30_000)):
+        paths[name] = tmp_path / f"{name}.py"
+        paths[name].write_text(WORK.format(count=count))
+    return paths
+
+
+@pytest.mark.slow
+def test_real_processes_half_more_work_is_slower(versions, tmp_path):
+    junit = tmp_path / "gate.xml"
+    options = ["--baseline", str(versions["base"]), "--json", "--junit", str(junit)]
+    done = CliRunner().invoke(gate_command, [str(versions["slow"]), *options])
+    assert done.exit_code == 1, done.output
+    record = json.loads(done.stdout)[0]
+    assert record["answer"] == "slower"
+    assert 1.3 < record["ratio"]["estimate"] < 1.7
+    assert ElementTree.parse(junit).getroot().get("failures") == "1"
+
+
+@pytest.mark.slow
+def test_real_processes_no_change_is_no_alarm(versions):
+    rule = Rule(most_pairs=8, blocks=12, slice_s=0.02, threshold=0.1)
+    told = gate.gate(Target(str(versions["base"])), Target(str(versions["same"])), rule, seed=1)
+    assert told.answer in ("same", "cannot tell")
+    assert told.exit_code in (0, 3)
+
+
+def test_a_version_that_crashes_ends_the_gate_with_its_reason(versions, tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("import os\nos._exit(3)")
+    with pytest.raises(RunError, match="died at 'open'; got exit code 3"):
+        gate.gate(Target(str(versions["base"])), Target(str(bad)), RULE, seed=0)
+
+
+FINDINGS = [
+    Finding("latency a", "slower", "5 % | slower,\nreally", 3.2),
+    Finding("memory a", "cannot tell", "100% no idea"),
+    Finding("size a", "same", "equal"),
+]
+
+
+def test_junit_can_be_read_again():
+    suite = ElementTree.fromstring(announce.junit(FINDINGS))
+    assert [suite.get(key) for key in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert [case.get("name") for case in suite] == ["latency a", "memory a", "size a"]
+    assert suite[0].find("failure").get("message").startswith("slower: 5 % | slower,")
+
+
+def test_annotations_and_summary_stay_on_their_lines():
+    lines = announce.github(FINDINGS).split("\n")
+    assert lines[0] == "::error title=latency a::slower: 5 %25 | slower,%0Areally"
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
+    rows = announce.markdown(FINDINGS).strip().split("\n")
+    assert len(rows) == 5
+    assert "5 % \\| slower, really" in rows[2]
+
+
+def measured(**values):
+    readings = {name: Reading(name, {key: value}) for name, (key, value) in values.items()}
+    return Result(Subject("net", "net.onnx"), readings)
+
+
+BASE = measured(memory=("peak_bytes", 100e6), size=("file_bytes", 1e6), accuracy=("top1_ratio", 0.98))
+CHANGES = {
+    "memory within": ("memory", 101.9e6, "same"),
+    "memory beyond": ("memory", 102.1e6, "slower"),
+    "memory better": ("memory", 90e6, "faster"),
+    "size beyond": ("size", 1.03e6, "slower"),
+    "accuracy within": ("accuracy", 0.976, "same"),
+    "accuracy beyond": ("accuracy", 0.974, "slower"),
+    "accuracy better": ("accuracy", 0.99, "faster"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_limits(case):
+    metric, value, answer = CHANGES[case]
+    found = limits.check(metric, BASE, measured(**{metric: (limits.LIMITS[metric][0], value)}))
+    assert found.answer == answer
+
+
+def test_a_missing_value_cannot_be_told():
+    gone = Result(Subject("net", "n"), {"memory": Reading("memory", missing="it crashed")})
+    found = limits.check("memory", BASE, gone)
+    assert (found.answer, found.exit_code, found.why) == ("cannot tell", 3, "new has no memory: it crashed")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path, check=True)
+
+    git("init", "-q")
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "work.py").write_text("old")
+    git("add", ".")
+    git("commit", "-qm", "old")
+    (tmp_path / "net" / "work.py").write_text("new")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["net", "net/work.py"])
+def test_a_revision_is_the_baseline(repository, tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("base")
+    found = baseline.at_revision("HEAD", repository / name, folder)
+    assert (found / "work.py" if found.is_dir() else found).read_text() == "old"
+
+
+@pytest.mark.parametrize(("revision", "name"), [("nowhere", "net"), ("HEAD", "gone.onnx"), ("--output=x", "net")])
+def test_a_missing_baseline_is_wrong_use(repository, tmp_path, revision, name):
+    with pytest.raises(UsageError):
+        baseline.at_revision(revision, repository / name, tmp_path)
+
+
+WRONG = {
+    "threshold": (["x.onnx", "--baseline", ".", "--threshold", "3"], "the threshold or the time makes no sense"),
+    "unknown gate": (["NEW", "--baseline", "NEW", "--also", "smell"], "unknown gate 'smell'"),
+    "no such version": (["gone.py", "--baseline", "NEW"], "no such file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_of_the_command(case, versions):
+    words, message = WRONG[case]
+    done = CliRunner().invoke(gate_command, [str(versions["base"]) if word == "NEW" else word for word in words])
+    assert done.exit_code == EdgesmithError.exit_code + 1
+    assert message in done.output
