@@ -6,6 +6,8 @@ On a GPU a TensorRT engine whose SM and version match comes first. On a CPU:
     fp32
     int8 for trt        S8 activations; slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
+
+ONNX Runtime goes before OpenVINO with the same file. Where more than one would do, `tune` measures instead.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 DEVICES = ("auto", "cpu", "gpu")
-BACKENDS = {"onnx": ("ort",), "engine": ("trt",), "null": ("null",)}
+BACKENDS = {"onnx": ("ort", "openvino"), "engine": ("trt",), "null": ("null",)}
 GPU_BACKENDS = ("trt",)
 CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
 GPU_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One artefact on one backend of one kind of device."""
 
@@ -45,6 +47,12 @@ class Candidate:
 def backends_for(artefact: Artefact) -> tuple[str, ...]:
     """Return the backends that can run an artefact, best first."""
     return BACKENDS[artefact.role]
+
+
+def usable(backend: str) -> tuple[bool, str]:
+    """Return whether a backend can be used here, and why not."""
+    found: tuple[bool, str] = load(backends, backend, "backend").available()
+    return found
 
 
 def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
@@ -106,8 +114,8 @@ def open_artefact(
         BuildError: An engine is for another GPU or version.
     """
     module = load(backends, backend, "backend")
-    usable, reason = module.available()
-    if not usable:
+    ready, reason = module.available()
+    if not ready:
         raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
     for name in artefact.companions:
         bundle.file(name)

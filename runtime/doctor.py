@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import backends
+from .machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, read_text
 from .plugins import load, names
 
 NUMPY_OLDEST, PYTHON_OLDEST = (1, 24), (3, 10)
-VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm")
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,11 @@ def _system() -> list[Finding]:
 
 
 def _cpu() -> Finding:
-    text = read_text("/proc/cpuinfo")
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    plain = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set(plain.get("flags", plain.get("Features", "")).split())
-    useful = [flag for flag in VECTOR_FLAGS if flag in flags]
-    fast = {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"} & flags
-    mend = "" if fast or not flags else "no INT8 dot product here: measure INT8 against FP32 before you ship it"
-    name = plain.get("model name", plain.get("Model", platform.processor() or platform.machine()))
-    return Finding("cpu", "ok", f"{name}, {usable_cores()} usable cores; {' '.join(useful) or 'flags unknown'}", mend)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name, flags = cpu()
+    useful = " ".join(flag for flag in VECTOR_FLAGS if flag in flags) or "flags unknown"
+    slow = flags and not flags & INT8_FLAGS
+    mend = "no INT8 dot product here: measure INT8 against FP32 before you ship it" if slow else ""
+    return Finding("cpu", "ok", f"{name}, {cores()} usable cores; {useful}", mend)
 
 
 def _packages() -> list[Finding]:
@@ -116,11 +106,3 @@ def _jetson() -> list[Finding]:
             "power mode", "ok" if mode else "unknown", mode or "unknown", "" if mode else "`sudo nvpmodel -q` shows it"
         ),
     ]
-
-
-def read_text(path: str | Path) -> str:
-    """Return a system file's text, or an empty string where it cannot be read."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -74,3 +74,7 @@ class NotAvailable(EdgesmithError):
     """Not installed, or not possible on this machine; exit code 3, like «cannot tell»."""
 
     exit_code = 3
+
+
+CANNOT = (NotAvailable, BuildError, ModelError, RunError)
+"""What means that one artefact does not run here while another may; a BundleError is not among them."""

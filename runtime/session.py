@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import tune
 from .bundle import Bundle, read
-from .choose import Candidate, candidates, open_artefact
-from .errors import BuildError, DataError, EdgesmithError, ModelError, NotAvailable, RunError
+from .choose import Candidate, candidates, open_artefact, usable
+from .errors import CANNOT, DataError, NotAvailable
 from .postprocess import Guess, softmax, top_k
 from .preprocess import apply
 
@@ -61,8 +62,8 @@ class Answer:
 class Model:
     """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
 
-    def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, passed_over: tuple[str, ...] = ()) -> None:
-        self.bundle, self.session, self.chosen, self.passed_over = bundle, session, chosen, passed_over
+    def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, notes: tuple[str, ...] = ()) -> None:
+        self.bundle, self.session, self.chosen, self.notes = bundle, session, chosen, notes
         self.spec = bundle.spec
         self._batch = session.inputs[0].shape[0]
 
@@ -106,8 +107,8 @@ class Model:
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def why(self) -> str:
-        """Return which artefact runs on which backend, and why those before it in the order do not; several lines."""
-        return "\n".join([f"chosen: {self.chosen}", *(f"passed over: {reason}" for reason in self.passed_over)])
+        """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
+        return "\n".join([f"chosen: {self.chosen}", *self.notes])
 
     def close(self) -> None:
         """Give the backend's memory back; a second call does nothing."""
@@ -136,6 +137,8 @@ def load(
 ) -> Model:
     """Load the best artefact of a bundle that works on this device; see `choose` for the order.
 
+    With device "auto" and no engine for a GPU, what runs on the CPU is measured once and remembered; see `tune`.
+
     Args:
         bundle: A bundle's folder or .zip, or one that was read already.
         device: "auto", "cpu", "gpu", or a backend's name ("ort", "trt").
@@ -148,19 +151,58 @@ def load(
         NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
     """
     opened = bundle if isinstance(bundle, Bundle) else read(bundle)
-    passed_over: list[str] = []
-    for candidate in candidates(opened, device, precision):
-        try:
-            session = open_artefact(opened, candidate.artefact, candidate.backend, threads=threads)
-        except (NotAvailable, BuildError, ModelError, RunError) as error:
-            passed_over.append(f"{candidate}: {error}")
-            continue
-        try:
-            return Model(opened, session, candidate, tuple(passed_over))
-        except EdgesmithError:
-            session.close()
-            raise
+    order = candidates(opened, device, precision)
+    on_cpu = [candidate for candidate in order if candidate.device == "cpu"]
+    notes: list[str] = []
+    if model := _first(opened, [candidate for candidate in order if candidate.device == "gpu"], threads, notes):
+        return model
+    if device == "auto":
+        on_cpu, threads, told = _measured(opened, on_cpu, threads)
+        notes += told
+    if model := _first(opened, on_cpu, threads, notes):
+        return model
     raise NotAvailable(
-        f"nothing in {opened.source} runs here", got=" | ".join(passed_over)[:1500] or f"no artefact for {device}",
+        f"nothing in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
         do="see `edgesmith doctor`",
     )  # fmt: skip
+
+
+def _first(bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]) -> Model | None:
+    """Open the first candidate that can be opened, and note why those before it cannot."""
+    for candidate in order:
+        try:
+            session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+        except CANNOT as error:
+            notes.append(f"passed over: {candidate}: {error}")
+            continue
+        return Model(bundle, session, candidate, tuple(notes))
+    return None
+
+
+def _measured(
+    bundle: Bundle, order: list[Candidate], threads: int | None
+) -> tuple[list[Candidate], int | None, list[str]]:
+    """Put the candidate that is fastest here in front; return the order, its threads, and what was measured."""
+    ready = [candidate for candidate in order if usable(candidate.backend)[0] and not _emulated(candidate)]
+    if len(ready) < 2:
+        return order, threads, []
+    name = tune.key(bundle, ready, threads)
+    choice = tune.remembered(name)
+    if choice is None:
+        choice = tune.measure(ready, lambda one, count: _open(bundle, one, count), threads)
+        if choice is None:
+            return order, threads, []
+        tune.remember(name, choice)
+    chosen = (choice.artefact, choice.backend)
+    order = sorted(order, key=lambda one: (one.artefact.name, one.backend) != chosen)
+    told = [f"measured here: {1e3 * seconds:.2f} ms {what}" for what, seconds in choice.seconds.items()]
+    return order, choice.threads, told
+
+
+def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
+    return open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+
+
+def _emulated(candidate: Candidate) -> bool:
+    """ONNX Runtime computes TensorRT's form operator by operator: right, and slow."""
+    return candidate.backend == "ort" and candidate.artefact.target == "trt"

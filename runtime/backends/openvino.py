@@ -1,0 +1,93 @@
+"""OpenVINO on the CPU: faster than ONNX Runtime for several INT8 networks; reads the same ONNX files."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..console import need
+from ..errors import ModelError, RunError, UsageError
+from ..files import existing_file
+from ._base import Session, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class OpenvinoSession(Session):
+    """A compiled model; each thread that calls it gets an infer request of its own."""
+
+    def __init__(self, model: Any, compiled: Any) -> None:
+        self._compiled: Any = compiled
+        self._local = threading.local()
+        # Names come from the model as it was read: compiling fuses tensors, which then answer to several.
+        self.inputs = tuple(_tensor(port) for port in model.inputs)
+        self.outputs = tuple(_tensor(port) for port in model.outputs)
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        try:
+            request = self._request()
+            held = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+            request.infer(held, share_inputs=True, share_outputs=True)
+            return {tensor.name: request.get_output_tensor(at).data.copy() for at, tensor in enumerate(self.outputs)}
+        except Exception as error:
+            raise RunError("OpenVINO failed", got=_brief(error), do="`edgesmith verify` the bundle") from error
+
+    def _request(self) -> Any:
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        return request
+
+    def _close(self) -> None:
+        self._compiled = None
+        self._local = threading.local()
+
+
+def available() -> tuple[bool, str]:
+    """Return whether openvino is installed, and if not, how to install it."""
+    if importlib.util.find_spec("openvino") is None:
+        return False, "openvino is not installed: pip install 'edgesmith[openvino]'"
+    return True, "openvino is installed"
+
+
+def open(path: str | Path, *, threads: int | None = None, **options: Any) -> OpenvinoSession:
+    """Load and compile an ONNX file for the CPU, for the least latency of one request, in float32 where it is float.
+
+    Args:
+        path: The file.
+        threads: Threads for inference; None leaves the choice to OpenVINO.
+        options: Properties of the CPU plugin, for example {"CACHE_DIR": "/var/cache/model"}.
+
+    Raises:
+        UsageError: There is no such file, or `threads` is below 1.
+        ModelError: OpenVINO cannot read or compile it.
+        NotAvailable: openvino is not installed.
+    """
+    native = need("openvino")
+    path = existing_file(path, "model")
+    if threads is not None and threads < 1:
+        raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        core = native.Core()
+        model = core.read_model(str(path))
+        return OpenvinoSession(model, core.compile_model(model, "CPU", settings))
+    except Exception as error:
+        raise ModelError(f"OpenVINO cannot load {path}", got=_brief(error), do="export it again") from error
+
+
+def _tensor(port: Any) -> Tensor:
+    shape = tuple(dim.get_length() if dim.is_static else None for dim in port.get_partial_shape())
+    return Tensor(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,58 @@
+"""What the processor is and how much of it this process may use. Files of the system are read; nothing is run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm")
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+
+
+def read_text(path: str | Path) -> str:
+    """Return a system file's text, or an empty string where it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@functools.lru_cache(maxsize=1)
+def cpu() -> tuple[str, frozenset[str]]:
+    """Return the processor's name and its flags (empty where the system does not tell)."""
+    fields: dict[str, str] = {}
+    for line in read_text("/proc/cpuinfo").splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip(), value.strip())
+    name = fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()
+    return name, frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def cores() -> int:
+    """Return how many cores this process may use: its affinity, cut by a container's CPU quota; at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _quota(allowed)))
+
+
+def _quota(otherwise: int) -> int:
+    """Read a cgroup's quota: version 2 `cpu.max`, version 1 `cpu.cfs_quota_us`; rounded to whole cores."""
+    quota, _, period = read_text("/sys/fs/cgroup/cpu.max").partition(" ")
+    if not period:
+        quota = read_text("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+        period = read_text("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    try:
+        ratio = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return otherwise
+    return round(ratio) if ratio > 0 else otherwise
+
+
+def thread_counts() -> list[int]:
+    """Return the numbers of threads worth trying, most first: usable cores, physical ones, 1."""
+    usable = cores()
+    siblings = read_text("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
+    physical = max(1, usable // 2) if "," in siblings or "-" in siblings else usable
+    return sorted({usable, physical, 1}, reverse=True)

@@ -1,0 +1,162 @@
+"""Which artefact, backend and thread count is fastest on this machine: measured once, then remembered.
+
+The stated order (choose.py) is right on average; which INT8 form and which library win differs from one processor to
+the next. So `load(..., device="auto")` runs each candidate for a moment, two seconds in all, and keeps the answer in
+a small file, under a key that changes with the bundle, the processor, the cores and the backends' versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import CANNOT, EdgesmithError
+from .files import atomic_file
+from .machine import cores, cpu, thread_counts
+
+if TYPE_CHECKING:
+    from .backends._base import Session
+    from .bundle import Bundle
+    from .choose import Candidate
+
+FORMAT = 1
+BUDGET_S = 1.8
+TIE = 1.03
+ROUNDS = 12
+_PACKAGES = {"ort": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+Open = Callable[["Candidate", "int | None"], "Session"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest: artefact, backend, threads; `seconds` is the least time of one run of each that was measured."""
+
+    artefact: str
+    backend: str
+    threads: int | None
+    seconds: dict[str, float]
+
+
+def folder() -> Path:
+    """Return where choices are kept: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
+    if own := os.environ.get("EDGESMITH_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesmith"
+
+
+def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str:
+    """Return what a choice depends on, as one SHA-256."""
+    name, flags = cpu()
+    backends = sorted({candidate.backend for candidate in candidates})
+    versions = {backend: _version(backend) for backend in backends}
+    told = [str(candidate) for candidate in candidates]
+    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _version(backend: str) -> str:
+    for package in _PACKAGES.get(backend, ()):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return ""
+
+
+def remembered(name: str) -> Choice | None:
+    """Return an earlier choice; None where there is none that can be read."""
+    try:
+        values = json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
+        choice = Choice(**values)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    whole = isinstance(choice.threads, int) and choice.threads > 0
+    return choice if choice.threads is None or whole else None
+
+
+def remember(name: str, choice: Choice) -> None:
+    """Keep a choice; a folder that cannot be written means that it is measured again next time."""
+    with contextlib.suppress(EdgesmithError), atomic_file(folder() / f"{name}.json") as temporary:
+        temporary.write_text(json.dumps(asdict(choice), indent=1) + "\n", encoding="utf-8")
+
+
+def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Choice | None:
+    """Run the candidates in turn, then the fastest with other thread counts, and return the best.
+
+    Args:
+        candidates: Of the CPU, in the stated order; those that do not fit into the time are left out.
+        open_one: Opens one with a number of threads; its error means that this one cannot be had.
+        threads: The number of threads to use; None tries several.
+
+    Returns:
+        None where not even one could be run.
+    """
+    deadline = time.perf_counter() + BUDGET_S
+    most = threads or thread_counts()[0]
+    sessions: dict[tuple[Candidate, int], Session] = {}
+    times: dict[tuple[Candidate, int], float] = {}
+    try:
+        for candidate in candidates:
+            _start(candidate, most, open_one, sessions, deadline)
+        _interleave(sessions, times, deadline)
+        if times and threads is None:
+            best, _ = _best(times)
+            for count in thread_counts()[1:]:
+                _start(best, count, open_one, sessions, deadline)
+            _interleave({pair: sessions[pair] for pair in sessions if pair[0] == best}, times, deadline)
+    finally:
+        for session in sessions.values():
+            session.close()
+    if not times:
+        return None
+    candidate, count = _best(times)
+    told = {f"{one.artefact.name} with {one.backend}, {n} threads": seconds for (one, n), seconds in times.items()}
+    return Choice(candidate.artefact.name, candidate.backend, count, told)
+
+
+def _best(times: dict[tuple[Candidate, int], float]) -> tuple[Candidate, int]:
+    """Return the first in the stated order that is within TIE of the fastest, so that noise does not choose."""
+    least = min(times.values())
+    return next(pair for pair, seconds in times.items() if seconds <= TIE * least)
+
+
+def _start(candidate: Candidate, threads: int, open_one: Open, sessions: dict[Any, Session], deadline: float) -> None:
+    if not sessions or time.perf_counter() < deadline - 0.2 * BUDGET_S:
+        with contextlib.suppress(*CANNOT):
+            sessions[candidate, threads] = open_one(candidate, threads)
+
+
+def _interleave(sessions: dict[Any, Session], times: dict[Any, float], deadline: float) -> None:
+    """Run the sessions in turn, so that a busy moment of the machine hits all alike, and keep each one's least time."""
+    feeds = {pair: _feeds(session) for pair, session in sessions.items()}
+    for round_number in range(ROUNDS + 1):
+        for pair, session in list(sessions.items()):
+            try:
+                start = time.perf_counter()
+                session.run(feeds[pair], finite=True)
+                seconds = time.perf_counter() - start
+            except CANNOT:
+                session.close()
+                del sessions[pair]
+                times.pop(pair, None)
+                continue
+            if round_number:
+                times[pair] = min(seconds, times.get(pair, seconds))
+        if round_number and time.perf_counter() > deadline:
+            return
+
+
+def _feeds(session: Session) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        tensor.name: rng.standard_normal([dim or 1 for dim in tensor.shape]).astype(tensor.dtype)
+        for tensor in session.inputs
+    }

@@ -1,0 +1,139 @@
+"""What is measured once is remembered, under a key that changes with what it depends on; the fastest wins."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from edgesmith.runtime import choose, load, machine, tune
+from edgesmith.runtime.backends._base import Session, Tensor
+from edgesmith.runtime.errors import RunError
+from support.bundles import colour_bundle
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return colour_bundle(tmp_path_factory.mktemp("made") / "colours")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Sleeper(Session):
+    """A session that takes a known time, or fails at a known run."""
+
+    inputs = (Tensor("input", (1, 2), "float32"),)
+    outputs = inputs
+
+    def __init__(self, seconds, fails_at=None):
+        self.seconds, self.fails_at, self.runs = seconds, fails_at, 0
+
+    def _run(self, feeds):
+        self.runs += 1
+        if self.runs == self.fails_at:
+            raise RunError("out of memory")
+        time.sleep(self.seconds)
+        return dict(feeds)
+
+
+def candidates(made):
+    return choose.candidates(made, "ort", "auto")
+
+
+INT8, FP32 = "colours-int8", "colours-fp32"
+# (artefact, threads) -> milliseconds of a run, and what should be chosen
+CASES = {
+    "the second is faster": ({(INT8, 2): 8, (FP32, 2): 2, (FP32, 1): 6}, FP32, 2),
+    "one thread is faster": ({(INT8, 2): 4, (FP32, 2): 9, (INT8, 1): 1}, INT8, 1),
+    "a tie goes to the first": ({(INT8, 2): 5, (FP32, 2): 5, (INT8, 1): 5}, INT8, 2),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_fastest_is_chosen(case, made, monkeypatch):
+    times, artefact, threads = CASES[case]
+    monkeypatch.setattr(tune, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(tune, "TIE", 1.3)
+    choice = tune.measure(candidates(made), lambda one, n: Sleeper(times[one.artefact.name, n] / 1e3), None)
+    assert (choice.artefact, choice.threads) == (artefact, threads)
+    assert len(choice.seconds) == len(times)
+
+
+def test_given_threads_are_kept(made):
+    choice = tune.measure(candidates(made), lambda one, n: Sleeper(0.001 * n), 3)
+    assert choice.threads == 3
+
+
+def test_one_that_fails_half_way_is_left_out(made):
+    opened = []
+
+    def open_one(one, _):
+        opened.append(Sleeper(0.001, fails_at=5) if one.artefact.name == "colours-int8" else Sleeper(0.003))
+        return opened[-1]
+
+    assert tune.measure(candidates(made), open_one, 1).artefact == "colours-fp32"
+    assert all(session.closed for session in opened)
+
+
+def test_nothing_that_runs_is_no_choice(made):
+    def open_one(one, threads):
+        raise RunError("no memory")
+
+    assert tune.measure(candidates(made), open_one, 1) is None
+
+
+def test_it_keeps_to_its_time(made, monkeypatch):
+    monkeypatch.setattr(tune, "BUDGET_S", 0.3)
+    start = time.perf_counter()
+    tune.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
+    assert time.perf_counter() - start < 1.0
+
+
+def test_load_measures_once_and_then_remembers(made, cache, monkeypatch):
+    with load(made) as first:
+        assert "measured here: " in first.why()
+    (file,) = cache.iterdir()
+    assert json.loads(file.read_text())["artefact"] == first.chosen.artefact.name
+    monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
+    with load(made) as second:
+        assert second.why() == first.why()
+        assert second.run(np.zeros((1, 3, 16, 16), np.float32))["output"].shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"artefact": 1}', '{"artefact":"a","backend":"b","threads":-1,"seconds":{}}']
+)
+def test_a_damaged_memory_is_measured_again(text, cache):
+    cache.mkdir()
+    (cache / "x.json").write_text(text)
+    assert tune.remembered("x") is None
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(cache):
+    cache.write_text("a file in the way")
+    tune.remember("x", tune.Choice("a", "b", 1, {}))
+    assert tune.remembered("x") is None
+
+
+def test_the_key_changes_with_what_it_depends_on(made, monkeypatch):
+    order = candidates(made)
+    keys = [tune.key(made, order, None), tune.key(made, order, 1), tune.key(made, order[:1], None)]
+    monkeypatch.setattr(tune, "cores", lambda: 77)
+    keys.append(tune.key(made, order, None))
+    monkeypatch.setattr(tune, "_version", lambda backend: "next")
+    keys.append(tune.key(made, order, None))
+    assert len(set(keys)) == 5
+
+
+QUOTAS = {"max 100000": 8, "200000 100000": 2, "50000 100000": 1, "": 8, "nonsense 0": 8}
+
+
+@pytest.mark.parametrize("text", QUOTAS)
+def test_a_containers_quota_limits_the_cores(text, monkeypatch):
+    monkeypatch.setattr(machine, "read_text", lambda path: text if "cpu.max" in str(path) else "")
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert machine.cores() == QUOTAS[text]
