@@ -82,16 +82,17 @@ class Model:
             RunError: The backend failed.
         """
         if isinstance(images, (list, tuple)):
-            return self._answers(apply(images, self.spec), finite=True) if images else []
+            return self.answers(apply(images, self.spec), finite=True) if images else []
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-            return self._answers(images, finite=False)
-        return self._answers(apply([images], self.spec), finite=True)[0]
+            return self.answers(images, finite=False)
+        return self.answers(apply([images], self.spec), finite=True)[0]
 
     def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
         """Compute the outputs of a preprocessed batch, by name.
 
         Args:
-            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices.
+            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last one
+                filled up with copies of its last image.
             finite: Skip the search for NaN and Inf, where the caller knows that there are none.
 
         Raises:
@@ -101,10 +102,12 @@ class Model:
         size, name = self._batch, self.session.inputs[0].name
         if size is None or len(batch) == size or batch.ndim != 1 + len(self.spec.input_shape):
             return self.session.run({name: batch}, finite=finite)
-        if len(batch) % size or not len(batch):
-            raise DataError("the batch does not fit", got=str(len(batch)), expected=f"a multiple of {size}")
-        parts = [self.session.run({name: batch[at : at + size]}, finite=finite) for at in range(0, len(batch), size)]
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        count = len(batch)
+        if not count:
+            raise DataError("the batch is empty", expected="one image or more")
+        filled = np.concatenate([batch, *[batch[-1:]] * (-count % size)]) if count % size else batch
+        parts = [self.session.run({name: filled[at : at + size]}, finite=finite) for at in range(0, count, size)]
+        return {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
 
     def why(self) -> str:
         """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
@@ -114,7 +117,8 @@ class Model:
         """Give the backend's memory back; a second call does nothing."""
         self.session.close()
 
-    def _answers(self, batch: NDArray[Any], *, finite: bool) -> list[Answer]:
+    def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
+        """Return one Answer for each image of a preprocessed batch; see `run`."""
         outputs = self.run(batch, finite=finite)
         return [
             Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels) for at in range(len(batch))

@@ -1,0 +1,208 @@
+"""Streams keep order and count every frame; pools bound their queue; a live model follows its bundle."""
+
+import asyncio
+import itertools
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from edgesmith.runtime import load
+from edgesmith.runtime.errors import DataError, RunError, UsageError
+from edgesmith.runtime.live import Live, Pool
+from edgesmith.runtime.stream import Stream
+from support.bundles import LABELS, SIDE, colour_bundle, picture
+
+RIGHT = (SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return colour_bundle(tmp_path_factory.mktemp("made") / "colours")
+
+
+@pytest.fixture
+def model(made):
+    with load(made, device="ort", threads=1) as loaded:
+        yield loaded
+
+
+def frames(count):
+    return [picture(LABELS[at % 3], RIGHT) for at in range(count)]
+
+
+def labels(found):
+    return [frame.answer.top(1)[0].label for frame in found if frame.answer]
+
+
+def slow_down(model, seconds, monkeypatch, dies_at=None):
+    """Make the session behind a model slow, or fail at one of its runs, as a GPU that falls off its bus does."""
+    original, runs = model.session._run, []
+
+    def run(feeds):
+        runs.append(1)
+        time.sleep(seconds)
+        if len(runs) == dies_at:
+            raise RunError("the device is gone")
+        return original(feeds)
+
+    monkeypatch.setattr(model.session, "_run", run)
+
+
+def balanced(counts):
+    return counts.read == counts.answered + counts.failed + counts.dropped
+
+
+def test_blocking_answers_every_frame_in_order(model):
+    with Stream(model, frames(20), capacity=2) as stream:
+        found = list(stream)
+    assert [frame.index for frame in found] == list(range(20))
+    assert labels(found) == [LABELS[at % 3] for at in range(20)]
+    assert (stream.counts.read, stream.counts.answered, stream.counts.dropped) == (20, 20, 0)
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "drop-newest"])
+def test_a_slow_model_drops_frames_and_counts_them(policy, model, monkeypatch):
+    slow_down(model, 0.02, monkeypatch)
+    with Stream(model, frames(60), policy=policy, capacity=2) as stream:
+        found = list(stream)
+    indices = [frame.index for frame in found]
+    assert indices == sorted(set(indices))
+    assert stream.counts.read == 60
+    assert stream.counts.dropped > 10
+    assert balanced(stream.counts)
+    assert labels(found) == [LABELS[at % 3] for at in indices]
+    assert (59 in indices) == (policy == "drop-oldest")
+
+
+def test_a_bad_frame_keeps_its_place(model):
+    source = [*frames(2), np.zeros((3, 3)), "no/such.png", *frames(1)]
+    with Stream(model, source) as stream:
+        found = list(stream)
+    assert [frame.index for frame in found] == [0, 1, 2, 3, 4]
+    assert [isinstance(frame.error, DataError) for frame in found] == [False, False, True, True, False]
+    assert (stream.counts.answered, stream.counts.failed) == (3, 2)
+
+
+def test_a_backend_that_dies_ends_the_stream_with_its_error(model, monkeypatch):
+    slow_down(model, 0.001, monkeypatch, dies_at=4)
+    found = []
+
+    def endless():
+        while True:
+            yield picture("red", RIGHT)
+
+    with Stream(model, endless(), capacity=2) as stream, pytest.raises(RunError, match="the device is gone"):
+        found.extend(stream)
+    assert [frame.index for frame in found] == [0, 1, 2]
+    assert balanced(stream.counts)
+    assert not any(thread.is_alive() for thread in stream._threads)
+    assert model(picture("red")).top(1)[0].label == "red"
+
+
+def test_a_camera_that_is_unplugged_ends_the_stream_after_its_frames(model):
+    def camera():
+        yield from frames(3)
+        raise OSError("device not found")
+
+    found = []
+    with Stream(model, camera()) as stream, pytest.raises(RunError, match="source of frames died; got OSError: device"):
+        found.extend(stream)
+    assert [frame.index for frame in found] == [0, 1, 2]
+    assert stream.counts.answered == 3
+
+
+def test_leaving_early_stops_the_threads(model):
+    with Stream(model, itertools.repeat(picture("red", RIGHT)), capacity=2) as stream:
+        for frame in stream:
+            if frame.index == 3:
+                break
+    assert not any(thread.is_alive() for thread in stream._threads)
+    assert balanced(stream.counts)
+    with pytest.raises(RunError, match="iterated before"):
+        next(iter(stream))
+
+
+def test_wrong_use_of_a_stream(model):
+    with pytest.raises(UsageError, match="unknown policy 'drop'"):
+        Stream(model, [], policy="drop")
+    with pytest.raises(UsageError, match="capacity"):
+        Stream(model, [], capacity=0)
+
+
+def test_a_pool_answers_futures_and_awaits(model):
+    with Pool(model, workers=2, capacity=30) as pool:
+        futures = [pool.submit(image) for image in frames(12)]
+        assert [future.result(10).top(1)[0].label for future in futures] == [LABELS[at % 3] for at in range(12)]
+
+        async def ask():
+            return await asyncio.wrap_future(pool.submit(picture("blue")))
+
+        assert asyncio.run(ask()).top(1)[0].label == "blue"
+        with pytest.raises(DataError):
+            pool.submit("no/such.png").result(10)
+    with pytest.raises(RunError, match="this pool is closed"):
+        pool.submit(picture("red"))
+
+
+def test_a_full_pool_refuses_at_once_or_after_its_time(model, monkeypatch):
+    slow_down(model, 0.2, monkeypatch)
+    with Pool(model, capacity=1) as pool:
+        first = pool.submit(picture("red"))
+        while not first.running():
+            time.sleep(0.001)
+        pool.submit(picture("red"))
+        with pytest.raises(RunError, match="the queue is full; got 1 calls waiting"):
+            pool.submit(picture("red"))
+        assert pool.submit(picture("blue"), timeout=5).result(5).top(1)[0].label == "blue"
+
+
+def test_many_threads_share_one_model(model):
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(model, frames(60)))
+    assert [answer.top(1)[0].label for answer in answers] == [LABELS[at % 3] for at in range(60)]
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return shutil.copytree(made.folder, tmp_path / "colours")
+
+
+def test_a_live_model_follows_its_bundle(folder):
+    with Live(folder, device="ort", threads=1) as live:
+        before, old = live(picture("green")), live.model
+        assert live.refresh() is False
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"green"', '"verde"'))
+        assert live(picture("green")).top(1)[0].label == before.top(1)[0].label == "green"
+        assert live.refresh() is True
+        assert live(picture("green")).top(1)[0].label == "verde"
+        assert old.session.closed
+
+
+def test_a_broken_replacement_changes_nothing(folder):
+    with Live(folder, device="ort", threads=1) as live:
+        (folder / "manifest.json").write_text("{}")
+        assert live.refresh() is False
+        assert "manifest.json cannot be read" in str(live.problem)
+        assert live(picture("red")).top(1)[0].label == "red"
+
+
+def test_a_call_under_way_finishes_on_the_old_model(folder, monkeypatch):
+    with Live(folder, device="ort", threads=1) as live:
+        old = live.model
+        slow_down(old, 0.3, monkeypatch)
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(live(picture("red"))))
+        caller.start()
+        time.sleep(0.1)
+        text = (folder / "manifest.json").read_text()
+        (folder / "manifest.json").write_text(text.replace('"green"', '"verde"'))
+        assert live.refresh() is True
+        assert not old.session.closed
+        caller.join()
+        assert answers[0].top(1)[0].label == "red"
+        assert old.session.closed
