@@ -63,7 +63,7 @@ def _constant(net: Net, node: Any) -> list[Array] | None:
     for key, value in node.attrs.items():
         if key == "value":
             held = value._values if isinstance(value._values, np.ndarray) else None
-            return [onnx.numpy_helper.to_array(value._values.tensor, str(net.folder)) if held is None else held]
+            return [net.load(value._values.tensor) if held is None else held]
         if key in ("value_float", "value_floats"):
             return [np.array(value, np.float32)]
         if key in ("value_int", "value_ints"):

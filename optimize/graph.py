@@ -16,6 +16,8 @@ import onnx
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
+from ..runtime.errors import ModelError
+
 Shape = tuple[Any, ...]
 STANDARD = ("", "ai.onnx", None)
 
@@ -71,10 +73,26 @@ class Net:
         held = tensor._values
         if isinstance(held, np.ndarray):
             return held
-        array = onnx.numpy_helper.to_array(held.tensor, str(self.folder))
+        array = self.load(held.tensor)
         if array.nbytes <= 4096:
             tensor._values = array
         return np.asarray(array)
+
+    def load(self, proto: onnx.TensorProto) -> np.ndarray[Any, Any]:
+        """Return the array of a tensor as it was read.
+
+        Raises:
+            ModelError: Its bytes stand in another file, which is not there or too short.
+        """
+        try:
+            return np.asarray(onnx.numpy_helper.to_array(proto, str(self.folder)))
+        except (ValueError, OSError, onnx.checker.ValidationError) as error:
+            place = {entry.key: entry.value for entry in proto.external_data}.get("location", "the file itself")
+            raise ModelError(
+                f"the weights {proto.name!r} cannot be read from {place}",
+                got=str(error)[:200],
+                do="put the file of weights beside the model",
+            ) from error
 
     def array(self, tensor: Any) -> np.ndarray[Any, Any]:
         """Return the array of what is known to be a constant."""
@@ -249,11 +267,7 @@ class Net:
             The nodes that stand on a cycle (empty in a valid graph).
         """
         self.sweep()
-        nodes = list(self.graph.nodes)
-        placed: set[int] = set()
-        order: list[Any] = []
-        for root in nodes:
-            _place(self, root, placed, order)
+        order = self.ordered()
         position = {id(node): index for index, node in enumerate(order)}
         broken = [
             node
@@ -264,6 +278,14 @@ class Net:
         list.clear(self.graph.nodes)
         list.extend(self.graph.nodes, order)
         return broken
+
+    def ordered(self) -> list[Any]:
+        """Return the live nodes, each after what it needs, otherwise in their order."""
+        placed: set[int] = set()
+        order: list[Any] = []
+        for root in self.everything():
+            _place(self, root, placed, order)
+        return order
 
     def reads(self, node: Any) -> Iterable[Any]:
         """Return the tensors that a node reads, with those that its bodies capture."""

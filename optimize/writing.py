@@ -29,7 +29,6 @@ def write(net: Net, path: Path, data: Path | None = None) -> None:
         path: The file; not atomic in itself, callers give a temporary one.
         data: Where to put the weights, if outside the file; its name is what the model will refer to.
     """
-    net.sort()
     skeleton, constants = to_shell(net)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(data.open("wb")) if data else None
@@ -38,19 +37,12 @@ def write(net: Net, path: Path, data: Path | None = None) -> None:
 
 
 def needs_data_file(net: Net) -> bool:
-    """Say whether weights must stand outside the file, because they did or because protobuf ends at 2 GiB."""
-    total = 0
-    for tensor in _constants(net).values():
-        held = tensor._values
-        if not isinstance(held, np.ndarray) and onnx.external_data_helper.uses_external_data(held.tensor):
-            return True
-        total += held.nbytes
-    return total > EXTERNAL_ABOVE
+    """Say whether weights must stand outside the file, because protobuf ends at 2 GiB."""
+    return sum(int(tensor._values.nbytes) for tensor in _constants(net).values()) > EXTERNAL_ABOVE
 
 
 def to_proto(net: Net) -> onnx.ModelProto:
     """Return a Net as a model in memory."""
-    net.sort()
     skeleton, constants = to_shell(net)
     skeleton.graph.initializer.extend(_tensor(net, tensor) for tensor in constants)
     return skeleton
@@ -59,7 +51,7 @@ def to_proto(net: Net) -> onnx.ModelProto:
 def to_shell(net: Net) -> tuple[onnx.ModelProto, list[Any]]:
     """Return the model without its weights, and the constants that it needs."""
     model, constants = copied(net.shell), _constants(net)
-    model.graph.node.extend(node_proto(net, node) for node in net.graph.nodes)
+    model.graph.node.extend(node_proto(net, node) for node in net.ordered())
     reads = {item for node in model.graph.node for item in (*node.input, *captured(node))}
     reads |= {value.name for value in (*model.graph.input, *model.graph.output)}
     for name, tensor in net.kept.items():

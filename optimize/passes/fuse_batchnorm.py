@@ -46,7 +46,7 @@ def _into_branches(net: Net, node: Any, concat: Any) -> Outcome:
         return Refused(node.name, parameters)
     layers = [net.made_by(tensor, *affine.ABSORBERS) for tensor in concat.inputs]
     rank = net.rank(node.outputs[0]) or 0
-    if None in layers or rank < 2 or concat.attrs["axis"] % rank != 1:
+    if any(layer is None for layer in layers) or rank < 2 or concat.attrs["axis"] % rank != 1:
         return Refused(node.name, "it follows a Concat of other things than layers")
     if net.only_user(node.inputs[0]) is None:
         return Refused(node.name, f"the output of {concat.name!r} is also read elsewhere or is an output of the graph")
