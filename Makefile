@@ -11,6 +11,9 @@ TARGET    ?= ort-x86,trt
 OUT       ?= bundles/$(MODEL)
 JOBS      ?= 2
 
+# pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup export test test-fast lint type bench clean
 
 help:  ## Show the targets.
