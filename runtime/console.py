@@ -7,24 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
 from typing import Any, TypeVar
 
 import click
 
-from .errors import EdgesmithError, NotAvailable
+from .errors import EdgesmithError
+from .packages import need as need
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_EXTRA = {
-    "torch": "export", "onnxscript": "export", "safetensors": "export",
-    "onnx": "optimize", "onnx_graphsurgeon": "optimize", "onnxruntime": "ort",
-    "openvino": "openvino", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
-}  # fmt: skip
 
 
 def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -70,20 +63,6 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         click.echo(f"error: unexpected {reason[:500]}; do: run again with --debug and report it", err=True)
         return 1
-
-
-def need(module: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises:
-        NotAvailable: It is not installed; the message has the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        extra = _EXTRA.get(module.split(".")[0])
-        command = f"pip install 'edgesmith[{extra}]'" if extra else f"pip install {module}"
-        raise NotAvailable(f"{module} is not installed", got=str(error), do=command) from error
 
 
 def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .console import need
 from .errors import DataError
+from .packages import need
 from .resize import INTERPOLATIONS, resize
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..console import need
 from ..errors import ModelError, RunError, UsageError
 from ..files import existing_file
+from ..packages import need
 from ._base import Session, Tensor
 
 if TYPE_CHECKING:

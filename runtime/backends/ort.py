@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..console import need
 from ..errors import ModelError, NotAvailable, RunError, UsageError
 from ..files import existing_file
+from ..packages import need
 from ._base import Session, Tensor
 
 if TYPE_CHECKING:
