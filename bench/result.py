@@ -37,6 +37,7 @@ class Subject:
     sha256: str = ""
     params: int | None = None
     macs: int | None = None
+    published_top1_percent: float | None = None
     weights: str = ""
 
     @property

@@ -108,7 +108,7 @@ def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, bat
         model=spec.name, artifact=artefact.path, precision=artefact.precision, target=artefact.target,
         backend=backend, threads=threads, batch=batch, input_shape=tuple(spec.input_shape),
         sha256=bundle.manifest.files[artefact.path].sha256, params=spec.published.params, macs=spec.published.macs,
-        weights=spec.weights,
+        published_top1_percent=spec.published.top1, weights=spec.weights,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,22 @@ def used(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> list
 
 
 def notes(run: Run) -> list[str]:
-    """Return what is missing and why, and reasons not to trust a number, each once with the subjects it is about."""
-    found: dict[str, list[str]] = {}
+    """Return what is missing and why, and reasons not to trust a number, each kind once with its subjects."""
+    found: dict[str, tuple[str, list[str]]] = {}
     for result in run.results:
         for name, reading in result.readings.items():
             for text in (*reading.notes, *([reading.missing] if reading.missing else [])):
-                found.setdefault(f"{name}: {text}", []).append(f"{result.subject.model} {result.subject.form}")
-    return [f"{text} ({'all' if len(who) == len(run.results) else ', '.join(who)})" for text, who in found.items()]
+                kind = re.sub(r"[+-]?\d+(\.\d+)?", "#", text)
+                found.setdefault(kind, (f"{name}: {text}", []))[1].append(
+                    f"{result.subject.model} {result.subject.form}"
+                )
+    return [f"{text} ({_who(who, len(run.results))})" for text, who in found.values()]
+
+
+def _who(who: Sequence[str], every: int) -> str:
+    if len(who) == every:
+        return "all" if every == 1 else "all, in figures of their own"
+    return ", ".join(who)
 
 
 def caption(run: Run) -> str:

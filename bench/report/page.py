@@ -1,39 +1,68 @@
-"""One self-contained HTML page: what was run, on what, and a table for each run."""
+"""One self-contained HTML page: works offline, light and dark, on a phone and in print.
+
+The charts are drawn by Apache ECharts 6.1 (Apache-2.0), which stands in `data/` and is written into the page. Names
+from results only ever become text nodes or escaped JSON, never markup.
+"""
 
 from __future__ import annotations
 
-import html
+import json
 from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
 
-from .. import tables
 from ..result import Run
+from .view import view
 
-STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent) }
-td + td + td + td, th + th + th + th { text-align: right }
-"""
+FIGURES = {
+    "tradeoff": "Accuracy against latency",
+    "latency": "Distribution of latency",
+    "start": "Cold start by stage",
+    "memory": "Memory by stage",
+}
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[Run], title: str = "Edgesmith report") -> str:
     """Return the page as text."""
-    body = "".join(_section(run) for run in runs)
+    return assemble(view(runs), title)
+
+
+def assemble(data: dict[str, Any], title: str) -> str:
+    """Put data, script, style and chart library into the template."""
+    parts = {
+        "TITLE": escape(title),
+        "STYLE": _asset("report.css"),
+        "FIGURES": "\n".join(_figure(name, text) for name, text in FIGURES.items()),
+        "DATA": json_for_html(data),
+        "LIBRARY": _asset("echarts.common.min.js"),
+        "SCRIPT": _asset("report.js"),
+    }
+    text = _asset("report.html")
+    for name, value in parts.items():
+        text = text.replace(f"<!--{name}-->", value)
+    return text
+
+
+def json_for_html(data: Any) -> str:
+    """Return JSON that cannot end its script element, whatever the strings in it hold."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def escape(text: str) -> str:
+    """Return text for HTML."""
+    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        text = text.replace(raw, safe)
+    return text
+
+
+def _figure(name: str, text: str) -> str:
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Edgesmith report</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><h1>Edgesmith report</h1>{body}</body></html>\n"
+        f'<figure id="{name}" hidden><figcaption><h2><a href="#{name}">{text}</a></h2>'
+        f'<button type="button" data-download="{name}">data as CSV</button></figcaption>'
+        f'<p class="about"></p><div class="chart" role="img" aria-label="{text}"></div></figure>'
     )
 
 
-def _section(run: Run) -> str:
-    kept = tables.used(run.results)
-    head = "".join(f"<th scope=col>{html.escape(column.head)}</th>" for column in kept)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(column.draw(result))}</td>" for column in kept) + "</tr>"
-        for result in run.results
-    )
-    remarks = "".join(f"<li>{html.escape(note)}</li>" for note in tables.notes(run))
-    caption = html.escape(tables.caption(run))
-    return f"<p>{caption}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><ul>{remarks}</ul>"
+def _asset(name: str) -> str:
+    return files(__package__).joinpath("data").joinpath(name).read_text(encoding="utf-8")

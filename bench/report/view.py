@@ -1,0 +1,137 @@
+"""What the page shows, as plain data: everything is computed here, the page's script only draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ...runtime.errors import DataError
+from .. import compare, tables
+from ..result import Result, Run
+
+STAGES = ("interpreter", "import", "load", "first_call")
+POINTS = 101  # of a cumulative distribution
+
+
+def view(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the page's data for runs in the order given; the last is compared with the first."""
+    results = [(number, result) for number, run in enumerate(runs) for result in run.results]
+    many = len(runs) > 1
+    return {
+        "runs": [_about(run) for run in runs],
+        "table": _table(results, many),
+        "tradeoff": _tradeoff(results),
+        "latency": [item for number, result in results if (item := _distribution(number, result, many))],
+        "start": _stacked(results, "cold_start", [f"{stage}_s" for stage in STAGES], 1e3, many),
+        "memory": _stacked(results, "memory", [f"{stage}_bytes" for stage in STAGES], 1e-6, many),
+        "changes": _changes(runs),
+    }
+
+
+def label(number: int, result: Result, many: bool) -> str:
+    """Name a subject, with the number of its run where there are several."""
+    name = f"{result.subject.model} {result.subject.form}"
+    return f"{name} (run {number + 1})" if many else name
+
+
+def _about(run: Run) -> dict[str, Any]:
+    here = run.environment
+    facts = {
+        "when": run.created, "command": run.command, "processor": f"{here.cpu}, {here.cores} cores",
+        "features": " ".join(here.flags), "system": here.system, "device": here.device, "power mode": here.power_mode,
+        "governor": here.governor, "python": here.python,
+        "packages": ", ".join(f"{name} {version}" for name, version in here.packages.items()),
+    }  # fmt: skip
+    return {"facts": {name: value for name, value in facts.items() if value}, "notes": tables.notes(run)}
+
+
+def _table(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
+    kept = tables.used([result for _, result in results])
+    heads = [*(["run"] if many else []), *(column.head for column in kept)]
+    rows = [
+        [*([str(number + 1)] if many else []), *(column.draw(result) for column in kept)] for number, result in results
+    ]
+    return {"columns": heads, "rows": rows, "left": 3 + many}
+
+
+def _tradeoff(results: Sequence[tuple[int, Result]]) -> dict[str, Any]:
+    """Return accuracy against latency: measured top-1 (hard split before test) where all have one, else published."""
+    accuracy, source = _accuracy([result for _, result in results])
+    points = []
+    for _, result in results:
+        seconds, size = result.value("latency", "p50_s"), result.value("size", "file_bytes")
+        if seconds is not None and (top1 := accuracy(result)) is not None:
+            points.append({
+                "name": f"{result.subject.model} {result.subject.form}", "family": family(result.subject.model),
+                "ms": seconds * 1e3, "top1": top1, "mb": size / 1e6 if size else None,
+            })  # fmt: skip
+    return {"points": points, "front": pareto([(point["ms"], point["top1"]) for point in points]), "accuracy": source}
+
+
+def _accuracy(results: Sequence[Result]) -> tuple[Any, str]:
+    for name, text in (("hard_top1_ratio", "top-1 on the hard split, %"), ("top1_ratio", "top-1, %")):
+        if results and all(result.value("accuracy", name) is not None for result in results):
+            return lambda result: 100 * result.value("accuracy", name), text  # noqa: B023
+    return lambda result: result.subject.published_top1_percent, "published ImageNet top-1 of the FP32 network, %"
+
+
+def family(model: str) -> str:
+    """Return the letters a network's name begins with: «mobilenetv2» and «mobilenetv3_small» are «mobilenet»."""
+    letters = model.lower().replace("_", "").rstrip("0123456789")
+    head = "".join(character if character.isalpha() else " " for character in letters).split()
+    return head[0].removesuffix("v").removesuffix("x") if head else model
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points that no other beats (lower first value, higher second), fastest first."""
+    front: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[index][1] > points[front[-1]][1]:
+            front.append(index)
+    return front
+
+
+def _distribution(number: int, result: Result, many: bool) -> dict[str, Any] | None:
+    reading = result.readings.get("latency")
+    if reading is None or not reading.samples:
+        return None
+    shares = np.linspace(0, 100, POINTS)
+    values = np.percentile(np.concatenate(reading.samples) * 1e3, shares)
+    points = [[round(float(ms), 5), float(share)] for ms, share in zip(values, shares, strict=True)]
+    return {"name": label(number, result, many), "points": points}
+
+
+def _stacked(
+    results: Sequence[tuple[int, Result]], metric: str, keys: Sequence[str], scale: float, many: bool
+) -> dict[str, Any]:
+    """Return bars of stages; what a stage gives back (a negative growth) is drawn as nothing."""
+    kept = [
+        (label(number, result, many), result) for number, result in results if result.value(metric, keys[0]) is not None
+    ]
+    series = [
+        {
+            "name": key.rsplit("_", 1)[0].replace("_", " "),
+            "values": [round(max(0.0, (result.value(metric, key) or 0.0) * scale), 3) for _, result in kept],
+        }
+        for key in keys
+    ]
+    return {"names": [name for name, _ in kept], "series": series}
+
+
+def _changes(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Compare neighbours in time; runs that must not be compared say why."""
+    found: list[dict[str, Any]] = []
+    for number, (base, new) in enumerate(pairwise(runs), 1):
+        title = f"run {number} to run {number + 1}"
+        try:
+            told = compare.compare(base, new)
+        except DataError as error:
+            found.append({"runs": title, "subject": "all", "answer": "cannot tell", "why": str(error), "change": None})
+            continue
+        for item in told:
+            change = 100 * (item.ratio.estimate - 1) if item.ratio else None
+            found.append({"runs": title, "subject": item.key, "answer": item.answer, "why": item.why, "change": change})
+    return found

@@ -1,0 +1,209 @@
+"""The page's data against counting by hand, its safety, and the page itself in a real browser."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.bench import tables
+from edgesmith.bench.commands import report_command
+from edgesmith.bench.report import page, view
+from edgesmith.bench.result import Run, write
+from support import browser
+from support.results import NETS, result, run
+
+POINTS = {
+    "one beats all": ([(1, 9), (2, 8), (3, 1)], [0]),
+    "a stair": ([(3, 9), (1, 5), (2, 7)], [1, 2, 0]),
+    "equal speed": ([(1, 5), (1, 6)], [1]),
+    "equal accuracy": ([(2, 5), (1, 5)], [1]),
+    "none": ([], []),
+}
+
+
+@pytest.mark.parametrize("case", POINTS)
+def test_the_pareto_front(case):
+    points, front = POINTS[case]
+    assert view.pareto(points) == front
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("mobilenetv2", "mobilenet"), ("mobilenet_v3_small", "mobilenet"), ("resnet50", "resnet"),
+     ("shufflenet_v2_x0_5", "shufflenet"), ("vgg16", "vgg"), ("7", "7")],
+)  # fmt: skip
+def test_families(name, family):
+    found = view.family(name)
+    assert found == family or (family == "mobilenet" and found.startswith("mobilenet"))
+
+
+def test_a_distribution_is_the_percentiles_of_the_samples():
+    made = run()
+    shown = view.view([made])["latency"][0]["points"]
+    values = sorted(1e3 * value for group in made.results[0].readings["latency"].samples for value in group)
+    assert shown[0] == [pytest.approx(values[0], rel=1e-4), 0.0]
+    assert shown[-1] == [pytest.approx(values[-1], rel=1e-4), 100.0]
+
+
+def test_neighbouring_runs_are_compared():
+    changes = view.view([run(), run(seed=50, level=1.2)])["changes"]
+    assert {item["answer"] for item in changes} == {"slower"}
+    assert len(changes) == len(NETS)
+
+
+HOSTILE = '</script><img src=x onerror="document.title=1">&'
+
+
+def test_a_hostile_name_stays_text():
+    made = result(HOSTILE, "fp32", 0.01, 1e6, 70.0, 1)
+    text = page.render([Run("now", HOSTILE, run().environment, (made,))], HOSTILE)
+    assert "<img" not in text.replace(page._asset("echarts.common.min.js"), "")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    assert data["table"]["rows"][0][0] == HOSTILE
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_small():
+    text = page.render([run()])
+    assert len(text.encode()) < 3e6
+    own = text.replace(page._asset("echarts.common.min.js"), "")
+    assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", own)
+
+
+def test_csv_and_markdown_hold_every_value():
+    made = run()
+    rows = list(csv.DictReader(io.StringIO(tables.comma_separated(made))))
+    values = sum(len(reading.values) for item in made.results for reading in item.readings.values())
+    assert len(rows) == values
+    text = tables.markdown(made)
+    assert text.count("\n| ") == 2 + len(made.results)
+    assert "accuracy: no labelled images were given (all" in text
+
+
+def test_the_command_writes_what_it_is_asked_for(tmp_path):
+    path = write(run(), tmp_path / "run.json")
+    out = {name: tmp_path / f"report.{name}" for name in ("html", "csv", "md")}
+    words = [str(path), "-o", str(out["html"]), "--csv", str(out["csv"]), "--markdown", str(out["md"])]
+    done = CliRunner().invoke(report_command, words)
+    assert done.exit_code == 0, done.output
+    assert all(file.stat().st_size > 300 for file in out.values())
+
+
+needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(page.render([run(), run(seed=50, level=1.2, when="2026-02-01T00:00:00+00:00")]))
+    with browser.open_page() as tab:
+        yield tab, path.as_uri()
+
+
+def column(tab, index):
+    return tab.js(f"[...document.querySelectorAll('#table tbody tr')].map(r => r.cells[{index}].textContent)")
+
+
+@needs_browser
+def test_it_draws_every_figure_without_a_complaint(shown):
+    tab, url = shown
+    tab.goto(url)
+    assert tab.errors == []
+    drawn = """[...document.querySelectorAll('figure:not([hidden]) canvas')].map(c => {
+        const pixels = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return new Set(pixels.filter((_, i) => i % 4 < 3)).size; })"""
+    assert len(page.FIGURES) == len(tab.js(drawn))
+    assert all(colours > 10 for colours in tab.js(drawn))
+    assert tab.js("document.querySelectorAll('#changes tbody tr').length") == len(NETS)
+
+
+@needs_browser
+def test_sorting_by_mouse_and_keyboard(shown):
+    tab, url = shown
+    tab.goto(url)
+    press = "document.querySelectorAll('#table th button')[4].focus()"
+    tab.js(press)
+    tab.press("Enter")
+    up = [float(text.split()[0]) for text in column(tab, 4)]
+    assert up == sorted(up)
+    assert tab.js("document.querySelectorAll('#table th')[4].getAttribute('aria-sort')") == "ascending"
+    tab.js("document.querySelectorAll('#table th button')[4].click()")
+    assert [float(text.split()[0]) for text in column(tab, 4)] == sorted(up, reverse=True)
+    assert "sort=p50+ms&down=1" in tab.js("location.hash")
+
+
+@needs_browser
+def test_filtering_and_deep_links(shown):
+    tab, url = shown
+    tab.goto(url)
+    tab.js("document.getElementById('filter').focus()")
+    tab.ask("Input.insertText", text="int8 run shuffle"[:4])
+    assert set(column(tab, 1)) == {"shufflenetv2"}
+    assert tab.js("document.getElementById('count').textContent") == "2 of 8 shown"
+    tab.goto("about:blank", ready="true")
+    tab.goto(url + "#filter=resnet&sort=p99+ms")
+    assert set(column(tab, 1)) == {"resnet50"}
+    assert tab.errors == []
+
+
+@needs_browser
+def test_hovering_says_what_a_point_is(shown):
+    tab, url = shown
+    tab.goto("about:blank", ready="true")
+    tab.goto(url)
+    tab.js("document.getElementById('tradeoff').scrollIntoView()")
+    find = """(() => { const box = document.querySelector('#tradeoff .chart');
+        const chart = echarts.getInstanceByDom(box), point = data.tradeoff.points[0];
+        const edge = box.getBoundingClientRect();
+        const at = chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [point.ms, point.top1]);
+        chart.on('mouseover', (event) => { window.hovered = event.name; });
+        return [at[0] + edge.left, at[1] + edge.top]; })()"""
+    x, y = tab.js(find)
+    tab.mouse("mouseMoved", x - 30, y)
+    tab.mouse("mouseMoved", x, y)
+    assert tab.js("window.hovered").split()[0] in NETS
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_fits_a_desk_and_a_phone(shown, width, scheme):
+    tab, url = shown
+    tab.size(width, 800, mobile=width < 500)
+    tab.scheme(scheme)
+    tab.goto("about:blank", ready="true")
+    tab.goto(url)
+    assert tab.js("document.documentElement.scrollWidth") <= width
+    light = tab.js("getComputedStyle(document.body).backgroundColor").startswith("rgb(255")
+    assert light == (scheme == "light")
+    assert tab.errors == []
+    tab.size(1280, 900)
+    tab.scheme("light")
+
+
+@needs_browser
+def test_contrast_is_enough_in_both_schemes(shown):
+    tab, url = shown
+    tab.goto(url)
+    ratio = """((ink, paper) => { const light = (text) => { const part = text.match(/[\\d.]+/g).slice(0, 3)
+        .map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * part[0] + 0.7152 * part[1] + 0.0722 * part[2]; };
+        const [a, b] = [light(ink), light(paper)].sort((x, y) => y - x); return (a + 0.05) / (b + 0.05); })"""
+    for scheme in ("light", "dark"):
+        tab.scheme(scheme)
+        for selector in ("body", ".about", "a", "#count"):
+            colours = f"getComputedStyle(document.querySelector('{selector}')).color"
+            paper = "getComputedStyle(document.querySelector('section')).backgroundColor"
+            assert tab.js(f"{ratio}({colours}, {paper})") >= 4.5, (scheme, selector)
+    tab.scheme("light")
+
+
+@needs_browser
+def test_the_browser_notices_a_broken_page(tmp_path):
+    broken = tmp_path / "broken.html"
+    broken.write_text("<script>document.documentElement.dataset.ready='1'; nowhere()</script>")
+    with browser.open_page() as tab:
+        tab.goto(broken.as_uri())
+        tab.js("1")
+        assert any("nowhere" in text for text in tab.errors)
