@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .export import parity, to_onnx
-from .models import catalog, weights
+from .models import catalog, checkpoints, weights
 from .optimize import precision, preflight, quantize, runner
 from .pipeline_measure import measure
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Say, Settings, Summary
@@ -79,7 +79,8 @@ def _workplace(out: Path) -> Iterator[Path]:
 
 def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     settings = flow.settings
-    spec = catalog.spec(settings.model, settings.weights)
+    kept = checkpoints.spec_of(settings.weights) if Path(settings.weights).is_file() else None
+    spec = kept or catalog.spec(settings.model, settings.weights)
     module = catalog.build(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, settings.weights, folder=settings.weights_folder)
     return module.eval(), spec
