@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,54 +52,45 @@ def _draw_verify(report: Any) -> None:
 
 @command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu, or a backend: ort, trt.")
+@click.argument("images", nargs=-1)
+@click.option("--source", help="Instead of IMAGES, a stream: a video, an animation, a folder, camera or camera:1.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder or .gif for the images with their answers on.")
+@click.option("--policy", default="block", show_default=True, help="When slower than --source: drop-oldest, …")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu, or a backend: ort, openvino, trt.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, fp16 or int8.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to show.")
-def run_command(
-    bundle: Path, images: tuple[Path, ...], device: str, precision: str, threads: int | None, top: int, as_json: bool
-) -> int:
-    """Run BUNDLE on IMAGES (files, or folders of them), and say what is on each."""
+def run_command(bundle: Path, images: tuple[str, ...], source: str | None, as_json: bool, **options: Any) -> int:
+    """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each."""
     from .errors import UsageError
+    from .run import run_images, run_stream
     from .session import load
 
-    files = [file for image in images for file in _image_files(image)]
-    if not files:
-        raise UsageError("no images to run on", expected="image files, or folders of them")
-    with load(bundle, device, precision, threads) as model:
-        rows = [_one(model, file, top) for file in files]
-        value = {"why": model.why(), "images": rows}
-        emit(value, as_json, lambda: _draw_run(model.why(), rows))
-    return 0
+    if bool(images) == bool(source):
+        raise UsageError("no images to run on" if not images else "images and a stream", expected="IMAGES or --source")
+    with load(bundle, options["device"], options["precision"], options["threads"]) as model:
+        if source:
+            value = run_stream(model, source, options["policy"], options["top"], options["out"])
+        else:
+            value = run_images(model, images, options["top"], options["out"])
+    emit(value, as_json, lambda: _draw_run(value))
+    return 0 if value["counts"]["failed"] == 0 else 1
 
 
-def _image_files(path: Path) -> list[Path]:
-    from .folders import SUFFIXES
-
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-
-
-def _one(model: Any, file: Path, top: int) -> dict[str, Any]:
-    start = time.perf_counter()
-    answer = model(file)
-    seconds = time.perf_counter() - start
-    if answer.logits.ndim != 1:
-        shapes = {name: list(value.shape) for name, value in answer.outputs.items()}
-        return {"image": str(file), "seconds": seconds, "outputs": shapes}
-    guesses = [vars(guess) for guess in answer.top(top)]
-    return {"image": str(file), "seconds": seconds, "top": guesses}
-
-
-def _draw_run(why: str, rows: list[dict[str, Any]]) -> None:
-    say(why)
-    for row in rows:
-        title = f"{row['image']}: {1e3 * row['seconds']:.1f} ms, decoding included"
+def _draw_run(value: dict[str, Any]) -> None:
+    say(value["why"])
+    for row in value["images"]:
+        title = (
+            f"{row['image']}: {1e3 * row['seconds']:.1f} ms, decoding included" if "seconds" in row else row["image"]
+        )
         if "top" in row:
             guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in row["top"]]
             table(title, ("class", "probability"), guesses)
+        elif "error" in row:
+            say(f"{title}: {row['error']}")
         else:
             table(title, ("output", "shape"), [(name, str(shape)) for name, shape in row["outputs"].items()])
+    say(", ".join(f"{count} {what}" for what, count in value["counts"].items()))
 
 
 @command("doctor")

@@ -1,4 +1,4 @@
-"""From the network's output to an answer: softmax and the best classes."""
+"""From the network's output to an answer: softmax, the best classes, a map of classes, boxes without doubles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,3 +44,55 @@ def top_k(logits: NDArray[Any], k: int, labels: Sequence[str] = ()) -> tuple[Gue
     return tuple(
         Guess(labels[at] if at < len(labels) else str(at), int(at), float(probabilities[at])) for at in order.tolist()
     )
+
+
+def class_map(logits: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the best class of each pixel, int64 (H, W), from scores (classes, H, W)."""
+    best: NDArray[np.int64] = logits.argmax(axis=0)
+    return best
+
+
+def iou(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return intersection over union of one box (4,) with each of (N, 4); boxes are x1, y1, x2, y2.
+
+    Empty boxes have an overlap of 0 with everything, themselves too.
+    """
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None).astype(np.float64), axis=1)
+    areas = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).astype(np.float64), axis=1)
+    total = areas + float(np.prod(np.clip(box[2:] - box[:2], 0, None).astype(np.float64))) - shared
+    overlap: NDArray[np.float64] = np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
+    return overlap
+
+
+def nms(
+    boxes: NDArray[Any], scores: NDArray[Any], threshold: float, classes: NDArray[Any] | None = None
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression: keep the best box, drop what overlaps it too much, go on with the next.
+
+    Args:
+        boxes: (N, 4), x1, y1, x2, y2, in any unit.
+        scores: (N,); of equals the one with the lower index goes first.
+        threshold: A box is dropped when its intersection over union with a kept one is greater.
+        classes: (N,), where given only boxes of one class drop each other.
+
+    Returns:
+        Indices of the boxes that stay, best first, int64.
+
+    Raises:
+        DataError: The arrays do not fit together, or hold NaN.
+    """
+    if boxes.shape != (len(scores), 4) or scores.ndim != 1 or (classes is not None and classes.shape != scores.shape):
+        raise DataError("boxes and scores do not fit", got=f"{boxes.shape}, {scores.shape}", expected="(N, 4) and (N,)")
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        raise DataError("boxes or scores hold NaN or Inf")
+    left = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        drop = iou(boxes[best], boxes[left]) > threshold
+        if classes is not None:
+            drop &= classes[left] == classes[best]
+        left = left[~drop]
+    return np.array(kept, dtype=np.int64)

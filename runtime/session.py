@@ -20,7 +20,7 @@ from . import tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, usable
 from .errors import CANNOT, DataError, NotAvailable
-from .postprocess import Guess, softmax, top_k
+from .postprocess import Guess, class_map, softmax, top_k
 from .preprocess import apply
 
 if TYPE_CHECKING:
@@ -57,6 +57,16 @@ class Answer:
         if self.logits.ndim != 1:
             raise DataError("this network does not classify", got=f"an output of shape {self.logits.shape}")
         return top_k(self.logits, k, self.labels)
+
+    def class_map(self) -> NDArray[np.int64]:
+        """Return the best class of each pixel, int64 (H, W).
+
+        Raises:
+            DataError: The first output is no map of class scores (classes, H, W).
+        """
+        if self.logits.ndim != 3:
+            raise DataError("this network does not segment", got=f"an output of shape {self.logits.shape}")
+        return class_map(self.logits)
 
 
 class Model:

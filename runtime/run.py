@@ -1,0 +1,73 @@
+"""What `edgesmith run` does: a loaded model over files or a stream, into plain rows, and pictures where wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import DataError
+from .preprocess import as_image
+from .sources import Writer, annotate, frames
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .session import Answer, Model
+
+
+def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:
+    """Run a model on files and folders, one after the other.
+
+    Raises:
+        DataError: An image cannot be used.
+    """
+    writer = Writer(out) if out else None
+    rows = []
+    for index, file in enumerate(file for image in images for file in _files(image)):
+        start = time.perf_counter()
+        pixels = as_image(file)
+        answer = model(pixels)
+        rows.append({"image": str(file), "seconds": time.perf_counter() - start, **_told(answer, top)})
+        if writer:
+            writer.add(index, annotate(pixels, answer))
+    if writer:
+        writer.close()
+    return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
+
+
+def _files(image: str) -> list[Any]:
+    return list(frames(image)) if Path(image).is_dir() else [image]
+
+
+def run_stream(model: Model, source: str, policy: str, top: int, out: Path | None) -> dict[str, Any]:
+    """Run a model on a stream; a frame that cannot be used is a row with its error.
+
+    Raises:
+        RunError: The backend or the source died; the frames before it have been drawn.
+    """
+    writer = Writer(out) if out else None
+    rows = []
+    start = time.perf_counter()
+    try:
+        with Stream(model, frames(source), policy=policy) as stream:
+            for frame in stream:
+                name = str(frame.image) if isinstance(frame.image, (str, Path)) else f"{source} frame {frame.index}"
+                if isinstance(frame.error, DataError) or frame.answer is None:
+                    rows.append({"image": name, "error": str(frame.error)})
+                    continue
+                rows.append({"image": name, **_told(frame.answer, top)})
+                if writer:
+                    writer.add(frame.index, annotate(as_image(frame.image), frame.answer))
+    finally:
+        if writer:
+            writer.close()
+    seconds = time.perf_counter() - start
+    return {"why": model.why(), "images": rows, "counts": asdict(stream.counts), "seconds": seconds}
+
+
+def _told(answer: Answer, top: int) -> dict[str, Any]:
+    if answer.logits.ndim == 1:
+        return {"top": [vars(guess) for guess in answer.top(top)]}
+    return {"outputs": {name: list(value.shape) for name, value in answer.outputs.items()}}

@@ -1,0 +1,140 @@
+"""Where frames come from: an image, a folder, an animation, a video file or a camera; and where drawn ones go.
+
+Pillow reads images and animations (GIF, APNG, WebP, multi-page TIFF); videos and cameras need OpenCV.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import DataError, NotAvailable, RunError, UsageError
+from .folders import SUFFIXES
+from .packages import need
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .session import Answer
+
+ANIMATIONS = frozenset({".gif", ".apng"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
+_PALETTE = 255 * np.array([(at >> 2 & 1, at >> 1 & 1, at & 1) for at in range(8)], np.uint8)
+
+
+def frames(source: str) -> Iterator[Any]:
+    """Yield a source's frames: paths of image files, or uint8 arrays (H, W, 3) in RGB.
+
+    Args:
+        source: A file, a folder of images, or "camera", "camera:1" for a camera by its number.
+
+    Raises:
+        UsageError: Nothing is there, or the folder holds no images; at once, not at the first frame.
+        NotAvailable: It needs OpenCV, which is not installed.
+        RunError: The camera or video ends with an error (while iterating).
+    """
+    if match := re.fullmatch(r"camera(?::(\d+))?", source):
+        return _captured(int(match[1] or 0), source)
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
+        return iter(found)
+    if not path.is_file():
+        raise UsageError(f"cannot read source {source}", got="no such file or folder", expected="or camera, camera:1")
+    if path.suffix.lower() in ANIMATIONS:
+        return _animation(path)
+    return _captured(str(path), source) if path.suffix.lower() in VIDEOS else iter([path])
+
+
+def _animation(path: Path) -> Iterator[NDArray[np.uint8]]:
+    pillow, sequence = need("PIL.Image"), need("PIL.ImageSequence")
+    try:
+        with pillow.open(path) as image:
+            for frame in sequence.Iterator(image):
+                yield np.asarray(frame.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(f"cannot read animation {path}", got=str(error)[:200]) from error
+
+
+def _captured(what: int | str, name: str) -> Iterator[NDArray[np.uint8]]:
+    try:
+        cv2 = need("cv2")
+    except NotAvailable as error:
+        raise NotAvailable(f"{name} needs OpenCV", got=error.got, do="pip install opencv-python-headless") from error
+    capture = cv2.VideoCapture(what)
+    if not capture.isOpened():
+        capture.release()
+        raise UsageError(f"cannot open {name}", do="check the path, or that the camera is plugged in and free")
+    return _grabbed(capture, name, live=isinstance(what, int))
+
+
+def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]:
+    try:
+        while True:
+            found, frame = capture.read()
+            if not found:
+                if live:
+                    raise RunError(f"{name} gives no more frames", do="check its cable")
+                return
+            yield np.ascontiguousarray(frame[..., ::-1])
+    finally:
+        capture.release()
+
+
+def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
+    """Draw an answer on a copy of its image, uint8 (H, W, 3): the best class, or the map of classes."""
+    pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
+    picture = pillow.fromarray(np.ascontiguousarray(image))
+    if answer.logits.ndim == 3:
+        colours = _PALETTE[answer.class_map() % len(_PALETTE)]
+        over = pillow.fromarray(colours).resize(picture.size, pillow.Resampling.NEAREST)
+        return np.asarray(pillow.blend(picture, over, 0.5))
+    if answer.logits.ndim == 1:
+        best = answer.top(1)[0]
+        size = max(10, picture.height // 16)
+        canvas = draw.Draw(picture)
+        text = f"{best.label} {100 * best.probability:.0f} %"
+        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
+        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
+        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
+    return np.asarray(picture)
+
+
+class Writer:
+    """Keep annotated frames: a folder gets one PNG for each, a `.gif` all of them.
+
+    Args:
+        target: The folder or the `.gif`.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target, self._frames = target, list[Any]()
+        if target.suffix and target.suffix.lower() != ".gif":
+            raise UsageError(f"cannot write {target}", got=target.suffix, expected="a folder, or a .gif")
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Write, or keep for the animation, one frame."""
+        from .files import atomic_file
+
+        pillow = need("PIL.Image")
+        if self.target.suffix:
+            self._frames.append(pillow.fromarray(image))
+            return
+        with atomic_file(self.target / f"{index:06d}.png") as temporary:
+            pillow.fromarray(image).save(temporary, format="PNG")
+
+    def close(self) -> None:
+        """Write the animation, if it is one and has frames."""
+        from .files import atomic_file
+
+        if self._frames:
+            with atomic_file(self.target) as temporary:
+                first, *rest = self._frames
+                first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=40, loop=0)
+            self._frames.clear()
