@@ -39,8 +39,7 @@ def build_command(
     if check_only:
         _show_findings(findings, as_json)
         return int(any(item.severity == "error" for item in findings))
-    for item in findings:
-        console.note(f"{item.severity}: {item}")
+    _note_findings(findings)
     preflight.require(findings, onnx)
     settings = {
         "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
@@ -50,6 +49,15 @@ def build_command(
     built = [_build(onnx, target, one, settings) for one, target in _targets(onnx, out, sms, precision)]
     console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
     return 0
+
+
+def _note_findings(findings: list[Any]) -> None:
+    """Print each kind of finding once, with how many more there are."""
+    kinds: dict[tuple[str, str], list[Any]] = {}
+    for item in findings:
+        kinds.setdefault((item.severity, item.code), []).append(item)
+    for (severity, _), items in kinds.items():
+        console.note(f"{severity}: {items[0]}" + (f" (and {len(items) - 1} more such)" if len(items) > 1 else ""))
 
 
 def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> list[tuple[str, Path]]:

@@ -42,11 +42,11 @@ def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
     with Path(request["out"]).open("wb") as file:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
-    asked = _asked(trt, network, request["precision"])
+    asked, products = _asked(trt, network, request["precision"])
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
         "flags": _flag_names(trt, config), "build_s": seconds, "profiles": profiles, "warnings": log.warnings(),
-        "attestation": asdict(attest(kernels, asked)), "kernels": [_plain(kernel) for kernel in kernels],
+        "attestation": asdict(attest(kernels, asked, products)), "kernels": [kernel.to_dict() for kernel in kernels],
         "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
         "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)], **log.totals(),
     }  # fmt: skip
@@ -213,8 +213,8 @@ def _kernels(trt: Any, log: Any, blob: Any, features: flavour.Features) -> list[
     return parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
-def _asked(trt: Any, network: Any, precision: str) -> dict[str, str]:
-    """Return the precision asked of each convolution: INT8 where its input is dequantised, else what surrounds it."""
+def _asked(trt: Any, network: Any, precision: str) -> tuple[dict[str, str], list[str]]:
+    """Return the precision asked of each convolution (INT8 where its input is dequantised), and the products' names."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {layer.get_output(0).name: layer for layer in layers if layer.num_outputs}
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION)
@@ -222,9 +222,12 @@ def _asked(trt: Any, network: Any, precision: str) -> dict[str, str]:
     for layer in (layer for layer in layers if layer.type in kinds):
         producer = made_by.get(layer.get_input(0).name)
         quantised = producer is not None and producer.type == trt.LayerType.DEQUANTIZE
-        name = (*nodes_of(str(getattr(layer, "metadata", ""))), str(layer.name))[0]
-        names[name] = "int8" if quantised else "float" if precision == "int8" else precision
-    return names
+        names[_onnx_name(layer)] = "int8" if quantised else "float" if precision == "int8" else precision
+    return names, [_onnx_name(layer) for layer in layers if layer.type == trt.LayerType.MATRIX_MULTIPLY]
+
+
+def _onnx_name(layer: Any) -> str:
+    return (*nodes_of(str(getattr(layer, "metadata", ""))), str(layer.name))[0]
 
 
 def _flag_names(trt: Any, config: Any) -> list[str]:
@@ -233,8 +236,3 @@ def _flag_names(trt: Any, config: Any) -> list[str]:
 
 def _tensor(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "dims": list(tensor.shape), "dtype": str(tensor.dtype).rpartition(".")[2].lower()}
-
-
-def _plain(kernel: Kernel) -> dict[str, Any]:
-    return {"name": kernel.name, "kind": kernel.kind, "precision": kernel.precision,
-            "outputs": [tensor.dtype for tensor in kernel.outputs], "nodes": list(kernel.nodes)}  # fmt: skip

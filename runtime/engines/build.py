@@ -101,7 +101,8 @@ def check_precision(attestation: Attestation, precision: str) -> None:
         CheckFailed: Some run in another precision, or INT8 was asked of a network that has no quantised convolution.
     """
     allow = "quantise the file for TensorRT, choose another SM, or allow it with --allow-float"
-    if precision == "int8" and attestation.got and "int8" not in attestation.asked.values():
+    asked = {*attestation.asked.values(), *attestation.products.values()}
+    if precision == "int8" and attestation.got and "int8" not in asked:
         raise CheckFailed("INT8 was requested, but no convolution of the file has Q/DQ pairs on its input",
                           got=attestation.sentence(precision), do=allow)  # fmt: skip
     bad = {name: got for name, got in attestation.missed.items() if attestation.asked[name] == precision}

@@ -11,10 +11,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 PRECISION = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "BFloat16": "bf16", "FP8": "fp8"}
+TENSORS = ("inputs", "constants", "outputs")
+SYNCHRONISING = ("signal", "wait")
 CONVOLVING = ("correlation", "deconvolution", "convolution", "gemm", "runtime_fusion")
 
 
@@ -36,7 +38,20 @@ class Kernel:
     inputs: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for the sidecar."""
+        lists = {key: [list(astuple(tensor)) for tensor in getattr(self, key)] for key in TENSORS}
+        return {"name": self.name, "kind": self.kind, **lists, "nodes": list(self.nodes)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Kernel:
+        """Read what `to_dict` wrote."""
+        inputs, constants, outputs = (
+            tuple(Tensor(n, tuple(dims), kind) for n, dims, kind in values[k]) for k in TENSORS
+        )
+        return cls(values["name"], values["kind"], inputs, constants, outputs, tuple(values["nodes"]))
 
     @property
     def precision(self) -> str:
@@ -55,14 +70,18 @@ class Attestation:
     """What was asked of the convolutions and what they got.
 
     `asked` and `got` map a convolution's ONNX name to a precision ("float": any but INT8). A convolution that fused
-    into a pointwise kernel counts with that kernel's precision, one that no kernel mentions is "folded".
+    into a pointwise kernel counts with that kernel's precision, one that no kernel mentions is "folded". `products` is
+    what the matrix products (Gemm, MatMul) run in. `synchronisations` are the entries that only order two streams; they
+    are not among the kernels.
     """
 
     kernels: int
     kinds: dict[str, int]
     requantisations: int
+    synchronisations: int = 0
     asked: dict[str, str] = field(default_factory=dict)
     got: dict[str, str] = field(default_factory=dict)
+    products: dict[str, str] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -91,20 +110,24 @@ def _fulfils(got: str, asked: str) -> bool:
     return got == asked or (asked == "float" and got in ("fp32", "fp16", "bf16"))
 
 
-def attest(kernels: Iterable[Kernel], asked: Mapping[str, str]) -> Attestation:
+def attest(kernels: Iterable[Kernel], asked: Mapping[str, str], products: Iterable[str] = ()) -> Attestation:
     """Match the convolutions of the network against the kernels.
 
     Args:
         kernels: The kernel list.
         asked: ONNX name of each convolution -> precision that it was asked to run in.
+        products: ONNX names of the matrix products.
     """
-    kernels = list(kernels)
+    every = list(kernels)
+    kernels = [kernel for kernel in every if kernel.kind not in SYNCHRONISING]
     return Attestation(
         kernels=len(kernels),
         kinds=dict(Counter(kernel.kind for kernel in kernels)),
         requantisations=sum(kernel.requantises for kernel in kernels),
+        synchronisations=len(every) - len(kernels),
         asked=dict(asked),
         got={name: _ran_as(name, kernels) for name in asked},
+        products={name: _ran_as(name, kernels) for name in products},
     )
 
 

@@ -1,5 +1,7 @@
 """The kernel list of a build: read off a line as TensorRT writes it, and turned into what the convolutions got."""
 
+import json
+
 import pytest
 
 from edgesmith.runtime.engines.kernels import Kernel, Tensor, attest, nodes_of, parse_inspector, parse_log
@@ -24,6 +26,7 @@ def test_a_line_is_read():
     assert found.constants[0].dims == (16, 3, 3, 3)
     assert found.outputs[0].dtype == "fp32"
     assert found.nodes == ("stem", "layer[0]/relu")
+    assert Kernel.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,15 @@ def test_missed_names_only_the_ones_that_differ():
 def test_requantisations_are_the_kernels_that_only_write_int8():
     kernels = [kernel("q", "kgen", "fp32", [], "int8"), kernel("c", "correlation", "int8", [], "int8")]
     assert attest(kernels, {}).requantisations == 1
+
+
+def test_what_only_orders_streams_is_no_kernel():
+    kernels = [
+        kernel("c", "correlation", "int8", ["c"]),
+        *(Kernel(name, name, (), (), ()) for name in ("signal", "wait")),
+    ]
+    facts = attest(kernels, {"c": "int8"})
+    assert (facts.kernels, facts.synchronisations, facts.kinds) == (1, 2, {"correlation": 1})
 
 
 def test_the_inspectors_json_is_read():

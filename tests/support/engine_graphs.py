@@ -31,8 +31,9 @@ class Net:
         values = self.random.normal(size=shape).astype(self.float) * self.float(0.1)
         if self.precision != "int8":
             return self.const(f"{name}_w", values)
-        integers = np.clip(np.round(values / 0.01), -127, 127).astype(np.int8)
-        scale, zero = np.full(shape[0], 0.01, np.float32), np.zeros(shape[0], np.int8)
+        scale = np.float32(np.abs(values).max(axis=(1, 2, 3)) / 127)  # equal ones TensorRT would treat as one
+        integers = np.round(values / scale[:, None, None, None]).astype(np.int8)
+        zero = np.zeros(shape[0], np.int8)
         parts = [self.const(f"{name}_w{key}", value) for key, value in zip("qsz", (integers, scale, zero), strict=True)]
         return self.node("DequantizeLinear", parts, f"{name}_wdq", axis=0)
 

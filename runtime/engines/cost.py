@@ -1,0 +1,178 @@
+"""How long an engine would take on a GPU that is not here: roofline plus launches, calibrated on published latencies.
+
+    t = a * sum over kernels of max(operations / peak, bytes / bandwidth) + b * kernels
+
+At batch 1 small networks are bound by the second term: INT8 with twice the kernels of FP16 can lose.
+`a` (how far kernels stay from the roofline) and `b` (what one launch costs) were fitted per family of GPUs;
+docs/engines.md has the points, the fit and its errors. It ranks engines of one network on one GPU: no measurement.
+
+Roofline: Williams et al., 2009, doi:10.1145/1498765.1498785.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+
+from ..errors import UsageError
+from ..plugins import did_you_mean, normalise
+from .kernels import CONVOLVING, SYNCHRONISING, Kernel, Tensor
+
+BYTES = {"int8": 1, "fp8": 1, "uint8": 1, "bool": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8}
+# family -> (a, b in seconds); a test recomputes them from the published points.
+COEFFICIENTS = {"orin": (1.431, 4.37e-6), "discrete": (1.034, 6.22e-6)}
+L2_SPEED = 4  # times the bandwidth of the memory; of 2, 3, 4 and 6 the values from 4 on fit the points equally well
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one kernel has to do: operations (2 per multiply-add), bytes of activations and of constants it moves.
+
+    `dense` is False where tensor cores do not help: depthwise convolutions and everything pointwise.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    operations: int
+    activation_bytes: int
+    constant_bytes: int
+    dense: bool
+
+    def times(self, batch: int) -> Work:
+        """Return the work of a larger batch; the constants are read once."""
+        return Work(self.name, self.kind, self.precision, self.operations * batch, self.activation_bytes * batch,
+                    self.constant_bytes, self.dense)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU's rates: 10^12 operations per second without sparsity, 10^9 bytes per second.
+
+    `l2_mb` is the cache that holds activations between kernels, and all weights where they fit; 0 where the model is
+    better without (Orin's is small).
+    """
+
+    name: str
+    sm: str
+    family: str
+    fp32_tflops: float
+    fp16_tflops: float
+    int8_tops: float
+    bandwidth_gbs: float
+    l2_mb: float
+
+    def peak(self, precision: str, dense: bool) -> float:
+        """Return operations per second; off the tensor cores FP16 runs at twice and INT8 at four times FP32's rate."""
+        if not dense or precision == "fp32":
+            return self.fp32_tflops * 1e12 * {"fp16": 2, "bf16": 2, "int8": 4}.get(precision, 1)
+        return {"int8": self.int8_tops, "fp8": self.int8_tops}.get(precision, self.fp16_tflops) * 1e12
+
+
+def work(kernel: Kernel) -> Work:
+    """Count what one kernel does, from the tensors in its record."""
+    weight = _weight(kernel)
+    out = _elements(kernel.outputs[:1])
+    channels = kernel.outputs[0].dims[1] if kernel.outputs and len(kernel.outputs[0].dims) > 1 else 1
+    per_output = 2 * prod(weight.dims) // max(channels, 1) if weight else 1
+    return Work(kernel.name, kernel.kind, kernel.precision, out * per_output, _bytes((*kernel.inputs, *kernel.outputs)),
+                _bytes(kernel.constants), weight is not None and not _grouped(kernel, weight))  # fmt: skip
+
+
+def _grouped(kernel: Kernel, weight: Tensor) -> bool:
+    """Whether each output reads few of many input channels (depthwise; TensorRT pads INT8 groups to 4)."""
+    channels = kernel.inputs[0].dims[1] if kernel.inputs and len(kernel.inputs[0].dims) == 4 else 0
+    return len(weight.dims) == 4 and weight.dims[1] <= 4 < channels
+
+
+def _weight(kernel: Kernel) -> Tensor | None:
+    if kernel.kind not in CONVOLVING:
+        return None
+    for candidates in (kernel.constants, kernel.inputs[1:]):  # dequantised at run time, a weight is an input
+        if matrices := [tensor for tensor in candidates if sum(dim > 1 for dim in tensor.dims) > 1]:
+            return max(matrices, key=lambda tensor: prod(tensor.dims))
+    return None
+
+
+def _elements(tensors: Iterable[Tensor]) -> int:
+    return sum(prod(abs(dim) for dim in tensor.dims) for tensor in tensors)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(_elements([tensor]) * BYTES.get(tensor.dtype, 4) for tensor in tensors)
+
+
+def works(kernels: Iterable[Kernel]) -> list[Work]:
+    """Count what each kernel does; entries that only order streams do nothing and are left out."""
+    return [work(kernel) for kernel in kernels if kernel.kind not in SYNCHRONISING]
+
+
+def roofline_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> float:
+    """Return the least time one kernel can take, in seconds; `constants_cached`: they stay in the L2 cache."""
+    cache = gpu.l2_mb * 1e6
+    activations = item.activation_bytes / (L2_SPEED if item.activation_bytes < cache else 1)
+    constants = item.constant_bytes / (L2_SPEED if constants_cached else 1)
+    moved = (activations + constants) / (gpu.bandwidth_gbs * 1e9)
+    return max(item.operations / gpu.peak(item.precision, item.dense), moved)
+
+
+def rooflines_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> list[float]:
+    """Return the least time of each kernel, in seconds."""
+    items = list(items)
+    cached = constants_cached(items, gpu)
+    return [roofline_s(item.times(batch), gpu, cached) for item in items]
+
+
+def constants_cached(items: Iterable[Work], gpu: Gpu) -> bool:
+    """Return whether the weights of an engine stay in the L2 cache from one inference to the next."""
+    return sum(item.constant_bytes for item in items) < 0.7 * gpu.l2_mb * 1e6
+
+
+def estimate_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> float:
+    """Return the time that one inference is estimated to take, in seconds; see the module's formula."""
+    a, b = COEFFICIENTS[gpu.family]
+    each = rooflines_s(items, gpu, batch)
+    return a * sum(each) + b * len(each)
+
+
+@lru_cache
+def gpus() -> dict[str, Gpu]:
+    """Return the GPUs whose rates are known, by name (runtime/data/gpus.csv; sources there)."""
+    path = Path(__file__).parents[1] / "data" / "gpus.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["name"]: _gpu(row) for row in csv.DictReader(file)}
+
+
+def _gpu(row: Mapping[str, str]) -> Gpu:
+    rates = [float(row[key]) for key in ("fp32_tflops", "fp16_tflops", "int8_tops", "bandwidth_gbs", "l2_mb")]
+    return Gpu(row["name"], row["sm"], row["family"], *rates)
+
+
+def gpu(name: str) -> Gpu:
+    """Return one GPU by its name, without regard to case, blanks, `_` and `-`.
+
+    Raises:
+        UsageError: It is not in the table.
+    """
+    found = {normalise(known): item for known, item in gpus().items()}.get(normalise(name))
+    if found is None:
+        raise UsageError(f"unknown GPU {name!r}", expected=", ".join(gpus()), do=did_you_mean(name, gpus()))
+    return found
+
+
+def fit(items: list[Work], points: Iterable[tuple[Gpu, int, float]]) -> tuple[float, float]:
+    """Fit (a, b) to measured latencies of one engine, by least squares of the relative error.
+
+    Args:
+        items: The engine's work at batch 1.
+        points: (GPU, batch, measured seconds).
+    """
+    import numpy as np
+
+    rows = [([sum(rooflines_s(items, gpu, batch)) / seconds, len(items) / seconds]) for gpu, batch, seconds in points]
+    solved = np.linalg.lstsq(np.array(rows), np.ones(len(rows)), rcond=None)[0]
+    return float(solved[0]), float(solved[1])
