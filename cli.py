@@ -23,10 +23,12 @@ COMMANDS = {
     "build": ("build_commands", "Build a TensorRT engine from an ONNX file."),
     "verify": ("runtime.commands", "Recompute a bundle's digests and replay its golden inputs here."),
     "run": ("runtime.commands", "Run a bundle on images."),
+    "pack": ("runtime.commands", "Write a bundle as one .zip, or as a Triton model repository."),
     "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
     "bench": ("bench_targets", "Measure latency, memory and accuracy."),
     "gate": ("bench.gate_commands", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
     "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
+    "advise": ("advise", "Pick a network for a device by accuracy and modelled latency."),
     "report": ("bench.commands", "Draw results as tables and a page."),
 }
 

@@ -15,11 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import backends
+from . import backends, contract
 from .errors import NotAvailable, UsageError
+from .machine import gpu_possible
 from .plugins import did_you_mean, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .backends._base import Session
     from .bundle import Bundle
     from .manifest import Artefact
@@ -51,6 +54,8 @@ def backends_for(artefact: Artefact) -> tuple[str, ...]:
 
 def usable(backend: str) -> tuple[bool, str]:
     """Return whether a backend can be used here, and why not."""
+    if backend in GPU_BACKENDS and not gpu_possible():
+        return False, "no NVIDIA GPU can be used here: this system has no device file of one"
     found: tuple[bool, str] = load(backends, backend, "backend").available()
     return found
 
@@ -113,13 +118,30 @@ def open_artefact(
         ModelError: The backend cannot load it.
         BuildError: An engine is for another GPU or version.
     """
-    module = load(backends, backend, "backend")
-    ready, reason = module.available()
-    if not ready:
-        raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
     for name in artefact.companions:
         bundle.file(name)
     if backend == "ort" and artefact.target == "trt":
         options.setdefault("optimise", False)
+    module = _ready(backend)
+    contract.check(artefact)
     session: Session = module.open(bundle.file(artefact.path), threads=threads, **options)
     return session
+
+
+def open_file(path: Path, backend: str, *, threads: int | None = None, **options: Any) -> Session:
+    """Open a file on a backend, after asking the backend whether it can be used here.
+
+    Raises:
+        NotAvailable: The backend is not installed or does not work here.
+        ModelError: The backend cannot load the file.
+        BuildError: An engine is for another GPU or version.
+    """
+    session: Session = _ready(backend).open(path, threads=threads, **options)
+    return session
+
+
+def _ready(backend: str) -> Any:
+    ready, reason = usable(backend)
+    if not ready:
+        raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
+    return load(backends, backend, "backend")

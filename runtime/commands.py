@@ -1,4 +1,4 @@
-"""`edgesmith run`, `edgesmith verify` and `edgesmith doctor`."""
+"""`edgesmith run`, `verify`, `pack` and `doctor`."""
 
 from __future__ import annotations
 
@@ -91,6 +91,25 @@ def _draw_run(value: dict[str, Any]) -> None:
         else:
             table(title, ("output", "shape"), [(name, str(shape)) for name, shape in row["outputs"].items()])
     say(", ".join(f"{count} {what}" for what, count in value["counts"].items()))
+
+
+@command("pack")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--zip", "as_zip", type=click.Path(path_type=Path), help="Write the bundle as this one file.")
+@click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository into this folder.")
+@click.option("--precision", default="fp32", show_default=True, help="Which ONNX file Triton serves.")
+def pack_command(bundle: Path, as_zip: Path | None, triton: Path | None, precision: str, as_json: bool) -> int:
+    """Write BUNDLE as one .zip, or as a model repository for Triton Inference Server; digests are checked first."""
+    from .bundle import pack, read
+    from .errors import UsageError
+    from .triton import write
+
+    if bool(as_zip) == bool(triton):
+        raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
+    opened = read(bundle)
+    written = pack(opened, as_zip) if as_zip else write(opened, triton or Path(), precision)
+    emit({"written": str(written)}, as_json, lambda: say(f"wrote {written}"))
+    return 0
 
 
 @command("doctor")

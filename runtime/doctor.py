@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import backends
+from .choose import usable
 from .machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, read_text
-from .plugins import load, names
+from .plugins import names
 
 NUMPY_OLDEST, PYTHON_OLDEST = (1, 24), (3, 10)
 
@@ -70,12 +71,12 @@ def _backends() -> list[Finding]:
     found = []
     for name in names(backends):
         try:
-            usable, reason = load(backends, name, "backend").available()
+            ready, reason = usable(name)
         except Exception as error:
             found.append(Finding(f"backend {name}", "broken", f"{type(error).__name__}: {error}", "reinstall it"))
             continue
         text, _, mend = reason.partition(": ")
-        found.append(Finding(f"backend {name}", "ok" if usable else "missing", text, mend))
+        found.append(Finding(f"backend {name}", "ok" if ready else "missing", text, mend))
     return found
 
 

@@ -56,3 +56,10 @@ def thread_counts() -> list[int]:
     siblings = read_text("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
     physical = max(1, usable // 2) if "," in siblings or "-" in siblings else usable
     return sorted({usable, physical, 1}, reverse=True)
+
+
+def gpu_possible() -> bool:
+    """Return whether an NVIDIA GPU may be here: a look at device files, so that no GPU library is loaded in vain."""
+    if platform.system() != "Linux":
+        return True
+    return any(next(Path("/dev").glob(pattern), None) for pattern in ("nvidia[0-9]*", "nvgpu*", "nvhost-*gpu*", "dxg"))

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import tune
+from . import contract, tune
 from .bundle import Bundle, read
-from .choose import Candidate, candidates, open_artefact, usable
+from .choose import Candidate, candidates, open_artefact, open_file, usable
 from .errors import CANNOT, DataError, NotAvailable
 from .postprocess import Guess, class_map, softmax, top_k
 from .preprocess import apply
@@ -148,6 +148,8 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    *,
+    rebuild: bool = False,
 ) -> Model:
     """Load the best artefact of a bundle that works on this device; see `choose` for the order.
 
@@ -158,6 +160,8 @@ def load(
         device: "auto", "cpu", "gpu", or a backend's name ("ort", "trt").
         precision: "auto", "fp32", "fp16", "int8".
         threads: For CPU backends; None leaves the choice to them.
+        rebuild: Where a GPU is and no engine in the bundle fits it, build one from the bundle's ONNX file; it takes
+            minutes the first time and is kept in the cache.
 
     Raises:
         UsageError: Nothing is there, or no such device or precision.
@@ -169,6 +173,8 @@ def load(
     on_cpu = [candidate for candidate in order if candidate.device == "cpu"]
     notes: list[str] = []
     if model := _first(opened, [candidate for candidate in order if candidate.device == "gpu"], threads, notes):
+        return model
+    if rebuild and (model := _rebuilt(opened, order, notes)):
         return model
     if device == "auto":
         on_cpu, threads, told = _measured(opened, on_cpu, threads)
@@ -189,6 +195,20 @@ def _first(bundle: Bundle, order: list[Candidate], threads: int | None, notes: l
         except CANNOT as error:
             notes.append(f"passed over: {candidate}: {error}")
             continue
+        return Model(bundle, session, candidate, tuple(notes))
+    return None
+
+
+def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model | None:
+    """Build the best engine anew for this machine, and open it."""
+    for candidate in (one for one in order if one.artefact.role == "engine" and usable(one.backend)[0]):
+        try:
+            path = contract.rebuild(bundle, candidate.artefact)
+            session = open_file(path, candidate.backend)
+        except CANNOT as error:
+            notes.append(f"not rebuilt: {candidate}: {error}")
+            continue
+        notes.append(f"rebuilt here: {path}")
         return Model(bundle, session, candidate, tuple(notes))
     return None
 

@@ -1,0 +1,231 @@
+"""The manifest's schema, Triton model repositories, contracts and engines built anew."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.cli import main
+from edgesmith.runtime import archive, bundle, contract, load, manifest, triton
+from edgesmith.runtime.errors import BuildError, ModelError, UsageError
+from edgesmith.runtime.preprocess import apply
+from support import schema
+from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
+
+SCHEMA = json.loads((archive.Path(archive.__file__).parent / "data" / "manifest.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return colour_bundle(tmp_path_factory.mktemp("made") / "colours")
+
+
+def test_a_manifest_fits_its_schema(made):
+    assert schema.problems(json.loads(made.manifest.to_json()), SCHEMA) == []
+    assert SCHEMA["properties"]["format"]["const"] == manifest.FORMAT
+
+
+def put(values, path, value):
+    *keys, last = path
+    for key in keys:
+        values = values[key]
+    values[last] = value
+
+
+WRONG = {
+    "a later format": (("format",), 2),
+    "files a list": (("files",), []),
+    "an unknown field": (("plugin",), 1),
+    "an artefact's unknown field": (("artefacts", 0, "plugin"), "x.so"),
+    "an unknown role": (("artefacts", 0, "role"), "pickle"),
+    "a tolerance that allows all": (("artefacts", 0, "tolerance"), 1.0),
+    "a path that climbs": (("artefacts", 0, "path"), "../x"),
+    "a path that climbs later": (("artefacts", 0, "golden"), "x/../../y"),
+    "an absolute path": (("artefacts", 0, "path"), "/etc/passwd"),
+    "a Windows path": (("artefacts", 0, "path"), "C:\\x"),
+    "a short digest": (("files", "golden/inputs.npz", "sha256"), "00"),
+    "a size below zero": (("files", "golden/inputs.npz", "bytes"), -1),
+    "a size that is true": (("files", "golden/inputs.npz", "bytes"), True),
+    "a shape below zero": (("spec", "input_shape"), [3, -1, 8]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_schema_and_reader_refuse_the_same(case, made):
+    values = json.loads(made.manifest.to_json())
+    put(values, *WRONG[case])
+    assert len(schema.problems(values, SCHEMA)) >= 1
+    if case != "an unknown field":
+        with pytest.raises(manifest.BundleError):
+            manifest.parse(json.dumps(values))
+
+
+# Triton --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def repository(made, tmp_path_factory):
+    return triton.write(made, tmp_path_factory.mktemp("triton") / "models")
+
+
+def test_the_repository_has_the_three_models(repository):
+    assert sorted(path.name for path in repository.iterdir()) == ["colours", "colours_ensemble", "colours_preprocess"]
+    assert (repository / "colours/1/model.onnx").is_file()
+    assert (repository / "colours/labels.txt").read_text().split() == list(LABELS)
+    text = (repository / "colours/config.pbtxt").read_text()
+    assert 'platform: "onnxruntime_onnx"' in text
+    assert "max_batch_size: 32" in text
+    assert re.search(r'input \{\s*name: "input"\s*data_type: TYPE_FP32\s*dims: \[3, 16, 16\]', text)
+    assert "dynamic_batching {" in text
+
+
+def test_a_fixed_batch_is_served_without_batching(tmp_path):
+    fixed = colour_bundle(tmp_path / "fixed", batch=1)
+    text = (triton.write(fixed, tmp_path / "models") / "colours/config.pbtxt").read_text()
+    assert "max_batch_size: 0" in text
+    assert "dims: [1, 3, 16, 16]" in text
+    assert "dynamic_batching" not in text
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_the_configs_are_what_tritons_own_protobuf_reads(batch, tmp_path):
+    proto = pytest.importorskip("tritonclient.grpc.model_config_pb2", exc_type=ImportError)
+    text_format = importlib.import_module("google.protobuf.text_format")
+    made = colour_bundle(tmp_path / "colours", batch=batch)
+    repository = triton.write(made, tmp_path / "models")
+    configs = {}
+    for path in repository.glob("*/config.pbtxt"):
+        configs[path.parent.name] = text_format.Parse(path.read_text(), proto.ModelConfig())
+    net, prepare, both = (configs[f"colours{suffix}"] for suffix in ("", "_preprocess", "_ensemble"))
+    assert {config.max_batch_size for config in configs.values()} == {32 if batch == "N" else 0}
+    assert list(net.input[0].dims) == list(prepare.output[0].dims)
+    assert both.input[0].data_type == proto.TYPE_UINT8
+    steps = both.ensemble_scheduling.step
+    assert [step.model_name for step in steps] == ["colours_preprocess", "colours"]
+    assert steps[0].output_map["input"] == steps[1].input_map["input"] == "prepared"
+    assert steps[1].output_map["output"] == both.output[0].name
+    assert net.output[0].label_filename == "labels.txt"
+
+
+FAKE_SERVER = """
+import sys, types, numpy as np
+module = types.ModuleType("triton_python_backend_utils")
+class Tensor:
+    def __init__(self, name, array): self.name, self.array = name, array
+    def as_numpy(self): return self.array
+class InferenceResponse:
+    def __init__(self, output_tensors, error=None): self.output_tensors, self.error = output_tensors, error
+module.Tensor, module.InferenceResponse, module.TritonError = Tensor, InferenceResponse, str
+module.get_input_tensor_by_name = lambda request, name: request[name]
+sys.modules["triton_python_backend_utils"] = module
+sys.path.insert(0, sys.argv[1])
+import model
+images, wrong = Tensor("image", np.load(sys.argv[2])), Tensor("image", np.zeros((2, 2)))
+good, bad = model.TritonPythonModel().execute([{"image": images}, {"image": wrong}])
+assert not any(name.startswith("edgesmith.") for name in sys.modules)
+assert bad.error and "no image" in bad.error, bad.error
+np.save(sys.argv[3], good.output_tensors[0].as_numpy())
+"""
+
+
+def test_the_served_preprocessing_is_the_runtimes_own_and_stands_alone(repository, tmp_path):
+    images = np.stack([picture("red"), picture("blue")])
+    np.save(tmp_path / "in.npy", images)
+    words = [
+        sys.executable,
+        "-c",
+        FAKE_SERVER,
+        repository / "colours_preprocess/1",
+        tmp_path / "in.npy",
+        tmp_path / "out.npy",
+    ]
+    subprocess.run([str(word) for word in words], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), apply(list(images), SPEC))
+
+
+def test_pack_through_the_command_line(made, tmp_path):
+    def call(*words):
+        return CliRunner().invoke(main, ["pack", str(made.folder), *map(str, words)])
+
+    assert call("--zip", tmp_path / "c.zip").exit_code == 0
+    assert bundle.read(tmp_path / "c.zip").digest == made.digest
+    assert call("--triton", tmp_path / "models", "--precision", "int8").exit_code == 0
+    assert (tmp_path / "models/colours/1/model.onnx").is_file()
+    for words, message in (((), "either --zip FILE or --triton FOLDER"),
+                           (("--triton", tmp_path / "m", "--precision", "fp8"), "no ONNX file in 'fp8'")):  # fmt: skip
+        done = call(*words)
+        assert (done.exit_code, message in done.stderr) == (2, True)
+    with pytest.raises(UsageError):
+        triton.write(made, tmp_path / "m", "fp16")
+
+
+# Contracts -----------------------------------------------------------------------------------------------------------
+
+HERE = {"os": "linux", "machine": "aarch64", "sm": "8.7", "flavour": "standard", "tensorrt": "10.3.0"}
+CONTRACTS = {
+    "all holds": ({"sm": "8.7", "tensorrt": "10.3.1", "flavour": "standard", "os": "Linux"}, []),
+    "another GPU": ({"sm": "8.6"}, ["sm"]),
+    "another TensorRT": ({"tensorrt": "10.7.0"}, ["tensorrt"]),
+    "another system": ({"os": "windows", "machine": "x86_64"}, ["os", "machine"]),
+    "what nobody knows": ({"driver": "550"}, []),
+    "nothing": ({}, []),
+}
+
+
+@pytest.mark.parametrize("case", CONTRACTS)
+def test_what_does_not_hold_is_named(case):
+    requires, expected = CONTRACTS[case]
+    assert list(contract.broken(requires, HERE)) == expected
+
+
+def test_a_broken_contract_passes_the_artefact_over(tmp_path):
+    net, other = colour_net(tmp_path / "a.onnx"), colour_net(tmp_path / "b.onnx")
+    items = [bundle.Item(net, requires={"os": "plan9"}), bundle.Item(other)]
+    made = bundle.write(tmp_path / "b", SPEC, items, golden_inputs=golden_inputs())
+    with load(made, device="ort", threads=1) as model:
+        assert model.chosen.artefact.name == "b"
+        assert "a was made for another machine; got os " in model.why()
+        assert "expected os plan9" in model.why()
+    with pytest.raises(BuildError, match="made for another machine"):
+        contract.check(made.artefacts[0])
+
+
+def engine_bundle(tmp_path, precision="fp32", **sources):
+    engine = tmp_path / "old.engine"
+    engine.write_bytes(b"vtrt")
+    net = colour_net(tmp_path / "colours.onnx", 1)
+    items = [bundle.Item(engine, "engine", precision, "sm75"), bundle.Item(net, **sources)]
+    return bundle.write(tmp_path / "b", SPEC, items, golden_inputs=golden_inputs())
+
+
+def test_an_engine_without_its_source_cannot_be_rebuilt(tmp_path):
+    made = engine_bundle(tmp_path, precision="fp16")
+    with pytest.raises(ModelError, match="no ONNX file to build old from; got fp32 for generic; expected fp16"):
+        contract.source_of(made, made.artefacts[0])
+
+
+@pytest.mark.slow
+def test_an_engine_is_rebuilt_once_for_this_content(tmp_path, monkeypatch):
+    pytest.importorskip("tensorrt_rtx_bindings")
+    monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path / "cache"))
+    made = engine_bundle(tmp_path)
+    first = contract.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx")
+    stamp = first.stat().st_mtime_ns
+    assert first.read_bytes()[:4] == b"vtrt"
+    assert contract.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx") == first
+    assert first.stat().st_mtime_ns == stamp
+    other = contract.rebuild(made, made.artefacts[0], sm="8.9", flavour="rtx")
+    assert other != first
+
+
+def test_rebuild_does_nothing_where_no_gpu_is(tmp_path):
+    made = engine_bundle(tmp_path)
+    with load(made, rebuild=True) as model:
+        assert model.chosen.artefact.name == "colours"
+    shutil.rmtree(made.folder)
