@@ -135,6 +135,19 @@ def test_threads_that_call_at_once_get_their_own_answers(engine, net):
         np.testing.assert_allclose(answer, expected(batch), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_bound_arrays_stay_where_they_are_and_give_the_same(batch, tmp_path):
+    with ort.open(colour_net(tmp_path / "x.onnx", batch), threads=1) as session:
+        bound = session.bind(2)
+        place = bound.outputs["output"]
+        for scale in (1, -3):
+            bound.inputs["input"][:] = scale * X
+            assert bound()["output"] is place
+            np.testing.assert_array_equal(place, session.run({"input": np.float32(scale) * X})["output"])
+    with pytest.raises(RunError, match="closed"):
+        bound()
+
+
 def test_null_answers_zeros_of_the_declared_shapes(tmp_path):
     path = tmp_path / "null.json"
     path.write_text(json.dumps({
