@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from . import __version__
 from .export import parity, to_onnx
-from .models import catalog, checkpoints, weights
+from .models import catalog, weights
 from .optimize import precision, preflight, quantize, runner
 from .pipeline_measure import measure
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Say, Settings, Summary
@@ -79,8 +79,7 @@ def _workplace(out: Path) -> Iterator[Path]:
 
 def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     settings = flow.settings
-    kept = checkpoints.spec_of(settings.weights) if Path(settings.weights).is_file() else None
-    spec = kept or catalog.spec(settings.model, settings.weights)
+    spec = catalog.spec(settings.model, settings.weights)
     module = catalog.build(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, settings.weights, folder=settings.weights_folder)
     return module.eval(), spec
@@ -210,6 +209,8 @@ def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.
 def _verify(flow: Flow, out: Path) -> None:
     report = bundle.verify(out)
     passed = {"passed": True, "failed": False}.get(report.verdict)
-    replayed = sum(entry.status == "passed" for entry in report.replays)
-    detail = f"digests recomputed, golden outputs replayed for {replayed} of {len(report.replays)} artefacts here"
+    replayed = {entry.artefact for entry in report.replays if entry.status == "passed"}
+    waiting = {made.name for made in bundle.read(out).artefacts} - replayed
+    detail = f"digests recomputed; golden outputs replayed here for {len(replayed)} artefacts"
+    detail += f", {len(waiting)} wait for their device" if waiting else ""
     flow.checks.append(Check("bundle", passed, detail))

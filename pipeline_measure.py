@@ -82,7 +82,7 @@ def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: st
         return Check(name, None, f"{why_not}; {agreement}")
     drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
     worst = max(drops.values())
-    said = ", ".join(f"{split} {-drop:+.2f}" for split, drop in drops.items())
+    said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return Check(
         name, worst <= max_drop + 1e-9, f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}"
     )

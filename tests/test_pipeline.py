@@ -1,0 +1,160 @@
+"""The whole flow on a small trained network: one bundle, every check, and what happens when something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesmith import pipeline
+from edgesmith.cli import main
+from edgesmith.pipeline_types import Settings
+from edgesmith.runtime import bundle, datasets, load
+from edgesmith.runtime.errors import UsageError
+
+WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safetensors")
+MODEL = "shufflenetv2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / MODEL
+    lines = []
+    made = pipeline.run(Settings(MODEL, weights=WEIGHTS, sms=("8.6",), out=out), lines.append)
+    assert [line.split()[0] for line in lines][-2:] == ["bundle", "verify"]
+    return made
+
+
+def test_every_check_passes(summary):
+    assert {check.name: check.detail for check in summary.checks if check.passed is not True} == {}
+    names = {check.name for check in summary.checks}
+    assert {"export parity", "graph passes", "accuracy int8-trt", "engine int8 SM 8.6", "bundle"} <= names
+
+
+def test_int8_keeps_the_accuracy_on_both_splits(summary):
+    fp32, *others = [made for made in summary.artefacts if made.backend == "ort"]
+    assert [made.name for made in others] == ["fp16", "int8-ort-x86", "int8-trt"]
+    for split in ("test", "hard"):
+        assert fp32.results[split]["top1"] > 85
+        for made in others:
+            assert made.results[split]["top1"] >= fp32.results[split]["top1"] - 0.5
+
+
+def test_the_engines_hold_what_was_asked(summary):
+    engines = {made.precision: made.sidecar["attestation"] for made in summary.artefacts if made.sidecar}
+    assert set(engines) == {"fp32", "fp16", "int8"}
+    assert all(set(attestation["counts"]) == {name} for name, attestation in engines.items())
+
+
+def test_nothing_is_left_beside_the_bundle(summary):
+    assert [path.name for path in summary.bundle.parent.iterdir()] == [MODEL]
+
+
+def test_the_bundle_runs_without_torch_and_onnx(summary):
+    code = (
+        "import sys, numpy as np; from edgesmith.runtime import load, datasets\n"
+        "data = datasets.load('digits', 'test').head(20)\n"
+        "with load(sys.argv[1]) as model:\n"
+        "    right = [model(image).top(1)[0].label == str(label) for image, label in zip(data.images, data.labels)]\n"
+        "print(sum(right), [name for name in sys.modules if name.split('.')[0] in ('torch', 'onnx')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(summary.bundle)], capture_output=True, text=True, check=True, timeout=120
+    )
+    right, heavy = done.stdout.split(maxsplit=1)
+    assert int(right) >= 18
+    assert heavy.strip() == "[]"
+
+
+def test_the_runtime_chooses_int8_for_this_cpu_and_says_why(summary):
+    with load(summary.bundle, device="cpu") as model:
+        assert "int8" in str(model.why())
+        batch = next(datasets.load("digits", "test").head(4).batches(bundle.read(summary.bundle).spec))
+        assert np.isfinite(model.run(batch[:1])["output"]).all()
+
+
+def test_the_table_and_its_json(summary):
+    from edgesmith.pipeline_commands import draw
+
+    values = json.loads(json.dumps(summary.to_dict()))
+    assert values["passed"] is True
+    assert len(values["artefacts"]) == 7
+    runner = CliRunner()
+    with runner.isolation() as (out, *_):
+        draw(summary)
+        text = out.getvalue().decode()
+    for word in ("int8-ort-x86", "top-1 hard", "passed", "verified", "kernels"):
+        assert word in text
+
+
+def test_a_verdict_of_no_writes_no_bundle_and_keeps_the_earlier_one(tmp_path):
+    out = tmp_path / "kept"
+    out.mkdir()
+    (out / "earlier").write_text("bundle")
+    settings = Settings(
+        MODEL, weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), out=out, max_drop=-100.0
+    )
+    made = pipeline.run(settings, lambda line: None)
+    assert not made.passed
+    assert [check.name for check in made.checks if check.passed is False] == ["accuracy int8-ort-x86"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (out / "earlier").read_text() == "bundle"
+
+
+WRONG_USE = {
+    "model": (["mobilnetv2"], "unknown model 'mobilnetv2'; do: did you mean 'mobilenet"),
+    "precision": ([MODEL, "--precision", "fp32,int7"], "unknown precision 'int7'"),
+    "target": ([MODEL, "--target", "tensort"], "unknown target 'tensort'"),
+    "no fp32": ([MODEL, "--precision", "int8"], "fp32 is missing from the precisions"),
+    "nothing": ([MODEL, "--precision", ","], "',' names nothing"),
+    "data": ([MODEL, "--weights", WEIGHTS, "--data", "nowhere"], "unknown data 'nowhere'"),
+    "weights": ([MODEL, "--weights", "nowhere"], "unknown weights 'nowhere'"),
+    "option": ([MODEL, "--colour", "red"], "No such option"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_USE)
+def test_wrong_use_is_one_line_and_exit_code_2(name, tmp_path):
+    arguments, said = WRONG_USE[name]
+    result = CliRunner().invoke(main, ["export", *arguments, "--out", str(tmp_path / "out" / "x")])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "x").exists()
+
+
+def test_a_corrupt_checkpoint_ends_with_one_line_and_exit_code_1(tmp_path):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(Path(WEIGHTS).read_bytes()[:5000])
+    result = CliRunner().invoke(main, ["export", MODEL, "--weights", str(bad), "--out", str(tmp_path / "x")])
+    assert result.exit_code == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_settings_refuse_before_anything_is_computed():
+    with pytest.raises(UsageError, match="unknown target 'trtt'; expected ort-x86, trt; do: did you mean 'trt'\\?"):
+        Settings(MODEL, targets=("trtt",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["export", "precision", "engines"])
+def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
+    """Interrupt in the stage after the one named; the exit code is 1 and the folder is empty."""
+    command = [sys.executable, "-m", "edgesmith", "export", MODEL, "--weights", WEIGHTS, "--out", str(tmp_path / "x")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
+    for line in process.stderr:
+        if line.startswith(moment):
+            break
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(60) == 1
+    assert "error: interrupted; nothing half-written was left" in rest
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
