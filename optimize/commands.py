@@ -20,9 +20,17 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--target", default="generic", show_default=True, help=f"What it will run on: {', '.join(TARGETS)}.")
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
+@click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
 def optimize_command(
-    source: str, output: str, target: str, explain: bool, verify: bool, fold_inputs: bool, as_json: bool
+    source: str,
+    output: str,
+    target: str,
+    explain: bool,
+    verify: bool,
+    fold_inputs: bool,
+    channel_block: int | None,
+    as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
 
@@ -31,7 +39,7 @@ def optimize_command(
     """
     from .runner import optimize
 
-    report = optimize(source, output, target=target, verify=verify, fold_inputs=fold_inputs)
+    report = optimize(source, output, target=target, verify=verify, fold_inputs=fold_inputs, block=channel_block)
     emit(report.to_dict(), as_json, lambda: _draw(report, explain))
     if report.check.verdict == "cannot tell" and not as_json:
         note(f"not compared: {report.check.detail}")

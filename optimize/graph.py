@@ -32,6 +32,7 @@ class Net:
         origin: `id(node)` to the NodeProto it was read from, with the attributes that GraphSurgeon does not know.
         kept: Tensors kept as they were read and never constants here: defaults of graph inputs, sparse and exotic ones.
         pinned: Names that must go on existing.
+        block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
         captures: `id(node)` to the tensors that the node's bodies read by name.
         folder: Where external weights stand.
     """
@@ -42,6 +43,7 @@ class Net:
     kept: dict[str, Any]
     pinned: set[str]
     folder: Path
+    block: int = 1
     captures: dict[int, list[Any]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     kinds: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
@@ -206,6 +208,10 @@ class Net:
         made = gs.Variable(self.fresh(hint or like.name))
         self.kinds[made.name] = self._kind(like)
         return made
+
+    def blank(self, hint: str) -> Any:
+        """Make a tensor whose data type and shape are yet to be inferred."""
+        return gs.Variable(self.fresh(hint))
 
     def add(
         self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], near: Any, attrs: dict[str, Any] | None = None

@@ -125,7 +125,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Net(imported, shell, proto, kept, pinned, folder, held, taken)
+    return Net(imported, shell, proto, kept, pinned, folder, captures=held, taken=taken)
 
 
 def _detached(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..runtime.errors import UsageError
 from ..runtime.plugins import did_you_mean
 
@@ -25,10 +27,26 @@ FUSE = (
     "fold_affine",
     "fold_affine_forward",
     "mean_to_pool",
+    "drop_shuffles",
 )
 GENERIC = (*CLEAN, *FUSE)
 
-RECIPES: dict[str, tuple[str, ...]] = {"generic": GENERIC, "ort-x86": GENERIC, "trt": GENERIC, "openvino": GENERIC}
+RECIPES: dict[str, tuple[str, ...]] = {
+    "generic": GENERIC,
+    "ort-x86": (*GENERIC, "split_layers"),
+    "trt": GENERIC,
+    "openvino": GENERIC,
+}
+
+
+def channel_block(target: str) -> int:
+    """Return how many channels a target works on together: ONNX Runtime 16 with AVX-512 and 8 without, here."""
+    if target != "ort-x86":
+        return 1
+    try:
+        return 16 if "avx512f" in Path("/proc/cpuinfo").read_text() else 8
+    except OSError:
+        return 8
 
 
 def recipe(target: str) -> tuple[str, ...]:

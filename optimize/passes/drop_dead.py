@@ -18,6 +18,12 @@ def at(net: Net, node: Any) -> Outcome | None:
     """Drop a node that nothing reads, then those before it that nothing reads any more."""
     if not _dead(net, node):
         return None
+    dropped = cascade(net, node)
+    return Rewritten(node.name, f"{dropped} nodes" if dropped > 1 else "")
+
+
+def cascade(net: Net, node: Any) -> int:
+    """Drop a node if nothing reads it, then those before it that nothing reads any more; return how many."""
     pending, dropped = [node], 0
     while pending:
         last = pending.pop()
@@ -27,7 +33,7 @@ def at(net: Net, node: Any) -> Outcome | None:
         net.drop(last)
         dropped += 1
         pending += makers
-    return Rewritten(node.name, f"{dropped} nodes" if dropped > 1 else "")
+    return dropped
 
 
 def _dead(net: Net, node: Any) -> bool:

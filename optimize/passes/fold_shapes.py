@@ -9,6 +9,7 @@ Why:    in a TorchScript export two nodes of three are shape arithmetic; with a 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _number(net: Net, node: Any, memo: Memo) -> Outcome | None:
 
 def _reshape(net: Net, node: Any, memo: Memo) -> Outcome | None:
     if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
-        return None
+        return _keep_first(net, node) if len(node.inputs) > 1 else None
     found = symbols.values(net, node.inputs[1], memo)
     if found is None or 0 in found:
         return None
@@ -74,6 +75,21 @@ def _reshape(net: Net, node: Any, memo: Memo) -> Outcome | None:
     net.kinds.pop(node.outputs[0].name, None)
     shapes.infer_one(net, node)
     return Rewritten(node.name, f"Reshape to {sizes}")
+
+
+def _keep_first(net: Net, node: Any) -> Outcome | None:
+    """Write 0 for a first -1 that is the input's own first dimension, so that its name is known to be kept."""
+    own, wanted = net.shape(node.inputs[0]), [int(size) for size in net.array(node.inputs[1]).reshape(-1)]
+    rest = own[1:] if own else (None,)
+    if wanted[:1] != [-1] or min(wanted[1:], default=0) < 1 or not all(isinstance(dim, int) for dim in rest):
+        return None
+    if own is None or isinstance(own[0], int) or own[0] is None or math.prod(rest) != math.prod(wanted[1:]):
+        return None
+    node.attrs.pop("allowzero", None)
+    node.inputs[1] = net.constant(f"{node.name}_shape", np.array([0, *wanted[1:]], np.int64))
+    net.kinds.pop(node.outputs[0].name, None)
+    shapes.infer_one(net, node)
+    return Rewritten(node.name, f"Reshape to {[0, *wanted[1:]]}")
 
 
 PASS = FoldShapes(lambda net, node: None, (), "shape arithmetic with free dimensions computed")

@@ -1,0 +1,209 @@
+"""Channel shuffles, by letting every Conv put out its channels in the order in which they are wanted.
+
+Before: Concat(a, b) -> Reshape (N, 2, C/2, H, W) -> Transpose -> Reshape (N, C, H, W) -> Split -> Conv ...
+After:  each Conv's filters permuted so that what one reader wants is contiguous; one Split per source, one Concat per
+        reader, and the readers' weights permuted to match
+When:   a network of Concat, Split, Slice, Gather and shuffles joins Convs that read all channels, depthwise Convs,
+        activations and pools. What needs its own order (outputs, sums) gets it back by one Gather.
+Why:    Conv(x)[p] = Conv with filters [p], and sum over i of W[i] x[i] has no order: the copies were never needed.
+        For ort-x86, groups are filled up with zero channels to the channel block, so that the blocked layout lasts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ..base import Outcome, Pass, Permit, Refused, Rewritten
+from ..channels import Demand, Provenance, demands
+from ..graph import Net
+from ..rerouting import MOST_GROWTH, Component, Plan, Source, components, growth, plan
+from .drop_dead import cascade
+from .slices_to_split import split
+
+Array = np.ndarray[Any, Any]
+Range = tuple[str, int, int]
+
+
+class DropShuffles(Pass):
+    """Looks at whole networks of routing, so it is called once per graph."""
+
+    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+        """Rewrite every network of routing with a shuffle in it."""
+        if self.requires(net) or not any(net.nodes("Reshape", "Gather")):
+            return []
+        provenance = Provenance(net)
+        shuffled, chains = components(provenance, demands(net, provenance))
+        block = _block(net, provenance, shuffled)
+        outcomes = [
+            _rewrite(net, provenance, wanted, block, where) for wanted, where in shuffled if permit.allows(name, where)
+        ]
+        done = [outcome for outcome in outcomes if isinstance(outcome, Rewritten)]
+        for outcome in done:
+            permit.note(name, outcome.node)
+        for wanted, where in chains if done and block > 1 else []:
+            _rewrite(net, provenance, wanted, block, where)
+        net.kinds, net.inferred = {}, False
+        net.sweep()
+        self.ensures(net, name)
+        return outcomes
+
+
+def _block(net: Net, provenance: Provenance, shuffled: list[Component]) -> int:
+    """Return the target's channel block, or 1 where filling up to it costs more than it gains."""
+    if net.block == 1:
+        return 1
+    made = [plan(net, provenance, wanted, net.block) for wanted, _ in shuffled]
+    grown = growth([one for one in made if isinstance(one, Plan)])
+    if grown > MOST_GROWTH.get(net.block, min(MOST_GROWTH.values())):
+        net.block = 1
+    return net.block
+
+
+def _rewrite(net: Net, provenance: Provenance, wanted: list[Demand], block: int, where: str) -> Outcome:
+    made = plan(net, provenance, wanted, block)
+    if isinstance(made, str):
+        return Refused(where, made)
+    names = {owner for demand in wanted for owner, _ in demand.atoms}
+    found = [provenance.memo[key] or () for key in provenance.shuffled]
+    shuffles = sum(any(owner in names for owner, _ in atoms) for atoms in found)
+    gathers = sum(demand.kind == "rigid" and not _is_plain(made, demand) for demand in made.demands)
+    if gathers and gathers >= shuffles:
+        return Refused(where, "as many readers need the shuffled order itself as there are shuffles")
+    routing = [node for node in net.everything() if provenance.routes(node)]
+    parts = _cut(net, made)
+    for demand in made.demands:
+        _serve(net, made, demand, parts)
+    for source in made.sources.values():
+        _permute_outputs(net, source)
+    for node in reversed(routing):
+        if id(node) not in net.dead:
+            cascade(net, node)
+    _rename(net, made)
+    return Rewritten(where, f"{shuffles} shuffles" + (f", {gathers} Gather instead" if gathers else ""))
+
+
+def _rename(net: Net, made: Plan) -> None:
+    """Rename what changed its channels, so that no declared shape is left behind."""
+    for source in made.sources.values():
+        if source.layout != list(range(len(source.layout))) or len(source.group) != len(source.layout):
+            source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
+
+
+def _ranges(made: Plan, demand: Demand) -> list[Range]:
+    """Return the pieces of a demand as ranges of its sources' layouts, neighbours joined."""
+    found: list[Range] = []
+    for name, number in made.pieces[demand.number]:
+        begin, end = made.sources[name].spans[number]
+        if found and found[-1][0] == name and found[-1][2] == begin:
+            found[-1] = (name, found[-1][1], end)
+        else:
+            found.append((name, begin, end))
+    return found
+
+
+def _is_plain(made: Plan, demand: Demand) -> bool:
+    return made.layout(demand) == list(range(len(demand.atoms)))
+
+
+def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
+    """Put in one Split per source that somebody wants a part of; return the parts of every source."""
+    parts = {}
+    for name, source in made.sources.items():
+        size = len(source.layout)
+        ranges = [item for demand in made.demands for item in _ranges(made, demand) if item[0] == name]
+        bounds = sorted({0, size} | {bound for _, begin, end in ranges for bound in (begin, end)})
+        sizes = [last - first for first, last in itertools.pairwise(bounds)]
+        if len(sizes) < 2:
+            parts[name] = [(0, size, source.tensor)]
+            continue
+        outputs = [net.blank(f"{name}_group") for _ in sizes]
+        near = source.tensor.inputs[0] if source.tensor.inputs else net.graph.nodes[0]
+        split(net, near, source.tensor, sizes, 1, outputs)
+        parts[name] = list(zip(bounds[:-1], bounds[1:], outputs, strict=True))
+    return parts
+
+
+def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
+    """Give one reader its channels."""
+    given, layout = [], made.layout(demand)
+    for name, begin, end in _ranges(made, demand):
+        whole = made.sources[name].tensor if (begin, end) == (0, len(made.sources[name].layout)) else None
+        given += [whole] if whole is not None else [part for first, last, part in parts[name] if begin <= first < end]
+    if len(given) == 1 and given[0] is demand.tensor and layout == list(range(len(layout))):
+        return
+    near = demand.node if demand.node is not None else net.graph.nodes[-1]
+    joined = _join(net, given, near)
+    if demand.kind == "rigid":
+        _restore(net, demand, joined, layout, near)
+        return
+    for index, tensor in enumerate(demand.node.inputs):
+        if tensor is demand.tensor:
+            demand.node.inputs[index] = joined
+    if demand.kind == "dense" and layout != list(range(len(demand.atoms))):
+        weights = net.array(demand.node.inputs[1])
+        demand.node.inputs[1] = net.constant(f"{demand.node.inputs[1].name}_regrouped", _take(weights, layout, 1))
+
+
+def _join(net: Net, given: list[Any], near: Any) -> Any:
+    """Return the Concat of some tensors, an old one if there is one."""
+    if len(given) == 1:
+        return given[0]
+    for user in net.users(given[0]):
+        same = user.op == "Concat" and user.attrs.get("axis") == 1 and len(user.inputs) == len(given)
+        if same and all(one is other for one, other in zip(user.inputs, given, strict=True)):
+            return user.outputs[0]
+    joined = net.blank(f"{near.name or near.op}_channels")
+    net.add("Concat", given, [joined], near, {"axis": 1})
+    return joined
+
+
+def _restore(net: Net, demand: Demand, joined: Any, layout: list[int], near: Any) -> None:
+    """Give a reader that needs its own order that order."""
+    order = [layout.index(channel) for channel in range(len(demand.atoms))]
+    result = demand.tensor
+    if demand.node is None:
+        for node in list(result.inputs):
+            node.outputs[next(place for place, item in enumerate(node.outputs) if item is result)] = net.blank(
+                f"{result.name}_old"
+            )
+    else:
+        result = net.blank(f"{demand.tensor.name}_ordered")
+    if order == list(range(len(layout))):
+        net.add("Identity", [joined], [result], near)
+    else:
+        indices = net.constant(f"{result.name}_order", np.array(order, np.int64))
+        net.add("Gather", [joined, indices], [result], near, {"axis": 1})
+    if demand.node is not None:
+        for index, tensor in enumerate(demand.node.inputs):
+            if tensor is demand.tensor:
+                demand.node.inputs[index] = result
+
+
+def _permute_outputs(net: Net, source: Source) -> None:
+    """Bring the parameters of a source's node into the order of its layout."""
+    layout, node = source.layout, net.producer(source.tensor)
+    if source.kind == "fixed" or (layout == list(range(len(layout))) and len(layout) == len(source.group)):
+        return
+    last = 3 if node.op == "Conv" else 5 if node.op == "BatchNormalization" else 0
+    for index in range(1, min(last, len(node.inputs))):
+        held = net.value(node.inputs[index])
+        if held is not None:
+            fill = 1.0 if (node.op, index) == ("BatchNormalization", 4) else 0.0
+            name = f"{node.inputs[index].name}_regrouped"
+            node.inputs[index] = net.constant(name, _take(held, layout, 0, fill))
+    if source.kind == "tied" and node.op == "Conv":
+        node.attrs["group"] = len(layout)
+
+
+def _take(array: Array, layout: list[int], axis: int, fill: float = 0.0) -> Array:
+    """Take slices of an array in an order; -1 gives a slice of `fill`."""
+    taken = np.take(array, [max(index, 0) for index in layout], axis=axis)
+    empty = np.array([index < 0 for index in layout])
+    taken[(slice(None),) * axis + (empty,)] = fill
+    return taken
+
+
+PASS = DropShuffles(lambda net, node: None, (), "channel shuffles taken up by the order of the Convs' filters")
