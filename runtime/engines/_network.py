@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import BuildError, NotAvailable, UsageError
 from . import flavour, gpu
+from .failures import explain
 from .kernels import Kernel, attest, nodes_of, parse_inspector, parse_log
 
 Event = Callable[[dict[str, Any]], None]
@@ -38,7 +39,7 @@ def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
     blob = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - started
     if blob is None:
-        raise BuildError(f"TensorRT could not build {request['onnx']}", got=log.first_error(), do=log.remedy())
+        raise _explained("build", request["onnx"], log.first_error())
     with Path(request["out"]).open("wb") as file:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
@@ -67,9 +68,6 @@ def _logger(trt: Any) -> Any:
         def first_error(self) -> str:
             errors = [text for severity, text in self.said if severity <= 1]
             return errors[0] if errors else "no message"
-
-        def remedy(self) -> str:
-            return ""
 
         def warnings(self) -> list[str]:
             return list(dict.fromkeys(text for severity, text in self.said if severity == 2))[:20]
@@ -115,14 +113,21 @@ def _parse(trt: Any, network: Any, log: Any, path: str) -> None:
     if parser.parse_from_file(path) and network.num_outputs:
         return
     problems = [_problem(parser, index) for index in range(parser.num_errors)]
-    got = problems[0] if problems else "a network without outputs"
-    raise BuildError(f"TensorRT cannot read {path}", got=got, do="run `edgesmith optimize` on it, or change that node")
+    raise _explained("read", path, problems[0] if problems else "a network without outputs")
+
+
+def _explained(verb: str, path: str, said: str) -> BuildError:
+    row = explain(said)
+    cause, remedy = (f": {row.cause}", row.remedy) if row else ("", "run `edgesmith build --check-only` on it")
+    return BuildError(f"TensorRT cannot {verb} {path}{cause}", got=said, do=remedy)
 
 
 def _problem(parser: Any, index: int) -> str:
     try:
         error = parser.get_error(index)
-        where = f"node {error.node_name()!r} ({error.node_operator()}): " if hasattr(error, "node_name") else ""
+        name = str(error.node_name()) if hasattr(error, "node_name") else ""
+        operator = str(error.node_operator()) if hasattr(error, "node_operator") else "?"
+        where = f"node {name or error.node()} ({operator}): " if operator else ""
         return where + str(error.desc())
     except UnicodeDecodeError:
         return "an error whose text is not UTF-8: the file is damaged"
