@@ -21,7 +21,7 @@ class Augment:
     set, loses a rectangle. The others stay clean, so that clean images are learnt as well.
     """
 
-    rotate: float = 15.0
+    rotate: float = 12.0
     shift: float = 0.08
     scale: float = 0.12
     shear: float = 0.1

@@ -47,6 +47,76 @@ class ConvNormAct(nn.Sequential):
         )
 
 
+class ConvBN(nn.Module):
+    """Convolution without bias, batch norm (eps 1e-3), ReLU; keys conv, bn: the unit of the Inception nets.
+
+    (N, inputs, H, W) -> (N, outputs, H', W'); `pad` None keeps the size at stride 1.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        pad: int | None = None,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (sides[0] // 2, sides[1] // 2) if pad is None else (pad, pad)
+        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+        self.act = act
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the unit's output."""
+        x = self.bn(self.conv(x))
+        return nn.functional.relu(x, inplace=True) if self.act else x
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a number in [0, 1] that follows from the means of all channels (Hu et al. 2017).
+
+    Global pool, 1x1 down to `squeezed`, `act`, 1x1 up, `gate`. (N, C, H, W) -> (N, C, H, W); keys fc1, fc2.
+    """
+
+    def __init__(self, channels: int, squeezed: int, act: Layer = relu, gate: Layer = nn.Sigmoid) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.activation = act()
+        self.scale_activation = gate()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scaled input."""
+        scale = nn.functional.adaptive_avg_pool2d(x, 1)
+        return x * self.scale_activation(self.fc2(self.activation(self.fc1(scale))))
+
+
+class StochasticDepth(nn.Module):
+    """In training drop a residual branch for some images of the batch, scale it for the others (Huang et al. 2016)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x, or 0 in its place."""
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        mask = torch.empty(x.shape[0], *[1] * (x.dim() - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
+        return x * mask / keep
+
+
+def trunc_normal_init(module: nn.Module, std: float = 0.1) -> None:
+    """Draw convolutions and linear layers from N(0, std), cut at 2 as the Inception nets do; batch norm 1 and 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.trunc_normal_(layer.weight, 0.0, getattr(layer, "std", std), -2, 2)
+
+
 def round_channels(channels: float, divisor: int = 8) -> int:
     """Round a channel count to a multiple of `divisor`, never down by more than 10 % (MobileNet's rule)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)

@@ -14,7 +14,7 @@ from .layers import relu
 PAPER = "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016, arXiv:1602.07360"
 
 # (squeeze, expand 1x1 and 3x3 each); "M": max pooling 3x3 / 2; the stem's filters and kernel first
-NETWORK = {
+NETWORK: dict[str, tuple[tuple[int, int] | str, ...]] = {
     "1_0": ((96, 7), "M", (16, 64), (16, 64), (32, 128), "M",
             (32, 128), (48, 192), (48, 192), (64, 256), "M", (64, 256)),
     "1_1": ((64, 3), "M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M",
@@ -51,10 +51,10 @@ class SqueezeNet(nn.Module):
         inputs = int(channels)
         layers: list[nn.Module] = [nn.Conv2d(3, inputs, int(kernel), 2), relu()]
         for item in rest:
-            if item == "M":
+            if isinstance(item, str):
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             else:
-                squeeze, expand = (int(value) for value in item)
+                squeeze, expand = item
                 layers.append(Fire(inputs, squeeze, expand))
                 inputs = 2 * expand
         self.features = nn.Sequential(*layers)

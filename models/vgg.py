@@ -12,7 +12,7 @@ from torch import nn
 from .layers import he_init, relu
 
 PAPER = (
-    "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014, arXiv:1409.1556"  # noqa: E501
+    "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014, arXiv:1409.1556"
 )
 
 # repeats in the five stages of 64, 128, 256, 512, 512 filters; max pooling 2x2 / 2 after each (the paper's table 1)
