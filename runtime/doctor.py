@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,25 @@ from pathlib import Path
 
 from . import backends
 from .choose import usable
-from .machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, read_text
+from .errors import EdgesmithError
+from .machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
 from .plugins import names
 
-NUMPY_OLDEST, PYTHON_OLDEST = (1, 24), (3, 10)
+PYTHON_OLDEST = (3, 10)
+# L4T's first number -> JetPack, https://developer.nvidia.com/embedded/jetpack-archive
+_JETPACK = {"32": "JetPack 4", "35": "JetPack 5", "36": "JetPack 6", "38": "JetPack 7"}
+_PURPOSE = {
+    "tensorrt": "runs and builds engines on Jetson and in data centres",
+    "tensorrt_rtx_cu13_bindings": "builds engines for RTX GPUs, also where there is no GPU",
+    "cuda-bindings": "lets Python talk to the GPU",
+    "opencv-python-headless": "videos and cameras for `run --source`",
+}
+_INSTALL = {
+    "tensorrt": "on a Jetson: sudo apt install python3-libnvinfer; elsewhere: pip install tensorrt",
+    "tensorrt_rtx_cu13_bindings": "pip install 'edgesmith[trt-rtx]'",
+    "cuda-bindings": "pip install cuda-bindings",
+    "opencv-python-headless": "pip install opencv-python-headless",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at the machine, the packages, the backends, the GPU and, on a Jetson, its board."""
-    looks: tuple[Callable[[], list[Finding]], ...] = (_system, _packages, _backends, _gpu, _jetson)
+    looks: tuple[Callable[[], list[Finding]], ...] = (_system, _packages, _backends, _tensorrt, _gpu, _clocks, _jetson)
     return [finding for look in looks for finding in look()]
 
 
@@ -80,30 +96,71 @@ def _backends() -> list[Finding]:
     return found
 
 
+def _tensorrt() -> list[Finding]:
+    """Name the TensorRT packages by their metadata; importing one can take a second, or the process down."""
+    found = []
+    for name in ("tensorrt", "tensorrt_rtx_cu13_bindings", "cuda-bindings", "opencv-python-headless"):
+        try:
+            found.append(Finding(name, "ok", importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append(Finding(name, "missing", _PURPOSE[name], _INSTALL[name]))
+    return found
+
+
 def _gpu() -> list[Finding]:
-    """Ask the driver's files, not a library, so that a broken CUDA installation cannot take us down."""
+    """Ask the driver's files first, not a library, so that a broken CUDA installation cannot take us down."""
     driver = read_text("/proc/driver/nvidia/version").splitlines()
-    if driver:
-        return [Finding("nvidia driver", "ok", driver[0][:120])]
-    present = any(
-        read_text(path).strip() == "0x10de" and read_text(path.with_name("class")).startswith("0x03")
-        for path in Path("/sys/bus/pci/devices").glob("*/vendor")
-    )
-    if present:
+    cards = [read_text(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    names = [line.partition(":")[2].strip() for card in cards for line in card.splitlines() if line.startswith("Model")]
+    if driver or gpu_possible():
+        return [Finding("nvidia driver", "ok", driver[0][:120] if driver else "a device file"), _sm(names)]
+    if any(_is_nvidia(path) for path in Path("/sys/bus/pci/devices").glob("*/vendor")):
         return [Finding("nvidia driver", "broken", "an NVIDIA GPU without a driver", "install the NVIDIA driver")]
-    return [Finding("nvidia driver", "missing", "no NVIDIA GPU found; engines can still be built for a named SM")]
+    return [
+        Finding("nvidia driver", "missing", "no NVIDIA GPU here", "none needed: engines can be built for a named SM")
+    ]
+
+
+def _is_nvidia(vendor: Path) -> bool:
+    return read_text(vendor).strip() == "0x10de" and read_text(vendor.with_name("class")).startswith("0x03")
+
+
+def _sm(names: list[str]) -> Finding:
+    from .engines import gpu
+
+    try:
+        return Finding("gpu", "ok", f"SM {gpu.device_sm()} {', '.join(names)}".strip())
+    except EdgesmithError as error:
+        return Finding("gpu", "broken", str(error), getattr(error, "do", "") or "pip install cuda-bindings")
+
+
+def _clocks() -> list[Finding]:
+    """Say whether the processor's clock is left to a governor that saves power: latency then doubles at will."""
+    governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+    if not governor:
+        return [Finding("cpu clock", "unknown", "the system does not tell (a virtual machine or container)")]
+    saving = governor in ("powersave", "conservative", "ondemand", "schedutil")
+    mend = "sudo cpupower frequency-set -g performance, while you measure" if saving else ""
+    return [Finding("cpu clock", "ok", f"governor {governor}", mend)]
 
 
 def _jetson() -> list[Finding]:
     model = read_text("/proc/device-tree/model").strip("\0\n ")
-    if "jetson" not in model.lower() and not Path("/etc/nv_tegra_release").exists():
-        return []
     release = read_text("/etc/nv_tegra_release").splitlines()
+    if "jetson" not in model.lower() and not release:
+        return []
+    text = release[0] if release else ""
+    match = re.search(r"R(\d+) .*REVISION: ([\d.]+)", text)
+    jetpack = _JETPACK.get(match[1], "unknown") if match else "unknown"
     mode = read_text("/var/lib/nvpmodel/status").strip()
+    clocks = read_text("/sys/devices/gpu.0/devfreq/17000000.gpu/governor").strip()
     return [
         Finding("jetson", "ok", model or "a Jetson"),
-        Finding("L4T", "ok" if release else "unknown", release[0][:100] if release else "no /etc/nv_tegra_release"),
         Finding(
-            "power mode", "ok" if mode else "unknown", mode or "unknown", "" if mode else "`sudo nvpmodel -q` shows it"
+            "jetpack", "ok" if match else "unknown", f"{jetpack} (L4T {match[1]}.{match[2]})" if match else text[:80]
         ),
+        Finding(
+            "power mode", "ok" if mode else "unknown", mode, "sudo nvpmodel -q says it; sudo nvpmodel -m 0 is the most"
+        ),
+        Finding("gpu clock", "ok" if clocks else "unknown", clocks, "sudo jetson_clocks, while you measure"),
     ]
