@@ -18,7 +18,8 @@ from . import clock
 from .workload import Target
 
 # glibc then gives large blocks back and never moves its threshold: what a run holds no longer depends on the past.
-FIXED_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+FIXED_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1",
+                "PYTHONHASHSEED": "0"}  # fmt: skip
 
 
 class Process:
@@ -40,7 +41,7 @@ class Process:
     ) -> None:
         self.target, self.timeout_s = target, timeout_s
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        command = [*prefix, *(fixed_layout() if repeatable else ()), sys.executable, "-m", __package__ + ".worker"]
+        command = [*(fixed_layout() if repeatable else ()), *prefix, sys.executable, "-m", __package__ + ".worker"]
         began = clock.now_ns()
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
@@ -69,6 +70,12 @@ class Process:
             kind = getattr(errors, answer["kind"], RunError)
             raise (kind if issubclass(kind, EdgesmithError) else RunError)(answer["error"])
         return answer
+
+    def finish(self, timeout_s: float) -> None:
+        """Let the process end by itself, for what runs it to conclude."""
+        self._pipe("stdin").close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=timeout_s)
 
     def close(self) -> None:
         """End the process; a second call does nothing."""

@@ -36,11 +36,11 @@ def measure(
     Args:
         contexts: What to measure.
         plan: How long.
-        only: The metrics' names; empty for all.
+        only: The metrics' names; empty for all that do not ask to be named (`ON_REQUEST`).
         seed: Of the random order.
         progress: Called with 1 after each process of each subject, and each metric of each subject.
     """
-    chosen = {name: load(metrics, name, "metric").measure for name in only or names(metrics)}
+    chosen = {name: load(metrics, name, "metric").measure for name in only or usual_metrics()}
     timings = interleave.collect([context.target for context in contexts], plan, seed=seed, progress=progress)
     results = []
     for context, timing in zip(contexts, timings, strict=True):
@@ -53,6 +53,11 @@ def measure(
         results.append(Result(context.subject, readings))
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return Run(created, environment.command_line(), environment.here(), tuple(results))
+
+
+def usual_metrics() -> list[str]:
+    """List the metrics that are measured without being named."""
+    return [name for name in names(metrics) if not getattr(load(metrics, name, "metric"), "ON_REQUEST", False)]
 
 
 def contexts(

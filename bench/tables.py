@@ -47,6 +47,7 @@ COLUMNS = (
     Column("start ms", value("cold_start", "total_s", 1e3, 0)),
     Column("peak MB", value("memory", "peak_bytes", 1e-6, 1)),
     Column("file MB", value("size", "file_bytes", 1e-6)),
+    Column("M instr.", value("instructions", "instructions_count", 1e-6)),
     Column("top-1 %", value("accuracy", "top1_ratio", 100)),
     Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
     Column("agrees %", value("accuracy", "agreement_ratio", 100)),

@@ -117,10 +117,10 @@ function base() {
   };
 }
 
-function axis(name, extra) {
+function axis(name, { unit = "", ...extra }) {
   const ink = dark.matches ? "#a5adb8" : "#57606a";
   const line = dark.matches ? "#353c45" : "#d5dae0";
-  return { name, nameLocation: "middle", nameGap: 32, nameTextStyle: { color: ink }, axisLabel: { color: ink, hideOverlap: true },
+  return { name, nameLocation: "middle", nameGap: 32, nameTextStyle: { color: ink }, axisLabel: { color: ink, hideOverlap: true, ...(unit && { formatter: `{value}${unit}` }) },
     axisLine: { lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...extra };
 }
 
@@ -151,7 +151,7 @@ const figures = {
     about: () => "The share of calls that took at most so long: a steep curve is a steady network, its foot to the right of 99 % the tail.",
     option: () => ({ ...base(),
       tooltip: { ...base().tooltip, trigger: "item", formatter: (at) => `${at.seriesName}\n${at.value[1]} % within ${short(at.value[0])} ms` },
-      xAxis: axis("latency, ms", spread(data.latency.flatMap((item) => item.points.map((p) => p[0])))), yAxis: axis("", { type: "value", min: 0, max: 100, axisLabel: { formatter: "{value} %" } }),
+      xAxis: axis("latency, ms", spread(data.latency.flatMap((item) => item.points.map((p) => p[0])))), yAxis: axis("", { type: "value", min: 0, max: 100, unit: " %" }),
       series: data.latency.map((item) => ({ type: "line", name: item.name, step: false, symbol: "circle", symbolSize: 5, showSymbol: false, data: item.points })) }),
     empty: () => data.latency.length === 0,
   },

@@ -1,0 +1,172 @@
+"""`edgesmith advise`: which network to ship on a device, from published accuracy and modelled latency."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from .bench import devices, roofline
+from .bench.devices import Device
+from .bench.roofline import Estimate
+from .models import catalog
+from .models.catalog import Entry
+from .runtime.console import command, emit, note, progress, table
+from .runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One network on one device: its published top-1 in per cent, and what to expect of it."""
+
+    network: str
+    precision: str
+    top1: float
+    params: int | None
+    estimate: Estimate
+    fits: bool
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values: what is not known is null."""
+        plain = asdict(self)
+        plain["estimate"] = {key: None if value == float("inf") else value for key, value in plain["estimate"].items()}
+        return plain
+
+
+@command("advise")
+@click.option("--device", required=True, help="A device of the catalogue: orin-nano-8gb, xavier-nx, t4, …")
+@click.option("--min-top1", default=0.0, help="Published ImageNet top-1 of the FP32 network, per cent.")
+@click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
+@click.option("--precision", type=click.Choice(list(roofline.WIDTH)), default="fp16", show_default=True)
+@click.option("--batch", default=1, show_default=True, help="Images in a call.")
+@click.option(
+    "--all", "every", is_flag=True, help="Judge every network; otherwise stop at the third that is fast enough."
+)
+def advise_command(
+    device: str, min_top1: float, max_ms: float | None, precision: str, batch: int, every: bool, as_json: bool
+) -> int:  # fmt: skip
+    """Pick a network for a device: the most accurate one that is fast enough, and why.
+
+    Exit code 1 when none is.
+    """
+    if batch < 1 or (max_ms is not None and max_ms <= 0):
+        raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
+    board = devices.find(device)
+    found = rank(board, precision, batch, min_top1, max_ms, enough=None if every else 3)
+    emit({"device": asdict(board), "networks": [one.to_dict() for one in found]}, as_json, lambda: _draw(board, found))
+    for text in _caveats(board, precision):
+        note(f"note: {text}")
+    best = next((one for one in found if one.verdict in ("chosen", "likely")), None)
+    if best is None:
+        note(f"nothing in the catalogue has {min_top1:g} % and {_limit(max_ms)} on the {board.device}")
+        return 1
+    note(_reason(best, board, min_top1, max_ms))
+    return 0
+
+
+def rank(
+    board: Device, precision: str, batch: int, min_top1: float, max_ms: float | None, enough: int | None = None
+) -> list[Advice]:
+    """Return the networks that are accurate enough, best choice first.
+
+    Args:
+        board: Where.
+        precision: "fp32", "fp16" or "int8".
+        batch: Images in a call.
+        min_top1: Per cent.
+        max_ms: Milliseconds for a call; None for any.
+        enough: Stop at so many that are fast enough, from the most accurate down; None judges all.
+    """
+    entries = [
+        entry for entry in map(catalog.find, catalog.names()) if _worth(entry, board, precision, min_top1, max_ms)
+    ]
+    found: list[Advice] = []
+    with progress("networks", len(entries)) as advance:
+        for entry in sorted(entries, key=lambda one: -(one.figures.top1 or 0.0)):
+            found.append(_judge(entry, board, precision, batch, max_ms))
+            advance(1)
+            if enough is not None and sum(one.verdict == "chosen" for one in found) >= enough:
+                break
+    order = {"chosen": 0, "likely": 1, "perhaps": 2, "too slow": 3, "too large": 4}
+    return sorted(found, key=lambda one: (order[one.verdict], -one.top1, one.estimate.bound_s))
+
+
+def _judge(entry: Entry, board: Device, precision: str, batch: int, max_ms: float | None) -> Advice:
+    from .models import complexity
+
+    network = complexity.describe(entry.name)
+    told = roofline.estimate(network, board, precision, batch)
+    room = roofline.fits(network, board, precision, batch)
+    figures = entry.figures
+    verdict = _verdict(told, room, max_ms)
+    return Advice(entry.name, precision, figures.top1 or 0.0, figures.params, told, room, verdict)
+
+
+def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms: float | None) -> bool:
+    """Leave out what has no published accuracy, too little, or more arithmetic than the time allows."""
+    figures = entry.figures
+    if figures.top1 is None or figures.macs is None or figures.top1 < min_top1:
+        return False
+    least = max(
+        2 * figures.macs / board.peak_flops(precision),
+        (figures.params or 0) * roofline.WIDTH[precision] / (board.memory_gb_s * 1e9),
+    )
+    return max_ms is None or least <= max_ms * 1e-3
+
+
+def _verdict(told: Estimate, room: bool, max_ms: float | None) -> str:
+    if not room:
+        return "too large"
+    limit = float("inf") if max_ms is None else max_ms * 1e-3
+    if told.bound_s > limit:
+        return "too slow"
+    if told.expected_s == float("inf"):
+        return "perhaps" if max_ms else "likely"
+    if told.high_s <= limit:
+        return "chosen"
+    return "likely" if told.expected_s <= limit else ("perhaps" if told.low_s <= limit else "too slow")
+
+
+def _draw(board: Device, found: list[Advice]) -> None:
+    rows = [
+        [one.network, one.verdict, f"{one.top1:.2f}", _ms(one.estimate.expected_s),
+         f"{_ms(one.estimate.low_s)} - {_ms(one.estimate.high_s)}", _ms(one.estimate.bound_s), one.estimate.kernels,
+         one.estimate.limit]
+        for one in found
+    ]  # fmt: skip
+    heads = ["network", "verdict", "top-1 %", "expected ms", "two in three", "bound ms", "kernels", "limited by"]
+    table(f"{board.device}, {found[0].precision if found else ''}", heads, rows, left=2)
+
+
+def _ms(seconds: float) -> str:
+    return "?" if seconds == float("inf") else f"{seconds * 1e3:.3g}"
+
+
+def _limit(max_ms: float | None) -> str:
+    return "any latency" if max_ms is None else f"at most {max_ms:g} ms"
+
+
+def _reason(best: Advice, board: Device, min_top1: float, max_ms: float | None) -> str:
+    sure = "even at the slow end of the range" if best.verdict == "chosen" else "by the expected latency, not for sure"
+    return (
+        f"{best.network}: the most accurate with top-1 {best.top1:.2f} % (asked: {min_top1:g}) and {_limit(max_ms)} on "
+        f"the {board.device}, {sure}; there it is limited by {best.estimate.limit}"
+    )
+
+
+def _caveats(board: Device, precision: str) -> list[str]:
+    found = [
+        "latency is modelled, not measured: each of 19 published points predicted from other devices was within a "
+        f"factor of {roofline.SPREAD} in two cases of three, {roofline.WORST} at worst; measure before you ship",
+        "the published points are of resnet50, mobilenetv2 and shufflenetv2; other kinds of network are less certain",
+        f"figures of the {board.device}: {board.confidence} ({board.source})",
+    ]
+    if not board.is_gpu:
+        found.append("for a CPU only the bound is known: no published points were fitted")
+    if precision == "int8":
+        found.append("top-1 is the published one of FP32; measure what INT8 keeps with `edgesmith bench`")
+    if precision == "int8" and not board.int8_tops:
+        found.append(f"the {board.device} has no fast INT8: computed at its FP16 peak")
+    return found

@@ -1,0 +1,147 @@
+"""The roofline against arithmetic by hand, its fit done again, and its error on devices it has not seen."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesmith import advise
+from edgesmith.bench import devices, roofline
+from edgesmith.models import complexity
+from edgesmith.runtime.complexity import Op, summarise
+from edgesmith.runtime.errors import UsageError
+
+ORIN = devices.find("agx-orin-64gb")
+
+
+def network(groups=1):
+    conv = Op("conv", "conv", ("x",), "y", ((64, 56, 56),), (64, 56, 56), (3, 3), (1, 1), (1, 1), (1, 1), groups,
+              params=64 * 64 * 9 // groups, macs=64 * 64 * 9 * 56 * 56 // groups)  # fmt: skip
+    relu = Op("relu", "act", ("y",), "z", ((64, 56, 56),), (64, 56, 56))
+    return summarise("one", [conv, relu], {"x": (64, 56, 56)}, conv.params)
+
+
+def test_a_convolution_by_hand():
+    flops, moved = 2 * 64 * 64 * 9 * 56 * 56, 2 * (2 * 64 * 56 * 56 + 64 * 64 * 9)
+    by_hand = max(flops / 42.6e12, moved / 204.8e9)
+    assert roofline.bound(network(), ORIN, "fp16") == pytest.approx(by_hand)
+    assert len(roofline.kernels(network())) == 1
+
+
+def test_a_depthwise_convolution_is_kept_from_the_tensor_cores():
+    flops = 2 * 64 * 9 * 56 * 56
+    arithmetic, _ = roofline.times(network(groups=64), ORIN, "fp16")[0]
+    assert arithmetic == pytest.approx(flops / (2 * 5.33e12))
+
+
+def test_a_larger_batch_reads_the_weights_once():
+    one, eight = (roofline.times(network(), ORIN, "int8", batch)[0][1] for batch in (1, 8))
+    assert eight == pytest.approx(8 * one - 7 * 64 * 64 * 9 / 204.8e9)
+
+
+def test_a_device_without_int8_uses_fp16_and_a_cpu_has_a_bound_only():
+    nano, pi = devices.find("nano-4gb"), devices.find("Raspberry Pi 5")
+    assert nano.peak_flops("int8") == nano.peak_flops("fp16") == 0.472e12
+    told = roofline.estimate(network(), pi, "fp32")
+    assert 0 < told.bound_s < math.inf
+    assert told.expected_s == told.high_s == math.inf
+
+
+def test_what_does_not_fit():
+    tiny = dataclasses.replace(ORIN, memory_gb=1.0001)
+    assert roofline.fits(network(), ORIN, "fp32")
+    assert not roofline.fits(network(), tiny, "fp32")
+
+
+NAMES = {
+    "orin-nano-8gb": "Jetson Orin Nano 8GB",
+    "AGX Orin 64GB": "Jetson AGX Orin 64GB",
+    "xavier-nx": "Jetson Xavier NX 8/16GB",
+    "t4": "T4",
+    "Jetson_Nano": "Jetson Nano 4GB",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_devices_are_found(name):
+    assert devices.find(name).device == NAMES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("orion-x", "unknown device"), ("orin nano", "several devices"), ("", "unk")]
+)
+def test_an_unclear_device_is_refused(name, message):
+    with pytest.raises(UsageError, match=message):
+        devices.find(name)
+
+
+def test_every_device_is_complete_and_says_where_its_figures_are_from():
+    for device in devices.catalogue().values():
+        assert device.memory_gb_s > 0
+        assert device.memory_gb > 0
+        assert device.fp32_tflops > 0
+        assert device.source
+        assert device.confidence
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    points = roofline.published()
+    networks = {name: complexity.describe(name) for name in sorted({point.network for point in points})}
+    return points, networks
+
+
+@pytest.mark.slow
+def test_the_constants_are_the_fit(fitted):
+    found = roofline.fit(*fitted)
+    assert found.efficiency == pytest.approx(roofline.FITTED.efficiency, rel=0.05)
+    for group, seconds in roofline.FITTED.overhead_s.items():
+        assert found.overhead_s[group] == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.slow
+def test_the_stated_error_is_that_on_devices_left_out(fitted):
+    errors = [math.exp(abs(math.log(ratio))) for _, ratio in roofline.validate(*fitted)]
+    assert len(errors) == len(roofline.published())
+    assert np.mean(np.array(errors) <= roofline.SPREAD) >= 2 / 3
+    assert max(errors) <= roofline.WORST * 1.01
+
+
+@pytest.mark.slow
+def test_a_wrong_catalogue_shows_in_the_error(fitted, monkeypatch):
+    """Ten times the Orin's bandwidth and arithmetic: the error must say so."""
+    broken = {name: dataclasses.replace(device, memory_gb_s=device.memory_gb_s * (10 if "Orin" in name else 1),
+                                        int8_tops=(device.int8_tops or 1) * (10 if "Orin" in name else 1))
+              for name, device in devices.catalogue().items()}  # fmt: skip
+    monkeypatch.setattr(devices, "catalogue", lambda: broken)
+    errors = [math.exp(abs(math.log(ratio))) for _, ratio in roofline.validate(*fitted)]
+    assert max(errors) > 1.5 * roofline.WORST
+
+
+def advised(*words):
+    return CliRunner().invoke(advise.advise_command, list(words))
+
+
+@pytest.mark.slow
+def test_advice_keeps_its_limits(monkeypatch):
+    monkeypatch.setattr(advise.catalog, "names", lambda: ["resnet18", "resnet50", "shufflenetv2", "mobilenetv2"])
+    done = advised("--device", "orin-nano-8gb", "--min-top1", "69.5", "--max-ms", "2", "--json", "--all")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["networks"]
+    assert [one["network"] for one in found] == ["mobilenetv2", "resnet18", "resnet50"]
+    assert [one["verdict"] for one in found] == ["chosen", "chosen", "too slow"] or found[2]["verdict"] == "perhaps"
+    assert found[0]["estimate"]["high_s"] <= 2e-3
+    assert "latency is modelled, not measured" in done.stderr
+
+
+def test_an_impossible_wish_ends_in_exit_code_1():
+    done = advised("--device", "nano", "--min-top1", "99", "--max-ms", "1")
+    assert done.exit_code == 1
+    assert "nothing in the catalogue has 99 %" in done.output
+
+
+def test_senseless_limits_are_wrong_use():
+    assert advised("--device", "nano", "--max-ms", "-1").exit_code == 2
