@@ -21,17 +21,23 @@ GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsam
 def result_bytes(net: Net, node: Any) -> float:
     """Return about how many bytes the outputs of a node on constants have; infinity if that cannot be told."""
     if node.op in ("ConstantOfShape", "Expand", "Tile"):
+        item = _item_bytes(net, node.outputs[0])
         sizes = net.ints(node, "shape", 0 if node.op == "ConstantOfShape" else 1)
-        held = 1.0 if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
-        return math.inf if sizes is None else 8.0 * held * math.prod(float(size) for size in sizes)
+        held = item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
+        return math.inf if sizes is None else held * math.prod(float(size) for size in sizes)
     total = 0.0
     for tensor in node.outputs:
         shape = net.static(tensor)
-        total += math.inf if shape is None else 8.0 * math.prod(shape)
+        total += math.inf if shape is None else _item_bytes(net, tensor) * math.prod(shape)
     if math.isfinite(total):
         return total
     given = sum(_bytes(net, tensor) for tensor in node.inputs)
     return math.inf if node.op in GROWING else max(given, given * given / 64)
+
+
+def _item_bytes(net: Net, tensor: Any) -> float:
+    kind = net.dtype(tensor)
+    return float(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize) if kind else 8.0
 
 
 def _bytes(net: Net, tensor: Any) -> float:

@@ -21,6 +21,7 @@ from .merge_duplicates import RANDOM, mergeable
 
 FREELY_BYTES, WEIGHT_BYTES = 1 << 20, 1 << 29
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu", "InstanceNormalization")
+VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
 KEPT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan"}
 OF_SHAPE = ("Shape", "Size")
 
@@ -57,8 +58,14 @@ def _fits(net: Net, node: Any) -> bool:
     if node.op in ("Constant", *OF_SHAPE):
         return True
     given = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
-    weights = all(user.op in LAYERS for tensor in node.outputs for user in net.users(tensor))
+    weights = _only_weights(net, node)
     return bool(evaluate.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
+
+
+def _only_weights(net: Net, node: Any) -> bool:
+    """Say whether only layers read what a node makes, maybe through a view."""
+    users = [user for tensor in node.outputs for user in net.users(tensor)]
+    return bool(users) and all(user.op in LAYERS or (user.op in VIEWS and _only_weights(net, user)) for user in users)
 
 
 PASS = Pass(at, (), "operators on constants and on fixed shapes computed", lowest_opset=7)

@@ -1,0 +1,236 @@
+"""The optimizer beside its peers, each in its own process: nodes, correctness, seconds, memory, speed of the result.
+
+    python -m edgesmith.optimize.peers --folder build/bench-passes [--models mobilenetv2,shufflenetv2] [FILE.onnx ...]
+
+The peers are installed into an environment of their own in the folder; models of the zoo are exported there with both
+of torch's exporters, BatchNorm kept. Writes `passes.json` and `passes.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..runtime.console import need, note, say
+
+PEERS = {
+    "onnxslim": "0.1.98", "onnxsim": "0.8.1", "onnxoptimizer": "0.4.2", "onnxscript": "0.7.2",
+    "onnxruntime": "1.31.1", "polygraphy": "0.53.6", "onnx": "1.23.2", "onnx-graphsurgeon": "0.6.1",
+}  # fmt: skip
+ORT = """import sys, onnxruntime as r; o = r.SessionOptions(); o.log_severity_level = 4
+o.graph_optimization_level = r.GraphOptimizationLevel.ORT_ENABLE_{}; o.optimized_model_filepath = sys.argv[2]
+r.InferenceSession(sys.argv[1], o, providers=["CPUExecutionProvider"])"""
+ONNX = "import sys, onnx; m = onnx.load(sys.argv[1]); {}; onnx.save(m, sys.argv[2])"
+# Each is a program that reads argv[1] and writes argv[2].
+TOOLS = {
+    "copy": ONNX.format("pass"),
+    "onnxslim": "import sys, onnxslim; onnxslim.slim(sys.argv[1], sys.argv[2])",
+    "onnxsim": ONNX.format("import onnxsim; m = onnxsim.simplify(m)[0]"),
+    "onnxoptimizer": ONNX.format(
+        "import onnxoptimizer as o; m = o.optimize(m, o.get_fuse_and_elimination_passes(), fixed_point=True)"
+    ),
+    "onnxscript": ONNX.format("from onnxscript import optimizer; m = optimizer.optimize(m)"),
+    "ORT basic": ORT.format("BASIC"),
+    "ORT extended": ORT.format("EXTENDED"),
+    "Polygraphy": "import sys; from polygraphy.tools import main; sys.argv[:] = "
+    "['polygraphy', 'surgeon', 'sanitize', sys.argv[1], '-o', sys.argv[2], '--fold-constants', '--cleanup']; main()",
+}
+OURS = {
+    "edgesmith": ["--target", "generic"],
+    "edgesmith ort-x86": ["--target", "ort-x86"],
+    "edgesmith unchecked": ["--no-verify"],
+}
+MODELS = "mobilenetv2,shufflenetv2,resnet50,densenet121,googlenet,efficientnet_b0,vgg16"
+EXPORT = """import sys, warnings; warnings.simplefilter("ignore"); import torch; from edgesmith.models import catalog
+name, legacy, path = sys.argv[1:]; torch.manual_seed(0); net = catalog.build(name).eval()
+for part in net.modules():
+    if isinstance(part, torch.nn.BatchNorm2d):
+        part.running_mean.normal_(0, 0.1); part.running_var.uniform_(0.5, 1.5); part.weight.data.uniform_(0.5, 1.5)
+given = (torch.randn(1, *catalog.spec(name).input_shape),)
+names = dict(input_names=["input"], output_names=["output"])
+if legacy == "torchscript":
+    kept = dict(training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
+    torch.onnx.export(net, given, path, dynamo=False, opset_version=17, **names, **kept)
+else:
+    torch.onnx.export(net, given, dynamo=True, optimize=False, opset_version=18, verbose=False, **names).save(path)"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tool on one model.
+
+    Attributes:
+        model: The file's stem.
+        tool: Its name.
+        nodes: Nodes of the result; None if there is no result.
+        verdict: "equal", "different", "cannot tell", or why there is no result.
+        seconds: Wall-clock time of the whole process; cpu_s: its processor time.
+        peak_bytes: Largest resident set of the process.
+        speed_off: Processor time of the source over that of the result, ONNX Runtime's optimisations off, one thread.
+        speed_on: The same with them on.
+    """
+
+    model: str
+    tool: str
+    nodes: int | None
+    verdict: str
+    seconds: float
+    cpu_s: float
+    peak_bytes: int
+    speed_off: float | None = None
+    speed_on: float | None = None
+
+
+def environment(folder: Path) -> Path:
+    """Return the Python of an environment with the peers, made on the first call."""
+    python = folder / "peers" / "bin" / "python"
+    if not (folder / "peers" / ".ready").exists():
+        note(f"installing the peers into {folder / 'peers'}")
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "peers")], check=True)
+        wanted = [f"{name}=={version}" for name, version in PEERS.items()]
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
+        (folder / "peers" / ".ready").touch()
+    return python
+
+
+def models(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Export each network with both exporters, where that has not been done, and add ONNX's own light graphs."""
+    found = []
+    for name in names:
+        for exporter in ("torchscript", "dynamo"):
+            path = folder / "models" / f"{name}-{exporter}.onnx"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                note(f"exporting {path.stem}")
+                subprocess.run(
+                    [sys.executable, "-c", EXPORT, name, exporter, str(path)], check=True, capture_output=True
+                )
+            found.append(path)
+    light = Path(str(need("onnx").__file__)).parent / "backend" / "test" / "data" / "light"
+    return [*found, *sorted(light.glob("*.onnx"))]
+
+
+def measured(command: list[str], result: Path) -> tuple[float, float, int, str]:
+    """Run a process; return wall-clock and processor seconds, peak bytes, and the last line of its error, if any."""
+    result.unlink(missing_ok=True)
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    failed = process.returncode not in (0, 3) or not result.exists()
+    why = (errors.strip().splitlines() or ["no output"])[-1][:120] if failed else ""
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, why
+
+
+def row(model: Path, tool: str, command: list[str], result: Path, expected: Any, speed: bool) -> Row:
+    """Run one tool on one model and judge what comes out."""
+    from . import verify
+
+    seconds, cpu, peak, why = measured(command, result)
+    if why:
+        return Row(model.stem, tool, None, f"failed: {why}", seconds, cpu, peak)
+    nodes = len(need("onnx").load(str(result), load_external_data=False).graph.node)
+    verdict = verify.against(expected, result).verdict if expected is not None else "cannot tell"
+    ratios = [speed_up(model, result, optimised) for optimised in (False, True)] if speed else [None, None]
+    return Row(model.stem, tool, nodes, verdict, seconds, cpu, peak, *ratios)
+
+
+def speed_up(source: Path, result: Path, optimised: bool, runs: int = 15) -> float:
+    """Return the median ratio of processor times of the source and the result, run in turns on one thread."""
+    runtime, numpy = need("onnxruntime"), need("numpy")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    level = runtime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    sessions = [
+        runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]) for path in (source, result)
+    ]
+    given = sessions[0].get_inputs()[0]
+    shape = [dim if isinstance(dim, int) else 1 for dim in given.shape]
+    feeds = {given.name: numpy.random.default_rng(0).standard_normal(shape).astype(numpy.float32)}
+    times: list[list[float]] = [[], []]
+    for _ in range(runs + 2):
+        for session, spent in zip(sessions, times, strict=True):
+            start = time.process_time()
+            session.run(None, feeds)
+            spent.append(time.process_time() - start)
+    return float(numpy.median([one / other for one, other in zip(times[0][2:], times[1][2:], strict=True)]))
+
+
+def compare(folder: Path, paths: Sequence[Path], speed: bool) -> list[Row]:
+    """Run every tool on every model."""
+    from . import verify
+
+    python, rows = environment(folder), []
+    for model in paths:
+        result = folder / "result.onnx"
+        try:
+            expected: Any = verify.reference(model)
+        except verify.Refusal:
+            expected = None
+        ours = [sys.executable, "-m", "edgesmith", "optimize", str(model), "-o", str(result)]
+        commands = {tool: [str(python), "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
+        commands |= {tool: [*ours, *options] for tool, options in OURS.items()}
+        for tool, command in commands.items():
+            rows.append(row(model, tool, command, result, expected, speed and tool != "edgesmith unchecked"))
+            note(f"{model.stem} {tool}: {rows[-1].nodes} nodes, {rows[-1].verdict}, {rows[-1].seconds:.2f} s")
+        result.unlink(missing_ok=True)
+    return rows
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as Markdown: one table per figure, a line per model, a column per tool."""
+    tools = list(dict.fromkeys(entry.tool for entry in rows))
+    figures = {
+        "Nodes": lambda entry: "failed" if entry.nodes is None else f"{entry.nodes}{_flag(entry)}",
+        "Processor seconds of the whole process": lambda entry: f"{entry.cpu_s:.2f}",
+        "Peak memory, MB": lambda entry: f"{entry.peak_bytes / 1e6:.0f}",
+        "Speed-up of the result, ONNX Runtime's optimisations off": lambda entry: _ratio(entry.speed_off),
+        "Speed-up of the result, ONNX Runtime's optimisations on": lambda entry: _ratio(entry.speed_on),
+    }
+    text = ""
+    for title, cell in figures.items():
+        text += f"\n### {title}\n\n| model | {' | '.join(tools)} |\n|---|{'---|' * len(tools)}\n"
+        for model in dict.fromkeys(entry.model for entry in rows):
+            cells = {entry.tool: cell(entry) for entry in rows if entry.model == model}
+            text += f"| {model} | {' | '.join(cells.get(tool, '') for tool in tools)} |\n"
+    return text
+
+
+def _flag(entry: Row) -> str:
+    return "" if entry.verdict == "equal" else f" ({entry.verdict})"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+@click.command()
+@click.argument("files", nargs=-1)
+@click.option("--folder", default="build/bench-passes", show_default=True, help="Where peers, models and results go.")
+@click.option("--models", "names", default=MODELS, show_default=True, help="Networks of the zoo, or empty for none.")
+@click.option("--speed/--no-speed", default=True, help="Time the results in ONNX Runtime.")
+def main(files: tuple[str, ...], folder: str, names: str, speed: bool) -> None:
+    """Compare with every peer on the zoo's networks, ONNX's light graphs, or the files given."""
+    place = Path(folder).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [Path(file) for file in files] or models(place, [name for name in names.split(",") if name])
+    rows = compare(place, paths, speed)
+    (place / "passes.json").write_text(json.dumps([asdict(entry) for entry in rows], indent=1))
+    (place / "passes.md").write_text(markdown(rows))
+    say(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()  # type: ignore[no-untyped-call]
