@@ -26,14 +26,12 @@ from .runtime.errors import UsageError
 @click.option("--level", type=click.IntRange(0, 5), help="Builder optimisation level.")
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds per engine.")
 @click.option("--allow-float", is_flag=True, help="Keep an engine that runs in a higher precision than asked.")
+@click.option("--best-for", "gpu", metavar="GPU", help="Build what is estimated fastest on this GPU, such as L4.")
+@click.option("--int8-from", type=click.Path(path_type=Path), help="With --best-for: the quantised file (trt).")
 @click.option(
-    "--mix", "gpu", metavar="GPU", help="With --int8-from: INT8 where it is faster on this GPU, FP16 elsewhere."
+    "--at-batch", default=1, show_default=True, type=click.IntRange(1), help="The batch that --best-for means."
 )
-@click.option("--int8-from", type=click.Path(path_type=Path), help="The quantised file (trt form) of ONNX.")
-@click.option("--at-batch", default=1, show_default=True, type=click.IntRange(1), help="The batch that --mix is for.")
-@click.option(
-    "--per-tensor", is_flag=True, help="With --mix: one scale per INT8 weight, fewer kernels; check accuracy."
-)
+@click.option("--per-tensor", is_flag=True, help="With --best-for: one scale per INT8 weight; check accuracy.")
 @click.option("--check-only", is_flag=True, help="Look at the file as TensorRT would; build nothing.")
 def build_command(
     onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
@@ -44,7 +42,7 @@ def build_command(
     from .optimize import preflight
 
     if gpu or int8_from:
-        return _mix(onnx, int8_from, out, gpu, at_batch, per_tensor, as_json)
+        return _best(onnx, int8_from, out, gpu, at_batch, per_tensor, as_json)
 
     sms = list(dict.fromkeys(normal_sm(part) for part in sm.split(",")))
     findings = preflight.check(onnx, precision, sms)
@@ -63,23 +61,23 @@ def build_command(
     return 0
 
 
-def _mix(
+def _best(
     onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, as_json: bool
 ) -> int:
     from .optimize.best_mix import best_mix
     from .runtime.engines import cost
 
-    if gpu is None or int8 is None:
-        raise UsageError("a mix needs both --mix GPU and --int8-from FILE", do="see `edgesmith build --help`")
-    target = (out or onnx.with_name(f"{onnx.stem}-mixed.engine")).with_suffix(".onnx")
+    if gpu is None:
+        raise UsageError("--int8-from needs --best-for GPU", do="see `edgesmith build --help`")
+    target = (out or onnx.with_name(f"{onnx.stem}-best.engine")).with_suffix(".onnx")
     chip = cost.gpu(gpu)
     report = best_mix(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=console.note)
     rows = [(c.name, c.kernels, c.int8, f"{c.estimate_s * 1e3:.3f}", f"{c.bytes / 1e6:.1f}") for c in report.candidates]
     columns = ("candidate", "kernels", "nodes in INT8", f"estimated ms, {chip.name}, batch {batch}", "MB")
     console.emit(report.to_dict(), as_json, lambda: console.table("", columns, rows))
     report.refuse_slower()
-    _build(target, target.with_suffix(".engine"), chip.sm, {"precision": "int8"})
-    console.note(f"written: {target} and {target.with_suffix('.engine')}, the {report.winner} one")
+    _build(target, target.with_suffix(".engine"), chip.sm, {"precision": "int8" if report.best.int8 else "fp16"})
+    console.note(f"written: {target} and {target.with_suffix('.engine')}, the {report.best.name} one")
     return 0
 
 

@@ -24,7 +24,7 @@ def pair(tmp_path):
 
 def test_int8_wins_where_arithmetic_is_scarce(pair, tmp_path):
     report = best_mix(*pair, tmp_path / "best.onnx", STARVED)
-    assert report.winner in ("int8", "mixed")
+    assert report.best.name in ("int8", "mixed")
     assert [item.name for item in report.candidates] == ["fp16", "int8", "mixed"]
     assert "depthwise" in report.placement.floats
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(tmp_path / "best.onnx").graph.node)
@@ -33,11 +33,18 @@ def test_int8_wins_where_arithmetic_is_scarce(pair, tmp_path):
 
 def test_fp16_wins_where_launches_are_all(pair, tmp_path):
     report = best_mix(*pair, tmp_path / "best.onnx", cost.gpu("RTX 4090"))
-    assert report.winner == "fp16"
+    assert report.best.name == "fp16"
     assert not (tmp_path / "best.onnx").exists()
-    with pytest.raises(CheckFailed, match="INT8 is estimated to lose to FP16 on RTX 4090 at batch 1; got fp16 0"):
+    with pytest.raises(CheckFailed, match="nothing is estimated to beat FP16 on RTX 4090 at batch 1; got fp16 0"):
         report.refuse_slower()
     json.dumps(report.to_dict())
+
+
+def test_without_a_quantised_file_only_fp16_is_built(pair, tmp_path):
+    report = best_mix(pair[0], None, tmp_path / "best.onnx", cost.gpu("L4"))
+    assert [item.name for item in report.candidates] == ["fp16"]
+    assert report.placement is None
+    assert report.to_dict()["winner"] == "fp16"
 
 
 def edgesmith(*arguments):
@@ -58,8 +65,12 @@ EXITS = {
     "a Gemm for Turing": (["fp32.onnx", "--sm", "7.5"], 1, "SM 7.5 has no FP32 Gemm"),
     "no such file": (["none.onnx"], 2, "no such file"),
     "a broken profile": (["fp32.onnx", "--batch", "1,x"], 2, "no list of whole numbers"),
-    "half a mix": (["fp32.onnx", "--mix", "A2"], 2, "needs both --mix GPU and --int8-from FILE"),
-    "an unknown GPU": (["fp32.onnx", "--mix", "rtx4900", "--int8-from", "int8.onnx"], 2, "did you mean 'RTX 4090'?"),
+    "half a mix": (["fp32.onnx", "--int8-from", "int8.onnx"], 2, "--int8-from needs --best-for GPU"),
+    "an unknown GPU": (
+        ["fp32.onnx", "--best-for", "rtx4900", "--int8-from", "int8.onnx"],
+        2,
+        "did you mean 'RTX 4090'?",
+    ),
     "the GPU of a machine without": (["fp32.onnx", "--sm", "current"], 3, "no NVIDIA GPU can be used here"),
 }
 
