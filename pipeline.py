@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from . import __version__
 from .export import parity, to_onnx
 from .models import catalog, weights
-from .optimize import precision, preflight, quantize, runner
+from .optimize import mixed_trt, precision, preflight, quantize, runner
 from .pipeline_measure import measure
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, datasets
@@ -32,6 +32,10 @@ from .runtime.errors import CheckFailed, NotAvailable
 from .runtime.files import translated
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
+
+# What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
+# int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
+ENGINE_INT8 = "int8-trt-fp16"
 
 
 def run(settings: Settings, say: Say) -> Summary:
@@ -128,6 +132,10 @@ def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[np.float32]], stem:
             path = Path(f"{stem}-int8-{target}.onnx")
             flow.records[f"int8-{target}"] = quantize.quantize(fp32, path, calibration, target=target).to_dict()
             flow.add(f"int8-{target}", "int8", target, path)
+        if "trt" in flow.settings.targets:
+            path = Path(f"{stem}-{ENGINE_INT8}.onnx")
+            mixed_trt.mix(fp32, flow.onnx("int8-trt").path, [], path)
+            flow.add(ENGINE_INT8, "int8", "trt", path)
 
 
 def _make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
@@ -146,7 +154,7 @@ def _make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
 
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
-    source = flow.onnx("int8-trt" if name == "int8" else name)
+    source = flow.onnx(ENGINE_INT8 if name == "int8" else name)
     preflight.require(preflight.check(source.path, name, [sm]), source.path)
     path = work / f"{spec.name}-{name}-sm{sm.replace('.', '')}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
@@ -198,7 +206,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
 def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.Item:
     if made.sidecar is None:
         return bundle.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
-    source = "int8-trt" if made.precision == "int8" else made.precision
+    source = ENGINE_INT8 if made.precision == "int8" else made.precision
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],
         requires={"sm": made.sidecar["sm"], "tensorrt": made.sidecar["version"], "flavour": made.sidecar["flavour"]},

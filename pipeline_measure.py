@@ -13,6 +13,7 @@ from .bench.metrics import accuracy
 from .bench.workload import Target
 from .pipeline_types import SPLITS, Artefact, Check, Flow
 from .runtime.backends import ort
+from .runtime.console import progress
 from .runtime.datasets import Dataset
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
@@ -67,11 +68,13 @@ def _logits(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[ND
     """Return each artefact's logits, float32 (N, classes); images are decoded once and dropped batch by batch."""
     parts: list[list[NDArray[np.float32]]] = [[] for _ in runnable]
     with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(progress(f"{data.split} images", len(data)))
         sessions = [stack.enter_context(ort.open(made.path, optimise=not made.simulated)) for made in runnable]
         for batch in data.batches(spec):
             for session, part in zip(sessions, parts, strict=True):
                 outputs = replay(session, {spec.input_name: batch})
                 part.append(outputs[spec.output_names[0]].astype(np.float32))
+            advance(len(batch))
     return [np.concatenate(part) for part in parts]
 
 

@@ -39,7 +39,7 @@ def test_every_check_passes(summary):
 
 def test_int8_keeps_the_accuracy_on_both_splits(summary):
     fp32, *others = [made for made in summary.artefacts if made.backend == "ort"]
-    assert [made.name for made in others] == ["fp16", "int8-ort-x86", "int8-trt"]
+    assert [made.name for made in others] == ["fp16", "int8-ort-x86", "int8-trt", "int8-trt-fp16"]
     for split in ("test", "hard"):
         assert fp32.results[split]["top1"] > 85
         for made in others:
@@ -84,7 +84,7 @@ def test_the_table_and_its_json(summary):
 
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["passed"] is True
-    assert len(values["artefacts"]) == 7
+    assert len(values["artefacts"]) == 8
     runner = CliRunner()
     with runner.isolation() as (out, *_):
         draw(summary)
