@@ -32,10 +32,10 @@ export: $(VENV)/.ready  ## PyTorch to a verified bundle: MODEL, WEIGHTS, DATA, P
 	@$(BIN)/edgesmith export $(MODEL) --weights $(WEIGHTS) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
 
 test: $(VENV)/.ready  ## Every test.
-	@$(BIN)/python -m pytest -n $(JOBS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
-	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 lint: $(VENV)/.ready  ## ruff.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

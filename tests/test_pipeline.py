@@ -18,6 +18,7 @@ from edgesmith.pipeline_types import Settings
 from edgesmith.runtime import bundle, datasets, load
 from edgesmith.runtime.errors import UsageError
 
+pytestmark = pytest.mark.timeout(900)
 WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safetensors")
 MODEL = "shufflenetv2_x0_5"
 
