@@ -24,6 +24,15 @@ from .runtime.errors import UsageError
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=MIN:OPT:MAX", help="Profile, as x=1x3x64x64:…:….")
 @click.option("--workspace", type=click.IntRange(min=1), help="Scratch memory in MiB.")
 @click.option("--level", type=click.IntRange(0, 5), help="Builder optimisation level.")
+@click.option("--refit", is_flag=True, help="The weights can be replaced later.")
+@click.option("--strip", is_flag=True, help="Leave the weights out; refit on the device.")
+@click.option("--version-compatible", is_flag=True, help="Later TensorRTs of the same major version run it too.")
+@click.option(
+    "--hardware", type=click.Choice(("ampere_plus", "same_compute_capability")), help="Other GPUs run it too."
+)
+@click.option("--dla", type=click.IntRange(0), help="The DLA core of a Jetson.")
+@click.option("--gpu-fallback", is_flag=True, help="Layers that the DLA lacks run on the GPU, and are listed.")
+@click.option("--timing-cache", type=click.Path(), help="Folder for the timings of earlier builds.")
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds per engine.")
 @click.option("--allow-float", is_flag=True, help="Keep an engine that runs in a higher precision than asked.")
 @click.option("--best-for", "gpu", metavar="GPU", help="Build what is estimated fastest on this GPU, such as L4.")
@@ -36,7 +45,7 @@ from .runtime.errors import UsageError
 def build_command(
     onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
     workspace: int | None, level: int | None, timeout_s: float, allow_float: bool, gpu: str | None,
-    int8_from: Path | None, at_batch: int, per_tensor: bool, check_only: bool, as_json: bool,
+    int8_from: Path | None, at_batch: int, per_tensor: bool, check_only: bool, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
     """Build TensorRT engines from ONNX, one per SM, each in a process of its own."""
     from .optimize import preflight
@@ -54,7 +63,7 @@ def build_command(
     settings = {
         "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
         "shapes": dict(_shape(text) for text in shapes), "workspace": workspace and workspace << 20, "level": level,
-        "timeout_s": timeout_s, "allow_float": allow_float,
+        "timeout_s": timeout_s, "allow_float": allow_float, "options": _options(options),
     }  # fmt: skip
     built = [_build(onnx, target, one, settings) for one, target in _targets(onnx, out, sms, precision)]
     console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
@@ -106,6 +115,12 @@ def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
         )
 
 
+def _options(values: dict[str, Any]) -> Any:
+    from .runtime.engines.build import Options
+
+    return Options(**{**values, "hardware": values["hardware"] or "", "timing_cache": values["timing_cache"] or ""})
+
+
 def _numbers(text: str, separator: str) -> list[int]:
     try:
         return [int(part) for part in text.split(separator)]
@@ -133,6 +148,8 @@ def _show(built: list[Any]) -> None:
     ]  # fmt: skip
     columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "built in s")
     console.table("", columns, rows)
+    for note in dict.fromkeys(note for item in built for note in item.notes):
+        console.note(f"note: {note}")
     for item in built:
         console.say(f"SM {item.sm}: {item.attestation.sentence(item.precision)}")
 

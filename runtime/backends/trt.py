@@ -168,7 +168,7 @@ def _check_sidecar(path: Path, sm: str) -> None:
     if facts.sha256 != (digest := sha256(path)):
         raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
-    if facts.sm != sm:
+    if facts.sm != sm and not any(flag.startswith("HARDWARE_") for flag in facts.flags):
         raise BuildError(f"{path} was built for another GPU", got=f"SM {facts.sm}", expected=f"SM {sm}",
                          do=f"`edgesmith build --sm {sm}`")  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError, NotAvailable, UsageError
-from . import flavour, gpu
+from . import _options, flavour, gpu
 from .failures import explain
 from .kernels import Kernel, attest, nodes_of, parse_inspector, parse_log
 
@@ -32,6 +32,8 @@ def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
     network = builder.create_network(_creation_flags(trt, features, weak))
     _parse(trt, network, log, request["onnx"])
     config, target = _config(trt, builder, features, request, weak)
+    notes = _options.set_dla(trt, builder, network, config, request)
+    timings = _timings(trt, config, request, target, notes)
     profiles = _profiles(builder, network, config, request)
     if features.progress_monitor:
         config.progress_monitor = monitor = _monitor(trt, send)  # noqa: F841 - the builder holds no reference
@@ -40,13 +42,16 @@ def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if blob is None:
         raise _explained("build", request["onnx"], log.first_error())
+    if timings:
+        _options.save_timings(config, timings)
     with Path(request["out"]).open("wb") as file:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
     asked, products = _asked(trt, network, request["precision"])
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
-        "flags": _flag_names(trt, config), "build_s": seconds, "profiles": profiles, "warnings": log.warnings(),
+        "flags": _flag_names(trt, config, request), "notes": notes, "build_s": seconds,
+        "profiles": profiles, "warnings": log.warnings(),
         "attestation": asdict(attest(kernels, asked, products)), "kernels": [kernel.to_dict() for kernel in kernels],
         "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
         "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)], **log.totals(),
@@ -145,7 +150,19 @@ def _config(
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace"])
     if request.get("level") is not None and hasattr(config, "builder_optimization_level"):
         config.builder_optimization_level = request["level"]
+    _options.set_flags(trt, config, request)
+    _options.set_hardware_level(trt, config, request)
     return config, _target(trt, config, features, request["sm"])
+
+
+def _timings(trt: Any, config: Any, request: dict[str, Any], sm: str, notes: list[str]) -> Path | None:
+    """Load the timing cache where one was asked for; return where to save it, None where it is of no use."""
+    if not request.get("timing_cache"):
+        return None
+    path = _options.timing_cache_path(request["timing_cache"], trt, sm, gpu.device_name())
+    note = _options.load_timings(trt, config, path)
+    notes += [note] if note else []
+    return None if note else path
 
 
 def _target(trt: Any, config: Any, features: flavour.Features, sm: str) -> str:
@@ -235,8 +252,9 @@ def _onnx_name(layer: Any) -> str:
     return (*nodes_of(str(getattr(layer, "metadata", ""))), str(layer.name))[0]
 
 
-def _flag_names(trt: Any, config: Any) -> list[str]:
-    return sorted(name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag))
+def _flag_names(trt: Any, config: Any, request: dict[str, Any]) -> list[str]:
+    hardware = [f"HARDWARE_{request['hardware'].upper()}"] if request.get("hardware") else []
+    return sorted(name for name, flag in trt.BuilderFlag.__members__.items() if config.get_flag(flag)) + hardware
 
 
 def _tensor(tensor: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,10 +37,34 @@ Shapes = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
 Progress = Callable[[dict[str, Any]], None]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What only some TensorRTs offer; asking one that lacks it is NotAvailable.
+
+    Attributes:
+        refit: The weights can be replaced later.
+        strip: The engine holds no weights; refit it on the device.
+        version_compatible: Later TensorRTs of the same major version run it too.
+        hardware: "ampere_plus" or "same_compute_capability": other GPUs run it too.
+        dla: The DLA core of a Jetson.
+        gpu_fallback: Layers that the DLA lacks may run on the GPU; the sidecar lists them.
+        timing_cache: A folder for the timings of earlier builds; one file per TensorRT, SM and GPU model.
+    """
+
+    refit: bool = False
+    strip: bool = False
+    version_compatible: bool = False
+    hardware: str = ""
+    dla: int | None = None
+    gpu_fallback: bool = False
+    timing_cache: str = ""
+
+
 def build_engine(
     onnx: str | Path, out: str | Path, *, sm: str = "8.6", precision: str = "fp32", flavour: str = "auto",
     batch: Sequence[int] | None = None, shapes: Shapes | None = None, workspace: int | None = None,
-    level: int | None = None, timeout_s: float = 600, allow_float: bool = False, progress: Progress | None = None,
+    level: int | None = None, options: Options | None = None, timeout_s: float = 600, allow_float: bool = False,
+    progress: Progress | None = None,
 ) -> Sidecar:  # fmt: skip
     """Build one engine and its sidecar `<out>.json`.
 
@@ -53,6 +78,7 @@ def build_engine(
         shapes: Input name -> (min, opt, max) shapes, for other dynamic dimensions.
         workspace: Bytes that one kernel may use as scratch; None leaves TensorRT's own limit.
         level: Builder optimisation level, 0 to 5, where the library has it.
+        options: What only some TensorRTs offer.
         timeout_s: Seconds after which the build is ended.
         allow_float: Keep an engine whose convolutions run in a higher precision than was asked.
         progress: Called with each event of the build.
@@ -67,6 +93,7 @@ def build_engine(
     request = _request(source, sm, precision, flavour)
     plain = {name: [list(shape) for shape in three] for name, three in (shapes or {}).items()}
     request |= {"batch": _batch(batch), "shapes": plain, "workspace": workspace, "level": level}
+    request |= asdict(options or Options())
     out = Path(out)
     with atomic_file(out) as engine, atomic_file(sidecar.path_of(out)) as beside:
         facts = _in_child({**request, "out": str(engine)}, timeout_s, progress)

@@ -34,6 +34,15 @@ def call(function: Any, *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def device_name(device: int = 0) -> str:
+    """Return the model of a GPU, or "" where none can be asked."""
+    try:
+        name = call(cudart().cudaGetDeviceProperties, device).name
+    except (NotAvailable, RunError, RuntimeError):
+        return ""
+    return (name.decode() if isinstance(name, bytes) else str(name)).strip("\0")
+
+
 def device_sm(device: int = 0) -> str:
     """Return the compute capability of a GPU as "8.6".
 

@@ -1,0 +1,87 @@
+"""The builder's options: set where this TensorRT offers them, refused with a reason where it does not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ..errors import BuildError, NotAvailable
+from ..files import atomic_file
+
+# option -> the BuilderFlag behind it
+FLAGS = {"refit": "REFIT", "strip": "STRIP_PLAN", "version_compatible": "VERSION_COMPATIBLE"}
+
+
+def set_flags(trt: Any, config: Any, request: dict[str, Any]) -> None:
+    """Set the flags that were asked for.
+
+    Raises:
+        NotAvailable: This TensorRT has no such flag.
+    """
+    for option, name in FLAGS.items():
+        if request.get(option):
+            if not hasattr(trt.BuilderFlag, name):
+                raise NotAvailable(f"TensorRT {trt.__version__} has no {name}", do=f"leave out --{option}")
+            config.set_flag(getattr(trt.BuilderFlag, name))
+
+
+def set_hardware_level(trt: Any, config: Any, request: dict[str, Any]) -> None:
+    """Ask for an engine that other GPUs run too: "ampere_plus" or "same_compute_capability".
+
+    Raises:
+        NotAvailable: This TensorRT has no such level.
+    """
+    wanted = (request.get("hardware") or "").upper()
+    if not wanted:
+        return
+    levels = getattr(getattr(trt, "HardwareCompatibilityLevel", None), "__members__", {})
+    if wanted not in levels or hasattr(trt, "ComputeCapability"):
+        raise NotAvailable(f"TensorRT {trt.__version__} has no hardware compatibility level {wanted.lower()}",
+                           do="with TensorRT-RTX build one engine per SM")  # fmt: skip
+    config.hardware_compatibility_level = levels[wanted]
+
+
+def set_dla(trt: Any, builder: Any, network: Any, config: Any, request: dict[str, Any]) -> list[str]:
+    """Put the network on a DLA core; return a note that lists the layers which fall back to the GPU.
+
+    Raises:
+        NotAvailable: No such core here.
+        BuildError: Layers cannot run on the DLA and falling back was not allowed.
+    """
+    core = request.get("dla")
+    if core is None:
+        return []
+    cores = int(getattr(builder, "num_DLA_cores", 0))
+    if not hasattr(getattr(trt, "DeviceType", None), "DLA") or core >= cores:
+        raise NotAvailable(f"there is no DLA core {core}", got=f"{cores} cores", do="leave out --dla")
+    config.default_device_type, config.DLA_core = trt.DeviceType.DLA, core
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    others = [str(layer.name) for layer in layers if not config.can_run_on_DLA(layer)]
+    if others and not request.get("gpu_fallback"):
+        raise BuildError(f"{len(others)} layers cannot run on the DLA", got=", ".join(others[:5]),
+                         do="allow them on the GPU with --gpu-fallback, or change them")  # fmt: skip
+    if others:
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+    return [f"on the GPU, not the DLA: {', '.join(others)}"] if others else []
+
+
+def timing_cache_path(folder: str | Path, trt: Any, sm: str, device: str) -> Path:
+    """Return the file of the timings that are valid here: one per TensorRT, version, SM and GPU model."""
+    key = hashlib.sha256("|".join((trt.__name__, str(trt.__version__), sm, device)).encode()).hexdigest()[:16]
+    return Path(folder) / f"{key}.timings"
+
+
+def load_timings(trt: Any, config: Any, path: Path) -> str:
+    """Give the builder the timings of earlier builds; return a note where this TensorRT does not use any."""
+    if hasattr(trt, "ComputeCapability"):
+        return "TensorRT-RTX times nothing at build time; the timing cache is not used"
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    config.set_timing_cache(cache, False)
+    return ""
+
+
+def save_timings(config: Any, path: Path) -> None:
+    """Keep the timings of this build, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
