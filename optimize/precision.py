@@ -72,8 +72,8 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
         CheckFailed: The FP16 graph answers NaN or infinity.
     """
     from .half import cast_graph
+    from .quantize.checks import input_shape
     from .quantize.net import read_model, write_model
-    from .quantize.recipe import input_shape
     from .quantize.samples import Samples, repeatable
 
     model = read_model(source)

@@ -1,5 +1,6 @@
 """Post-training quantisation: calibration, ranges, placement per target, explicit Q/DQ."""
 
-from .recipe import QuantReport, quantize
+from .recipe import quantize
+from .report import QuantReport, Settings
 
-__all__ = ["QuantReport", "quantize"]
+__all__ = ["QuantReport", "Settings", "quantize"]

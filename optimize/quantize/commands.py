@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...runtime.datasets import Dataset
     from ...runtime.spec import ModelSpec
     from ..precision import PrecisionReport
-    from .recipe import QuantReport
+    from .report import QuantReport
 
 SPEC_KEY = "edgesmith.spec"
 
@@ -95,8 +95,8 @@ def read_spec(source: Path) -> ModelSpec:
 def _random(source: Path, images: int) -> list[np.ndarray]:
     import numpy as np
 
+    from .checks import input_shape
     from .net import read_model
-    from .recipe import input_shape
 
     shape = input_shape(read_model(source))
     if None in shape[1:]:

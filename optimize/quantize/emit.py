@@ -9,11 +9,19 @@ from .forms import Form
 from .grid import Grid
 from .net import Net, sort_nodes
 from .placement import Plan
-from .weights import Quantised, bias_scales, quantise, scales
+from .weights import LARGEST, Quantised, bias_scales, quantise, scales
 
 
-def emit(net: Net, plan: Plan, grids: dict[str, Grid], form: Form, limits: dict[str, np.ndarray]) -> None:
-    """Insert the Q/DQ pairs and store weights as INT8 (biases as INT32 where the form wants them).
+def emit(
+    net: Net,
+    plan: Plan,
+    grids: dict[str, Grid],
+    form: Form,
+    limits: dict[str, np.ndarray],
+    *,
+    per_tensor: bool = False,
+) -> None:
+    """Insert the Q/DQ pairs and store weights as INT8; biases stay float.
 
     Args:
         net: The graph; it is changed in place and sorted.
@@ -21,9 +29,10 @@ def emit(net: Net, plan: Plan, grids: dict[str, Grid], form: Form, limits: dict[
         grids: Tensor -> its grid.
         form: The target's form.
         limits: Node name -> the largest integer of each output channel's weights; absent: 127.
+        per_tensor: One scale for each weight instead of one for each output channel.
     """
     for node in plan.anchors:
-        _weights(net, node, grids[node.input[0]], form, limits.get(node.name))
+        _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
     for name in sorted(plan.readers):
         _activation(net, plan, name, grids[name])
     sort_nodes(net.graph)
@@ -62,18 +71,41 @@ def _rename_output(node: NodeProto, old: str, new: str) -> None:
             node.output[index] = new
 
 
-def _weights(net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None) -> None:
+def _weights(net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None, per_tensor: bool) -> None:
     weight, axis = channels_first(net, node)
-    scale = scales(weight, axis, 127 if limit is None else limit)
+    axis = None if per_tensor else axis
+    limit = limit if limit is None or axis is not None else np.min(limit)
+    scale = scales(weight, axis, LARGEST if limit is None else limit)
     bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
     if form.integer_bias and bias is not None:
-        scale = bias_scales(scale, read.scale, bias)
-    packed = quantise(weight, scale, axis)
-    node.input[1] = _dequantise(net, f"{node.name}/weight", packed)
-    if form.integer_bias and bias is not None:
-        product = (read.scale * packed.scale.astype(np.float64)).astype(np.float32)
-        integers = np.rint(bias / product.astype(np.float64)).astype(np.int32)
-        node.input[2] = _dequantise(net, f"{node.name}/bias", Quantised(integers, np.atleast_1d(product), 0))
+        scale = np.asarray(bias_scales(scale, read.scale, bias), np.float32)
+        scale = scale if axis is not None else scale.max()
+    scale = np.maximum(scale, form.least_scale)
+    node.input[1] = _dequantise(net, f"{node.name}/weight", quantise(weight, scale, axis))
+
+
+def integer_biases(net: Net, plan: Plan) -> None:
+    """Turn the float biases of quantised layers into INT32 ones with the scale s_x s_w, zero point 0.
+
+    The last step: it reads the scales that stand in the graph, and rounds by at most half of the smallest product.
+    """
+    names = {node.name for node in plan.anchors}
+    for node in [item for item in net.nodes if item.name in names]:
+        if len(node.input) < 3 or not node.input[2]:
+            continue
+        bias = net.arrays[node.input[2]]
+        product = _scale(net, node.input[0]) * _scale(net, node.input[1])
+        integers = np.clip(np.rint(bias / product), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
+        product = np.broadcast_to(product, bias.shape).astype(np.float32)
+        node.input[2] = _dequantise(net, f"{node.name}/bias", Quantised(integers, product, 0))
+    sort_nodes(net.graph)
+    net.index()
+    net.prune()
+
+
+def _scale(net: Net, name: str) -> np.ndarray:
+    """Return the scale of the DequantizeLinear that makes a tensor, in float64."""
+    return net.arrays[net.producer[name].input[1]].astype(np.float64)
 
 
 def channels_first(net: Net, node: NodeProto) -> tuple[np.ndarray, int | None]:

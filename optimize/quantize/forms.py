@@ -31,6 +31,8 @@ class Form:
             throughout; otherwise only the inputs of the weighted operators and of residual additions are.
         glue: Operators besides convolutions that compute in INT8 when all that they read is INT8.
         fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
+        least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
+            scale that became 0 there would be refused.
     """
 
     name: str
@@ -39,10 +41,19 @@ class Form:
     outputs: bool
     glue: frozenset[str]
     fold_relu: bool
+    least_scale: float = 0.0
 
 
 FORMS = {
-    "trt": Form("trt", signed=True, integer_bias=False, outputs=False, glue=frozenset(), fold_relu=False),
+    "trt": Form(
+        "trt",
+        signed=True,
+        integer_bias=False,
+        outputs=False,
+        glue=frozenset(),
+        fold_relu=False,
+        least_scale=2.0**-14,
+    ),
     "ort-x86": Form(
         "ort-x86",
         signed=False,

@@ -68,6 +68,7 @@ class Net:
         self.opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
         self.inputs = [item.name for item in self.graph.input if item.name not in self.arrays]
         self.outputs = [item.name for item in self.graph.output]
+        self._name_nodes()
         self._names = {name for node in self.graph.node for name in (*node.input, *node.output)} | set(self.arrays)
         self.index()
 
@@ -77,6 +78,14 @@ class Net:
             if value is not None and node.output[0] not in {item.name for item in self.graph.output}:
                 self.graph.node.remove(node)
                 self._store(node.output[0], numpy_helper.to_array(value))
+
+    def _name_nodes(self) -> None:
+        """Give every node a name of its own."""
+        taken: set[str] = set()
+        for index, node in enumerate(self.graph.node):
+            if not node.name or node.name in taken:
+                node.name = f"{node.name or node.op_type}_{index}"
+            taken.add(node.name)
 
     def index(self) -> None:
         """Rebuild `nodes`, `producer` and `readers` from the graph."""
@@ -109,6 +118,16 @@ class Net:
                 tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.arrays[name] = array
 
+    def bias(self, node: NodeProto) -> np.ndarray:
+        """Return the bias of a Conv or Gemm with constant weights; one of zeros is added where there is none."""
+        if len(node.input) < 3 or not node.input[2]:
+            turned = node.op_type == "Gemm" and not attributes(node).get("transB", 0)
+            width = self.arrays[node.input[1]].shape[-1 if turned else 0]
+            zeros = self.add_array(f"{node.name}_bias", np.zeros(width, np.float32))
+            del node.input[2:]
+            node.input.append(zeros)
+        return self.arrays[node.input[2]]
+
     def _store(self, name: str, array: np.ndarray) -> None:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.arrays[name] = array
@@ -135,7 +154,10 @@ def all_inputs(node: NodeProto) -> set[str]:
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put the nodes into topological order, keeping the given order where it is free (Kahn's algorithm)."""
+    """Put the nodes into topological order, keeping the given order where it is free (Kahn's algorithm).
+
+    The graph then holds copies: nodes taken from it before are no longer part of it.
+    """
     import heapq
 
     nodes = list(graph.node)

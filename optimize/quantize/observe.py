@@ -93,11 +93,17 @@ class Stats:
         self.channel_sum = total if first else self.channel_sum + total
         self.count += int(value.size // max(np.size(low), 1))
 
-    def peaks(self) -> np.ndarray:
+    def lows(self) -> np.ndarray:
+        """Return the smallest value of each channel, (C,)."""
+        return np.full(1, self.low) if self.channel_low is None else self.channel_low
+
+    def highs(self) -> np.ndarray:
         """Return the largest value of each channel, (C,)."""
-        if self.channel_high is None:
-            raise ValueError("nothing was added")
-        return self.channel_high
+        return np.full(1, self.high) if self.channel_high is None else self.channel_high
+
+    def mean(self) -> np.ndarray:
+        """Return the mean of each channel, (C,)."""
+        return np.asarray(self.channel_sum) / max(self.count, 1)
 
 
 def collect(

@@ -174,8 +174,8 @@ def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
     return (low, high) if low == 0 else None
 
 
-def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> list[str]:
-    """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return their names.
+def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> dict[str, tuple[str, float]]:
+    """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return name -> (tensor y, h).
 
     Before    Conv ─▶ t ─▶ Clip(0, 6) ─▶ y ─Q(scale 6/255, zero point 0)
     After     Conv ─▶ y ─Q(scale 6/255, zero point 0)
@@ -183,7 +183,7 @@ def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> list[str]:
               with a tensor that has negative values does not).
     Why       An unsigned quantiser with zero point 0 saturates at 0 and at 255 * scale: it is the Clip.
     """
-    folded = []
+    folded = {}
     for node in list(plan.glue):
         inner, outer, bounds = node.input[0], node.output[0], foldable(net, node)
         producer = net.producer.get(inner)
@@ -197,7 +197,7 @@ def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> list[str]:
         net.graph.node.remove(node)
         plan.glue.remove(node)
         del plan.readers[inner]
-        folded.append(node.name)
+        folded[node.name] = outer, bounds[1]
     net.index()
     return folded
 

@@ -59,6 +59,34 @@ class Samples:
             raise DataError(f"calibration batch {number} holds NaN or infinity", do="check the preprocessing")
 
 
+class Perturbed:
+    """Samples, each batch followed by the same images with sensor noise.
+
+    Calibration images are cleaner than what a camera sees; without noise the first layers' ranges are too narrow for
+    users' images, and clipping there is the largest error of all (docs/quantisation.md).
+
+    Args:
+        samples: The images.
+        noise: Standard deviation of the Gaussian noise, as a share of each image's own; 0 for none.
+    """
+
+    def __init__(self, samples: Samples, noise: float) -> None:
+        self.samples, self.noise, self.shape = samples, noise, samples.shape
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield each batch and its noisy copy; an image's noise depends only on its place in the stream."""
+        at = 0
+        for batch in self.samples:
+            yield batch
+            if self.noise:
+                yield np.stack([self._noisy(at + index, image) for index, image in enumerate(batch)])
+            at += len(batch)
+
+    def _noisy(self, place: int, image: np.ndarray) -> np.ndarray:
+        drawn = np.random.default_rng([place, 0]).standard_normal(image.shape, dtype=np.float32)
+        return np.asarray(image + drawn * (self.noise * image.std()), np.float32)
+
+
 @contextmanager
 def repeatable(batches: Iterable[np.ndarray]) -> Iterator[Iterable[np.ndarray]]:
     """Yield `batches` as something that can be walked again: a generator is spooled to a temporary file."""
