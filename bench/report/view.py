@@ -66,6 +66,7 @@ def _tradeoff(results: Sequence[tuple[int, Result]]) -> dict[str, Any]:
         if seconds is not None and (top1 := accuracy(result)) is not None:
             points.append({
                 "name": f"{result.subject.model} {result.subject.form}", "family": family(result.subject.model),
+                "key": result.subject.key,
                 "ms": seconds * 1e3, "top1": top1, "mb": size / 1e6 if size else None,
             })  # fmt: skip
     return {"points": points, "front": pareto([(point["ms"], point["top1"]) for point in points]), "accuracy": source}

@@ -1,0 +1,171 @@
+"""Many measurements, one after the other on each device, resumable: what is done is on disk before the next begins.
+
+A cell is one bundle or file with one form, backend, number of threads and batch. Each finished cell is a file of its
+own in the store, so that nothing is lost when the sweep is stopped, the disk fills up or a machine goes away; the same
+command goes on where it stopped. A cell that fails is written down with its reason, and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import EdgesmithError
+from ..runtime.files import atomic_file, existing_file
+from . import result, suite
+from .interleave import Plan
+from .result import Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement to make; plain data, so that it travels to another machine."""
+
+    path: str
+    form: str
+    backend: str
+    threads: int
+    batch: int
+    sha256: str = ""
+
+    @property
+    def key(self) -> str:
+        """A short name that is the same for the same cell of a file that has not changed."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: a run as plain JSON values, or the reason why there is none."""
+
+    cell: Cell
+    run: dict[str, Any] | None
+    failure: str = ""
+
+
+Work = Callable[[Cell], dict[str, Any]]
+Dispatch = Callable[[Sequence[Cell], Work], Iterable[Outcome]]
+
+
+def grid(
+    paths: Iterable[str],
+    *,
+    precisions: Sequence[str] = (),
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+) -> list[Cell]:
+    """List the cells: every form of every path with every number of threads and every batch.
+
+    Raises:
+        EdgesmithError: A path holds nothing that can be measured here.
+    """
+    found = []
+    for path in paths:
+        forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
+        for subject, count, batch in itertools.product(forms, threads, batches):
+            found.append(Cell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
+    return found
+
+
+class Store:
+    """A folder with one JSON file for each finished cell, and one for each that failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, cell: Cell) -> Path:
+        """Return where a finished cell stands."""
+        return self.folder / f"{cell.key}.json"
+
+    def has(self, cell: Cell) -> bool:
+        """Say whether a cell is finished."""
+        return self.path(cell).is_file()
+
+    def put(self, outcome: Outcome) -> None:
+        """Write an outcome down; a success takes the place of an earlier failure."""
+        failed = self.folder / f"{outcome.cell.key}.failed"
+        if outcome.run is None:
+            with atomic_file(failed) as temporary:
+                temporary.write_text(json.dumps({"cell": asdict(outcome.cell), "failure": outcome.failure}))
+            return
+        with atomic_file(self.path(outcome.cell)) as temporary:
+            temporary.write_text(json.dumps(outcome.run))
+        failed.unlink(missing_ok=True)
+
+    def get(self, cell: Cell) -> Run:
+        """Read a finished cell.
+
+        Raises:
+            DataError: Its file is damaged.
+        """
+        return result.read(existing_file(self.path(cell), "cell"))
+
+    def failure(self, cell: Cell) -> str:
+        """Return why a cell failed, or an empty string."""
+        failed = self.folder / f"{cell.key}.failed"
+        return str(json.loads(failed.read_text())["failure"]) if failed.is_file() else ""
+
+
+def measure(cell: Cell, plan: Plan, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure one cell and return the run as plain JSON values.
+
+    Raises:
+        EdgesmithError: It cannot be opened, or gave no latency.
+    """
+    every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch)
+    chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
+    if not chosen:
+        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+    run = suite.measure(chosen[:1], plan, only=only)
+    if missing := run.results[0].readings["latency"].missing:
+        raise EdgesmithError(missing)
+    return run.to_dict()
+
+
+def local(cells: Sequence[Cell], work: Work) -> Iterator[Outcome]:
+    """Do one cell after the other here."""
+    for cell in cells:
+        yield attempt(cell, work)
+
+
+def attempt(cell: Cell, work: Work) -> Outcome:
+    """Do one cell; what goes wrong with it is its outcome."""
+    try:
+        return Outcome(cell, work(cell))
+    except EdgesmithError as error:
+        return Outcome(cell, None, str(error))
+
+
+def sweep(
+    cells: Sequence[Cell], store: Store, work: Work, dispatch: Dispatch = local,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, int]:  # fmt: skip
+    """Do the cells that are not in the store; return how many were done now, and how many failed.
+
+    Raises:
+        EdgesmithError: The store cannot be written; what was measured before is in it.
+    """
+    rest = [cell for cell in dict.fromkeys(cells) if not store.has(cell)]
+    done = failed = 0
+    for outcome in dispatch(rest, work):
+        store.put(outcome)
+        done, failed = done + (outcome.run is not None), failed + (outcome.run is None)
+        if progress:
+            progress(1)
+    return done, failed
+
+
+def gather(cells: Sequence[Cell], store: Store) -> list[Run]:
+    """Return what the store has of the cells: one run for each machine, so that machines are never mixed."""
+    machines: dict[str, Run] = {}
+    for cell in dict.fromkeys(cells):
+        if store.has(cell):
+            one = store.get(cell)
+            seen = machines.setdefault(one.environment.machine(), replace(one, results=()))
+            machines[one.environment.machine()] = replace(seen, results=(*seen.results, *one.results))
+    return list(machines.values())

@@ -1,0 +1,98 @@
+"""`edgesmith sweep`: measure everything against everything, and print what nothing beats."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..runtime.console import command, emit, note, progress, table
+from ..runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from .result import Run
+    from .sweep import Dispatch
+
+
+@command("sweep")
+@click.argument("paths", nargs=-1, required=True, metavar="BUNDLE | FILE.onnx | FILE.py…")
+@click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")
+@click.option("--threads", default="1", show_default=True, help="Numbers of threads: 1,2,4.")
+@click.option("--batch", default="1", show_default=True, help="Batches, where the batch is free: 1,8.")
+@click.option("--processes", default=2, show_default=True, help="Fresh processes for each cell.")
+@click.option("--seconds", default=0.5, show_default=True, help="Seconds of measuring in each process.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results/sweep"), show_default=True)
+@click.option("--scheduler", help="A Dask scheduler's address (tcp://…); cells go to its workers.")
+@click.option("--resource", default="device", show_default=True, help="The workers' resource that a cell takes.")
+def sweep_command(
+    paths: tuple[str, ...], precision: str, threads: str, batch: str, processes: int, seconds: float, out: Path,
+    scheduler: str | None, resource: str, as_json: bool,
+) -> int:  # fmt: skip
+    """Measure every form of every path with every setting; the same command goes on where it stopped.
+
+    Exit code 1 when a cell failed.
+    """
+    from . import interleave, result, sweep, tables
+
+    forms = [word for word in precision.split(",") if word]
+    cells = sweep.grid(paths, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
+    store = sweep.Store(out / "cells")
+    plan = interleave.Plan(processes=processes, least_s=seconds)
+    with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
+        done, failed = sweep.sweep(cells, store, functools.partial(sweep.measure, plan=plan), dispatch, advance)
+    runs = sweep.gather(cells, store)
+    for number, run in enumerate(runs):
+        name = out / ("sweep.json" if len(runs) == 1 else f"sweep-{run.environment.machine()}.json")
+        result.write(run, name)
+        tables.write(name.with_suffix(".md"), tables.markdown(run, f"Sweep, machine {number + 1}"))
+        note(f"wrote {name}")
+    emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
+    for cell in cells:
+        if why := store.failure(cell):
+            note(f"failed: {cell.path} {cell.form} t{cell.threads} b{cell.batch}: {why}")
+    note(f"{done} cells measured, {len(cells) - done - failed} were there already, {failed} failed")
+    return 1 if failed else 0
+
+
+def _numbers(text: str, least: int) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",")]
+    except ValueError:
+        found = [least - 1]
+    if min(found) < least:
+        raise UsageError(
+            "a list of numbers was expected", got=repr(text), expected=f"such as 1,2,4, each {least} or more"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
+    from . import sweep
+
+    if scheduler is None:
+        yield sweep.local
+        return
+    from .cluster import Cluster
+
+    with Cluster(scheduler, resource=resource) as cluster:
+        yield cluster
+
+
+def _draw(runs: list[Run]) -> None:
+    from . import tables
+    from .report.view import view
+
+    for run in runs:
+        shown: dict[str, Any] = view([run])["tradeoff"]
+        front = {shown["points"][index]["key"] for index in shown["front"]}
+        kept = tables.used(run.results)
+        rows = [
+            ["*" if one.subject.key in front else "", *(column.draw(one) for column in kept)] for one in run.results
+        ]
+        about = f" (* on the Pareto front of p50 and {shown['accuracy']})" if front else ""
+        table(f"{run.environment.cpu}{about}", ["", *(column.head for column in kept)], rows, left=4)

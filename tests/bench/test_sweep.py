@@ -1,0 +1,158 @@
+"""Sweeps: every cell once, stopped and gone on, failures alone; on Dask with workers that are killed."""
+
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import signal
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.bench import sweep
+from edgesmith.bench.interleave import Plan
+from edgesmith.bench.sweep import Cell, Outcome, Store
+from edgesmith.bench.sweep_commands import sweep_command
+from edgesmith.runtime.errors import EdgesmithError
+from support import results
+
+WORK = "def setup():\n    return lambda: sum(range(2000))"
+
+
+def cells(count):
+    return [Cell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
+
+
+def null(cell):
+    return {**results.run(names=("resnet50",)).to_dict(), "command": cell.path}
+
+
+def test_a_grid_is_every_combination_once(tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    found = sweep.grid([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
+    assert len({cell.key for cell in found}) == 4
+    (tmp_path / "work.py").write_text(WORK + "  # changed")
+    again = sweep.grid([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
+    assert not {cell.key for cell in found} & {cell.key for cell in again}
+
+
+def test_a_stopped_sweep_goes_on_where_it_stopped(tmp_path):
+    store, asked = Store(tmp_path), []
+
+    def stops_at_the_third(cell):
+        asked.append(cell)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return null(cell)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(cells(5), store, stops_at_the_third)
+    assert sum(store.has(cell) for cell in cells(5)) == 2
+    assert sweep.sweep(cells(5), store, stops_at_the_third) == (3, 0)
+    assert sorted(cell.path for cell in asked) == sorted([*(cell.path for cell in cells(5)), "net2.onnx"])
+    assert len(sweep.gather(cells(5), store)[0].results) == 5
+
+
+def test_a_cell_that_fails_fails_alone_and_is_tried_again(tmp_path):
+    store = Store(tmp_path)
+
+    def bad_second(cell):
+        if cell.path == "net1.onnx":
+            raise EdgesmithError("it crashed")
+        return null(cell)
+
+    assert sweep.sweep(cells(3), store, bad_second) == (2, 1)
+    assert store.failure(cells(3)[1]) == "it crashed"
+    assert sweep.sweep(cells(3), store, null) == (1, 0)
+    assert store.failure(cells(3)[1]) == ""
+
+
+def test_machines_are_not_mixed(tmp_path):
+    store = Store(tmp_path)
+    for cell, cpu in zip(cells(3), ("a", "b", "a"), strict=True):
+        run = null(cell)
+        run["environment"] = {**run["environment"], "cpu": cpu}
+        store.put(Outcome(cell, run))
+    assert sorted(len(run.results) for run in sweep.gather(cells(3), store)) == [1, 2]
+
+
+def test_the_command_measures_and_then_finds_it_done(tmp_path):
+    (tmp_path / "good.py").write_text(WORK)
+    (tmp_path / "bad.py").write_text("1 / 0")
+    words = [str(tmp_path / "good.py"), str(tmp_path / "bad.py"), "--processes", "1", "--seconds", "0.1",
+             "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
+    first = CliRunner().invoke(sweep_command, words)
+    assert first.exit_code == 1, first.output
+    assert "ZeroDivisionError" in first.stderr
+    assert "1 cells measured, 0 were there already, 1 failed" in first.stderr
+    assert [one["subject"]["model"] for one in json.loads(first.stdout)[0]["results"]] == ["good"]
+    second = CliRunner().invoke(sweep_command, words)
+    assert "0 cells measured, 1 were there already, 1 failed" in second.stderr
+
+
+@pytest.mark.parametrize("threads", ["one", "-1", "1,,2"])
+def test_senseless_numbers_are_wrong_use(threads, tmp_path):
+    (tmp_path / "good.py").write_text(WORK)
+    assert CliRunner().invoke(sweep_command, [str(tmp_path / "good.py"), "--threads", threads]).exit_code == 2
+
+
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="no Dask here: pip install distributed"
+)
+
+
+def kills_its_worker_once(cell, marker):
+    """Work that takes its process with it the first time, as a machine that goes away."""
+    if cell.path == "net2.onnx" and not os.path.exists(marker):  # noqa: PTH110
+        open(marker, "w").close()  # noqa: PTH123
+        os.kill(os.getpid(), signal.SIGKILL)
+    return null(cell)
+
+
+def always_kills(cell):
+    if cell.path == "net1.onnx":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return null(cell)
+
+
+@needs_dask
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
+    from edgesmith.bench.cluster import Cluster
+
+    store = Store(tmp_path / "once")
+    with Cluster(workers=2) as cluster:
+        work = functools.partial(kills_its_worker_once, marker=str(tmp_path / "marker"))
+        assert sweep.sweep(cells(6), store, work, cluster) == (6, 0)
+    store = Store(tmp_path / "always")
+    with Cluster(workers=2) as cluster:
+        assert sweep.sweep(cells(6), store, always_kills, cluster) == (5, 1)
+    assert store.failure(cells(6)[1]).startswith("the worker was lost: KilledWorker")
+
+
+def slow(cell):
+    start = time.time()
+    time.sleep(0.2)
+    return {"span": [start, time.time()], "worker": os.getpid()}
+
+
+@needs_dask
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_one_benchmark_at_a_time_on_a_device():
+    from edgesmith.bench.cluster import Cluster
+
+    with Cluster(workers=2) as cluster:
+        outcomes = [outcome.run for outcome in cluster(cells(8), slow)]
+    for worker in {run["worker"] for run in outcomes}:
+        spans = sorted(run["span"] for run in outcomes if run["worker"] == worker)
+        assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+
+
+def test_plans_and_cells_travel():
+    cell = cells(1)[0]
+    assert Cell(**json.loads(json.dumps(cell.__dict__))) == cell
+    assert Plan(**json.loads(json.dumps(Plan().__dict__))) == Plan()
