@@ -11,6 +11,7 @@ variant's name to its row. Adding a network is adding a row or a file; nothing i
     digits       side of the square input when trained on the embedded digits, default 64
     classes      default 1000
     mean, std, interpolation, task, outputs     as in ModelSpec
+    keys         "timm" where the state dict's keys are those of timm's network of that name
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
     url          folder the checkpoint is in, where it is not torchvision's
 """
@@ -99,8 +100,12 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
         raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
     if carried:
         return carried
+    if len(entry.input_shape) != 3:
+        return _not_an_image(entry)
     channels, height, width = entry.input_shape
     digits = weights == "digits"
+    if digits and entry.row.get("task", "classify") != "classify":
+        raise UsageError(f"{entry.name} is no classifier", got="weights digits", do="use --weights random or a file")
     if digits:
         height = width = int(entry.row.get("digits", 64))
     resize = 0 if digits else int(entry.row.get("resize", round(height * 8 / 7)))
@@ -140,6 +145,19 @@ def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module
     family = importlib.import_module(f".{entry.family}", __package__)
     module: torch.nn.Module = family.build(num_classes=num_classes, **{**entry.row.get("args", {}), **changes})
     return module
+
+
+def _not_an_image(entry: Entry) -> ModelSpec:
+    """A spec for sounds and videos: their preprocessing is the user's."""
+    return ModelSpec(
+        name=entry.name,
+        input_shape=entry.input_shape,
+        num_classes=entry.classes,
+        layout="NCT" if len(entry.input_shape) == 2 else "NCDHW",
+        preprocess=Preprocess(crop=(1, 1), resize=0),
+        paper=entry.paper,
+        published=entry.figures,
+    )
 
 
 @functools.cache

@@ -63,12 +63,12 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
 @click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
 def describe_command(model: str, classes: int | None, side: int | None, as_json: bool) -> None:
     """Show MODEL layer by layer: output, parameters, multiply-adds; nothing is computed or downloaded."""
-    from . import complexity
+    from .complexity import describe
 
     entry = catalog.find(model)
     channels, height, width = entry.input_shape
     shape = (channels, side or height, side or width)
-    report = complexity.describe(entry.name, shape, classes or entry.classes)
+    report = describe(entry.name, shape, classes or entry.classes)
     emit(report.to_dict(), as_json, lambda: complexity_table(report))
 
 

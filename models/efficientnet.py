@@ -47,7 +47,7 @@ class MBConv(nn.Module):
         self, inputs: int, outputs: int, fused: bool, expand: int, kernel: int, stride: int, drop: float, eps: float
     ) -> None:
         super().__init__()
-        unit = functools.partial(ConvNormAct, eps=eps, momentum=0.01 if eps > 1e-4 and not fused else 0.1)
+        unit = functools.partial(ConvNormAct, eps=eps)
         wide = round_channels(inputs * expand)
         if fused and expand == 1:
             layers: list[nn.Module] = [unit(inputs, outputs, kernel, stride, act=silu)]

@@ -5,6 +5,9 @@ Five kinds of module, A to E; B and D halve the image. State-dict keys are torch
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, max_pool2d
@@ -21,16 +24,16 @@ class Branches(nn.Module):
     stride 2. (N, inputs, H, W) -> (N, sum of the branches, H', W')
     """
 
-    def __init__(self, inputs: int, chains: dict[str, tuple[tuple[object, ...], ...]], pool: str, pooled: int) -> None:
+    def __init__(self, inputs: int, chains: Mapping[str, Sequence[tuple[Any, ...]]], pool: str, pooled: int) -> None:
         super().__init__()
         self.chains = []
         for prefix, units in chains.items():
             names, channels = [], inputs
             for number, unit in enumerate(units, start=1):
                 name = f"{prefix}_{number}" if len(units) > 1 else prefix
-                self.add_module(name, ConvBN(channels, *unit))  # type: ignore[arg-type]
+                self.add_module(name, ConvBN(channels, *unit))
                 names.append(name)
-                channels = int(unit[0])  # type: ignore[call-overload]
+                channels = unit[0]
             self.chains.append(names)
         self.pool = pool
         if pool == "avg":

@@ -13,13 +13,15 @@ from .layers import relu
 
 PAPER = "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, 2016, arXiv:1602.07360"
 
-# (squeeze, expand 1x1 and 3x3 each); "M": max pooling 3x3 / 2; the stem's filters and kernel first
+# (squeeze, expand 1x1 and 3x3 each); "M": max pooling 3x3 / 2
 NETWORK: dict[str, tuple[tuple[int, int] | str, ...]] = {
-    "1_0": ((96, 7), "M", (16, 64), (16, 64), (32, 128), "M",
+    "1_0": ("M", (16, 64), (16, 64), (32, 128), "M",
             (32, 128), (48, 192), (48, 192), (64, 256), "M", (64, 256)),
-    "1_1": ((64, 3), "M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M",
+    "1_1": ("M", (16, 64), (16, 64), "M", (32, 128), (32, 128), "M",
             (48, 192), (48, 192), (64, 256), (64, 256)),
 }  # fmt: skip
+
+STEM = {"1_0": (96, 7), "1_1": (64, 3)}  # filters, kernel
 
 
 class Fire(nn.Module):
@@ -47,10 +49,9 @@ class SqueezeNet(nn.Module):
 
     def __init__(self, version: str, num_classes: int) -> None:
         super().__init__()
-        (channels, kernel), *rest = NETWORK[version]
-        inputs = int(channels)
-        layers: list[nn.Module] = [nn.Conv2d(3, inputs, int(kernel), 2), relu()]
-        for item in rest:
+        inputs, kernel = STEM[version]
+        layers: list[nn.Module] = [nn.Conv2d(3, inputs, kernel, 2), relu()]
+        for item in NETWORK[version]:
             if isinstance(item, str):
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             else:

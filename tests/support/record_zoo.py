@@ -1,0 +1,64 @@
+"""Record what torchvision and timm say about the networks that they share with us: tests/data/zoo_reference.json.
+
+Run where both are installed: python tests/support/record_zoo.py. The tests compare with the file and need neither.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from seeded import fill, image, keys_digest
+
+OUT = Path(__file__).resolve().parents[1] / "data" / "zoo_reference.json"
+SIDES = {"inception": 96, "vit": 224, "nasnet": 96}
+BIGGEST = 150_000_000
+
+
+def main() -> None:
+    import timm
+    import torchvision
+
+    from edgesmith.models import catalog
+    from edgesmith.runtime.plugins import normalise
+
+    warnings.simplefilter("ignore")
+    torch.set_grad_enabled(False)
+    theirs = {normalise(name): name for name in torchvision.models.list_models(module=torchvision.models)}
+    timms = {normalise(name): name for name in timm.list_models()}
+    found = {"torchvision": torchvision.__version__, "timm": timm.__version__, "networks": {}}
+    for name in catalog.names():
+        entry = catalog.find(name)
+        spellings = [normalise(word) for word in (name, *entry.aliases)]
+        there = next((theirs[word] for word in spellings if word in theirs), None)
+        other = next((timms[word] for word in spellings if word in timms), None)
+        if there and name not in ("alexnet_modified",):
+            options = {"init_weights": False} if there in ("googlenet", "inception_v3") else {}
+            module, origin = torchvision.models.get_model(there, weights=None, **options), f"torchvision {there}"
+        elif other and entry.row.get("keys") == "timm":
+            module, origin = timm.create_model(other, pretrained=False), f"timm {other}"
+        else:
+            continue
+        found["networks"][name] = record(module.eval(), origin, entry.input_shape)
+        sys.stderr.write(f"{name} {origin}\n")
+    OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def record(module, origin, input_shape):
+    params = sum(parameter.numel() for parameter in module.parameters())
+    row = {"origin": origin, "params": params, "keys": keys_digest(module.state_dict())}
+    if params <= BIGGEST:
+        fill(module)
+        side = next((side for key, side in SIDES.items() if key in origin), 64)
+        out = module(image((input_shape[0], side, side)))[0].double()
+        row |= {
+            "side": side,
+            "output": [float(f"{value:.9g}") for value in out[::101].tolist()],
+            "norm": out.norm().item(),
+        }
+    return row
+
+
+if __name__ == "__main__":
+    main()
