@@ -203,7 +203,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for title, cell in figures.items():
         text += f"\n### {title}\n\n| model | {' | '.join(tools)} |\n|---|{'---|' * len(tools)}\n"
         for model in dict.fromkeys(entry.model for entry in rows):
-            cells = {entry.tool: cell(entry) for entry in rows if entry.model == model}
+            cells = {entry.tool: cell(entry) for entry in rows if entry.model == model}  # type: ignore[no-untyped-call]
             text += f"| {model} | {' | '.join(cells.get(tool, '') for tool in tools)} |\n"
     return text
 
@@ -233,4 +233,4 @@ def main(files: tuple[str, ...], folder: str, names: str, speed: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()  # type: ignore[no-untyped-call]
+    main()

@@ -26,6 +26,7 @@ class Source:
 
     Attributes:
         tensor: The tensor.
+        channels: How many it has.
         kind: "free" (a Conv that reads all channels makes it), "tied" (in the order of its input), "fixed".
         group: Of each channel, the number of its group; -1 for one that nothing wants.
         layout: New order: channel numbers, -1 for a zero channel.
@@ -34,6 +35,7 @@ class Source:
 
     tensor: Any
     kind: str
+    channels: int
     group: list[int] = field(default_factory=list)
     layout: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
@@ -117,7 +119,13 @@ def plan(net: Net, provenance: Provenance, wanted: list[Demand], block: int) -> 
     names = {name for demand in wanted for name, _ in demand.atoms}
     names |= {demand.node.outputs[0].name for demand in wanted if demand.kind == "tied"}
     ordered = sorted((provenance.sources[name] for name in names if name in provenance.sources), key=_order(position))
-    made = Plan({tensor.name: Source(tensor, _kind(net, tensor, wanted)) for tensor in ordered}, wanted)
+    made = Plan(
+        {
+            tensor.name: Source(tensor, _kind(net, tensor, wanted), len(provenance.of(tensor) or ()))
+            for tensor in ordered
+        },
+        wanted,
+    )
     for tensor in reversed(ordered):
         _group(made, made.sources[tensor.name])
     for tensor in ordered:
@@ -161,8 +169,7 @@ def _kind(net: Net, tensor: Any, wanted: list[Demand]) -> str:
 def _group(made: Plan, source: Source) -> None:
     """Group a source's channels by who wants them; whoever passes channels on wants them by its own groups."""
     name = source.tensor.name
-    size = 1 + max((channel for demand in made.demands for owner, channel in demand.atoms if owner == name), default=-1)
-    labels: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    labels: list[list[tuple[int, int]]] = [[] for _ in range(source.channels)]
     for demand in made.demands:
         passed = made.sources[demand.node.outputs[0].name].group if demand.kind == "tied" else None
         for index, (owner, channel) in enumerate(demand.atoms):
