@@ -19,9 +19,10 @@ import numpy as np
 from . import contract, tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, open_file, usable
-from .errors import CANNOT, DataError, NotAvailable
+from .errors import CANNOT, DataError, NotAvailable, RunError
 from .postprocess import Guess, class_map, softmax, top_k
 from .preprocess import apply
+from .verify import replayed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .backends._base import Session
+
+
+PROVED_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,12 @@ def load(
 
 def _first(bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]) -> Model | None:
     """Open the first candidate that can be opened, and note why those before it cannot."""
-    for candidate in order:
+    for backend in dict.fromkeys(candidate.backend for candidate in order):
+        ready, reason = usable(backend)
+        if not ready:
+            count = sum(candidate.backend == backend for candidate in order)
+            notes.append(f"passed over: {count} for {backend}, which cannot be used here: {reason}")
+    for candidate in (one for one in order if usable(one.backend)[0]):
         try:
             session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
         except CANNOT as error:
@@ -223,7 +232,7 @@ def _measured(
     name = tune.key(bundle, ready, threads)
     choice = tune.remembered(name)
     if choice is None:
-        choice = tune.measure(ready, lambda one, count: _open(bundle, one, count), threads)
+        choice = tune.measure(ready, lambda one, count: _proved(bundle, one, count), threads)
         if choice is None:
             return order, threads, []
         tune.remember(name, choice)
@@ -233,8 +242,14 @@ def _measured(
     return order, choice.threads, told
 
 
-def _open(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
-    return open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
+    """Open a candidate, and refuse it if it does not compute here what the artefact computed where it was made."""
+    session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+    result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
+    if result.status in ("failed", "differs"):
+        session.close()
+        raise RunError(f"{candidate} does not compute here what it did where it was made", got=f"error {result.error}")
+    return session
 
 
 def _emulated(candidate: Candidate) -> bool:

@@ -1,14 +1,17 @@
 """What is measured once is remembered, under a key that changes with what it depends on; the fastest wins."""
 
 import json
+import shutil
 import time
 
 import numpy as np
 import pytest
 
-from edgesmith.runtime import choose, load, machine, tune
+from edgesmith.runtime import archive, choose, load, machine, tune
 from edgesmith.runtime.backends._base import Session, Tensor
 from edgesmith.runtime.errors import RunError
+from edgesmith.runtime.files import sha256
+from edgesmith.runtime.verify import Replay, VerifyReport
 from support.bundles import colour_bundle
 
 
@@ -137,3 +140,26 @@ def test_a_containers_quota_limits_the_cores(text, monkeypatch):
     monkeypatch.setattr(machine, "read_text", lambda path: text if "cpu.max" in str(path) else "")
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert machine.cores() == QUOTAS[text]
+
+
+def test_what_computes_something_else_here_is_not_chosen(made, tmp_path):
+    folder = shutil.copytree(made.folder, tmp_path / "copy")
+    name = "golden/colours-int8.npz"
+    archive.write_arrays(folder / name, {"output": -archive.read_arrays(folder / name)["output"]})
+    values = json.loads((folder / "manifest.json").read_text())
+    values["files"][name] = {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+    (folder / "manifest.json").write_text(json.dumps(values))
+    with load(folder) as model:
+        assert model.chosen.artefact.name == "colours-fp32"
+        assert not any("colours-int8 with" in line for line in model.why().splitlines())
+
+
+def test_verdicts_follow_the_first_backend_that_should_be_right():
+    def verdict(*statuses):
+        names = [Replay(artefact, backend, status) for artefact, backend, status in statuses]
+        return VerifyReport("b", "0", 1, {}, tuple(names)).verdict
+
+    assert verdict(("a", "ort", "passed"), ("a", "openvino", "differs")) == "passed"
+    assert verdict(("a", "ort", "skipped"), ("a", "openvino", "differs"), ("b", "ort", "passed")) == "failed"
+    assert verdict(("a", "ort", "failed"), ("a", "openvino", "passed")) == "failed"
+    assert verdict(("a", "trt", "skipped")) == "cannot tell"
