@@ -4,13 +4,14 @@ A worker offers itself with the resource that its device is called by, one of it
 
     dask worker tcp://scheduler:8786 --nthreads 1 --resources orin=1
 
-A worker that dies costs its own cell only: Dask gives the cell to another one, three times at most, and a cell that
-kills every worker is written down as failed. Results are written by the one process that runs the sweep, so each
+A worker that dies costs its own cell only: the cell is done again, alone, and one that kills its worker three times
+more is written down as failed. Results are written by the one process that runs the sweep, so each
 arrives once. Needs `pip install distributed`; workers need edgesmith and the same paths.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Cluster:
     def __init__(self, address: str | None = None, *, resource: str = "device", workers: int = 1) -> None:
         self._dask = need("distributed")
         self._resource, self._own = resource, None
-        need("dask").config.set({"distributed.scheduler.allowed-failures": TRIES - 1})
+        need("dask").config.set({"distributed.scheduler.allowed-failures": 0})
         if address is None:
             self._own = self._dask.LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, resources={resource: 1},
@@ -52,21 +53,46 @@ class Cluster:
             ) from error
 
     def __call__(self, cells: Sequence[Cell], work: Work) -> Iterator[Outcome]:
-        """Give out the cells and yield their outcomes as they come."""
-        waiting = {
-            self._client.submit(attempt, cell, work, key=f"{cell.key}-{number}", pure=False,
-                                resources={self._resource: 1}): cell
-            for number, cell in enumerate(cells)
-        }  # fmt: skip
-        for future in self._dask.as_completed(list(waiting)):
-            yield self._outcome(future, waiting[future])
+        """Give out the cells, as many at a time as there are workers, and yield their outcomes as they come.
 
-    def _outcome(self, future: Any, cell: Cell) -> Outcome:
+        A cell that was on a worker when it died may be innocent; it is done again alone, after all others.
+        """
+        suspects, rest = list[Cell](), iter(cells)
+        slots = max(1, len(self._client.scheduler_info()["workers"]))
+        owner = {self._submit(cell, work): cell for cell in itertools.islice(rest, slots)}
+        every = self._dask.as_completed(list(owner))
+        for future in every:
+            cell = owner.pop(future)
+            outcome = self._outcome(future, cell)
+            if outcome is None:
+                suspects.append(cell)
+            else:
+                yield outcome
+            for following in itertools.islice(rest, 1):
+                future = self._submit(following, work)
+                owner[future] = following
+                every.add(future)
+        for cell in suspects:
+            yield self._alone(cell, work)
+
+    def _submit(self, cell: Cell, work: Work) -> Any:
+        return self._client.submit(attempt, cell, work, pure=False, resources={self._resource: 1})
+
+    def _alone(self, cell: Cell, work: Work) -> Outcome:
+        for _ in range(TRIES):
+            if (outcome := self._outcome(self._submit(cell, work), cell)) is not None:
+                return outcome
+        return Outcome(cell, None, f"the worker was lost each of {TRIES} times that it did this cell alone")
+
+    def _outcome(self, future: Any, cell: Cell) -> Outcome | None:
+        """Return what became of a cell, or None when its worker died."""
         try:
             outcome: Outcome = future.result()
+        except self._dask.KilledWorker:
+            return None
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            return Outcome(cell, None, f"the worker was lost: {reason}")
+            return Outcome(cell, None, f"it could not be done: {reason}")
         return outcome
 
     def close(self) -> None:

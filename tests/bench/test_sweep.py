@@ -130,7 +130,25 @@ def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
     store = Store(tmp_path / "always")
     with Cluster(workers=2) as cluster:
         assert sweep.sweep(cells(6), store, always_kills, cluster) == (5, 1)
-    assert store.failure(cells(6)[1]).startswith("the worker was lost: KilledWorker")
+    assert store.failure(cells(6)[1]).startswith("the worker was lost each of 3 times")
+
+
+@needs_dask
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_thousand_cells_arrive_once():
+    from edgesmith.bench.cluster import Cluster
+
+    with Cluster(workers=4) as cluster:
+        start = time.monotonic()
+        outcomes = list(cluster(cells(1000), nothing))
+        took = time.monotonic() - start
+    assert sorted(outcome.cell.path for outcome in outcomes) == sorted(cell.path for cell in cells(1000))
+    assert took < 120
+
+
+def nothing(cell):
+    return {"path": cell.path}
 
 
 def slow(cell):
