@@ -14,6 +14,8 @@ import numpy as np
 from .graph import Net
 
 Array = np.ndarray[Any, Any]
+# FLOAT, FLOAT16, DOUBLE, BFLOAT16
+FLOATS = (1, 10, 11, 16)
 ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -29,6 +31,8 @@ def refusal(net: Net, node: Any) -> str:
         return f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
     if net.value(node.inputs[1]) is None:
         return f"the weights of {node.name!r} are not constant"
+    if net.dtype(node.inputs[1]) not in FLOATS:
+        return f"the weights of {node.name!r} are integers"
     bias = net.input(node, 2)
     if bias is not None and net.value(bias) is None:
         return f"the bias of {node.name!r} is not constant"

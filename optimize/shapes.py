@@ -48,7 +48,7 @@ def _name_free_dimensions(graph: onnx.GraphProto) -> None:
     for value in graph.input:
         if value.type.HasField("tensor_type"):
             for dim in value.type.tensor_type.shape.dim:
-                if not dim.HasField("dim_value") and not dim.dim_param:
+                if dim.dim_value <= 0 and not dim.dim_param:  # 0 and -1 are old spellings of «free»
                     number += 1
                     dim.dim_param = f"free dimension {number}"
 
@@ -69,6 +69,7 @@ def infer_one(net: Net, node: Any) -> None:
     given = {tensor.name: net.known(tensor) for tensor in node.inputs if tensor.name}
     if any(shape is None or not kind for kind, shape in given.values()):
         return
+    names = {dim for _, shape in given.values() for dim in shape or () if isinstance(dim, str)}
     types = {name: onnx.helper.make_tensor_type_proto(kind, shape) for name, (kind, shape) in given.items()}
     small = [tensor for tensor in node.inputs if tensor.name and _is_small(net, tensor)]
     data = {tensor.name: onnx.numpy_helper.from_array(net.array(tensor), tensor.name) for tensor in small}
@@ -79,10 +80,18 @@ def infer_one(net: Net, node: Any) -> None:
     except Exception:  # as in `_inferred`: whatever it cannot infer stays unknown
         return
     for name, kind in found.items():
-        better = _kind(onnx.ValueInfoProto(name=name, type=kind))
+        better = _only_names(_kind(onnx.ValueInfoProto(name=name, type=kind)), names)
         old = net.kinds.get(name, (0, None))[1]
         if better[1] is not None and (old is None or _is_settled(better[1])):
             net.kinds[name] = better
+
+
+def _only_names(kind: tuple[int, Shape | None], names: set[str]) -> tuple[int, Shape | None]:
+    """Forget the names of dimensions that inference made up for this one node: they may mean another elsewhere."""
+    shape = kind[1]
+    if shape is None:
+        return kind
+    return kind[0], tuple(dim if isinstance(dim, int) or dim in names else None for dim in shape)
 
 
 def _is_settled(shape: Shape | None) -> bool:

@@ -166,7 +166,7 @@ def _line(error: Exception) -> str:
 
 
 def _first_that_runs(session: Any) -> list[tuple[Feeds, dict[str, Any]]]:
-    fixed = all(isinstance(dim, int) for value in session.get_inputs() for dim in value.shape)
+    fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
     refusal = Refusal("it has inputs of a type that cannot be made up")
     for first, other in FREE[:1] if fixed else FREE:
         feeds = _random(session, first, other)
@@ -188,7 +188,7 @@ def _random(session: Any, first: int, other: int) -> Feeds | None:
         if value.type not in NUMPY:
             return None
         shape = [
-            dim if isinstance(dim, int) else sizes.setdefault(str(dim), other if axis else first)
+            dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
             for axis, dim in enumerate(value.shape)
         ]
         feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))

@@ -78,7 +78,7 @@ def _pad(net: Net, node: Any) -> Any:
 def _resize(net: Net, node: Any) -> Any:
     """Resize is linear interpolation or a copy at scale 1; cubic and cropping modes are left alone."""
     plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
-    cropped = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    cropped = str(node.attrs.get("coordinate_transformation_mode")).startswith("tf_")  # crops, or is half a pixel off
     scales = net.input(node, 1 if node.op == "Upsample" or net.opset < 11 else 2)
     held = node.attrs.get("scales") if scales is None else net.value(scales)
     ones = held is None or bool(np.all(np.asarray(held) == 1))

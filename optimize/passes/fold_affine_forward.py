@@ -54,6 +54,8 @@ def _inputs(net: Net, layer: Any) -> tuple[int, int]:
 
 def _refusal(net: Net, layer: Any, scale: Array, shift: Array) -> str:
     bias = net.input(layer, 2)
+    if net.dtype(layer.inputs[1]) not in affine.FLOATS:
+        return f"the weights of {layer.name!r} are integers"
     if len(scale) != _inputs(net, layer)[1]:
         return f"its parameters do not match the channels that {layer.name!r} reads"
     if layer.op == "Gemm" and layer.attrs.get("transA"):

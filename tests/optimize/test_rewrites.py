@@ -398,6 +398,17 @@ KEPT = {
         {"h": f32(0.5)},
         ["Clip", "Relu"],
     ),
+    "MatMul of integers": (
+        "(int32[N,3] x) => (int32[N,4] y) { c = MatMul(x, w) y = Add(c, t) }",
+        {"w": np.ones((3, 4), np.int32), "t": np.ones(4, np.int32)},
+        ["Add", "MatMul"],
+    ),
+    "Resize that moves by half a pixel": (
+        '(float[1,1,4,4] x) => (float[1,1,4,4] y) { y = Resize<mode="nearest", nearest_mode="ceil",'
+        ' coordinate_transformation_mode="tf_half_pixel_for_nn">(x, , s) }',
+        {"s": f32([1, 1, 1, 1])},
+        ["Resize"],
+    ),
     "Max per channel": ("(float[2,2] x) => (float[2,2] y) { y = Max(x, l) }", {"l": f32([0, 1])}, ["Max"]),
     "Max that grows the rank": ("(float[2] x) => (float[1,2] y) { y = Max(x, l) }", {"l": f32([[0]])}, ["Max"]),
     "Max of three": ("(float[2] x, float[2] z) => (float[2] y) { y = Max(x, l, z) }", {"l": f32(0)}, ["Max"]),
