@@ -1,6 +1,7 @@
 """The failure catalogue: each row that a GPU-less machine can provoke is provoked, and answered with its cause."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,3 +101,8 @@ def test_the_node_is_named(tmp_path):
     onnx = saved(text_model("r = Relu(x) y = custom.Thing(r)"), tmp_path / "n.onnx")
     with pytest.raises(BuildError, match=r"got node 1 \(Thing\): "):
         build_engine(onnx, tmp_path / "n.engine")
+
+
+def test_the_page_prints_the_catalogue():
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    assert [row.code for row in CATALOGUE if f"| {row.code} |" not in page or row.remedy not in page] == []
