@@ -33,7 +33,7 @@ GENERIC = (*CLEAN, *FUSE)
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "generic": GENERIC,
-    "ort-x86": (*GENERIC, "split_layers"),
+    "ort-x86": (*GENERIC, "mean_to_pool_flat", "split_layers"),
     "trt": GENERIC,
     "openvino": GENERIC,
 }

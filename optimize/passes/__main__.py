@@ -1,0 +1,30 @@
+"""`python -m edgesmith.optimize.passes`: the table of passes in docs/passes.md, from the passes' own first lines."""
+
+from __future__ import annotations
+
+import click
+
+from ...runtime.plugins import names
+from .. import passes
+from ..runner import find
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Return name, summary and reason of every pass, sorted by name."""
+    return [(name, find(name).summary, reason(name)) for name in names(passes)]
+
+
+def reason(name: str) -> str:
+    """Return what a pass's file says under «Why:», on one line."""
+    module = __import__(f"{passes.__name__}.{name}", fromlist=["PASS"])
+    return " ".join((module.__doc__ or "").split("Why:", 1)[1].split())
+
+
+def table() -> str:
+    """Return the Markdown table."""
+    lines = [f"| `{name}` | {summary} | {why} |" for name, summary, why in rows()]
+    return "\n".join(["| pass | what | why |", "|---|---|---|", *lines])
+
+
+if __name__ == "__main__":
+    click.echo(table())
