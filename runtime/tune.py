@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 BUDGET_S = 1.8
 TIE = 1.03
-ROUNDS = 12
+ROUNDS = 8
 SLOW_TO_LOAD = ("openvino",)
 _PACKAGES = {"ort": "onnxruntime", "openvino": "openvino"}
 Open = Callable[["Candidate", "int | None"], "Session"]
+Pair = tuple["Candidate", int]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def remember(name: str, choice: Choice) -> None:
 
 
 def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Choice | None:
-    """Run the candidates in turn, then the fastest with other thread counts, and return the best.
+    """Run each backend's candidates in turn, its fastest with other thread counts, then the fastest of each backend.
 
     Args:
         candidates: Of the CPU, in the stated order; those that do not fit into the time are left out.
@@ -103,20 +104,17 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
     Returns:
         None where not even one could be run.
     """
-    deadline = time.perf_counter() + BUDGET_S
-    most = threads or thread_counts()[0]
-    sessions: dict[tuple[Candidate, int], Session] = {}
-    times: dict[tuple[Candidate, int], float] = {}
+    start = time.perf_counter()
+    sessions: dict[Pair, Session] = {}
+    times: dict[Pair, float] = {}
+    finalists: list[Pair] = []
+    groups = _groups(candidates)
     try:
-        # A backend that loads slowly comes last, so that it does not use up the time of the others.
-        for candidate in sorted(candidates, key=lambda one: one.backend in SLOW_TO_LOAD):
-            _start(candidate, most, open_one, sessions, deadline)
-        _interleave(sessions, times, deadline)
-        if times and threads is None:
-            best, _ = _best(times)
-            for count in thread_counts()[1:]:
-                _start(best, count, open_one, sessions, deadline)
-            _interleave({pair: sessions[pair] for pair in sessions if pair[0] == best}, times, deadline)
+        for number, group in enumerate(groups, 1):
+            deadline = start + BUDGET_S * number / len(groups)
+            if best := _best_of(group, open_one, threads, sessions, times, deadline):
+                finalists.append(best)
+        _interleave({pair: sessions[pair] for pair in finalists if pair in sessions}, times, start + BUDGET_S)
     finally:
         for session in sessions.values():
             session.close()
@@ -127,27 +125,58 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
     return Choice(candidate.artefact.name, candidate.backend, count, told)
 
 
+def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
+    """Group by backend; one that loads slowly comes last, so that it does not use up the time of the others."""
+    names = sorted(dict.fromkeys(one.backend for one in candidates), key=lambda name: name in SLOW_TO_LOAD)
+    return [[one for one in candidates if one.backend == name] for name in names]
+
+
+def _best_of(
+    group: list[Candidate],
+    open_one: Open,
+    threads: int | None,
+    sessions: dict[Pair, Session],
+    times: dict[Pair, float],
+    deadline: float,
+) -> Pair | None:
+    """Measure one backend's candidates with most threads, then the best of them with fewer."""
+    counts = [threads] if threads else thread_counts()
+    rivals = {(one, counts[0]) for one in group}
+    for candidate in group:
+        _start((candidate, counts[0]), open_one, sessions, deadline, needed=not sessions)
+    _interleave({pair: sessions[pair] for pair in sessions if pair in rivals}, times, deadline)
+    found = {pair: seconds for pair, seconds in times.items() if pair in rivals}
+    if not found:
+        return None
+    best, _ = _best(found)
+    for count in counts[1:]:
+        _start((best, count), open_one, sessions, deadline)
+    _interleave({pair: sessions[pair] for pair in sessions if pair[0] is best}, times, deadline)
+    return _best({pair: seconds for pair, seconds in times.items() if pair[0].backend == best.backend})
+
+
 def _best(times: dict[tuple[Candidate, int], float]) -> tuple[Candidate, int]:
     """Return the first that was opened and is within TIE of the fastest, so that noise does not choose."""
     least = min(times.values())
     return next(pair for pair, seconds in times.items() if seconds <= TIE * least)
 
 
-def _start(candidate: Candidate, threads: int, open_one: Open, sessions: dict[Any, Session], deadline: float) -> None:
-    if not sessions or time.perf_counter() < deadline - 0.2 * BUDGET_S:
+def _start(pair: Pair, open_one: Open, sessions: dict[Pair, Session], deadline: float, needed: bool = False) -> None:
+    if needed or time.perf_counter() < deadline - 0.1 * BUDGET_S:
         with contextlib.suppress(*CANNOT):
-            sessions[candidate, threads] = open_one(candidate, threads)
+            sessions[pair] = open_one(*pair)
 
 
-def _interleave(sessions: dict[Any, Session], times: dict[Any, float], deadline: float) -> None:
-    """Run the sessions in turn, so that a busy moment of the machine hits all alike, and keep each one's least time."""
+def _interleave(sessions: dict[Pair, Session], times: dict[Pair, float], deadline: float) -> None:
+    """Run the sessions in turn, so that a busy moment of the machine hits all alike, and keep each one's least time.
+
+    Each runs twice in its turn: the first time it may meet threads of the one before, which still wait for work.
+    """
     feeds = {pair: _feeds(session) for pair, session in sessions.items()}
     for round_number in range(ROUNDS + 1):
         for pair, session in list(sessions.items()):
             try:
-                start = time.perf_counter()
-                session.run(feeds[pair], finite=True)
-                seconds = time.perf_counter() - start
+                seconds = min(_timed(session, feeds[pair]) for _ in range(2))
             except CANNOT:
                 session.close()
                 del sessions[pair]
@@ -157,6 +186,12 @@ def _interleave(sessions: dict[Any, Session], times: dict[Any, float], deadline:
                 times[pair] = min(seconds, times.get(pair, seconds))
         if round_number and time.perf_counter() > deadline:
             return
+
+
+def _timed(session: Session, feeds: dict[str, Any]) -> float:
+    start = time.perf_counter()
+    session.run(feeds, finite=True)
+    return time.perf_counter() - start
 
 
 def _feeds(session: Session) -> dict[str, Any]:
