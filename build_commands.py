@@ -55,6 +55,9 @@ def build_command(
 
     sms = list(dict.fromkeys(normal_sm(part) for part in sm.split(",")))
     findings = preflight.check(onnx, precision, sms)
+    if not check_only and any(item.code == "sm75-gemm" for item in findings):
+        onnx = _for_turing(onnx, out)
+        findings = preflight.check(onnx, precision, sms)
     if check_only:
         _show_findings(findings, as_json)
         return int(any(item.severity == "error" for item in findings))
@@ -68,6 +71,17 @@ def build_command(
     built = [_build(onnx, target, one, settings) for one, target in _targets(onnx, out, sms, precision)]
     console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
     return 0
+
+
+def _for_turing(onnx: Path, out: Path | None) -> Path:
+    """Write the file with its Gemms as convolutions beside the engine, and return it; the given one where none is."""
+    from .optimize.turing import gemm_to_conv
+
+    target = (out or onnx).with_name(f"{(out or onnx).stem}-conv.onnx")
+    if not (count := gemm_to_conv(onnx, target)):
+        return onnx
+    console.note(f"SM 7.5 has no FP32 Gemm: {count} became 1x1 convolutions in {target}, which is built")
+    return target
 
 
 def _best(

@@ -49,7 +49,7 @@ CATALOGUE = (
             "cut box suppression out of the network and run it after"),
     Failure("rank", "Failed to convert ONNX dimensions", "a tensor of rank above 8", "reshape it to rank 8 or less"),
     Failure("sm75-gemm", "FP32 GEMM is not supported", "SM 7.5 has no FP32 matrix product in TensorRT-RTX",
-            "cast to FP16, or turn it into a 1x1 Conv"),
+            "`edgesmith build` turns a plain Gemm into a 1x1 Conv; else cast to FP16"),
     Failure("sm75-conv", "FP32 3D convolution is not supported|BF16 .*is not supported", "SM 7.5 lacks this Conv",
             "cast to FP16"),
     Failure("workspace", "within workspace limit|OutOfMemory", "too little scratch memory", "raise --workspace"),

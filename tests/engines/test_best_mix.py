@@ -62,7 +62,6 @@ def test_the_command_builds_for_each_sm(pair, tmp_path):
 EXITS = {
     "INT8 of a float file": (["fp32.onnx", "--int8"], 1, "no convolution of the file has Q/DQ pairs"),
     "an SM it cannot build": (["fp32.onnx", "--sm", "8.7"], 1 + 1, "does not build for SM 8.7"),
-    "a Gemm for Turing": (["fp32.onnx", "--sm", "7.5"], 1, "SM 7.5 has no FP32 Gemm"),
     "no such file": (["none.onnx"], 2, "no such file"),
     "a broken profile": (["fp32.onnx", "--batch", "1,x"], 2, "no list of whole numbers"),
     "half a mix": (["fp32.onnx", "--int8-from", "int8.onnx"], 2, "--int8-from needs --best-for GPU"),
@@ -83,6 +82,13 @@ def test_exit_codes(case, pair, tmp_path, monkeypatch):
     assert (done.exit_code, message in done.stderr) == (code, True), done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fp32.onnx", "int8.onnx"]
+
+
+def test_a_gemm_for_turing_is_respelled(pair, tmp_path):
+    done = edgesmith(pair[0], "-o", tmp_path / "t.engine", "--sm", "7.5")
+    assert done.exit_code == 0, done.stderr
+    assert "SM 7.5 has no FP32 Gemm: 1 became 1x1 convolutions" in done.stderr
+    assert sidecar.read(tmp_path / "t.engine").source == "t-conv.onnx"
 
 
 def test_check_only_lists_the_traps(pair):
