@@ -17,6 +17,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from ..runtime.errors import ModelError
+from .order import topological
 
 Shape = tuple[Any, ...]
 STANDARD = ("", "ai.onnx", None)
@@ -126,10 +127,6 @@ class Net:
         """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
         return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.pinned else None
 
-    def is_input(self, tensor: Any) -> bool:
-        """Say whether a tensor is fed from outside (or kept as read, so that its value may change)."""
-        return isinstance(tensor, gs.Variable) and not tensor.inputs
-
     def input(self, node: Any, index: int) -> Any:
         """Return a node's input, or None where it is left out."""
         if index >= len(node.inputs) or node.inputs[index].name == "":
@@ -147,11 +144,11 @@ class Net:
 
     def shape(self, tensor: Any) -> Shape | None:
         """Return a tensor's shape: integers, names of free dimensions, None for unknown ones; None if not known."""
-        return self._kind(tensor)[1]
+        return self.known(tensor)[1]
 
     def dtype(self, tensor: Any) -> int:
         """Return a tensor's ONNX data type (0 when it is not known)."""
-        return self._kind(tensor)[0]
+        return self.known(tensor)[0]
 
     def static(self, tensor: Any) -> tuple[int, ...] | None:
         """Return a tensor's shape if every dimension is a known number, else None."""
@@ -175,9 +172,6 @@ class Net:
 
     def known(self, tensor: Any) -> tuple[int, Shape | None]:
         """Return a tensor's data type (0: not known) and shape (None: not known)."""
-        return self._kind(tensor)
-
-    def _kind(self, tensor: Any) -> tuple[int, Shape | None]:
         if isinstance(tensor, gs.Constant):
             held = tensor._values
             if isinstance(held, np.ndarray):
@@ -206,7 +200,7 @@ class Net:
     def variable(self, like: Any, hint: str | None = None) -> Any:
         """Make a tensor with the data type and shape of another."""
         made = gs.Variable(self.fresh(hint or like.name))
-        self.kinds[made.name] = self._kind(like)
+        self.kinds[made.name] = self.known(like)
         return made
 
     def blank(self, hint: str) -> Any:
@@ -287,31 +281,8 @@ class Net:
 
     def ordered(self) -> list[Any]:
         """Return the live nodes, each after what it needs, otherwise in their order."""
-        placed: set[int] = set()
-        order: list[Any] = []
-        for root in self.everything():
-            _place(self, root, placed, order)
-        return order
+        return topological(self.everything(), self.reads)
 
     def reads(self, node: Any) -> Iterable[Any]:
         """Return the tensors that a node reads, with those that its bodies capture."""
         return [*(tensor for tensor in node.inputs if tensor.name), *self.captures.get(id(node), ())]
-
-
-def _place(net: Net, root: Any, placed: set[int], order: list[Any]) -> None:
-    """Append `root` after everything that it needs; iterative, so that depth is no limit."""
-    stack = [(root, iter(net.reads(root)))]
-    if id(root) in placed:
-        return
-    placed.add(id(root))
-    while stack:
-        node, pending = stack[-1]
-        tensor = next(pending, None)
-        if tensor is None:
-            order.append(node)
-            stack.pop()
-            continue
-        maker = tensor.inputs[0] if tensor.inputs else None
-        if maker is not None and id(maker) not in placed:
-            placed.add(id(maker))
-            stack.append((maker, iter(net.reads(maker))))
