@@ -26,7 +26,7 @@ from .observe import Stats
 
 MARGIN = 1.1
 # A channel this much quieter than the loudest counts as this loud.
-SILENT = 1 / 1024
+SILENT = 1e-6
 SAME = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout", "Add"})
 LINEAR = frozenset({"Identity", "Dropout", "Add"})
 
@@ -48,7 +48,7 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
 
     Args:
         net: The float graph, BatchNormalization folded.
-        stats: Ranges by channel of (at least) the tensors that will be quantised.
+        stats: Ranges by channel of the tensors that will be quantised; they become those of the rewritten graph.
         strength: 1 lets each channel fill the range, 0 gives it the share that its weights make of the result.
         shift: Centre the channels of linear tensors too.
 
@@ -69,6 +69,8 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
             _write(net, node, scale, offsets.get(node.output[0]))
         for node in space.readers:
             _read(net, node, scale, offsets.get(node.input[0]))
+        for name in seen:
+            stats[name].rescale(scale, offsets.get(name, 0.0))
         done[seen[0]] = float(scale.max())
     return done
 

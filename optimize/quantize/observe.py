@@ -69,8 +69,8 @@ class Stats:
     channel_sum: np.ndarray | None = None
     count: int = 0
 
-    def add(self, name: str, value: np.ndarray, channels: bool = True) -> None:
-        """Take one more batch into account; without `channels` only the extremes of the whole tensor.
+    def add(self, name: str, value: np.ndarray, channels: bool = True, means: bool = False) -> None:
+        """Take one more batch into account: extremes of the tensor, of its channels too, and their means.
 
         Raises:
             DataError: The values hold NaN or infinity.
@@ -86,12 +86,18 @@ class Stats:
         self.low, self.high = min(self.low, float(np.min(low))), max(self.high, float(np.max(high)))
         if not channels:
             return
-        total = value.sum(axis=axes, dtype=np.float64)
-        first = self.channel_low is None or self.channel_high is None or self.channel_sum is None
-        self.channel_low = low if first else np.minimum(self.channel_low, low)  # type: ignore[arg-type]
-        self.channel_high = high if first else np.maximum(self.channel_high, high)  # type: ignore[arg-type]
-        self.channel_sum = total if first else self.channel_sum + total
+        self.channel_low = np.minimum(low if self.channel_low is None else self.channel_low, low)
+        self.channel_high = np.maximum(high if self.channel_high is None else self.channel_high, high)
         self.count += int(value.size // max(np.size(low), 1))
+        if means:
+            total = value.sum(axis=axes, dtype=np.float64)
+            self.channel_sum = total if self.channel_sum is None else self.channel_sum + total
+
+    def rescale(self, scale: np.ndarray, offset: np.ndarray | float) -> None:
+        """Become the extremes of (value - offset) * scale, both (C,) with scale above 0; means are dropped."""
+        self.channel_low, self.channel_high = (self.lows() - offset) * scale, (self.highs() - offset) * scale
+        self.low, self.high = float(self.channel_low.min()), float(self.channel_high.max())
+        self.channel_sum = None
 
     def lows(self) -> np.ndarray:
         """Return the smallest value of each channel, (C,)."""
@@ -107,13 +113,18 @@ class Stats:
 
 
 def collect(
-    model: onnx.ModelProto, names: list[str], batches: Iterable[np.ndarray], channels: bool = True
+    model: onnx.ModelProto,
+    names: list[str],
+    batches: Iterable[np.ndarray],
+    *,
+    channels: bool = True,
+    means: bool = False,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors over all batches, in the memory of one batch."""
     stats = {name: Stats() for name in names}
     for values in stream(model, names, batches, optimise=True):
         for name in names:
-            stats[name].add(name, values[name], channels)
+            stats[name].add(name, values[name], channels, means)
     return stats
 
 

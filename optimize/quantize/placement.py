@@ -174,6 +174,12 @@ def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
     return (low, high) if low == 0 else None
 
 
+def inside_layers(net: Net, plan: Plan) -> set[str]:
+    """Return the tensors between a layer and the Relu or Clip that may be folded into the quantiser after it."""
+    inner = {node.input[0] for node in plan.glue if foldable(net, node)}
+    return {name for name in inner if len(net.readers[name]) == 1 and name not in net.outputs}
+
+
 def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> dict[str, tuple[str, float]]:
     """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return name -> (tensor y, h).
 

@@ -96,7 +96,9 @@ def quantize(
 def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
     """Turn a float graph into a Q/DQ graph; the input model is left as it is."""
     from .emit import emit, integer_biases
+    from .grid import grid
     from .net import Net
+    from .observe import collect
     from .placement import fold_relus
 
     net = Net(_copy(model))
@@ -106,6 +108,9 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
     layers = {node.name: node.output[0] for node in plan.anchors}
     reference = _copy(net.model)
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
+    if shown := sorted(set(plan.readers) - set(grids)):
+        stats |= collect(reference, shown, seen)
+        grids |= {name: grid(stats[name].low, stats[name].high, form.signed) for name in shown}
     limits = {} if form.signed else _limits(net, plan, grids, stats)
     emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     if settings.refine:
@@ -118,7 +123,7 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
 def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tuple[Plan, dict[str, Stats]]:
     from .equalize import equalise, unshare
     from .observe import collect
-    from .placement import place
+    from .placement import inside_layers, place
 
     unshare(net)
     plan = place(net, form, settings.keep)
@@ -128,9 +133,10 @@ def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tu
             got="; ".join(f"{name}: {why}" for name, why in list(plan.floats.items())[:3]) or "no Conv, Gemm or MatMul",
             expected="Conv or Gemm with constant float32 weights",
         )
-    stats = collect(net.model, sorted(plan.readers), samples)
-    if settings.equalize is not None and equalise(net, stats, settings.equalize):
-        stats = collect(net.model, sorted(plan.readers), samples)
+    hidden = inside_layers(net, plan) if form.fold_relu else set()
+    stats = collect(net.model, sorted(set(plan.readers) - hidden), samples)
+    if settings.equalize is not None:
+        equalise(net, stats, settings.equalize)
     return plan, stats
 
 
@@ -157,7 +163,7 @@ def _refine(
     count = fitting(seen.count * len(seen.highs()) // step for seen in probe.values()) // step * step
     images = gather(samples, max(count, step))
     images = images[: len(images) // step * step] if batch else images
-    seen = collect(reference, sorted(layers.values()), [images[at : at + step] for at in range(0, len(images), step)])
+    seen = collect(reference, sorted(layers.values()), _chunks(images, step), means=True)
     means = {name: seen[tensor].mean() for name, tensor in layers.items()}
     Refiner(net, plan, grids, ceilings, means, batch).run(images)
 
@@ -180,6 +186,10 @@ def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats
     return limits
 
 
+def _chunks(images: np.ndarray, step: int) -> list[np.ndarray]:
+    return [images[at : at + step] for at in range(0, len(images), step)]
+
+
 def _grids(plan: Plan, form: Form, stats: dict[str, Stats]) -> dict[str, Grid]:
     from .grid import grid
     from .placement import share_concats
@@ -188,13 +198,13 @@ def _grids(plan: Plan, form: Form, stats: dict[str, Stats]) -> dict[str, Grid]:
     ranges = _ranges(plan, stats)
     least = 127 * form.least_scale
     ends = {root: (low, max(high, least)) for root, (low, high) in ranges.items()}
-    return {name: grid(*ends[plan.root(name)], form.signed) for name in plan.readers}
+    return {name: grid(*ends[plan.root(name)], form.signed) for name in set(plan.readers) & set(stats)}
 
 
 def _ranges(plan: Plan, stats: dict[str, Stats]) -> dict[str, tuple[float, float]]:
     """Return the (low, high) of each group of tensors with one scale, under its root."""
     found: dict[str, tuple[float, float]] = {}
-    for name in plan.readers:
+    for name in set(plan.readers) & set(stats):
         low, high = found.get(plan.root(name), (0.0, 0.0))
         found[plan.root(name)] = min(low, stats[name].low), max(high, stats[name].high)
     return found
