@@ -21,6 +21,7 @@ FUSE = (
     "merge_transposes",
     "merge_reshapes",
     "merge_clips",
+    "name_activations",
     "drop_saturated",
     "fold_pad",
     "fuse_batchnorm",

@@ -269,6 +269,39 @@ FUSED = {
         {"l": f32(0), "h": f32(2), "s": f32(2 / 255), "z": np.int8(-128)},
         ["QuantizeLinear"],
     ),
+    "HardSigmoid": (
+        "(float[4] x) => (float[4] y) { a = Add(x, t) b = Clip(a, z, s) y = Div(b, s) }",
+        {"t": f32(3), "z": f32(0), "s": f32(6)},
+        ["HardSigmoid"],
+    ),
+    "HardSwish": (
+        "(float[4] x) => (float[4] y) { a = Add(t, x) b = Clip(a, z, s) c = Mul(x, b) y = Div(c, s) }",
+        {"t": f32(3), "z": f32(0), "s": f32(6)},
+        ["HardSwish"],
+    ),
+    "HardSwish by HardSigmoid": (
+        "(float[4] x) => (float[4] y) { a = Add(t, x) b = Relu(a) c = Min(b, s) d = Mul(c, r) y = Mul(d, x) }",
+        {"t": f32(3), "s": f32(6), "r": f32(1 / 6)},
+        ["HardSwish"],
+    ),
+    "HardSwish before opset 14": (
+        "(float[4] x) => (float[4] y) { a = Add(t, x) b = Clip(a, z, s) c = Div(b, s) y = Mul(c, x) }",
+        {"t": f32(3), "z": f32(0), "s": f32(6)},
+        ["HardSigmoid", "Mul"],
+        13,
+    ),
+    "Gelu": (
+        "(float[4] x) => (float[4] y) { a = Div(x, q) b = Erf(a) c = Add(b, o) d = Mul(x, c) y = Mul(d, h) }",
+        {"q": f32(2**0.5), "o": f32(1), "h": f32(0.5)},
+        ["Gelu"],
+        20,
+    ),
+    "Gelu, the other way round": (
+        "(float[4] x) => (float[4] y) { a = Mul(x, q) b = Erf(a) c = Add(o, b) d = Mul(h, x) y = Mul(c, d) }",
+        {"q": f32(0.5**0.5), "o": f32(1), "h": f32(0.5)},
+        ["Gelu"],
+        20,
+    ),
     "common subexpressions": (
         "(float[4] x) => (float[4] y) { a = Sin(x) b = Sin(x) c = Cos(b) d = Cos(a) y = Add(c, d) }",
         {},
@@ -408,6 +441,16 @@ KEPT = {
         ' coordinate_transformation_mode="tf_half_pixel_for_nn">(x, , s) }',
         {"s": f32([1, 1, 1, 1])},
         ["Resize"],
+    ),
+    "HardSwish of another width": (
+        "(float[4] x) => (float[4] y) { a = Add(t, x) b = Clip(a, z, s) c = Mul(x, b) y = Div(c, t) }",
+        {"t": f32(3), "z": f32(0), "s": f32(6)},
+        ["Add", "Clip", "Div", "Mul"],
+    ),
+    "HardSwish of another tensor": (
+        "(float[4] x, float[4] u) => (float[4] y) { a = Add(t, x) b = Clip(a, z, s) c = Mul(u, b) y = Div(c, s) }",
+        {"t": f32(3), "z": f32(0), "s": f32(6)},
+        ["Add", "Clip", "Div", "Mul"],
     ),
     "Max per channel": ("(float[2,2] x) => (float[2,2] y) { y = Max(x, l) }", {"l": f32([0, 1])}, ["Max"]),
     "Max that grows the rank": ("(float[2] x) => (float[1,2] y) { y = Max(x, l) }", {"l": f32([[0]])}, ["Max"]),
