@@ -21,6 +21,7 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
+@click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
 def optimize_command(
     source: str,
@@ -30,6 +31,7 @@ def optimize_command(
     verify: bool,
     fold_inputs: bool,
     channel_block: int | None,
+    batch: int | None,
     as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
@@ -39,7 +41,9 @@ def optimize_command(
     """
     from .runner import optimize
 
-    report = optimize(source, output, target=target, verify=verify, fold_inputs=fold_inputs, block=channel_block)
+    report = optimize(
+        source, output, target=target, verify=verify, fold_inputs=fold_inputs, block=channel_block, batch=batch
+    )
     emit(report.to_dict(), as_json, lambda: _draw(report, explain))
     if report.check.verdict == "cannot tell" and not as_json:
         note(f"not compared: {report.check.detail}")

@@ -13,7 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
-from ..runtime.errors import ModelError
+from ..runtime.errors import ModelError, UsageError
 from ..runtime.files import existing_file
 from .graph import Net
 
@@ -126,6 +126,34 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
     return Net(imported, shell, proto, kept, pinned, folder, captures=held, taken=taken)
+
+
+def fix_batch(net: Net, batch: int) -> None:
+    """Give the free first dimension of every input a size, and the same to all dimensions of its name.
+
+    Raises:
+        UsageError: No input has a free first dimension, or one is fixed to another size.
+    """
+    firsts = [value.type.tensor_type.shape.dim[0] for value in net.shell.graph.input if _has_dimensions(value)]
+    names = {dim.dim_param for dim in firsts if dim.dim_param}
+    if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
+        found = sorted({dim.dim_value for dim in firsts})
+        raise UsageError(
+            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {found}", expected="a free batch"
+        )
+    for dim in firsts:
+        if dim.dim_value <= 0 and not dim.dim_param:
+            dim.dim_value = batch
+    graph = net.shell.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.dim_param in names and dim.dim_param:
+                dim.dim_value = batch
+    net.kinds, net.inferred = {}, False
+
+
+def _has_dimensions(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and len(value.type.tensor_type.shape.dim) > 0
 
 
 def _detached(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -23,7 +23,7 @@ from . import passes as passes_package
 from . import verify as checks
 from .base import Outcome, Pass, Permit, Rewritten
 from .graph import Net
-from .reading import read
+from .reading import fix_batch, read
 from .recipes import channel_block, recipe
 from .report import Check, Report, Size, collect
 from .shapes import macs
@@ -42,6 +42,7 @@ class Run:
     fold_inputs: bool
     permit: Permit
     block: int = 1
+    batch: int | None = None
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
 
@@ -49,7 +50,9 @@ class Run:
         """Read the source and run the passes, again and again until nothing changes."""
         net = read(self.source, self.fold_inputs)
         net.block = self.block
-        self.before = Size(len(net.graph.nodes), 0, _bytes(self.source))
+        if self.batch is not None:
+            fix_batch(net, self.batch)
+        self.before = Size(len(net.graph.nodes), macs(net), _bytes(self.source))
         plugins = [(name, find(name)) for name in self.names]
         for _ in range(ROUNDS):
             net.refresh()
@@ -87,6 +90,7 @@ def optimize(
     passes: tuple[str, ...] | None = None,
     fold_inputs: bool = False,
     block: int | None = None,
+    batch: int | None = None,
 ) -> Report:
     """Rewrite an ONNX file into one that computes the same with fewer and faster nodes.
 
@@ -103,6 +107,7 @@ def optimize(
 
         block: Channels that the target works on together, to which `ort-x86` fills up groups of shuffled channels;
             None for that of the processor here (16 with AVX-512, else 8).
+        batch: Fix the free first dimension of the inputs (and whatever has its name) to this; None leaves it free.
 
     Raises:
         UsageError: An unknown target or pass, a source that is not there.
@@ -116,7 +121,7 @@ def optimize(
     if target_path.is_dir():
         raise UsageError(f"cannot write {target_path}", got="a folder", expected="the path of a file")
     with _staged(target_path) as place:
-        run = Run(source, names, fold_inputs, Permit(), channel_block(target) if block is None else block)
+        run = Run(source, names, fold_inputs, Permit(), channel_block(target) if block is None else block, batch)
         after = _attempt(run, place)
         undone: dict[tuple[str, str], str] = {}
         check = Check("not run", "comparing was switched off")
@@ -141,7 +146,7 @@ def _checked(
     start = time.perf_counter()
     undone: dict[tuple[str, str], str] = {}
     try:
-        expected = checks.reference(run.source, samples)
+        expected = checks.reference(run.source, samples, run.batch)
     except checks.Refusal as refusal:
         return run, after, Check("cannot tell", f"the source does not run here: {refusal}"), undone
     check = checks.against(expected, place)

@@ -62,16 +62,23 @@ class Refusal(Exception):
     """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
 
 
-def reference(source: Path, samples: Iterable[Any] | None = None) -> list[tuple[Feeds, dict[str, Any]]]:
+def reference(
+    source: Path, samples: Iterable[Any] | None = None, batch: int | None = None
+) -> list[tuple[Feeds, dict[str, Any]]]:
     """Run the original on random and real inputs and return them with its outputs.
+
+    Args:
+        source: The original.
+        samples: As for `compare`.
+        batch: The only size to try for free first dimensions.
 
     Raises:
         Refusal: It does not load, or no input that was tried suits it.
     """
     session = _session(source)
-    pairs = _first_that_runs(session)
+    pairs = _first_that_runs(session, batch)
     start = time.perf_counter()
-    for feeds in [*_more(pairs[0][0]), *_real(session, samples)]:
+    for feeds in [*_more(pairs[0][0]), *_real(session, samples, batch)]:
         if time.perf_counter() - start > ENOUGH_S and samples is None:
             break
         pairs.append((feeds, _run(session, feeds)))
@@ -165,11 +172,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _first_that_runs(session: Any) -> list[tuple[Feeds, dict[str, Any]]]:
+def _first_that_runs(session: Any, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
     fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
     refusal = Refusal("it has inputs of a type that cannot be made up")
     for first, other in FREE[:1] if fixed else FREE:
-        feeds = _random(session, first, other)
+        feeds = _random(session, batch or first, other)
         if feeds is None:
             break
         try:
@@ -214,7 +221,7 @@ def _more(feeds: Feeds) -> Iterator[Feeds]:
             }
 
 
-def _real(session: Any, samples: Iterable[Any] | None) -> Iterator[Feeds]:
+def _real(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
     first = session.get_inputs()[0] if session.get_inputs() else None
     for index, sample in enumerate(samples or ()):
         if index == 4 or first is None:
@@ -223,6 +230,7 @@ def _real(session: Any, samples: Iterable[Any] | None) -> Iterator[Feeds]:
             yield sample
             continue
         array = np.asarray(sample)
-        fixed = first.shape[0] if first.shape and isinstance(first.shape[0], int) else len(array)
+        free = not first.shape or not isinstance(first.shape[0], int)
+        fixed = (batch or len(array)) if free else first.shape[0]
         if len(array) >= fixed:
             yield {first.name: array[:fixed]}

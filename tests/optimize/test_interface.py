@@ -136,6 +136,18 @@ def test_weights_outside_the_file(above, tmp_path, monkeypatch):
     assert ops(result) == ["Conv"]
 
 
+def test_the_batch_is_fixed_where_asked(tmp_path):
+    text = "(float[N,3,8,8] x) => (float[N,4,6,6] y, int64[4] s) { c = Conv(x, w) y = Relu(c) s = Shape(y) }"
+    source, result = saved(tmp_path, model(text, W))
+    report = optimize(source, result, batch=3)
+    assert report.check.verdict == "equal"
+    after = onnx.load(result)
+    dims = [value.type.tensor_type.shape.dim[0] for value in (after.graph.input[0], after.graph.output[0])]
+    assert [(dim.dim_value, dim.dim_param) for dim in dims] == [(3, ""), (3, "")]
+    with pytest.raises(UsageError, match="expected a free batch"):
+        optimize(result, source, batch=2)
+
+
 def test_an_unsorted_graph_is_sorted(tmp_path):
     made = model(CONV_BN, W | BN)
     turned = [made.graph.node[1], made.graph.node[0]]
