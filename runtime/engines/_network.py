@@ -47,7 +47,8 @@ def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
     with Path(request["out"]).open("wb") as file:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
-    asked, products = _asked(trt, network, request["precision"])
+    asked, products = _asked(trt, network, request["precision"]) if kernels else ({}, [])
+    notes += [] if kernels else ["this TensorRT lists no kernels: what the precision really is was not checked"]
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
         "flags": _flag_names(trt, config, request), "notes": notes, "build_s": seconds,
@@ -226,10 +227,9 @@ def _monitor(trt: Any, send: Event) -> Any:
 
 
 def _kernels(trt: Any, log: Any, blob: Any, features: flavour.Features) -> list[Kernel]:
-    if message := log.layers():
-        return parse_log(message)
-    if not features.inspector:
-        return []
+    listed = parse_log(log.layers())
+    if listed or not features.inspector:
+        return listed
     engine = trt.Runtime(log).deserialize_cuda_engine(blob)
     inspector = engine.create_engine_inspector()
     return parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from typing import Any
 
@@ -47,9 +48,12 @@ def device_sm(device: int = 0) -> str:
     """Return the compute capability of a GPU as "8.6".
 
     Raises:
-        NotAvailable: No cuda-python, no driver or no such GPU; the message has the driver's answer.
+        NotAvailable: No driver or no such GPU; the message has the driver's answer.
     """
-    runtime = cudart()
+    try:
+        runtime = cudart()
+    except NotAvailable:
+        return _driver_sm(device)
     try:
         count = call(runtime.cudaGetDeviceCount)
         if device >= count:
@@ -61,3 +65,20 @@ def device_sm(device: int = 0) -> str:
         reason = getattr(error, "got", "") or str(error)
         raise NotAvailable("no NVIDIA GPU can be used here", got=reason, do="see `nvidia-smi`") from error
     return f"{major}.{minor}"
+
+
+def _driver_sm(device: int) -> str:
+    """Ask the driver itself, where cuda-python is not installed (cuda.h: CUdevice_attribute 75 and 76)."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise NotAvailable("no NVIDIA GPU can be used here", got=str(error), do="install the driver") from error
+    handle, parts = ctypes.c_int(), []
+    status = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(handle), device)
+    for attribute in (75, 76):
+        value = ctypes.c_int()
+        status = status or driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
+        parts.append(str(value.value))
+    if status:
+        raise NotAvailable("no NVIDIA GPU can be used here", got=f"CUDA driver error {status}", do="see `nvidia-smi`")
+    return ".".join(parts)
