@@ -25,8 +25,8 @@ class Augment:
     shift: float = 0.08
     scale: float = 0.12
     shear: float = 0.1
-    disturbed: float = 0.2
-    noise: float = 0.1
+    disturbed: float = 0.3
+    noise: float = 0.12
     erase: bool = True
     flip: bool = False
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, note, progress, table
+from ..runtime.console import command, emit, need, note, progress, table
+from ..runtime.errors import UsageError
 from . import catalog
+
+if TYPE_CHECKING:
+    from ..runtime.complexity import Complexity
 
 
 @command("models", short_help="List the networks, with parameters, operations and published accuracy.")
 @click.argument("pattern", default="")
-def models_command(pattern: str, as_json: bool) -> None:
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against operations: .svg or .png.")
+def models_command(pattern: str, plot: Path | None, as_json: bool) -> None:
     """List the networks whose name, alias or family holds PATTERN, with their published figures.
 
     Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on
@@ -25,6 +30,13 @@ def models_command(pattern: str, as_json: bool) -> None:
     wanted = normalise(pattern)
     entries = [catalog.find(name) for name in catalog.names()]
     entries = [e for e in entries if any(wanted in normalise(word) for word in (e.name, e.family, *e.aliases))]
+    if not entries:
+        raise UsageError(f"no network matches {pattern!r}", do="`edgesmith models` lists them all")
+    if plot:
+        from .bubbles import draw
+
+        note(f"{draw(entries, plot)} networks drawn in {plot}")
+        return
     rows = [
         {
             "name": entry.name,
@@ -45,7 +57,7 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
         (
             row["name"],
             row["family"],
-            "x".join(map(str, row["input"])),
+            _x(row["input"]),
             row["params"] and f"{row['params'] / 1e6:.2f}",
             row["macs"] and f"{row['macs'] / 1e6:.1f}",
             row["top1"] and f"{row['top1']:.2f}",
@@ -61,24 +73,77 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
 @click.argument("model")
 @click.option("--classes", type=click.IntRange(1), help="Size of the last layer, instead of the paper's.")
 @click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
-def describe_command(model: str, classes: int | None, side: int | None, as_json: bool) -> None:
-    """Show MODEL layer by layer: output, parameters, multiply-adds; nothing is computed or downloaded."""
+@click.option("--all", "every", is_flag=True, help="Show batch norm, activations and sums as well.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+def describe_command(
+    model: str, classes: int | None, side: int | None, every: bool, as_csv: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Show MODEL layer by layer, as the lectures do; nothing is computed or downloaded.
+
+    Memory is that of the output in KB (1024 bytes, float32), parameters in thousands, MACs in millions. The receptive
+    field, effective stride and effective padding are in pixels of the input; intensity is MACs per byte moved.
+    """
+    need("torch")
     from .complexity import describe
 
     entry = catalog.find(model)
-    channels, height, width = entry.input_shape
-    shape = (channels, side or height, side or width)
+    if side and len(entry.input_shape) != 3:
+        raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
+    shape = (entry.input_shape[0], side, side) if side else entry.input_shape
     report = describe(entry.name, shape, classes or entry.classes)
-    emit(report.to_dict(), as_json, lambda: complexity_table(report))
+    if as_csv:
+        _csv(report)
+    else:
+        emit(report.to_dict(), as_json, lambda: _draw_layers(report, every))
 
 
-def complexity_table(report: Any) -> None:
-    """Draw a complexity report."""
-    rows = [
-        (layer.name, layer.kind, "x".join(map(str, layer.output)), layer.params, f"{layer.macs / 1e6:.2f}")
+def _csv(report: Complexity) -> None:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [item.name for item in dataclasses.fields(report.layers[0])]
+    writer.writerow(columns)
+    for layer in report.layers:
+        values = dataclasses.asdict(layer).values()
+        writer.writerow([_x(value) if isinstance(value, tuple | list) else value for value in values])
+    click.echo(text.getvalue(), nl=False)
+
+
+def _x(sizes: Any) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _square(sizes: tuple[int, ...]) -> str:
+    return str(sizes[0]) if sizes and len(set(sizes)) == 1 else _x(sizes)
+
+
+def _draw_layers(report: Complexity, every: bool) -> None:
+    columns = (
+        "layer", "kind", "input", "filters", "kernel", "stride", "pad", "output", "memory KB", "params k", "MACs M",
+        "field", "eff. stride", "eff. pad", "MACs/B",
+    )  # fmt: skip
+    shown = [
+        layer
         for layer in report.layers
+        if every or layer.macs or (layer.params and layer.kind != "norm") or layer.kind in ("pool", "global", "concat")
     ]
-    table(report.title, ("layer", "kind", "output", "params", "MACs M"), rows, left=2)
+    rows = [
+        (
+            layer.name, layer.kind, _x(layer.input), layer.filters, _square(layer.kernel), _square(layer.stride),
+            _square(layer.pad), _x(layer.output), f"{layer.memory_bytes / 1024:.0f}", f"{layer.params / 1000:.1f}",
+            f"{layer.macs / 1e6:.1f}", layer.receptive_field, layer.effective_stride, layer.effective_padding,
+            f"{layer.intensity:.1f}",
+        )
+        for layer in shown
+    ]  # fmt: skip
+    table(report.title, columns, rows, left=2)
+    best = "best order" if report.best_order_exact else "own order, an upper bound"
+    click.echo(
+        f"parameters {report.params:,}; MACs {report.macs / 1e6:,.1f} M; outputs {report.memory_bytes / 2**20:.1f} MB "
+        f"in all, {report.peak_bytes / 2**20:.2f} MB at once ({best})"
+    )
 
 
 @command("train", short_help="Train a network on the embedded digits or a folder of images.")
@@ -86,29 +151,30 @@ def complexity_table(report: Any) -> None:
 @click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
 @click.option("--recipe", default="onecycle", show_default=True, help="onecycle, resnet, probe or finetune.")
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--batch", type=click.IntRange(2), help="Images per step, instead of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, instead of the recipe's.")
+@click.option("--ema", type=float, help="Decay of averaged weights per step, instead of the recipe's.")
+@click.option("--patience", type=click.IntRange(0), help="Stop after so many epochs without a better validation loss.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, order and augmentation.")
 @click.option("--start", default="random", show_default=True, help="random, or a checkpoint to start from.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights (.safetensors).")
+@click.option("--log", type=click.Path(path_type=Path), help="Where to write a CSV with a row per epoch.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
 def train_command(
-    model: str, data: str, recipe: str, epochs: int | None, lr: float | None, seed: int, start: str,
-    out: Path | None, resume: bool, as_json: bool,
+    model: str, data: str, recipe: str, seed: int, start: str, out: Path | None, log: Path | None,
+    resume: bool, as_json: bool, **changes: Any,
 ) -> None:  # fmt: skip
     """Train MODEL and write its weights.
 
-    The state of the run stands in OUT.state until it is done, so that --resume continues a run that was stopped.
+    The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
-    from ..runtime.console import need
-    from . import recipes, weights
-
     need("torch")
+    from . import recipes, weights
     from .train import train
 
-    entry = catalog.find(model)
-    chosen = recipes.find(recipe)
-    chosen = dataclasses.replace(chosen, epochs=epochs or chosen.epochs, lr=lr or chosen.lr)
-    out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}.safetensors"
+    entry, chosen = catalog.find(model), recipes.find(recipe)
+    chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
+    out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"
     state = out.with_suffix(".state")
     with progress(entry.name, chosen.epochs) as advance:
         result = train(
@@ -116,8 +182,21 @@ def train_command(
             say=lambda row: advance(1),
         )  # fmt: skip
     weights.save(out, result.module, result.spec)
+    if log:
+        _log(log, result.history)
     state.unlink(missing_ok=True)
     emit({**result.to_dict(), "weights": str(out)}, as_json, lambda: _draw_training(result, out))
+
+
+def _log(path: Path, history: Any) -> None:
+    import csv
+
+    from ..runtime.files import atomic_file
+
+    with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
 
 
 def _draw_training(result: Any, out: Path) -> None:

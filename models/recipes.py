@@ -28,7 +28,7 @@ class Recipe:
 
     optimizer: str = "adamw"
     schedule: str = "onecycle"
-    epochs: int = 13
+    epochs: int = 15
     batch: int = 64
     lr: float = 4e-3
     weight_decay: float = 0.05

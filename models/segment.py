@@ -70,9 +70,7 @@ def double(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Down four times, up four times, each level joined to its twin; padded,
-    so that the output has the input's size.
-    """
+    """Down four times, up four times, each level joined to its twin, all padded: the output has the input's size."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()

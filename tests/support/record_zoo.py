@@ -1,6 +1,7 @@
 """Record what torchvision and timm say about the networks that they share with us: tests/data/zoo_reference.json.
 
-Run where both are installed: python tests/support/record_zoo.py. The tests compare with the file and need neither.
+Run where both are installed: python tests/support/record_zoo.py [NAME...]; names add to the file. The tests compare
+with the file and need neither.
 """
 
 import json
@@ -28,7 +29,9 @@ def main() -> None:
     theirs = {normalise(name): name for name in torchvision.models.list_models(module=torchvision.models)}
     timms = {normalise(name): name for name in timm.list_models()}
     found = {"torchvision": torchvision.__version__, "timm": timm.__version__, "networks": {}}
-    for name in catalog.names():
+    if sys.argv[1:]:
+        found["networks"] = json.loads(OUT.read_text())["networks"]
+    for name in sys.argv[1:] or catalog.names():
         entry = catalog.find(name)
         spellings = [normalise(word) for word in (name, *entry.aliases)]
         there = next((theirs[word] for word in spellings if word in theirs), None)
