@@ -122,11 +122,13 @@ def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> li
 
 def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
     from .runtime.engines.build import build_engine
+    from .runtime.engines.progress import Percent
 
-    with console.progress(f"{target.name} (SM {sm})", None) as advance:
-        return build_engine(
-            onnx, target, sm=sm, progress=lambda event: advance(1) if event["event"] == "step" else None, **settings
-        )
+    with console.progress(f"{target.name} (SM {sm}), %", 100) as advance:
+        percent = Percent(advance)
+        built = build_engine(onnx, target, sm=sm, progress=percent, **settings)
+        percent.finish()
+    return built
 
 
 def _options(values: dict[str, Any]) -> Any:
