@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from ..runtime.errors import ModelError
+from ..runtime.errors import CheckFailed
 from .graph import Net
 
 
@@ -102,10 +102,10 @@ class Pass:
         """Check what no pass may break: the model's interface, one producer per tensor, no tensor from nowhere.
 
         Raises:
-            ModelError: A pass broke it; that is a bug in the pass, and the message names it.
+            CheckFailed: A pass broke it; that is a bug in the pass, and the message names it.
         """
         if problem := _broken(net):
-            raise ModelError(f"the pass {name} broke the graph", got=problem, do="run without it and report it")
+            raise CheckFailed(f"the pass {name} broke the graph", got=problem, do="run without it and report it")
 
 
 def site(node: Any) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import CheckFailed, UsageError
+from ..runtime.errors import CheckFailed, ModelError, UsageError
 from ..runtime.files import existing_file, translated
 from ..runtime.plugins import load as load_plugin
 from . import passes as passes_package
@@ -33,6 +33,14 @@ ROUNDS = 12
 MOST_ROLLED_BACK = 16
 
 
+class PassFailed(Exception):
+    """A pass raised an error, or broke the graph; it is left out of the run, and the report says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(f"{name}: {reason}")
+
+
 @dataclass
 class Run:
     """One run of the passes over a source: what is asked, and what came out."""
@@ -44,16 +52,25 @@ class Run:
     block: int = 1
     batch: int | None = None
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
 
     def rewritten(self) -> Net:
-        """Read the source and run the passes, again and again until nothing changes."""
+        """Read the source and run the passes until nothing changes; once more without a pass that fails."""
+        while True:
+            try:
+                return self._once()
+            except PassFailed as failure:
+                self.failed[failure.name] = failure.reason
+                self.log, self.permit.done = [], []
+
+    def _once(self) -> Net:
         net = read(self.source, self.fold_inputs)
         net.block = self.block
         if self.batch is not None:
             fix_batch(net, self.batch)
         self.before = Size(len(net.graph.nodes), macs(net), _bytes(self.source))
-        plugins = [(name, find(name)) for name in self.names]
+        plugins = [(name, find(name)) for name in self.names if name not in self.failed]
         for _ in range(ROUNDS):
             net.refresh()
             if not self._round(net, plugins):
@@ -64,7 +81,13 @@ class Run:
         """Run each pass once; say whether one changed something."""
         changed = False
         for name, plugin in plugins:
-            outcomes = plugin.call(net, name, self.permit)
+            try:
+                outcomes = plugin.call(net, name, self.permit)
+            except ModelError:  # the source's own fault: weights that cannot be read
+                raise
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise PassFailed(name, reason) from error
             self.log.append((name, outcomes))
             changed = changed or any(isinstance(outcome, Rewritten) for outcome in outcomes)
         return changed
@@ -128,6 +151,7 @@ def optimize(
         if verify:
             kept = None if samples is None else list(samples)
             run, after, check, undone = _checked(run, after, place, kept)
+    undone |= {(name, "the graph"): reason for name, reason in run.failed.items()}
     reports = collect(run.log, undone)
     return Report(str(source), str(target_path), target, reports, run.before, after, check, time.perf_counter() - start)
 

@@ -73,6 +73,29 @@ def test_a_wrong_rewrite_is_undone_alone(tmp_path, monkeypatch):
     assert compare(tmp_path / "source.onnx", tmp_path / "wrong.onnx").verdict == "different"
 
 
+def _stumble(net, node):
+    node.op = "Half done"
+    raise KeyError("stumbled")
+
+
+def _lose(net, node):
+    net.drop(node)
+    return Rewritten(node.name)
+
+
+@pytest.mark.parametrize(("wrong", "reason"), [(_stumble, "KeyError: 'stumbled'"), (_lose, "broke the graph")])
+def test_a_pass_that_fails_is_left_out(wrong, reason, tmp_path, monkeypatch):
+    onnx.save(model(CHAIN), tmp_path / "source.onnx")
+    found = runner.find
+    monkeypatch.setattr(runner, "find", lambda name: Pass(wrong, (), "wrong") if name == "planted" else found(name))
+    report = optimize(tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("drop_identity", "planted"))
+    undone = {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back}
+    assert list(undone) == ["planted"]
+    assert reason in undone["planted"][0][1]
+    assert report.check.verdict == "equal"
+    assert ops(tmp_path / "result.onnx") == ["Cos", "Exp", "Sin", "Sin"]
+
+
 def test_real_samples_are_compared(tmp_path):
     made = model("(float[N,3,8,8] x) => (float[N,4,8,8] y) { y = Conv<pads=[1,1,1,1]>(x, w) }", {"w": (4, 3, 3, 3)})
     onnx.save(made, tmp_path / "source.onnx")
