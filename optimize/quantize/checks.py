@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,25 +60,36 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> None:
         )
 
 
-def check_data(samples: Samples, images: int, min_images: int, allow_random: bool) -> None:
-    """Refuse too few images, and random noise where it was not asked for.
+def check_data(samples: Samples, min_images: int, allow_random: bool) -> int:
+    """Count the images and refuse too few, copies, even images, and random noise where it was not asked for.
+
+    Returns:
+        How many images there are.
 
     Raises:
         DataError: With what to do.
     """
+    seen: set[bytes] = set()
+    images = even = 0
+    for batch in samples:
+        images += len(batch)
+        even += int((np.ptp(batch.reshape(len(batch), -1), axis=1) == 0).sum())
+        seen |= {hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in batch}
+    enough = f"at least {min_images}"
     if images < min_images:
         raise DataError(
-            "too few calibration images",
-            got=str(images),
-            expected=f"at least {min_images}",
-            do="give more images (128 to 512 is usual)",
+            "too few calibration images", got=str(images), expected=enough, do="give more images (128 to 512 is usual)"
         )
+    if len(seen) - (even > 0) < min_images:
+        got = f"{len(seen)} among {images}, {even} of {images} of one colour"
+        raise DataError("too few different calibration images", got=got, expected=enough, do="give different images")
     if not allow_random and _looks_random(next(iter(samples))):
         raise DataError(
             "the calibration images look like random noise",
             expected="real images: neighbouring pixels alike",
             do="give real images, or allow random data (`--allow-random`)",
         )
+    return images
 
 
 def _looks_random(batch: np.ndarray) -> bool:

@@ -119,6 +119,9 @@ def _draw(report: QuantReport, output: Path) -> None:
     table("Computed in INT8", ["operator", "nodes"], rows)
     if report.floats:
         table("Left in float", ["node", "reason"], report.floats.items(), left=2)
+    if report.tensor_sqnr_db:
+        worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])[:5]
+        table("Noisiest tensors", ["tensor", "SQNR, dB"], [(name, f"{value:.1f}") for name, value in worst])
     sqnr = ", ".join(f"{name} {value:.1f} dB" for name, value in report.sqnr_db.items())
     same = "" if report.agreement is None else f", same top-1 on {100 * report.agreement:.1f} %"
     say(

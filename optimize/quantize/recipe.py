@@ -30,13 +30,14 @@ MIN_IMAGES = 32
 
 @dataclass(frozen=True)
 class Converted:
-    """A Q/DQ graph and how it came about: plan, grids, folded Relus, lowered weight limits by node."""
+    """A Q/DQ graph and how it came about: plan, grids, folded Relus, lowered weight limits by node, SQNR by tensor."""
 
     model: onnx.ModelProto
     plan: Plan
     grids: dict[str, Grid]
     folded: tuple[str, ...]
     limits: dict[str, np.ndarray]
+    noise: dict[str, float]
 
 
 def quantize(
@@ -73,8 +74,7 @@ def quantize(
     check_model(model, source)
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model))
-        images = checked.count()
-        check_data(checked, images, min_images, allow_random)
+        images = check_data(checked, min_images, allow_random)
         made = convert(model, form, checked, settings or Settings())
         write_model(made.model, target_path)
         sqnr, agreement = compare(model, made.model, checked)
@@ -86,6 +86,7 @@ def quantize(
         folded=made.folded,
         limited={name: int((np.asarray(limit) < LARGEST).sum()) for name, limit in made.limits.items()},
         ranges={name: (made.grids[name].low, made.grids[name].high) for name in sorted(made.plan.readers)},
+        tensor_sqnr_db=made.noise,
         bytes_before=Path(source).stat().st_size,
         bytes_after=Path(target_path).stat().st_size,
         sqnr_db=sqnr,
@@ -113,11 +114,12 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
         grids |= {name: grid(stats[name].low, stats[name].high, form.signed) for name in shown}
     limits = {} if form.signed else _limits(net, plan, grids, stats)
     emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
+    noise: dict[str, float] = {}
     if settings.refine:
-        _refine(net, plan, grids, folded, reference, layers, seen)
+        noise = _refine(net, plan, grids, folded, reference, layers, seen)
     if form.integer_bias:
         integer_biases(net, plan)
-    return Converted(net.model, plan, grids, tuple(folded), limits)
+    return Converted(net.model, plan, grids, tuple(folded), limits, noise)
 
 
 def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tuple[Plan, dict[str, Stats]]:
@@ -148,7 +150,7 @@ def _refine(
     reference: onnx.ModelProto,
     layers: dict[str, str],
     samples: Perturbed,
-) -> None:
+) -> dict[str, float]:
     from .observe import collect
     from .refine import Refiner
     from .walk import fitting, gather
@@ -165,7 +167,9 @@ def _refine(
     images = images[: len(images) // step * step] if batch else images
     seen = collect(reference, sorted(layers.values()), _chunks(images, step), means=True)
     means = {name: seen[tensor].mean() for name, tensor in layers.items()}
-    Refiner(net, plan, grids, ceilings, means, batch).run(images)
+    refiner = Refiner(net, plan, grids, ceilings, means, batch)
+    refiner.run(images)
+    return refiner.sqnr_db
 
 
 def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats]) -> dict[str, np.ndarray]:

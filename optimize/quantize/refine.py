@@ -55,6 +55,7 @@ class Refiner:
         """
         self.walker = Walker(self.net, images, self.batch)
         self.chosen: set[str] = set()
+        self.sqnr_db: dict[str, float] = {}
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
         self.walker.walk(self._choose, self._correct)
 
@@ -66,9 +67,13 @@ class Refiner:
         self.chosen.add(root)
         value = self.walker.values[node.input[0]].reshape(-1)
         sample = value[:: max(1, value.size // VALUES)].astype(np.float64)
+        if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
+            sample = sample.clip(0, self.ceilings[root])
         old = self.grids[name]
         tried = [self._wider(old, width, name) for width in self.widths]
         best = min(tried, key=lambda at: _error(sample, at))
+        signal = float(np.square(sample).mean())
+        self.sqnr_db[name] = 10 * float(np.log10(max(signal, 1e-30) / max(_error(sample, best), 1e-30)))
         for other in [item for item in self.grids if self.plan.root(item) == root]:
             self.grids[other] = best
             self._set(other, best)

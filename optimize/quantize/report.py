@@ -43,6 +43,8 @@ class QuantReport:
         folded: Relu and Clip nodes that became a quantiser's range.
         limited: Nodes with weights under 8 bits, so that no product pair saturates 16 bits -> channels limited.
         ranges: Quantised tensor -> (low, high) of its grid.
+        tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
+            quantised network feeds it (empty without `refine`; tensors with one scale: the first of them).
         bytes_before: Size of the float file.
         bytes_after: Size of the quantised file.
         sqnr_db: Signal to quantisation noise of each output on the calibration images, in dB.
@@ -56,6 +58,7 @@ class QuantReport:
     folded: tuple[str, ...]
     limited: dict[str, int]
     ranges: dict[str, tuple[float, float]]
+    tensor_sqnr_db: dict[str, float]
     bytes_before: int
     bytes_after: int
     sqnr_db: dict[str, float]

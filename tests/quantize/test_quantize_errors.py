@@ -55,6 +55,8 @@ WRONG_DATA = {
     "none": ([], "too few calibration images; got 0; expected at least 32"),
     "few": (batches(16), "too few calibration images; got 16"),
     "noise": (NOISE, "look like random noise"),
+    "copies": (batches(16) * 4, "too few different calibration images; got 16 among 64, 0 of 64 of one colour"),
+    "even": ([images(20), np.ones((44, 3, 16, 16), np.float32)], "got 21 among 64, 44 of 64 of one colour"),
     "wrong size": ([images(64, size=32)], r"batch 0 does not fit the model; got float32 \(64, 3, 32, 32\)"),
     "wrong dtype": ([images().astype(np.float64)], "got float64"),
     "no array": (["photo.png"], "got str"),
@@ -122,6 +124,7 @@ def test_the_command_calibrates_on_the_digits(tmp_path):
         assert value < 2e-3 if target == "fp16" else value > 20
         done = call(tmp_path / "m.onnx", *options)
         assert f"{target}.onnx: " in done.stdout
+        assert ("Noisiest tensors" in done.stdout) == (target != "fp16")
 
 
 REFUSED = {

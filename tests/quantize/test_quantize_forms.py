@@ -91,6 +91,12 @@ def test_it_computes_what_the_float_graph_does(made, target):
     assert made[1][target].agreement > 0.9
 
 
+def test_each_tensor_says_how_noisy_it_is(made):
+    noise = made[1]["ort-x86"].tensor_sqnr_db
+    assert {"input", "r1", "r2", "a0"} <= noise.keys()
+    assert all(30 < value < 60 for value in noise.values())
+
+
 def test_the_sqnr_rejects_a_wrong_answer(made):
     reference = run(made[0] / "float.onnx", images(64, seed=1))
     for wrong in (2 * reference, -reference, 0 * reference, np.roll(reference, 1, axis=1)):
