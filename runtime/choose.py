@@ -1,6 +1,6 @@
 """Which artefact, on which backend: the stated order, and why each was taken or passed over.
 
-On a GPU a TensorRT engine whose SM and version match comes first. On a CPU:
+On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. On a CPU:
 
     int8 for ort-x86    the fastest form there: U8 activations, S8 weights
     fp32
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 DEVICES = ("auto", "cpu", "gpu")
-BACKENDS = {"onnx": ("ort", "openvino"), "engine": ("trt",), "null": ("null",)}
-GPU_BACKENDS = ("trt",)
+BACKENDS = {"onnx": ("ort", "openvino", "ort_cuda"), "engine": ("trt",), "null": ("null",)}
+GPU_BACKENDS = ("trt", "ort_cuda")
 CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
-GPU_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
+TRT_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
+CUDA_ORDER = (("fp16", ""), ("fp32", ""))
+ORDERS = {"trt": TRT_ORDER, "ort_cuda": CUDA_ORDER}
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +96,16 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
 
 
 def _place(candidate: Candidate) -> tuple[int, int]:
-    order = GPU_ORDER if candidate.device == "gpu" else CPU_ORDER
+    """Return the candidate's place: TensorRT, then CUDA, then the CPU; within each by its order of forms."""
+    order = ORDERS.get(candidate.backend, CPU_ORDER)
     artefact = candidate.artefact
     fits = (
         place
         for place, (precision, target) in enumerate(order)
         if artefact.precision == precision and target in ("", artefact.target)
     )
-    return (0 if candidate.device == "gpu" else 1), next(fits, len(order))
+    kind = GPU_BACKENDS.index(candidate.backend) if candidate.backend in GPU_BACKENDS else len(GPU_BACKENDS)
+    return kind, next(fits, len(order))
 
 
 def open_artefact(

@@ -68,7 +68,8 @@ def test_why_names_the_choice_and_what_was_passed_over(tmp_path, made):
 
 ORDER = {
     "all on a CPU": ("cpu", "auto", ["int8 ort-x86", "fp32 generic", "int8 trt", "fp16 trt"]),
-    "engines first where a GPU is": ("auto", "auto", ["int8 sm86", "fp16 sm86", "int8 ort-x86"]),
+    "engines first where a GPU is": ("auto", "auto", ["int8 sm86", "fp16 sm86", "fp16 trt", "fp32 generic"]),
+    "CUDA after TensorRT": ("gpu", "auto", ["int8 sm86", "fp16 sm86", "fp16 trt", "fp32 generic"]),
     "one precision": ("cpu", "fp16", ["fp16 trt"]),
     "one backend": ("trt", "auto", ["int8 sm86", "fp16 sm86"]),
 }

@@ -1,0 +1,36 @@
+"""ONNX Runtime on an NVIDIA GPU, where its CUDA build is installed: for GPUs that no TensorRT engine fits.
+
+Never run here, for want of a GPU; what `ort` does on the CPU is tested, and this differs by the provider alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ..machine import gpu_possible
+from ..packages import need
+from . import ort
+
+
+def available() -> tuple[bool, str]:
+    """Return whether a GPU and ONNX Runtime's CUDA provider are here, and if not, what is missing."""
+    if not gpu_possible():
+        return False, "no NVIDIA GPU here: this system has no device file of one"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False, "onnxruntime is not installed: pip install onnxruntime-gpu"
+    if ort.PROVIDERS["cuda"] not in need("onnxruntime").get_available_providers():
+        return False, "onnxruntime has no CUDA: pip install onnxruntime-gpu, in place of onnxruntime"
+    return True, "onnxruntime with CUDA is installed"
+
+
+def open(path: str | Path, *, threads: int | None = None, **options: Any) -> ort.OrtSession:
+    """Load an ONNX file onto the GPU; see `ort.open`.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: ONNX Runtime cannot load it.
+        NotAvailable: No CUDA provider, or it does not start here.
+    """
+    return ort.open(path, threads=threads, provider="cuda", **options)
