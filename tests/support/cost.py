@@ -118,7 +118,12 @@ def installed() -> int:
 @click.option("--out", type=click.Path(path_type=Path))
 def main(bundle: Path, rounds: int, out: Path | None) -> None:
     """Measure BUNDLE and print JSON."""
-    found = {**imports(rounds), **first_answer(bundle, rounds), **overhead(bundle, 200), "installed_bytes": installed()}
+    found = {
+        **imports(rounds),
+        **first_answer(bundle, rounds),
+        **overhead(bundle, 2000),
+        "installed_bytes": installed(),
+    }
     text = json.dumps(found, indent=1)
     click.echo(text)
     if out:
