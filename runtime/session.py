@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import contract, tune
+from . import tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, open_file, usable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .postprocess import Guess, class_map, softmax, top_k
 from .preprocess import apply
-from .verify import replayed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -210,6 +209,8 @@ def _first(bundle: Bundle, order: list[Candidate], threads: int | None, notes: l
 
 def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model | None:
     """Build the best engine anew for this machine, and open it."""
+    from . import contract
+
     for candidate in (one for one in order if one.artefact.role == "engine" and usable(one.backend)[0]):
         try:
             path = contract.rebuild(bundle, candidate.artefact)
@@ -244,6 +245,8 @@ def _measured(
 
 def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
     """Open a candidate, and refuse it if it does not compute here what the artefact computed where it was made."""
+    from .verify import replayed
+
     session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
     result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
     if result.status in ("failed", "differs"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Replay:
     """One artefact on one backend: `status` is "passed", "failed", "differs" or "skipped".
 
@@ -41,7 +41,7 @@ class Replay:
     agreement: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VerifyReport:
     """What is wrong with which file, and how each replay went."""
 
