@@ -79,16 +79,21 @@ def paper_init(module: nn.Module) -> None:
 
 # fmt: off
 VARIANTS = {
-    "alexnet": {"args": {"table": "one_tower"}, "params": 61100840, "macs": 714000000, "top1": 56.522, "top5": 79.066,
+    "alexnet": {"args": {"table": "one_tower"}, "digits": 128, "params": 61100840, "macs": 714000000, "top1": 56.522,
+        "top5": 79.066,
         "checkpoint": "alexnet-owt-7be5be79.pth",
         "paper": "Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, arXiv:1404.5997"},
-    "alexnet_original": {"args": {"table": "original", "paper": True}, "input": [3, 227, 227], "resize": 256,
+    "alexnet_original": {"args": {"table": "original", "paper": True}, "input": [3, 227, 227], "digits": 128,
+        "resize": 256,
         "params": 60965224, "macs": 724000000, "top5": 81.8, "source": "Krizhevsky et al. 2012, one net"},
-    "alexnet_modified": {"args": {"table": "one_tower"}, "input": [3, 227, 227], "resize": 256, "params": 61100840,
+    "alexnet_modified": {"args": {"table": "one_tower"}, "input": [3, 227, 227], "digits": 128, "resize": 256,
+        "params": 61100840,
         "macs": 714000000, "source": "the lectures' table, 227x227"},
-    "alexnet_bn": {"args": {"table": "one_tower", "batch_norm": True}, "aliases": ["bn_alexnet"], "params": 61101992,
+    "alexnet_bn": {"args": {"table": "one_tower", "batch_norm": True}, "digits": 128, "aliases": ["bn_alexnet"],
+        "params": 61101992,
         "macs": 714000000, "source": "alexnet, with the gains and shifts of 1152 channels in place of biases"},
-    "zfnet": {"args": {"table": "zf"}, "top5": 88.3, "source": "Zeiler and Fergus 2013 (winning entry 11.7 %)",
+    "zfnet": {"args": {"table": "zf"}, "digits": 128, "top5": 88.3,
+        "source": "Zeiler and Fergus 2013 (winning entry 11.7 %)",
         "paper": "Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, 2013, arXiv:1311.2901"},
 }
 # fmt: on

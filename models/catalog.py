@@ -9,6 +9,7 @@ variant's name to its row. Adding a network is adding a row or a file; nothing i
                  for its own weights, where there is a checkpoint and no source)
     input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7
     digits       side of the square input when trained on the embedded digits, default 64
+    fixed        true where the network takes one size of image only
     classes      default 1000
     mean, std, interpolation, task, outputs     as in ModelSpec
     keys         "timm" where the state dict's keys are those of timm's network of that name

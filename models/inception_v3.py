@@ -159,7 +159,7 @@ class InceptionV3(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "inception_v3": {"args": {"aux": True}, "input": [3, 299, 299], "resize": 342, "digits": 96, "params": 27161264,
+    "inception_v3": {"args": {"aux": True}, "input": [3, 299, 299], "resize": 342, "digits": 128, "params": 27161264,
         "macs": 5713000000, "top1": 77.294, "top5": 93.45, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
         "checkpoint": "inception_v3_google-0cc3c7bd.pth"},
 }

@@ -180,11 +180,11 @@ class InceptionResNetV2(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "inception_v4": {"args": {"version": "v4"}, "keys": "timm", "input": [3, 299, 299], "resize": 342, "digits": 96,
+    "inception_v4": {"args": {"version": "v4"}, "keys": "timm", "input": [3, 299, 299], "resize": 342, "digits": 128,
         "params": 42679816, "macs": 12280000000, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "top1": 80.0,
         "top5": 95.0, "source": "Szegedy et al. 2016, table 2 (one crop); timm 42.68 M, 12.28 G"},
     "inception_resnet_v2": {"args": {"version": "resnet_v2"}, "keys": "timm", "input": [3, 299, 299], "resize": 342,
-        "digits": 96, "params": 55843464, "macs": 13180000000, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+        "digits": 128, "params": 55843464, "macs": 13180000000, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
         "top1": 80.1, "top5": 95.1, "source": "Szegedy et al. 2016, table 2 (one crop); timm 55.84 M, 13.18 G"},
 }
 # fmt: on

@@ -37,7 +37,8 @@ class LeNet5(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "lenet5": {"input": [1, 32, 32], "resize": 0, "digits": 32, "classes": 10, "mean": [0.5], "std": [0.5],
+    "lenet5": {"input": [1, 32, 32], "resize": 0, "digits": 32, "fixed": True, "classes": 10, "mean": [0.5],
+        "std": [0.5],
         "aliases": ["lenet"], "params": 61706, "macs": 416520,
         "source": "LeCun et al. 1998, with C3 connected in full"},
 }

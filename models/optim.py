@@ -36,7 +36,9 @@ def scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     """Return the schedule: one-cycle over all steps, division by 10 on a plateau of the validation loss, or none."""
     rates = [group["lr"] for group in optimizer.param_groups]
     if recipe.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=recipe.epochs * steps, pct_start=0.25)
+        total = max(3, recipe.epochs * steps)
+        rise = max(0.25, 1.5 / total)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
     if recipe.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=0)

@@ -91,6 +91,8 @@ def train(
     from .transfer import begin
 
     recipe = check(find(recipe) if isinstance(recipe, str) else recipe)
+    if catalog.find(name).row.get("fixed"):
+        recipe = dataclasses.replace(recipe, small=0.0)
     whole = datasets.load(data, "train")
     spec = catalog.spec(name, "digits" if data == "digits" else "random")
     spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)

@@ -93,11 +93,13 @@ class ViT(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "vit_b_16": {"args": {"size": "B", "patch": 16}, "digits": 224, "params": 86567656, "macs": 17564000000,
+    "vit_b_16": {"args": {"size": "B", "patch": 16}, "digits": 224, "fixed": True, "params": 86567656,
+        "macs": 17564000000,
         "top1": 81.072, "top5": 95.318, "checkpoint": "vit_b_16-c867db91.pth"},
-    "vit_l_16": {"args": {"size": "L", "patch": 16}, "digits": 224, "resize": 242, "params": 304326632,
+    "vit_l_16": {"args": {"size": "L", "patch": 16}, "digits": 224, "fixed": True, "resize": 242, "params": 304326632,
         "macs": 61555000000, "top1": 79.662, "top5": 94.638, "checkpoint": "vit_l_16-852ce7e3.pth"},
-    "vit_h_14": {"args": {"size": "H", "patch": 14}, "digits": 224, "params": 632045800, "macs": 167295000000,
+    "vit_h_14": {"args": {"size": "H", "patch": 14}, "digits": 224, "fixed": True, "params": 632045800,
+        "macs": 167295000000,
         "source": "torchvision's count at 224x224"},
 }
 # fmt: on

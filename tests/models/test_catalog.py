@@ -57,7 +57,7 @@ def test_two_rows_with_one_name_are_found(monkeypatch):
 def test_the_tables_are_literals_with_known_keys():
     known = {
         "args", "aliases", "params", "macs", "top1", "top5", "source", "input", "resize", "digits", "classes", "mean",
-        "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper", "year", "recipe", "keys",
+        "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper", "recipe", "keys", "fixed",
     }  # fmt: skip
     for name in catalog.names():
         entry = catalog.find(name)

@@ -1,0 +1,184 @@
+import os
+import pickle
+import urllib.error
+
+import pytest
+import torch
+
+from edgesmith.models import catalog, checkpoints, train, weights
+from edgesmith.models.feed import Feed
+from edgesmith.runtime import datasets
+from edgesmith.runtime.errors import ModelError, NotAvailable, UsageError
+from support.trained import FILE, NAME, trained
+
+torch.set_num_threads(1)
+
+
+def fresh(classes=10):
+    return catalog.build(NAME, classes), catalog.spec(NAME, "digits")
+
+
+def test_the_trained_file_is_what_it_says():
+    module, spec = trained()
+    found = train.accuracy(module, Feed.of(datasets.load("digits", "test"), spec))
+    assert found > 97
+    assert not module.training
+    untrained, _ = fresh()
+    assert train.accuracy(untrained, Feed.of(datasets.load("digits", "test"), spec)) < 50
+
+
+def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
+    first, spec = fresh()
+    state = torch.get_rng_state()
+    assert weights.load_into(first, spec, "random").weights == "random"
+    assert torch.equal(state, torch.get_rng_state())
+    second, _ = fresh()
+    weights.load_into(second, spec, "random")
+    assert torch.equal(first.fc.weight, second.fc.weight)
+
+
+def test_a_pth_loads_as_well(tmp_path):
+    source, spec = trained()
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": source.state_dict()}, path)
+    module, _ = fresh()
+    assert weights.load_into(module, spec, str(path)).weights == "w.pth"
+    assert torch.equal(module.fc.weight, source.fc.weight)
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def damaged(path):
+    path.write_bytes(FILE.read_bytes()[:5000])
+
+
+def no_tensors(path):
+    torch.save([1, 2], path)
+
+
+def code(path):
+    path.write_bytes(pickle.dumps(Code()))
+
+
+def code_in_torch(path):
+    torch.save({"x": Code()}, path)
+
+
+BAD = {
+    "cut short": ("w.safetensors", damaged, "is no checkpoint that can be read"),
+    "text": ("w.safetensors", lambda path: path.write_text("hello"), "is no checkpoint that can be read"),
+    "text in pth": ("w.pth", lambda path: path.write_text("hello"), "w.pth"),
+    "no tensors": ("w.pth", no_tensors, "holds no state dict; got list"),
+    "a pickle with code": ("w.pth", code, "w.pth"),
+    "a torch file with code": ("w.pth", code_in_torch, "was refused: it is a pickle that holds more than tensors"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_bad_checkpoint_is_one_line_and_nothing_is_loaded(case, tmp_path):
+    name, write, message = BAD[case]
+    path = tmp_path / name
+    write(path)
+    module, spec = fresh()
+    before = module.fc.weight.clone()
+    with pytest.raises(ModelError, match=message):
+        weights.load_into(module, spec, str(path))
+    assert torch.equal(before, module.fc.weight)
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path):
+    marker = tmp_path / "ran"
+
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(marker),)
+
+    path = tmp_path / "w.pth"
+    torch.save({"x": Touch()}, path)
+    with pytest.raises(ModelError):
+        checkpoints.read(path)
+    assert not marker.exists()
+
+
+def test_a_misfit_gives_three_lists_and_the_network_that_would_fit():
+    state = checkpoints.read(FILE)
+    state["extra"] = torch.zeros(1)
+    del state["conv1.0.weight"]
+    module, _ = fresh(classes=7)
+    with pytest.raises(ModelError) as caught:
+        checkpoints.load(module, state, "w")
+    assert str(caught.value).startswith(
+        "w does not fit the network; nothing was loaded; got 1 missing (conv1.0.weight); 1 unexpected (extra); "
+        "2 wrong shape (fc.weight (10, 1024) for (7, 1024), fc.bias (10,) for (7,)); expected the 338 keys"
+    )
+    resnet = dict(catalog.build("resnet18").state_dict())
+    with pytest.raises(ModelError, match="do: it looks like resnet18"):
+        checkpoints.load(catalog.build("resnet34"), resnet, "w")
+
+
+USAGE = {
+    "a name that is none": ("digit", "unknown weights 'digit'"),
+    "a file that is not there": ("nowhere.pth", "cannot read checkpoint nowhere.pth; got no such file"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_use_of_weights(case, tmp_path):
+    source, message = USAGE[case]
+    module, spec = fresh()
+    with pytest.raises(UsageError, match=message):
+        weights.load_into(module, spec, source, folder=tmp_path)
+
+
+def test_digits_need_ten_classes(tmp_path):
+    module = catalog.build(NAME)
+    with pytest.raises(UsageError, match="cannot take weights of the digits"):
+        weights.load_into(module, catalog.spec(NAME), "digits", folder=tmp_path)
+
+
+def test_digits_are_trained_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.recipes.RECIPES, "onecycle", weights.recipes.Recipe(epochs=1, small=0.0))
+    spec = catalog.spec("lenet5", "digits")
+    first, second = catalog.build("lenet5", 10), catalog.build("lenet5", 10)
+    assert weights.load_into(first, spec, "digits", folder=tmp_path).weights == "digits"
+    path = tmp_path / "lenet5-digits.safetensors"
+    kept = path.stat().st_mtime_ns
+    weights.load_into(second, spec, "digits", folder=tmp_path)
+    assert path.stat().st_mtime_ns == kept
+    assert torch.equal(first.classifier[0].weight, second.classifier[0].weight)
+    monkeypatch.setitem(weights.recipes.RECIPES, "onecycle", weights.recipes.Recipe(epochs=1, small=0.0, lr=1e-3))
+    weights.load_into(second, spec, "digits", folder=tmp_path)
+    assert path.stat().st_mtime_ns != kept
+
+
+def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch):
+    def fail(url, timeout):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(weights.urllib.request, "urlopen", fail)
+    module = catalog.build("resnet18")
+    with pytest.raises(NotAvailable) as caught:
+        weights.load_into(module, catalog.spec("resnet18"), "imagenet", folder=tmp_path)
+    assert str(caught.value).endswith(
+        f"got no route; do: fetch it elsewhere and put it at {tmp_path}/resnet18-f37072fd.pth"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_with_the_wrong_digest_is_not_kept(tmp_path):
+    with pytest.raises(ModelError, match=r"resnet18-f37072fd.pth is damaged; got SHA-256 .*; expected f37072fd"):
+        weights.check_digest(FILE, "resnet18-f37072fd.pth")
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    with pytest.raises(ModelError, match="is damaged"):
+        weights._fetch(source.as_uri(), tmp_path / "y-00000000.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_network_without_a_public_checkpoint_says_so(tmp_path):
+    with pytest.raises(UsageError, match="lenet5 has no public checkpoint here"):
+        weights.load_into(catalog.build("lenet5"), catalog.spec("lenet5"), "imagenet", folder=tmp_path)
