@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from support.graphs import ops
 
 from edgesmith.export.to_onnx import export
 from edgesmith.models import catalog
 from edgesmith.optimize.runner import optimize
+from support.graphs import ops
 
 # name -> the node types that may be left
 CLASSIFIER = {"Conv", "Gemm", "GlobalAveragePool", "Reshape", "Flatten", "Relu", "MaxPool", "ReduceMean"}
