@@ -57,6 +57,11 @@ class Process:
         self.stages: dict[str, float] = {"interpreter_s": total - sum(opened["stages"].values()), **opened["stages"]}
         self.rss: dict[str, int] = opened["rss"]
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._child.pid
+
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
         """Send one request and wait for its answer."""
         line = json.dumps({"do": do, **request}).encode() + b"\n"

@@ -1,19 +1,20 @@
 """Instructions of one inference, counted by valgrind: a second signal that no noise reaches.
 
-Two fresh processes call the network FEW and MANY times; the difference of their counts, divided by the difference of
-their calls, is one call, for all the rest is equal (no address randomisation, fixed hash seed, one thread). valgrind
-offers the processor's AVX2 at most, so the count is that of the AVX2 kernels. It says nothing of time: a cache miss
-costs as many instructions as a hit. Source: Cachegrind's manual (`--cache-sim=no` counts instructions only).
+Callgrind counts while a warm process calls the network, and not while it starts: the median of WINDOWS windows of CALLS
+calls each. Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the processor's AVX2 at
+most, so the count is that of the AVX2 kernels; it says nothing of time, for a cache miss costs as many instructions as
+a hit. Source: Callgrind's manual (`--instr-atstart=no`, `callgrind_control`).
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from ...runtime.errors import EdgesmithError, RunError
 from ..context import Context
@@ -22,45 +23,53 @@ from ..result import Reading
 from ..workload import Target
 
 ON_REQUEST = True  # it takes half a minute
-FEW, MANY = 2, 6
+CALLS, WINDOWS = 5, 3
 
 
 def measure(context: Context) -> Reading:
     """Return `instructions_count`, of one call of the whole batch."""
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
+    valgrind, control = shutil.which("valgrind"), shutil.which("callgrind_control")
+    if valgrind is None or control is None:
         return Reading("instructions", missing="valgrind is not installed; do: apt-get install valgrind")
     target = replace(context.target, threads=1)
     try:
-        with ThreadPoolExecutor(2) as pool:
-            few, many = pool.map(lambda calls: count(valgrind, target, calls, 10 * context.timeout_s), (FEW, MANY))
+        counted = count(valgrind, control, target, 10 * context.timeout_s)
     except EdgesmithError as error:
         return Reading("instructions", missing=str(error))
     notes = () if context.target.threads == 1 else ("counted with one thread",)
-    return Reading("instructions", {"instructions_count": (many - few) / (MANY - FEW)}, notes=notes)
+    return Reading("instructions", {"instructions_count": counted / CALLS}, notes=notes)
 
 
-def count(valgrind: str, target: Target, calls: int, timeout_s: float) -> int:
-    """Return the instructions of a process that opens the target and calls it `calls` times more.
+def count(valgrind: str, control: str, target: Target, timeout_s: float) -> int:
+    """Return the instructions of CALLS calls in a process that was warm: the median of WINDOWS windows.
 
     Raises:
         RunError: valgrind said nothing that can be read.
         EdgesmithError: The target cannot be opened.
     """
     with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
-        log = Path(folder) / "log"
-        prefix = (
-            valgrind,
-            "--tool=cachegrind",
-            "--cache-sim=no",
-            f"--cachegrind-out-file={folder}/out",
-            f"--log-file={log}",
-        )
+        out = f"--callgrind-out-file={folder}/out"
+        prefix = (valgrind, "--tool=callgrind", "--instr-atstart=no", out, f"--log-file={folder}/log")
         with Process(target, timeout_s=timeout_s, repeatable=True, prefix=prefix) as process:
-            process.ask("peak", calls=calls)
+            process.ask("peak", calls=1)
+            for _ in range(WINDOWS):
+                _control(control, process.pid, "-i", "on")
+                process.ask("peak", calls=CALLS)
+                _control(control, process.pid, "-i", "off")
+                _control(control, process.pid, "-d")
             process.finish(timeout_s)
-        said = log.read_text(errors="replace")
-    found = re.search(r"I\s+refs:\s+([\d,]+)", said)
-    if found is None:
-        raise RunError("valgrind gave no count", got=" ".join(said.split())[-200:], expected="a line «I refs»")
-    return int(found[1].replace(",", ""))
+        dumps = [path.read_text(errors="replace") for path in Path(folder).glob("out.*")]
+    counts = [
+        int(found[1]) for text in dumps if (found := re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE))
+    ]
+    counts = [number for number in counts if number]
+    if len(counts) < WINDOWS:
+        raise RunError("valgrind gave no count", got=f"{len(counts)} windows", expected=f"{WINDOWS}")
+    return int(median(counts))
+
+
+def _control(control: str, pid: int, *words: str) -> None:
+    done = subprocess.run([control, *words, str(pid)], capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode or "OK" not in done.stdout:
+        said = " ".join((done.stdout + done.stderr).split())[-200:]
+        raise RunError(f"callgrind did not obey {' '.join(words)}", got=said)

@@ -43,8 +43,8 @@ def run(seed, level=1.0, *, processes=8, spread=0.004, machine=HERE, **subject):
 
 @pytest.mark.parametrize(("level", "allowed"), [(1.0, {"same"}), (1.05, {"slower"}), (0.95, {"faster"})])
 def test_a_known_change_is_named(level, allowed):
-    answers = [compare.compare(run(2 * seed), run(2 * seed + 1, level))[0].answer for seed in range(20)]
-    assert sum(answer in allowed for answer in answers) >= 18
+    answers = [compare.compare(run(2 * seed), run(2 * seed + 1, level))[0].answer for seed in range(10)]
+    assert sum(answer in allowed for answer in answers) >= 9
     assert set(answers) <= allowed | {"cannot tell"}
 
 

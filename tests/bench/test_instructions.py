@@ -21,7 +21,7 @@ def counted(path):
 def test_three_per_cent_more_work_is_three_per_cent_more_instructions(tmp_path):
     base = counted(chain(tmp_path / "base.onnx", 100)).values["instructions_count"]
     more = counted(chain(tmp_path / "more.onnx", 103)).values["instructions_count"]
-    assert more / base == pytest.approx(1.03, abs=0.003)
+    assert more / base == pytest.approx(1.03, abs=0.01)
 
 
 def test_without_valgrind_the_reason_is_given(tmp_path, monkeypatch):

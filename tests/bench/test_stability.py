@@ -86,24 +86,27 @@ def test_short_calls_are_batched_and_long_ones_are_not():
 
 def test_a_preemption_is_seen():
     """Two spinning processes on one core must take it from each other."""
-    code = "import time\nstop = time.time() + 1.5\nwhile time.time() < stop: pass"
-    other = subprocess.Popen(["taskset", "-c", str(min(os.sched_getaffinity(0))), sys.executable, "-c", code])
+    core = min(os.sched_getaffinity(0))
+    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(1, flush=True)\nwhile True: pass"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
+    os.sched_setaffinity(0, {core})
     try:
-        samples, disturbed = clock.sample(lambda: sum(range(100_000)), 1.0)
+        other.stdout.readline()
+        seen = any(any(clock.sample(lambda: sum(range(100_000)), 0.5)[1]) for _ in range(40))
     finally:
         os.sched_setaffinity(0, before)
+        other.kill()
         other.wait()
-    assert any(disturbed)
-    hit = np.mean([seconds for seconds, flag in zip(samples, disturbed, strict=True) if flag])
-    assert hit > 1.2 * np.median(samples) or np.mean(disturbed) > 0.5
+        other.stdout.close()
+    assert seen
 
 
 def test_sample_counts_and_lasts():
+    start = clock.now_ns()
     samples, disturbed = clock.sample(lambda: None, 0.02, batch=100, least=5)
+    assert clock.now_ns() - start >= 20_000_000
     assert len(disturbed) == len(samples)
     assert len(samples) >= 5
-    assert sum(samples) * 100 >= 0.002
     assert len(clock.sample(lambda: None, 0.0, least=7)[0]) == 7
     assert 0 < clock.overhead_ns() < 100_000
