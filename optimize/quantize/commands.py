@@ -30,8 +30,16 @@ SPEC_KEY = "edgesmith.spec"
 @click.option("--target", default="trt", show_default=True, help="trt, ort-x86 (INT8), or fp16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--allow-random", is_flag=True, help="Calibrate on random data (for trying things out, never to ship).")
+@click.option("--budget", type=float, metavar="DB", help="Leave sensitive layers in float until the SQNR is reached.")
 def quantize_command(
-    source: Path, output: Path, data: str | None, target: str, images: int, allow_random: bool, as_json: bool
+    source: Path,
+    output: Path,
+    data: str | None,
+    target: str,
+    images: int,
+    allow_random: bool,
+    budget: float | None,
+    as_json: bool,
 ) -> None:
     """Cast an ONNX file to FP16, or calibrate it to INT8 with explicit Q/DQ."""
     from ..precision import to_fp16
@@ -48,7 +56,7 @@ def quantize_command(
         half = to_fp16(source, output, batches)
         emit(half.to_dict(), as_json, lambda: _draw_half(half, output))
         return
-    report = quantize(source, output, batches, target=target, allow_random=allow_random)
+    report = quantize(source, output, batches, target=target, allow_random=allow_random, budget_db=budget)
     emit(report.to_dict(), as_json, lambda: _draw(report, output))
 
 
@@ -119,6 +127,9 @@ def _draw(report: QuantReport, output: Path) -> None:
     table("Computed in INT8", ["operator", "nodes"], rows)
     if report.floats:
         table("Left in float", ["node", "reason"], report.floats.items(), left=2)
+    if report.tried:
+        tried = [(count, f"{value:.1f}") for count, value in report.tried.items()]
+        table("Tried for the budget", ["layers in float", "SQNR, dB"], tried)
     if report.tensor_sqnr_db:
         worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])[:5]
         table("Noisiest tensors", ["tensor", "SQNR, dB"], [(name, f"{value:.1f}") for name, value in worst])

@@ -47,6 +47,13 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
         onnx.save(model, temporary)
 
 
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes as plain values."""
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}

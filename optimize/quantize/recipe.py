@@ -49,6 +49,7 @@ def quantize(
     allow_random: bool = False,
     min_images: int = MIN_IMAGES,
     settings: Settings | None = None,
+    budget_db: float | None = None,
 ) -> QuantReport:
     """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
 
@@ -60,12 +61,16 @@ def quantize(
         allow_random: Accept samples that look like noise.
         min_images: The fewest calibration images that are accepted.
         settings: What is done to keep the accuracy; the default does all of it.
+        budget_db: The least SQNR of every output on the calibration images, in dB: the most sensitive layers are left
+            in float until it is met.
 
     Raises:
         UsageError: An unknown target or no such file.
         ModelError: Not a float graph that can be quantised: broken, quantised already, nothing to quantise.
         DataError: Too few images, images of the wrong shape or dtype, NaN in images or activations.
+        CheckFailed: Nothing meets `budget_db`; nothing is written.
     """
+    from .budget import within_budget
     from .forms import find
     from .net import read_model, write_model
 
@@ -75,9 +80,25 @@ def quantize(
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model))
         images = check_data(checked, min_images, allow_random)
-        made = convert(model, form, checked, settings or Settings())
+        wanted = settings or Settings()
+        if budget_db is None:
+            made, tried = convert(model, form, checked, wanted), dict[int, float]()
+        else:
+            made, tried = within_budget(model, form, checked, wanted, budget_db)
         write_model(made.model, target_path)
-        sqnr, agreement = compare(model, made.model, checked)
+        quality = compare(model, made.model, checked)
+    sizes = Path(source).stat().st_size, Path(target_path).stat().st_size
+    return _report(target, images, made, tried, sizes, quality)
+
+
+def _report(
+    target: str,
+    images: int,
+    made: Converted,
+    tried: dict[int, float],
+    sizes: tuple[int, int],
+    quality: tuple[dict[str, float], float | None],
+) -> QuantReport:
     return QuantReport(
         target=target,
         images=images,
@@ -86,11 +107,12 @@ def quantize(
         folded=made.folded,
         limited={name: int((np.asarray(limit) < LARGEST).sum()) for name, limit in made.limits.items()},
         ranges={name: (made.grids[name].low, made.grids[name].high) for name in sorted(made.plan.readers)},
+        tried=tried,
         tensor_sqnr_db=made.noise,
-        bytes_before=Path(source).stat().st_size,
-        bytes_after=Path(target_path).stat().st_size,
-        sqnr_db=sqnr,
-        agreement=agreement,
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
+        sqnr_db=quality[0],
+        agreement=quality[1],
     )
 
 
@@ -98,16 +120,16 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
     """Turn a float graph into a Q/DQ graph; the input model is left as it is."""
     from .emit import emit, integer_biases
     from .grid import grid
-    from .net import Net
+    from .net import Net, copied
     from .observe import collect
     from .placement import fold_relus
 
-    net = Net(_copy(model))
+    net = Net(copied(model))
     seen = Perturbed(samples, settings.noise)
     plan, stats = _prepare(net, form, seen, settings)
-    grids = _grids(plan, form, stats)
+    grids = grids_of(plan, form, stats)
     layers = {node.name: node.output[0] for node in plan.anchors}
-    reference = _copy(net.model)
+    reference = copied(net.model)
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
     if shown := sorted(set(plan.readers) - set(grids)):
         stats |= collect(reference, shown, seen)
@@ -194,7 +216,8 @@ def _chunks(images: np.ndarray, step: int) -> list[np.ndarray]:
     return [images[at : at + step] for at in range(0, len(images), step)]
 
 
-def _grids(plan: Plan, form: Form, stats: dict[str, Stats]) -> dict[str, Grid]:
+def grids_of(plan: Plan, form: Form, stats: dict[str, Stats]) -> dict[str, Grid]:
+    """Return the grid of each quantised tensor with statistics, after deciding which share one."""
     from .grid import grid
     from .placement import share_concats
 
@@ -212,11 +235,3 @@ def _ranges(plan: Plan, stats: dict[str, Stats]) -> dict[str, tuple[float, float
         low, high = found.get(plan.root(name), (0.0, 0.0))
         found[plan.root(name)] = min(low, stats[name].low), max(high, stats[name].high)
     return found
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy

@@ -43,6 +43,7 @@ class QuantReport:
         folded: Relu and Clip nodes that became a quantiser's range.
         limited: Nodes with weights under 8 bits, so that no product pair saturates 16 bits -> channels limited.
         ranges: Quantised tensor -> (low, high) of its grid.
+        tried: With a budget: number of sensitive layers left in float -> SQNR of the worst output, in dB.
         tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
             quantised network feeds it (empty without `refine`; tensors with one scale: the first of them).
         bytes_before: Size of the float file.
@@ -58,6 +59,7 @@ class QuantReport:
     folded: tuple[str, ...]
     limited: dict[str, int]
     ranges: dict[str, tuple[float, float]]
+    tried: dict[int, float]
     tensor_sqnr_db: dict[str, float]
     bytes_before: int
     bytes_after: int
