@@ -78,19 +78,25 @@ def run_command(bundle: Path, images: tuple[str, ...], source: str | None, as_js
 
 
 def _draw_run(value: dict[str, Any]) -> None:
+    """Draw a table of the best classes for one image, one line for each image of several."""
+    rows = value["images"]
     say(value["why"])
-    for row in value["images"]:
-        title = (
-            f"{row['image']}: {1e3 * row['seconds']:.1f} ms, decoding included" if "seconds" in row else row["image"]
-        )
-        if "top" in row:
-            guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in row["top"]]
-            table(title, ("class", "probability"), guesses)
-        elif "error" in row:
-            say(f"{title}: {row['error']}")
-        else:
-            table(title, ("output", "shape"), [(name, str(shape)) for name, shape in row["outputs"].items()])
+    if len(rows) == 1 and "top" in rows[0]:
+        say(rows[0]["image"])
+        guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in rows[0]["top"]]
+        table("", ("class", "probability"), guesses)
+    else:
+        table("", ("image", "class", "probability", "ms", "note"), [_line(row) for row in rows], left=2)
     say(", ".join(f"{count} {what}" for what, count in value["counts"].items()))
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    milliseconds = f"{1e3 * row['seconds']:.1f}" if "seconds" in row else ""
+    if "top" in row:
+        best = row["top"][0]
+        return row["image"], best["label"], f"{100 * best['probability']:.2f} %", milliseconds, ""
+    note = row.get("error") or ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
+    return row["image"], "", "", milliseconds, note
 
 
 @command("pack")
