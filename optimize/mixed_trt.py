@@ -2,8 +2,11 @@
 
 Before    x ─Q─DQ─▶ Conv(DQ(w8)) ─▶ Add(DQ(Q(s)), ·)
 After     x ──────▶ Conv(w16)    ─▶ Add(s, ·)              for the nodes that `placement_trt.place` leaves in float
-When      The float file and the quantised file name their nodes and tensors alike, as `quantize` leaves them.
+When      The float file and the quantised file name their nodes alike, as `quantize` leaves them.
 Why       Calibration runs once; each mix of one network is then a rewrite of seconds, so that real builds can judge it.
+
+Weights go back to those of the float file where the integers are its rounding; where quantisation changed them
+(equalisation scales one layer up and the next one down) the integers' own values are kept, so that layers still fit.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from ..runtime.files import atomic_file, existing_file
 if TYPE_CHECKING:
     import onnx
 
+Array = np.ndarray[Any, Any]
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -46,55 +50,92 @@ def mix(
     from .half import cast_graph
 
     source, model = (onnx.load(str(existing_file(path, "ONNX file"))) for path in (float_path, int8_path))
-    original = {node.name: node for node in source.graph.node}
-    named = {node.name: node for node in model.graph.node}
+    graph = _Graph(model, source)
     for name in floats:
-        if name not in original or name not in named:
+        if name not in graph.original or name not in graph.named:
             raise ModelError(
                 f"node {name!r} is not in both {float_path} and {int8_path}", do="quantise that file again"
             )
-        _restore(model, source, named[name], original[name])
+        graph.restore(graph.named[name])
     for node in model.graph.node:
-        if node.op_type == "Add" and node.name in original:
-            _restore(model, source, node, original[node.name])
+        if node.op_type == "Add" and node.name in graph.original:
+            graph.restore(node)
     if per_tensor:
-        _widen(model, source, original)
+        graph.widen()
     _drop_dead(model)
     made = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
         onnx.save(made, str(temporary))
 
 
-def _restore(model: onnx.ModelProto, source: onnx.ModelProto, node: Any, original: Any) -> None:
-    """Give a node the inputs that it has in the float file."""
-    held = {tensor.name for tensor in model.graph.initializer}
-    weights = {tensor.name: tensor for tensor in source.graph.initializer}
-    del node.input[:]
-    node.input.extend(original.input)
-    missing = [name for name in original.input if name in weights and name not in held]
-    model.graph.initializer.extend(weights[name] for name in missing)
+class _Graph:
+    """The quantised graph beside the float one that it came from."""
 
+    def __init__(self, model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+        self.model = model
+        self.named = {node.name: node for node in model.graph.node}
+        self.original = {node.name: node for node in source.graph.node}
+        self.made_by = {name: node for node in model.graph.node for name in node.output}
+        self.held = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.floats = {tensor.name: tensor for tensor in source.graph.initializer}
 
-def _widen(model: onnx.ModelProto, source: onnx.ModelProto, original: dict[str, Any]) -> None:
-    """Requantise the weights of the convolutions that are still INT8 with one scale per tensor."""
-    from onnx import numpy_helper
+    def restore(self, node: Any) -> None:
+        """Let a node read what stands before its quantisers, and its weights in float."""
+        for index, name in enumerate(node.input):
+            pair = self.made_by.get(name)
+            if pair is None or pair.op_type != "DequantizeLinear":
+                continue
+            before = self.made_by.get(pair.input[0])
+            if pair.input[0] in self.held:
+                self._float_weight(node, index, pair)
+            elif before is not None and before.op_type == "QuantizeLinear":
+                node.input[index] = before.input[0]
 
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    held = {tensor.name: tensor for tensor in model.graph.initializer}
-    weights = {tensor.name: tensor for tensor in source.graph.initializer}
-    for node in model.graph.node:
-        pair = made_by.get(node.input[1]) if node.op_type == "Conv" else None
-        if pair is None or pair.op_type != "DequantizeLinear" or node.name not in original:
-            continue
-        floats = numpy_helper.to_array(weights[original[node.name].input[1]])
-        scale = np.float32(max(float(np.abs(floats).max()), 1e-20) / 127)
-        integers = np.clip(np.rint(floats / scale), -127, 127).astype(np.int8)
-        arrays = (integers, np.asarray(scale, np.float32), np.asarray(0, np.int8))
-        for name, array in zip(pair.input, arrays, strict=True):
-            held[name].CopyFrom(numpy_helper.from_array(np.asarray(array), name))
-        kept = [item for item in pair.attribute if item.name != "axis"]
-        del pair.attribute[:]
-        pair.attribute.extend(kept)
+    def _float_weight(self, node: Any, index: int, pair: Any) -> None:
+        from onnx import numpy_helper
+
+        values, step = self._dequantised(pair)
+        original = self.original[node.name].input
+        held = numpy_helper.to_array(self.floats[original[index]]) if original[index] in self.floats else values
+        if held.shape == values.shape and bool((np.abs(held - values) <= 0.51 * step).all()):
+            values = held
+            if len(original) > 2 and original[2] in self.floats and len(node.input) > 2:
+                node.input[2] = self._add(f"{node.name}/bias_float", numpy_helper.to_array(self.floats[original[2]]))
+        node.input[index] = self._add(f"{node.name}/weight_float", values)
+
+    def _dequantised(self, pair: Any) -> tuple[Array, Array]:
+        """Return the values of quantised weights, and the step between two integers, spread over their shape."""
+        from onnx import helper, numpy_helper
+
+        integers, scale = (numpy_helper.to_array(self.held[name]) for name in pair.input[:2])
+        axis = next((helper.get_attribute_value(item) for item in pair.attribute if item.name == "axis"), 1)
+        step = scale.reshape([-1 if at == axis else 1 for at in range(integers.ndim)]) if scale.ndim else scale
+        return np.asarray(integers * step, np.float32), np.broadcast_to(step, integers.shape)
+
+    def _add(self, name: str, array: Array) -> str:
+        from onnx import numpy_helper
+
+        if name not in self.held:
+            self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+            self.held[name] = self.model.graph.initializer[-1]
+        return name
+
+    def widen(self) -> None:
+        """Requantise the weights of the convolutions that are still INT8 with one scale per tensor."""
+        from onnx import numpy_helper
+
+        for node in self.model.graph.node:
+            pair = self.made_by.get(node.input[1]) if node.op_type == "Conv" else None
+            if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in self.held:
+                continue
+            values, _ = self._dequantised(pair)
+            scale = np.float32(max(float(np.abs(values).max()), 1e-20) / 127)
+            integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+            for name, array in zip(pair.input, (integers, np.asarray(scale), np.zeros((), np.int8)), strict=True):
+                self.held[name].CopyFrom(numpy_helper.from_array(np.asarray(array), name))
+            kept = [item for item in pair.attribute if item.name != "axis"]
+            del pair.attribute[:]
+            pair.attribute.extend(kept)
 
 
 def _drop_dead(model: onnx.ModelProto) -> None:

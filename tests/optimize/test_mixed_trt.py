@@ -10,6 +10,7 @@ from edgesmith.optimize.mixed_trt import mix
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.engine_graphs import saved, small_net
 
+POWERS = {"depthwise_ws": 1, "depthwise_b": 1, "pointwise_in_scale": 1, "pointwise_ws": -1}
 WEIGHTED = ["stem", "depthwise", "pointwise", "dense"]
 
 
@@ -46,9 +47,9 @@ def equalised(path, target, factor=4.0):
     """Scale what `depthwise` makes up and what `pointwise` reads down, as equalisation does: the same function."""
     model = onnx.load(path)
     for tensor in model.graph.initializer:
-        power = {"depthwise_ws": 1, "depthwise_b": 1, "pointwise_in_scale": 1, "pointwise_ws": -1}.get(tensor.name, 0)
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor) ** power, tensor.name)
-                        if power else tensor)  # fmt: skip
+        if power := POWERS.get(tensor.name, 0):
+            array = numpy_helper.to_array(tensor) * np.float32(factor) ** power
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     return saved(model, target)
 
 
