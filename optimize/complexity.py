@@ -1,0 +1,127 @@
+"""The table of `runtime/complexity.py` for any ONNX file, ours or not; weights in external files are not read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ..runtime.complexity import Complexity, Op, summarise
+from ..runtime.console import need
+from ..runtime.errors import ModelError
+from ..runtime.files import existing_file
+
+_KINDS = {
+    "Conv": "conv", "ConvTranspose": "deconv", "Gemm": "linear", "MatMul": "matmul", "MaxPool": "pool",
+    "AveragePool": "pool", "GlobalAveragePool": "global", "GlobalMaxPool": "global", "ReduceMean": "global",
+    "BatchNormalization": "norm", "LayerNormalization": "norm", "InstanceNormalization": "norm", "Add": "add",
+    "Concat": "concat", "Mul": "mul", "Dropout": "dropout",
+}  # fmt: skip
+_ACTS = ("Relu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "Elu", "LeakyRelu", "PRelu", "Softmax")
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Split", "Slice", "Expand")
+_KINDS |= dict.fromkeys(_ACTS, "act") | dict.fromkeys(_VIEWS, "view")
+
+_REAL = (1, 2, 3, 10, 11, 16)  # TensorProto: FLOAT, UINT8, INT8 (quantised weights), FLOAT16, DOUBLE, BFLOAT16
+
+
+def describe(path: str | Path) -> Complexity:
+    """Describe an ONNX file, at batch 1 where the batch is free.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file, or the shape of a value cannot be inferred.
+    """
+    onnx = need("onnx")
+    path = existing_file(path, "model")
+    try:
+        model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False), data_prop=True)
+    except Exception as error:
+        raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error
+    return _Reader(model.graph, path.name).report()
+
+
+class _Reader:
+    def __init__(self, graph: Any, title: str) -> None:
+        self.graph, self.title = graph, title
+        self.weights = {item.name: tuple(item.dims) for item in graph.initializer}
+        self.real = {item.name for item in graph.initializer if item.data_type in _REAL}
+        self.shapes = {
+            item.name: tuple(
+                dim.dim_value if dim.HasField("dim_value") else 1 for dim in item.type.tensor_type.shape.dim
+            )
+            for item in (*graph.input, *graph.value_info, *graph.output)
+        }
+        self.fed = {item.name: self.shapes[item.name][1:] for item in graph.input if item.name not in self.weights}
+        self.counted: set[str] = set()
+
+    def report(self) -> Complexity:
+        """Read every node that works on activations."""
+        known, ops = set(self.fed), []
+        for node in self.graph.node:
+            read = tuple(name for name in node.input if name in known)
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not read:
+                self.weights[node.output[0]] = self.weights.get(node.input[0], ())
+                continue
+            if not read:
+                self._constant(node)
+                continue
+            known |= set(node.output)
+            ops += [self._op(node, read, out) for out in node.output if out][: None if node.op_type == "Split" else 1]
+        params = sum(op.params for op in ops)
+        return summarise(f"{self.title}, input {' '.join(map(_x, self.fed.values()))}", ops, self.fed, params)
+
+    def _constant(self, node: Any) -> None:
+        """What is computed from weights alone stands for them."""
+        if node.output:
+            self.weights[node.output[0]] = self.shapes.get(node.output[0], ())
+
+    def _op(self, node: Any, read: tuple[str, ...], output: str) -> Op:
+        kind = _KINDS.get(node.op_type, node.op_type.lower())
+        out = self._shape(output, node)
+        weight = next((self.weights[name] for name in node.input[1:2] if name in self.weights), ())
+        attributes = {item.name: item for item in node.attribute}
+        facts: dict[str, Any] = {"params": self._params(node, kind), "view": kind == "view"}
+        if kind in ("conv", "deconv"):
+            facts |= _window(attributes, weight[2:]) | {"groups": attributes["group"].i if "group" in attributes else 1}
+            places = self._shape(read[0], node) if kind == "deconv" else out
+            facts["macs"] = math.prod(places[1:]) * math.prod(weight[1:])
+        elif kind == "pool":
+            facts |= _window(attributes, ())
+        elif kind in ("linear", "matmul"):
+            inner = self._shape(read[0], node)[-1]
+            kind = "linear" if weight else "matmul"
+            facts["macs"] = math.prod(out) * inner
+        shapes = tuple(self._shape(name, node)[1:] for name in read)
+        return Op(node.name or output, kind, read, output, shapes, out[1:], **facts)
+
+    def _params(self, node: Any, kind: str) -> int:
+        """Count weights met for the first time; running mean and variance of batch norm are no parameters."""
+        if kind in ("view", "pool", "concat", "act"):
+            return 0
+        names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
+        found = [name for name in names if self.weights.get(name) and name in self.real - self.counted]
+        self.counted |= set(found)
+        return sum(math.prod(self.weights[name]) for name in found)
+
+    def _shape(self, name: str, node: Any) -> tuple[int, ...]:
+        if name in self.shapes:
+            return self.shapes[name]
+        raise ModelError(
+            f"the shape of {name!r} in {self.title} cannot be inferred",
+            got=f"the output of {node.op_type} {node.name}",
+            do="export it with fixed input shapes",
+        )
+
+
+def _window(attributes: dict[str, Any], kernel: tuple[int, ...]) -> dict[str, Any]:
+    kernel = kernel or tuple(attributes["kernel_shape"].ints)
+
+    def each(name: str, default: int) -> tuple[int, ...]:
+        return tuple(attributes[name].ints) if name in attributes else (default,) * len(kernel)
+
+    pads = each("pads", 0)[: len(kernel)]
+    return {"kernel": kernel, "stride": each("strides", 1), "dilation": each("dilations", 1), "pad": pads}
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,111 @@
+"""Every variant: parameters, multiply-adds, shapes, and the state dicts and outputs of other libraries."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgesmith.models import catalog
+from support.seeded import fill, image, keys_digest
+
+torch.set_num_threads(1)
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "zoo_reference.json").read_text())["networks"]
+WITH_OUTPUT = [name for name, row in REFERENCE.items() if "output" in row]
+# One network of each family, the smallest, is quick; the others take a minute together.
+QUICK = {
+    name
+    for family in {catalog.find(name).family for name in WITH_OUTPUT}
+    for name in [
+        min((n for n in WITH_OUTPUT if catalog.find(n).family == family), key=lambda n: REFERENCE[n]["params"])
+    ]
+    if REFERENCE[name]["params"] < 30_000_000
+}
+
+
+def on_meta(name):
+    entry = catalog.find(name)
+    with torch.device("meta"):
+        return entry, catalog.build(name, entry.classes).eval(), torch.zeros(1, *entry.input_shape)
+
+
+def multiply_adds(module, x):
+    """Count with PyTorch's own counter, which knows nothing of ours."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        out = module(x)
+    return counter.get_total_flops() / 2, out
+
+
+@pytest.mark.parametrize("name", catalog.names())
+def test_parameters_are_exact_and_multiply_adds_within_one_per_cent(name):
+    entry, module, x = on_meta(name)
+    macs, out = multiply_adds(module, x)
+    assert out.shape[:2] == (1, entry.classes) or entry.row.get("task") not in (None, "classify")
+    if entry.figures.params is not None:
+        assert sum(parameter.numel() for parameter in module.parameters()) == entry.figures.params
+    if entry.figures.macs is not None:
+        published = entry.figures.macs
+        last_digit = 10 ** (len(str(published)) - len(str(published).rstrip("0")))
+        assert abs(macs - published) <= 0.01 * published + (last_digit / 2 if published >= 10_000_000 else 0)
+
+
+DIGITS = [n for n in catalog.names() if catalog.find(n).row.get("task", "classify") == "classify"]
+DIGITS = [n for n in DIGITS if len(catalog.find(n).input_shape) == 3]
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_every_classifier_takes_the_digits_also_when_they_are_smaller(name):
+    entry, module, _ = on_meta(name)
+    _, height, _ = shape = catalog.spec(name, "digits").input_shape
+    for side in (height,) if entry.row.get("fixed") else (height, int(0.75 * height)):
+        assert module(torch.zeros(1, shape[0], side, side, device="meta")).shape == (1, entry.classes)
+
+
+def test_a_wrong_figure_is_found():
+    _, module, x = on_meta("mobilenetv2")
+    assert abs(multiply_adds(module, x)[0] / 310e6 - 1) > 0.01
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_the_keys_and_shapes_are_those_of_the_other_library(name):
+    _, module, _ = on_meta(name)
+    assert keys_digest(module.state_dict()) == REFERENCE[name]["keys"], REFERENCE[name]["origin"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in WITH_OUTPUT])
+def test_with_the_same_weights_the_output_is_the_same(name):
+    entry, row = catalog.find(name), REFERENCE[name]
+    module = catalog.build(name, entry.classes).eval()
+    with torch.no_grad():
+        fill(module)
+        out = module(image((entry.input_shape[0], row["side"], row["side"])))[0].double()
+    expected = torch.tensor(row["output"], dtype=torch.float64)
+    assert (out[::101] - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+    assert out.norm().item() == pytest.approx(row["norm"], rel=1e-5)
+    assert not torch.allclose(out[::101] * 1.001, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_a_state_dict_survives_a_round_trip(name):
+    first, second = (catalog.build(name, 7) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+def test_batch_norm_uses_the_batch_in_training_and_what_it_learnt_in_eval():
+    torch.manual_seed(0)
+    module = catalog.build("mobilenetv2", 10)
+    x = torch.randn(4, 3, 32, 32)
+    norm = module.features[0][1]
+    module.train()
+    module(x)
+    batch = module.features[0][0](x)
+    expected = 0.9 * 0 + 0.1 * batch.mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, expected, rtol=1e-4, atol=1e-6)
+    module.eval()
+    before = norm.running_mean.clone()
+    torch.testing.assert_close(module(x)[:1], module(x[:1]), rtol=1e-4, atol=1e-5)
+    assert torch.equal(before, norm.running_mean)
