@@ -49,6 +49,7 @@ class Net:
     taken: set[str] = field(default_factory=set)
     kinds: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
     inferred: bool = False
+    ends: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
 
     @property

@@ -1,4 +1,4 @@
-"""Common subexpressions, and equal small constants.
+"""Common subexpressions, and equal constants.
 
 Before: y = f(x; attributes), z = f(x; attributes)
 After:  y = f(x; attributes), and whoever read z reads y
@@ -8,6 +8,7 @@ Why:    exporters repeat shape arithmetic and casts at every layer.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from ..reading import is_plain
 
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
 RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}
-SMALL_BYTES = 4096
 Table = dict[Any, Any]
 
 
@@ -36,20 +36,44 @@ class MergeDuplicates(Pass):
 
 
 def _merge_constants(net: Net) -> None:
-    seen: Table = {}
+    """Let equal constants be one; large ones are read only if another has the same type, shape and ends."""
+    readers: dict[str, list[tuple[Any, int]]] = {}
+    held: dict[str, Any] = {}
     for node in net.everything():
         for index, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and tensor.name not in net.pinned and _bytes(tensor) <= SMALL_BYTES:
-                array = net.value(tensor)
-                if array is None or array.dtype == object:
-                    continue
-                first = seen.setdefault((net.dtype(tensor), array.shape, array.tobytes()), tensor)
-                if first is not tensor:
-                    node.inputs[index] = first
+            if isinstance(tensor, gs.Constant) and tensor.name not in net.pinned:
+                readers.setdefault(tensor.name, []).append((node, index))
+                held[tensor.name] = tensor
+    kinds = Counter(net.known(tensor) for tensor in held.values())
+    seen: dict[Any, list[Any]] = {}
+    for name, tensor in held.items():
+        if kinds[net.known(tensor)] == 1 or _is_elsewhere(tensor):
+            continue
+        alike = seen.setdefault((net.known(tensor), _ends(net, tensor)), [])
+        first = next((item for item in alike if _equal(net, item, tensor)), None)
+        if first is None:
+            alike.append(tensor)
+            continue
+        for node, index in readers[name]:
+            node.inputs[index] = first
 
 
-def _bytes(tensor: Any) -> int:
-    return int(tensor._values.nbytes)
+def _is_elsewhere(tensor: Any) -> bool:
+    proto = getattr(tensor._values, "tensor", None)
+    return proto is not None and bool(proto.data_location)
+
+
+def _ends(net: Net, tensor: Any) -> bytes:
+    """Return the first and last elements of a constant; remembered, because constants never change."""
+    if tensor.name not in net.ends:
+        flat = net.array(tensor).reshape(-1)
+        net.ends[tensor.name] = b"" if flat.dtype == object else flat[:64].tobytes() + flat[-64:].tobytes()
+    return net.ends[tensor.name]
+
+
+def _equal(net: Net, one: Any, other: Any) -> bool:
+    first, second = net.array(one), net.array(other)
+    return first.dtype != object and first.tobytes() == second.tobytes()
 
 
 def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:

@@ -307,6 +307,12 @@ FUSED = {
         {},
         ["Add", "Cos", "Sin"],
     ),
+    "layers with equal weights": (
+        "(float[N,3,8,8] x) => (float[N,4,4,4] y) { a = Conv<strides=[2,2]>(x, w) b = Conv<strides=[2,2]>(x, u)"
+        " y = Add(a, b) }",
+        {"w": np.full((4, 3, 1, 1), 0.5, f32), "u": np.full((4, 3, 1, 1), 0.5, f32)},
+        ["Add", "Conv"],
+    ),
     "nothing at all": (
         "(float[2,3] x) => (float[2,3] y) { a = Identity(x) b = Dropout(a) c = Cast<to=1>(b) d = Reshape(c, s)"
         " e = Mul(d, one) f = Add(zero, e) g = Concat<axis=0>(f) h = Transpose<perm=[0,1]>(g) y = Sin(h) }",
