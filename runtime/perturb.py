@@ -49,12 +49,12 @@ def rotate(image: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
     x = (2 * np.arange(width, dtype=np.int64) - (width - 1))[None, :]
     row = cosine * y - sine * x + ((height - 1) << _FRACTION - 1)
     column = sine * y + cosine * x + ((width - 1) << _FRACTION - 1)
-    padded = np.pad(image.astype(np.int64), ((1, 2), (1, 2), (0, 0)))
-    top, left = np.clip(row >> _FRACTION, -1, height), np.clip(column >> _FRACTION, -1, width)
+    padded = np.pad(image.astype(np.int64), ((2, 2), (2, 2), (0, 0)))
+    top, left = np.clip(row >> _FRACTION, -2, height), np.clip(column >> _FRACTION, -2, width)
     down, right = ((at & ((1 << _FRACTION) - 1))[..., None] for at in (row, column))
     one = 1 << _FRACTION
-    upper = padded[top + 1, left + 1] * (one - right) + padded[top + 1, left + 2] * right
-    lower = padded[top + 2, left + 1] * (one - right) + padded[top + 2, left + 2] * right
+    upper = padded[top + 2, left + 2] * (one - right) + padded[top + 2, left + 3] * right
+    lower = padded[top + 3, left + 2] * (one - right) + padded[top + 3, left + 3] * right
     total: NDArray[np.int64] = upper * (one - down) + lower * down
     return ((total + (1 << 2 * _FRACTION - 1)) >> 2 * _FRACTION).astype(np.uint8)
 

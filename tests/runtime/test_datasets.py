@@ -14,7 +14,7 @@ DIGESTS = {
     "train": "ae3a0b5e653dc7e307f387beadde34766f9ccc4b08580f5a4cdcd80d0c01a37f",
     "calibration": "84230d3144d02b1e75d7319ac600291f80a367049e5c36a165d367fa180b38d8",
     "test": "1cc85f9b6c10d310a0877e8f0d3cac36cd4dce12e8fe2daa099398022cac33cc",
-    "hard": "efcd05323f7b9cdaac93d090e64e81549a6a31818904940f8988b3c57e28dc8d",
+    "hard": "9ec76e37674bdb666e26a45aca839a662748f3db616c6c7c555fba5ef3953a18",
 }
 
 
@@ -199,3 +199,20 @@ def test_a_corrupt_image_is_named_when_it_is_asked_for(case, tmp_path):
 
 def datasets_has_train(folder):
     return draw.rank("a/0.png", "test") % 100 >= folders.TEST_PERCENT
+
+
+@given(st.integers(-90, 90), st.integers(1, 12), st.integers(1, 12))
+@settings(deadline=None, max_examples=30)
+def test_rotation_is_bilinear_with_black_outside(degrees, height, width):
+    image = np.random.default_rng(height * 13 + width).integers(1, 256, (height, width, 1)).astype(np.uint8)
+    expected = np.zeros((height, width))
+    sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    for y in range(height):
+        for x in range(width):
+            dy, dx = y - (height - 1) / 2, x - (width - 1) / 2
+            row, column = cosine * dy - sine * dx + (height - 1) / 2, sine * dy + cosine * dx + (width - 1) / 2
+            for at in range(height):
+                for across in range(width):
+                    weight = max(0, 1 - abs(row - at)) * max(0, 1 - abs(column - across))
+                    expected[y, x] += weight * image[at, across, 0]
+    assert np.abs(perturb.rotate(image, degrees)[..., 0] - expected).max() <= 1
