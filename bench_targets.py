@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .bench.context import Context
-from .bench.result import Result, Run
 from .runtime.console import command, emit, note, progress, table
 from .runtime.errors import EdgesmithError
+
+if TYPE_CHECKING:
+    from .bench.context import Context
+    from .bench.result import Result, Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 FORMS = ("fp32", "int8-ort-x86")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..runtime.console import command, emit, note, table
-from . import compare as comparing
-from .result import Run, read
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+    from .result import Run
 
 
 @command("compare")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--threshold", default=comparing.THRESHOLD, show_default=True, help="The slowdown that matters.")
+@click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
 @click.option("--other-machine", is_flag=True, help="Compare though the machines differ; it proves little.")
 def compare_command(base: Path, new: Path, threshold: float, other_machine: bool, as_json: bool) -> int:
     """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
+    from . import compare as comparing
+    from .result import read
+
     answers = comparing.compare(read(base), read(new), threshold=threshold, other_machine=other_machine)
     rows = [[item.key, item.answer, _change(item), item.why] for item in answers]
     columns = ["subject", "answer", "median", "why"]
@@ -25,7 +31,7 @@ def compare_command(base: Path, new: Path, threshold: float, other_machine: bool
     return comparing.worst(answers)
 
 
-def _change(item: comparing.Comparison) -> str:
+def _change(item: Comparison) -> str:
     return f"{item.ratio.estimate - 1:+.1%}" if item.ratio else "–"
 
 
@@ -40,6 +46,7 @@ def report_command(
     """Draw results as a table, a page, Markdown or CSV."""
     from . import tables
     from .report import page
+    from .result import read
 
     runs = [read(path) for path in results]
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))

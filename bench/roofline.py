@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-import numpy as np
-
 from ..runtime.complexity import HEAVY, Complexity, Layer
 from . import devices
 from .devices import Device
@@ -134,6 +132,8 @@ def published() -> list[Point]:
 
 def fit(points: Sequence[Point], networks: Mapping[str, Complexity]) -> Fit:
     """Fit the constants on points: least squares of log(expected / published), over a grid of 2 % steps."""
+    import numpy as np
+
     known = devices.catalogue()
     bounds = np.array([bound(networks[p.network], known[p.device], p.precision, p.batch) for p in points])
     counts = np.array([len(kernels(networks[p.network])) for p in points])
@@ -159,6 +159,8 @@ def validate(points: Sequence[Point], networks: Mapping[str, Complexity]) -> lis
 
     A device that is the only one of its generation borrows the mean overhead of the others.
     """
+    import numpy as np
+
     known, found = devices.catalogue(), []
     for name, mine in itertools.groupby(sorted(points, key=lambda p: p.device), key=lambda p: p.device):
         fitted = fit([p for p in points if p.device != name], networks)
