@@ -25,7 +25,7 @@ class Augment:
     shift: float = 0.08
     scale: float = 0.12
     shear: float = 0.1
-    disturbed: float = 0.3
+    disturbed: float = 0.4
     noise: float = 0.12
     erase: bool = True
     flip: bool = False
