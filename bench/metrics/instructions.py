@@ -1,4 +1,4 @@
-"""Instructions of one inference, counted by valgrind: a second signal that no noise reaches.
+"""Instructions of one inference, counted by valgrind: a second signal that other work does not reach.
 
 Callgrind counts while a warm process calls the network, and not while it starts: the median of WINDOWS windows of CALLS
 calls each. Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the processor's AVX2 at
@@ -59,9 +59,7 @@ def count(valgrind: str, control: str, target: Target, timeout_s: float) -> int:
                 _control(control, process.pid, "-d")
             process.finish(timeout_s)
         dumps = [path.read_text(errors="replace") for path in Path(folder).glob("out.*")]
-    counts = [
-        int(found[1]) for text in dumps if (found := re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE))
-    ]
+    counts = [int(found[1]) for text in dumps if (found := re.search(r"^totals: (\d+)", text, re.MULTILINE))]
     counts = [number for number in counts if number]
     if len(counts) < WINDOWS:
         raise RunError("valgrind gave no count", got=f"{len(counts)} windows", expected=f"{WINDOWS}")
