@@ -1,5 +1,7 @@
 """Pre- and post-processing against Pillow, and against torchvision's formulas written down once more."""
 
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -155,3 +157,23 @@ def test_softmax_is_stable_and_top_k_is_ordered():
     best = postprocess.top_k(logits, 9, ("a", "b"))
     assert [(guess.label, guess.index) for guess in best] == [("b", 1), ("3", 3), ("a", 0), ("2", 2)]
     assert abs(best[0].probability - 1 / (2 + np.exp(-1))) < 1e-6
+
+
+def encoded(kind):
+    file = io.BytesIO()
+    Image.fromarray(picture((12, 9))).save(file, format=kind)
+    return file.getvalue()
+
+
+@given(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM"]), st.data())
+@settings(deadline=None, max_examples=150)
+def test_no_damage_to_an_image_is_more_than_a_data_error(tmp_path_factory, kind, data):
+    content = bytearray(encoded(kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=6))
+        content = content or bytearray(b"x")
+    path = tmp_path_factory.getbasetemp() / f"damaged.{kind.lower()}"
+    path.write_bytes(content)
+    with contextlib.suppress(DataError):
+        assert preprocess.read_image(path).ndim == 3
