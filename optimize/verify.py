@@ -7,7 +7,8 @@ costs about two loads and two runs of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,18 @@ class Refusal(Exception):
     """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
 
 
-def reference(
-    source: Path, samples: Iterable[Any] | None = None, batch: int | None = None
-) -> list[tuple[Feeds, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Expected:
+    """Inputs with the outputs of the original, and what opens a file for the comparison."""
+
+    pairs: list[tuple[Feeds, dict[str, Any]]]
+    open: Callable[[Path], Any]
+
+
+def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | None = None) -> Expected:
     """Run the original on random and real inputs and return them with its outputs.
+
+    What ONNX Runtime cannot run is given to ONNX's reference evaluator, if it is small.
 
     Args:
         source: The original.
@@ -75,7 +84,17 @@ def reference(
     Raises:
         Refusal: It does not load, or no input that was tried suits it.
     """
-    session = _session(source)
+    kept = None if samples is None else list(samples)
+    try:
+        return Expected(_pairs(_session(source), kept, batch), _session)
+    except Refusal as refusal:
+        try:
+            return Expected(_pairs(_evaluator(source), kept, batch), _evaluator)
+        except Refusal:
+            raise refusal from None
+
+
+def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
     pairs = _first_that_runs(session, batch)
     start = time.perf_counter()
     for feeds in [*_more(pairs[0][0]), *_real(session, samples, batch)]:
@@ -85,12 +104,12 @@ def reference(
     return pairs
 
 
-def against(expected: list[tuple[Feeds, dict[str, Any]]], result: Path) -> Check:
+def against(expected: Expected, result: Path) -> Check:
     """Run a file on the inputs of `reference` and compare."""
     worst, where = 0.0, ""
     try:
-        session = _session(result)
-        for runs, (feeds, outputs) in enumerate(expected, 1):
+        session = expected.open(result)
+        for runs, (feeds, outputs) in enumerate(expected.pairs, 1):
             made = _run(session, feeds)
             if list(made) != list(outputs):
                 return Check("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
@@ -102,7 +121,7 @@ def against(expected: list[tuple[Feeds, dict[str, Any]]], result: Path) -> Check
                     worst, where = error, name
     except Refusal as refusal:
         return Check("different", f"the result does not run: {refusal}")
-    return Check("equal", "", worst, where, len(expected))
+    return Check("equal", "", worst, where, len(expected.pairs))
 
 
 def difference(expected: Any, got: Any) -> tuple[float, str]:
@@ -156,6 +175,15 @@ def _session(path: Path) -> Any:
     options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _evaluator(path: Path) -> Any:
+    from .evaluator import Evaluator
+
+    try:
+        return Evaluator(path)
     except Exception as error:
         raise Refusal(_line(error)) from error
 

@@ -278,6 +278,13 @@ def test_external_weights_that_are_missing(tmp_path):
     assert not (tmp_path / "result.onnx").exists()
 
 
+def test_what_onnx_runtime_cannot_run_goes_to_the_reference_evaluator(tmp_path):
+    weights = {name: array.astype(np.float64) for name, array in (BN | {"w": np.ones((4, 3, 3, 3))}).items()}
+    after, report = optimised(tmp_path, model(CONV_BN.replace("float[", "double["), weights))
+    assert ops(after) == ["Conv"]
+    assert report.check.worst_error < 1e-9
+
+
 def test_result_over_source(tmp_path):
     source, _ = saved(tmp_path, model(CONV_BN, W | BN))
     before = onnx.load(source)
