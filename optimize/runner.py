@@ -138,8 +138,7 @@ def optimize(
         CheckFailed: The result differs from the source even with the suspicious rewrites undone.
         EdgesmithError: The target cannot be written.
     """
-    start = time.perf_counter()
-    source, target_path = existing_file(source, "model"), Path(target_path)
+    start, source, target_path = time.perf_counter(), existing_file(source, "model"), Path(target_path)
     names = recipe(target) if passes is None else passes
     if target_path.is_dir():
         raise UsageError(f"cannot write {target_path}", got="a folder", expected="the path of a file")
@@ -149,8 +148,7 @@ def optimize(
         undone: dict[tuple[str, str], str] = {}
         check = Check("not run", "comparing was switched off")
         if verify:
-            kept = None if samples is None else list(samples)
-            run, after, check, undone = _checked(run, after, place, kept)
+            run, after, check, undone = _checked(run, after, place, None if samples is None else list(samples))
     undone |= {(name, "the graph"): reason for name, reason in run.failed.items()}
     reports = collect(run.log, undone)
     return Report(str(source), str(target_path), target, reports, run.before, after, check, time.perf_counter() - start)
