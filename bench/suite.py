@@ -148,7 +148,10 @@ def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
     if len(data.classes) != spec.num_classes:
         got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {path}"
         raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
-    return np.concatenate(list(data.batches(spec, 64))), data.labels
+    labels = data.labels
+    if spec.labels and set(spec.labels) == set(data.classes):
+        labels = np.array([spec.labels.index(name) for name in data.classes])[labels]
+    return np.concatenate(list(data.batches(spec, 64))), labels
 
 
 @functools.lru_cache(maxsize=8)
