@@ -22,6 +22,18 @@ QUICK = {
     ]
     if REFERENCE[name]["params"] < 30_000_000
 }
+# Hundreds of layers each: a second apiece even without numbers.
+DEEP = {
+    "resnet1202_cifar", "resnet110_cifar", "resnet101", "resnet152", "resnet101_v2", "resnet152_v2", "wide_resnet101_2",
+    "resnext101_2x40d", "resnext101_4x24d", "resnext101_8x14d", "resnext101_32x4d", "resnext101_32x8d",
+    "resnext101_64x4d", "senet154", "densenet161", "densenet169", "densenet201", "densenet264", "inception_v4",
+    "inception_resnet_v2", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6",
+    "efficientnet_b7", "vit_l_16", "vit_h_14",
+}  # fmt: skip
+
+
+def each(names):
+    return [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in names]
 
 
 def on_meta(name):
@@ -37,7 +49,7 @@ def multiply_adds(module, x):
     return counter.get_total_flops() / 2, out
 
 
-@pytest.mark.parametrize("name", catalog.names())
+@pytest.mark.parametrize("name", each(catalog.names()))
 def test_parameters_are_exact_and_multiply_adds_within_one_per_cent(name):
     entry, module, x = on_meta(name)
     macs, out = multiply_adds(module, x)
@@ -54,7 +66,7 @@ DIGITS = [n for n in catalog.names() if catalog.find(n).row.get("task", "classif
 DIGITS = [n for n in DIGITS if len(catalog.find(n).input_shape) == 3]
 
 
-@pytest.mark.parametrize("name", DIGITS)
+@pytest.mark.parametrize("name", each(DIGITS))
 def test_every_classifier_takes_the_digits_also_when_they_are_smaller(name):
     entry, module, _ = on_meta(name)
     _, height, _ = shape = catalog.spec(name, "digits").input_shape
@@ -62,12 +74,16 @@ def test_every_classifier_takes_the_digits_also_when_they_are_smaller(name):
         assert module(torch.zeros(1, shape[0], side, side, device="meta")).shape == (1, entry.classes)
 
 
+def test_the_deep_ones_are_there():
+    assert set(catalog.names()) >= DEEP
+
+
 def test_a_wrong_figure_is_found():
     _, module, x = on_meta("mobilenetv2")
     assert abs(multiply_adds(module, x)[0] / 310e6 - 1) > 0.01
 
 
-@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize("name", each(REFERENCE))
 def test_the_keys_and_shapes_are_those_of_the_other_library(name):
     _, module, _ = on_meta(name)
     assert keys_digest(module.state_dict()) == REFERENCE[name]["keys"], REFERENCE[name]["origin"]
