@@ -149,7 +149,9 @@ def _draw_layers(report: Complexity, every: bool) -> None:
 @command("train", short_help="Train a network on the embedded digits or a folder of images.")
 @click.argument("model")
 @click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
-@click.option("--recipe", default="onecycle", show_default=True, help="onecycle, resnet, probe or finetune.")
+@click.option(
+    "--recipe", default="onecycle", show_default=True, help="onecycle, onecycle-long, resnet, probe or finetune."
+)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--batch", type=click.IntRange(2), help="Images per step, instead of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, instead of the recipe's.")

@@ -50,6 +50,8 @@ class Recipe:
 RECIPES = {
     # Smith and Topin 2018 with AdamW: few epochs, for small data.
     "onecycle": Recipe(),
+    # The same for nets that are cheap per image and need more passes.
+    "onecycle-long": Recipe(epochs=26),
     # He et al. 2015: SGD with momentum 0.9, 0.1 divided by 10 on a plateau, batch 256, weight decay 1e-4.
     "resnet": Recipe(
         "sgd", "plateau", epochs=90, batch=256, lr=0.1, weight_decay=1e-4, label_smoothing=0.0, small=0.0, patience=12

@@ -78,14 +78,18 @@ class ShuffleNetV2(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "shufflenetv2": {"args": {"width": 1.0}, "aliases": ["shufflenet_v2", "shufflenet_v2_x1_0"],
+    "shufflenetv2": {"args": {"width": 1.0}, "recipe": "onecycle-long", "aliases": ["shufflenet_v2",
+        "shufflenet_v2_x1_0"],
         "params": 2278604, "macs": 145000000, "top1": 69.362, "top5": 88.316,
         "checkpoint": "shufflenetv2_x1-5666bf0f80.pth"},
-    "shufflenetv2_x0_5": {"args": {"width": 0.5}, "params": 1366792, "macs": 40000000, "top1": 60.552, "top5": 81.746,
+    "shufflenetv2_x0_5": {"args": {"width": 0.5}, "recipe": "onecycle-long", "params": 1366792, "macs": 40000000,
+        "top1": 60.552, "top5": 81.746,
         "checkpoint": "shufflenetv2_x0.5-f707e7126e.pth"},
-    "shufflenetv2_x1_5": {"args": {"width": 1.5}, "params": 3503624, "macs": 296000000, "top1": 72.996, "top5": 91.086,
+    "shufflenetv2_x1_5": {"args": {"width": 1.5}, "recipe": "onecycle-long", "params": 3503624, "macs": 296000000,
+        "top1": 72.996, "top5": 91.086,
         "resize": 232, "checkpoint": "shufflenetv2_x1_5-3c479a10.pth"},
-    "shufflenetv2_x2_0": {"args": {"width": 2.0}, "params": 7393996, "macs": 583000000, "top1": 76.23, "top5": 93.006,
+    "shufflenetv2_x2_0": {"args": {"width": 2.0}, "recipe": "onecycle-long", "params": 7393996, "macs": 583000000,
+        "top1": 76.23, "top5": 93.006,
         "resize": 232, "checkpoint": "shufflenetv2_x2_0-8be3c8ee.pth"},
 }
 # fmt: on

@@ -25,10 +25,10 @@ QUICK = {
 # Hundreds of layers each: a second apiece even without numbers.
 DEEP = {
     "resnet1202_cifar", "resnet110_cifar", "resnet101", "resnet152", "resnet101_v2", "resnet152_v2",
-    "wide_resnet101_2", "resnext101_2x40d", "resnext101_4x24d", "resnext101_8x14d", "resnext101_32x4d", "resnext101_32x8d",
-    "resnext101_64x4d", "senet154", "densenet161", "densenet169", "densenet201", "densenet264", "inception_v4",
-    "inception_resnet_v2", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6",
-    "efficientnet_b7", "vit_l_16", "vit_h_14",
+    "wide_resnet101_2", "resnext101_2x40d", "resnext101_4x24d", "resnext101_8x14d", "resnext101_32x4d",
+    "resnext101_32x8d", "resnext101_64x4d", "senet154", "densenet161", "densenet169", "densenet201", "densenet264",
+    "inception_v4", "inception_resnet_v2", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5",
+    "efficientnet_b6", "efficientnet_b7", "vit_l_16", "vit_h_14",
 }  # fmt: skip
 
 
