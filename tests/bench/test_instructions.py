@@ -1,4 +1,4 @@
-"""Instruction counts: they repeat, and three per cent more work is three per cent more instructions."""
+"""Instruction counts: half more work is half more instructions."""
 
 import shutil
 
@@ -18,10 +18,10 @@ def counted(path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="no valgrind here: apt-get install valgrind")
-def test_three_per_cent_more_work_is_three_per_cent_more_instructions(tmp_path):
+def test_half_more_work_is_half_more_instructions(tmp_path):
     base = counted(chain(tmp_path / "base.onnx", 100)).values["instructions_count"]
-    more = counted(chain(tmp_path / "more.onnx", 103)).values["instructions_count"]
-    assert more / base == pytest.approx(1.03, abs=0.01)
+    more = counted(chain(tmp_path / "more.onnx", 150)).values["instructions_count"]
+    assert more / base == pytest.approx(1.5, abs=0.06)
 
 
 def test_without_valgrind_the_reason_is_given(tmp_path, monkeypatch):
