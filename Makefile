@@ -14,7 +14,7 @@ JOBS      ?= 2
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast lint type bench clean
+.PHONY: help setup export test test-fast lint type bench bench-gate bench-passes bench-quant zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,18 @@ type: $(VENV)/.ready  ## mypy, strict, on the package.
 
 bench: $(VENV)/.ready  ## mobilenetv2 and shufflenetv2 against resnet18 and resnet50.
 	@$(BIN)/edgesmith bench
+
+bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdowns and on none.
+	@PYTHONPATH=tests $(BIN)/python tests/support/bench_gate.py --out results/gate.json
+
+bench-passes: $(VENV)/.ready  ## The graph optimizer beside its peers, which get an environment of their own.
+	@$(BIN)/python -m edgesmith.optimize.peers
+
+bench-quant: $(VENV)/.ready  ## The quantiser beside onnxruntime's on one file: ONNX=net.onnx.
+	@$(BIN)/python tests/support/bench_quant.py $(ONNX)
+
+zoo-table: $(VENV)/.ready  ## Every network through export, passes, parity, engines and latency; resumable.
+	@$(BIN)/python -m edgesmith.zoo_table
 
 clean:  ## Remove what the other targets made, .venv apart.
 	rm -rf bundles results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What the runtime itself costs, held loosely: other work on the machine must not fail a test."""
+"""What the runtime itself costs, and that the benchmark of it measures."""
 
 import os
 
@@ -17,23 +17,11 @@ def test_the_runtime_is_small():
     assert cost.installed() < 1_000_000
 
 
-def test_the_import_is_quick():
-    found = cost.imports(5)
-    assert found["import_cpu_s"] < 0.1
-    assert found["import_and_load_cpu_s"] < 0.3
-
-
-def test_a_call_costs_little_over_the_backends_own(folder):
-    found = cost.overhead(folder, 2000)
-    assert found["bare_run_wall_s"] > 0
-    assert found["overhead_finite_wall_s"] < 15e-6
-    assert found["overhead_checked_wall_s"] < 40e-6
-
-
-@pytest.mark.slow
-def test_the_first_answer_costs_little_over_a_bare_session(folder):
-    found = cost.first_answer(folder, 5)
-    assert found["first_answer_cpu_s"] < found["bare_first_answer_cpu_s"] + 0.4
+def test_the_benchmark_measures_every_part(folder):
+    """That it measures, not how fast: `python tests/support/cost.py BUNDLE` prints the figures."""
+    found = {**cost.imports(1), **cost.overhead(folder, 200), **cost.first_answer(folder, 1)}
+    assert {name: value for name, value in found.items() if "overhead" not in name and value <= 0} == {}
+    assert {"import_cpu_s", "first_answer_cpu_s", "bare_run_wall_s", "overhead_finite_wall_s"} <= set(found)
 
 
 def test_processor_time_is_really_measured():
