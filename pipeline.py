@@ -188,7 +188,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
     golden: dict[str, dict[str, NDArray[Any]]] = {}
     for made in flow.artefacts:
         if made.backend == "ort":
-            with ort.open(made.path, optimise=not made.simulated) as session:
+            with ort.open(made.path, **made.options) as session:
                 golden[made.name] = replay(session, feeds)
     items = [_item(made, golden) for made in flow.artefacts]
     provenance = {

@@ -69,7 +69,7 @@ def _logits(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[ND
     parts: list[list[NDArray[np.float32]]] = [[] for _ in runnable]
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress(f"{data.split} images", len(data)))
-        sessions = [stack.enter_context(ort.open(made.path, optimise=not made.simulated)) for made in runnable]
+        sessions = [stack.enter_context(ort.open(made.path, **made.options)) for made in runnable]
         for batch in data.batches(spec):
             for session, part in zip(sessions, parts, strict=True):
                 outputs = replay(session, {spec.input_name: batch})

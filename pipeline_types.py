@@ -12,6 +12,7 @@ from typing import Any
 
 from .export import metadata
 from .runtime import datasets
+from .runtime.backends import ort
 from .runtime.errors import UsageError
 from .runtime.plugins import did_you_mean
 from .runtime.spec import ModelSpec
@@ -79,8 +80,13 @@ class Artefact:
 
     @property
     def simulated(self) -> bool:
-        """Whether ONNX Runtime only stands in for TensorRT: exact arithmetic, as written, its speed means nothing."""
+        """Whether ONNX Runtime only stands in for TensorRT: Q/DQ in float, as written; its speed means nothing."""
         return self.target == "trt"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How ONNX Runtime is to be opened for it."""
+        return dict(ort.SIMULATED) if self.simulated else {}
 
     @property
     def bytes(self) -> int:

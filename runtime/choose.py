@@ -124,9 +124,9 @@ def open_artefact(
     """
     for name in artefact.companions:
         bundle.file(name)
-    if backend == "ort" and artefact.target == "trt":
-        options.setdefault("optimise", False)
     module = _ready(backend)
+    if backend == "ort" and artefact.target == "trt":
+        options = {**module.SIMULATED, **options}
     contract.check(artefact)
     session: Session = module.open(bundle.file(artefact.path), threads=threads, **options)
     return session

@@ -17,6 +17,9 @@ from ._base import Session, Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Options that keep Q/DQ pairs as they are written, in float: what TensorRT computes, since its INT8 kernels do
+# not saturate as ONNX Runtime's fused ones do on CPUs without VNNI; everything else is optimised as usual.
+SIMULATED = {"session.disable_quant_qdq": "1"}
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
