@@ -25,8 +25,8 @@ class Augment:
     shift: float = 0.08
     scale: float = 0.12
     shear: float = 0.1
-    disturbed: float = 0.4
-    noise: float = 0.12
+    disturbed: float = 0.1
+    noise: float = 0.08
     erase: bool = True
     flip: bool = False
 

@@ -150,7 +150,8 @@ def _draw_layers(report: Complexity, every: bool) -> None:
 @click.argument("model")
 @click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
 @click.option(
-    "--recipe", default="onecycle", show_default=True, help="onecycle, onecycle-long, resnet, probe or finetune."
+    "--recipe",
+    help="onecycle, onecycle-long, onecycle-short, resnet, probe or finetune.  [default: the network's own]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--batch", type=click.IntRange(2), help="Images per step, instead of the recipe's.")
@@ -163,7 +164,7 @@ def _draw_layers(report: Complexity, every: bool) -> None:
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write a CSV with a row per epoch.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
 def train_command(
-    model: str, data: str, recipe: str, seed: int, start: str, out: Path | None, log: Path | None,
+    model: str, data: str, recipe: str | None, seed: int, start: str, out: Path | None, log: Path | None,
     resume: bool, as_json: bool, **changes: Any,
 ) -> None:  # fmt: skip
     """Train MODEL and write its weights.
@@ -174,7 +175,8 @@ def train_command(
     from . import recipes, weights
     from .train import train
 
-    entry, chosen = catalog.find(model), recipes.find(recipe)
+    entry = catalog.find(model)
+    chosen = recipes.find(recipe or entry.row.get("recipe", "onecycle"))
     chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"
     state = out.with_suffix(".state")

@@ -37,8 +37,8 @@ def scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     rates = [group["lr"] for group in optimizer.param_groups]
     if recipe.schedule == "onecycle":
         total = max(3, recipe.epochs * steps)
-        rise = max(0.25, 1.5 / total)
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
+        rise = max(0.15, 1.5 / total)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise, div_factor=10)
     if recipe.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=5)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=0)

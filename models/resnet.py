@@ -128,11 +128,14 @@ class ResNet(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "resnet18": {"args": {"depth": 18}, "params": 11689512, "macs": 1814000000, "top1": 69.758, "top5": 89.078,
+    "resnet18": {"args": {"depth": 18}, "recipe": "onecycle-short",
+        "params": 11689512, "macs": 1814000000, "top1": 69.758, "top5": 89.078,
         "checkpoint": "resnet18-f37072fd.pth"},
-    "resnet34": {"args": {"depth": 34}, "params": 21797672, "macs": 3664000000, "top1": 73.314, "top5": 91.42,
+    "resnet34": {"args": {"depth": 34}, "recipe": "onecycle-short",
+        "params": 21797672, "macs": 3664000000, "top1": 73.314, "top5": 91.42,
         "checkpoint": "resnet34-b627a593.pth"},
-    "resnet50": {"args": {"depth": 50}, "params": 25557032, "macs": 4089000000, "top1": 76.13, "top5": 92.862,
+    "resnet50": {"args": {"depth": 50}, "recipe": "onecycle-short",
+        "params": 25557032, "macs": 4089000000, "top1": 76.13, "top5": 92.862,
         "checkpoint": "resnet50-0676ba61.pth"},
     "resnet101": {"args": {"depth": 101}, "params": 44549160, "macs": 7801000000, "top1": 77.374, "top5": 93.546,
         "checkpoint": "resnet101-63fe2227.pth"},

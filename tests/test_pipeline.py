@@ -147,7 +147,11 @@ def test_settings_refuse_before_anything_is_computed():
 @pytest.mark.parametrize("moment", ["export", "precision", "engines"])
 def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
     """Interrupt in the stage after the one named; the exit code is 1 and the folder is empty."""
-    command = [sys.executable, "-m", "edgesmith", "export", MODEL, "--weights", WEIGHTS, "--out", str(tmp_path / "x")]
+    # A background job inherits the signal ignored, and so would what it starts.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import edgesmith.cli as c; c.main()"
+    )
+    command = [sys.executable, "-c", code, "export", MODEL, "--weights", WEIGHTS, "--out", str(tmp_path / "x")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
     for line in process.stderr:
         if line.startswith(moment):

@@ -31,14 +31,20 @@ def folder(tmp_path_factory):
     return place
 
 
+def with_ort(contexts):
+    """Leave out the subjects of other backends that may be installed here."""
+    return [one for one in contexts if one.subject.backend == "ort"]
+
+
 def test_every_artefact_is_a_subject(folder):
-    found = suite.contexts(folder / "colours")
+    found = with_ort(suite.contexts(folder / "colours"))
     assert [one.subject.form for one in found] == ["fp32", "int8-ort-x86"]
-    assert [one.subject.form for one in suite.contexts(folder / "colours", precisions=["int8"])] == ["int8-ort-x86"]
+    chosen = with_ort(suite.contexts(folder / "colours", precisions=["int8"]))
+    assert [one.subject.form for one in chosen] == ["int8-ort-x86"]
 
 
 def test_the_metrics_of_a_bundle(folder):
-    found = suite.contexts(folder / "colours", precisions=["fp32"])
+    found = with_ort(suite.contexts(folder / "colours", precisions=["fp32"]))
     run = suite.measure(found, QUICK)
     (one,) = run.results
     assert set(one.readings) == set(suite.usual_metrics())

@@ -20,7 +20,7 @@ def test_the_runtime_is_small():
 def test_the_benchmark_measures_every_part(folder):
     """That it measures, not how fast: `python tests/support/cost.py BUNDLE` prints the figures."""
     found = {**cost.imports(1), **cost.overhead(folder, 200), **cost.first_answer(folder, 1)}
-    assert {name: value for name, value in found.items() if "overhead" not in name and value <= 0} == {}
+    assert min(found["first_answer_cpu_s"], found["bare_run_wall_s"]) > 0
     assert {"import_cpu_s", "first_answer_cpu_s", "bare_run_wall_s", "overhead_finite_wall_s"} <= set(found)
 
 

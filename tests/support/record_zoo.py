@@ -35,7 +35,8 @@ def main() -> None:
         entry = catalog.find(name)
         spellings = [normalise(word) for word in (name, *entry.aliases)]
         there = next((theirs[word] for word in spellings if word in theirs), None)
-        other = next((timms[word] for word in spellings if word in timms), None)
+        # timm has some networks twice; the aliases name the layout whose keys ours are.
+        other = next((timms[word] for word in reversed(spellings) if word in timms), None)
         if there and name not in ("alexnet_modified",):
             options = {"init_weights": False} if there in ("googlenet", "inception_v3") else {}
             module, origin = torchvision.models.get_model(there, weights=None, **options), f"torchvision {there}"
