@@ -28,7 +28,7 @@ class Recipe:
 
     optimizer: str = "adamw"
     schedule: str = "onecycle"
-    epochs: int = 14
+    epochs: int = 18
     batch: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.05

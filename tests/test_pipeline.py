@@ -152,14 +152,16 @@ def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import edgesmith.cli as c; c.main()"
     )
     command = [sys.executable, "-c", code, "export", MODEL, "--weights", WEIGHTS, "--out", str(tmp_path / "x")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path)
-    for line in process.stderr:
-        if line.startswith(moment):
-            break
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(60) == 1
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
+    ) as process:
+        for line in process.stderr:
+            if line.startswith(moment):
+                break
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 1
     assert "error: interrupted; nothing half-written was left" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
