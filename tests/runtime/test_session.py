@@ -106,7 +106,7 @@ def test_a_tampered_artefact_is_not_loaded_and_no_other_instead(made, tmp_path):
     path = copy / "onnx/colours-int8.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(BundleError, match=r"onnx/colours-int8\.onnx was changed"):
-        load(copy)
+        load(copy, device="ort", precision="int8")
 
 
 NAN = golden_inputs(1)["input"]
