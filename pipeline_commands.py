@@ -60,6 +60,7 @@ def _words(text: str) -> tuple[str, ...]:
     return words
 
 
+WORDS = {True: "passed", False: "FAILED", None: "cannot tell"}
 COLUMNS = (
     "artefact",
     "backend",
@@ -85,11 +86,10 @@ def draw(summary: Summary) -> None:
         [_row(made, summary) for made in summary.artefacts],
         left=2,
     )
-    words = {True: "passed", False: "FAILED", None: "cannot tell"}
     table(
         "",
         ("check", "verdict", "detail"),
-        [(check.name, words[check.passed], check.detail) for check in summary.checks],
+        [(check.name, WORDS[check.passed], check.detail) for check in summary.checks],
         left=3,
     )
     total = sum(summary.seconds.values())
@@ -115,10 +115,9 @@ def _row(made: Artefact, summary: Summary) -> list[str]:
     verdict = next(
         (check for check in summary.checks if check.name in (f"accuracy {made.name}", f"engine {made.name}")), None
     )
-    words = {True: "passed", False: "FAILED", None: "cannot tell"}
     count = f"{made.nodes} kernels" if made.sidecar else str(made.nodes)
     size = f"{found.get('bytes', 0) / 1024:.0f}"
-    return [made.name, backend, size, count, *figures, *times, words[verdict.passed] if verdict else "reference"]
+    return [made.name, backend, size, count, *figures, *times, WORDS[verdict.passed] if verdict else "reference"]
 
 
 def _number(value: float | None, digits: int) -> str:
