@@ -65,7 +65,8 @@ def run(settings: Settings, say: Say) -> Summary:
         if summary.passed:
             with flow.stage("bundle"):
                 _write(flow, spec, out)
-    if summary.passed:
+            summary.written = True
+    if summary.written:
         with flow.stage("verify"):
             _verify(flow, out)
     return summary

@@ -93,12 +93,13 @@ def draw(summary: Summary) -> None:
         left=3,
     )
     total = sum(summary.seconds.values())
-    print_line = (
-        f"{summary.bundle}: verified, in {total:.0f} s"
-        if summary.passed
-        else f"no bundle was written: a check failed ({total:.0f} s)"
-    )
-    click.echo(print_line)
+    if summary.passed:
+        said = f"{summary.bundle}: verified"
+    elif summary.written:
+        said = f"{summary.bundle}: written, but a check failed on it: do not ship it; `edgesmith verify` says more"
+    else:
+        said = "no bundle was written: a check failed"
+    click.echo(f"{said} ({total:.0f} s)")
 
 
 def _row(made: Artefact, summary: Summary) -> list[str]:

@@ -103,6 +103,7 @@ class Summary:
     artefacts: list[Artefact]
     checks: list[Check]
     seconds: dict[str, float]
+    written: bool = False
 
     @property
     def passed(self) -> bool:
@@ -116,7 +117,8 @@ class Summary:
             for made in self.artefacts
         ]
         return {
-            "model": self.spec.name, "bundle": str(self.bundle), "passed": self.passed, "artefacts": rows,
+            "model": self.spec.name, "bundle": str(self.bundle), "written": self.written, "passed": self.passed,
+            "artefacts": rows,
             "checks": [dataclasses.asdict(check) for check in self.checks], "seconds": self.seconds,
         }  # fmt: skip
 
