@@ -14,7 +14,7 @@ DIGESTS = {
     "train": "ae3a0b5e653dc7e307f387beadde34766f9ccc4b08580f5a4cdcd80d0c01a37f",
     "calibration": "84230d3144d02b1e75d7319ac600291f80a367049e5c36a165d367fa180b38d8",
     "test": "1cc85f9b6c10d310a0877e8f0d3cac36cd4dce12e8fe2daa099398022cac33cc",
-    "hard": "9ec76e37674bdb666e26a45aca839a662748f3db616c6c7c555fba5ef3953a18",
+    "hard": "30859ff21e5578d15c88131d1d1eeda460a9f6eae83f0173accad2213a26aa3a",
 }
 
 
