@@ -6,7 +6,7 @@ A worker offers itself with the resource that its device is called by, one of it
 
 A worker that dies costs its own cell only: the cell is done again, alone, and one that kills its worker three times
 more is written down as failed. Results are written by the one process that runs the sweep, so each
-arrives once. Needs `pip install distributed`; workers need edgesmith and the same paths.
+arrives once. Needs `pip install 'edgesmith[cluster]'`; workers need edgesmith and the same paths.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def test_senseless_numbers_are_wrong_use(threads, tmp_path):
 
 
 needs_dask = pytest.mark.skipif(
-    importlib.util.find_spec("distributed") is None, reason="no Dask here: pip install distributed"
+    importlib.util.find_spec("distributed") is None, reason="no Dask here: pip install 'edgesmith[cluster]'"
 )
 
 
