@@ -5,7 +5,11 @@ Exit codes: 0 done, 1 a check failed, 2 wrong use, 3 cannot tell or not availabl
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -23,6 +27,8 @@ COMMANDS = {
     "build": ("build_commands", "Build a TensorRT engine from an ONNX file."),
     "verify": ("runtime.commands", "Recompute a bundle's digests and replay its golden inputs here."),
     "run": ("runtime.commands", "Run a bundle on images."),
+    "keygen": ("runtime.commands", "Make a key pair for signing bundles."),
+    "sign": ("runtime.commands", "Sign a bundle, so that a device can tell who made it."),
     "pack": ("runtime.commands", "Write a bundle as one .zip, or as a Triton model repository."),
     "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
     "bench": ("bench_targets", "Measure latency, memory and accuracy."),
@@ -33,9 +39,25 @@ COMMANDS = {
     "report": ("bench.commands", "Draw results as tables and a page."),
 }
 
+# Commands that read files from elsewhere run in a child process; its time limit in seconds, None for no end.
+FOREIGN: dict[str, float | None] = {
+    "describe": 3600, "optimize": 3600, "quantize": 3600, "build": 3600, "verify": 3600, "sign": 3600, "pack": 3600,
+    "run": None,
+}  # fmt: skip
+
 
 class Lazy(click.Group):
     """A group that lists its commands from COMMANDS and imports one when it is run."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
+        """Run the command line; with no `args` it is the process's own, and commands on foreign files are guarded."""
+        name = sys.argv[1] if args is None and len(sys.argv) > 1 else ""
+        if name not in FOREIGN or not hasattr(os, "fork"):
+            return super().main(args, *others, **settings)
+        from .runtime import console
+
+        run = functools.partial(super().main, args, *others, **settings)
+        sys.exit(console.guarded(lambda: _contained(name, run)))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order of the flow."""
@@ -62,6 +84,16 @@ class Lazy(click.Group):
         """Print the list of commands without importing any."""
         with formatter.section("Commands, in the order of the flow"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _contained(name: str, run: Callable[[], Any]) -> int:
+    from .runtime import guard
+
+    limits = guard.Limits.from_environment(FOREIGN[name])
+    ended = guard.run(run, limits)
+    if error := ended.error(f"`edgesmith {name}`", limits):
+        raise error
+    return ended.code
 
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,8 @@ from .runtime import bundle, datasets
 from .runtime.backends import ort
 from .runtime.engines import build
 from .runtime.errors import CheckFailed, NotAvailable
-from .runtime.files import translated
+from .runtime.files import workplace
+from .runtime.packages import versions
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
 
@@ -55,7 +53,7 @@ def run(settings: Settings, say: Say) -> Summary:
         module, spec = _module(flow)
     with flow.stage("data"):
         _gather(flow, spec)
-    with _workplace(out) as work:
+    with workplace(out) as work:
         _make_files(flow, module, spec, work)
         with flow.stage("engines"):
             _make_engines(flow, spec, work)
@@ -70,16 +68,6 @@ def run(settings: Settings, say: Say) -> Summary:
         with flow.stage("verify"):
             _verify(flow, out)
     return summary
-
-
-@contextmanager
-def _workplace(out: Path) -> Iterator[Path]:
-    """Yield a folder beside the bundle that is gone afterwards, however this ends."""
-    with translated(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(prefix=f".{out.name}.work.", dir=out.parent)
-    with work as folder:
-        yield Path(folder)
 
 
 def _module(flow: Flow) -> tuple[Any, ModelSpec]:
@@ -195,6 +183,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
     provenance = {
         **flow.records,
         "settings": {key: str(value) for key, value in dataclasses.asdict(flow.settings).items()},
+        "versions": versions(),
     }
     results = {made.name: made.results for made in flow.artefacts}
     bundle.write(

@@ -7,8 +7,6 @@ The dynamo exporter is used (torch.export captures the graph, so Python control 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.console import need
 from ..runtime.errors import ModelError, UsageError
-from ..runtime.files import translated
+from ..runtime.files import workplace
 from ..runtime.spec import ModelSpec
 from .metadata import SPEC_KEY
 
@@ -142,13 +140,8 @@ def _clean(model: Any, spec: ModelSpec) -> None:
 
 def _save(program: Any, path: Path, external_data: bool) -> None:
     """Write into a folder beside the target, then move: the weights first, so that a model never lacks them."""
-    with translated(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-        try:
-            with _quiet():
-                program.save(folder / path.name, external_data=external_data)
-            for made in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-                made.replace(path.parent / made.name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with workplace(path) as folder:
+        with _quiet():
+            program.save(folder / path.name, external_data=external_data)
+        for made in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            made.replace(path.parent / made.name)

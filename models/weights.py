@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..runtime import datasets
 from ..runtime.console import need, note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
-from ..runtime.files import atomic_file, sha256
+from ..runtime.files import atomic_file, locked, sha256
 from ..runtime.spec import ModelSpec
 from . import catalog, checkpoints, recipes
 
@@ -77,8 +77,9 @@ def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec
     path = folder / f"{spec.name}-digits.safetensors"
     recipe = recipes.find(catalog.find(spec.name).row.get("recipe", "onecycle"))
     digest = hashlib.sha256(f"1 {datasets.load('digits', 'train').digest} {recipe.digest}".encode()).hexdigest()
-    if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
-        _train(wanted, recipe, path, digest)
+    with locked(path):
+        if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
+            _train(wanted, recipe, path, digest)
     checkpoints.load(module, checkpoints.read(path), str(path))
     return dataclasses.replace(spec, weights="digits")
 

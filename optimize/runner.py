@@ -8,8 +8,6 @@ the one that first makes it differ is found, banned and named; then everything e
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import CheckFailed, ModelError, UsageError
-from ..runtime.files import existing_file, translated
+from ..runtime.files import existing_file, workplace
 from ..runtime.plugins import load as load_plugin
 from . import passes as passes_package
 from . import verify as checks
@@ -204,16 +202,10 @@ def _culprit(run: Run, place: Path, expected: Any) -> tuple[str, str]:
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
     """Yield a path of the target's name in a folder beside it; what stands there moves into place, weights first."""
-    with translated(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        with translated(target):
-            yield folder / target.name
-            for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-                made.replace(target.parent / made.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with workplace(target) as folder:
+        yield folder / target.name
+        for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
+            made.replace(target.parent / made.name)
 
 
 def _bytes(path: Path) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import BundleError
 from .files import atomic_file
-from .manifest import LARGEST_MANIFEST, NAME, Manifest, parse
+from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,8 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedErro
 def pack(folder: Path, manifest: Manifest, target: Path) -> None:
     """Write a folder's files into a .zip, in the manifest's order, with no times in it; weights are stored plainly."""
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name in (NAME, *sorted(manifest.files)):
+        signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
+        for name in (NAME, *signature, *sorted(manifest.files)):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
             info.external_attr = 0o644 << 16
@@ -59,20 +60,21 @@ def unpack(path: Path, folder: Path) -> None:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
-            manifest = _extract_manifest(archive, path, folder)
+            manifest = parse(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
+            if SIGNATURE in names:
+                _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
             for name, entry in manifest.files.items():
                 _extract(archive, path, name, entry.bytes, folder)
     except _BROKEN as error:
         raise BundleError(f"{path} cannot be read", got=str(error)[:200], expected="a zipped bundle") from error
 
 
-def _extract_manifest(archive: zipfile.ZipFile, path: Path, folder: Path) -> Manifest:
-    if NAME not in archive.namelist():
-        raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a zipped bundle")
-    size = archive.getinfo(NAME).file_size
-    if size > LARGEST_MANIFEST:
-        raise BundleError(f"{path} has too large a {NAME}", got=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}")
-    return parse(_extract(archive, path, NAME, size, folder).read_bytes())
+def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
+    if name not in archive.namelist():
+        raise BundleError(f"{path} is no bundle", got=f"no {name}", expected="a zipped bundle")
+    if (size := archive.getinfo(name).file_size) > largest:
+        raise BundleError(f"{path} has too large a {name}", got=f"{size} bytes", expected=f"at most {largest}")
+    return _extract(archive, path, name, size, folder).read_bytes()
 
 
 def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """A bundle: one folder (or .zip) with all that a device needs to run a network and to prove that it runs it right.
 
 manifest.json            what is here, with digests (manifest.py)
+signature.json           who made it, where it is signed (signing.py)
 onnx/, engines/          the network per precision and target; an engine with its sidecar JSON beside it
 golden/inputs.npz        inputs, shared by all
 golden/<artefact>.npz    the outputs each artefact gave where it was made
@@ -15,10 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import archive
+from . import archive, signing
 from .errors import BundleError, UsageError
 from .files import atomic_folder, existing_file, sha256
-from .manifest import GOLDEN_INPUTS, LARGEST_MANIFEST, NAME, Artefact, File, Manifest, parse
+from .manifest import (
+    GOLDEN_INPUTS,
+    LARGEST_MANIFEST,
+    LARGEST_SIGNATURE,
+    NAME,
+    SIGNATURE,
+    Artefact,
+    File,
+    Manifest,
+    parse,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +77,7 @@ class Bundle:
     manifest: Manifest
     digest: str
     source: Path
+    signature: bytes = b""
     _extracted: archive.Extracted | None = field(default=None, repr=False, compare=False)
     _looked_at: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -89,6 +101,21 @@ class Bundle:
             raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
         return self.folder / name
 
+    def content(self, name: str) -> bytes:
+        """Return a member's bytes, read once: those that were compared with the manifest are those that are returned.
+
+        Raises:
+            BundleError: It is missing, leads out of the bundle, or was changed.
+        """
+        problem, data = self._misplaced(name), b""
+        if not problem:
+            with (self.folder / name).open("rb") as file:
+                data = file.read(self.manifest.files[name].bytes + 1)
+            problem = self._differs(name, len(data), hashlib.sha256(data).hexdigest())
+        if problem:
+            raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
+        return data
+
     def problem(self, name: str) -> str:
         """Return what is wrong with a member, or an empty string; looked at once."""
         if name not in self._looked_at:
@@ -96,18 +123,28 @@ class Bundle:
         return self._looked_at[name]
 
     def _look_at(self, name: str) -> str:
-        entry, path = self.manifest.files.get(name), self.folder / name
-        if entry is None:
+        if problem := self._misplaced(name):
+            return problem
+        path, entry = self.folder / name, self.manifest.files[name]
+        if (size := path.stat().st_size) != entry.bytes:
+            return f"was changed: {size} bytes, not {entry.bytes}"
+        return self._differs(name, size, sha256(path))
+
+    def _misplaced(self, name: str) -> str:
+        path = self.folder / name
+        if name not in self.manifest.files:
             return "is not in the manifest"
         if not path.is_file():
             return "is missing"
-        if self.folder.resolve() not in path.resolve().parents:
-            return "leads out of the bundle"
-        if (size := path.stat().st_size) != entry.bytes:
-            return f"was changed: {size} bytes, not {entry.bytes}"
-        if (digest := sha256(path)) != entry.sha256:
-            return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
-        return ""
+        return "" if self.folder.resolve() in path.resolve().parents else "leads out of the bundle"
+
+    def _differs(self, name: str, size: int, digest: str) -> str:
+        entry = self.manifest.files[name]
+        if digest == entry.sha256:
+            return ""
+        if size != entry.bytes:
+            return f"was changed: {min(size, entry.bytes + 1)} bytes or more, not {entry.bytes}"
+        return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz)."""
@@ -158,7 +195,7 @@ def write(
         text = manifest.to_json()
         parse(text)
         (temporary / NAME).write_text(text, encoding="utf-8")
-    return read(folder)
+    return opened(folder)
 
 
 def _check_items(items: Sequence[Item]) -> None:
@@ -195,25 +232,48 @@ def _put(folder: Path, item: Item) -> Artefact:
     )
 
 
-def read(path: str | Path) -> Bundle:
+def read(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
     """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder that lives as long as the Bundle.
 
+    Args:
+        path: Where it is.
+        trusted_key: Public keys, one of which must have signed it; None takes those of $EDGESMITH_TRUSTED_KEYS, and
+            where that is not set a bundle need not be signed.
+
     Raises:
-        UsageError: Nothing is there.
-        BundleError: It is no bundle, damaged, of a later version, or its manifest is wrong.
+        UsageError: Nothing is there, or a key cannot be read.
+        BundleError: It is no bundle, damaged, of a later version, its manifest is wrong, or it is not signed as asked.
+        NotAvailable: A signature is asked for and cryptography is not installed.
     """
+    found = opened(path)
+    signing.check(found, trusted_key)
+    return found
+
+
+def opened(path: str | Path) -> Bundle:
+    """Open a bundle as `read` does, whoever signed it: for who signs it."""
     path = Path(path)
     if not path.exists():
         raise UsageError(f"cannot read bundle {path}", got="no such folder or file", do="check the path")
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
-    file = folder / NAME
-    if not file.is_file():
+    if not (folder / NAME).is_file():
         raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote")
-    if (size := file.stat().st_size) > LARGEST_MANIFEST:
-        raise BundleError(f"{path} has too large a {NAME}", got=f"{size} bytes", expected=f"at most {LARGEST_MANIFEST}")
-    text = file.read_bytes()
-    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, extracted)
+    text = _small(folder / NAME, path, LARGEST_MANIFEST)
+    signed = (folder / SIGNATURE).is_file()
+    signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""
+    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, signature, extracted)
+
+
+def _small(file: Path, path: Path, largest: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(largest + 1)
+    except OSError as error:
+        raise BundleError(f"{path}: {file.name} cannot be read", got=error.strerror or "") from error
+    if len(text) > largest:
+        raise BundleError(f"{path} has too large a {file.name}", expected=f"at most {largest} bytes")
+    return text
 
 
 def pack(bundle: Bundle, target: str | Path) -> Path:

@@ -111,7 +111,9 @@ def _place(candidate: Candidate) -> tuple[int, int]:
 def open_artefact(
     bundle: Bundle, artefact: Artefact, backend: str, *, threads: int | None = None, **options: Any
 ) -> Session:
-    """Open one artefact on one backend, its digest checked first.
+    """Open one artefact on one backend: what is loaded are the very bytes whose digest was checked.
+
+    Only an ONNX file with weights in files beside it is loaded by its path, after the digests of all were checked.
 
     A form made for TensorRT is computed as written: ONNX Runtime's fused INT8 kernels saturate its signed 8-bit weights
     on CPUs without VNNI, which TensorRT does not.
@@ -128,7 +130,12 @@ def open_artefact(
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
     contract.check(artefact)
-    session: Session = module.open(bundle.file(artefact.path), threads=threads, **options)
+    path = bundle.folder / artefact.path
+    if artefact.role == "engine" or not artefact.companions:
+        options["content"] = bundle.content(artefact.path)
+    else:
+        bundle.file(artefact.path)
+    session: Session = module.open(path, threads=threads, **options)
     return session
 
 

@@ -1,4 +1,4 @@
-"""`edgesmith run`, `verify`, `pack` and `doctor`."""
+"""`edgesmith run`, `verify`, `pack`, `sign`, `keygen` and `doctor`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from .console import command, emit, say, table
 @command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--digest", help="SHA-256 that the manifest itself must have: pins the whole bundle.")
+@click.option("--key", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed it.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
-def verify_command(bundle: Path, digest: str | None, threads: int | None, as_json: bool) -> int:
+def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: int | None, as_json: bool) -> int:
     """Recompute the digests of BUNDLE (a folder or .zip) and replay its golden inputs on this device.
 
     Exit codes: 0 it is what it says and computes what it should, 1 it is not, 3 nothing in it runs here.
     """
     from .bundle import read, verify
     from .errors import BundleError
+    from .signing import check
 
-    opened = read(bundle)
+    opened = read(bundle, trusted_key=key)
+    signer = check(opened, key)
     if digest and digest.lower() != opened.digest:
         raise BundleError(f"{bundle} is another bundle", got=opened.digest, expected=digest.lower())
     report = verify(opened, threads=threads)
-    emit(report.to_dict(), as_json, lambda: _draw_verify(report))
+    emit({**report.to_dict(), "signed_by": signer}, as_json, lambda: _draw_verify(report, signer))
     return {"passed": 0, "failed": 1, "cannot tell": 3}[report.verdict]
 
 
-def _draw_verify(report: Any) -> None:
+def _draw_verify(report: Any, signer: str) -> None:
     rows = [
         (
             replay.artefact,
@@ -47,6 +50,8 @@ def _draw_verify(report: Any) -> None:
     table(f"{report.bundle}: {report.files} files, manifest {report.digest[:12]}", columns, rows, left=3)
     for name, problem in report.problems.items():
         say(f"{name} {problem}")
+    if signer:
+        say(f"signed by the trusted key {signer[:16]}…")
     say(f"verdict: {report.verdict}")
 
 
@@ -95,7 +100,12 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
     if "top" in row:
         best = row["top"][0]
         return row["image"], best["label"], f"{100 * best['probability']:.2f} %", milliseconds, ""
-    note = row.get("error") or ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
+    if "box" in row:
+        note = "box " + ", ".join(f"{edge} {100 * value:.1f} %" for edge, value in row["box"].items())
+    elif "class_map" in row:
+        note = "map " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["class_map"]["shares"].items())
+    else:
+        note = row.get("error") or ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
     return row["image"], "", "", milliseconds, note
 
 
@@ -116,6 +126,29 @@ def pack_command(bundle: Path, as_zip: Path | None, triton: Path | None, precisi
     written = pack(opened, as_zip) if as_zip else write(opened, triton or Path(), precision)
     emit({"written": str(written)}, as_json, lambda: say(f"wrote {written}"))
     return 0
+
+
+@command("keygen")
+@click.argument("path", type=click.Path(path_type=Path))
+def keygen_command(path: Path, as_json: bool) -> None:
+    """Make a key pair: the private key in PATH, for `sign`; the public one in PATH.pub, for devices."""
+    from .signing import generate
+
+    name = generate(path)
+    emit({"key": name, "private": str(path), "public": f"{path}.pub"}, as_json,
+         lambda: say(f"wrote {path} (keep it secret) and {path}.pub: key {name[:16]}…"))  # fmt: skip
+
+
+@command("sign")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that keygen made.")
+def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
+    """Sign BUNDLE (a folder or .zip) in its place, after its digests were checked."""
+    from .bundle import opened
+    from .signing import sign
+
+    name = sign(opened(bundle), key)
+    emit({"signed": str(bundle), "key": name}, as_json, lambda: say(f"{bundle} is signed by key {name[:16]}…"))
 
 
 @command("doctor")

@@ -57,6 +57,11 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
         return 1
     except (BrokenPipeError, click.ClickException):
         raise
+    except MemoryError:
+        if debug:
+            raise
+        click.echo("error: not enough memory; do: give it more, or look at the file: it may be malformed", err=True)
+        return 1
     except Exception as error:
         if debug:
             raise

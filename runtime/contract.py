@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError, ModelError, NotAvailable
+from .files import locked, translated
 from .tune import folder
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     Raises:
         ModelError: The bundle has no ONNX file of that precision.
         NotAvailable: No TensorRT, or no GPU for "current".
-        BuildError: TensorRT cannot build it.
+        BuildError: TensorRT cannot build it, or the cache belongs to somebody else.
     """
     from .engines import build, gpu
     from .engines import flavour as flavours
@@ -120,7 +122,24 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     true_sm = gpu.device_sm() if sm == "current" else sm
     key = json.dumps([bundle.manifest.files[source.path].sha256, true_sm, name, version, sorted(options.items())])
     digest = hashlib.sha256(key.encode()).hexdigest()
-    target = folder() / "engines" / f"{source.name}-{digest[:16]}.engine"
-    if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
-        build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)
+    target = _private(folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
+    with locked(target):
+        if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
+            build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)
     return target
+
+
+def _private(place: Path) -> Path:
+    """Return the folder of cached engines, which only its owner may write: an engine is code.
+
+    Raises:
+        BuildError: It belongs to somebody else.
+    """
+    with translated(place):
+        place.mkdir(parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
+            raise BuildError(
+                f"the engine cache {place} belongs to another user", do="set EDGESMITH_CACHE to a folder of your own"
+            )
+        place.chmod(0o700)
+    return place

@@ -1,8 +1,13 @@
-"""Files that are whole or not there: write under a temporary name beside the target, then rename."""
+"""Files that are whole or not there: made in a work folder beside the target, then renamed into its place.
+
+A work folder is `.<target>.<random>.tmp` and locked for as long as its maker lives. Who next writes the same target
+removes those that nobody holds any more: what a killed process left is gone after the next run, and nothing else is.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import shutil
@@ -11,6 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import EdgesmithError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, so nothing is taken for abandoned there
+    fcntl = None  # type: ignore[assignment]
+
+_ledger = -1
+"""A file descriptor where this process writes down its work folders, for who cleans up if it crashes; -1: nowhere."""
 
 
 @contextlib.contextmanager
@@ -21,56 +34,160 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
         EdgesmithError: The folder cannot be written or the disk is full; `target` is as it was.
     """
     target = Path(target)
-    with translated(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".tmp{target.suffix}", dir=target.parent)
-        os.close(handle)
-    temporary = Path(name)
-    try:
-        with translated(target):
-            yield temporary
-            _sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with workplace(target) as folder:
+        temporary = folder / target.name
+        temporary.touch()
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
 
 
 @contextlib.contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; on success it takes `target`'s place whole, else it is removed.
 
-    An earlier `target` is moved aside first and deleted last, so that at each moment one whole folder stands there or
-    beside it.
+    An earlier `target` is exchanged for the new one in one step where the system can do that (Linux), so that at each
+    moment one whole folder stands there; elsewhere it is moved aside first.
 
     Raises:
         EdgesmithError: The parent cannot be written or the disk is full; an earlier `target` is as it was.
     """
     target = Path(target)
+    with workplace(target) as folder:
+        temporary = folder / target.name
+        temporary.mkdir()
+        yield temporary
+        _swap(temporary, target)
+
+
+@contextlib.contextmanager
+def workplace(target: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, which is gone afterwards; what is to stay is renamed out of it.
+
+    Raises:
+        EdgesmithError: The parent cannot be written, or an OSError happened while this was open.
+    """
+    target = Path(target)
     with translated(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        temporary.chmod(0o777 & ~_umask())
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            remove_abandoned(left)
+        folder, lock = _make(target)
     try:
         with translated(target):
-            yield temporary
-            _swap(temporary, target)
+            yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
 
 
-def _swap(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        temporary.replace(target)
+def _make(target: Path) -> tuple[Path, int]:
+    """Make a work folder and lock it; once more, if somebody took it for abandoned before it was locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        lock = _opened(folder)
+        if fcntl and lock >= 0:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            if _ledger >= 0:
+                os.write(_ledger, os.fsencode(folder.absolute()) + b"\0")
+            return folder, lock
+        _close(lock)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove a work folder whose maker has ended; one that is in use stays."""
+    if not fcntl or folder.is_symlink() or (lock := _opened(folder)) < 0:
         return
-    aside = temporary.with_name(temporary.name + ".old")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
+    finally:
+        os.close(lock)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError:
+        return -1
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def write_down(descriptor: int) -> None:
+    """From now on write this process's work folders into an open file, each ended by a zero byte."""
+    global _ledger
+    _ledger = descriptor
+
+
+@contextlib.contextmanager
+def locked(target: str | Path) -> Iterator[None]:
+    """Hold the one lock of `target` among processes and threads, waiting for who holds it.
+
+    The lock is the file `.<target>.lock` beside it; the system drops the lock of a process that ends in any way.
+
+    Raises:
+        EdgesmithError: The parent cannot be written.
+    """
+    target = Path(target)
+    path = target.with_name(f".{target.name}.lock")
+    with translated(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Lock the file that stands at `path`; who releases it unlinks it, so look again whether it is still that one."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _swap(made: Path, target: Path) -> None:
+    if not target.exists():
+        made.replace(target)
+        return
+    if _exchanged(made, target):
+        return
+    aside = made.with_name(made.name + ".old")
     target.replace(aside)
     try:
-        temporary.replace(target)
+        made.replace(target)
     except OSError:
         aside.replace(target)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step: renameat2 with RENAME_EXCHANGE; False where the system cannot."""
+    import ctypes
+
+    here, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 @contextlib.contextmanager
@@ -117,9 +234,3 @@ def sha256(path: str | Path) -> str:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

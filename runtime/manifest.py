@@ -16,11 +16,11 @@ from .errors import BundleError, ModelError
 from .spec import ModelSpec
 
 FORMAT = 1
-NAME = "manifest.json"
+NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 GOLDEN_INPUTS = "golden/inputs.npz"
-LARGEST_MANIFEST = 16 << 20
+LARGEST_MANIFEST, LARGEST_SIGNATURE = 16 << 20, 1 << 16
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ Arrays need numpy only; Pillow is used for files, and for resizing where it is i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,20 +79,32 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         DataError: There is no such file, it is no image, it is damaged, or so large that it looks like an attack.
         NotAvailable: Pillow is not installed.
     """
+    with decoding(path, "image"), need("PIL.Image").open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def decoding(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn whatever Pillow raises about a file into a DataError; so large an image that it looks like an attack too.
+
+    Raises:
+        DataError: There is no such file, it is no regular file, or Pillow cannot decode it.
+        NotAvailable: Pillow is not installed.
+    """
     pillow = need("PIL.Image")
+    if not Path(path).is_file():
+        got = "no such file" if not Path(path).exists() else "something that is no file"
+        raise DataError(f"cannot read {kind} {path}", got=got, do="check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            with pillow.open(path) as image:
-                return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise DataError(f"cannot read image {path}", got="no such file", do="check the path") from error
+            yield
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise DataError(f"image {path} is too large", got=str(error), do="scale it down first") from error
+        raise DataError(f"{kind} {path} is too large", got=str(error), do="scale it down first") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them to: struct.error, KeyError, …
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read image {path}", got=got, expected="a JPEG, PNG or the like") from error
+        raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or the like") from error
 
 
 def _prepare(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.float32]:

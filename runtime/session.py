@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import tune
+from . import signing, tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, open_file, usable
 from .errors import CANNOT, DataError, NotAvailable, RunError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .backends._base import Session
+    from .signing import Keys
 
 
 PROVED_IMAGES = 2
@@ -153,6 +154,7 @@ def load(
     threads: int | None = None,
     *,
     rebuild: bool = False,
+    trusted_key: Keys | None = None,
 ) -> Model:
     """Load the best artefact of a bundle that works on this device; see `choose` for the order.
 
@@ -165,13 +167,16 @@ def load(
         threads: For CPU backends; None leaves the choice to them.
         rebuild: Where a GPU is and no engine in the bundle fits it, build one from the bundle's ONNX file; it takes
             minutes the first time and is kept in the cache.
+        trusted_key: Public keys, one of which must have signed the bundle; None takes those of $EDGESMITH_TRUSTED_KEYS.
 
     Raises:
-        UsageError: Nothing is there, or no such device or precision.
-        BundleError: The bundle is damaged or was tampered with.
+        UsageError: Nothing is there, or no such device, precision or key.
+        BundleError: The bundle is damaged, was tampered with, or is not signed as asked.
         NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
     """
-    opened = bundle if isinstance(bundle, Bundle) else read(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
+    if opened is bundle:
+        signing.check(opened, trusted_key)
     order = candidates(opened, device, precision)
     on_cpu = [candidate for candidate in order if candidate.device == "cpu"]
     notes: list[str] = []

@@ -5,6 +5,7 @@ Pillow reads images and animations (GIF, APNG, WebP, multi-page TIFF); videos an
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError, NotAvailable, RunError, UsageError
+from .errors import NotAvailable, RunError, UsageError
 from .folders import SUFFIXES
 from .packages import need
+from .preprocess import decoding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,13 +55,17 @@ def frames(source: str) -> Iterator[Any]:
 
 
 def _animation(path: Path) -> Iterator[NDArray[np.uint8]]:
-    pillow, sequence = need("PIL.Image"), need("PIL.ImageSequence")
-    try:
-        with pillow.open(path) as image:
-            for frame in sequence.Iterator(image):
-                yield np.asarray(frame.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"cannot read animation {path}", got=str(error)[:200]) from error
+    with decoding(path, "animation"):
+        image = need("PIL.Image").open(path)
+    with image:
+        for number in itertools.count():
+            with decoding(path, "animation"):
+                try:
+                    image.seek(number)
+                except EOFError:
+                    return
+                frame = np.asarray(image.convert("RGB"))
+            yield frame
 
 
 def _captured(what: int | str, name: str) -> Iterator[NDArray[np.uint8]]:

@@ -95,7 +95,7 @@ def _network(
     folder: Path, bundle: Bundle, artefact: Artefact, inputs: Sequence[Tensor], outputs: Sequence[Tensor], batch: int
 ) -> None:
     (folder / "1").mkdir(parents=True)
-    shutil.copyfile(bundle.file(artefact.path), folder / "1" / "model.onnx")
+    (folder / "1" / "model.onnx").write_bytes(bundle.content(artefact.path))
     told = [_tensor(tensor, batch) for tensor in outputs]
     if bundle.spec.labels:
         (folder / "labels.txt").write_text("\n".join(bundle.spec.labels) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import numpy as np
 
 from .choose import backends_for, open_artefact, usable
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
-from .manifest import GOLDEN_INPUTS, NAME
+from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
 
 def _unlisted(bundle: Bundle) -> dict[str, str]:
     names = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if not path.is_dir()}
-    return dict.fromkeys(sorted(names - set(bundle.manifest.files) - {NAME}), "is not in the manifest")
+    return dict.fromkeys(sorted(names - set(bundle.manifest.files) - {NAME, SIGNATURE}), "is not in the manifest")
 
 
 def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], threads: int | None) -> list[Replay]:

@@ -1,7 +1,10 @@
 """What a backend is: a file with `available`, `open`, and a Session that computes.
 
     available() -> (bool, reason)                 cheap; the reason says why not, and how to mend it
-    open(path, *, threads=None, **options)        -> Session; ModelError when the file cannot be loaded
+    open(path, *, threads=None, content=None, **options)
+                                                  -> Session; ModelError when the file cannot be loaded
+
+`content` is the file's bytes where the caller has them: they were checked, so they and not the file are loaded.
 
 A Session checks what it is fed, so that a wrong shape is an error with a name and not a crash in native code.
 """

@@ -40,14 +40,14 @@ def available() -> tuple[bool, str]:
     return True, "needs nothing, computes nothing"
 
 
-def open(path: str | Path, *, threads: int | None = None, **options: Any) -> NullSession:
-    """Read the declared inputs and outputs; `threads` and the options change nothing.
+def open(path: str | Path, *, threads: int | None = None, content: bytes | None = None, **options: Any) -> NullSession:
+    """Read the declared inputs and outputs, from `content` or the file; `threads` and the options change nothing.
 
     Raises:
         ModelError: The file is no such JSON.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_bytes() if content is None else content)
         inputs, outputs = (
             tuple(Tensor(str(t["name"]), tuple(t["shape"]), np.dtype(t["dtype"]).name) for t in values[key])
             for key in ("inputs", "outputs")

@@ -56,12 +56,15 @@ def available() -> tuple[bool, str]:
     return True, "openvino is installed"
 
 
-def open(path: str | Path, *, threads: int | None = None, **options: Any) -> OpenvinoSession:
+def open(
+    path: str | Path, *, threads: int | None = None, content: bytes | None = None, **options: Any
+) -> OpenvinoSession:
     """Load and compile an ONNX file for the CPU, for the least latency of one request, in float32 where it is float.
 
     Args:
         path: The file.
         threads: Threads for inference; None leaves the choice to OpenVINO.
+        content: Its bytes, to be loaded in place of the file.
         options: Properties of the CPU plugin, for example {"CACHE_DIR": "/var/cache/model"}.
 
     Raises:
@@ -70,7 +73,7 @@ def open(path: str | Path, *, threads: int | None = None, **options: Any) -> Ope
         NotAvailable: openvino is not installed.
     """
     native = need("openvino")
-    path = existing_file(path, "model")
+    source = str(existing_file(path, "model")) if content is None else content
     if threads is not None and threads < 1:
         raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
@@ -78,7 +81,7 @@ def open(path: str | Path, *, threads: int | None = None, **options: Any) -> Ope
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         core = native.Core()
-        model = core.read_model(str(path))
+        model = core.read_model(source)
         return OpenvinoSession(model, core.compile_model(model, "CPU", settings))
     except Exception as error:
         raise ModelError(f"OpenVINO cannot load {path}", got=_brief(error), do="export it again") from error

@@ -105,7 +105,13 @@ def available() -> tuple[bool, str]:
 
 
 def open(
-    path: str | Path, *, threads: int | None = None, provider: str = "cpu", optimise: bool = True, **options: Any
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    provider: str = "cpu",
+    optimise: bool = True,
+    content: bytes | None = None,
+    **options: Any,
 ) -> OrtSession:
     """Load an ONNX file.
 
@@ -114,6 +120,7 @@ def open(
         threads: Threads within an operator; None leaves the choice to ONNX Runtime (the physical cores).
         provider: "cpu", "cuda", "tensorrt" or "openvino".
         optimise: Let ONNX Runtime rewrite the graph; off, it computes it as written.
+        content: Its bytes, to be loaded in place of the file.
         options: Session configuration entries, for example {"session.intra_op.allow_spinning": "0"}.
 
     Raises:
@@ -122,7 +129,7 @@ def open(
         NotAvailable: onnxruntime, or the provider, is not installed.
     """
     ort = need("onnxruntime")
-    path = existing_file(path, "model")
+    source = str(existing_file(path, "model")) if content is None else content
     wanted = PROVIDERS.get(provider, provider)
     if wanted not in ort.get_available_providers():
         raise NotAvailable(
@@ -132,7 +139,7 @@ def open(
         )
     settings = _settings(ort, threads, optimise, options)
     try:
-        native = ort.InferenceSession(str(path), settings, providers=[wanted])
+        native = ort.InferenceSession(source, settings, providers=[wanted])
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load {path}", got=_brief(error), do="export it again") from error
     if wanted not in native.get_providers():

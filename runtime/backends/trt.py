@@ -1,14 +1,15 @@
 """TensorRT engines of both flavours, through cuda-python: TensorRT-RTX and standard TensorRT 8.5 to 11.
 
 An engine is executable code: the file's header (flavour, version, SM) is compared with this machine, and its digest
-with the sidecar where one stands beside it, before it is deserialised. Load only engines whose source you trust; the
-library's own validity check does not detect tampering.
+with the sidecar where one stands beside it, before it is deserialised: the file is read once, and the bytes that were
+checked are those that run. Load only engines whose source you trust; the library's own check does not detect tampering.
 
 The memory on the GPU grows to the largest shapes seen and is given back by `close`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from ..engines import flavour, gpu, header, sidecar
 from ..errors import BuildError, ModelError, NotAvailable, RunError
-from ..files import existing_file, sha256
+from ..files import existing_file
 from ._base import Session, Tensor
 
 if TYPE_CHECKING:
@@ -130,13 +131,16 @@ def available() -> tuple[bool, str]:
     return True, f"{' and '.join(found)} TensorRT, GPU of SM {sm}"
 
 
-def open(path: str | Path, *, threads: int | None = None, device: int = 0, **options: Any) -> TrtSession:
+def open(
+    path: str | Path, *, threads: int | None = None, device: int = 0, content: bytes | None = None, **options: Any
+) -> TrtSession:
     """Load an engine file; `threads` changes nothing.
 
     Args:
         path: The engine.
         threads: Ignored: the GPU schedules.
         device: Which GPU.
+        content: Its bytes, to be loaded in place of the file.
         options: None is known.
 
     Raises:
@@ -146,26 +150,28 @@ def open(path: str | Path, *, threads: int | None = None, device: int = 0, **opt
         NotAvailable: No TensorRT of its flavour, no cuda-python, or no GPU here.
         RunError: TensorRT refuses it, or the GPU's memory does not suffice.
     """
-    path = existing_file(path, "engine")
-    head = header.read(path)
+    path = Path(path)
+    if content is None:
+        content = existing_file(path, "engine").read_bytes()
+    head = header.read(path, content)
     module = flavour.installed(head.flavour)
     if module is None:
         raise NotAvailable(f"{path} needs TensorRT ({head.flavour})", do=flavour.INSTALL[head.flavour])
     trt = flavour.load(module)
-    header.check(path, sm=None, version=str(trt.__version__), flavour=head.flavour)
+    header.check(path, sm=None, version=str(trt.__version__), flavour=head.flavour, content=content)
     sm = gpu.device_sm(device)
-    header.check(path, sm=sm, version=None)
-    _check_sidecar(path, sm)
+    header.check(path, sm=sm, version=None, content=content)
+    _check_sidecar(path, sm, content)
     runtime = gpu.cudart()
     gpu.call(runtime.cudaSetDevice, device)
-    return TrtSession(trt, runtime, _deserialised(trt, path))
+    return TrtSession(trt, runtime, _deserialised(trt, path, content))
 
 
-def _check_sidecar(path: Path, sm: str) -> None:
+def _check_sidecar(path: Path, sm: str, content: bytes) -> None:
     if not sidecar.path_of(path).is_file():
         return
     facts = sidecar.read(path)
-    if facts.sha256 != (digest := sha256(path)):
+    if facts.sha256 != (digest := hashlib.sha256(content).hexdigest()):
         raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
     if facts.sm != sm and not any(flag.startswith("HARDWARE_") for flag in facts.flags):
@@ -173,9 +179,9 @@ def _check_sidecar(path: Path, sm: str) -> None:
                          do=f"`edgesmith build --sm {sm}`")  # fmt: skip
 
 
-def _deserialised(trt: Any, path: Path) -> Any:
+def _deserialised(trt: Any, path: Path, content: bytes) -> Any:
     log = _log(trt)
-    engine = trt.Runtime(log).deserialize_cuda_engine(path.read_bytes())
+    engine = trt.Runtime(log).deserialize_cuda_engine(content)
     if engine is None:
         raise RunError(f"TensorRT refuses {path}", got="; ".join(log.errors[:1]), do="build it on this machine")
     return engine

@@ -31,19 +31,14 @@ class Header:
     weights_bytes: int
 
 
-def read(path: str | Path) -> Header:
-    """Read the header of an engine file.
+def read(path: str | Path, content: bytes | None = None) -> Header:
+    """Read the header of an engine file, from its bytes where they are given.
 
     Raises:
         ModelError: The file is no engine, or it is shorter than its header says.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(BYTES)
-        size = path.stat().st_size
-    except OSError as error:
-        raise ModelError(f"cannot read engine {path}", got=error.strerror or "", do="check the path") from error
+    raw, size = _start(path) if content is None else (content[:BYTES], len(content))
     flavour = TAGS.get(raw[:4], "")
     if len(raw) < BYTES or flavour not in ("rtx", "standard"):
         got = f"{size} bytes that start with {raw[:4]!r}"
@@ -56,6 +51,14 @@ def read(path: str | Path) -> Header:
     return header
 
 
+def _start(path: Path) -> tuple[bytes, int]:
+    try:
+        with path.open("rb") as file:
+            return file.read(BYTES), path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"cannot read engine {path}", got=error.strerror or "", do="check the path") from error
+
+
 def _parse(raw: bytes, flavour: str) -> Header:
     version = ".".join(str(part) for part in raw[24:28])
     if flavour == "standard":
@@ -66,14 +69,21 @@ def _parse(raw: bytes, flavour: str) -> Header:
     return Header(flavour, version, tuple(sm for bit, sm in SM_BITS.items() if mask & bit), size, weights)
 
 
-def check(path: str | Path, *, sm: str | None, version: str | None, flavour: str | None = None) -> Header:
+def check(
+    path: str | Path,
+    *,
+    sm: str | None,
+    version: str | None,
+    flavour: str | None = None,
+    content: bytes | None = None,
+) -> Header:
     """Compare an engine's header with the machine it is to run on; None skips a comparison.
 
     Raises:
         ModelError: No engine, or damaged.
         BuildError: Built for another flavour, version or SM; the message says both.
     """
-    header = read(path)
+    header = read(path, content)
     rebuild = "build it on or for this machine with `edgesmith build`"
     if flavour and header.flavour != flavour:
         raise BuildError(f"{path} is an engine of another TensorRT", got=header.flavour, expected=flavour, do=rebuild)

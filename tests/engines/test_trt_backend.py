@@ -59,10 +59,10 @@ def test_a_sidecar_that_describes_another_engine_is_refused(engine, tmp_path):
     (tmp_path / "t.engine").write_bytes(raw)
     (tmp_path / "t.engine.json").write_text((engine.parent / "n.engine.json").read_text())
     with pytest.raises(ModelError, match="not the one its sidecar describes"):
-        backend._check_sidecar(tmp_path / "t.engine", "8.6")
+        backend._check_sidecar(tmp_path / "t.engine", "8.6", bytes(raw))
     with pytest.raises(BuildError, match=r"built for another GPU; got SM 8\.6; expected SM 9\.0"):
-        backend._check_sidecar(engine, "9.0")
-    backend._check_sidecar(engine, "8.6")
+        backend._check_sidecar(engine, "9.0", engine.read_bytes())
+    backend._check_sidecar(engine, "8.6", engine.read_bytes())
 
 
 CALLED = {

@@ -1,0 +1,148 @@
+"""The guard: exit codes, crashes, hangs, memory, signals and left folders of a child, as seen by its parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from edgesmith.runtime import files, guard, machine
+from edgesmith.runtime.errors import UsageError
+
+pytestmark = pytest.mark.skipif(not guard.CAN_FORK, reason="this system cannot fork")
+IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime import files, guard\n"
+
+
+def in_process(body: str, *arguments: str, **settings) -> subprocess.CompletedProcess:
+    """Run lines in a process of their own, so that no thread of the tests' own is there when it forks."""
+    command = [sys.executable, "-c", IMPORTS + body, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **settings)
+
+
+ENDINGS = {
+    "a number": ("lambda: 3", 3, 0),
+    "nothing": ("lambda: None", 0, 0),
+    "sys.exit": ("lambda: sys.exit(2)", 2, 0),
+    "sys.exit of a text": ("lambda: sys.exit('no')", 1, 0),
+    "an error": ("lambda: 1 / 0", 1, 0),
+    "a crash": ("lambda: os.kill(os.getpid(), signal.SIGSEGV)", 139, signal.SIGSEGV),
+    "an abort": ("os.abort", 134, signal.SIGABRT),
+}
+
+
+@pytest.mark.parametrize("case", ENDINGS)
+def test_how_a_child_ends(case):
+    action, code, number = ENDINGS[case]
+    done = in_process(
+        f"e = guard.run({action}, guard.Limits(30)); print(e.code, e.signal, e.late, e.peak_bytes > 1 << 20)"
+    )
+    assert done.stdout.split() == [str(code), str(int(number)), "False", "True"]
+
+
+def test_what_it_prints_and_its_last_wishes_arrive():
+    done = in_process("def f():\n  atexit.register(print, 'end')\n  print('said')\nguard.run(f, guard.Limits())")
+    assert done.stdout.split() == ["said", "end"]
+
+
+def test_a_hang_ends_at_the_limit():
+    start = time.monotonic()
+    done = in_process(
+        "l = guard.Limits(0.5); e = guard.run(lambda: time.sleep(60), l); print(e.late, e.error('work', l))"
+    )
+    assert time.monotonic() - start < 20
+    assert done.stdout.strip() == (
+        "True work was stopped: it took too long; got more than 0.5 s; "
+        "do: look at the file, it may be malformed; or raise EDGESMITH_MAX_SECONDS"
+    )
+
+
+def test_memory_is_bounded():
+    done = in_process(
+        "e = guard.run(lambda: bytearray(1 << 30), guard.Limits(30, 256 << 20)); print(e.code, e.peak_bytes)"
+    )
+    code, peak = map(int, done.stdout.split())
+    assert code == 1
+    assert peak < 300 << 20
+    assert "MemoryError" in done.stderr
+
+
+def test_a_crash_leaves_no_work_folder(tmp_path):
+    body = (
+        "def crash():\n  with files.atomic_file(sys.argv[1]) as place:\n"
+        "    place.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "print(guard.run(crash, guard.Limits(30)).signal)"
+    )
+    assert in_process(body, str(tmp_path / "target")).stdout.strip() == "11"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_and_the_child_cleans_up(number, tmp_path):
+    body = (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "def work():\n  with files.atomic_file(sys.argv[1]):\n    print('ready', flush=True); time.sleep(60)\n"
+        "sys.exit(guard.run(work, guard.Limits(60)).code)"
+    )
+    with subprocess.Popen([sys.executable, "-c", IMPORTS + body, str(tmp_path / "x")], stdout=-1, stderr=-1) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        assert process.wait(20) == (7 if number == signal.SIGTERM else 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_child_ends_when_its_parent_is_killed(tmp_path):
+    body = "guard.run(lambda: (print(os.getpid(), flush=True), time.sleep(60)), guard.Limits(60))"
+    with subprocess.Popen([sys.executable, "-c", IMPORTS + body], stdout=subprocess.PIPE) as process:
+        child = int(process.stdout.readline())
+        process.kill()
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if "\nState:\tZ" in machine.read_text(f"/proc/{child}/status"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the child outlived its parent")
+
+
+def test_limits_come_from_the_environment(monkeypatch):
+    assert guard.Limits.from_environment(60).seconds == 60
+    monkeypatch.setenv("EDGESMITH_MAX_SECONDS", "5")
+    monkeypatch.setenv("EDGESMITH_MAX_BYTES", "1e9")
+    assert guard.Limits.from_environment(None) == guard.Limits(5.0, 10**9)
+    for wrong in ("-1", "many", "0", "inf", "nan"):
+        monkeypatch.setenv("EDGESMITH_MAX_BYTES", wrong)
+        with pytest.raises(UsageError, match="EDGESMITH_MAX_BYTES is no limit; got .*; expected a positive number"):
+            guard.Limits.from_environment(None)
+
+
+def test_a_crash_of_a_command_is_one_line(tmp_path):
+    """A graph that makes far more than the memory allowed is refused in one line, by a command as users call it."""
+    import numpy as np
+    import onnx
+
+    from support.graphs import model
+
+    made = model("(float[1] x) => (float[N] y) { y = Expand (x, n) }", {"n": np.array([2**40])})
+    onnx.save(made, tmp_path / "in.onnx")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgesmith", "optimize", str(tmp_path / "in.onnx"), "-o", str(tmp_path / "out.onnx")],
+        capture_output=True, text=True, timeout=100, env={**os.environ, "EDGESMITH_MAX_BYTES": str(3 << 30)},
+    )  # fmt: skip
+    assert done.returncode in (1, 3)
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} <= {"in.onnx", "out.onnx"}
+
+
+def test_the_ledger_names_work_folders(tmp_path):
+    with (tmp_path / "ledger").open("wb") as ledger:
+        files.write_down(ledger.fileno())
+        try:
+            with files.workplace(tmp_path / "x") as place:
+                assert (tmp_path / "ledger").read_bytes() == os.fsencode(place) + b"\0"
+        finally:
+            files.write_down(-1)

@@ -1,0 +1,206 @@
+"""Signatures: what they catch, what a device that trusts one key refuses, and that what was checked is what runs."""
+
+import json
+import os
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from edgesmith.cli import main
+from edgesmith.runtime import bundle, load, signing
+from edgesmith.runtime.backends import ort
+from edgesmith.runtime.errors import BundleError, UsageError
+from support.bundles import colour_bundle, golden_inputs, picture
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("ours", "theirs"):
+        signing.generate(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signed(keys, tmp_path_factory):
+    made = colour_bundle(tmp_path_factory.mktemp("signed") / "colours")
+    signing.sign(made, keys / "ours")
+    return made.folder
+
+
+@pytest.fixture
+def copy(signed, tmp_path):
+    return shutil.copytree(signed, tmp_path / "copy")
+
+
+def test_a_signed_bundle_loads_where_its_key_is_trusted(signed, keys):
+    with load(signed, trusted_key=keys / "ours.pub", device="ort") as model:
+        assert model(picture("green")).top(1)[0].label == "green"
+    opened = bundle.read(signed, trusted_key=[keys / "theirs.pub", keys / "ours.pub"])
+    assert bundle.verify(opened, threads=1).passed
+    assert signing.check(opened, keys / "ours.pub") == signing.name_of(signing.trusted(keys / "ours.pub")[0])
+
+
+def test_a_private_key_is_for_its_owner_only_and_never_overwritten(keys):
+    assert (keys / "ours").stat().st_mode & 0o777 == 0o600
+    before = (keys / "ours").read_bytes()
+    with pytest.raises(UsageError, match="is there already"):
+        signing.generate(keys / "ours")
+    assert (keys / "ours").read_bytes() == before
+
+
+def edit_manifest(folder, keys):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("Apache-2.0", "GPL-3.0"))
+
+
+def edit_a_tolerance(folder, keys):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"tolerance": 0.001', '"tolerance": 0.9'))
+
+
+def strip(folder, keys):
+    (folder / "signature.json").unlink()
+
+
+def sign_with_another_key(folder, keys):
+    signing.sign(bundle.opened(folder), keys / "theirs")
+
+
+def claim_our_key(folder, keys):
+    sign_with_another_key(folder, keys)
+    path = folder / "signature.json"
+    ours = signing.name_of(signing.trusted(keys / "ours.pub")[0])
+    path.write_text(json.dumps({**json.loads(path.read_text()), "key": ours}))
+
+
+def take_anothers_signature(folder, keys):
+    other = colour_bundle(folder.parent / "other" / "colours", batch=1)
+    signing.sign(other, keys / "ours")
+    shutil.copyfile(other.folder / "signature.json", folder / "signature.json")
+
+
+def empty_it(folder, keys):
+    (folder / "signature.json").write_bytes(b"")
+
+
+def change_its_algorithm(folder, keys):
+    path = folder / "signature.json"
+    path.write_text(path.read_text().replace("ed25519", "none"))
+
+
+FORGED = {
+    "an edited manifest": (edit_manifest, "the signature of .* is not of this manifest"),
+    "a wider tolerance": (edit_a_tolerance, "the signature of .* is not of this manifest"),
+    "no signature": (strip, "is not signed; expected signature.json"),
+    "another key": (sign_with_another_key, "is signed by a key that is not trusted; got key .*expected .*"),
+    "another key under our name": (claim_our_key, "the signature of .* is not of this manifest"),
+    "another bundle's signature": (take_anothers_signature, "the signature of .* is not of this manifest"),
+    "an empty signature": (empty_it, "is not signed"),
+    "no algorithm": (change_its_algorithm, "cannot be read; got format 1, algorithm 'none'"),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forgery_is_refused(case, copy, keys, monkeypatch):
+    forge, message = FORGED[case]
+    forge(copy, keys)
+    with pytest.raises(BundleError, match=message):
+        load(copy, trusted_key=keys / "ours.pub", device="ort")
+    with pytest.raises(BundleError, match=message):
+        load(bundle.opened(copy), trusted_key=keys / "ours.pub", device="ort")
+    monkeypatch.setenv(signing.VARIABLE, str(keys / "ours.pub"))
+    with pytest.raises(BundleError, match=message):
+        bundle.read(copy)
+
+
+def test_a_device_can_be_told_to_run_signed_bundles_only(signed, copy, keys, monkeypatch):
+    strip(copy, keys)
+    load(copy, device="ort").close()
+    monkeypatch.setenv(signing.VARIABLE, f"{keys / 'theirs.pub'}{os.pathsep}{keys / 'ours.pub'}")
+    load(signed, device="ort").close()
+    with pytest.raises(BundleError, match="is not signed"):
+        load(copy, device="ort")
+    monkeypatch.setenv(signing.VARIABLE, os.pathsep)  # set to nothing: nobody is trusted
+    with pytest.raises(BundleError, match="not trusted"):
+        load(signed, device="ort")
+
+
+def test_a_zip_keeps_its_signature_and_can_be_signed(copy, keys, tmp_path):
+    packed = bundle.pack(bundle.opened(copy), tmp_path / "signed.zip")
+    assert bundle.read(packed, trusted_key=keys / "ours.pub").signature
+    strip(copy, keys)
+    plain = bundle.pack(bundle.opened(copy), tmp_path / "plain.zip")
+    signing.sign(bundle.opened(plain), keys / "ours")
+    assert bundle.verify(bundle.read(plain, trusted_key=keys / "ours.pub"), threads=1).passed
+
+
+def test_what_is_damaged_is_not_signed(copy, keys):
+    (copy / "golden" / "inputs.npz").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"golden/inputs\.npz was changed"):
+        signing.sign(bundle.opened(copy), keys / "ours")
+
+
+BAD_KEYS = {"nothing": b"", "text": b"hello", "half": b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
+
+
+@pytest.mark.parametrize("case", BAD_KEYS)
+def test_what_is_no_key_is_a_usage_error(case, signed, tmp_path):
+    (tmp_path / "key").write_bytes(BAD_KEYS[case])
+    with pytest.raises(UsageError, match="no public key|holds no Ed25519 key"):
+        load(signed, trusted_key=tmp_path / "key")
+    with pytest.raises(UsageError, match="is no private key"):
+        signing.sign(bundle.opened(signed), tmp_path / "key")
+    with pytest.raises(UsageError, match="cannot read public key .*; got no such file"):
+        load(signed, trusted_key=tmp_path / "none")
+
+
+def test_a_key_of_another_kind_is_refused(signed, tmp_path):
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "ec").write_bytes(
+        key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+    )
+    (tmp_path / "ec.pub").write_bytes(
+        key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    )
+    with pytest.raises(UsageError, match="is a key of another kind"):
+        signing.sign(bundle.opened(signed), tmp_path / "ec")
+    with pytest.raises(UsageError, match="holds no Ed25519 key"):
+        load(signed, trusted_key=tmp_path / "ec.pub")
+
+
+def test_the_commands(copy, keys, tmp_path):
+    def call(*words):
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    assert call("keygen", tmp_path / "new").exit_code == 0
+    assert call("verify", copy, "--key", tmp_path / "new.pub").exit_code == 1
+    done = call("sign", copy, "--key", tmp_path / "new")
+    assert (done.exit_code, "is signed by key" in done.stdout) == (0, True)
+    done = call("verify", copy, "--key", tmp_path / "new.pub", "--threads", 1)
+    assert done.exit_code == 0
+    assert "signed by the trusted key" in done.stdout
+    assert json.loads(call("verify", copy, "--json", "--threads", 1).stdout)["signed_by"] == ""
+    assert call("keygen", tmp_path / "new").exit_code == 2
+
+
+def test_what_was_checked_is_what_is_loaded(copy, monkeypatch):
+    """The file is exchanged after its digest was checked and before the backend opens it: the checked bytes run."""
+    path = copy / "onnx" / "colours-fp32.onnx"
+    opened, opening = bundle.opened(copy), ort.open
+
+    def exchanged(*arguments, **settings):
+        path.write_bytes(b"something else")
+        return opening(*arguments, **settings)
+
+    monkeypatch.setattr(ort, "open", exchanged)
+    with load(opened, device="ort", precision="fp32", threads=1) as model:
+        assert model.run(golden_inputs()["input"])["output"].shape == (4, 3)
+    with pytest.raises(BundleError, match="was changed"):
+        opened.content("onnx/colours-fp32.onnx")
