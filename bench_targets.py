@@ -47,8 +47,8 @@ def bench_command(
         wanted = forms or ([] if paths else list(FORMS))
         found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data)
     plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
-    with progress("measuring", len(found) * (processes + len(only or suite.usual_metrics()))) as advance:
-        run = suite.measure(found, plan, only=only, progress=advance)
+    with progress("measuring", processes + len(found) * (processes + len(only or suite.usual_metrics()))) as advance:
+        run = suite.measure(found, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
         run = with_digits_accuracy(run, bundles)
     result.write(run, out)

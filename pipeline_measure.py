@@ -16,6 +16,7 @@ from .bench.metrics import accuracy
 from .bench.workload import Target
 from .pipeline_types import SPLITS, Artefact, Check, Flow
 from .runtime.backends import ort
+from .runtime.backends._base import Session
 from .runtime.console import progress
 from .runtime.datasets import Dataset
 from .runtime.spec import ModelSpec
@@ -77,7 +78,9 @@ def _logits(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[ND
     rows: list[list[NDArray[np.float32]]] = []
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress(f"{data.split} images", len(data)))
-        sessions = [stack.enter_context(ort.open(made.path, threads=1, **made.options)) for made in runnable]
+        sessions: list[Session] = [
+            stack.enter_context(ort.open(made.path, threads=1, **made.options)) for made in runnable
+        ]
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(cores))
         batches = data.batches(spec)
         while chunk := list(itertools.islice(batches, 2 * cores)):
@@ -86,7 +89,7 @@ def _logits(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[ND
     return [np.concatenate(part) for part in zip(*rows, strict=True)]
 
 
-def _answers(sessions: list[ort.OrtSession], batch: NDArray[np.float32], spec: ModelSpec) -> list[NDArray[np.float32]]:
+def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpec) -> list[NDArray[np.float32]]:
     feeds = {spec.input_name: batch}
     return [replay(session, feeds)[spec.output_names[0]].astype(np.float32) for session in sessions]
 

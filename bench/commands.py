@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
 @click.option("--other-machine", is_flag=True, help="Compare though the machines differ; it proves little.")
-def compare_command(base: Path, new: Path, threshold: float, other_machine: bool, as_json: bool) -> int:
+@click.option("--calibrate", is_flag=True, help="Divide by the reference workload of each result; 10 % count then.")
+def compare_command(
+    base: Path, new: Path, threshold: float, other_machine: bool, calibrate: bool, as_json: bool
+) -> int:
     """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
     from . import compare as comparing
     from .result import read
 
-    answers = comparing.compare(read(base), read(new), threshold=threshold, other_machine=other_machine)
+    runs = read(base), read(new)
+    answers = comparing.compare(*runs, threshold=threshold, other_machine=other_machine, calibrate=calibrate)
     rows = [[item.key, item.answer, _change(item), item.why] for item in answers]
     columns = ["subject", "answer", "median", "why"]
     emit([item.to_dict() for item in answers], as_json, lambda: table("", columns, rows, left=4))
@@ -40,10 +44,13 @@ def _change(item: Comparison) -> str:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write one self-contained HTML page here.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write every value as CSV here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown table here.")
+@click.option("--parquet", "parquet_path", type=click.Path(path_type=Path), help="Write every value as Parquet here.")
+@click.option("--figures", type=click.Path(path_type=Path), help="Draw the figures as PNG and SVG into this folder.")
 def report_command(
-    results: tuple[Path, ...], out: Path | None, csv_path: Path | None, markdown_path: Path | None, as_json: bool
-) -> None:
-    """Draw results as a table, a page, Markdown or CSV."""
+    results: tuple[Path, ...], out: Path | None, csv_path: Path | None, markdown_path: Path | None,
+    parquet_path: Path | None, figures: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
     from . import tables
     from .report import page
     from .result import read
@@ -58,6 +65,13 @@ def report_command(
     for path, text in texts:
         if path:
             note(f"wrote {tables.write(path, text)}")
+    if parquet_path:
+        note(f"wrote {tables.write_parquet(parquet_path, runs)}")
+    if figures:
+        from .report.figures import draw
+
+        for path in draw(runs, figures):
+            note(f"wrote {path}")
 
 
 def _draw(runs: list[Run]) -> None:

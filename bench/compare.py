@@ -9,10 +9,15 @@ The rule, for a practical threshold t (3 %) and the interval [low, high] of the 
 
 A slowdown of t or more is never «same» while the interval holds, and no change at all would need an interval that is
 wrong by t / 2 to be called «slower».
+
+Two runs that were not interleaved saw different machines, even where it is one: another day, another load. Calibrated,
+each latency is divided by that of the reference workload measured beside it, and t is at least `STORED` (10 %), for a
+reference tells how fast the machine is, not how fast it is for this network.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -25,6 +30,7 @@ from .stats import Interval
 Answer = Literal["faster", "same", "slower", "cannot tell"]
 EXIT = {"faster": 0, "same": 0, "slower": 1, "cannot tell": 3}
 THRESHOLD = 0.03
+STORED = 0.10
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,9 @@ def decide(ratio: Interval, threshold: float = THRESHOLD) -> Answer:
     return "faster" if ratio.high < 1 / (1 + threshold / 2) else "cannot tell"
 
 
-def compare(base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine: bool = False) -> list[Comparison]:
+def compare(
+    base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine: bool = False, calibrate: bool = False
+) -> list[Comparison]:
     """Compare every subject that both runs have.
 
     Args:
@@ -58,9 +66,11 @@ def compare(base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine:
         new: The later run.
         threshold: The slowdown that matters, as a share (0.03: 3 %).
         other_machine: Compare though the machines differ; every answer then says that it proves little.
+        calibrate: Divide by the reference workload of each run.
 
     Raises:
-        DataError: The runs are of different machines, or have no subject in common.
+        DataError: The runs are of different machines, have no subject in common, or are to be calibrated and one has no
+            reference workload.
     """
     mixed = base.environment.machine() != new.environment.machine()
     if mixed and not other_machine:
@@ -73,17 +83,45 @@ def compare(base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine:
     if not common:
         got = f"{_keys(base)} against {_keys(new)}"
         raise DataError("the results have no subject in common", got=got, do="measure the same model in both")
-    return [_one(old, fresh, threshold, mixed) for old, fresh in common]
+    caveats = ["different machines: this proves little"] if mixed else []
+    speed = None
+    if calibrate:
+        speed, threshold = _speed(base, new), max(threshold, STORED)
+        caveats.append(f"the machine took {speed.estimate:.2f} times as long for the reference workload, which is "
+                       f"divided out; what is not interleaved proves less, so only {threshold:.0%} count")  # fmt: skip
+    return [_one(old, fresh, threshold, speed, caveats) for old, fresh in common]
 
 
-def _one(old: Result, new: Result, threshold: float, mixed: bool) -> Comparison:
+def _speed(base: Run, new: Run) -> Interval:
+    """Return the ratio of the reference workload's latencies."""
+    for name, run in (("base", base), ("new", new)):
+        if not run.reference:
+            raise DataError(
+                f"the {name} result cannot be calibrated", got="no reference workload in it",
+                expected="a result of `edgesmith bench`, which measures one beside the networks", do="measure again",
+            )  # fmt: skip
+    return stats.ratio(base.reference, new.reference)
+
+
+def _one(old: Result, new: Result, threshold: float, speed: Interval | None, caveats: list[str]) -> Comparison:
     key, problem = old.subject.key, _incomparable(old, new)
     if problem:
         return Comparison(key, "cannot tell", None, problem)
     before, after = old.readings["latency"], new.readings["latency"]
     ratio = stats.ratio(before.samples, after.samples)
+    if speed is not None:
+        ratio = _over(ratio, speed)
     answer = decide(ratio, threshold)
-    return Comparison(key, answer, ratio, _why(answer, ratio, threshold, [before, after], mixed))
+    return Comparison(key, answer, ratio, _why(answer, ratio, threshold, [before, after], caveats))
+
+
+def _over(ratio: Interval, speed: Interval) -> Interval:
+    """Divide two independent ratios: the half widths of their logarithms add in quadrature."""
+    logs = [[math.log(value) for value in (one.estimate, one.low, one.high)] for one in (ratio, speed)]
+    (centre, low, high), (other, slow, fast) = logs
+    middle = centre - other
+    bounds = middle - math.hypot(centre - low, fast - other), middle + math.hypot(high - centre, other - slow)
+    return Interval(math.exp(middle), math.exp(bounds[0]), math.exp(bounds[1]), ratio.level)
 
 
 def _incomparable(old: Result, new: Result) -> str:
@@ -99,14 +137,14 @@ def _incomparable(old: Result, new: Result) -> str:
     return ""
 
 
-def _why(answer: Answer, ratio: Interval, threshold: float, readings: Sequence[Reading], mixed: bool) -> str:
+def _why(answer: Answer, ratio: Interval, threshold: float, readings: Sequence[Reading], caveats: list[str]) -> str:
     span = f"{ratio.low - 1:+.1%} to {ratio.high - 1:+.1%}"
     text = {
         "same": f"a change of {span} is below {threshold:.0%}",
         "cannot tell": f"a change of {span} leaves it open; measure more processes, or use `edgesmith gate`",
     }.get(answer, f"a change of {span}")
     notes = sorted({note for reading in readings for note in reading.notes if "p99" not in note})
-    return "; ".join([text, *notes, *(["different machines: this proves little"] if mixed else [])])
+    return "; ".join([text, *notes, *caveats])
 
 
 def _keys(run: Run) -> str:

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from .context import Context
     from .gate import Rule
 
+# findings to print, their records for JSON, and their exit codes
+Told = tuple[list[Finding], list[dict[str, object]], list[int]]
+
 
 @command("gate")
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--baseline", required=True, help="The base version: a path, or a git revision of NEW's own path.")
+@click.option(
+    "--baseline",
+    required=True,
+    help="The base version: a path, a git revision of NEW's own path, or a result of `edgesmith bench` (.json).",
+)
 @click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
 @click.option("--max-seconds", default=120.0, show_default=True, help="Time for each latency question.")
-@click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy.")
+@click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,kernels.")
 @click.option("--precision", default="", help="Only these forms of a bundle; the best one here otherwise.")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
@@ -38,15 +45,22 @@ def gate_command(
     Faster or same: exit 0; slower: exit 1; cannot tell: exit 3.
     """
     from .gate import Rule
+    from .limits import KERNELS
 
     if not 0 < threshold < 1 or max_seconds <= 0:
         raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
-    rule = Rule(threshold=threshold, most_s=max_seconds)
-    with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
-        base = _base(baseline, new, Path(folder))
-        both = _common(base, new, precision, threads)
-        findings, records, codes = _ask(both, rule, _words(also))
+    if baseline.endswith(".json"):
+        findings, records, codes = _against_stored(Path(baseline), new, threshold, precision, threads, also)
+    else:
+        rule, words = Rule(threshold=threshold, most_s=max_seconds), _words(also)
+        with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
+            base = _base(baseline, new, Path(folder))
+            both = _common(base, new, precision, threads)
+            findings, records, codes = _ask(both, rule, [word for word in words if word != KERNELS])
+            if KERNELS in words:
+                more = _kernels(base, new)
+                findings, records, codes = findings + more[0], records + more[1], codes + more[2]
     emit(
         records,
         as_json,
@@ -63,12 +77,40 @@ def _base(baseline: str, new: Path, folder: Path) -> Path:
 
 
 def _words(text: str) -> list[str]:
-    from .limits import LIMITS
+    from .limits import KERNELS, LIMITS
 
     words = [word for word in text.replace(" ", "").split(",") if word]
-    if unknown := [word for word in words if word not in LIMITS]:
-        raise UsageError(f"unknown gate {unknown[0]!r}", expected=", ".join(LIMITS))
+    if unknown := [word for word in words if word not in (*LIMITS, KERNELS)]:
+        raise UsageError(f"unknown gate {unknown[0]!r}", expected=", ".join((*LIMITS, KERNELS)))
     return words
+
+
+def _kernels(base: Path, new: Path) -> Told:
+    from .limits import KERNELS, kernels
+
+    found = kernels(base, new)
+    findings = [Finding(f"kernels {new.name}", one.answer, one.why) for one in found]
+    return findings, [{"gate": KERNELS, **one.to_dict()} for one in found], [one.exit_code for one in found]
+
+
+def _against_stored(stored: Path, new: Path, threshold: float, precision: str, threads: int, also: str) -> Told:
+    """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
+    from . import compare, suite
+    from .interleave import Plan
+    from .result import read
+
+    if also:
+        raise UsageError("a stored result is compared by latency only", got=f"--also {also}", do="leave --also out")
+    base = read(stored)
+    forms = [word for word in precision.split(",") if word]
+    found = suite.contexts(new, precisions=forms, threads=threads)
+    plan = Plan(processes=5)
+    with progress(f"latency of {new.name}", plan.processes * (len(found) + 1) + len(found)) as advance:
+        run = suite.measure(found, plan, only=["latency"], reference=True, progress=advance)
+    answers = compare.compare(base, run, threshold=threshold, other_machine=True, calibrate=True)
+    findings = [Finding(f"latency {one.key}", one.answer, one.why) for one in answers]
+    records = [{"gate": "stored latency", "subject": one.key, **one.to_dict()} for one in answers]
+    return findings, records, [compare.EXIT[one.answer] for one in answers]
 
 
 def _common(base: Path, new: Path, precision: str, threads: int) -> list[tuple[Context, Context]]:
@@ -86,9 +128,7 @@ def _common(base: Path, new: Path, precision: str, threads: int) -> list[tuple[C
     return pairs if forms else pairs[:1]
 
 
-def _ask(
-    both: list[tuple[Context, Context]], rule: Rule, also: list[str]
-) -> tuple[list[Finding], list[dict[str, object]], list[int]]:
+def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> Told:
     """Ask every question; return the findings, their records, and their exit codes."""
     from .gate import gate
     from .interleave import Plan

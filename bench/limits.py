@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ..runtime.bundle import read
+from ..runtime.errors import UsageError
 from .compare import EXIT, Answer
 from .result import Result
 
@@ -14,6 +17,7 @@ LIMITS = {
     "size": ("file_bytes", 0.02, "relative"),
     "accuracy": ("top1_ratio", 0.005, "drop"),
 }
+KERNELS = "kernels"  # of the engines in two bundles: none more
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,28 @@ def _missing(metric: str, base: Result, new: Result) -> str:
         if metric not in result.readings or result.readings[metric].missing
     ]
     return "; ".join(reasons)
+
+
+def kernels(base: Path, new: Path) -> list[Limited]:
+    """Compare the kernels of each engine that two bundles have in common: not one more is allowed.
+
+    Raises:
+        UsageError: One of them is no bundle.
+    """
+    for path in (base, new):
+        if path.suffix in (".onnx", ".py"):
+            raise UsageError(f"{path} has no engines", expected="two bundles", do="leave kernels out of --also")
+    counts = [
+        {item.name: int(item.facts["kernels"]) for item in read(path).artefacts if "kernels" in item.facts}
+        for path in (base, new)
+    ]
+    common = [name for name in counts[1] if name in counts[0]]
+    if not common:
+        return [Limited(KERNELS, "cannot tell", None, None, 0.0, "the bundles have no engine in common")]
+    return [_kernels(name, counts[0][name], counts[1][name]) for name in common]
+
+
+def _kernels(name: str, before: int, after: int) -> Limited:
+    found: Answer = "slower" if after > before else ("faster" if after < before else "same")
+    why = f"engine {name}: {before} -> {after} kernels; none more allowed"
+    return Limited(KERNELS, found, float(before), float(after), 0.0, why)

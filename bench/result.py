@@ -4,12 +4,15 @@ History of the format:
     1  Run {format, version, created, command, environment, results}; a Result has a subject and readings; a Reading
        has values named with their unit (`p50_s`, `peak_bytes`), intervals, samples by process, and, where nothing
        could be measured, the reason in `missing`.
+    2  A Reading may have rows: a table of its own, such as the operators of `layers`. A Run may have a reference: the
+       seconds of one call of the reference workload beside it, by process (see `bench/reference.py`).
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,9 @@ from ..runtime.errors import DataError
 from ..runtime.files import atomic_file, existing_file
 from .environment import Environment
 
-FORMAT, VERSION = "edgesmith-bench", 1
-UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count"}
+FORMAT, VERSION = "edgesmith-bench", 2
+UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count",
+         "_j": "joules", "_w": "watts", "_c": "degrees Celsius", "_hz": "hertz"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Subject:
 class Reading:
     """What one metric says about one subject.
 
-    `values` and the keys of `intervals` carry their unit; `samples` are by process. `missing` says why there is
-    nothing; `notes` are reasons not to trust the values fully.
+    `values` and the keys of `intervals` carry their unit; `samples` are by process; `rows` are a table of plain values.
+    `missing` says why there is nothing; `notes` are reasons not to trust the values fully.
     """
 
     metric: str
@@ -65,6 +69,7 @@ class Reading:
     samples: tuple[tuple[float, ...], ...] = ()
     notes: tuple[str, ...] = ()
     missing: str = ""
+    rows: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in self.values.items():
@@ -96,6 +101,7 @@ class Run:
     command: str
     environment: Environment
     results: tuple[Result, ...] = ()
+    reference: tuple[tuple[float, ...], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values with the format's name and version."""
@@ -138,7 +144,8 @@ def from_dict(values: dict[str, Any]) -> Run:
     """
     environment = Environment.from_dict(values["environment"])
     results = tuple(_result(item) for item in values["results"])
-    return Run(str(values["created"]), str(values["command"]), environment, results)
+    reference = _floats(values.get("reference", ()))
+    return Run(str(values["created"]), str(values["command"]), environment, results, reference)
 
 
 def _result(values: dict[str, Any]) -> Result:
@@ -151,10 +158,15 @@ def _reading(values: dict[str, Any]) -> Reading:
         metric=values["metric"],
         values={name: float(value) for name, value in values["values"].items()},
         intervals={name: (float(low), float(high)) for name, (low, high) in values["intervals"].items()},
-        samples=tuple(tuple(float(value) for value in group) for group in values["samples"]),
+        samples=_floats(values["samples"]),
         notes=tuple(values["notes"]),
         missing=values["missing"],
+        rows=tuple(dict(row) for row in values.get("rows", ())),
     )
+
+
+def _floats(groups: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in group) for group in groups)
 
 
 def _unreadable(path: Path, got: str) -> DataError:

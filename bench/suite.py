@@ -25,11 +25,12 @@ from .result import Reading, Result, Run, Subject
 from .workload import Target
 
 SPLITS = ("test", "hard")
+REFERENCE = Target(str(Path(__file__).with_name("reference.py")))
 
 
 def measure(
     contexts: Sequence[Context], plan: interleave.Plan, *, only: Sequence[str] = (), seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, reference: bool = False,
 ) -> Run:  # fmt: skip
     """Time every subject side by side, then ask the metrics.
 
@@ -39,9 +40,12 @@ def measure(
         only: The metrics' names; empty for all that do not ask to be named (`ON_REQUEST`).
         seed: Of the random order.
         progress: Called with 1 after each process of each subject, and each metric of each subject.
+        reference: Time the reference workload beside them, so that the run can be compared on another day.
     """
     chosen = {name: load(metrics, name, "metric").measure for name in only or usual_metrics()}
-    timings = interleave.collect([context.target for context in contexts], plan, seed=seed, progress=progress)
+    targets = [*(context.target for context in contexts), *([REFERENCE] if reference else [])]
+    timings = interleave.collect(targets, plan, seed=seed, progress=progress)
+    beside = tuple(map(tuple, timings.pop().samples)) if reference else ()
     results = []
     for context, timing in zip(contexts, timings, strict=True):
         timed = replace(context, timings=timing, timeout_s=plan.timeout_s)
@@ -52,7 +56,7 @@ def measure(
                 progress(1)
         results.append(Result(context.subject, readings))
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return Run(created, environment.command_line(), environment.here(), tuple(results))
+    return Run(created, environment.command_line(), environment.here(), tuple(results), beside)
 
 
 def usual_metrics() -> list[str]:

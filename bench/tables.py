@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.files import atomic_file
+from ..runtime.packages import need
 from .result import Result, Run
 
 Cell = Callable[[Result], str]
@@ -44,9 +45,14 @@ COLUMNS = (
     Column("p50 ms", value("latency", "p50_s", 1e3, spread=True)),
     Column("p99 ms", value("latency", "p99_s", 1e3)),
     Column("img/s", value("latency", "throughput_per_s", 1, 1)),
+    Column("of limit %", value("limit", "share_ratio", 100, 0)),
+    Column("4 streams/s", value("streams", "four_streams_per_s", 1, 1)),
+    Column("file to answer ms", value("end_to_end", "total_s", 1e3)),
     Column("start ms", value("cold_start", "total_s", 1e3, 0)),
     Column("peak MB", value("memory", "peak_bytes", 1e-6, 1)),
     Column("file MB", value("size", "file_bytes", 1e-6)),
+    Column("mJ/image", value("energy", "image_energy_j", 1e3, 1)),
+    Column("°C", value("conditions", "temperature_c", 1, 0)),
     Column("M instr.", value("instructions", "instructions_count", 1e-6)),
     Column("top-1 %", value("accuracy", "top1_ratio", 100)),
     Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
@@ -125,4 +131,21 @@ def write(path: Path, text: str) -> Path:
     """Write text, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, runs: Sequence[Run]) -> Path:
+    """Write `flat` of all runs, with the moment and machine of each, as Parquet.
+
+    Raises:
+        NotAvailable: pyarrow is not installed.
+    """
+    arrow, parquet = need("pyarrow"), need("pyarrow.parquet")
+    rows = [
+        {"created": run.created, "cpu": run.environment.cpu, "machine": run.environment.machine(), **row}
+        for run in runs
+        for row in flat(run)
+    ]
+    with atomic_file(path) as temporary:
+        parquet.write_table(arrow.Table.from_pylist(rows), temporary)
     return path

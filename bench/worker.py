@@ -5,6 +5,9 @@
     {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …],
                                                    "disturbed": [false, …]}
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
+    {"do": "streams", "count": 2, "seconds": 1} -> {"calls": 400, "seconds": 1.0}
+    {"do": "end_to_end", "count": 20}          -> {"decode_s": [...], "preprocess_s": [...], …}
+    {"do": "layers", "count": 20}              -> {"rows": [{"layer": …, "op": …, "seconds": …}, …]}
 
 What a library prints to standard output goes to standard error, so that it cannot break an answer.
 """
@@ -26,6 +29,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.workload: Workload | None = None
+        self.target: Target | None = None
         self.batch = 1
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +54,8 @@ class Worker:
 
     def do_open(self, target: dict[str, Any]) -> dict[str, Any]:
         """Open a target and call it once."""
-        self.workload = open_workload(Target(**target))
+        self.target = Target(**target)
+        self.workload = open_workload(self.target)
         return {"stages": dict(self.workload.stages), "rss": dict(self.workload.rss)}
 
     def do_warm(self, most_s: float) -> dict[str, Any]:
@@ -71,6 +76,28 @@ class Worker:
         for _ in range(calls):
             self.call()
         return {"peak_bytes": peak_bytes(), "resident_bytes": resident_bytes()}
+
+    def do_streams(self, count: int, seconds: float) -> dict[str, Any]:
+        """Call from several threads at once for some seconds."""
+        from .inside import streams
+
+        return streams(self.call, count, seconds)
+
+    def do_end_to_end(self, count: int) -> dict[str, Any]:
+        """Answer an image file some times, each stage timed."""
+        from .inside import end_to_end
+
+        if self.workload is None:
+            raise RuntimeError("nothing is open")
+        return end_to_end(self.workload, count)
+
+    def do_layers(self, count: int) -> dict[str, Any]:
+        """Profile the operators."""
+        from .layers import profile
+
+        if self.target is None:
+            raise RuntimeError("nothing is open")
+        return {"rows": profile(self.target, count)}
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

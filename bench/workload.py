@@ -13,7 +13,7 @@ import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,10 @@ from ..runtime.console import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ..runtime.plugins import load
 from .clock import now_ns
+
+if TYPE_CHECKING:
+    from ..runtime.backends._base import Session
+    from ..runtime.spec import ModelSpec
 
 LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
 
@@ -45,11 +49,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Workload:
-    """One inference as a call without arguments, and the seconds that each stage of opening it took."""
+    """One inference as a call without arguments, and the seconds that each stage of opening it took.
+
+    `session` is what the call runs on, None for a Python file; `spec` says what its images are, None for a bare file.
+    """
 
     call: Callable[[], Any]
     stages: Mapping[str, float]
     rss: Mapping[str, int]
+    session: Session | None = None
+    spec: ModelSpec | None = None
 
 
 class Stages:
@@ -75,8 +84,10 @@ def open_workload(target: Target) -> Workload:
         NotAvailable: Its backend is not installed.
     """
     stages, path = Stages(), Path(target.path)
+    session, spec = None, None
     if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
-        call = _session(target, stages)
+        session, spec = _session(target, stages)
+        call = _caller(session, target.batch)
     elif path.suffix == ".py" and path.is_file():
         call = _python(path, stages)
     else:
@@ -84,11 +95,11 @@ def open_workload(target: Target) -> Workload:
         raise UsageError(f"cannot measure {path}", got=got, expected="a bundle, an .onnx file or a .py file")
     call()
     stages.done("first_call")
-    return Workload(call, stages.seconds, stages.rss)
+    return Workload(call, stages.seconds, stages.rss, session, spec)
 
 
-def _session(target: Target, stages: Stages) -> Callable[[], Any]:
-    """Open a bundle's artefact, or a bare ONNX file, on its backend; the call runs one batch of random input."""
+def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]:
+    """Open a bundle's artefact, or a bare ONNX file, on its backend."""
     path = Path(target.path)
     name = "ort" if path.suffix == ".onnx" else target.backend
     backend = load(backends, name, "backend")
@@ -97,17 +108,23 @@ def _session(target: Target, stages: Stages) -> Callable[[], Any]:
         raise NotAvailable(f"the backend {name} cannot be used", got=reason)
     need(LIBRARIES.get(name, "numpy"))
     stages.done("import")
+    spec: ModelSpec | None = None
     if path.suffix == ".onnx":
-        session = backend.open(path, threads=target.threads or None)
+        session: Session = backend.open(path, threads=target.threads or None)
     else:
         bundle = read(path)
         artefact = next((item for item in bundle.artefacts if item.name == target.artefact), None)
         if artefact is None:
             known = ", ".join(item.name for item in bundle.artefacts)
             raise UsageError(f"{path} has no artefact {target.artefact!r}", expected=known)
-        session = open_artefact(bundle, artefact, name, threads=target.threads or None)
+        session, spec = open_artefact(bundle, artefact, name, threads=target.threads or None), bundle.spec
     stages.done("load")
-    feeds = {item.name: random_input(item.shape, item.dtype, target.batch) for item in session.inputs}
+    return session, spec
+
+
+def _caller(session: Session, batch: int) -> Callable[[], Any]:
+    """Return a call that runs one batch of random input."""
+    feeds = {item.name: random_input(item.shape, item.dtype, batch) for item in session.inputs}
     return lambda: session.run(feeds, finite=True)
 
 

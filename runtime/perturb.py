@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROTATION_DEGREES = 20
-OCCLUDED_PERCENT = (18, 33)
+OCCLUDED_PERCENT = (21, 36)
 NOISE_SIGMA = (10, 30)
 _FRACTION = 15  # bits after the point in source coordinates
 
@@ -27,8 +27,8 @@ def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
         seed: Which disturbance; the same seed and size give the same one.
 
     Returns:
-        uint8, (H, W, C). Rotation within +-20 degrees about the centre (outside is 0), a rectangle with sides of 18 to
-        33 % of the image's, near-Gaussian noise with a standard deviation of 10 to 30 grey levels, equal in all
+        uint8, (H, W, C). Rotation within +-20 degrees about the centre (outside is 0), a rectangle with sides of 21 to
+        36 % of the image's, near-Gaussian noise with a standard deviation of 10 to 30 grey levels, equal in all
         channels.
     """
     height, width, _ = image.shape

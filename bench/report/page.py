@@ -19,6 +19,8 @@ FIGURES = {
     "latency": "Distribution of latency",
     "start": "Cold start by stage",
     "memory": "Memory by stage",
+    "layers": "Time by kind of operator",
+    "roofline": "Against the machine's ceilings",
 }
 
 

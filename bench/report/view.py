@@ -27,6 +27,8 @@ def view(runs: Sequence[Run]) -> dict[str, Any]:
         "latency": [item for number, result in results if (item := _distribution(number, result, many))],
         "start": _stacked(results, "cold_start", [f"{stage}_s" for stage in STAGES], 1e3, many),
         "memory": _stacked(results, "memory", [f"{stage}_bytes" for stage in STAGES], 1e-6, many),
+        "layers": _layers(results, many),
+        "roofline": _roofline(results, many),
         "changes": _changes(runs),
     }
 
@@ -120,6 +122,54 @@ def _stacked(
         for key in keys
     ]
     return {"names": [name for name, _ in kept], "series": series}
+
+
+def _layers(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
+    """Return milliseconds by kind of operator for each subject that was profiled, and every operator as a row."""
+    kept = [
+        (label(number, result, many), result.readings["layers"].rows)
+        for number, result in results
+        if "layers" in result.readings and result.readings["layers"].rows
+    ]
+    spent: dict[str, list[float]] = {}
+    for index, (_, rows) in enumerate(kept):
+        for row in rows:
+            spent.setdefault(row["op"], [0.0] * len(kept))[index] += 1e3 * row["seconds"]
+    kinds = sorted(spent, key=lambda kind: -sum(spent[kind]))
+    return {
+        "names": [name for name, _ in kept],
+        "series": [{"name": kind, "values": [round(value, 4) for value in spent[kind]]} for kind in kinds],
+        "rows": [
+            [
+                name,
+                row["layer"],
+                row["op"],
+                row["dtype"],
+                row["shape"],
+                round(1e6 * row["seconds"], 2),
+                row["macs"] / 1e6,
+            ]
+            for name, rows in kept
+            for row in rows
+        ],
+    }
+
+
+def _roofline(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
+    """Return what each subject reached, by the operations for each byte of its weights, and the machine's ceilings."""
+    points, roofs = [], dict[str, list[list[float]]]()
+    for number, result in results:
+        reading, seconds = result.readings.get("limit"), result.value("latency", "p50_s")
+        size = result.value("size", "file_bytes")
+        if reading is None or reading.missing or not seconds or not size or not reading.values["run_macs_count"]:
+            continue
+        macs = reading.values["run_macs_count"]
+        points.append({"name": label(number, result, many), "x": macs / size, "y": macs / seconds * 1e-9})
+        peak, moved = (reading.values[f"peak_{name}_per_s"] * 1e-9 for name in ("macs", "bytes"))
+        kind = "INT8" if result.subject.precision == "int8" else "FP32"
+        name = f"{kind} ceiling, {result.subject.threads or 'all'} threads"
+        roofs[name] = [[x, min(peak, moved * x)] for x in sorted((0.1, peak / moved, 1e4))]
+    return {"points": points, "roofs": [{"name": name, "points": line} for name, line in roofs.items()]}
 
 
 def _changes(runs: Sequence[Run]) -> list[dict[str, Any]]:

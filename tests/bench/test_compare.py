@@ -96,3 +96,32 @@ def test_the_command_ends_in_the_answers_exit_code(answer, tmp_path):
     done = CliRunner().invoke(compare_command, [str(base), str(new)])
     assert done.exit_code == code, done.output
     assert answer in done.output
+
+
+def with_reference(seed, level, pace=1.0, **more):
+    """A run whose machine takes `pace` times as long for everything, its reference workload too."""
+    rng = np.random.default_rng(1000 + seed)
+    beside = tuple(tuple(0.001 * pace * np.exp(rng.normal(0, 0.004, 40))) for _ in range(8))
+    return dataclasses.replace(run(seed, level * pace, **more), reference=beside)
+
+
+CALIBRATED = {
+    "a slower machine alone": (1.0, 1.5, "same"),
+    "a slower network on a faster machine": (1.3, 0.5, "slower"),
+    "a faster network on a slower machine": (0.7, 1.4, "faster"),
+    "too small a change to count": (1.04, 1.0, "same"),
+}
+
+
+@pytest.mark.parametrize("case", CALIBRATED)
+def test_the_machine_is_divided_out(case):
+    level, machine, answer = CALIBRATED[case]
+    base, new = with_reference(1, 1.0), with_reference(2, level, machine, machine=OTHER)
+    (told,) = compare.compare(base, new, other_machine=True, calibrate=True)
+    assert told.answer == answer
+    assert "proves less" in told.why
+
+
+def test_what_has_no_reference_is_not_calibrated():
+    with pytest.raises(DataError, match="the new result cannot be calibrated.*do: measure again"):
+        compare.compare(with_reference(1, 1.0), run(2), calibrate=True)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import announce, baseline, gate, limits
+from edgesmith.bench import announce, baseline, gate, limits, result, suite
 from edgesmith.bench.announce import Finding
 from edgesmith.bench.gate import Pair, Rule
 from edgesmith.bench.gate_commands import gate_command
+from edgesmith.bench.interleave import Plan
 from edgesmith.bench.result import Reading, Result, Subject
 from edgesmith.bench.workload import Target
+from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
+from support.bundles import SPEC, colour_net, golden_inputs
 
 RULE = Rule()
 
@@ -235,3 +238,46 @@ def test_wrong_use_of_the_command(case, versions):
     done = CliRunner().invoke(gate_command, [str(versions["base"]) if word == "NEW" else word for word in words])
     assert done.exit_code == EdgesmithError.exit_code + 1
     assert message in done.output
+
+
+def with_kernels(folder, **counts):
+    """A bundle whose artefacts claim these kernels, as those of engines do."""
+    nets = folder.with_name(f"{folder.name}-nets")
+    nets.mkdir()
+    items = [
+        bundle.Item(colour_net(nets / f"{name}.onnx"), target=name, facts={"kernels": count})
+        for name, count in counts.items()
+    ]
+    return bundle.write(folder, SPEC, items, golden_inputs=golden_inputs()).source
+
+
+def test_not_one_kernel_more(tmp_path):
+    base = with_kernels(tmp_path / "base", sm86=55, sm89=55, sm90=50)
+    new = with_kernels(tmp_path / "new", sm86=56, sm89=54, sm87=60)
+    told = {one.why.split(":")[0]: one.answer for one in limits.kernels(base, new)}
+    assert told == {"engine sm86": "slower", "engine sm89": "faster"}
+    assert [one.answer for one in limits.kernels(base, base)] == ["same"] * 3
+    (none,) = limits.kernels(base, with_kernels(tmp_path / "other", sm120=1))
+    assert (none.answer, none.exit_code) == ("cannot tell", 3)
+
+
+def test_a_bare_file_has_no_kernels(versions):
+    with pytest.raises(UsageError, match="has no engines; expected two bundles"):
+        limits.kernels(versions["base"], versions["base"])
+
+
+def test_a_stored_result_is_a_baseline(versions, tmp_path):
+    """Five per cent would be lost in the ten that a stored result can tell; half as much work again is found."""
+    found = suite.contexts(versions["base"])
+    stored = suite.measure(found, Plan(processes=3, least_s=0.3), only=["latency"], reference=True)
+    path = result.write(stored, tmp_path / "base.json")
+    words = ["--baseline", str(path), "--json"]
+    same = CliRunner().invoke(gate_command, [str(versions["base"]), *words])
+    assert same.exit_code in (0, 3), same.output
+    assert "proves less" in json.loads(same.stdout)[0]["why"]
+    (tmp_path / "later").mkdir()
+    later = tmp_path / "later" / "base.py"
+    later.write_text(versions["slow"].read_text())
+    assert CliRunner().invoke(gate_command, [str(later), *words]).exit_code == 1
+    refused = CliRunner().invoke(gate_command, [str(versions["base"]), *words, "--also", "memory"])
+    assert refused.exit_code == 2

@@ -13,7 +13,7 @@ from edgesmith.bench.commands import report_command
 from edgesmith.bench.report import page, view
 from edgesmith.bench.result import Run, write
 from support import browser
-from support.results import NETS, result, run
+from support.results import NETS, result, run, with_layers
 
 POINTS = {
     "one beats all": ([(1, 9), (2, 8), (3, 1)], [0]),
@@ -97,7 +97,7 @@ needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium h
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.render([run(), run(seed=50, level=1.2, when="2026-02-01T00:00:00+00:00")]))
+    path.write_text(page.render([with_layers(), run(seed=50, level=1.2, when="2026-02-01T00:00:00+00:00")]))
     with browser.open_page() as tab:
         yield tab, path.as_uri()
 
@@ -207,3 +207,39 @@ def test_the_browser_notices_a_broken_page(tmp_path):
         tab.goto(broken.as_uri())
         tab.js("1")
         assert any("nowhere" in text for text in tab.errors)
+
+
+def test_operators_are_summed_by_kind_and_listed():
+    data = view.view([with_layers(names=("mobilenetv2", "resnet50"))])["layers"]
+    assert [(one["name"], one["values"]) for one in data["series"]] == [("Conv", [4.0, 4.0]), ("Relu", [2.0, 2.0])]
+    assert len(data["rows"]) == 6
+
+
+def test_the_roofline_bends_where_both_ceilings_meet():
+    data = view.view([with_layers(names=("mobilenetv2", "resnet50"))])["roofline"]
+    assert data["points"][0]["y"] == pytest.approx(3e8 / 0.02 * 1e-9, rel=0.05)
+    (roof,) = data["roofs"]
+    assert roof["points"] == [
+        [0.1, pytest.approx(0.8)],
+        [pytest.approx(5.0), pytest.approx(40.0)],
+        [1e4, pytest.approx(40)],
+    ]
+
+
+def test_figures_as_files(tmp_path):
+    pytest.importorskip("matplotlib", reason="no matplotlib here: pip install 'edgesmith[figures]'")
+    from edgesmith.bench.report import figures
+
+    written = figures.draw([with_layers()], tmp_path)
+    assert {path.name for path in written} == {f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg")}
+    assert all(path.stat().st_size > 5000 for path in written)
+    again = figures.draw([with_layers()], tmp_path / "again")
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
+
+
+def test_parquet_holds_every_value(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="no pyarrow here: pip install 'edgesmith[figures]'")
+    path = tables.write_parquet(tmp_path / "run.parquet", [run(), run(seed=9)])
+    found = parquet.read_table(path).to_pylist()
+    assert len(found) == 2 * len(tables.flat(run()))
+    assert {row["machine"] for row in found} == {run().environment.machine()}

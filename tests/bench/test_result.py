@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edgesmith.bench import environment, result
 from edgesmith.bench.result import Reading, Result, Run, Subject
 from edgesmith.runtime.errors import DataError, UsageError
+from support.results import run as made_run
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 readings = st.builds(
@@ -71,7 +72,7 @@ WRONG_FILES = {
 def test_a_wrong_file_is_refused_in_one_line(case, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(WRONG_FILES[case])
-    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 1; do: "):
+    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 2; do: "):
         result.read(path)
 
 
@@ -85,3 +86,16 @@ def test_the_machine_is_the_hardware_not_the_software():
     assert here.machine() == dataclasses.replace(here, python="9.9").machine()
     assert here.machine() != dataclasses.replace(here, cpu="Cortex-A78AE").machine()
     assert here.differences(dataclasses.replace(here, cores=99)) == [f"cores: {here.cores} -> 99"]
+
+
+def test_a_file_of_the_first_format_still_reads(tmp_path):
+    """Version 1 knew neither rows nor a reference workload."""
+    made = made_run()
+    path = result.write(made, tmp_path / "r.json")
+    values = json.loads(path.read_text())
+    del values["reference"]
+    for one in values["results"]:
+        for reading in one["readings"].values():
+            del reading["rows"]
+    path.write_text(json.dumps({**values, "version": 1}))
+    assert result.read(path) == made

@@ -1,5 +1,7 @@
 """Runs with made-up samples, for tests of tables and pages; nothing of them is ever shown as a measurement."""
 
+import dataclasses
+
 import numpy as np
 
 from edgesmith.bench import environment
@@ -35,3 +37,29 @@ def result(model, form, seconds, size, top1, seed, level=1.0):
 def run(seed=0, level=1.0, names=tuple(NETS), when="2026-01-01T00:00:00+00:00"):
     made = [result(name, *NETS[name], seed + index, level) for index, name in enumerate(names)]
     return Run(when, "edgesmith bench", environment.here(), tuple(made))
+
+
+def with_layers(**more):
+    """A run with operators and ceilings in it."""
+    made = run(**more)
+    rows = tuple(
+        {
+            "layer": f"conv{index}",
+            "op": kind,
+            "dtype": "float",
+            "shape": "1x8x4x4",
+            "seconds": 1e-3 * index,
+            "macs": 1000,
+        }
+        for index, kind in enumerate(("Conv", "Relu", "Conv"), 1)
+    )
+    limits = {
+        "limit_s": 0.001,
+        "run_macs_count": 3e8,
+        "peak_macs_per_s": 4e10,
+        "peak_bytes_per_s": 8e9,
+        "share_ratio": 0.5,
+    }
+    told = {"layers": Reading("layers", {"sum_s": 0.006}, rows=rows), "limit": Reading("limit", limits)}
+    results = [dataclasses.replace(one, readings={**one.readings, **told}) for one in made.results]
+    return dataclasses.replace(made, results=tuple(results))

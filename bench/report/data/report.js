@@ -157,6 +157,20 @@ const figures = {
   },
   start: stacked("start", "ms", "From nothing to the first answer, in a fresh process with the files in the page cache."),
   memory: stacked("memory", "MB", "What each stage added to the resident size of a fresh process."),
+  layers: { ...stacked("layers", "ms", "Where an inference spends its time, by the operators that really run; the CSV has every one of them with its shape."),
+    rows: () => [["name", "layer", "operator", "dtype", "output", "us", "M MACs"], ...data.layers.rows] },
+  roofline: {
+    rows: () => [["name", "MACs for each byte of weights", "G MACs/s"], ...data.roofline.points.map((p) => [p.name, p.x, p.y])],
+    about: () => "Multiply-accumulates a second against those for each byte of weights; the lines are the highest rates this machine showed on dense operators and in copying memory.",
+    option: () => ({ ...base(),
+      tooltip: { ...base().tooltip, formatter: (at) => `${at.name || at.seriesName}\n${short(at.value[1])} G MACs/s` },
+      xAxis: axis("MACs for each byte of weights", { type: "log" }), yAxis: axis("G MACs/s", { type: "log", nameGap: 40 }),
+      series: [{ type: "scatter", name: "networks", symbolSize: 14, labelLayout: { hideOverlap: true },
+          label: { show: innerWidth >= 640, formatter: "{b}", position: "right", color: base().textStyle.color, fontSize: 11 },
+          data: data.roofline.points.map((p) => ({ name: p.name, value: [p.x, p.y] })) },
+        ...data.roofline.roofs.map((roof) => ({ type: "line", name: roof.name, symbol: "none", data: roof.points }))] }),
+    empty: () => data.roofline.points.length === 0,
+  },
 };
 
 function stacked(name, unit, about) {

@@ -1,0 +1,97 @@
+"""The machine's own ceilings: multiply-accumulates a second in FP32 and INT8, and bytes a second from memory.
+
+Measured with what the networks run on: the best of a few dense operators of ONNX Runtime (convolutions of 3x3 and 1x1,
+a matrix product), whose arithmetic is large beside their memory traffic, and a copy of arrays larger than any cache.
+The roofline model (Williams, Waterman & Patterson, 2009) then bounds a network's latency from below.
+"""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtime.console import need
+from . import clock, environment
+
+REPEATS = 15
+COPIED_BYTES = 1 << 26
+# channels in, channels out, side of the image, side of the kernel
+DENSE = ((128, 128, 28, 3), (256, 256, 14, 3), (256, 512, 28, 1), (512, 512, 14, 1))
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The highest rates seen: multiply-accumulates a second by precision, bytes a second read and written."""
+
+    macs_per_s: dict[str, float]
+    bytes_per_s: float
+
+    def limit_s(self, macs: float, moved_bytes: float, precision: str) -> float:
+        """Return the least seconds that so many multiply-accumulates and bytes can take here."""
+        peak = self.macs_per_s.get(precision, self.macs_per_s["fp32"])
+        return max(macs / peak, moved_bytes / self.bytes_per_s)
+
+
+@functools.lru_cache(maxsize=4)
+def measure(threads: int) -> Ceilings:
+    """Measure this machine with so many threads (0: all cores); two seconds, once in a process.
+
+    Raises:
+        NotAvailable: onnx, which makes the operators, or onnxruntime is not installed.
+    """
+    rates = {name: max(_rate(_dense(shape, name), shape, threads) for shape in DENSE) for name in ("fp32", "int8")}
+    return Ceilings(rates, _bandwidth(threads))
+
+
+def _rate(model: bytes, shape: tuple[int, int, int, int], threads: int) -> float:
+    ort = need("onnxruntime")
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads, settings.log_severity_level = threads, 3
+    session = ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    wide, out, side, kernel = shape
+    tensor = session.get_inputs()[0]
+    feeds = {tensor.name: np.ones((1, wide, side, side), np.float32 if "float" in tensor.type else np.uint8)}
+    spent = min(clock.once(lambda: session.run(None, feeds)) for _ in range(REPEATS))
+    return wide * out * side * side * kernel * kernel / spent
+
+
+def _dense(shape: tuple[int, int, int, int], precision: str) -> bytes:
+    """Return an ONNX file with one convolution, FP32 or U8 activations with S8 weights."""
+    onnx = need("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    wide, out, side, kernel = shape
+    kind = kinds.FLOAT if precision == "fp32" else kinds.UINT8
+    ends = [
+        helper.make_tensor_value_info(name, kind, [1, count, side, side]) for name, count in (("x", wide), ("y", out))
+    ]
+    weights: Any = np.ones((out, wide, kernel, kernel), np.float32 if precision == "fp32" else np.int8)
+    constants = {"w": weights}
+    names = ["x", "w"]
+    if precision == "int8":
+        constants |= {
+            "s": np.float32(1.0),
+            "zu": np.uint8(0),
+            "zs": np.zeros(out, np.int8),
+            "ws": np.ones(out, np.float32),
+        }
+        names = ["x", "s", "zu", "w", "ws", "zs", "s", "zu"]
+    node = helper.make_node("QLinearConv" if precision == "int8" else "Conv", names, ["y"], pads=[kernel // 2] * 4)
+    made = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph([node], "dense", ends[:1], ends[1:], made)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _bandwidth(threads: int) -> float:
+    """Copy arrays in as many threads, numpy giving way while it copies; read and written bytes count."""
+    count = threads or environment.here().cores
+    pairs = [(np.ones(COPIED_BYTES // 8 // count), np.empty(COPIED_BYTES // 8 // count)) for _ in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        spent = min(
+            clock.once(lambda: list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), pairs))) for _ in range(REPEATS)
+        )
+    return 2 * COPIED_BYTES / spent

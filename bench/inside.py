@@ -1,0 +1,88 @@
+"""What a measuring process does beside plain calls: several streams at once, and the whole way from an image file."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.errors import UsageError
+from ..runtime.packages import need
+from ..runtime.postprocess import top_k
+from ..runtime.preprocess import apply, read_image
+from . import clock
+from .workload import Workload
+
+PHOTO = (480, 640)  # height and width of the image file that is answered
+
+
+def streams(call: clock.Call, count: int, seconds: float) -> dict[str, Any]:
+    """Call from `count` threads for some seconds; return all their calls, and the seconds until the last one ended.
+
+    What one of them raises is raised here, after all have stopped.
+    """
+    done, failures, barrier = [0] * count, list[BaseException](), threading.Barrier(count + 1)
+    ends = [0]
+
+    def stream(index: int) -> None:
+        barrier.wait()
+        try:
+            while clock.now_ns() < ends[0]:
+                call()
+                done[index] += 1
+        except BaseException as error:
+            failures.append(error)
+            ends[0] = 0
+
+    threads = [threading.Thread(target=stream, args=(index,), daemon=True) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    began = clock.now_ns()
+    ends[0] = began + round(seconds * 1e9)
+    barrier.wait()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return {"calls": sum(done), "seconds": (clock.now_ns() - began) * 1e-9}
+
+
+def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
+    """Answer a seeded 640x480 JPEG `count` times; return the seconds of each stage of each time.
+
+    Raises:
+        UsageError: A bare file: nobody knows what its images are.
+    """
+    session, spec = workload.session, workload.spec
+    if session is None or spec is None:
+        raise UsageError("a bare file says nothing of its images", do="measure a bundle")
+    stages: dict[str, list[float]] = {f"{name}_s": [] for name in ("decode", "preprocess", "compute", "postprocess")}
+    size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
+    with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
+        path = _photo(Path(folder) / "photo.jpg")
+        for _ in range(count):
+            moments = [clock.now_ns()]
+            image = read_image(path)
+            moments.append(clock.now_ns())
+            batch = apply([image] * size, spec)
+            moments.append(clock.now_ns())
+            outputs = session.run({name: batch}, finite=True)
+            moments.append(clock.now_ns())
+            logits = next(iter(outputs.values()))[0]
+            if spec.task == "classify":
+                top_k(logits, 5, spec.labels)
+            moments.append(clock.now_ns())
+            for series, spent in zip(stages.values(), np.diff(moments), strict=True):
+                series.append(float(spent) * 1e-9)
+    return stages
+
+
+def _photo(path: Path) -> Path:
+    """Write a smooth seeded image as JPEG: noise alone would take longer to decode than any photograph."""
+    image = need("PIL.Image")
+    coarse = np.random.default_rng(0).integers(0, 256, (PHOTO[0] // 16, PHOTO[1] // 16, 3), dtype=np.uint8)
+    image.fromarray(coarse).resize((PHOTO[1], PHOTO[0])).save(path, quality=90)
+    return path

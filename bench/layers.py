@@ -1,0 +1,106 @@
+"""Seconds of each operator inside one inference, as ONNX Runtime's own profiler tells them.
+
+The operators are those that really run, after ONNX Runtime's fusions, under its names. The multiply-accumulates follow
+from the shapes that the profiler records; a blocked layout pads channels, and what is padded is computed and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from ..runtime.backends.ort import SIMULATED
+from ..runtime.bundle import read
+from ..runtime.console import need
+from ..runtime.errors import NotAvailable
+from .workload import Target, random_input
+
+CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
+PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
+Row = dict[str, Any]
+
+
+def profile(target: Target, count: int) -> list[Row]:
+    """Run an ONNX file or a bundle's ONNX artefact `count` times under the profiler, after one warm run.
+
+    Returns:
+        One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), macs.
+
+    Raises:
+        NotAvailable: The target does not run on ONNX Runtime.
+    """
+    if target.backend != "ort" or Path(target.path).suffix == ".py":
+        raise NotAvailable("only ONNX Runtime tells the time of each layer", got=f"backend {target.backend}")
+    ort = need("onnxruntime")
+    path, entries = _file(target)
+    settings = ort.SessionOptions()
+    settings.log_severity_level, settings.intra_op_num_threads = 3, target.threads
+    for key, value in entries.items():
+        settings.add_session_config_entry(key, value)
+    with tempfile.TemporaryDirectory(prefix="edgesmith-layers-") as folder:
+        settings.enable_profiling, settings.profile_file_prefix = True, f"{folder}/profile"
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        feeds = {item.name: _input(item, target.batch) for item in session.get_inputs()}
+        for _ in range(count + 1):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return rows(events, count)
+
+
+def _file(target: Target) -> tuple[Path, dict[str, str]]:
+    if not target.artefact:
+        return Path(target.path), {}
+    bundle = read(target.path)
+    artefact = next(item for item in bundle.artefacts if item.name == target.artefact)
+    bundle.file(artefact.path)  # its digest is checked
+    return bundle.folder / artefact.path, dict(SIMULATED) if artefact.target == "trt" else {}
+
+
+def _input(item: Any, batch: int) -> Any:
+    shape = [size if isinstance(size, int) else None for size in item.shape]
+    kind = item.type[len("tensor(") : -1]
+    return random_input(shape, {"float": "float32", "double": "float64"}.get(kind, kind), batch)
+
+
+def rows(events: list[Row], count: int) -> list[Row]:
+    """Turn the profiler's events into rows; the first run, which is cold, is left out."""
+    seen: dict[str, list[Row]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            seen[event["name"].removesuffix("_kernel_time")].append(event)
+    return [_row(name, runs) for name, runs in seen.items() if len(runs) > count]
+
+
+def _row(name: str, runs: list[Row]) -> Row:
+    warm = runs[1:]
+    about = warm[0]["args"]
+    dtype, shape = _tensor(about["output_type_shape"][0]) if about["output_type_shape"] else ("", [])
+    return {
+        "layer": name, "op": about["op_name"], "dtype": dtype, "shape": "x".join(map(str, shape)),
+        "seconds": sum(event["dur"] for event in warm) / len(warm) * 1e-6, "macs": _macs(about),
+    }  # fmt: skip
+
+
+def _tensor(entry: dict[str, list[int]]) -> tuple[str, list[int]]:
+    return next(iter(entry.items()))
+
+
+def _macs(about: Row) -> int:
+    """Places times the weights that each needs; the weights are the second tensor with two axes or more.
+
+    A product's weights may have been repacked, and then have no shape: its input's last axis says the same.
+    """
+    inputs = [shape for _, shape in map(_tensor, about["input_type_shape"]) if len(shape) >= 2]
+    if not inputs or not about["output_type_shape"]:
+        return 0
+    outputs = math.prod(_tensor(about["output_type_shape"][0])[1])
+    if about["op_name"] in PRODUCTS:
+        return outputs * inputs[0][-1]
+    if len(inputs) < 2 or about["op_name"] not in CONVOLUTIONS:
+        return 0
+    places = math.prod(inputs[0]) if about["op_name"] == "ConvTranspose" else outputs
+    return places * math.prod(inputs[1][1:])

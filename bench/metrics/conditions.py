@@ -1,0 +1,53 @@
+"""Temperature, clock and throttling at work: whether a latency is that of a cool machine at full speed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...runtime.errors import EdgesmithError
+from .. import sensors
+from ..context import Context
+from ..process import Process
+from ..result import Reading
+
+WORK_S = 1.0
+SLOWED = 0.9  # a clock that falls below this share of its highest while working is worth a note
+
+
+def measure(context: Context) -> Reading:
+    """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
+    listed = [one for one in sensors.found() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
+    if not listed:
+        return Reading("conditions", missing="this machine tells neither temperature nor clock")
+    try:
+        with Process(context.target, timeout_s=context.timeout_s) as process:
+            process.ask("warm", most_s=WORK_S)
+            with sensors.watch(listed) as trace:
+                process.ask("run", seconds=WORK_S)
+    except EdgesmithError as error:
+        return Reading("conditions", missing=str(error))
+    return _told(trace)
+
+
+def _told(trace: sensors.Trace) -> Reading:
+    values: dict[str, float] = {}
+    if degrees := trace.values("temperature_c"):
+        values["temperature_c"] = max(degrees)
+    # Idle cores clock down: the fastest core at each moment is the one that works.
+    if series := [[value for _, value in one] for _, one in trace.of("clock_hz")]:
+        fastest = np.max([one[: min(map(len, series))] for one in series], axis=0)
+        values |= {"clock_hz": float(fastest.mean()), "least_clock_hz": float(fastest.min())}
+    if (rose := trace.rise("throttled_count")) is not None:
+        values["throttled_count"] = rose
+    if not values:
+        return Reading("conditions", missing="the sensors fell silent while measuring")
+    return Reading("conditions", values, notes=_notes(values))
+
+
+def _notes(values: dict[str, float]) -> tuple[str, ...]:
+    found = []
+    if values.get("throttled_count"):
+        found.append("the processor throttled for heat; do: cool it, lower the clocks")
+    if values.get("least_clock_hz", 1.0) < SLOWED * values.get("clock_hz", 1.0):
+        found.append("the clock fell while measuring; do: lock the clocks (governor performance, jetson_clocks)")
+    return tuple(found)

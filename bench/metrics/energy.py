@@ -1,0 +1,44 @@
+"""Energy for one image and mean power, from the machine's own meters (RAPL, INA3221, NVML), idle and at work.
+
+A meter counts all that its part does, other work too: `idle_power_w` tells what it shows before the work begins.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ...runtime.errors import EdgesmithError
+from .. import sensors
+from ..context import Context
+from ..process import Process
+from ..result import Reading
+
+IDLE_S, WORK_S = 1.0, 2.0
+NO_METER = "this machine has no meter that can be read (RAPL, often for root only; INA3221; NVML)"
+
+
+def measure(context: Context) -> Reading:
+    """Return `image_energy_j`, `power_w` at work and `idle_power_w`."""
+    meters = [sensor for sensor in sensors.found() if sensor.quantity in ("energy_j", "power_w")]
+    if not meters:
+        return Reading("energy", missing=NO_METER)
+    try:
+        with Process(context.target, timeout_s=context.timeout_s) as process:
+            process.ask("warm", most_s=IDLE_S)
+            with sensors.watch(meters) as idle:
+                time.sleep(IDLE_S)
+            with sensors.watch(meters) as work:
+                samples = process.ask("run", seconds=WORK_S)["samples"]
+    except EdgesmithError as error:
+        return Reading("energy", missing=str(error))
+    return _told(idle.power_w(), work.power_w(), sum(samples) / len(samples) / context.subject.batch)
+
+
+def _told(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
+    """Put the figures together; `image_s` are seconds for one image."""
+    if idle_w is None or work_w is None:
+        return Reading("energy", missing="the meter fell silent while measuring")
+    notes = () if work_w > idle_w else ("no more power at work than idle: the meter is too coarse, or other work ran",)
+    return Reading(
+        "energy", {"image_energy_j": work_w * image_s, "power_w": work_w, "idle_power_w": idle_w}, notes=notes
+    )

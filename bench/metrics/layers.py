@@ -1,0 +1,22 @@
+"""Time of each operator inside one inference; see `bench/layers.py`."""
+
+from __future__ import annotations
+
+from ...runtime.errors import EdgesmithError
+from ..context import Context
+from ..process import Process
+from ..result import Reading
+
+ON_REQUEST = True
+COUNT = 20
+
+
+def measure(context: Context) -> Reading:
+    """Return `sum_s` of all operators and `operators_count`; each operator is a row (layer, op, seconds, macs, …)."""
+    try:
+        with Process(context.target, timeout_s=context.timeout_s) as process:
+            found = process.ask("layers", count=COUNT)["rows"]
+    except EdgesmithError as error:
+        return Reading("layers", missing=str(error))
+    total = sum(row["seconds"] for row in found)
+    return Reading("layers", {"sum_s": total, "operators_count": float(len(found))}, rows=tuple(found))

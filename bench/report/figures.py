@@ -1,0 +1,109 @@
+"""The page's figures as PNG and SVG files, from the same data, by matplotlib: for a paper, a slide, a README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...runtime.files import atomic_file
+from ...runtime.packages import need
+from ..result import Run
+from .page import FIGURES
+from .view import view
+
+FORMATS = ("png", "svg")
+INCHES = (8.0, 4.8)
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Draw every figure that has something to show, as FOLDER/NAME.png and .svg.
+
+    Returns:
+        The files written.
+
+    Raises:
+        NotAvailable: matplotlib is not installed.
+    """
+    matplotlib = need("matplotlib")
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "edgesmith"  # the same results give the same file
+    data, written = view(runs), list[Path]()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, title in FIGURES.items():
+        if figure := _figure(name, title, data[name]):
+            for kind in FORMATS:
+                path = folder / f"{name}.{kind}"
+                with atomic_file(path) as temporary:
+                    figure.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+                written.append(path)
+            need("matplotlib.pyplot").close(figure)
+    return written
+
+
+def _figure(name: str, title: str, data: Any) -> Any:
+    """Return the figure, or None where there is nothing to draw."""
+    if not (data["points"] if name in ("tradeoff", "roofline") else data["names"] if isinstance(data, dict) else data):
+        return None
+    figure, axes = need("matplotlib.pyplot").subplots(figsize=INCHES, layout="constrained")
+    axes.set_title(title)
+    axes.grid(True, alpha=0.3)
+    _DRAW[name](axes, data)
+    return figure
+
+
+def _tradeoff(axes: Any, data: Any) -> None:
+    points = data["points"]
+    largest = max(point["mb"] or 1 for point in points)
+    for family in sorted({point["family"] for point in points}):
+        own = [point for point in points if point["family"] == family]
+        sizes = [40 + 460 * (point["mb"] or 1) / largest for point in own]
+        axes.scatter([point["ms"] for point in own], [point["top1"] for point in own], sizes, label=family, alpha=0.7)
+    front = [points[index] for index in data["front"]]
+    axes.plot([point["ms"] for point in front], [point["top1"] for point in front], "--", color="grey", zorder=0)
+    for point in points:
+        axes.annotate(
+            point["name"], (point["ms"], point["top1"]), fontsize=7, xytext=(4, 4), textcoords="offset points"
+        )
+    axes.set(xlabel="p50 latency, ms", ylabel=data["accuracy"], xscale="log")
+    axes.legend(fontsize=8)
+
+
+def _name(axes: Any, name: str, at: tuple[float, float]) -> None:
+    axes.annotate(name, at, fontsize=7, xytext=(4, 4), textcoords="offset points")
+
+
+def _latency(axes: Any, data: Any) -> None:
+    for item in data:
+        axes.plot(*zip(*item["points"], strict=True), label=item["name"])
+    axes.set(xlabel="latency, ms", ylabel="% of the calls at most", xscale="log")
+    axes.legend(fontsize=7)
+
+
+def _roofline(axes: Any, data: Any) -> None:
+    for roof in data["roofs"]:
+        axes.plot(*zip(*roof["points"], strict=True), label=roof["name"])
+    axes.scatter([point["x"] for point in data["points"]], [point["y"] for point in data["points"]], color="black")
+    for point in data["points"]:
+        _name(axes, point["name"], (point["x"], point["y"]))
+    axes.set(xlabel="MACs for each byte of weights", ylabel="G MACs/s", xscale="log", yscale="log")
+    axes.legend(fontsize=8)
+
+
+def _stacked(axes: Any, data: Any, unit: str) -> None:
+    left = [0.0] * len(data["names"])
+    for one in data["series"]:
+        axes.barh(data["names"], one["values"], left=left, label=one["name"])
+        left = [sum(pair) for pair in zip(left, one["values"], strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    axes.legend(fontsize=7)
+
+
+_DRAW: dict[str, Callable[[Any, Any], None]] = {
+    "tradeoff": _tradeoff,
+    "latency": _latency,
+    "roofline": _roofline,
+    **{name: partial(_stacked, unit=unit) for name, unit in (("start", "ms"), ("memory", "MB"), ("layers", "ms"))},
+}

@@ -1,0 +1,113 @@
+"""Streams, the way from a file to the answer, operators, ceilings: on real sessions, with counts that must agree."""
+
+import threading
+
+import numpy as np
+import onnx
+import pytest
+
+from edgesmith.bench import ceilings, inside, layers, suite
+from edgesmith.bench.ceilings import Ceilings
+from edgesmith.bench.interleave import Plan
+from edgesmith.bench.workload import Target, open_workload
+from edgesmith.runtime.errors import NotAvailable, UsageError
+from support.bundles import colour_bundle
+
+QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    """One convolution with 8 x 4 x 3 x 3 weights on 10x10, a grouped one, a product with 800 x 5 weights."""
+    rng = np.random.default_rng(0)
+    weights = {"w": (8, 4, 3, 3), "g": (8, 2, 1, 1), "m": (800, 5)}
+    made = [
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+        for name, shape in weights.items()
+    ]
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["a"], "dense", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Conv", ["a", "g"], ["b"], "grouped", group=4),
+        onnx.helper.make_node("Flatten", ["b"], ["c"], "flat"),
+        onnx.helper.make_node("MatMul", ["c", "m"], ["y"], "product"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 4, 10, 10]), ("y", [1, 5]))
+    ]
+    graph = onnx.helper.make_graph(nodes, "net", ends[:1], ends[1:], made)
+    path = tmp_path_factory.mktemp("inside") / "net.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    return colour_bundle(tmp_path_factory.mktemp("colours") / "colours").source
+
+
+def test_every_call_of_every_stream_is_counted():
+    lock, count = threading.Lock(), [0]
+
+    def call():
+        with lock:
+            count[0] += 1
+
+    told = inside.streams(call, 3, 0.05)
+    assert told["calls"] == count[0] > 0
+    assert told["seconds"] >= 0.05
+
+
+def test_a_stream_that_fails_ends_all():
+    def call():
+        raise RuntimeError("the device is gone")
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        inside.streams(call, 2, 30.0)
+
+
+def test_the_way_from_a_file_to_the_answer(colours):
+    told = inside.end_to_end(open_workload(Target(str(colours), "colours-fp32")), 4)
+    assert set(told) == {"decode_s", "preprocess_s", "compute_s", "postprocess_s"}
+    assert all(len(series) == 4 and min(series) > 0 for series in told.values())
+
+
+def test_a_bare_file_has_no_images(net):
+    with pytest.raises(UsageError, match="says nothing of its images"):
+        inside.end_to_end(open_workload(Target(str(net))), 1)
+
+
+def test_the_operators_and_their_arithmetic(net):
+    rows = layers.profile(Target(str(net)), 2)
+    macs = {row["op"]: 0 for row in rows}
+    for row in rows:
+        macs[row["op"]] += row["macs"]
+        assert row["seconds"] >= 0
+    assert sum(macs.values()) == 8 * 100 * 4 * 9 + 8 * 100 * 2 + 800 * 5
+    assert {row["dtype"] for row in rows if row["macs"]} == {"float"}
+
+
+def test_only_onnxruntime_tells_its_operators(tmp_path):
+    with pytest.raises(NotAvailable, match="only ONNX Runtime"):
+        layers.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
+
+
+def test_the_metrics_on_request(colours):
+    found = [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"]
+    run = suite.measure(found, QUICK, only=["layers", "end_to_end", "limit"], reference=True)
+    readings = run.results[0].readings
+    assert readings["layers"].values["operators_count"] == len(readings["layers"].rows) > 0
+    assert readings["end_to_end"].values["total_s"] > readings["end_to_end"].values["compute_s"] > 0
+    assert readings["limit"].values["limit_s"] > 0
+    assert len(run.reference) == 1
+    assert min(run.reference[0]) > 0
+
+
+def test_ceilings_are_rates_and_the_larger_bound_counts():
+    found = ceilings.measure(1)
+    assert min(*found.macs_per_s.values(), found.bytes_per_s) > 1e8
+    made = Ceilings({"fp32": 100.0, "int8": 400.0}, 10.0)
+    assert made.limit_s(1000, 10, "fp32") == 10
+    assert made.limit_s(1000, 10, "int8") == 2.5
+    assert made.limit_s(1000, 400, "int8") == 40
+    assert made.limit_s(1000, 10, "fp16") == 10
