@@ -97,7 +97,7 @@ class SqueezeExcite(nn.Module):
 class StochasticDepth(nn.Module):
     """In training drop a residual branch for some images of the batch, scale it for the others (Huang et al. 2016)."""
 
-    def __init__(self, probability: float) -> None:
+    def __init__(self, probability: float = 0.0) -> None:
         super().__init__()
         self.probability = probability
 
@@ -107,7 +107,19 @@ class StochasticDepth(nn.Module):
             return x
         keep = 1 - self.probability
         mask = torch.empty(x.shape[0], *[1] * (x.dim() - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
-        return x * mask / keep
+        return x * (mask / keep if keep else mask)
+
+
+def stochastic_depth(module: nn.Module, last: float) -> None:
+    """Set how often blocks are dropped in training: the deeper the oftener, the last with probability `last`.
+
+    Args:
+        module: Whose `StochasticDepth` layers are set, in the order of the network.
+        last: 0 drops none; Huang et al. 2016 use 0.5.
+    """
+    found = [layer for layer in module.modules() if isinstance(layer, StochasticDepth)]
+    for index, layer in enumerate(found, start=1):
+        layer.probability = last * index / len(found)
 
 
 def trunc_normal_init(module: nn.Module, std: float = 0.1) -> None:

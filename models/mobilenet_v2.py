@@ -75,6 +75,16 @@ VARIANTS = {
     "mobilenetv2": {"args": {"width": 1.0}, "aliases": ["mobilenet_v2", "mobilenetv2_1.0"],
         "params": 3504872, "macs": 300774272, "top1": 71.878, "top5": 90.286,
         "checkpoint": "mobilenet_v2-b0353104.pth"},
+    "mobilenetv2_1.4": {"args": {"width": 1.4}, "aliases": ["mobilenetv2_140"], "params": 6108776, "macs": 582000000,
+        "top1": 75.0, "top5": 92.5, "source": "the authors' released nets: 582 M; timm 6.11 M"},
+    "mobilenetv2_1.3": {"args": {"width": 1.3}, "params": 5386792, "macs": 509000000,
+        "top1": 74.4, "top5": 92.1, "source": "the authors' released nets: 509 M, 5.34 M without batch norm"},
+    "mobilenetv2_0.75": {"args": {"width": 0.75}, "aliases": ["mobilenetv2_075"], "params": 2636424, "macs": 209000000,
+        "top1": 69.8, "top5": 89.6, "source": "the authors' released nets: 209 M; timm 2.64 M"},
+    "mobilenetv2_0.5": {"args": {"width": 0.5}, "aliases": ["mobilenetv2_050"], "params": 1968680, "macs": 97000000,
+        "top1": 65.4, "top5": 86.4, "source": "the authors' released nets: 97 M; timm 1.97 M"},
+    "mobilenetv2_0.35": {"args": {"width": 0.35}, "aliases": ["mobilenetv2_035"], "params": 1677128, "macs": 59000000,
+        "top1": 60.3, "top5": 82.9, "source": "the authors' released nets: 59 M; timm 1.68 M"},
 }
 # fmt: on
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .layers import ConvNormAct, he_init, relu
+from .layers import ConvNormAct, StochasticDepth, he_init, relu, stochastic_depth
 
 PAPER = "He et al., Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385"
 
@@ -32,7 +32,7 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, skip: bool) -> None:
         super().__init__()
-        self.relu = relu()
+        self.relu, self.drop = relu(), StochasticDepth()
         self.skip = skip
         project = skip and (stride != 1 or inputs != outputs)
         self.downsample = ConvNormAct(inputs, outputs, 1, stride, act=None) if project else None
@@ -41,7 +41,7 @@ class Block(nn.Module):
         """Return the block's output."""
         out = self.branch(x)
         if self.skip:
-            out = out + (x if self.downsample is None else self.downsample(x))
+            out = self.drop(out) + (x if self.downsample is None else self.downsample(x))
         return self.relu(out)
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ class ResNet(nn.Module):
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, depth: int, groups: int, base: int, skip: bool, num_classes: int) -> None:
+    def __init__(self, depth: int, groups: int, base: int, skip: bool, drop: float, num_classes: int) -> None:
         super().__init__()
         kind, repeats = NETWORK[depth]
         block = BLOCKS[kind]
@@ -117,6 +117,7 @@ class ResNet(nn.Module):
                 inputs = filters * block.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         self.fc = nn.Linear(inputs, num_classes)
+        stochastic_depth(self, drop)
         he_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -185,6 +186,11 @@ VARIANTS = {
 # fmt: on
 
 
-def build(depth: int, groups: int = 1, base: int = 64, skip: bool = True, num_classes: int = 1000) -> nn.Module:
-    """Build a ResNet; `groups` and `base` make ResNeXt and Wide ResNet, `skip=False` the plain net."""
-    return ResNet(depth, groups, base, skip, num_classes)
+def build(
+    depth: int, groups: int = 1, base: int = 64, skip: bool = True, drop: float = 0.0, num_classes: int = 1000
+) -> nn.Module:
+    """Build a ResNet; `groups` and `base` make ResNeXt and Wide ResNet, `skip=False` the plain net.
+
+    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    """
+    return ResNet(depth, groups, base, skip, drop, num_classes)

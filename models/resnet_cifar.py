@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .layers import he_init, relu
+from .layers import StochasticDepth, he_init, relu, stochastic_depth
 
 PAPER = "He et al., Deep Residual Learning for Image Recognition, 2015, arXiv:1512.03385, section 4.2"
 
@@ -25,7 +25,7 @@ class Basic(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
-        self.relu = relu()
+        self.relu, self.drop = relu(), StochasticDepth()
         self.skip, self.stride, self.new = skip, stride, outputs - inputs
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ class Basic(nn.Module):
             if self.new:
                 x = x[:, :, :: self.stride, :: self.stride]
                 x = nn.functional.pad(x, (0, 0, 0, 0, self.new // 2, self.new - self.new // 2))
-            out = out + x
+            out = self.drop(out) + x
         return self.relu(out)
 
 
@@ -48,20 +48,20 @@ class WideBasic(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.dropout = nn.Dropout(0.3)
+        self.dropout, self.drop = nn.Dropout(0.3), StochasticDepth()
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the block's output."""
         active = torch.relu(self.bn1(x))
         out = self.conv2(self.dropout(torch.relu(self.bn2(self.conv1(active)))))
-        return out + (x if self.shortcut is None else self.shortcut(active))
+        return self.drop(out) + (x if self.shortcut is None else self.shortcut(active))
 
 
 class CifarResNet(nn.Module):
     """(N, 3, 32, 32) -> (N, num_classes); `wide` 0 for the narrow nets."""
 
-    def __init__(self, blocks: int, wide: int, skip: bool, num_classes: int) -> None:
+    def __init__(self, blocks: int, wide: int, skip: bool, drop: float, num_classes: int) -> None:
         super().__init__()
         block = WideBasic if wide else Basic
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
@@ -76,6 +76,7 @@ class CifarResNet(nn.Module):
         self.last = nn.BatchNorm2d(channels) if wide else nn.Identity()
         self.fc = nn.Linear(channels, num_classes)
         self.wide = wide
+        stochastic_depth(self, drop)
         he_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -119,6 +120,9 @@ VARIANTS = {
 # fmt: on
 
 
-def build(blocks: int, wide: int = 0, skip: bool = True, num_classes: int = 10) -> nn.Module:
-    """Build a net of `blocks` blocks per stage; `wide` multiplies the filters, `skip=False` leaves the addition out."""
-    return CifarResNet(blocks, wide, skip, num_classes)
+def build(blocks: int, wide: int = 0, skip: bool = True, drop: float = 0.0, num_classes: int = 10) -> nn.Module:
+    """Build a net of `blocks` blocks per stage; `wide` multiplies the filters, `skip=False` leaves the addition out.
+
+    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    """
+    return CifarResNet(blocks, wide, skip, drop, num_classes)

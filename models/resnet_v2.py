@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .layers import he_init
+from .layers import StochasticDepth, he_init, stochastic_depth
 
 PAPER = "He et al., Identity Mappings in Deep Residual Networks, 2016, arXiv:1603.05027"
 
@@ -43,6 +43,7 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.drop = StochasticDepth()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the block's output."""
@@ -50,13 +51,13 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(active)
         out = self.conv1(active)
         out = self.conv2(torch.relu(self.norm2(out)))
-        return self.conv3(torch.relu(self.norm3(out))) + shortcut
+        return self.drop(self.conv3(torch.relu(self.norm3(out)))) + shortcut
 
 
 class ResNetV2(nn.Module):
     """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
 
-    def __init__(self, depth: int, num_classes: int) -> None:
+    def __init__(self, depth: int, drop: float, num_classes: int) -> None:
         super().__init__()
         self.stem = nn.Sequential()
         self.stem.conv = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -74,6 +75,7 @@ class ResNetV2(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.head = nn.Module()
         self.head.fc = nn.Conv2d(channels, num_classes, 1)
+        stochastic_depth(self, drop)
         he_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,6 +102,9 @@ VARIANTS = {
 # fmt: on
 
 
-def build(depth: int, num_classes: int = 1000) -> nn.Module:
-    """Build a depth of NETWORK."""
-    return ResNetV2(depth, num_classes)
+def build(depth: int, drop: float = 0.0, num_classes: int = 1000) -> nn.Module:
+    """Build a depth of NETWORK.
+
+    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    """
+    return ResNetV2(depth, drop, num_classes)

@@ -107,14 +107,17 @@ class SENet(nn.Module):
 VARIANTS = {
     "se_resnet50": {"args": {"depth": 50, "kind": "resnet"}, "keys": "timm", "aliases": ["legacy_seresnet50"],
         "params": 28088024,
-        "macs": 3870000000, "top1": 76.71, "top5": 93.38, "source": "Hu et al. 2017, table 2 (28.1 M, 3.87 G)"},
+        "macs": 3870000000, "top1": 76.71, "top5": 93.38, "source": "Hu et al. 2017, table 2 (28.1 M, 3.87 G)",
+        "checkpoint": "se_resnet50-ce0d4300.pth", "url": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"},
     "se_resnext50_32x4d": {"args": {"depth": 50, "kind": "resnext"}, "keys": "timm",
         "aliases": ["legacy_seresnext50_32x4d"],
-        "params": 27559896, "top1": 78.90, "top5": 94.49, "source": "Hu et al. 2017, table 2 (27.6 M)"},
+        "params": 27559896, "top1": 78.90, "top5": 94.49, "source": "Hu et al. 2017, table 2 (27.6 M)",
+        "checkpoint": "legacy_se_resnext50_32x4d-f3651bad.pth", "url": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"},
     "senet154": {"args": {"depth": 154, "kind": "senet"}, "keys": "timm", "aliases": ["legacy_senet154"],
         "params": 115088984,
         "macs": 20700000000, "top1": 81.32, "top5": 95.53,
-        "source": "Hu et al. 2017, table 9; released net 115.1 M, 20.7 G"},
+        "source": "Hu et al. 2017, table 9; released net 115.1 M, 20.7 G",
+        "checkpoint": "legacy_senet154-e9eb9fe6.pth", "url": "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"},
 }
 # fmt: on
 

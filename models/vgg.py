@@ -74,6 +74,8 @@ VARIANTS = {
         "top5": 90.374, "checkpoint": "vgg13_bn-abd245e5.pth"},
     "vgg16_c": {"args": {"column": "C"}, "aliases": ["vggc"], "params": 133638952, "top1": 71.9, "top5": 90.6,
         "source": "Simonyan and Zisserman 2014, tables 2 (134 M) and 3, C"},
+    "vgg16_c_bn": {"args": {"column": "C", "batch_norm": True}, "params": 133647400,
+        "source": "VGG-16-C with torchvision's placing of batch norm"},
     "vgg16": {"args": {"column": "D"}, "params": 138357544, "macs": 15470000000, "top1": 71.592, "top5": 90.382,
         "checkpoint": "vgg16-397923af.pth"},
     "vgg16_bn": {"args": {"column": "D", "batch_norm": True}, "params": 138365992, "macs": 15470000000, "top1": 73.36,

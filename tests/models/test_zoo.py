@@ -125,3 +125,17 @@ def test_batch_norm_uses_the_batch_in_training_and_what_it_learnt_in_eval():
     before = norm.running_mean.clone()
     torch.testing.assert_close(module(x)[:1], module(x[:1]), rtol=1e-4, atol=1e-5)
     assert torch.equal(before, norm.running_mean)
+
+
+def test_stochastic_depth_leaves_blocks_out_in_training_only():
+    torch.manual_seed(0)
+    module, x = catalog.build("resnet20_cifar", 10, drop=1.0), torch.randn(2, 3, 32, 32)
+    assert [round(block.drop.probability * 9) for block in (*module.layer1, *module.layer2, *module.layer3)] == [
+        *range(1, 10)
+    ]
+    last, inside = module.layer3[2], torch.randn(2, 64, 8, 8)
+    assert torch.equal(last.train()(inside), torch.relu(inside))
+    assert not torch.equal(last.eval()(inside), torch.relu(inside))
+    plain = catalog.build("resnet20_cifar", 10)
+    plain.load_state_dict(module.state_dict())
+    assert torch.equal(plain.eval()(x), module.eval()(x))
