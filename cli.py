@@ -19,7 +19,7 @@ from . import __version__
 # name -> (module, one line of help); the function in the module is called `<name>_command`.
 COMMANDS = {
     "models": ("models.commands", "List the networks, with parameters, operations and published accuracy."),
-    "describe": ("models.commands", "Show a network layer by layer."),
+    "describe": ("describe_commands", "Show a network or an ONNX file layer by layer."),
     "train": ("models.commands", "Train a network on the embedded digits or a folder of images."),
     "export": ("pipeline_commands", "Take a network from PyTorch to a verified bundle."),
     "optimize": ("optimize.commands", "Rewrite an ONNX file into a smaller, faster one that computes the same."),

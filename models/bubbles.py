@@ -1,26 +1,29 @@
 """The bubble chart of Canziani et al. 2017: accuracy against operations, size for parameters, one colour per family.
 
-Drawn here as SVG and, through Pillow, as PNG. A family's Pareto curve joins its nets than which none of the family is
-both cheaper and better: one family is better than another if it moves the whole curve up and to the left.
+A family's Pareto curve joins its nets than which none of the family is both cheaper and better: one family is better
+than another if it moves the whole curve up and to the left. `canvas.py` draws the shapes as SVG or PNG.
 """
 
 from __future__ import annotations
 
 import colorsys
-import html
 import itertools
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..runtime.console import need
-from ..runtime.errors import UsageError
-from ..runtime.files import atomic_file
-from .catalog import Entry
+from ..runtime.errors import DataError, UsageError
+from ..runtime.files import atomic_file, existing_file
+from .canvas import Canvas, text_width
+from .catalog import Entry, find
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1200, 760, 80, 230, 50, 70
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1400, 900, 70, 210, 60, 70
 SMALLEST_RADIUS, RADIUS_PER_ROOT_M = 3.0, 2.2
+NAME_SIZE, TEXT_SIZE, TITLE_SIZE = 10, 13, 17
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,17 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
     path = Path(path)
     bubbles = collect(entries, latency_ms)
     if not bubbles:
-        raise UsageError("nothing to draw", got="no network with accuracy, MACs and parameters", do="widen the pattern")
+        missing = "a measured latency" if latency_ms is not None else "MACs"
+        raise UsageError("nothing to draw", got=f"no network with accuracy, parameters and {missing}", do="widen it")
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"cannot draw {path}", expected=".svg or .png", do="change the ending")
-    shapes = Chart(bubbles, "latency, ms" if latency_ms else "multiply-adds, G")
+    label = "multiply-adds of one image, G" if latency_ms is None else "measured latency of one image, ms"
+    canvas = Chart(bubbles, label).paint()
     with atomic_file(path) as temporary:
         if path.suffix == ".svg":
-            temporary.write_text(shapes.svg(), encoding="utf-8")
+            temporary.write_text(canvas.svg(), encoding="utf-8")
         else:
-            shapes.png(temporary)
+            canvas.png(temporary)
     return len(bubbles)
 
 
@@ -68,10 +73,43 @@ def collect(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = N
     found = []
     for entry in entries:
         figures = entry.figures
-        cost = (latency_ms or {}).get(entry.name) if latency_ms else (figures.macs or 0) / 1e9
+        cost = (figures.macs or 0) / 1e9 if latency_ms is None else latency_ms.get(entry.name, 0)
         if figures.top1 and figures.params and cost and entry.classes == 1000:
             found.append(Bubble(entry.name, entry.family, cost, figures.top1, figures.params / 1e6))
     return found
+
+
+def latencies(paths: Sequence[Path]) -> dict[str, float]:
+    """Read measured latencies, in milliseconds by network; of several for one network the fastest.
+
+    Args:
+        paths: Results of `edgesmith bench`, rows of the zoo's table, or folders of these.
+
+    Raises:
+        UsageError: There is no such file.
+        DataError: A file holds neither, or is of a network that is not in the catalogue.
+    """
+    found: dict[str, float] = {}
+    for path in itertools.chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
+        try:
+            for name, value in _measured(json.loads(existing_file(path, "results").read_text(encoding="utf-8"))):
+                name = find(name).name
+                found[name] = min(value, found.get(name, math.inf))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} holds no measured latencies", got=f"{type(error).__name__}: {error}",
+                expected="a result of `edgesmith bench`, or a row of the zoo's table",
+            ) from error  # fmt: skip
+    return found
+
+
+def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    if "network" in value:
+        yield from [(value["network"], float(value["ort_p50_ms"]))] if "ort_p50_ms" in value else []
+        return
+    for result in value["results"]:
+        seconds = result["readings"].get("latency", {}).get("values", {}).get("p50_s")
+        yield from [(result["subject"]["model"], 1e3 * float(seconds))] if seconds else []
 
 
 def pareto(bubbles: Sequence[Bubble]) -> list[Bubble]:
@@ -91,7 +129,7 @@ class Chart:
         self.families = sorted({bubble.family for bubble in bubbles})
         logs = [math.log10(bubble.x) for bubble in bubbles]
         tops = [bubble.top1 for bubble in bubbles]
-        self.x0, self.x1 = min(logs) - 0.1, max(logs) + 0.1
+        self.x0, self.x1 = min(logs) - 0.1, max(logs) + 0.15
         self.y0, self.y1 = math.floor(min(tops) - 1), math.ceil(max(tops) + 1)
 
     def x(self, value: float) -> float:
@@ -103,10 +141,14 @@ class Chart:
         return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
 
     def colour(self, family: str) -> str:
-        """Return a family's colour, #rrggbb."""
-        hue = self.families.index(family) / len(self.families)
-        lightness = 0.38 + 0.14 * (self.families.index(family) % 2)
+        """Return a family's colour, #rrggbb; neighbours in the alphabet are far apart in hue."""
+        index = self.families.index(family)
+        hue, lightness = index * 0.381966 % 1, (0.34, 0.45, 0.55)[index % 3]
         return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, 0.75))
+
+    def radius(self, bubble: Bubble) -> float:
+        """Return the radius in pixels: the area grows with the parameters."""
+        return SMALLEST_RADIUS + RADIUS_PER_ROOT_M * math.sqrt(bubble.params_m)
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """Return each family's Pareto curve in pixels; families of one net have none."""
@@ -116,64 +158,80 @@ class Chart:
     def ticks(self) -> tuple[list[float], list[int]]:
         """Return the values marked on the two axes."""
         steps = [m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)]
-        return [s for s in steps if self.x0 <= math.log10(s) <= self.x1], list(range(self.y0, self.y1 + 1, 5))
+        levels = range(-(-self.y0 // 5) * 5, self.y1 + 1, 5)
+        return [s for s in steps if self.x0 <= math.log10(s) <= self.x1], list(levels)
 
-    def svg(self) -> str:
-        """Return the chart as SVG."""
-        parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">']
-        parts.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>')
+    def names(self) -> list[tuple[float, float, str]]:
+        """Return where names go, in pixels, so that none covers another; those that find no place are left out.
 
-        def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float) -> None:
-            at = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-            parts.append(f'<line {at} stroke="{colour}" stroke-width="{width}"/>')
+        The nets on a family's curve choose first.
+        """
+        best = {b.name for family in self.families for b in pareto([b for b in self.bubbles if b.family == family])}
+        taken: list[Box] = []
+        placed = []
+        for bubble in sorted(self.bubbles, key=lambda b: (b.name not in best, b.params_m)):
+            width = text_width(bubble.name, NAME_SIZE)
+            for x, y in self._places(bubble, width):
+                box = (x, y - NAME_SIZE, x + width, y + 2)
+                if box[2] < WIDTH - RIGHT + 20 and not any(_overlap(box, other) for other in taken):
+                    taken.append(box)
+                    placed.append((x, y, bubble.name))
+                    break
+        return placed
 
-        def text(x: float, y: float, words: str, size: int) -> None:
-            parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}">{html.escape(words)}</text>')
+    def _places(self, bubble: Bubble, width: float) -> Iterator[tuple[float, float]]:
+        x, y, r = self.x(bubble.x), self.y(bubble.top1), min(self.radius(bubble), 9.0)
+        for step in (0, NAME_SIZE + 2):
+            yield x + r + 2, y + 4 - step
+            yield x - r - 2 - width, y + 4 - step
+            yield x - width / 2, y - r - 3 - step
+            yield x - width / 2, y + r + NAME_SIZE + step
+            yield x + r + 2, y + 4 + step
 
-        def circle(x: float, y: float, radius: float, colour: str) -> None:
-            at = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"'
-            parts.append(f'<circle {at} fill="{colour}" fill-opacity="0.55" stroke="{colour}"/>')
-
-        self._paint(line, text, circle)
-        return "\n".join([*parts, "</svg>", ""])
-
-    def png(self, path: Path) -> None:
-        """Write the chart as PNG."""
-        need("PIL")
-        from PIL import Image, ImageDraw
-
-        picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
-        pen = ImageDraw.Draw(picture, "RGBA")
-
-        def line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float) -> None:
-            pen.line((x1, y1, x2, y2), fill=colour, width=round(max(1, width)))
-
-        def text(x: float, y: float, words: str, size: int) -> None:
-            pen.text((x, y - size), words, fill="black")
-
-        def circle(x: float, y: float, radius: float, colour: str) -> None:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour + "8c", outline=colour)
-
-        self._paint(line, text, circle)
-        picture.save(path, format="PNG")
-
-    def _paint(self, line: Callable[..., None], text: Callable[..., None], circle: Callable[..., None]) -> None:
-        columns, levels = self.ticks()
-        for value in columns:
-            line(self.x(value), TOP, self.x(value), HEIGHT - BOTTOM, "#dddddd", 1)
-            text(self.x(value) - 8, HEIGHT - BOTTOM + 20, f"{value:g}", 13)
-        for level in levels:
-            line(LEFT, self.y(level), WIDTH - RIGHT, self.y(level), "#dddddd", 1)
-            text(LEFT - 32, self.y(level) + 5, str(level), 13)
-        text(LEFT, TOP - 20, "ImageNet top-1, %, as published; area: parameters", 15)
-        text((WIDTH - RIGHT) / 2, HEIGHT - 20, self.label, 15)
+    def paint(self) -> Canvas:
+        """Return the chart's shapes."""
+        canvas = Canvas(WIDTH, HEIGHT)
+        self._axes(canvas)
         for family, points in self.curves().items():
             for first, second in itertools.pairwise(points):
-                line(*first, *second, self.colour(family), 2)
+                canvas.line(*first, *second, self.colour(family), 1.6)
         for bubble in self.bubbles:
-            radius = SMALLEST_RADIUS + RADIUS_PER_ROOT_M * math.sqrt(bubble.params_m)
-            circle(self.x(bubble.x), self.y(bubble.top1), radius, self.colour(bubble.family))
-            text(self.x(bubble.x) + 4, self.y(bubble.top1) - 4, bubble.name, 9)
+            about = f"{bubble.name}: {bubble.top1:.2f} %, {bubble.x:.3g} {self.label.split()[-1]}, "
+            about += f"{bubble.params_m:.2f} M parameters"
+            where = self.x(bubble.x), self.y(bubble.top1), self.radius(bubble)
+            canvas.circle(*where, self.colour(bubble.family), about)
+        for x, y, name in self.names():
+            canvas.text(x, y, name, NAME_SIZE)
+        self._legend(canvas)
+        return canvas
+
+    def _axes(self, canvas: Canvas) -> None:
+        columns, levels = self.ticks()
+        for value in columns:
+            canvas.line(self.x(value), TOP, self.x(value), HEIGHT - BOTTOM, "#e4e4e4", 1)
+            words = f"{value:g}"
+            canvas.text(self.x(value) - text_width(words, TEXT_SIZE) / 2, HEIGHT - BOTTOM + 20, words, TEXT_SIZE)
+        for level in levels:
+            canvas.line(LEFT, self.y(level), WIDTH - RIGHT, self.y(level), "#e4e4e4", 1)
+            canvas.text(LEFT - 28, self.y(level) + 5, str(level), TEXT_SIZE)
+        canvas.text(LEFT, TOP - 24, "ImageNet top-1 accuracy, %, as published", TITLE_SIZE)
+        middle = (LEFT + WIDTH - RIGHT - text_width(self.label, TITLE_SIZE)) / 2
+        canvas.text(middle, HEIGHT - 18, self.label, TITLE_SIZE)
+
+    def _legend(self, canvas: Canvas) -> None:
+        left = WIDTH - RIGHT + 30
         for index, family in enumerate(self.families):
-            circle(WIDTH - RIGHT + 24, TOP + 20 * index, 6, self.colour(family))
-            text(WIDTH - RIGHT + 38, TOP + 20 * index + 5, family, 13)
+            canvas.circle(left, TOP + 20 * index, 6, self.colour(family))
+            canvas.text(left + 14, TOP + 20 * index + 5, family, TEXT_SIZE)
+        y = TOP + 20.0 * len(self.families) + 30
+        canvas.text(left - 6, y, "parameters", TEXT_SIZE)
+        for params_m in (1, 10, 100):
+            radius = SMALLEST_RADIUS + RADIUS_PER_ROOT_M * math.sqrt(params_m)
+            y += radius + 14
+            canvas.circle(left + 14, y, radius, "#777777")
+            canvas.text(left + 48, y + 5, f"{params_m} M", TEXT_SIZE)
+            y += radius
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

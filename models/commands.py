@@ -1,10 +1,10 @@
-"""`edgesmith models`, `describe` and `train`."""
+"""`edgesmith models` and `train`."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,14 +12,17 @@ from ..runtime.console import command, emit, need, note, progress, table
 from ..runtime.errors import UsageError
 from . import catalog
 
-if TYPE_CHECKING:
-    from ..runtime.complexity import Complexity
-
 
 @command("models", short_help="List the networks, with parameters, operations and published accuracy.")
 @click.argument("pattern", default="")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against operations: .svg or .png.")
-def models_command(pattern: str, plot: Path | None, as_json: bool) -> None:
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="With --plot: measured latency in place of operations, from results of `bench` or rows of the zoo's table.",
+)
+def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
     """List the networks whose name, alias or family holds PATTERN, with their published figures.
 
     Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on
@@ -32,10 +35,12 @@ def models_command(pattern: str, plot: Path | None, as_json: bool) -> None:
     entries = [e for e in entries if any(wanted in normalise(word) for word in (e.name, e.family, *e.aliases))]
     if not entries:
         raise UsageError(f"no network matches {pattern!r}", do="`edgesmith models` lists them all")
+    if results and not plot:
+        raise UsageError("--results is for --plot", do="say --plot FILE as well")
     if plot:
-        from .bubbles import draw
+        from .bubbles import draw, latencies
 
-        note(f"{draw(entries, plot)} networks drawn in {plot}")
+        note(f"{draw(entries, plot, latencies(results) if results else None)} networks drawn in {plot}")
         return
     rows = [
         {
@@ -57,7 +62,7 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
         (
             row["name"],
             row["family"],
-            _x(row["input"]),
+            "x".join(map(str, row["input"])),
             row["params"] and f"{row['params'] / 1e6:.2f}",
             row["macs"] and f"{row['macs'] / 1e6:.1f}",
             row["top1"] and f"{row['top1']:.2f}",
@@ -67,83 +72,6 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     table(f"{len(rows)} networks", columns, cells, left=3)
-
-
-@command("describe", short_help="Show a network layer by layer.")
-@click.argument("model")
-@click.option("--classes", type=click.IntRange(1), help="Size of the last layer, instead of the paper's.")
-@click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
-@click.option("--all", "every", is_flag=True, help="Show batch norm, activations and sums as well.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-def describe_command(
-    model: str, classes: int | None, side: int | None, every: bool, as_csv: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Show MODEL layer by layer, as the lectures do; nothing is computed or downloaded.
-
-    Memory is that of the output in KB (1024 bytes, float32), parameters in thousands, MACs in millions. The receptive
-    field, effective stride and effective padding are in pixels of the input; intensity is MACs per byte moved.
-    """
-    need("torch")
-    from .complexity import describe
-
-    entry = catalog.find(model)
-    if side and len(entry.input_shape) != 3:
-        raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
-    shape = (entry.input_shape[0], side, side) if side else entry.input_shape
-    report = describe(entry.name, shape, classes or entry.classes)
-    if as_csv:
-        _csv(report)
-    else:
-        emit(report.to_dict(), as_json, lambda: _draw_layers(report, every))
-
-
-def _csv(report: Complexity) -> None:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [item.name for item in dataclasses.fields(report.layers[0])]
-    writer.writerow(columns)
-    for layer in report.layers:
-        values = dataclasses.asdict(layer).values()
-        writer.writerow([_x(value) if isinstance(value, tuple | list) else value for value in values])
-    click.echo(text.getvalue(), nl=False)
-
-
-def _x(sizes: Any) -> str:
-    return "x".join(map(str, sizes))
-
-
-def _square(sizes: tuple[int, ...]) -> str:
-    return str(sizes[0]) if sizes and len(set(sizes)) == 1 else _x(sizes)
-
-
-def _draw_layers(report: Complexity, every: bool) -> None:
-    columns = (
-        "layer", "kind", "input", "filters", "kernel", "stride", "pad", "output", "memory KB", "params k", "MACs M",
-        "field", "eff. stride", "eff. pad", "MACs/B",
-    )  # fmt: skip
-    shown = [
-        layer
-        for layer in report.layers
-        if every or layer.macs or (layer.params and layer.kind != "norm") or layer.kind in ("pool", "global", "concat")
-    ]
-    rows = [
-        (
-            layer.name, layer.kind, _x(layer.input), layer.filters, _square(layer.kernel), _square(layer.stride),
-            _square(layer.pad), _x(layer.output), f"{layer.memory_bytes / 1024:.0f}", f"{layer.params / 1000:.1f}",
-            f"{layer.macs / 1e6:.1f}", layer.receptive_field, layer.effective_stride, layer.effective_padding,
-            f"{layer.intensity:.1f}",
-        )
-        for layer in shown
-    ]  # fmt: skip
-    table(report.title, columns, rows, left=2)
-    best = "best order" if report.best_order_exact else "own order, an upper bound"
-    click.echo(
-        f"parameters {report.params:,}; MACs {report.macs / 1e6:,.1f} M; outputs {report.memory_bytes / 2**20:.1f} MB "
-        f"in all, {report.peak_bytes / 2**20:.2f} MB at once ({best})"
-    )
 
 
 @command("train", short_help="Train a network on the embedded digits or a folder of images.")

@@ -39,6 +39,7 @@ _KINDS = {
     "native_layer_norm native_group_norm",
     "dropout": "native_dropout",
     "concat": "cat",
+    "pad": "constant_pad_nd",
     "view": _VIEWS,
     "act": _ACTS,
 }
@@ -144,6 +145,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             facts |= _convolution(args, out)
         elif kind == "pool":
             facts |= _pool(args, len(shape) - 1)
+        elif kind == "pad":
+            facts |= _padding(args, len(shape) - 1)
         elif kind in ("linear", "matmul"):
             kind, facts["macs"] = _product(name, inputs, weights, args, out)
         kind = facts.pop("kind", kind)
@@ -224,6 +227,12 @@ def _pool(args: Any, dims: int) -> dict[str, Any]:
     stride = each(args[2]) if len(args) > 2 and args[2] else kernel
     pad = each(args[3]) if len(args) > 3 else (0,) * dims
     return {"kernel": kernel, "stride": stride, "pad": pad, "dilation": (1,) * dims}
+
+
+def _padding(args: Any, dims: int) -> dict[str, Any]:
+    """A window of one pixel that begins before the edge; `args[1]`: (before, behind) of each axis, the last first."""
+    before = [*args[1][::2], *[0] * dims][:dims]
+    return {"kernel": (1,) * dims, "stride": (1,) * dims, "pad": tuple(reversed(before)), "dilation": (1,) * dims}
 
 
 def _product(

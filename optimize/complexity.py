@@ -16,6 +16,7 @@ _KINDS = {
     "AveragePool": "pool", "GlobalAveragePool": "global", "GlobalMaxPool": "global", "ReduceMean": "global",
     "BatchNormalization": "norm", "LayerNormalization": "norm", "InstanceNormalization": "norm", "Add": "add",
     "Concat": "concat", "Mul": "mul", "Dropout": "dropout",
+    "Pad": "pad",
 }  # fmt: skip
 _ACTS = ("Relu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu", "Elu", "LeakyRelu", "PRelu", "Softmax")
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Split", "Slice", "Expand")
@@ -37,7 +38,11 @@ def describe(path: str | Path) -> Complexity:
         model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False), data_prop=True)
     except Exception as error:
         raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error
-    return _Reader(model.graph, path.name).report()
+    try:
+        return _Reader(model.graph, path.name).report()
+    except (KeyError, IndexError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{path} cannot be described", got=reason, do="check it with onnx.checker") from error
 
 
 class _Reader:
@@ -87,6 +92,8 @@ class _Reader:
             facts["macs"] = math.prod(places[1:]) * math.prod(weight[1:])
         elif kind == "pool":
             facts |= _window(attributes, ())
+        elif kind == "pad":
+            facts |= self._padding(node, len(out) - 2)
         elif kind in ("linear", "matmul"):
             inner = self._shape(read[0], node)[-1]
             kind = "linear" if weight else "matmul"
@@ -94,9 +101,20 @@ class _Reader:
         shapes = tuple(self._shape(name, node)[1:] for name in read)
         return Op(node.name or output, kind, read, output, shapes, out[1:], **facts)
 
+    def _padding(self, node: Any, dims: int) -> dict[str, Any]:
+        """A window of one pixel that begins before the edge; nothing where the padding is no constant of all axes."""
+        from onnx import numpy_helper
+
+        found = next((item for item in self.graph.initializer if item.name in node.input[1:2]), None)
+        pads = numpy_helper.to_array(found).tolist() if found is not None else []
+        if len(pads) != 2 * dims + 4:
+            return {}
+        once = (1,) * dims
+        return {"kernel": once, "stride": once, "pad": tuple(pads[2 : 2 + dims]), "dilation": once}
+
     def _params(self, node: Any, kind: str) -> int:
         """Count weights met for the first time; running mean and variance of batch norm are no parameters."""
-        if kind in ("view", "pool", "concat", "act"):
+        if kind in ("view", "pool", "concat", "act", "pad"):
             return 0
         names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
         found = [name for name in names if self.weights.get(name) and name in self.real - self.counted]

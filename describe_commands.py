@@ -1,0 +1,106 @@
+"""`edgesmith describe`: what a network, ours or anybody's ONNX file, costs layer by layer."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .runtime.complexity import Complexity, Layer
+from .runtime.console import command, emit, need, table
+from .runtime.errors import UsageError
+
+
+@command("describe", short_help="Show a network or an ONNX file layer by layer.")
+@click.argument("model")
+@click.option("--classes", type=click.IntRange(1), help="Size of the last layer, instead of the paper's.")
+@click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
+@click.option("--all", "every", is_flag=True, help="Show batch norm, activations and sums as well.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+def describe_command(
+    model: str, classes: int | None, side: int | None, every: bool, as_csv: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Show MODEL, a network's name or an ONNX file, layer by layer; nothing is computed or downloaded.
+
+    Memory is that of the output in KB (1024 bytes, float32), parameters in thousands, MACs in millions. The receptive
+    field, effective stride and effective padding are in pixels of the input; intensity is MACs per byte moved.
+    """
+    report = _of_file(Path(model), classes, side) if _is_file(model) else _of_name(model, classes, side)
+    if as_csv:
+        _csv(report)
+    else:
+        emit(report.to_dict(), as_json, lambda: _draw_layers(report, every))
+
+
+def _is_file(model: str) -> bool:
+    return model.endswith(".onnx") or Path(model).is_file()
+
+
+def _of_file(path: Path, classes: int | None, side: int | None) -> Complexity:
+    from .optimize.complexity import describe
+
+    if classes or side:
+        raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="leave them out")
+    return describe(path)
+
+
+def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:
+    from .models import catalog
+
+    entry = catalog.find(model)
+    if side and len(entry.input_shape) != 3:
+        raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
+    need("torch")
+    from .models.complexity import describe
+
+    shape = (entry.input_shape[0], side, side) if side else entry.input_shape
+    return describe(entry.name, shape, classes or entry.classes)
+
+
+def _csv(report: Complexity) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([item.name for item in dataclasses.fields(Layer)])
+    for layer in report.layers:
+        values = dataclasses.asdict(layer).values()
+        writer.writerow([_x(value) if isinstance(value, tuple | list) else value for value in values])
+    click.echo(text.getvalue(), nl=False)
+
+
+def _x(sizes: Any) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _square(sizes: tuple[int, ...]) -> str:
+    return str(sizes[0]) if sizes and len(set(sizes)) == 1 else _x(sizes)
+
+
+def _draw_layers(report: Complexity, every: bool) -> None:
+    columns = (
+        "layer", "kind", "input", "filters", "kernel", "stride", "pad", "output", "memory KB", "params k", "MACs M",
+        "field", "eff. stride", "eff. pad", "MACs/B",
+    )  # fmt: skip
+    shown = [
+        layer
+        for layer in report.layers
+        if every or layer.macs or (layer.params and layer.kind != "norm") or layer.kind in ("pool", "global", "concat")
+    ]
+    rows = [
+        (
+            layer.name, layer.kind, _x(layer.input), layer.filters, _square(layer.kernel), _square(layer.stride),
+            _square(layer.pad), _x(layer.output), f"{layer.memory_bytes / 1024:.0f}", f"{layer.params / 1000:.1f}",
+            f"{layer.macs / 1e6:.1f}", layer.receptive_field, layer.effective_stride, layer.effective_padding,
+            f"{layer.intensity:.1f}",
+        )
+        for layer in shown
+    ]  # fmt: skip
+    table(report.title, columns, rows, left=2)
+    best = "best order" if report.best_order_exact else "own order, an upper bound"
+    click.echo(
+        f"parameters {report.params:,}; MACs {report.macs / 1e6:,.1f} M; outputs {report.memory_bytes / 2**20:.1f} MB "
+        f"in all, {report.peak_bytes / 2**20:.2f} MB at once ({best})"
+    )
