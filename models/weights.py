@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.client
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,18 +134,29 @@ def _public(spec: ModelSpec, folder: Path) -> Path:
 def _fetch(url: str, path: Path) -> None:
     """Download to `path`; it appears there only when its SHA-256 begins as its name says."""
     note(f"fetching {url}")
+    with atomic_file(path) as temporary:
+        with temporary.open("wb") as file:
+            for block in _blocks(url, path):
+                file.write(block)
+        check_digest(temporary, path.name)
+
+
+def _blocks(url: str, path: Path) -> Iterator[bytes]:
+    """Yield what an address answers, block by block; whatever goes wrong on the way is NotAvailable."""
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, atomic_file(path) as temporary:
-            with temporary.open("wb") as file, progress(path.name, int(answer.headers["Content-Length"] or 0)) as step:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
+            size, got = int(answer.headers["Content-Length"] or 0), 0
+            with progress(path.name, size) as step:
                 while block := answer.read(1 << 20):
-                    file.write(block)
+                    got += len(block)
                     step(len(block))
-            check_digest(temporary, path.name)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+                    yield block
+            if got < size:
+                raise ConnectionError(f"it ended after {got} of {size} bytes")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
         raise NotAvailable(
-            f"{url} cannot be fetched",
-            got=str(getattr(error, "reason", error)),
-            do=f"fetch it elsewhere and put it at {path}",
+            f"{url} cannot be fetched", got=str(reason), do=f"fetch it elsewhere and put it at {path}"
         ) from error
 
 

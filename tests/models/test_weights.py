@@ -1,6 +1,5 @@
 import os
 import pickle
-import urllib.error
 
 import pytest
 import torch
@@ -8,7 +7,7 @@ import torch
 from edgesmith.models import catalog, checkpoints, train, weights
 from edgesmith.models.feed import Feed
 from edgesmith.runtime import datasets
-from edgesmith.runtime.errors import ModelError, NotAvailable, UsageError
+from edgesmith.runtime.errors import ModelError, UsageError
 from support.trained import FILE, NAME, trained
 
 torch.set_num_threads(1)
@@ -153,30 +152,6 @@ def test_digits_are_trained_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(weights.recipes.RECIPES, "onecycle", weights.recipes.Recipe(epochs=1, small=0.0, lr=1e-3))
     weights.load_into(second, spec, "digits", folder=tmp_path)
     assert path.stat().st_mtime_ns != kept
-
-
-def test_offline_the_message_says_which_file_to_put_where(tmp_path, monkeypatch):
-    def fail(url, timeout):
-        raise urllib.error.URLError("no route")
-
-    monkeypatch.setattr(weights.urllib.request, "urlopen", fail)
-    module = catalog.build("resnet18")
-    with pytest.raises(NotAvailable) as caught:
-        weights.load_into(module, catalog.spec("resnet18"), "imagenet", folder=tmp_path)
-    assert str(caught.value).endswith(
-        f"got no route; do: fetch it elsewhere and put it at {tmp_path}/resnet18-f37072fd.pth"
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_download_with_the_wrong_digest_is_not_kept(tmp_path):
-    with pytest.raises(ModelError, match=r"resnet18-f37072fd.pth is damaged; got SHA-256 .*; expected f37072fd"):
-        weights.check_digest(FILE, "resnet18-f37072fd.pth")
-    source = tmp_path / "source"
-    source.write_bytes(b"x")
-    with pytest.raises(ModelError, match="is damaged"):
-        weights._fetch(source.as_uri(), tmp_path / "y-00000000.pth")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_network_without_a_public_checkpoint_says_so(tmp_path):
