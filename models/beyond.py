@@ -99,7 +99,7 @@ class Conv3D(nn.Module):
 
 # fmt: off
 VARIANTS = {
-    "autoencoder": {"args": {"kind": "autoencoder"}, "input": [3, 64, 64], "resize": 0, "task": "reconstruct",
+    "autoencoder": {"args": {"kind": "autoencoder"}, "input": [3, 64, 64], "task": "reconstruct",
         "paper": "Hinton and Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, Science 2006"},
     "localiser": {"args": {"kind": "localiser"}, "classes": 4, "task": "localise", "params": 2228996,
         "source": "MobileNet v2 with four outputs"},

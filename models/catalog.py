@@ -7,7 +7,8 @@ variant's name to its row. Adding a network is adding a row or a file; nothing i
     aliases      other names, torchvision's among them
     params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so (torchvision,
                  for its own weights, where there is a checkpoint and no source)
-    input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7
+    input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7 (0, the
+                 whole image, where the answer is a map or a box, so that it is one of the image as it was given)
     digits       side of the square input when trained on the embedded digits, default 64
     fixed        true where the network takes one size of image only
     classes      default 1000
@@ -104,12 +105,13 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
     if len(entry.input_shape) != 3:
         return _not_an_image(entry)
     channels, height, width = entry.input_shape
-    digits = weights == "digits"
-    if digits and entry.row.get("task", "classify") != "classify":
+    digits, task = weights == "digits", entry.row.get("task", "classify")
+    if digits and task != "classify":
         raise UsageError(f"{entry.name} is no classifier", got="weights digits", do="use --weights random or a file")
     if digits:
         height = width = int(entry.row.get("digits", 64))
-    resize = 0 if digits else int(entry.row.get("resize", round(height * 8 / 7)))
+    usual = round(height * 8 / 7) if task == "classify" else 0
+    resize = 0 if digits else int(entry.row.get("resize", usual))
     preprocess = Preprocess(
         crop=(height, width),
         resize=resize,
@@ -122,7 +124,7 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
         name=entry.name,
         input_shape=(channels, height, width),
         num_classes=10 if digits else entry.classes,
-        task=entry.row.get("task", "classify"),
+        task=task,
         preprocess=preprocess,
         labels=tuple("0123456789") if digits else (),
         weights=weights,

@@ -23,6 +23,16 @@ class Guess:
     probability: float
 
 
+@dataclass(frozen=True)
+class Box:
+    """A rectangle as shares of the image, 0 to 1: the upper left corner (x1, y1), the lower right one (x2, y2)."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
 def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float32]:
     """Return exp(x) / sum(exp(x)) along an axis, computed so that large logits do not overflow; float32."""
     x = logits.astype(np.float32)
@@ -50,6 +60,16 @@ def class_map(logits: NDArray[Any]) -> NDArray[np.int64]:
     """Return the best class of each pixel, int64 (H, W), from scores (classes, H, W)."""
     best: NDArray[np.int64] = logits.argmax(axis=0)
     return best
+
+
+def box(values: NDArray[Any]) -> Box:
+    """Return the rectangle of a localisation head: centre x, centre y, width, height, as shares of the image, (4,).
+
+    Corners beyond the image are cut off at its edge.
+    """
+    x, y, width, height = (float(value) for value in values)
+    edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return Box(*(min(max(edge, 0.0), 1.0) for edge in edges))
 
 
 def iou(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.float64]:

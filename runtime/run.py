@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .errors import DataError
 from .preprocess import as_image
 from .sources import Writer, annotate, frames
@@ -68,6 +70,19 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
 
 
 def _told(answer: Answer, top: int) -> dict[str, Any]:
-    if answer.logits.ndim == 1:
+    if answer.task == "classify" and answer.logits.ndim == 1:
         return {"top": [vars(guess) for guess in answer.top(top)]}
+    if answer.task == "segment":
+        return {"class_map": _shares(answer, top)}
+    if answer.task == "localise":
+        return {"box": vars(answer.box())}
     return {"outputs": {name: list(value.shape) for name, value in answer.outputs.items()}}
+
+
+def _shares(answer: Answer, top: int) -> dict[str, Any]:
+    """Return the size of a map of classes, and the largest classes with the share of the pixels that they have."""
+    found = answer.class_map()
+    classes, counts = np.unique(found, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:top]
+    names = [answer.labels[at] if at < len(answer.labels) else str(at) for at in classes.tolist()]
+    return {"size": list(found.shape), "shares": {names[at]: float(counts[at] / found.size) for at in order.tolist()}}

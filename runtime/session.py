@@ -20,7 +20,7 @@ from . import signing, tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, open_file, usable
 from .errors import CANNOT, DataError, NotAvailable, RunError
-from .postprocess import Guess, class_map, softmax, top_k
+from .postprocess import Box, Guess, box, class_map, softmax, top_k
 from .preprocess import apply
 
 if TYPE_CHECKING:
@@ -37,10 +37,14 @@ PROVED_IMAGES = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network said about one image: its outputs by name, without the batch dimension."""
+    """What the network said about one image: its outputs by name, without the batch dimension.
+
+    `task` is the spec's: "classify" has `top`, "segment" `class_map`, "localise" `box`.
+    """
 
     outputs: Mapping[str, NDArray[Any]]
     labels: tuple[str, ...] = ()
+    task: str = "classify"
 
     @property
     def logits(self) -> NDArray[Any]:
@@ -56,21 +60,34 @@ class Answer:
         """Return the `k` best classes, best first.
 
         Raises:
-            DataError: The first output is no vector of class scores.
+            DataError: The network does not classify.
         """
-        if self.logits.ndim != 1:
-            raise DataError("this network does not classify", got=f"an output of shape {self.logits.shape}")
+        if self.logits.ndim != 1 or self.task != "classify":
+            raise DataError("this network does not classify", got=self._what())
         return top_k(self.logits, k, self.labels)
 
     def class_map(self) -> NDArray[np.int64]:
         """Return the best class of each pixel, int64 (H, W).
 
         Raises:
-            DataError: The first output is no map of class scores (classes, H, W).
+            DataError: The network does not segment: its output is no map of class scores (classes, H, W).
         """
-        if self.logits.ndim != 3:
-            raise DataError("this network does not segment", got=f"an output of shape {self.logits.shape}")
+        if self.logits.ndim != 3 or self.task != "segment":
+            raise DataError("this network does not segment", got=self._what())
         return class_map(self.logits)
+
+    def box(self) -> Box:
+        """Return the rectangle around the object, as shares of the image.
+
+        Raises:
+            DataError: The network does not localise.
+        """
+        if self.logits.shape != (4,) or self.task != "localise":
+            raise DataError("this network does not localise", got=self._what())
+        return box(self.logits)
+
+    def _what(self) -> str:
+        return f"task {self.task}, an output of shape {self.logits.shape}"
 
 
 class Model:
@@ -113,6 +130,8 @@ class Model:
             DataError: Wrong shape or dtype, or NaN or Inf in it.
             RunError: The backend failed, or the model is closed.
         """
+        if not isinstance(batch, np.ndarray) or not batch.ndim:
+            raise DataError("this is no batch", got=type(batch).__name__, expected="an array in NCHW")
         size, name = self._batch, self.session.inputs[0].name
         if size is None or len(batch) == size or batch.ndim != 1 + len(self.spec.input_shape):
             return self.session.run({name: batch}, finite=finite)
@@ -135,7 +154,8 @@ class Model:
         """Return one Answer for each image of a preprocessed batch; see `run`."""
         outputs = self.run(batch, finite=finite)
         return [
-            Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels) for at in range(len(batch))
+            Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels, self.spec.task)
+            for at in range(len(batch))
         ]
 
     def __enter__(self) -> Model:
@@ -158,7 +178,8 @@ def load(
 ) -> Model:
     """Load the best artefact of a bundle that works on this device; see `choose` for the order.
 
-    With device "auto" and no engine for a GPU, what runs on the CPU is measured once and remembered; see `tune`.
+    With device "auto" what runs on the GPU, or where nothing does, on the CPU, is measured once and remembered; see
+    `tune`.
 
     Args:
         bundle: A bundle's folder or .zip, or one that was read already.
@@ -179,8 +200,12 @@ def load(
         signing.check(opened, trusted_key)
     order = candidates(opened, device, precision)
     on_cpu = [candidate for candidate in order if candidate.device == "cpu"]
+    on_gpu = [candidate for candidate in order if candidate.device == "gpu"]
     notes: list[str] = []
-    if model := _first(opened, [candidate for candidate in order if candidate.device == "gpu"], threads, notes):
+    if device == "auto":
+        on_gpu, _, told = _measured(opened, on_gpu, 1)
+        notes += told
+    if model := _first(opened, on_gpu, threads, notes):
         return model
     if rebuild and (model := _rebuilt(opened, order, notes)):
         return model

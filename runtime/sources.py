@@ -94,14 +94,18 @@ def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]
 
 
 def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
-    """Draw an answer on a copy of its image, uint8 (H, W, 3): the best class, or the map of classes."""
+    """Draw an answer on a copy of its image, uint8 (H, W, 3): the best class, the map of classes, or the box."""
     pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
     picture = pillow.fromarray(np.ascontiguousarray(image))
-    if answer.logits.ndim == 3:
+    if answer.task == "localise":
+        found, (width, height) = answer.box(), picture.size
+        corners = (found.x1 * width, found.y1 * height, found.x2 * width, found.y2 * height)
+        draw.Draw(picture).rectangle(corners, outline=(255, 0, 0), width=max(1, height // 100))
+    elif answer.task == "segment":
         colours = _PALETTE[answer.class_map() % len(_PALETTE)]
         over = pillow.fromarray(colours).resize(picture.size, pillow.Resampling.NEAREST)
         return np.asarray(pillow.blend(picture, over, 0.5))
-    if answer.logits.ndim == 1:
+    elif answer.task == "classify" and answer.logits.ndim == 1:
         best = answer.top(1)[0]
         size = max(10, picture.height // 16)
         canvas = draw.Draw(picture)

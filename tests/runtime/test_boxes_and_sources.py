@@ -58,7 +58,7 @@ def test_nms_rejects_what_does_not_fit():
 def test_a_class_map_is_the_best_class_of_each_pixel():
     logits = np.zeros((3, 2, 2))
     logits[2, 0, 1] = logits[1, 1, 0] = 5
-    answer = Answer({"output": logits})
+    answer = Answer({"output": logits}, task="segment")
     assert answer.class_map().tolist() == [[0, 2], [1, 0]]
     with pytest.raises(DataError, match="does not classify"):
         answer.top(1)
@@ -66,6 +66,26 @@ def test_a_class_map_is_the_best_class_of_each_pixel():
         Answer({"output": np.zeros(3)}).class_map()
     drawn = sources.annotate(np.full((8, 8, 3), 100, np.uint8), answer)
     assert len({tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}) == 3
+
+
+BOXES = {
+    "inside": ([0.5, 0.25, 0.5, 0.5], (0.25, 0.0, 0.75, 0.5)),
+    "cut off at the edge": ([0.9, 0.9, 0.4, 0.4], (0.7, 0.7, 1.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_a_box_has_corners_inside_the_image(case):
+    values, corners = BOXES[case]
+    answer = Answer({"output": np.array(values)}, task="localise")
+    assert tuple(vars(answer.box()).values()) == pytest.approx(corners)
+    drawn = sources.annotate(np.zeros((20, 40, 3), np.uint8), answer)
+    rows, columns = np.nonzero(drawn[..., 0])
+    assert (columns.min(), rows.min()) == (round(40 * corners[0]), round(20 * corners[1]))
+    with pytest.raises(DataError, match="does not localise; got task classify, an output of shape"):
+        Answer({"output": np.array(values)}).box()
+    with pytest.raises(DataError, match="does not classify; got task localise"):
+        answer.top(1)
 
 
 def save_gif(path, colours):
