@@ -68,6 +68,7 @@ def export(
         program = _capture(module, spec, dynamic_batch, opset, optimize=not keep_batchnorm)
     finally:
         module.train(was_training)
+    _drop_made_biases(program.model)
     _clean(program.model, spec)
     big = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()) > EXTERNAL_DATA_ABOVE
     _save(program, path, external_data=big)
@@ -121,6 +122,14 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+def _drop_made_biases(model: Any) -> None:
+    """Leave out the zeros that the exporter adds to a 3-D convolution without bias: their shape is wrong (C, 2)."""
+    for node in model.graph.all_nodes():
+        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) == 3 else None
+        if bias is not None and bias.producer() is not None and bias.producer().op_type == "Expand":
+            node.replace_input_with(2, None)
 
 
 def _clean(model: Any, spec: ModelSpec) -> None:

@@ -145,3 +145,10 @@ def test_metadata_is_replaced_not_added_twice(exported):
     model = onnx.load(exported)
     metadata.write(model, SPEC)
     assert [entry.key for entry in model.metadata_props].count(metadata.SPEC_KEY) == 1
+
+
+def test_a_convolution_over_time_and_space_needs_no_bias(tmp_path):
+    spec = ModelSpec("video", input_shape=(3, 4, 8, 8), num_classes=2, layout="NCDHW")
+    module = nn.Sequential(nn.Conv3d(3, 6, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
+    path = to_onnx.export(module, spec, tmp_path / "video.onnx")
+    assert parity.check(module, path, spec).passed
