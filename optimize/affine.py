@@ -53,10 +53,15 @@ def channels(net: Net, node: Any) -> int:
 
 def fits(net: Net, node: Any, scale: Array, shift: Array) -> bool:
     """Say whether `absorb` would succeed."""
+    return all(made is not None for made in _scaled(net, node, scale, shift))
+
+
+def _scaled(net: Net, node: Any, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
+    """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
     weights = net.array(node.inputs[1])
-    scaled = weights.astype(np.float64) * _spread(node, weights, scale)
-    made = rounded(scaled, weights.dtype), rounded(bias_of(net, node) * scale + shift, weights.dtype)
-    return made[0] is not None and made[1] is not None
+    spread = _spread(node, weights, scale)
+    made = rounded(weights.astype(np.float64) * spread, weights.dtype, spread)
+    return made, rounded(bias_of(net, node) * scale + shift, weights.dtype)
 
 
 def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
@@ -71,14 +76,11 @@ def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
     Returns:
         Why it was left as it was, or an empty string.
     """
-    weights = net.array(node.inputs[1])
     if node.op == "BatchNormalization":
         return _absorb_in_batchnorm(net, node, scale, shift)
-    scaled = weights.astype(np.float64) * _spread(node, weights, scale)
-    bias = bias_of(net, node) * scale + shift
-    made, made_bias = rounded(scaled, weights.dtype), rounded(bias, weights.dtype)
+    made, made_bias = _scaled(net, node, scale, shift)
     if made is None or made_bias is None:
-        return f"the folded weights do not fit {weights.dtype}"
+        return f"the folded weights do not fit {net.array(node.inputs[1]).dtype}"
     unscaled = bool(np.all(scale == 1))
     first = node.inputs[0]
     kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", made)
@@ -122,16 +124,22 @@ def _spread(node: Any, weights: Array, scale: Array) -> Array:
     return scale.reshape(-1, 1) if node.attrs.get("transB") else scale.reshape(1, -1)
 
 
-def rounded(exact: Array, dtype: Any) -> Array | None:
-    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+def rounded(exact: Array, dtype: Any, spread: Array | float = 1.0) -> Array | None:
+    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost.
+
+    Args:
+        exact: The values.
+        dtype: Of the result.
+        spread: The scale that they were multiplied with: digits count before it, so that a channel that it makes small
+            keeps as many as the others.
+    """
+    with np.errstate(all="ignore"):
         made = exact.astype(dtype)
         back = made.astype(np.float64)
-    if not np.isfinite(back).all():
-        return None
-    largest = np.abs(exact).max(initial=0.0)
+        unit = np.where(spread == 0, 1.0, np.abs(spread))
+        lost, largest = np.abs((back - exact) / unit).max(initial=0.0), np.abs(exact / unit).max(initial=0.0)
     digits = 2.0**-9 if made.itemsize == 2 else 2.0**-20
-    return made if np.abs(back - exact).max(initial=0.0) <= digits * largest else None
+    return made if np.isfinite(back).all() and lost <= digits * largest else None
 
 
 def batchnorm(net: Net, node: Any) -> tuple[Array, Array] | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
 @click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
+@click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
 def optimize_command(
     source: str,
@@ -32,6 +33,7 @@ def optimize_command(
     fold_inputs: bool,
     channel_block: int | None,
     batch: int | None,
+    preprocess: str | None,
     as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
@@ -41,9 +43,13 @@ def optimize_command(
     """
     from .runner import optimize
 
-    report = optimize(
-        source, output, target=target, verify=verify, fold_inputs=fold_inputs, block=channel_block, batch=batch
-    )
+    options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
+    if preprocess is not None:
+        from .preprocessing import embed
+
+        report = embed(source, output, input=preprocess, verify=verify, **options)
+    else:
+        report = optimize(source, output, verify=verify, **options)
     emit(report.to_dict(), as_json, lambda: _draw(report, explain))
     if report.check.verdict == "cannot tell" and not as_json:
         note(f"not compared: {report.check.detail}")

@@ -92,7 +92,7 @@ def _cast(net: Net, node: Any) -> list[Array] | None:
         return None
     if dtype.kind in "iu" and array.dtype.kind == "f":
         bounds = np.iinfo(dtype)
-        if not (np.isfinite(array).all() and np.all(array > bounds.min) and np.all(array < bounds.max)):
+        if not (np.isfinite(array).all() and np.all(array >= bounds.min) and np.all(array < float(bounds.max) + 1)):
             return None
     return [array.astype(dtype)]
 
@@ -110,8 +110,9 @@ def _divide(one: Array, other: Array) -> Array:
     if one.dtype.kind in "iu":
         if not np.all(other):
             raise ZeroDivisionError
-        quotient = np.abs(one) // np.abs(other)
-        return np.where((one < 0) != (other < 0), -quotient, quotient) if one.dtype.kind == "i" else one // other
+        quotient = one // other  # rounds down; ONNX rounds towards zero
+        towards_zero: Array = quotient + ((quotient * other != one) & ((one < 0) != (other < 0)))
+        return towards_zero
     return one / other
 
 

@@ -23,6 +23,11 @@ Shape = tuple[Any, ...]
 STANDARD = ("", "ai.onnx", None)
 
 
+def is_a(node: Any, *ops: str) -> bool:
+    """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
+    return node.op in ops and not node.domain
+
+
 @dataclass
 class Net:
     """A graph being rewritten.
@@ -49,6 +54,7 @@ class Net:
     taken: set[str] = field(default_factory=set)
     kinds: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
     inferred: bool = False
+    inferences: int = 0
     ends: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
 
@@ -61,7 +67,7 @@ class Net:
     def nodes(self, *ops: str) -> Iterator[Any]:
         """Yield the live nodes of the standard domain, all or of some types, in their order now."""
         for node in list(self.graph.nodes):
-            if id(node) not in self.dead and node.domain in STANDARD and (not ops or node.op in ops):
+            if id(node) not in self.dead and (is_a(node, *ops) if ops else not node.domain):
                 yield node
 
     def everything(self) -> list[Any]:
@@ -118,7 +124,7 @@ class Net:
     def made_by(self, tensor: Any, *ops: str) -> Any:
         """Return the node that makes a tensor if it is of one of these standard types, else None."""
         node = self.producer(tensor)
-        return node if node is not None and node.op in ops and node.domain in STANDARD else None
+        return node if node is not None and is_a(node, *ops) else None
 
     def users(self, tensor: Any) -> list[Any]:
         """Return the distinct nodes that read a tensor."""
@@ -224,6 +230,9 @@ class Net:
         node.inputs.clear()
         node.outputs.clear()
         self.dead.add(id(node))
+        if self.captures.pop(id(node), None):
+            named = {value.name for value in self.shell.graph.output}
+            self.pinned = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
 
     def substitute(self, old: Any, new: Any) -> None:
         """Let every reader of one tensor read another instead."""

@@ -15,7 +15,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.files import existing_file
-from .graph import Net
+from .graph import STANDARD, Net
+from .validity import check_nodes
 
 PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
 EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
@@ -38,8 +39,11 @@ def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net
         model.CopyFrom(source)
     else:
         model, folder, name = _parse(existing_file(source, "model")), Path(source).parent, str(source)
-    _validate(model, name)
-    net = _import(model, folder, fold_inputs)
+    try:
+        _validate(model, name)
+        net = _import(model, folder, fold_inputs)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name} is damaged", got="a name that is no UTF-8", do="export it again") from error
     if broken := net.sort():
         raise ModelError(f"the graph of {name} has a cycle", got=f"through node {broken[0].name!r}")
     return net
@@ -73,6 +77,7 @@ def _validate(model: onnx.ModelProto, name: str) -> None:
     if missing := [(reader, item) for reader, item in wanted if item not in made]:
         reader, item = missing[0]
         raise ModelError(f"{name} is no valid graph", got=f"{reader} reads {item!r}, which nothing makes")
+    check_nodes(model, name)
 
 
 def captured(node: onnx.NodeProto) -> list[str]:
@@ -107,7 +112,8 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     origin = [_detached(node) for node in graph.node]
     kept = _keep(model, fold_inputs)
     shell = onnx.ModelProto()
-    _copy_shell(model, shell)
+    copy_fields(model, shell, "graph")
+    copy_fields(graph, shell.graph, "node", "initializer", "sparse_initializer")
     _drop_default_inputs(shell, {tensor.name for tensor in graph.initializer})
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
@@ -115,6 +121,8 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
             value.ClearField("type")
     del model.functions[:]
     imported = _quietly_import(model)
+    for part in (*imported.nodes, *shell.opset_import):
+        part.domain = "" if part.domain in STANDARD else part.domain
     tensors = imported.tensors()
     for tensor in (*imported.inputs, *imported.outputs):
         tensors[tensor.name] = tensor
@@ -210,24 +218,17 @@ def copied(message: Any) -> Any:
     return made
 
 
-def _copy_shell(model: onnx.ModelProto, shell: onnx.ModelProto) -> None:
-    """Copy everything but nodes and weights."""
-    for descriptor, value in model.ListFields():
-        if descriptor.name == "graph":
+def copy_fields(source: Any, target: Any, *without: str) -> None:
+    """Copy the fields of a protobuf message, but for some."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name in without:
             continue
         if descriptor.is_repeated:
-            getattr(shell, descriptor.name).extend(value)
+            getattr(target, descriptor.name).extend(value)
         elif descriptor.message_type:
-            getattr(shell, descriptor.name).CopyFrom(value)
+            getattr(target, descriptor.name).CopyFrom(value)
         else:
-            setattr(shell, descriptor.name, value)
-    for descriptor, value in model.graph.ListFields():
-        if descriptor.name in ("node", "initializer", "sparse_initializer"):
-            continue
-        if descriptor.is_repeated:
-            getattr(shell.graph, descriptor.name).extend(value)
-        else:
-            setattr(shell.graph, descriptor.name, value)
+            setattr(target, descriptor.name, value)
 
 
 def _drop_default_inputs(shell: onnx.ModelProto, constants: set[str]) -> None:

@@ -38,8 +38,17 @@ def infer(net: Net) -> None:
     _name_free_dimensions(graph)
     inferred = _inferred(model)
     if inferred is not None:
+        net.inferences += 1
         for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
-            net.kinds[value.name] = _kind(value)
+            net.kinds[value.name] = _of_this_inference(_kind(value), net.inferences)
+
+
+def _of_this_inference(kind: tuple[int, Shape | None], number: int) -> tuple[int, Shape | None]:
+    """Tell the names that inference makes up from those of the inferences before, which mean other dimensions."""
+    element, shape = kind
+    if shape is None:
+        return kind
+    return element, tuple(f"{dim} {number}" if str(dim).startswith("unk__") else dim for dim in shape)
 
 
 def _name_free_dimensions(graph: onnx.GraphProto) -> None:

@@ -49,7 +49,8 @@ def _cast(net: Net, node: Any, memo: Any) -> Values | None:
 
 
 def _reshape(net: Net, node: Any, memo: Any) -> Values | None:
-    return _through(net, node, memo) if (net.rank(node.outputs[0]) or 0) <= 1 else None
+    rank = net.rank(node.outputs[0])
+    return _through(net, node, memo) if rank is not None and rank <= 1 else None
 
 
 def _gather(net: Net, node: Any, memo: Any) -> Values | None:

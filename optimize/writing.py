@@ -13,7 +13,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from .graph import Net
-from .reading import captured, copied, is_plain
+from .reading import captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
 ALIGNMENT = 4096
@@ -89,8 +89,7 @@ def node_proto(net: Net, node: Any) -> onnx.NodeProto:
         made.domain = node.domain
     old = {} if read is None else {attribute.name: attribute for attribute in read.attribute}
     if read is not None:
-        made.doc_string = read.doc_string
-        made.metadata_props.extend(read.metadata_props)
+        copy_fields(read, made, "op_type", "name", "domain", "input", "output", "attribute")
     for key, value in node.attrs.items():
         made.attribute.append(_attribute(key, value, old.get(key)))
     made.attribute.extend(attribute for key, attribute in old.items() if not is_plain(attribute))

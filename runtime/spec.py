@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import ModelError
 
+# Under this key the spec stands, as JSON, in the metadata of an ONNX file.
+SPEC_KEY = "edgesmith.spec"
+LONGEST_SIDE = 1 << 16
 TASKS = ("classify", "segment", "localise", "reconstruct", "features")
 
 
@@ -29,6 +32,22 @@ class Preprocess:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     channels: str = "RGB"
+
+    def check(self) -> None:
+        """Compare the fields with their types.
+
+        Raises:
+            TypeError: One does not fit.
+        """
+        numbers = (self.resize, *self.mean, *self.std)
+        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
+            raise TypeError(f"resize, mean, std {numbers} are not all numbers")
+        if not isinstance(self.resize, int) or not 0 <= self.resize <= LONGEST_SIDE:
+            raise TypeError(f"resize {self.resize!r}")
+        if len(self.crop) != 2 or len(self.mean) != len(self.std) or not all(0 < value < 1e6 for value in self.std):
+            raise TypeError(f"crop {self.crop}, mean {self.mean}, std {self.std}")
+        if not (isinstance(self.interpolation, str) and isinstance(self.channels, str)):
+            raise TypeError(f"interpolation {self.interpolation!r}, channels {self.channels!r}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,18 @@ class ModelSpec:
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
         if not self.input_shape or not all(isinstance(dim, int) and dim > 0 for dim in dims):
             raise TypeError(f"sizes {dims} are not all positive integers")
+        self._check_texts()
+        self.preprocess.check()
+        if max(*self.input_shape, *self.preprocess.crop) > LONGEST_SIDE:
+            raise TypeError(f"a side of {max(*self.input_shape, *self.preprocess.crop)} pixels")
+
+    def _check_texts(self) -> None:
+        single = (self.layout, self.dtype, self.input_name, self.weights, self.paper)
+        several = (self.output_names, self.labels)
+        if not all(isinstance(names, tuple) for names in several):
+            raise TypeError("output_names or labels is no list")
+        if wrong := [text for text in (*single, *several[0], *several[1]) if not isinstance(text, str)]:
+            raise TypeError(f"{wrong[0]!r} is no text")
 
 
 def _tuples(value: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Relu and Clip before a quantiser that saturates at the same bounds.
+"""Relu and Clip before or after a quantiser that saturates at the same bounds.
 
-Before: QuantizeLinear(Clip(x, 0, 6), scale, zero_point)
-After:  QuantizeLinear(x, scale, zero_point)
-When:   the quantiser alone reads the activation, its scale is one constant, and it maps both bounds to the ends of its
-        range: rounding is monotonic, so whatever lies outside the bounds falls on the same end.
-Why:    the quantiser clips for nothing.
+Before: QuantizeLinear(Clip(x, 0, 6), scale, zero_point);  Relu(DequantizeLinear(q, scale, 0)) with q unsigned
+After:  QuantizeLinear(x, scale, zero_point);              DequantizeLinear(q, scale, 0)
+When:   scale and zero point are one constant. Before: the quantiser alone reads the activation, and maps both bounds to
+        the ends of its range: rounding is monotonic, so whatever lies outside falls on the same end. After: all values
+        that the integer type can have lie within the bounds.
+Why:    one of the two clips for nothing.
 """
 
 from __future__ import annotations
@@ -18,18 +19,39 @@ from ..base import Outcome, Pass, Refused, Rewritten
 from ..graph import Net
 from .merge_clips import interval
 
+FLOAT = 1
 RANGES = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767)}
 
 
 def at(net: Net, node: Any) -> Outcome | None:
-    """Drop one activation before a quantiser."""
+    """Drop one activation beside a quantiser."""
+    return _before(net, node) if node.op == "QuantizeLinear" else _after(net, node)
+
+
+def _after(net: Net, node: Any) -> Outcome | None:
+    made, bounds = net.made_by(node.inputs[0], "DequantizeLinear"), interval(net, node)
+    if made is None or not isinstance(bounds, tuple) or net.dtype(made.outputs[0]) != FLOAT:
+        return None
+    scale, point, kind = net.scalar(made.inputs[1]), net.input(made, 2), net.dtype(made.inputs[0])
+    zero = 0.0 if point is None else net.scalar(point)
+    if scale is None or zero is None or scale <= 0 or kind not in RANGES:
+        return Refused(node.name, "the scale or zero point before it is not one constant")
+    low, high = (float(np.float32(end - zero) * np.float32(scale)) for end in RANGES[kind])
+    if not (bounds[0] <= low and high <= bounds[1]):
+        return Refused(node.name, f"its integers reach from {low:g} to {high:g}")
+    if not net.bypass(node, made.outputs[0]):
+        return Refused(node.name, "it joins two tensors whose names must both stay")
+    return Rewritten(node.name, f"{made.name!r} makes nothing outside its bounds")
+
+
+def _before(net: Net, node: Any) -> Outcome | None:
     before = net.made_by(node.inputs[0], "Relu", "Clip")
     bounds = interval(net, before) if before is not None else None
     if before is None or not isinstance(bounds, tuple):
         return None
     scale, point = net.scalar(node.inputs[1]), net.input(node, 2)
     zero = 0.0 if point is None else net.scalar(point)
-    kind = 2 if point is None else net.dtype(point)
+    kind = node.attrs.get("output_dtype", 0) or 2 if point is None else net.dtype(point)
     if scale is None or zero is None or scale <= 0 or kind not in RANGES:
         return Refused(node.name, "its scale or zero point is not one constant")
     ends = [_quantised(bound, scale, zero, RANGES[kind]) for bound in bounds]
@@ -47,4 +69,5 @@ def _quantised(bound: float, scale: float, zero: float, limits: tuple[int, int])
     return int(np.clip(np.rint(np.float32(bound) / np.float32(scale)) + zero, *limits))
 
 
-PASS = Pass(at, ("QuantizeLinear",), "Relu and Clip before a quantiser that saturates at their bounds dropped", 10)
+SUMMARY = "Relu and Clip beside a quantiser that saturates at their bounds dropped"
+PASS = Pass(at, ("QuantizeLinear", "Relu", "Clip"), SUMMARY, lowest_opset=10)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..base import Outcome, Pass, Permit, Refused, Rewritten
 from ..channels import Demand, Provenance, demands
-from ..graph import Net
+from ..graph import Net, is_a
 from ..rerouting import MOST_GROWTH, Component, Plan, Source, components, growth, plan
 from .drop_dead import cascade
 from .slices_to_split import split
@@ -34,6 +34,8 @@ class DropShuffles(Pass):
         """Rewrite every network of routing with a shuffle in it."""
         if self.requires(net) or not any(net.nodes("Reshape", "Gather")):
             return []
+        for node in net.everything():  # what nothing reads wants no channels
+            cascade(net, node)
         provenance = Provenance(net)
         shuffled, chains = components(provenance, demands(net, provenance))
         block = _block(net, provenance, shuffled)
@@ -152,7 +154,7 @@ def _join(net: Net, given: list[Any], near: Any) -> Any:
     if len(given) == 1:
         return given[0]
     for user in net.users(given[0]):
-        same = user.op == "Concat" and user.attrs.get("axis") == 1 and len(user.inputs) == len(given)
+        same = is_a(user, "Concat") and user.attrs.get("axis") == 1 and len(user.inputs) == len(given)
         if same and all(one is other for one, other in zip(user.inputs, given, strict=True)):
             return user.outputs[0]
     joined = net.blank(f"{near.name or near.op}_channels")

@@ -30,6 +30,8 @@ def at(net: Net, node: Any) -> Outcome | None:
         return None
     size = _inputs(net, layer)
     folded = affine.batchnorm(net, node) if node.op == "BatchNormalization" else affine.operand(net, node, side, *size)
+    if node.op != "BatchNormalization" and _widens(net, node, side, *size):
+        folded = "its constant may give what it is combined with more dimensions or channels"
     if isinstance(folded, str):
         return Refused(node.name, folded)
     why = _refusal(net, layer, *folded) or _absorb(net, layer, *folded)
@@ -50,6 +52,11 @@ def _inputs(net: Net, layer: Any) -> tuple[int, int]:
     if layer.op == "Conv":
         return len(shape), shape[1] * int(layer.attrs.get("group", 1))
     return len(shape), shape[1] if layer.op == "Gemm" and layer.attrs.get("transB") else shape[0]
+
+
+def _widens(net: Net, node: Any, side: int, rank: int, size: int) -> bool:
+    shape = net.shape(node.inputs[1 - side])
+    return shape is None or len(shape) != rank or (shape[1] != size and net.array(node.inputs[side]).size > 1)
 
 
 def _refusal(net: Net, layer: Any, scale: Array, shift: Array) -> str:
@@ -82,7 +89,7 @@ def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
         added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
-    made = affine.rounded(exact * spread, weights.dtype)
+    made = affine.rounded(exact * spread, weights.dtype, spread)
     if made is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None

@@ -3,7 +3,7 @@
 Before: Clip(Relu(x), max=6), Min(Relu(x), 6), Max(Min(x, 6), 0), Relu(Clip(x, 0, 6)), Clip(Clip(x, -1, 8), 0, 6),
         Max(x, 0)
 After:  Clip(x, 0, 6), or Relu(x) where the bounds are 0 and infinity
-When:   bounds are constant scalars, and nothing else reads what lies between.
+When:   bounds are constant scalars, not infinite on their own side, and nothing else reads what lies between.
         [lo1, hi1] then [lo2, hi2] is [clip2(lo1), clip2(hi1)]: also right for intervals that do not meet.
 Why:    one node less, and the form in which backends fuse an activation into the layer before it.
 """
@@ -60,7 +60,7 @@ def interval(net: Net, node: Any) -> Bounds | str | None:
         return None
     scalars = [net.scalar(tensor) for tensor in node.inputs]
     number = next((value for value in scalars if value is not None), None)
-    if number is None or math.isnan(number) or not _keeps_shape(net, node):
+    if number is None or not math.isfinite(number) or not _keeps_shape(net, node):
         return None
     return (number, math.inf) if node.op == "Max" else (-math.inf, number)
 
@@ -76,7 +76,7 @@ def _clip(net: Net, node: Any) -> Bounds | str:
             return f"its {name} is NaN"
         bounds.append(float(held))
     low, high = bounds
-    return min(low, high), high
+    return "it clips to infinity" if low == math.inf or high == -math.inf else (min(low, high), high)
 
 
 def _keeps_shape(net: Net, node: Any) -> bool:
@@ -94,6 +94,8 @@ def _source(net: Net, node: Any) -> Any:
 def _emit(net: Net, node: Any, source: Any, bounds: Bounds, detail: str) -> Outcome:
     dtype = FLOATS[net.dtype(node.outputs[0])]
     output, relu = node.outputs[0], bounds == (0.0, math.inf)
+    if dtype is np.float64 and net.opset < 12 and not relu:
+        return Refused(node.name, "before opset 12 ONNX Runtime has no Clip of float64")
     inputs, attrs = [source], {}
     for name, bound in zip(("min", "max"), bounds, strict=True):
         if relu or (math.isinf(bound) and (bound < 0) == (name == "min")):

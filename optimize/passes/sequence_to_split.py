@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph import Net, is_a
 from .slices_to_split import split
 
 
@@ -21,7 +21,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     if sizes is None:
         return Refused(node.name, "its parts are not constant")
     sequence, users = node.outputs[0], net.users(node.outputs[0])
-    places = [net.scalar(user.inputs[1]) if user.op == "SequenceAt" else None for user in users]
+    places = [net.scalar(user.inputs[1]) if is_a(user, "SequenceAt") else None for user in users]
     if sequence.name in net.pinned or None in places:
         return Refused(node.name, "the sequence is read other than by SequenceAt at a constant place")
     indices = [int(place) for place in places if place is not None]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..base import Outcome, Pass, Rewritten
-from ..graph import Net
+from ..graph import Net, is_a
 
 Part = tuple[int, int, int]
 
@@ -24,7 +24,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     if own is None:
         return None
     source, axis = node.inputs[0], own[0]
-    found = {other: user for user in net.users(source) if user.op == "Slice" and (other := part(net, user))}
+    found = {other: user for user in net.users(source) if is_a(user, "Slice") and (other := part(net, user))}
     chain, end, size = [], 0, (net.shape(source) or ())[axis]
     while (following := next((item for item in found if item[:2] == (axis, end)), None)) is not None:
         chain.append(following)

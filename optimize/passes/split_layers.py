@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph import Net, is_a
 
 
 def at(net: Net, node: Any) -> Outcome | None:
     """Split one Conv."""
     chain = [net.producer(node.inputs[0])]
-    if chain[0] is not None and chain[0].op in ("Relu", "Clip"):
+    if chain[0] is not None and is_a(chain[0], "Relu", "Clip"):
         chain.append(net.producer(chain[0].inputs[0]))
     conv, sizes = chain[-1], net.ints(node, "split", 1)
-    if conv is None or conv.domain or conv.op != "Conv" or int(conv.attrs.get("group", 1)) != 1:
+    if conv is None or not is_a(conv, "Conv") or int(conv.attrs.get("group", 1)) != 1:
         return None
     if sizes is None or node.attrs.get("axis", 0) != 1 or net.block == 1:
         return None

@@ -18,7 +18,7 @@ class Builder:
     def __init__(self, draw, opset):
         self.draw, self.opset = draw, opset
         self.rng = np.random.default_rng(draw(st.integers(0, 2**16)))
-        self.nodes, self.weights = [], []
+        self.nodes, self.weights, self.shared = [], [], {}
         self.tensors = [("x", 4, 8)]
 
     def add(self, kind, inputs, **attributes):
@@ -33,8 +33,19 @@ class Builder:
             return name
         return self.add("Constant", [], value=onnx.numpy_helper.from_array(np.asarray(array)))
 
+    def set(self, kind, x, since, **settings):
+        """Add a node whose settings are attributes before an opset and inputs from it on."""
+        if self.opset < since:
+            return self.add(kind, [x], **settings)
+        floats = ("min", "max", "value")
+        arrays = [np.array(value, f32 if key in floats else i64) for key, value in settings.items()]
+        return self.add(kind, [x, *(self.const(array) for array in arrays)])
+
     def normal(self, *shape):
-        return self.const(self.rng.normal(0, 0.4, shape).astype(f32))
+        """Return normal weights, those of an earlier layer of the same shape now and then."""
+        if shape not in self.shared or self.draw(st.booleans()):
+            self.shared[shape] = self.const(self.rng.normal(0, 0.4, shape).astype(f32))
+        return self.shared[shape]
 
     def pick(self):
         return self.draw(st.sampled_from(self.tensors))
@@ -52,6 +63,9 @@ class Builder:
         group = self.draw(st.sampled_from([1, 1, 1 + (c % 2 == 0), c]))
         out = c if group == c else 2 * self.draw(st.integers(1, 3))
         inputs = [x, self.normal(out, c // group, kernel, kernel)] + [self.normal(out)] * self.draw(st.integers(0, 1))
+        if self.draw(st.integers(0, 4)) == 0:
+            same = self.draw(st.sampled_from(["SAME_UPPER", "SAME_LOWER"]))
+            return self.add("Conv", inputs, group=group, auto_pad=same), out, s
         return self.add("Conv", inputs, group=group, pads=[pad] * 4), out, s + 2 * pad - kernel + 1
 
     def make_transposed(self, x, c, s):
@@ -64,17 +78,31 @@ class Builder:
         return self.add("BatchNormalization", [x, self.normal(c), self.normal(c), self.normal(c), variance]), c, s
 
     def make_activation(self, x, c, s):
-        return self.add(self.draw(st.sampled_from(["Relu", "Sigmoid", "Identity", "Dropout"])), [x]), c, s
+        kinds = ["Relu", "Relu", "Sigmoid", "Identity", "Dropout", "LeakyRelu", "Softplus", "GlobalAveragePool"]
+        kind = self.draw(st.sampled_from(kinds))
+        return self.add(kind, [x]), c, 1 if kind == "GlobalAveragePool" else s
+
+    def make_prelu(self, x, c, s):
+        return self.add("PRelu", [x, self.normal(c, 1, 1)]), c, s
 
     def make_clip(self, x, c, s):
-        low, high = sorted(self.draw(st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32))))
-        return self.add("Clip", [x, self.const(f32(low)), self.const(f32(high))]), c, s
+        low, high = self.draw(st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)))
+        if self.opset < 11 or self.draw(st.booleans()):  # else the bounds may be exchanged
+            low, high = sorted((low, high))
+        return self.set("Clip", x, 11, min=low, max=high), c, s
+
+    def make_hard_swish(self, x, c, s):
+        three, zero, six = (self.const(f32(value)) for value in (3, 0, 6))
+        clipped = self.add("Min", [self.add("Max", [self.add("Add", [x, three]), zero]), six])
+        first = x if self.draw(st.booleans()) else clipped
+        divided = self.add("Div", [first, six])
+        return self.add("Mul", [divided, clipped if first is x else x]), c, s
 
     def make_bound(self, x, c, s):
         return self.add(self.draw(st.sampled_from(["Min", "Max"])), [x, self.const(f32(0.25))]), c, s
 
     def make_affine(self, x, c, s):
-        shape = self.draw(st.sampled_from([(), (1,), (c, 1, 1), (1, c, 1, 1), (1, 1, 1, s)]))
+        shape = self.draw(st.sampled_from([(), (1,), (1, 1, 1, 1), (c, 1, 1), (1, c, 1, 1), (1, 1, 1, s), (s,)]))
         value = self.const(self.rng.uniform(0.5, 1.5, shape).astype(f32))
         pair = [x, value] if self.draw(st.booleans()) else [value, x]
         return (
@@ -87,13 +115,66 @@ class Builder:
         )
 
     def make_pad(self, x, c, s):
-        pads = self.draw(st.lists(st.integers(0, 1), min_size=4, max_size=4))
-        pads = [0, 0, pads[0], pads[0], 0, 0, pads[1], pads[1]]
-        return self.add("Pad", [x, self.const(i64(pads))]), c, s + pads[2] + pads[6]
+        first, last = self.draw(st.sampled_from([(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (-1, 1)]))
+        if s + first + last < 2:
+            return None
+        pads = [0, 0, first, first, 0, 0, last, last]
+        value = self.draw(st.sampled_from([0.0, 0.0, 1.0, -np.inf]))
+        if value == -np.inf:  # only what a pool reads, or there is nothing but NaN
+            padded = self.set("Pad", x, 11, pads=pads, value=value)
+            return self.add("MaxPool", [padded], kernel_shape=[3, 3]), c, s + first + last - 2
+        return self.set("Pad", x, 11, pads=pads, **({"value": value} if value else {})), c, s + first + last
 
     def make_pool(self, x, c, s):
-        kind = self.draw(st.sampled_from(["MaxPool", "AveragePool"]))
-        return self.add(kind, [x], kernel_shape=[3, 3], pads=[1, 1, 1, 1]), c, s
+        kind = self.draw(st.sampled_from(["MaxPool", "AveragePool", "counted", "one"]))
+        if kind == "one":
+            return self.add("MaxPool", [x], kernel_shape=[1, 1]), c, s
+        counted = {"count_include_pad": 1} if kind == "counted" else {}
+        kind = "AveragePool" if kind == "counted" else kind
+        return self.add(kind, [x], kernel_shape=[3, 3], pads=[1, 1, 1, 1], **counted), c, s
+
+    def make_mean(self, x, c, s):
+        return self.set("ReduceMean", x, 18, axes=[2, 3]), c, 1
+
+    def make_views(self, x, c, s):
+        views = [("Flatten", None), ("Reshape", [0, c, -1]), ("Reshape", [-1, c, s * s]), ("Reshape", [0, c, s, s])]
+        for kind, shape in self.draw(st.lists(st.sampled_from(views), max_size=2)):
+            x = self.add(kind, [x] if shape is None else [x, self.const(i64(shape))])
+        return self.add("Reshape", [x, self.const(i64([self.draw(st.sampled_from([0, -1])), c, s, s]))]), c, s
+
+    def make_by_shape(self, x, c, s):
+        """Reshape by arithmetic on the shape, as exporters write it."""
+        size, zero = self.add("Shape", [x]), self.const(i64([0]))
+        batch = self.add("Gather", [size, zero], axis=0)
+        wanted = self.add("Concat", [batch, self.const(i64([c, s, s]))], axis=0)
+        return self.add("Reshape", [x, wanted]), c, s
+
+    def make_gather(self, x, c, s):
+        order = self.draw(st.permutations(range(c)))[: self.draw(st.integers(1, c))]
+        return self.add("Gather", [x, self.const(i64(order))], axis=1), len(order), s
+
+    def make_split(self, x, c, s):
+        if c < 2:
+            return None
+        first = self.draw(st.integers(1, c - 1))
+        parts = [f"t{len(self.nodes)}_{number}" for number in (0, 1)]
+        held = {"split": [first, c - first]} if self.opset < 13 else {}
+        inputs = [x] if held else [x, self.const(i64([first, c - first]))]
+        self.nodes.append(onnx.helper.make_node("Split", inputs, parts, axis=1, **held))
+        self.tensors.append((parts[0], first, s))
+        return parts[1], c - first, s
+
+    def make_if(self, x, c, s):
+        """A body that reads what stands outside."""
+        bodies = [
+            onnx.helper.make_graph(
+                [onnx.helper.make_node(kind, [x], [f"b{len(self.nodes)}_{kind}"])], kind, [],
+                [onnx.helper.make_tensor_value_info(f"b{len(self.nodes)}_{kind}", 1, None)],
+            )
+            for kind in ("Relu", "Neg")
+        ]  # fmt: skip
+        condition = self.const(np.array(self.draw(st.booleans())))
+        return self.add("If", [condition], then_branch=bodies[0], else_branch=bodies[1]), c, s
 
     def make_sum(self, x, c, s):
         fits = [name for name, channels, size in self.tensors if (channels, size) == (c, s)]
@@ -106,9 +187,8 @@ class Builder:
     def make_halves(self, x, c, s):
         if c % 2:
             return None
-        ends = [self.const(i64([value])) for value in (0, c // 2, c, 1)]
-        one = self.add("Slice", [x, ends[0], ends[1], ends[3]])
-        two = self.add("Slice", [x, ends[1], ends[2], ends[3]])
+        one = self.set("Slice", x, 10, starts=[0], ends=[c // 2], axes=[1])
+        two = self.set("Slice", x, 10, starts=[c // 2], ends=[self.draw(st.sampled_from([c, 2**60]))], axes=[1])
         self.tensors.append((one, c // 2, s))
         return two, c // 2, s
 
@@ -136,7 +216,7 @@ class Builder:
 
 @st.composite
 def networks(draw):
-    builder = Builder(draw, draw(st.sampled_from([13, 17, 21])))
+    builder = Builder(draw, draw(st.sampled_from([9, 11, 13, 17, 21])))
     for _ in range(draw(st.integers(1, 14))):
         builder.grow()
     if builder.tensors[-1][0] == "x":
