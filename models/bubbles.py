@@ -162,22 +162,25 @@ class Chart:
         return [s for s in steps if self.x0 <= math.log10(s) <= self.x1], list(levels)
 
     def names(self) -> list[tuple[float, float, str]]:
-        """Return where names go, in pixels, so that none covers another; those that find no place are left out.
+        """Return where names go, in pixels: on no other name and on no small bubble; who finds no place has none.
 
         The nets on a family's curve choose first.
         """
         best = {b.name for family in self.families for b in pareto([b for b in self.bubbles if b.family == family])}
-        taken: list[Box] = []
-        placed = []
+        taken, placed = [self._box(bubble) for bubble in self.bubbles if self.radius(bubble) < NAME_SIZE], []
         for bubble in sorted(self.bubbles, key=lambda b: (b.name not in best, b.params_m)):
             width = text_width(bubble.name, NAME_SIZE)
             for x, y in self._places(bubble, width):
                 box = (x, y - NAME_SIZE, x + width, y + 2)
-                if box[2] < WIDTH - RIGHT + 20 and not any(_overlap(box, other) for other in taken):
+                if box[0] >= LEFT and box[2] < WIDTH - RIGHT + 20 and not any(_overlap(box, other) for other in taken):
                     taken.append(box)
                     placed.append((x, y, bubble.name))
                     break
         return placed
+
+    def _box(self, bubble: Bubble) -> Box:
+        x, y, r = self.x(bubble.x), self.y(bubble.top1), self.radius(bubble) * 0.8
+        return (x - r, y - r, x + r, y + r)
 
     def _places(self, bubble: Bubble, width: float) -> Iterator[tuple[float, float]]:
         x, y, r = self.x(bubble.x), self.y(bubble.top1), min(self.radius(bubble), 9.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Canvas:
         self.shapes.append(("circle", (x, y, radius, colour, about)))
 
     def text(self, x: float, y: float, words: str, size: int) -> None:
-        """Write words whose base line begins at (x, y)."""
+        """Write words whose base line begins at (x, y), with a pale edge so that they can be read on anything."""
         self.shapes.append(("text", (x, y, words, size)))
 
     def svg(self) -> str:
@@ -57,7 +58,9 @@ class Canvas:
                 pen.ellipse((x - r, y - r, x + r, y + r), fill=values[3] + "80", outline=values[3], width=scale)
             else:
                 x, y, words, size = values
-                pen.text((scale * x, scale * y), words, fill="black", anchor="ls", font=font.load_default(scale * size))
+                face = font.load_default(scale * size)
+                at = (scale * x, scale * y)
+                pen.text(at, words, "black", face, "ls", stroke_width=scale, stroke_fill="#ffffffb0")
         shape = (self.width * SHARPER, self.height * SHARPER)
         picture.resize(shape, pillow.Resampling.LANCZOS).save(path, format="PNG")
 
@@ -74,7 +77,8 @@ def _circle(x: float, y: float, radius: float, colour: str, about: str) -> str:
 
 
 def _text(x: float, y: float, words: str, size: int) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}">{html.escape(words)}</text>'
+    halo = 'stroke="white" stroke-opacity="0.7" stroke-width="2" paint-order="stroke"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" {halo}>{html.escape(words)}</text>'
 
 
-_SVG = {"line": _line, "circle": _circle, "text": _text}
+_SVG: dict[str, Callable[..., str]] = {"line": _line, "circle": _circle, "text": _text}
