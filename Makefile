@@ -10,11 +10,13 @@ PRECISION ?= fp32,fp16,int8
 TARGET    ?= ort-x86,trt
 OUT       ?= bundles/$(MODEL)
 JOBS      ?= 2
+SECONDS   ?= 3600
+SEED      ?= 0
 
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast lint type bench bench-gate bench-passes bench-quant zoo-table clean
+.PHONY: help setup export test test-fast fuzz lint type bench bench-gate bench-passes bench-quant zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +38,9 @@ test: $(VENV)/.ready  ## Every test.
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+
+fuzz: $(VENV)/.ready  ## Hostile inputs of every kind for SECONDS (an hour), seeded by SEED.
+	@mkdir -p results && PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) --seed $(SEED) --json results/fuzz.json
 
 lint: $(VENV)/.ready  ## ruff.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

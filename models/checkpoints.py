@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,12 +70,14 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
         try:
             tensors: dict[str, torch.Tensor] = load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise _broken(path, error) from error
         return tensors
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+    except (
+        Exception
+    ) as error:  # the unpickler raises whatever a damaged file leads it to
         raise _broken(path, error) from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):

@@ -39,11 +39,8 @@ def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net
         model.CopyFrom(source)
     else:
         model, folder, name = _parse(existing_file(source, "model")), Path(source).parent, str(source)
-    try:
-        _validate(model, name)
-        net = _import(model, folder, fold_inputs)
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{name} is damaged", got="a name that is no UTF-8", do="export it again") from error
+    _validate(model, name)
+    net = _import(model, folder, fold_inputs)
     if broken := net.sort():
         raise ModelError(f"the graph of {name} has a cycle", got=f"through node {broken[0].name!r}")
     return net

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import archive, signing
 from .errors import BundleError, UsageError
-from .files import atomic_folder, existing_file, sha256
+from .files import atomic_folder, existing_file, sha256, unreadable
 from .manifest import (
     GOLDEN_INPUTS,
     LARGEST_MANIFEST,
@@ -253,8 +253,9 @@ def read(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle
 def opened(path: str | Path) -> Bundle:
     """Open a bundle as `read` does, whoever signed it: for who signs it."""
     path = Path(path)
-    if not path.exists():
-        raise UsageError(f"cannot read bundle {path}", got="no such folder or file", do="check the path")
+    if (why := unreadable(path)) and why != "a folder":
+        why = "no such folder or file" if why == "no such file" else why
+        raise UsageError(f"cannot read bundle {str(path)[:300]}", got=why, do="check the path")
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
     if not (folder / NAME).is_file():

@@ -15,6 +15,8 @@ A message is one line in four parts: what was wrong, what was got, what was expe
 
 from __future__ import annotations
 
+LONGEST_PART = 1600
+
 
 class EdgesmithError(Exception):
     """The root of the tree: `what`, and where they help, `got`, `expected` and `do`.
@@ -37,7 +39,12 @@ class EdgesmithError(Exception):
         parts += [f"got {self.got}"] if self.got else []
         parts += [f"expected {self.expected}"] if self.expected else []
         parts += [f"do: {self.do}"] if self.do else []
-        return "; ".join(" ".join(part.split()) for part in parts)
+        return "; ".join(_shortened(" ".join(part.split())) for part in parts)
+
+
+def _shortened(part: str) -> str:
+    """Cut what a hostile file may have made endless: a name of a megabyte is one too."""
+    return part if len(part) <= LONGEST_PART else f"{part[:LONGEST_PART]}…"
 
 
 class UsageError(EdgesmithError):

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,11 +216,20 @@ def existing_file(path: str | Path, kind: str) -> Path:
     Raises:
         UsageError: Nothing is there, or it is not a regular file.
     """
-    path = Path(path)
-    if not path.is_file():
-        got = "a folder" if path.is_dir() else "no such file"
-        raise UsageError(f"cannot read {kind} {path}", got=got, expected="a file", do="check the path")
-    return path
+    if why := unreadable(path):
+        raise UsageError(f"cannot read {kind} {str(path)[:300]}", got=why, expected="a file", do="check the path")
+    return Path(path)
+
+
+def unreadable(path: str | Path) -> str:
+    """Return why there is no regular file at a path, or an empty string."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", "") or str(error)
+    return "" if stat.S_ISREG(status.st_mode) else "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
 
 
 def sha256(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError
+from .files import unreadable
 from .packages import need
 from .resize import INTERPOLATIONS, resize
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
     from .spec import ModelSpec, Preprocess
 
+VALUES, PIXELS = ("NCHW", "float32"), ("NHWC", "uint8")  # layout and dtype of the network's input
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 _LUMA = (19595, 38470, 7471)  # ITU-R 601-2, 16 bits after the point, as Pillow's convert("L")
 
 
-def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[np.float32]:
-    """Return the network's input, NCHW float32, C-contiguous.
+def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Return the network's input, C-contiguous: NCHW float32, or NHWC uint8 where the graph itself normalises.
 
     Args:
         images: uint8 RGB arrays (H, W, 3) or grey ones (H, W), paths of image files, or Pillow images.
@@ -38,15 +40,20 @@ def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[np.float32]:
     Raises:
         DataError: An image cannot be read, is no uint8 image, or the spec's preprocessing does not fit its input.
     """
-    settings, shape = spec.preprocess, tuple(spec.input_shape)
-    if settings.channels not in CHANNELS or shape != (CHANNELS[settings.channels], *settings.crop):
+    settings, form = spec.preprocess, (spec.layout, spec.dtype)
+    channels = (CHANNELS.get(settings.channels, 0),)
+    made = (*settings.crop, *channels) if form == PIXELS else (*channels, *settings.crop)
+    if len(settings.mean) < CHANNELS.get(settings.channels, 0):
+        got = f"{len(settings.mean)} means for {settings.channels}"
+        raise DataError(f"the preprocessing of {spec.name} lacks a mean", got=got, expected="one for each channel")
+    if form not in (VALUES, PIXELS) or made != tuple(spec.input_shape):
         raise DataError(
             f"the preprocessing of {spec.name} does not make its input",
-            got=f"{settings.channels} {settings.crop}",
-            expected=f"{shape}, channels out of {', '.join(CHANNELS)}",
+            got=f"{settings.channels} {settings.crop}, {' '.join(form)}",
+            expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, NCHW float32 or NHWC uint8",
         )
-    prepared = [_prepare(as_image(image), settings) for image in images]
-    return np.stack(prepared) if prepared else np.zeros((0, *shape), np.float32)
+    prepared = [_prepare(as_image(image), settings, form == PIXELS) for image in images]
+    return np.stack(prepared) if prepared else np.zeros((0, *made), spec.dtype)
 
 
 def as_image(image: Any) -> NDArray[np.uint8]:
@@ -92,9 +99,8 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         NotAvailable: Pillow is not installed.
     """
     pillow = need("PIL.Image")
-    if not Path(path).is_file():
-        got = "no such file" if not Path(path).exists() else "something that is no file"
-        raise DataError(f"cannot read {kind} {path}", got=got, do="check the path")
+    if why := unreadable(path):
+        raise DataError(f"cannot read {kind} {str(path)[:300]}", got=why, do="check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -107,12 +113,14 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or the like") from error
 
 
-def _prepare(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.float32]:
+def _prepare(image: NDArray[np.uint8], settings: Preprocess, pixels: bool) -> NDArray[Any]:
     image = centre_crop(_resized(image, settings), settings.crop)
     if settings.channels == "BGR":
         image = image[..., ::-1]
     elif settings.channels == "GRAY":
         image = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
+    if pixels:
+        return image
     table = _table(settings.mean, settings.std)
     return np.stack([table[channel][image[..., channel]] for channel in range(image.shape[2])])
 

@@ -29,7 +29,7 @@ TYPES = {
     "float32": "TYPE_FP32", "float16": "TYPE_FP16", "float64": "TYPE_FP64", "int64": "TYPE_INT64",
     "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
 }  # fmt: skip
-CARRIED = ("preprocess.py", "resize.py", "errors.py", "packages.py", "spec.py")
+CARRIED = ("preprocess.py", "resize.py", "errors.py", "files.py", "packages.py", "spec.py")
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
 
 import json
