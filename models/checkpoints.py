@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SPEC_KEY = "edgesmith.spec"
 _LONGEST_HEADER = 100_000_000
 _SHOWN = 5
+_CANDIDATES, _MUCH = 3, 0.9
 
 
 def metadata(path: str | Path) -> dict[str, str]:
@@ -74,10 +76,10 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             raise _broken(path, error) from error
         return tensors
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # the unpickler raises whatever a damaged file leads it to
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         raise _broken(path, error) from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -144,21 +146,31 @@ def _listed(title: str, keys: list[str]) -> str:
 
 
 def _nearest(state: Mapping[str, torch.Tensor]) -> str:
-    """Name the network that would take the checkpoint, out of the three nearest by number of parameters."""
+    """Name the network whose keys and shapes are most like a checkpoint's, if they are much alike.
+
+    Looked at are the nearest by number of parameters, as it is and as it would be with the usual 1000 classes.
+    """
     import torch
 
     from . import catalog
 
     count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
+    last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [(1000, 0)]
+    usual = count + (1000 - last[0][0]) * (last[0][1] + 1)
     entries = [catalog.find(name) for name in catalog.names()]
-    entries.sort(key=lambda entry: abs((entry.figures.params or 0) - count))
-    for entry in entries[:3]:
+    near = {
+        entry.name: entry
+        for wanted in (count, usual)
+        for entry in sorted(entries, key=lambda entry: abs((entry.figures.params or 0) - wanted))[:_CANDIDATES]
+    }
+    alike = {}
+    for entry in near.values():
         with torch.device("meta"):
             own = catalog.build(entry.name, entry.classes).state_dict()
         same = sum(key in own and own[key].shape == value.shape for key, value in state.items())
-        if same >= 0.9 * max(len(own), len(state)):
-            return f"it looks like {entry.name}"
-    return ""
+        alike[entry.name] = same / max(len(own), len(state))
+    best = max(alike, key=lambda name: alike[name])
+    return f"it looks like {best}" if alike[best] >= _MUCH else ""
 
 
 def _broken(path: Path, error: Exception) -> ModelError:

@@ -37,7 +37,11 @@ class Feed:
             DataError: Images cannot be read; the first ten are named.
         """
         fits = 4 * len(data) * math.prod(spec.input_shape) <= IN_MEMORY_BYTES
-        tensor = torch.from_numpy(apply(data.images, spec)) if fits else None
+        try:
+            tensor = torch.from_numpy(apply(data.images, spec)) if fits else None
+        except DataError:
+            _readable(data)
+            raise
         if not fits:
             _readable(data)
         return cls(data, spec, torch.arange(len(data)), torch.from_numpy(data.labels.copy()), tensor)

@@ -99,10 +99,11 @@ def train(
     torch.manual_seed(seed)
     module = begin(catalog.build(name, len(whole.classes)), start)
     feed = Feed.of(whole, spec)
+    splits = ("test", "hard") if data == "digits" else ("test",)
+    judges = {split: Feed.of(datasets.load(data, split), spec) for split in splits}
     began = time.perf_counter()
     history = fit(module, feed, recipe, seed=seed, keeper=Keeper(keep, resume, recipe.digest), say=say)
-    splits = ("test", "hard") if data == "digits" else ("test",)
-    found = {split: accuracy(module, Feed.of(datasets.load(data, split), spec)) for split in splits}
+    found = {split: accuracy(module, judge) for split, judge in judges.items()}
     seconds = time.perf_counter() - began
     return TrainResult(spec, module, found, seconds, tuple(history), recipe, whole.digest)
 

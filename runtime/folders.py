@@ -117,15 +117,15 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
             got=missing,
             expected="one folder of images per class (also below train/ and val/), or images and labels.txt",
         )
-    paths, labels = [], []
+    paths, labels, empty = [], [], []
     for index, name in enumerate(classes):
         found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        if not found:
-            raise DataError(
-                f"the class {name!r} in {folder} is empty", got="no image files", do="add images or remove the folder"
-            )
+        empty += [] if found else [repr(name)]
         paths += found
         labels += [index] * len(found)
+    if empty:
+        what = f"the class {empty[0]} in {folder} is" if len(empty) == 1 else f"{', '.join(empty)} in {folder} are"
+        raise DataError(f"{what} empty", got="no image files that can be read", do="add images or remove the folder")
     return paths, labels, classes
 
 

@@ -78,7 +78,7 @@ def test_the_table_of_the_lecture_from_the_command_line():
     done = call("alexnet_modified")
     line = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["features.0"])
     assert " ".join(line) == "features.0 conv 3x227x227 64 11 4 2 64x56x56 784 23.3 72.9 11 4 2 48.1"
-    assert "parameters 62,378,344; MACs 7" in done.stdout
+    assert "parameters 61,100,840; MACs 7" in done.stdout
     assert "MB at once (best order)" in done.stdout
 
 

@@ -1,9 +1,11 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 from edgesmith.models import catalog, optim, recipes, train, transfer
@@ -13,7 +15,7 @@ from edgesmith.models.feed import Feed, black
 from edgesmith.models.recipes import Recipe
 from edgesmith.models.state import Keeper
 from edgesmith.runtime import datasets
-from edgesmith.runtime.errors import ModelError, UsageError
+from edgesmith.runtime.errors import DataError, ModelError, UsageError
 from support.trained import FILE, NAME, trained
 
 torch.set_num_threads(1)
@@ -186,3 +188,22 @@ def test_the_command_trains_and_logs(tmp_path):
 def test_lenet_learns_the_digits():
     result = train.train("lenet5", recipe=dataclasses.replace(recipes.find("onecycle"), epochs=30, small=0.0))
     assert result.top1_percent["test"] > 95
+
+
+def picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_bad_images_of_any_split_are_named_before_training(tmp_path, monkeypatch):
+    for index in range(40):
+        picture(tmp_path / "train" / "ab"[index % 2] / f"{index}.png", index)
+        picture(tmp_path / "val" / "ab"[index % 2] / f"{index}.png", 100 + index)
+    broken = [tmp_path / "val" / "a" / "0.png", tmp_path / "val" / "b" / "7.png"]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:100])
+    monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("training began"))
+    with pytest.raises(DataError, match="2 images cannot be used") as caught:
+        train.train("resnet20_cifar", str(tmp_path), recipe=QUICK)
+    assert all(str(path) in str(caught.value) for path in broken)

@@ -77,7 +77,6 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_bad_checkpoint_is_one_line_and_nothing_is_loaded(case, tmp_path):
     name, write, message = BAD[case]
     path = tmp_path / name
@@ -114,9 +113,24 @@ def test_a_misfit_gives_three_lists_and_the_network_that_would_fit():
         "w does not fit the network; nothing was loaded; got 1 missing (conv1.0.weight); 1 unexpected (extra); "
         "2 wrong shape (fc.weight (10, 1024) for (7, 1024), fc.bias (10,) for (7,)); expected the 338 keys"
     )
-    resnet = dict(catalog.build("resnet18").state_dict())
-    with pytest.raises(ModelError, match="do: it looks like resnet18"):
-        checkpoints.load(catalog.build("resnet34"), resnet, "w")
+
+
+NEAREST = {
+    "resnet18": ("resnet34", 1000),
+    "plain34": ("resnet18", 1000),
+    "mobilenetv2": ("mobilenetv3_small", 10),
+    "squeezenet1_1": ("squeezenet1_0", 1000),
+}
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_the_nearest_network_is_named_also_with_other_classes_and_a_key_too_many(name):
+    into, classes = NEAREST[name]
+    state = {**catalog.build(name, classes).state_dict(), "extra": torch.zeros(2)}
+    with torch.device("meta"):
+        module = catalog.build(into)
+    with pytest.raises(ModelError, match=f"do: it looks like {name}$"):
+        checkpoints.load(module, state, "w")
 
 
 USAGE = {

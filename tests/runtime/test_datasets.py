@@ -145,6 +145,11 @@ def empty_class(folder):
     (folder / "empty").mkdir()
 
 
+def empty_classes(folder):
+    for name in ("empty", "void"):
+        (folder / name).mkdir()
+
+
 def bad_label_line(folder):
     (folder / "labels.txt").write_text("cat/0.png 0\nnothing.png 1\n")
 
@@ -161,6 +166,7 @@ def climbing_label(folder):
 
 BAD = {
     "empty class": (empty_class, "the class 'empty' in .* is empty; got no image files"),
+    "empty classes": (empty_classes, "'empty', 'void' in .* are empty; got no image files"),
     "a line without its image": (bad_label_line, "labels.txt line 2 does not fit; got 'nothing.png 1'"),
     "an unknown label": (unknown_label, "labels.txt has an unknown label; got wolf; expected one of 2 classes"),
     "a path that climbs out": (climbing_label, "labels.txt line 1 does not fit"),
