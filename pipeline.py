@@ -8,7 +8,6 @@ every artefact: accuracy on real images, agreement with FP32, latency here; then
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,16 @@ from numpy.typing import NDArray
 from . import __version__
 from .export import parity, to_onnx
 from .models import catalog, weights
-from .optimize import mixed_trt, precision, preflight, quantize, runner
+from .optimize import mixed_trt, precision, preprocessing, quantize, runner
+from .pipeline_engines import ENGINE_INT8, attested, make_engines
 from .pipeline_measure import measure
-from .pipeline_types import SPLITS, Artefact, Check, Flow, Say, Settings, Summary
+from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, datasets
 from .runtime.backends import ort
-from .runtime.engines import build
-from .runtime.errors import CheckFailed, NotAvailable
 from .runtime.files import workplace
 from .runtime.packages import versions
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
-
-# What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
-# int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
-ENGINE_INT8 = "int8-trt-fp16"
 
 
 def run(settings: Settings, say: Say) -> Summary:
@@ -54,9 +48,9 @@ def run(settings: Settings, say: Say) -> Summary:
     with flow.stage("data"):
         _gather(flow, spec)
     with workplace(out) as work:
-        _make_files(flow, module, spec, work)
+        spec = _make_files(flow, module, spec, work)
         with flow.stage("engines"):
-            _make_engines(flow, spec, work)
+            make_engines(flow, spec, work)
         with flow.stage("measure"):
             measure(flow, spec)
         summary = Summary(spec, out, flow.artefacts, flow.checks, flow.seconds)
@@ -85,7 +79,8 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
     flow.records["data"] = {split: {"images": len(data), "sha256": data.digest} for split, data in flow.data.items()}
 
 
-def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> None:
+def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSpec:
+    """Export, optimise, and lower the precision; return the spec of what was made: its input may be pixels."""
     settings, stem = flow.settings, spec.name
     calibration = list(flow.data["calibration"].batches(spec, 1))
     with flow.stage("export"):
@@ -106,11 +101,34 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> None:
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
         detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, worst error {passes.check.worst_error:.1e}"
         flow.checks.append(Check("graph passes", equal, detail))
+    if settings.input != NORMALISED:
+        with flow.stage("preprocessing"):
+            spec = _embed(flow, [fp32], spec, FLOATS)
+            calibration = list(flow.data["calibration"].batches(spec, 1))
     with flow.stage("precision"):
         _lower(flow, fp32, calibration, work / stem)
+    if settings.input == PIXELS:
+        with flow.stage("pixels"):
+            spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
+    return spec
 
 
-def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[np.float32]], stem: Path) -> None:
+def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSpec:
+    """Put what the runtime would do to the pixels into each file, compare it, and return the spec of its new input."""
+    reports = []
+    for path in paths:
+        pixels = path.with_name(f"pixels-{path.name}")
+        reports.append(preprocessing.embed(path, pixels, spec, kind))
+        pixels.replace(path)
+    verdicts = {{"equal": True, "different": False}.get(report.check.verdict) for report in reports}
+    worst = max(report.check.worst_error for report in reports)
+    passed = verdicts.pop() if len(verdicts) == 1 else (None if False not in verdicts else False)
+    flow.checks.append(Check(f"input {kind}", passed, f"worst error {worst:.1e} in {len(paths)} files"))
+    flow.records[f"input {kind}"] = [report.to_dict() for report in reports]
+    return preprocessing.raw_spec(spec, kind)
+
+
+def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
     """FP16 and INT8 from the optimised FP32 file."""
     if "fp16" in flow.settings.precisions:
         path = Path(f"{stem}-fp16.onnx")
@@ -125,50 +143,6 @@ def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[np.float32]], stem:
             path = Path(f"{stem}-{ENGINE_INT8}.onnx")
             mixed_trt.mix(fp32, flow.onnx("int8-trt").path, [], path)
             flow.add(ENGINE_INT8, "int8", "trt", path)
-
-
-def _make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
-    """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
-    if "trt" not in flow.settings.targets:
-        return
-    jobs = [(name, sm) for name in flow.settings.precisions for sm in flow.settings.sms]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
-        futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
-        try:
-            for (name, sm), future in zip(jobs, futures, strict=True):
-                _take_engine(flow, f"engine {name} SM {sm}", future)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
-    source = flow.onnx(ENGINE_INT8 if name == "int8" else name)
-    preflight.require(preflight.check(source.path, name, [sm]), source.path)
-    path = work / f"{spec.name}-{name}-sm{sm.replace('.', '')}.engine"
-    batch = (1, 1, 8) if flow.settings.dynamic_batch else None
-    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
-    kernels = sidecar.attestation.kernels
-    return Artefact(f"{name} SM {sm}", name, f"sm{sm.replace('.', '')}", path, kernels, "trt", sidecar.to_dict())
-
-
-def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[Artefact]) -> None:
-    try:
-        made = future.result()
-    except NotAvailable as error:
-        flow.checks.append(Check(name, None, str(error)))
-        return
-    except CheckFailed as error:
-        flow.checks.append(Check(name, False, str(error)))
-        return
-    flow.artefacts.append(made)
-    flow.checks.append(Check(name, True, _attested(made)))
-
-
-def _attested(made: Artefact) -> str:
-    attestation = (made.sidecar or {})["attestation"]
-    ran = attestation["counts"].get(made.precision, 0)
-    return f"{ran} of {len(attestation['got'])} convolutions {made.precision.upper()}, {attestation['kernels']} kernels"
 
 
 def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
@@ -200,7 +174,8 @@ def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],
         requires={"sm": made.sidecar["sm"], "tensorrt": made.sidecar["version"], "flavour": made.sidecar["flavour"]},
-        facts={"kernels": made.nodes, "attestation": _attested(made)},
+        facts={"kernels": made.nodes, "attestation": attested(made)}
+        | {key: made.results[key] for key in ("estimated_s", "estimated_on") if key in made.results},
     )  # fmt: skip
 
 

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle's folder.  [default: bundles/MODEL]")
 @click.option("--calibration", default=128, show_default=True, help="Calibration images.")
 @click.option("--dynamic-batch", is_flag=True, help="Leave the batch dimension free.")
+@click.option(
+    "--input",
+    default="normalised",
+    show_default=True,
+    help="What the network reads: normalised images; pixels as float-nchw or uint8-nhwc, normalised in the graph.",
+)
 @click.option("--opset", default=18, show_default=True, help="ONNX operator set.")
 @click.option("--threads", default=0, show_default=True, help="Threads for the latency figures; 0: all cores.")
 @click.option(

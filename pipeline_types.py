@@ -26,6 +26,10 @@ SPLITS = ("test", "hard")
 Say = Callable[[str], None]
 
 
+# What the network reads: images normalised by the runtime, or pixels, which the graph itself normalises.
+INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to make; every field is an option of `edgesmith export`."""
@@ -44,10 +48,13 @@ class Settings:
     weights_folder: Path = Path("weights")
     max_drop: float = MAX_DROP
     evaluate: bool = True
+    input: str = NORMALISED
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
-        for kind, given, known in (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS)):
+        words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
+                 ("input", (self.input,), INPUTS))  # fmt: skip
+        for kind, given, known in words:
             for word in given:
                 if word not in known:
                     near = did_you_mean(word, known) or "choose from these"

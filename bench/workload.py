@@ -131,8 +131,8 @@ def _caller(session: Session, batch: int) -> Callable[[], Any]:
 def random_input(shape: Sequence[int | None], dtype: str, batch: int) -> Any:
     """Return a seeded random array; a free dimension is the batch where it is the first, else 1."""
     dims = [(batch if axis == 0 else 1) if size is None else size for axis, size in enumerate(shape)]
-    values = np.random.default_rng(0).standard_normal(dims)
-    return (values * 32 if "int" in dtype else values).astype(dtype)
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 100, dims).astype(dtype) if "int" in dtype else rng.standard_normal(dims).astype(dtype)
 
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:

@@ -1,6 +1,8 @@
 """Which artefact, on which backend: the stated order, and why each was taken or passed over.
 
-On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. On a CPU:
+On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. Of several engines the
+one with the least estimate comes first, where the bundle has one for each of them: INT8 with twice the kernels of FP16
+can be the slower. On a CPU:
 
     int8 for ort-x86    the fastest form there: U8 activations, S8 weights
     fp32
@@ -92,11 +94,13 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
         if device in ("auto", candidate.device, candidate.backend)
         and precision in ("auto", candidate.artefact.precision)
     ]
-    return sorted(kept, key=_place)
+    engines = [candidate.artefact.facts for candidate in kept if candidate.backend == "trt"]
+    ranked = all(isinstance(facts.get("estimated_s"), float) for facts in engines)
+    return sorted(kept, key=lambda candidate: _place(candidate, ranked))
 
 
-def _place(candidate: Candidate) -> tuple[int, int]:
-    """Return the candidate's place: TensorRT, then CUDA, then the CPU; within each by its order of forms."""
+def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
+    """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by its order of forms."""
     order = ORDERS.get(candidate.backend, CPU_ORDER)
     artefact = candidate.artefact
     fits = (
@@ -105,7 +109,8 @@ def _place(candidate: Candidate) -> tuple[int, int]:
         if artefact.precision == precision and target in ("", artefact.target)
     )
     kind = GPU_BACKENDS.index(candidate.backend) if candidate.backend in GPU_BACKENDS else len(GPU_BACKENDS)
-    return kind, next(fits, len(order))
+    estimate = artefact.facts["estimated_s"] if ranked and candidate.backend == "trt" else 0.0
+    return kind, estimate, next(fits, len(order))
 
 
 def open_artefact(

@@ -34,6 +34,16 @@ def facts(flavour: str = "") -> dict[str, str]:
     return known
 
 
+def gpu() -> dict[str, str]:
+    """Return the name and compute capability of the first GPU; nothing where none can be used."""
+    from .engines import gpu as device
+
+    try:
+        return {"name": device.device_name(), "sm": device.device_sm()}
+    except NotAvailable:
+        return {}
+
+
 def _gpu_facts(flavour: str) -> dict[str, str]:
     from .engines import flavour as flavours
     from .engines import gpu

@@ -198,10 +198,8 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
     if opened is bundle:
         signing.check(opened, trusted_key)
-    order = candidates(opened, device, precision)
-    on_cpu = [candidate for candidate in order if candidate.device == "cpu"]
-    on_gpu = [candidate for candidate in order if candidate.device == "gpu"]
-    notes: list[str] = []
+    order, notes = candidates(opened, device, precision), list[str]()
+    on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     if device == "auto":
         on_gpu, _, told = _measured(opened, on_gpu, 1)
         notes += told

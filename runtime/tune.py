@@ -58,11 +58,14 @@ def folder() -> Path:
 
 def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str:
     """Return what a choice depends on, as one SHA-256."""
+    from . import contract
+
     name, flags = cpu()
     backends = sorted({candidate.backend for candidate in candidates})
     versions = {backend: _version(backend) for backend in backends}
     told = [str(candidate) for candidate in candidates]
-    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads]
+    device = contract.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
+    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, device]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -197,6 +200,6 @@ def _timed(session: Session, feeds: dict[str, Any]) -> float:
 def _feeds(session: Session) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     return {
-        tensor.name: rng.standard_normal([dim or 1 for dim in tensor.shape]).astype(tensor.dtype)
+        tensor.name: (64 * rng.random([dim or 1 for dim in tensor.shape])).astype(tensor.dtype)
         for tensor in session.inputs
     }

@@ -53,6 +53,32 @@ def test_the_engines_hold_what_was_asked(summary):
     assert all(set(attestation["counts"]) == {name} for name, attestation in engines.items())
 
 
+def test_the_faster_engine_by_estimate_comes_first(summary):
+    choice = next(check.detail for check in summary.checks if check.name == "choice SM 8.6")
+    engines = [made for made in summary.artefacts if made.sidecar]
+    best = min(engines, key=lambda made: made.results["estimated_s"])
+    assert choice.startswith(f"{best.precision.upper()}: estimated on A2")
+    listed = [one for one in bundle.read(summary.bundle).artefacts if one.role == "engine"]
+    assert {one.precision: one.facts["estimated_s"] for one in listed} == {
+        made.precision: made.results["estimated_s"] for made in engines
+    }
+
+
+@pytest.mark.slow
+def test_a_bundle_that_reads_pixels_answers_like_the_one_that_does_not(summary, tmp_path):
+    made = pipeline.run(
+        Settings(MODEL, weights=WEIGHTS, sms=("8.6",), out=tmp_path / "pixels", input="uint8-nhwc"), lambda line: None
+    )
+    assert {check.name: check.detail for check in made.checks if check.passed is not True} == {}
+    image = np.asarray(datasets.load("digits", "test").images[3])
+    with (
+        load(made.bundle, device="ort", precision="fp32") as pixels,
+        load(summary.bundle, device="ort", precision="fp32") as values,
+    ):
+        assert (pixels.spec.layout, pixels.session.inputs[0].dtype) == ("NHWC", "uint8")
+        assert np.abs(pixels(image).logits - values(image).logits).max() < 1e-3
+
+
 def test_nothing_is_left_beside_the_bundle(summary):
     assert [path.name for path in summary.bundle.parent.iterdir()] == [MODEL]
 

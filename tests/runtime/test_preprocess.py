@@ -142,6 +142,19 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
         preprocess.read_image(tmp_path / "x.png")
 
 
+def test_a_graph_that_normalises_gets_the_pixels_themselves():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    settings = Preprocess(crop=(24, 32), resize=32, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    pixels = ModelSpec("net", input_shape=(24, 32, 3), layout="NHWC", dtype="uint8", preprocess=settings)
+    values = ModelSpec("net", input_shape=(3, 24, 32), preprocess=settings)
+    made = preprocess.apply([image], pixels)
+    assert (made.dtype, made.shape) == (np.uint8, (1, 24, 32, 3))
+    assert np.abs(made.transpose(0, 3, 1, 2) - preprocess.apply([image], values)).max() < 1e-4
+    assert preprocess.apply([], pixels).dtype == np.uint8
+    with pytest.raises(DataError, match="NCHW float32 or NHWC uint8"):
+        preprocess.apply([image], ModelSpec("net", input_shape=(3, 24, 32), dtype="uint8", preprocess=settings))
+
+
 def test_preprocessing_that_does_not_fit_the_input_is_an_error():
     with pytest.raises(DataError, match="does not make its input"):
         preprocess.apply([picture((9, 9))], ModelSpec("m", input_shape=(3, 32, 32)))

@@ -94,6 +94,28 @@ def test_the_order_is_the_stated_one(case, tmp_path, made):
     assert order[: len(expected)] == expected
 
 
+ESTIMATES = {
+    "the least estimate first": ({"int8": 2e-3, "fp16": 1e-3}, ["fp16", "int8"]),
+    "an estimate for one only ranks nothing": ({"int8": 2e-3}, ["int8", "fp16"]),
+    "what is no number ranks nothing": ({"int8": "slow", "fp16": 1e-3}, ["int8", "fp16"]),
+}
+
+
+@pytest.mark.parametrize("case", ESTIMATES)
+def test_engines_are_ranked_by_their_estimates(case, tmp_path):
+    estimates, expected = ESTIMATES[case]
+    items = []
+    for precision in ("fp16", "int8"):
+        path = tmp_path / f"m-{precision}.engine"
+        path.write_bytes(b"vtrt")
+        facts = {"estimated_s": estimates[precision]} if precision in estimates else {}
+        items.append(bundle.Item(path, "engine", precision, "sm86", facts=facts))
+    found = choose.candidates(
+        bundle.write(tmp_path / "engines", SPEC, items, golden_inputs=golden_inputs()), "auto", "auto"
+    )
+    assert [one.artefact.precision for one in found] == expected
+
+
 def test_unknown_devices_and_precisions(made):
     with pytest.raises(UsageError, match="unknown device 'cup'; expected auto, .*; do: did you mean 'cpu'"):
         load(made, device="cup")

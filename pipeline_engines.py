@@ -1,0 +1,90 @@
+"""Engines: built two at a time, held against what was asked of them, and ranked by the cost model."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from pathlib import Path
+
+from .optimize import preflight
+from .pipeline_types import Artefact, Check, Flow
+from .runtime.engines import build, cost
+from .runtime.engines.kernels import Kernel
+from .runtime.errors import CheckFailed, NotAvailable
+from .runtime.spec import ModelSpec
+
+# What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
+# int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
+ENGINE_INT8 = "int8-trt-fp16"
+
+
+def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
+    """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
+    if "trt" not in flow.settings.targets:
+        return
+    jobs = [(name, sm) for name in flow.settings.precisions for sm in flow.settings.sms]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
+        try:
+            for (name, sm), future in zip(jobs, futures, strict=True):
+                _take_engine(flow, f"engine {name} SM {sm}", future)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    flow.checks += [check for sm in flow.settings.sms if (check := _choice(flow, sm))]
+
+
+def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
+    source = flow.onnx(ENGINE_INT8 if name == "int8" else name)
+    preflight.require(preflight.check(source.path, name, [sm]), source.path)
+    path = work / f"{spec.name}-{name}-sm{sm.replace('.', '')}.engine"
+    batch = (1, 1, 8) if flow.settings.dynamic_batch else None
+    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
+    kernels = sidecar.attestation.kernels
+    made = Artefact(f"{name} SM {sm}", name, f"sm{sm.replace('.', '')}", path, kernels, "trt", sidecar.to_dict())
+    if chip := _chip(sm):
+        work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
+        made.results |= {"estimated_s": cost.estimate_s(work, chip), "estimated_on": chip.name}
+    return made
+
+
+def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[Artefact]) -> None:
+    try:
+        made = future.result()
+    except NotAvailable as error:
+        flow.checks.append(Check(name, None, str(error)))
+        return
+    except CheckFailed as error:
+        flow.checks.append(Check(name, False, str(error)))
+        return
+    flow.artefacts.append(made)
+    flow.checks.append(Check(name, True, attested(made)))
+
+
+def attested(made: Artefact) -> str:
+    """Say what an engine was found to run in."""
+    attestation = (made.sidecar or {})["attestation"]
+    ran = attestation["counts"].get(made.precision, 0)
+    return f"{ran} of {len(attestation['got'])} convolutions {made.precision.upper()}, {attestation['kernels']} kernels"
+
+
+def _chip(sm: str) -> cost.Gpu | None:
+    """Return the GPU of the cost model's table that stands for a compute capability: the first one listed."""
+    return next((chip for chip in cost.gpus().values() if chip.sm == sm), None)
+
+
+def _choice(flow: Flow, sm: str) -> Check | None:
+    """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
+    known = [
+        made for made in flow.artefacts if made.target == f"sm{sm.replace('.', '')}" and "estimated_s" in made.results
+    ]
+    if len(known) < 2:
+        return None
+    best = min(known, key=lambda made: float(made.results["estimated_s"]))
+    told = ", ".join(
+        f"{made.precision.upper()} {1e3 * made.results['estimated_s']:.3f} ms with {made.nodes} kernels"
+        for made in known
+    )
+    on = best.results["estimated_on"]
+    return Check(
+        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {told}; never measured"
+    )
