@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import DataError
 from .preprocess import as_image
-from .sources import Writer, annotate, frames
+from .sources import annotate, frames, writer
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -25,17 +25,19 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
     Raises:
         DataError: An image cannot be used.
     """
-    writer = Writer(out) if out else None
+    kept = writer(out) if out else None
     rows = []
-    for index, file in enumerate(file for image in images for file in _files(image)):
-        start = time.perf_counter()
-        pixels = as_image(file)
-        answer = model(pixels)
-        rows.append({"image": str(file), "seconds": time.perf_counter() - start, **_told(answer, top)})
-        if writer:
-            writer.add(index, annotate(pixels, answer))
-    if writer:
-        writer.close()
+    try:
+        for index, file in enumerate(file for image in images for file in _files(image)):
+            start = time.perf_counter()
+            pixels = as_image(file)
+            answer = model(pixels)
+            rows.append({"image": str(file), "seconds": time.perf_counter() - start, **_told(answer, top)})
+            if kept:
+                kept.add(index, annotate(pixels, answer))
+    finally:
+        if kept:
+            kept.close()
     return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
 
 
@@ -49,7 +51,7 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
     Raises:
         RunError: The backend or the source died; the frames before it have been drawn.
     """
-    writer = Writer(out) if out else None
+    kept = writer(out) if out else None
     rows = []
     start = time.perf_counter()
     try:
@@ -60,11 +62,11 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
                     rows.append({"image": name, "error": str(frame.error)})
                     continue
                 rows.append({"image": name, **_told(frame.answer, top)})
-                if writer:
-                    writer.add(frame.index, annotate(as_image(frame.image), frame.answer))
+                if kept:
+                    kept.add(frame.index, annotate(as_image(frame.image), frame.answer))
     finally:
-        if writer:
-            writer.close()
+        if kept:
+            kept.close()
     seconds = time.perf_counter() - start
     return {"why": model.why(), "images": rows, "counts": asdict(stream.counts), "seconds": seconds}
 

@@ -5,6 +5,7 @@ Pillow reads images and animations (GIF, APNG, WebP, multi-page TIFF); videos an
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import NotAvailable, RunError, UsageError
+from .files import atomic_file
 from .folders import SUFFIXES
 from .packages import need
 from .preprocess import decoding
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ANIMATIONS = frozenset({".gif", ".apng"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
+FPS = 25
 _PALETTE = 255 * np.array([(at >> 2 & 1, at >> 1 & 1, at & 1) for at in range(8)], np.uint8)
 
 
@@ -69,15 +73,19 @@ def _animation(path: Path) -> Iterator[NDArray[np.uint8]]:
 
 
 def _captured(what: int | str, name: str) -> Iterator[NDArray[np.uint8]]:
-    try:
-        cv2 = need("cv2")
-    except NotAvailable as error:
-        raise NotAvailable(f"{name} needs OpenCV", got=error.got, do="pip install opencv-python-headless") from error
+    cv2 = _opencv(name)
     capture = cv2.VideoCapture(what)
     if not capture.isOpened():
         capture.release()
         raise UsageError(f"cannot open {name}", do="check the path, or that the camera is plugged in and free")
     return _grabbed(capture, name, live=isinstance(what, int))
+
+
+def _opencv(name: str) -> Any:
+    try:
+        return need("cv2")
+    except NotAvailable as error:
+        raise NotAvailable(f"{name} needs OpenCV", got=error.got, do="pip install opencv-python-headless") from error
 
 
 def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]:
@@ -116,35 +124,84 @@ def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-class Writer:
-    """Keep annotated frames: a folder gets one PNG for each, a `.gif` all of them.
+def writer(target: Path) -> Writer:
+    """Return what keeps annotated frames: a folder gets one PNG for each, a `.gif` or a video file all of them.
 
-    Args:
-        target: The folder or the `.gif`.
+    Raises:
+        UsageError: Frames cannot be kept in such a file.
+        NotAvailable: A video, and OpenCV is not installed.
     """
+    suffix = target.suffix.lower()
+    if suffix in CODECS:
+        _opencv(str(target))
+        return VideoWriter(target)
+    if suffix not in ("", ".gif"):
+        raise UsageError(f"cannot write {target}", got=suffix, expected=f"a folder, .gif, {', '.join(CODECS)}")
+    return AnimationWriter(target) if suffix else Writer(target)
+
+
+class Writer:
+    """Keep frames, uint8 (H, W, 3) in RGB, as PNG files in a folder; the other writers keep all in one file."""
 
     def __init__(self, target: Path) -> None:
-        self.target, self._frames = target, list[Any]()
-        if target.suffix and target.suffix.lower() != ".gif":
-            raise UsageError(f"cannot write {target}", got=target.suffix, expected="a folder, or a .gif")
+        self.target = target
 
     def add(self, index: int, image: NDArray[np.uint8]) -> None:
-        """Write, or keep for the animation, one frame."""
-        from .files import atomic_file
-
-        pillow = need("PIL.Image")
-        if self.target.suffix:
-            self._frames.append(pillow.fromarray(image))
-            return
+        """Keep one frame."""
         with atomic_file(self.target / f"{index:06d}.png") as temporary:
-            pillow.fromarray(image).save(temporary, format="PNG")
+            need("PIL.Image").fromarray(image).save(temporary, format="PNG")
 
     def close(self) -> None:
-        """Write the animation, if it is one and has frames."""
-        from .files import atomic_file
+        """Finish; what was added is kept."""
 
+
+class AnimationWriter(Writer):
+    """Keep frames in memory, and write a GIF at the end."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self._frames = list[Any]()
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Keep one frame."""
+        self._frames.append(need("PIL.Image").fromarray(image))
+
+    def close(self) -> None:
+        """Write the animation, if it has frames."""
         if self._frames:
             with atomic_file(self.target) as temporary:
                 first, *rest = self._frames
-                first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=40, loop=0)
+                first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=1000 // FPS, loop=0)
             self._frames.clear()
+
+
+class VideoWriter(Writer):
+    """Write frames to a video as they come; all take the size of the first one."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self._open, self._video, self._size = contextlib.ExitStack(), None, (0, 0)
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Write one frame.
+
+        Raises:
+            RunError: OpenCV cannot write such a video here.
+        """
+        cv2 = _opencv(str(self.target))
+        if self._video is None:
+            self._size = (image.shape[1], image.shape[0])
+            place = str(self._open.enter_context(atomic_file(self.target)))
+            code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
+            self._video = cv2.VideoWriter(place, code, FPS, self._size)
+            if not self._video.isOpened():
+                raise RunError(f"cannot write {self.target}", got="no encoder for it here", do="write a folder instead")
+        frame = np.ascontiguousarray(image[..., ::-1])
+        self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
+
+    def close(self) -> None:
+        """Finish the file, if it has frames."""
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+        self._open.close()

@@ -149,8 +149,8 @@ def test_sources_that_are_not_there(tmp_path):
         sources.frames("nowhere")
     with pytest.raises(UsageError, match="holds no images"):
         sources.frames(str(tmp_path))
-    with pytest.raises(UsageError, match="cannot write .*; got .mp4; expected a folder, or a .gif"):
-        sources.Writer(tmp_path / "x.mp4")
+    with pytest.raises(UsageError, match="cannot write .*; got .doc; expected a folder, .gif, .mp4, .avi, .mkv"):
+        sources.writer(tmp_path / "x.doc")
 
 
 @pytest.fixture(scope="module")
