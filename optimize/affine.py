@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from .graph import Net
@@ -59,8 +60,7 @@ def fits(net: Net, node: Any, scale: Array, shift: Array) -> bool:
 def _scaled(net: Net, node: Any, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
     """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
     weights = net.array(node.inputs[1])
-    spread = _spread(node, weights, scale)
-    made = rounded(weights.astype(np.float64) * spread, weights.dtype, spread)
+    made = times(weights, _spread(node, weights, scale))
     return made, rounded(bias_of(net, node) * scale + shift, weights.dtype)
 
 
@@ -124,22 +124,34 @@ def _spread(node: Any, weights: Array, scale: Array) -> Array:
     return scale.reshape(-1, 1) if node.attrs.get("transB") else scale.reshape(1, -1)
 
 
-def rounded(exact: Array, dtype: Any, spread: Array | float = 1.0) -> Array | None:
-    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost.
+def times(weights: Array, spread: Array) -> Array | None:
+    """Return weights * spread in the weights' type, computed in float64 and rounded once.
 
-    Args:
-        exact: The values.
-        dtype: Of the result.
-        spread: The scale that they were multiplied with: digits count before it, so that a channel that it makes small
-            keeps as many as the others.
+    None if something overflows, or may fall so low that a channel loses digits: what follows may scale it up again.
+    No copy in float64 is made: networks are large.
     """
+    made = np.empty(weights.shape, weights.dtype)
+    with np.errstate(all="ignore"):
+        np.multiply(weights, spread, out=made, casting="unsafe")
+        largest = max(float(weights.max(initial=0)), -float(weights.min(initial=0)))
+        smallest = np.abs(spread[spread != 0]).min(initial=np.inf)
+    if not np.isfinite(made).all():
+        return None
+    lost = float(ml_dtypes.finfo(weights.dtype).smallest_subnormal) / 2
+    return made if largest == 0 or lost <= _digits(made) * largest * smallest else None
+
+
+def rounded(exact: Array, dtype: Any) -> Array | None:
+    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
     with np.errstate(all="ignore"):
         made = exact.astype(dtype)
         back = made.astype(np.float64)
-        unit = np.where(spread == 0, 1.0, np.abs(spread))
-        lost, largest = np.abs((back - exact) / unit).max(initial=0.0), np.abs(exact / unit).max(initial=0.0)
-    digits = 2.0**-9 if made.itemsize == 2 else 2.0**-20
-    return made if np.isfinite(back).all() and lost <= digits * largest else None
+    lost, largest = np.abs(back - exact).max(initial=0.0), np.abs(exact).max(initial=0.0)
+    return made if np.isfinite(back).all() and lost <= _digits(made) * largest else None
+
+
+def _digits(made: Array) -> float:
+    return 2.0**-6 if made.dtype.kind == "V" else 2.0**-9 if made.itemsize == 2 else 2.0**-20
 
 
 def batchnorm(net: Net, node: Any) -> tuple[Array, Array] | str:

@@ -101,6 +101,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], lef
 
 def say(thing: Any) -> None:
     """Print text or anything rich can draw to standard output; as wide as it needs when that is no terminal."""
+    if isinstance(thing, str) and not sys.stdout.isatty():
+        click.echo(thing)
+        return
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)

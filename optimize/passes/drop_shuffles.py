@@ -37,6 +37,8 @@ class DropShuffles(Pass):
         for node in net.everything():  # what nothing reads wants no channels
             cascade(net, node)
         provenance = Provenance(net)
+        if not provenance.inner and not any(provenance.routes(node) for node in net.nodes("Gather")):
+            return []
         shuffled, chains = components(provenance, demands(net, provenance))
         block = _block(net, provenance, shuffled)
         outcomes = [

@@ -89,7 +89,7 @@ def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
         added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
-    made = affine.rounded(exact * spread, weights.dtype, spread)
+    made = affine.times(weights, spread)
     if made is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None
