@@ -59,7 +59,11 @@ def _draw_verify(report: Any, signer: str) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1)
 @click.option("--source", help="Instead of IMAGES, a stream: a video, an animation, a folder, camera or camera:1.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder, .gif or video (.mp4, .avi) for the images with their answers on.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder, .gif or video (.mp4, .avi) for the images with their answers on.",
+)
 @click.option("--policy", default="block", show_default=True, help="When slower than --source: drop-oldest, …")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu, or a backend: ort, openvino, trt.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, fp16 or int8.")
