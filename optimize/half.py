@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .precision import KEEP_FLOAT, LARGEST_HALF
+from .precision import KEEP_FLOAT, LARGEST_HALF, SMALLEST_HALF
 from .quantize.net import Net, all_inputs, sort_nodes
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -108,8 +108,11 @@ class _Caster:
             array = self.net.arrays.get(node.input[index])
             if array is None or index in BOUNDED.get(node.op_type, ()):
                 continue
-            if array.size and not np.abs(array).max() <= LARGEST_HALF:
-                return f"{node.input[index]} holds {np.abs(array).max():.3g}, beyond 65504"
+            peak = float(np.abs(array).max(initial=0))
+            if not peak <= LARGEST_HALF:
+                return f"{node.input[index]} holds {peak:.3g}, beyond 65504"
+            if 0 < peak < SMALLEST_HALF and node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+                return f"{node.input[index]} holds nothing above {peak:.1g}, below FP16's 6.1e-5"
         return ""
 
     def _as(self, name: str, kind: int, node: NodeProto, index: int) -> str:

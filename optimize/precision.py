@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST_HALF = 65504.0
+# Below 2^-14 FP16 loses a bit with each halving; a tensor whose largest value is there keeps its digits only in FP32.
+SMALLEST_HALF = 2.0**-14
 KEEP_FLOAT = frozenset(
     {"CumSum", "NonMaxSuppression", "RoiAlign", "TopK", "Upsample", "Celu", "If", "Loop", "Scan", "RandomNormal",
      "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "LayerNormalization"}
@@ -102,7 +104,7 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
 
 
 def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, str]:
-    """Return the nodes that touch a tensor beyond FP16's range on the samples -> the reason."""
+    """Return the nodes that touch a tensor beyond FP16's range on the samples, at either end -> the reason."""
     import onnx
 
     from .quantize.observe import collect
@@ -116,9 +118,13 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, 
     peak = {name: max(-seen.low, seen.high) for name, seen in stats.items()}
     kept = {}
     for node in model.graph.node:
-        loud = [name for name in (*node.input, *node.output) if peak.get(name, 0) > LARGEST_HALF]
+        seen = [name for name in (*node.input, *node.output) if name in peak]
+        loud = [name for name in seen if peak[name] > LARGEST_HALF]
+        quiet = [name for name in seen if 0 < peak[name] < SMALLEST_HALF]
         if loud:
             kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond 65504"
+        elif quiet:
+            kept[node.name or node.output[0]] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below FP16's 6.1e-5"
     return kept
 
 

@@ -1,12 +1,22 @@
-"""Which layers cost the most accuracy, and the fewest of them to leave in float so that a budget is met."""
+"""The fastest configuration within a budget: which layers stay in float, and what that costs.
+
+Each layer is quantised alone to see how much noise it makes. Noise of different layers is nearly uncorrelated, so it
+adds up: layers go back to float in the order of noise taken away for each second it costs, and bisection over that
+order finds how many are needed. Every configuration that is tried is really converted and really measured; at most
+about log2(layers) + 3 of them are.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.console import progress
 from ...runtime.errors import CheckFailed
+from .layer_cost import Costs, is_here, latencies, model_costs
 from .observe import session, sqnr_db
 from .report import Settings, compare
 from .samples import Perturbed, Samples
@@ -14,12 +24,57 @@ from .samples import Perturbed, Samples
 if TYPE_CHECKING:
     import onnx
 
+    from .convert import Converted
     from .forms import Form
-    from .recipe import Converted
 
 SENSITIVITY_IMAGES = 16
-# How many of the most sensitive layers are left in float, one try after the other.
-TRIES = (0, 1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must be kept: the least SQNR of the worst output in dB, or the most points of top-1 that may be lost.
+
+    `labels` are the classes of the calibration images; without them a changed top-1 counts as a lost one.
+    """
+
+    least_db: float | None = None
+    points: float | None = None
+    labels: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        return f"{self.least_db:g} dB" if self.least_db is not None else f"{self.points:g} points"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One configuration: layers in float, seconds by the cost model, SQNR, points lost, and whether it is good enough.
+
+    `best` marks those that no other beats in both seconds and SQNR (the Pareto front).
+    """
+
+    floats: tuple[str, ...]
+    seconds: float
+    sqnr_db: float
+    points: float
+    meets: bool
+    best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        finite = self.sqnr_db if np.isfinite(self.sqnr_db) else None
+        return asdict(self) | {"layers_in_float": len(self.floats), "sqnr_db": finite}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was tried, which one was chosen and why; `made` is None where the float network was."""
+
+    made: Converted | None
+    tried: tuple[Tried, ...]
+    chosen: Tried
+    reason: str
+    sensitivity_db: dict[str, float]
+    measured: bool
 
 
 def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[str, float]:
@@ -30,24 +85,27 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
         form: The target's form.
         samples: Calibration images; the noise is measured on the first 16, with sensor noise on half of them.
     """
+    from .cache import collected
+    from .convert import grids_of
     from .emit import emit
     from .net import Net, copied
-    from .observe import collect
     from .placement import place
-    from .recipe import grids_of
 
     seen = Perturbed(samples, Settings().noise)
     images = [batch for _, batch in zip(range(SENSITIVITY_IMAGES // 4), seen, strict=False)]
     reference = _outputs(model, images)
     whole = place(Net(copied(model)), form)
-    stats = collect(model, sorted(whole.readers), seen)
+    stats = collected(model, sorted(whole.readers), seen)
     names = {node.name for node in whole.anchors}
-    found = {}
-    for name in sorted(names):
-        net = Net(copied(model))
-        plan = place(net, form, frozenset(names - {name}))
-        emit(net, plan, grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}), form, {})
-        found[name] = sqnr_db(reference, _outputs(net.model, images))
+    found, plain = {}, Settings(method="min-max")
+    with progress("layers", len(names)) as advance:
+        for name in sorted(names):
+            net = Net(copied(model))
+            plan = place(net, form, frozenset(names - {name}))
+            grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}, plain)
+            emit(net, plan, grids, form, {})
+            found[name] = sqnr_db(reference, _outputs(net.model, images))
+            advance(1)
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
@@ -57,43 +115,123 @@ def _outputs(model: onnx.ModelProto, images: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([opened.run(None, {given: batch})[0] for batch in images])
 
 
-def within_budget(
-    model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, least_db: float
-) -> tuple[Converted, dict[int, float]]:
-    """Convert with as few layers in float as meet a budget.
+class _Searcher:
+    """Converts and measures configurations, each once."""
+
+    def __init__(
+        self, model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget
+    ) -> None:
+        self.model, self.form, self.samples, self.settings, self.budget = model, form, samples, settings, budget
+        self.made: dict[int, Converted] = {}
+        self.tried: dict[int, Tried] = {}
+
+    def order(self) -> None:
+        """Rank the layers by noise taken away for each second, after converting everything to INT8."""
+        self.costs: Costs = model_costs(self.model, self.form.name)
+        self.names: list[str] = []
+        whole = self._convert(0)
+        if is_here(self.form.name):
+            image = next(iter(self.samples))[:1]
+            self.costs = self.costs.anchored(*latencies([self.model, whole.model], image))
+        self.db = sensitivity(self.model, self.form, self.samples)
+        ranked = [name for name in self.db if name not in self.settings.keep and name in self.costs.float_s]
+        noise = {name: 10 ** (-self.db[name] / 10) for name in ranked}
+        price = {name: max(self.costs.float_s[name] - self.costs.int8_s[name], 1e-9) for name in ranked}
+        self.names = sorted(ranked, key=lambda name: -noise[name] / price[name])
+
+    def _convert(self, count: int) -> Converted:
+        from .convert import convert
+
+        if count not in self.made:
+            keep = self.settings.keep | frozenset(self.names[:count])
+            self.made[count] = convert(self.model, self.form, self.samples, replace(self.settings, keep=keep))
+        return self.made[count]
+
+    def judge(self, count: int) -> Tried:
+        """Return how good the configuration with the first `count` layers in float is."""
+        if count not in self.tried:
+            made = self._convert(count)
+            quality = compare(self.model, made.model, self.samples)
+            worst = min(quality[0].values())
+            lost = points_lost(self.model, made.model, self.samples, self.budget.labels)
+            meets = (
+                worst >= self.budget.least_db if self.budget.least_db is not None else lost <= (self.budget.points or 0)
+            )
+            floats = tuple(self.names[:count])
+            self.tried[count] = Tried(floats, self.costs.total(floats), worst, lost, meets)
+        return self.tried[count]
+
+    def fewest(self) -> int | None:
+        """Return the fewest layers in float with which the budget is met; None where even all but one do not do."""
+        low, high = 0, max(len(self.names) - 1, 0)
+        if self.judge(0).meets:
+            return 0
+        if not self.judge(high).meets:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.judge(middle).meets else (middle, high)
+        return high
+
+
+def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
+    """Return how many points of top-1 were lost, per cent of the images; never below 0."""
+    one, two = (_outputs(model, list(samples)).argmax(axis=1) for model in (before, after))
+    if labels is None:
+        return 100 * float((one != two).mean())
+    labels = labels[: len(one)]
+    return max(0.0, 100 * float((one == labels).mean() - (two == labels).mean()))
+
+
+def within_budget(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget) -> Search:
+    """Find the fastest configuration that meets a budget.
 
     Args:
         model: The float graph.
         form: The target's form.
         samples: Calibration images.
         settings: As for `quantize`; what it keeps in float stays so.
-        least_db: The SQNR that the worst output must reach on the calibration images, in dB.
+        budget: What must be kept, on the calibration images.
 
     Returns:
-        The first configuration that meets the budget, and layers left in float -> SQNR of every one that was tried.
+        The search: never less accurate than all INT8, never slower than all float by the cost model.
 
     Raises:
-        CheckFailed: None does; the message names the closest.
+        CheckFailed: Nothing meets the budget; the message names the closest.
     """
-    from dataclasses import replace
+    searcher = _Searcher(model, form, samples, settings, budget)
+    searcher.order()
+    count = searcher.fewest()
+    if count is None:
+        raise _nothing(searcher, budget)
+    costs, chosen = searcher.costs, searcher.tried[count]
+    whole, everything = costs.total(()), costs.total(costs.float_s)
+    kind = "measured here" if costs.measured else "by the cost model"
+    tried = _with_front([*searcher.tried.values(), Tried(tuple(costs.float_s), everything, np.inf, 0.0, meets=True)])
+    if chosen.seconds >= everything:
+        slower = 100 * (chosen.seconds / everything - 1)
+        reason = f"INT8 is {slower:.0f} % slower than {costs.float_name} ({kind}): {costs.float_name} chosen"
+        return Search(None, tried, tried[-1], reason, searcher.db, costs.measured)
+    gain = f"{everything / chosen.seconds:.2f} times as fast as {costs.float_name}, all INT8 {everything / whole:.2f}"
+    reason = f"{count} of {len(searcher.names)} layers in float meet {budget}: {gain} ({kind})"
+    return Search(searcher.made[count], tried, chosen, reason, searcher.db, costs.measured)
 
-    from .recipe import convert
 
-    tried: dict[int, float] = {}
-    order: list[str] = []
-    for count in TRIES:
-        if count and not order:
-            order = [name for name in sensitivity(model, form, samples) if name not in settings.keep]
-        if count >= len(order) > 0:
-            break
-        made = convert(model, form, samples, replace(settings, keep=settings.keep | frozenset(order[:count])))
-        tried[count] = min(compare(model, made.model, samples)[0].values())
-        if tried[count] >= least_db:
-            return made, tried
-    best = max(tried, key=lambda count: tried[count])
-    raise CheckFailed(
-        f"no configuration reaches {least_db:g} dB",
-        got=f"at best {tried[best]:.1f} dB with {best} of {len(order)} layers in float",
-        expected=f"{least_db:g} dB",
-        do=f"ask for {int(tried[best])} dB, or use FP16",
+def _with_front(tried: list[Tried]) -> tuple[Tried, ...]:
+    """Mark those that no other one beats in both seconds and SQNR."""
+    beaten: Callable[[Tried], bool] = lambda one: any(  # noqa: E731
+        two.seconds <= one.seconds and two.sqnr_db >= one.sqnr_db and two is not one for two in tried
+    )
+    return tuple(replace(one, best=not beaten(one)) for one in tried)
+
+
+def _nothing(searcher: _Searcher, budget: Budget) -> CheckFailed:
+    best = max(searcher.tried.values(), key=lambda one: one.sqnr_db)
+    ask = f"{int(best.sqnr_db)} dB" if budget.least_db is not None else f"{best.points:.1f} points"
+    return CheckFailed(
+        f"no configuration reaches {budget}",
+        got=f"at best {best.sqnr_db:.1f} dB, {best.points:.1f} points lost, "
+        f"with {len(best.floats)} of {len(searcher.names)} layers in float",
+        expected=str(budget),
+        do=f"ask for {ask}, or use FP16",
     )

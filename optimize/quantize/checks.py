@@ -1,18 +1,18 @@
-"""What a graph and calibration images must be before anything is quantised."""
+"""What a graph must be before it is quantised."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ...runtime.errors import DataError, ModelError
-from .samples import Samples
+from ...runtime.errors import ModelError
 
 if TYPE_CHECKING:
     import onnx
+
+    from ...runtime.spec import ModelSpec
+
+SPEC_KEY = "edgesmith.spec"
 
 
 def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
@@ -31,6 +31,18 @@ def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
             expected="one float32 tensor, batch first",
         )
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
+
+
+def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
+    """Return the ModelSpec that export wrote into the metadata, or None.
+
+    Raises:
+        ModelError: There is one, and it cannot be read.
+    """
+    from ...runtime.spec import ModelSpec
+
+    texts = {item.key: item.value for item in model.metadata_props}
+    return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
 
 def check_model(model: onnx.ModelProto, source: str | Path) -> None:
@@ -58,45 +70,3 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> None:
         raise ModelError(
             f"{source} is of opset {max(versions, default=0)}", expected="opset 13 or later", do="export it again"
         )
-
-
-def check_data(samples: Samples, min_images: int, allow_random: bool) -> int:
-    """Count the images and refuse too few, copies, even images, and random noise where it was not asked for.
-
-    Returns:
-        How many images there are.
-
-    Raises:
-        DataError: With what to do.
-    """
-    seen: set[bytes] = set()
-    images = even = 0
-    for batch in samples:
-        images += len(batch)
-        even += int((np.ptp(batch.reshape(len(batch), -1), axis=1) == 0).sum())
-        seen |= {hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in batch}
-    enough = f"at least {min_images}"
-    if images < min_images:
-        raise DataError(
-            "too few calibration images", got=str(images), expected=enough, do="give more images (128 to 512 is usual)"
-        )
-    if len(seen) - (even > 0) < min_images:
-        got = f"{len(seen)} among {images}, {even} of {images} of one colour"
-        raise DataError("too few different calibration images", got=got, expected=enough, do="give different images")
-    if not allow_random and _looks_random(next(iter(samples))):
-        raise DataError(
-            "the calibration images look like random noise",
-            expected="real images: neighbouring pixels alike",
-            do="give real images, or allow random data (`--allow-random`)",
-        )
-    return images
-
-
-def _looks_random(batch: np.ndarray) -> bool:
-    """Say whether neighbouring pixels are uncorrelated (|r| < 0.1), as they never are in photographs or digits."""
-    if batch.ndim != 4 or batch.shape[-1] < 8:
-        return False
-    one, two = batch[..., :-1].ravel().astype(np.float64), batch[..., 1:].ravel().astype(np.float64)
-    if one.std() == 0 or two.std() == 0:
-        return False
-    return bool(abs(np.corrcoef(one, two)[0, 1]) < 0.1)

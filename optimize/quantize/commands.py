@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ...runtime.console import command, emit, note, say, table
+from ...runtime.console import command, emit, note
 from ...runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,33 +18,42 @@ if TYPE_CHECKING:
 
     from ...runtime.datasets import Dataset
     from ...runtime.spec import ModelSpec
-    from ..precision import PrecisionReport
     from .report import QuantReport
 
-SPEC_KEY = "edgesmith.spec"
+BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 
 
 @command("quantize")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
-@click.option("--target", default="trt", show_default=True, help="trt, ort-x86 (INT8), or fp16.")
+@click.option("--target", default="trt", show_default=True, help="trt, ort-x86, ort-arm, openvino (INT8), or fp16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
+@click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
+@click.option("--adaround", is_flag=True, help="Learn the rounding of weights by gradient descent too; minutes.")
 @click.option("--allow-random", is_flag=True, help="Calibrate on random data (for trying things out, never to ship).")
-@click.option("--budget", type=float, metavar="DB", help="Leave sensitive layers in float until the SQNR is reached.")
+@click.option("--budget", metavar="POINTS|dB", help="Leave layers in float until 0.5 (points of top-1) or 35dB is met.")
+@click.option("--cache", type=click.Path(path_type=Path), help="A folder that keeps what calibration counted.")
+@click.option("--explain", is_flag=True, help="Quantise each layer alone too, and show what it costs.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
 def quantize_command(
     source: Path,
     output: Path,
     data: str | None,
     target: str,
     images: int,
+    method: str,
+    adaround: bool,
     allow_random: bool,
-    budget: float | None,
+    budget: str | None,
+    cache: Path | None,
+    explain: bool,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Cast an ONNX file to FP16, or calibrate it to INT8 with explicit Q/DQ."""
-    from ..precision import to_fp16
-    from . import quantize
+    from . import Settings, quantize, show
+    from .plot import draw
 
     if data is None and not allow_random:
         raise UsageError(
@@ -51,13 +61,56 @@ def quantize_command(
             expected="--data DIR or --data digits",
             do="give images like those the network will see",
         )
+    least_db, points = parse_budget(budget)
     batches = _batches(source, data, images)
     if target == "fp16":
-        half = to_fp16(source, output, batches)
-        emit(half.to_dict(), as_json, lambda: _draw_half(half, output))
+        _half(source, output, batches, as_json)
         return
-    report = quantize(source, output, batches, target=target, allow_random=allow_random, budget_db=budget)
-    emit(report.to_dict(), as_json, lambda: _draw(report, output))
+    report = quantize(
+        source,
+        output,
+        batches,
+        target=target,
+        allow_random=allow_random,
+        settings=Settings(method=method, adaround=adaround),
+        budget_db=least_db,
+        budget_points=points,
+        labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
+        cache=cache,
+        explain=explain,
+    )
+    _warn(report)
+    if plot is not None:
+        draw(report, plot)
+    emit(report.to_dict(), as_json, lambda: show.int8(report, output))
+
+
+def parse_budget(text: str | None) -> tuple[float | None, float | None]:
+    """Return (dB, points) of a budget as it is written: "35dB" or "0.5"; one of them is None.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None:
+        return None, None
+    found = BUDGET.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"cannot read the budget {text!r}", expected="points of top-1 (0.5), or decibels (35dB)")
+    value = float(found[1])
+    return (value, None) if found[2] else (None, value)
+
+
+def _half(source: Path, output: Path, batches: Iterable[np.ndarray], as_json: bool) -> None:
+    from ..precision import to_fp16
+    from . import show
+
+    half = to_fp16(source, output, batches)
+    emit(half.to_dict(), as_json, lambda: show.half(half, output))
+
+
+def _warn(report: QuantReport) -> None:
+    for text in report.warnings:
+        note(f"warning: {text}")
 
 
 @dataclass(frozen=True)
@@ -73,11 +126,15 @@ class _Preprocessed:
 
 def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray]:
     from ...runtime import datasets
+    from .lint import class_warnings
 
     if data is None:
         note("calibrating on random data: the result is for trying things out, not for use")
         return _random(source, images)
-    return _Preprocessed(datasets.load(data, "calibration", calibration=images), read_spec(source))
+    dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
+    for text in class_warnings(dataset.labels, dataset.classes, spec.labels):
+        note(f"warning: {text}")
+    return _Preprocessed(dataset, spec)
 
 
 def read_spec(source: Path) -> ModelSpec:
@@ -86,18 +143,18 @@ def read_spec(source: Path) -> ModelSpec:
     Raises:
         UsageError: The file holds none, so that nobody knows how images become its input.
     """
-    from ...runtime.spec import ModelSpec
+    from .checks import SPEC_KEY, embedded_spec
     from .net import read_model
 
-    texts = {item.key: item.value for item in read_model(source).metadata_props}
-    if SPEC_KEY not in texts:
+    spec = embedded_spec(read_model(source))
+    if spec is None:
         raise UsageError(
             f"{source} does not say how images become its input",
             got="no ModelSpec in its metadata",
             expected=f"the metadata entry {SPEC_KEY}",
             do="export it with `edgesmith export`, or call edgesmith.optimize.quantize.quantize with your own batches",
         )
-    return ModelSpec.from_json(texts[SPEC_KEY])
+    return spec
 
 
 def _random(source: Path, images: int) -> list[np.ndarray]:
@@ -111,31 +168,3 @@ def _random(source: Path, images: int) -> list[np.ndarray]:
         raise UsageError("the input's size is free", got=str(shape), do="give images with --data")
     draw = np.random.default_rng(0)
     return [draw.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]
-
-
-def _draw_half(report: PrecisionReport, output: Path) -> None:
-    table("Stayed FP32", ["node", "reason"], report.kept.items(), left=2) if report.kept else None
-    worst = max(report.relative_error.values())
-    say(
-        f"{output}: {report.half} of {report.nodes} nodes in FP16, {report.bytes_before / 1e6:.2f} -> "
-        f"{report.bytes_after / 1e6:.2f} MB, largest relative error {worst:.1e}"
-    )
-
-
-def _draw(report: QuantReport, output: Path) -> None:
-    rows: list[tuple[Any, ...]] = [*report.quantised.items(), ("Relu/Clip folded into a range", len(report.folded))]
-    table("Computed in INT8", ["operator", "nodes"], rows)
-    if report.floats:
-        table("Left in float", ["node", "reason"], report.floats.items(), left=2)
-    if report.tried:
-        tried = [(count, f"{value:.1f}") for count, value in report.tried.items()]
-        table("Tried for the budget", ["layers in float", "SQNR, dB"], tried)
-    if report.tensor_sqnr_db:
-        worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])[:5]
-        table("Noisiest tensors", ["tensor", "SQNR, dB"], [(name, f"{value:.1f}") for name, value in worst])
-    sqnr = ", ".join(f"{name} {value:.1f} dB" for name, value in report.sqnr_db.items())
-    same = "" if report.agreement is None else f", same top-1 on {100 * report.agreement:.1f} %"
-    say(
-        f"{output}: {report.target}, {report.images} images, {report.bytes_before / 1e6:.2f} -> "
-        f"{report.bytes_after / 1e6:.2f} MB, {sqnr}{same}"
-    )

@@ -9,7 +9,7 @@ from .forms import Form
 from .grid import Grid
 from .net import Net, sort_nodes
 from .placement import Plan
-from .weights import LARGEST, Quantised, bias_scales, quantise, scales
+from .weights import LARGEST, Quantised, bias_scales, narrowed, quantise, scales
 
 
 def emit(
@@ -20,7 +20,7 @@ def emit(
     limits: dict[str, np.ndarray],
     *,
     per_tensor: bool = False,
-) -> None:
+) -> dict[str, np.ndarray]:
     """Insert the Q/DQ pairs and store weights as INT8; biases stay float.
 
     Args:
@@ -30,20 +30,24 @@ def emit(
         form: The target's form.
         limits: Node name -> the largest integer of each output channel's weights; absent: 127.
         per_tensor: One scale for each weight instead of one for each output channel.
+
+    Returns:
+        Node name -> its float weights, output channels first (as they are for MatMul).
     """
+    weights = {}
     for node in plan.anchors:
-        _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
+        weights[node.name] = _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
     for name in sorted(plan.readers):
         _activation(net, plan, name, grids[name])
     sort_nodes(net.graph)
     net.index()
     net.prune()
+    return weights
 
 
 def _activation(net: Net, plan: Plan, name: str, at: Grid) -> None:
-    kind = np.int8 if at.signed else np.uint8
     scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
-    zero = net.add_array(f"{name}_zero", np.array(at.zero, kind))
+    zero = net.add_array(f"{name}_zero", np.array(at.zero, at.dtype))
     readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
     is_output = name in net.outputs
     if not readers and not is_output:
@@ -71,17 +75,39 @@ def _rename_output(node: NodeProto, old: str, new: str) -> None:
             node.output[index] = new
 
 
-def _weights(net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None, per_tensor: bool) -> None:
+def _weights(
+    net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None, per_tensor: bool
+) -> np.ndarray:
     weight, axis = channels_first(net, node)
     axis = None if per_tensor else axis
+    bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
+    scale = weight_scales(weight, axis, form, limit, bias, read.scale)
+    node.input[1] = _dequantise(net, f"{node.name}/weight", quantise(weight, scale, axis))
+    return weight
+
+
+def weight_scales(
+    weight: np.ndarray, axis: int | None, form: Form, limit: np.ndarray | None, bias: np.ndarray | None, read: float
+) -> np.ndarray:
+    """Return the scales of a layer's weights, float32, (M,) or a scalar.
+
+    Args:
+        weight: Float weights.
+        axis: The output channels' axis; None for one scale.
+        form: The target's form.
+        limit: The largest integers, (M,); None: 127.
+        bias: The float bias, (M,).
+        read: The scale of the activation that the layer reads.
+    """
     limit = limit if limit is None or axis is not None else np.min(limit)
     scale = scales(weight, axis, LARGEST if limit is None else limit)
-    bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
+    if axis == 0:
+        free = np.full(len(weight), True) if limit is None else limit == LARGEST
+        scale = np.where(free, narrowed(weight, scale), scale)
     if form.integer_bias and bias is not None:
-        scale = np.asarray(bias_scales(scale, read.scale, bias), np.float32)
+        scale = np.asarray(bias_scales(scale, read, bias), np.float32)
         scale = scale if axis is not None else scale.max()
-    scale = np.maximum(scale, form.least_scale)
-    node.input[1] = _dequantise(net, f"{node.name}/weight", quantise(weight, scale, axis))
+    return np.asarray(np.maximum(scale, form.least_scale), np.float32)
 
 
 def integer_biases(net: Net, plan: Plan) -> None:

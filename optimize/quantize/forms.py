@@ -25,7 +25,8 @@ class Form:
 
     Attributes:
         name: The target's name.
-        signed: Activations are S8 and symmetric (zero point 0); otherwise U8 and asymmetric.
+        grid: The kind of the activations' integers (`grid.KINDS`).
+        limited: Weights are kept small enough for CPUs that add pairs of products in 16 bits (`saturation`).
         integer_bias: Biases are INT32 with a DequantizeLinear (ONNX Runtime's); otherwise they stay float.
         outputs: The results of INT8 operators are quantised too, so that the region between two convolutions is INT8
             throughout; otherwise only the inputs of the weighted operators and of residual additions are.
@@ -36,31 +37,30 @@ class Form:
     """
 
     name: str
-    signed: bool
+    grid: str
     integer_bias: bool
     outputs: bool
     glue: frozenset[str]
     fold_relu: bool
+    limited: bool = False
     least_scale: float = 0.0
 
 
+INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
 FORMS = {
     "trt": Form(
         "trt",
-        signed=True,
+        grid="symmetric",
         integer_bias=False,
         outputs=False,
         glue=frozenset(),
         fold_relu=False,
         least_scale=2.0**-14,
     ),
-    "ort-x86": Form(
-        "ort-x86",
-        signed=False,
-        integer_bias=True,
-        outputs=True,
-        glue=MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"},
-        fold_relu=True,
+    "ort-x86": Form("ort-x86", grid="u8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True, limited=True),
+    "ort-arm": Form("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
+    "openvino": Form(
+        "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True
     ),
 }
 

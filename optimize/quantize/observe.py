@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from ...runtime.console import need
+from ...runtime.console import need, progress
 from ...runtime.errors import DataError, ModelError
+from .histogram import Histogram, sampled
+
+AVERAGING = 0.01
 
 
 def session(model: onnx.ModelProto, *, optimise: bool = False, threads: int = 0):  # type: ignore[no-untyped-def]
@@ -54,13 +58,24 @@ def stream(
     wanted = [name for name in names if name != given]
     run = session(watched(model, wanted), optimise=optimise) if wanted else None
     for batch in batches:
-        values = dict(zip(wanted, run.run(wanted, {given: batch}), strict=True)) if run else {}
+        values = _values(run, wanted, {given: batch}) if run else {}
         yield {given: batch, **values}
+
+
+def _values(run: Any, wanted: list[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    try:
+        return dict(zip(wanted, run.run(wanted, feeds), strict=True))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError("ONNX Runtime cannot run the graph", got=reason, do="export it again") from error
 
 
 @dataclass
 class Stats:
-    """What was seen of one tensor: its extremes, and its extremes and mean for each channel (axis 1)."""
+    """What was seen of one tensor: its extremes, and its extremes and mean for each channel (axis 1).
+
+    With a histogram: also the counts of its values and the moving average of each image's extremes.
+    """
 
     low: float = np.inf
     high: float = -np.inf
@@ -68,6 +83,19 @@ class Stats:
     channel_high: np.ndarray | None = None
     channel_sum: np.ndarray | None = None
     count: int = 0
+    histogram: Histogram | None = None
+    average: tuple[float, float] = (0.0, 0.0)
+
+    def count_values(self, value: np.ndarray) -> None:
+        """Take one more batch into the histogram and the moving average; the values are finite."""
+        first = self.histogram is None
+        self.histogram = self.histogram or Histogram()
+        self.histogram.add(sampled(value))
+        flat = value.reshape(len(value), -1)
+        for low, high in zip(flat.min(axis=1).tolist(), flat.max(axis=1).tolist(), strict=True):
+            rate = 1.0 if first else AVERAGING
+            self.average = (1 - rate) * self.average[0] + rate * low, (1 - rate) * self.average[1] + rate * high
+            first = False
 
     def add(self, name: str, value: np.ndarray, channels: bool = True, means: bool = False) -> None:
         """Take one more batch into account: extremes of the tensor, of its channels too, and their means.
@@ -97,7 +125,7 @@ class Stats:
         """Become the extremes of (value - offset) * scale, both (C,) with scale above 0; means are dropped."""
         self.channel_low, self.channel_high = (self.lows() - offset) * scale, (self.highs() - offset) * scale
         self.low, self.high = float(self.channel_low.min()), float(self.channel_high.max())
-        self.channel_sum = None
+        self.channel_sum = self.histogram = None
 
     def lows(self) -> np.ndarray:
         """Return the smallest value of each channel, (C,)."""
@@ -119,12 +147,17 @@ def collect(
     *,
     channels: bool = True,
     means: bool = False,
+    histograms: bool = False,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors over all batches, in the memory of one batch."""
     stats = {name: Stats() for name in names}
-    for values in stream(model, names, batches, optimise=True):
-        for name in names:
-            stats[name].add(name, values[name], channels, means)
+    with progress("calibrating", None) as advance:
+        for values in stream(model, names, batches, optimise=True):
+            for name in names:
+                stats[name].add(name, values[name], channels, means)
+                if histograms:
+                    stats[name].count_values(values[name])
+            advance(1)
     return stats
 
 

@@ -1,28 +1,56 @@
-"""Mend a Q/DQ graph layer by layer on what each layer really reads: ranges by measured error, then biases.
+"""Mend a Q/DQ graph layer by layer on what each layer really reads: ranges, then weights, then biases.
 
-Ranges    Each activation's grid is tried at several widths around what calibration saw, and takes the one with the
-          least squared error on the values that the quantised network, mended up to here, feeds it. A value that is
-          common (an even background, a padded border) so comes to lie on the grid.
+Ranges    Each activation's grid is tried at the ranges that the methods gave and at several widths around the best, and
+          takes the one with the least squared error on the values that the quantised network, mended up to here, feeds
+          it. A value that is common (an even background, a padded border) so comes to lie on the grid.
+Weights   Fitted and rounded for the input that the layer really gets (`rounding`).
 Biases    b'_c = b_c + E[y_c] - E[y^_c]: what quantisation adds to the mean of an output channel is taken off the bias.
           y is the float layer's output on float inputs, y^ the quantised layer's; means over the images and positions.
 
-Source: Nagel et al. 2019, «Data-Free Quantization Through Weight Equalization and Bias Correction», appendix D.
+Source of the last: Nagel et al. 2019, «Data-Free Quantization Through Weight Equalization and Bias Correction»,
+appendix D.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import NodeProto
 
+from . import moments, rounding
+from .emit import weight_scales
+from .forms import Form
 from .grid import Grid, grid
-from .net import Net
+from .net import Net, attributes
+from .observe import sqnr_db
 from .placement import Plan
+from .report import Settings
+from .saturation import largest_integers, raw_peaks
 from .walk import Walker
+from .weights import LARGEST, Quantised
 
 WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
-VALUES = 1 << 17
+VALUES = 1 << 16
+
+
+@dataclass
+class Source:
+    """What the float network knows about the quantised one.
+
+    Attributes:
+        net: The float graph.
+        answers: Name of a quantised layer -> the tensor of the float graph that it approximates.
+        weights: Name of a quantised layer -> its float weights, output channels first.
+        highs: Tensor -> the largest value of each channel, (C,).
+        ranges: Root of tensors with one scale -> the (low, high) that each method gives.
+    """
+
+    net: Net
+    answers: dict[str, str]
+    weights: dict[str, np.ndarray]
+    highs: dict[str, np.ndarray]
+    ranges: dict[str, list[tuple[float, float]]]
 
 
 @dataclass
@@ -34,71 +62,115 @@ class Refiner:
         plan: What is quantised, and which tensors share a scale.
         grids: Tensor -> its grid; updated as grids are chosen.
         ceilings: Root of tensors with one scale -> the largest value their grid may reach (a folded Clip's bound).
-        means: Node name -> the float layer's mean for each output channel, (C,), on the same images.
+        source: The float network.
+        form: The target's form.
+        settings: What is to be done.
         batch: The graph's batch size where it is fixed.
-        widths: Factors to try on each grid; one factor of 1 leaves them.
+        sqnr_db: Tensor -> signal to noise of its own grid, in dB.
+        fitted: Layer -> the share of its output's error that fitting its weights left, on images it had not seen.
+        limits: Layer -> the largest weight integer of each output channel, where lower than 127.
     """
 
     net: Net
     plan: Plan
     grids: dict[str, Grid]
     ceilings: dict[str, float]
-    means: dict[str, np.ndarray]
+    source: Source
+    form: Form
+    settings: Settings
     batch: int | None = None
-    widths: tuple[float, ...] = WIDTHS
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    fitted: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, np.ndarray] = field(default_factory=dict)
 
     def run(self, images: np.ndarray) -> None:
-        """Choose grids and correct biases, in the graph's order.
+        """Choose grids, fit weights and correct biases, in the graph's order.
 
         Args:
             images: Float32 images, all of which are held in memory.
         """
         self.walker = Walker(self.net, images, self.batch)
+        self.reference = Walker(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
         self.chosen: set[str] = set()
-        self.sqnr_db: dict[str, float] = {}
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
-        self.walker.walk(self._choose, self._correct)
+        self.walker.walk(self._before, self._correct)
 
-    def _choose(self, node: NodeProto) -> None:
+    def _before(self, node: NodeProto) -> None:
         name = node.name.removesuffix("/Q")
-        if node.op_type != "QuantizeLinear" or name not in self.grids or self.plan.root(name) in self.chosen:
-            return
+        if node.op_type == "QuantizeLinear" and name in self.grids and self.plan.root(name) not in self.chosen:
+            self._choose(node, name)
+        if node.name in self.source.answers:
+            self.answer = self.reference.until(self.source.answers[node.name])
+            weight = self.source.weights[node.name]
+            if self.settings.reconstruct and weight.size // len(weight) <= moments.WIDEST:
+                self._mend(node)
+
+    def _choose(self, node: NodeProto, name: str) -> None:
         root = self.plan.root(name)
         self.chosen.add(root)
         value = self.walker.values[node.input[0]].reshape(-1)
-        sample = value[:: max(1, value.size // VALUES)].astype(np.float64)
+        step = max(1, value.size // VALUES)
+        sample = value[:: step + (step + 1) % 2].astype(np.float64)
         if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
             sample = sample.clip(0, self.ceilings[root])
-        old = self.grids[name]
-        tried = [self._wider(old, width, name) for width in self.widths]
+        starts = [self._grid(low, high, root) for low, high in self.source.ranges.get(root, [])]
+        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at))
+        tried = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
         best = min(tried, key=lambda at: _error(sample, at))
-        signal = float(np.square(sample).mean())
-        self.sqnr_db[name] = 10 * float(np.log10(max(signal, 1e-30) / max(_error(sample, best), 1e-30)))
+        self.sqnr_db[name] = sqnr_db(sample, best.rounded(sample))
         for other in [item for item in self.grids if self.plan.root(item) == root]:
             self.grids[other] = best
             self._set(other, best)
 
-    def _wider(self, at: Grid, width: float, name: str) -> Grid:
-        high = min(at.high * width, self.ceilings.get(self.plan.root(name), np.inf))
-        return grid(at.low * width, high, at.signed)
+    def _grid(self, low: float, high: float, root: str) -> Grid:
+        least = 127 * self.form.least_scale
+        return grid(low, max(min(high, self.ceilings.get(root, np.inf)), least), self.form.grid)
 
     def _set(self, name: str, at: Grid) -> None:
         if name in self.pairs:
             _, scale, zero = self.pairs[name].input
             self.net.set_array(scale, np.array(at.scale, np.float32))
-            self.net.set_array(zero, np.array(at.zero, np.int8 if at.signed else np.uint8))
+            self.net.set_array(zero, np.array(at.zero, at.dtype))
+
+    def _mend(self, node: NodeProto) -> None:
+        """Fit a layer's weights and round them together; its bias is corrected afterwards."""
+        weight = self.source.weights[node.name]
+        groups = attributes(node).get("group", 1)
+        value = self.walker.values[node.input[0]]
+        pair = moments.measure(value, self.answer, weight, attributes(node))
+        change, self.fitted[node.name] = rounding.fit(*pair)
+        weight = weight + change.reshape(weight.shape)
+        packed = self._scale(node, weight, groups)
+        ratio = np.clip(packed.integers, -LARGEST, LARGEST).reshape(change.shape)
+        integers = rounding.best(ratio, moments.together(*pair).gram, self.settings.adaround)
+        packed = Quantised(integers.reshape(weight.shape).astype(np.int8), packed.scale, packed.axis)
+        stored = self.net.producer[node.input[1]].input
+        self.net.set_array(stored[0], packed.integers)
+        self.net.set_array(stored[1], packed.scale)
+        self.walker.constants[node.input[1]] = packed.dequantised()
+
+    def _scale(self, node: NodeProto, weight: np.ndarray, groups: int) -> Quantised:
+        """Return weights over their scales, not rounded yet."""
+        name = self.net.producer[node.input[0]].name.removesuffix("/DQ")
+        read, limit = self.grids[name], None
+        if self.form.limited:
+            peaks = raw_peaks(self.source.highs[name], read.scale, read.zero)
+            limit = largest_integers(weight, groups, peaks, rounding=1.0)
+            self.limits[node.name] = limit
+        axis = None if self.settings.per_tensor else 0
+        scale = weight_scales(weight, axis, self.form, limit, self.net.arrays[node.input[2]], read.scale)
+        spread = scale.reshape(-1, *[1] * (weight.ndim - 1)) if axis == 0 else scale
+        return Quantised(np.asarray(weight / spread, np.float64), scale, axis)
 
     def _correct(self, node: NodeProto) -> None:
-        if node.name not in self.means:
+        if node.name not in self.source.answers:
             return
         value = self.walker.values[node.output[0]]
         axes = tuple(axis for axis in range(value.ndim) if axis != 1)
-        error = (self.means[node.name] - value.mean(axis=axes, dtype=np.float64)).astype(np.float32)
+        error = (self.answer.mean(axis=axes, dtype=np.float64) - value.mean(axis=axes, dtype=np.float64)).astype("f4")
         self.net.set_array(node.input[2], self.net.arrays[node.input[2]] + error)
         self.walker.values[node.output[0]] = value + error.reshape(-1, *[1] * (value.ndim - 2))
 
 
 def _error(sample: np.ndarray, at: Grid) -> float:
-    low, high = (-128, 127) if at.signed else (0, 255)
-    back = (np.clip(np.rint(sample / at.scale) + at.zero, low, high) - at.zero) * at.scale
-    return float(np.square(back - sample).mean())
+    return float(np.square(at.rounded(sample) - sample).mean())

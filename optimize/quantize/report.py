@@ -18,14 +18,20 @@ class Settings:
 
     Attributes:
         equalize: Strength of cross-layer equalisation, 0 to 1; None leaves the weights alone.
+        method: How ranges are chosen (`ranges.METHODS`, or "auto": for each tensor the one with the least error).
         refine: Choose ranges by measured error and correct biases, layer by layer.
+        reconstruct: With `refine`, fit weights to the quantised input and round them together.
+        adaround: Learn the rounding by gradient descent too: minutes instead of seconds.
         noise: Calibrate on each image with sensor noise too, of this share of its standard deviation; 0 for none.
         keep: Names of nodes that stay float.
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
     """
 
     equalize: float | None = 0.5
+    method: str = "min-max"
     refine: bool = True
+    reconstruct: bool = True
+    adaround: bool = False
     noise: float = 0.25
     keep: frozenset[str] = frozenset()
     per_tensor: bool = False
@@ -38,14 +44,19 @@ class QuantReport:
     Attributes:
         target: The form's name.
         images: Calibration images used.
+        data_sha256: Digest of the preprocessed images, in their order.
+        warnings: What the images look wrong in.
         quantised: Operator type -> how many compute in INT8.
         floats: Weighted operators left in float -> the reason.
         folded: Relu and Clip nodes that became a quantiser's range.
         limited: Nodes with weights under 8 bits, so that no product pair saturates 16 bits -> channels limited.
         ranges: Quantised tensor -> (low, high) of its grid.
-        tried: With a budget: number of sensitive layers left in float -> SQNR of the worst output, in dB.
+        reason: With a budget: why this configuration was chosen.
+        tried: With a budget: every configuration that was tried (`budget.Tried`), those on the Pareto front marked.
         tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
             quantised network feeds it (empty without `refine`; tensors with one scale: the first of them).
+        layer_sqnr_db: Layer -> SQNR of the first output when it alone is quantised, in dB (with a budget or `explain`).
+        fitted: Layer -> share of its output's error left by fitting its weights, on images the fit had not seen.
         bytes_before: Size of the float file.
         bytes_after: Size of the quantised file.
         sqnr_db: Signal to quantisation noise of each output on the calibration images, in dB.
@@ -54,21 +65,27 @@ class QuantReport:
 
     target: str
     images: int
+    data_sha256: str
+    warnings: tuple[str, ...]
     quantised: dict[str, int]
     floats: dict[str, str]
     folded: tuple[str, ...]
     limited: dict[str, int]
     ranges: dict[str, tuple[float, float]]
-    tried: dict[int, float]
+    reason: str
+    tried: tuple[dict[str, Any], ...]
     tensor_sqnr_db: dict[str, float]
+    layer_sqnr_db: dict[str, float]
+    fitted: dict[str, float]
     bytes_before: int
     bytes_after: int
     sqnr_db: dict[str, float]
     agreement: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON; an SQNR without noise (infinite) is None."""
+        finite = {name: value if np.isfinite(value) else None for name, value in self.sqnr_db.items()}
+        return asdict(self) | {"sqnr_db": finite}
 
 
 def compare(
@@ -79,7 +96,7 @@ def compare(
 
     names = [item.name for item in before.graph.output]
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
-    for one, two in zip(stream(before, names, samples), stream(after, names, samples), strict=True):
+    for one, two in zip(stream(before, names, samples, optimise=True), stream(after, names, samples), strict=True):
         for name in names:
             pairs[name].append((one[name], two[name]))
     joined = {name: [np.concatenate(side) for side in zip(*values, strict=True)] for name, values in pairs.items()}

@@ -5,11 +5,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...runtime.errors import DataError
+
+# Images computed at once where the model leaves it free.
+BATCH = 16
 
 
 class Samples:
@@ -18,24 +22,51 @@ class Samples:
     Args:
         batches: What can be iterated again and again (a list, a Dataset's view).
         shape: The model's input shape; None or a negative number is free, the first is the batch.
+        cache: Where statistics of these images are kept; None: nowhere.
+        digest: What names exactly these images there.
     """
 
-    def __init__(self, batches: Iterable[np.ndarray], shape: tuple[int | None, ...]) -> None:
-        self.batches, self.shape = batches, shape
+    def __init__(
+        self,
+        batches: Iterable[np.ndarray],
+        shape: tuple[int | None, ...],
+        cache: Path | None = None,
+        digest: str = "",
+    ) -> None:
+        self.batches, self.shape, self.cache, self.digest = batches, shape, cache, digest
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield checked batches, cut to the model's batch size where that is fixed.
+        """Yield checked batches: of the model's size where that is fixed, else of 16 images, the last perhaps fewer.
 
         Raises:
-            DataError: A batch that is no float32 array of the model's shape, or holds NaN or infinity.
+            DataError: A batch that is no float32 array of the model's shape, holds NaN or infinity, or is of another
+                size than the first where the model leaves that free.
         """
-        size = self.shape[0]
+        size = self.shape[0] or BATCH
+        held: list[np.ndarray] = []
+        for batch in self._checked():
+            held.append(batch)
+            if sum(len(part) for part in held) >= size:
+                joined = np.concatenate(held)
+                whole = len(joined) // size * size
+                yield from (joined[at : at + size] for at in range(0, whole, size))
+                held = [joined[whole:]]
+        if self.shape[0] is None and any(len(part) for part in held):
+            yield np.concatenate(held)
+
+    def _checked(self) -> Iterator[np.ndarray]:
+        first = None
         for number, batch in enumerate(self.batches):
             self._check(number, batch)
-            if size is None:
-                yield batch
-            else:
-                yield from (batch[at : at + size] for at in range(0, len(batch) - size + 1, size))
+            first = first or batch.shape[1:]
+            if batch.shape[1:] != first:
+                raise DataError(
+                    "the calibration images differ in size",
+                    got=f"{batch.shape[1:]} in batch {number}",
+                    expected=f"{first} as in the first",
+                    do="bring them to one size: the model leaves it free, and ranges depend on it",
+                )
+            yield batch
 
     def count(self) -> int:
         """Return the number of images (one walk)."""
@@ -81,6 +112,22 @@ class Perturbed:
             if self.noise:
                 yield np.stack([self._noisy(at + index, image) for index, image in enumerate(batch)])
             at += len(batch)
+
+    def pick(self, count: int) -> np.ndarray:
+        """Return up to `count` images as one array, taken evenly: clean ones in their order, then noisy ones."""
+        total = self.samples.count()
+        every = total * (2 if self.noise else 1)
+        chosen = set(np.linspace(0, every - 1, min(count, every)).astype(int).tolist())
+        found: dict[int, np.ndarray] = {}
+        at = 0
+        for batch in self.samples:
+            for place, image in enumerate(batch, at):
+                if place in chosen:
+                    found[place] = image
+                if place + total in chosen:
+                    found[place + total] = self._noisy(place, image)
+            at += len(batch)
+        return np.stack([found[place] for place in sorted(found)])
 
     def _noisy(self, place: int, image: np.ndarray) -> np.ndarray:
         drawn = np.random.default_rng([place, 0]).standard_normal(image.shape, dtype=np.float32)

@@ -29,13 +29,14 @@ def raw_peaks(channel_high: np.ndarray, scale: float, zero: int) -> np.ndarray:
     return np.asarray(np.clip(np.rint(np.maximum(channel_high, 0) * MARGIN / scale) + zero, 0, 255))
 
 
-def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray) -> np.ndarray:
+def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray, rounding: float = 0.5) -> np.ndarray:
     """Return for each output channel the largest integer its weights may take, (M,), at most 127.
 
     Args:
         weight: Float weights, (M, C/groups, kH, kW) or (N, K).
         groups: The convolution's groups.
         peaks: Largest integer activation of each input channel, (C,), 0 to 255.
+        rounding: How far an integer may lie from its weight, in steps.
     """
     outputs = len(weight)
     if weight.ndim > 2 and weight.shape[1] == 1 and groups == outputs:
@@ -46,7 +47,7 @@ def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray) -> np.n
     peak = np.repeat(each, outputs // groups, axis=0)
     top = np.maximum(np.abs(flat).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     share = np.maximum(_pairs(flat / top, peak), _pairs(-flat / top, peak))
-    allowed = (INT16 - 255) / np.maximum(share, 1)
+    allowed = (INT16 - 2 * rounding * 255) / np.maximum(share, 1)
     return np.asarray(np.minimum(np.floor(allowed), LARGEST))
 
 

@@ -25,27 +25,48 @@ class Walker:
         net: The graph, in topological order. Constants may be changed while walking, ahead of the walk.
         images: Values of the graph's input.
         batch: The graph's batch size where it is fixed: nodes are then computed in pieces of it.
+        hold: Tensors that are kept until `until` hands them out.
     """
 
-    def __init__(self, net: Net, images: np.ndarray, batch: int | None = None) -> None:
-        self.net, self.batch = net, batch
+    def __init__(
+        self, net: Net, images: np.ndarray, batch: int | None = None, hold: frozenset[str] = frozenset()
+    ) -> None:
+        self.net, self.batch, self.hold = net, batch, hold
         self.values: dict[str, np.ndarray] = {net.inputs[0]: images}
         self.constants: dict[str, np.ndarray] = {}
+        self.held: dict[str, np.ndarray] = {}
         self.last = {name: index for index, node in enumerate(net.nodes) for name in node.input}
+        self.at = 0
 
     def walk(self, before: Callable[[NodeProto], None], after: Callable[[NodeProto], None]) -> None:
         """Compute each node; `before` may change its constants, `after` may replace its outputs in `values`."""
-        for index, node in enumerate(self.net.nodes):
+        while self.at < len(self.net.nodes):
+            node = self.net.nodes[self.at]
             before(node)
-            results = self.run(node)
-            constant = not any(name in self.values for name in node.input)
-            kept = self.constants if constant else self.values
-            kept.update(zip([name for name in node.output if name], results, strict=True))
+            self._compute(node)
             after(node)
-            for name in set(node.input):
-                if self.last[name] == index:
-                    self.values.pop(name, None)
-                    self.constants.pop(name, None)
+            self._step(node)
+
+    def until(self, name: str) -> np.ndarray:
+        """Walk as far as a tensor in `hold`, and give it away."""
+        while name not in self.held:
+            node = self.net.nodes[self.at]
+            self._compute(node)
+            self.held |= {name: self.values[name] for name in node.output if name in self.hold}
+            self._step(node)
+        return self.held.pop(name)
+
+    def _compute(self, node: NodeProto) -> None:
+        constant = not any(name in self.values for name in node.input)
+        kept = self.constants if constant else self.values
+        kept.update(zip([name for name in node.output if name], self.run(node), strict=True))
+
+    def _step(self, node: NodeProto) -> None:
+        for name in {*node.input, *node.output}:
+            if self.last.get(name, self.at) == self.at:
+                self.values.pop(name, None)
+                self.constants.pop(name, None)
+        self.at += 1
 
     def run(self, node: NodeProto) -> list[np.ndarray]:
         """Compute one node from the values at hand."""
@@ -70,19 +91,6 @@ class Walker:
 
 def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-
-def gather(batches: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """Return up to `count` images as one array, taken evenly from the first to the last batch."""
-    first: list[np.ndarray] = []
-    total = sum(len(batch) for batch in batches)
-    chosen = set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist())
-    at = 0
-    for batch in batches:
-        keep = [index - at for index in range(at, at + len(batch)) if index in chosen]
-        first.append(batch[keep])
-        at += len(batch)
-    return np.concatenate(first)
 
 
 def fitting(sizes: Iterable[int]) -> int:

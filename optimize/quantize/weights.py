@@ -9,6 +9,7 @@ import numpy as np
 LARGEST = 127
 # INT32 biases are kept under 2^30, so that bias plus products cannot overflow the accumulator.
 LARGEST_BIAS = 2.0**30
+NARROWER = tuple(1 - 0.02 * step for step in range(12))
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,22 @@ def scales(weight: np.ndarray, axis: int | None, largest: np.ndarray | float = L
     tiny = np.finfo(np.float32).tiny * 2.0**20
     fallback = float(np.median(scale[scale > tiny])) if (scale > tiny).any() else 1.0
     return np.where(scale > tiny, scale, fallback).astype(np.float32)
+
+
+def narrowed(weight: np.ndarray, scale: np.ndarray, importance: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return scales that clip the largest weights of a channel where that lowers its squared error.
+
+    Args:
+        weight: Float weights, output channels first.
+        scale: One scale for each output channel, (M,), that clips nothing.
+        importance: How much an error of each weight counts; broadcast to the weights' shape.
+    """
+    axes = tuple(range(1, weight.ndim))
+    found = []
+    for share in NARROWER:
+        back = quantise(weight, np.asarray(scale * share, np.float32), 0).dequantised()
+        found.append((np.square(back - weight) * importance).sum(axis=axes))
+    return np.asarray(scale * np.asarray(NARROWER)[np.argmin(found, axis=0)], np.float32)
 
 
 def quantise(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> Quantised:

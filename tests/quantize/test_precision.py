@@ -54,6 +54,23 @@ def test_values_beyond_half_stay_float_and_are_named(factor, named, tmp_path):
     assert report.casts == (4 if named else 2)
 
 
+def test_values_below_half_stay_float_and_are_named(tmp_path):
+    """1e-6 has four bits in FP16, and an epsilon of 1e-12 none."""
+    graph = Graph()
+    graph.conv("input", "c0", (4, 3, 3, 3))
+    graph.node("Mul", ["c0", graph.array("down", 1e-7)], "m0")
+    graph.node("Mul", ["m0", graph.array("up", 1e4)], "m1")
+    graph.node("Mul", ["m1", "m1"], "square")
+    graph.node("Add", ["square", graph.array("eps", 1e-12)], "a0")
+    graph.node("Sqrt", ["a0"], "s0")
+    graph.node("Mul", ["s0", graph.array("more", 100.0)], "output")
+    onnx.save(graph.model({"output": ["N", 4, 16, 16]}), tmp_path / "m.onnx")
+    report = to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx", batches(32))
+    assert {"n_m0", "n_m1", "n_a0"} <= set(report.kept)
+    assert any("below FP16's 6.1e-5" in reason for reason in report.kept.values())
+    assert report.relative_error["output"] < 2e-3
+
+
 def test_the_scales_of_a_resize_stay_float(tmp_path):
     graph = Graph()
     graph.conv("input", "c0", (4, 3, 3, 3))
@@ -92,9 +109,11 @@ def test_what_the_body_of_an_if_reads_stays_float():
 
 
 def test_a_half_graph_that_answers_nan_is_refused(tmp_path):
+    """A constant of which one value vanishes in FP16 and the others do not: 0 / 0."""
     graph = Graph()
-    graph.node("Mul", ["input", graph.array("small", 1e-9)], "m0")
-    graph.node("Div", ["m0", graph.array("as_small", 1e-9)], "output")
+    graph.array("scales", np.reshape([1, 1, 1e-9], (3, 1, 1)))
+    graph.node("Mul", ["input", "scales"], "m0")
+    graph.node("Div", ["m0", "scales"], "output")
     onnx.save(graph.model({"output": ["N", 3, 16, 16]}), tmp_path / "m.onnx")
     with pytest.raises(CheckFailed, match="output 'output' is NaN or infinite in FP16"):
         to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx", batches(32))

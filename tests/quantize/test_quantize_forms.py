@@ -1,5 +1,6 @@
 """Each form of Q/DQ is what its target needs, computes what the float graph does, and is exact on any x86 CPU."""
 
+import platform
 from collections import Counter
 
 import numpy as np
@@ -14,7 +15,8 @@ from edgesmith.optimize.quantize.net import Net
 from edgesmith.optimize.quantize.observe import sqnr_db
 from support.quant_graphs import batches, images, run, small_cnn
 
-TARGETS = ("trt", "ort-x86")
+TYPES = {"trt": np.int8, "ort-x86": np.uint8, "ort-arm": np.int8, "openvino": np.uint8}
+TARGETS = tuple(TYPES)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def test_scales_have_the_shapes_that_runtimes_take(made, target):
         assert (scale > 0).all()
         assert np.isfinite(scale).all()
         assert scale.shape == zero.shape == ((len(net.arrays[node.input[0]]),) if constant else ())
-        assert zero.dtype == {"trt": np.int8, "ort-x86": np.uint8}[target] or constant
+        assert zero.dtype == TYPES[target] or constant
 
 
 def test_the_trt_form(made):
@@ -62,19 +64,24 @@ def test_the_trt_form_quantises_the_residual_and_not_the_branch_it_fuses_with(ma
     assert [net.producer[name].op_type for name in add.input] == ["DequantizeLinear", "Conv"]
 
 
-def test_onnxruntime_computes_the_x86_form_in_integers_throughout(made, tmp_path):
+NATIVE = "ort-arm" if platform.machine() in ("aarch64", "arm64") else "ort-x86"
+
+
+@pytest.mark.parametrize("target", [NATIVE])
+def test_onnxruntime_computes_its_forms_in_integers_throughout(made, tmp_path, target):
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "seen.onnx")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    ort.InferenceSession(str(made[0] / "ort-x86.onnx"), options, providers=["CPUExecutionProvider"])
+    ort.InferenceSession(str(made[0] / f"{target}.onnx"), options, providers=["CPUExecutionProvider"])
     counts = Counter(node.op_type for node in onnx.load(tmp_path / "seen.onnx").graph.node)
     assert counts["QLinearConv"] == 6
     assert counts["QGemm"] == counts["QLinearAdd"] == counts["QLinearConcat"] == 1
     assert not counts.keys() & {"Conv", "Gemm", "Relu", "Clip"}
 
 
-def test_relus_become_the_range_of_the_quantiser(made):
-    report = made[1]["ort-x86"]
+@pytest.mark.parametrize("target", ["ort-x86", "ort-arm"])
+def test_relus_become_the_range_of_the_quantiser(made, target):
+    report = made[1][target]
     assert sorted(report.folded) == ["n_r0", "n_r1", "n_r2", "n_r4", "n_r5"]
     for name in ("r1", "r2"):
         low, high = report.ranges[name]
@@ -102,6 +109,31 @@ def test_the_sqnr_rejects_a_wrong_answer(made):
     for wrong in (2 * reference, -reference, 0 * reference, np.roll(reference, 1, axis=1)):
         assert sqnr_db(reference, wrong) < 6.1
     assert np.isnan(sqnr_db(reference, reference * np.nan))
+
+
+def test_the_arm_form_is_the_x86_form_shifted_by_128_without_its_limit(made):
+    """S8 with a zero point holds the same values as U8; weights need no limit where 32 bits are added up."""
+    assert made[1]["ort-arm"].limited == {}
+    net = Net(onnx.load(made[0] / "ort-arm.onnx"))
+    assert {zero.dtype for _, _, zero, _ in pairs(net)} == {np.dtype(np.int8), np.dtype(np.int32)}
+    assert any(zero.any() for _, _, zero, constant in pairs(net) if not constant)
+    for name, (low, high) in made[1]["ort-arm"].ranges.items():
+        assert (low, high) == pytest.approx(made[1]["ort-x86"].ranges[name], rel=0.2, abs=0.05), name
+
+
+def test_openvino_computes_its_form_in_integers(made):
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(str(made[0] / "openvino.onnx"), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    kinds = [
+        (node.get_rt_info()["layerType"].get(), node.get_rt_info()["runtimePrecision"].get())
+        for node in compiled.get_runtime_model().get_ordered_ops()
+    ]
+    layers = [precision for kind, precision in kinds if kind in ("Convolution", "FullyConnected")]
+    assert len(layers) == 7
+    assert set(layers) <= {"u8", "i8"}
+    fresh = images(16, seed=2)
+    answer = compiled.create_infer_request().infer({0: fresh})[0]
+    assert sqnr_db(run(made[0] / "openvino.onnx", fresh), answer) > 20
 
 
 def test_optimised_kernels_answer_as_the_graph_is_written(made):

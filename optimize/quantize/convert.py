@@ -1,0 +1,172 @@
+"""From a float graph and images to a Q/DQ graph: the steps of docs/quantisation.md, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+
+from ...runtime.errors import ModelError
+from .cache import collected
+from .emit import emit, integer_biases
+from .equalize import equalise, unshare
+from .forms import Form
+from .grid import Grid, grid
+from .net import Net, attributes, copied
+from .observe import Stats, stream
+from .placement import Plan, fold_relus, inside_layers, place, share_concats
+from .ranges import METHODS, candidates, choose
+from .refine import Refiner, Source
+from .report import Settings
+from .samples import Perturbed, Samples
+from .saturation import largest_integers, raw_peaks
+from .walk import fitting
+from .weights import LARGEST
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A Q/DQ graph and how it came about.
+
+    Plan, grids, folded Relus, lowered weight limits by node, SQNR by tensor, and the share of each layer's error that
+    fitting its weights left.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    grids: dict[str, Grid]
+    folded: tuple[str, ...]
+    limits: dict[str, np.ndarray]
+    noise: dict[str, float]
+    fitted: dict[str, float] = field(default_factory=dict)
+
+
+def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
+    """Turn a float graph into a Q/DQ graph; the input model is left as it is."""
+    net = Net(copied(model))
+    seen = Perturbed(samples, settings.noise)
+    plan, stats = _prepare(net, form, seen, settings)
+    counted = settings.method != "min-max"
+    grids = grids_of(plan, form, stats, settings)
+    layers = {node.name: node.output[0] for node in plan.anchors if node.op_type != "MatMul"}
+    reference = copied(net.model)
+    folded = fold_relus(net, plan, grids) if form.fold_relu else {}
+    if shown := sorted(set(plan.readers) - set(grids)):
+        stats |= collected(reference, shown, seen, histograms=counted)
+        grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
+    limits = _limits(net, plan, grids, stats) if form.limited else {}
+    weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
+    made = Converted(net.model, plan, grids, tuple(folded), limits, {})
+    if settings.refine:
+        highs = {name: seen.highs() for name, seen in stats.items()}
+        ranges = _alternatives(plan, form, stats, settings)
+        source = Source(Net(reference), layers, weights, highs, ranges)
+        made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
+    if form.integer_bias:
+        integer_biases(net, plan)
+    return made
+
+
+def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tuple[Plan, dict[str, Stats]]:
+
+    unshare(net)
+    plan = place(net, form, settings.keep)
+    if not plan.anchors:
+        raise ModelError(
+            "nothing in this graph can be quantised",
+            got="; ".join(f"{name}: {why}" for name, why in list(plan.floats.items())[:3]) or "no Conv, Gemm or MatMul",
+            expected="Conv or Gemm with constant float32 weights",
+        )
+    hidden = inside_layers(net, plan) if form.fold_relu else set()
+    names = sorted(set(plan.readers) - hidden)
+    counted = settings.method != "min-max"
+    if settings.equalize is None:
+        return plan, collected(net.model, names, samples, histograms=counted)
+    stats = collected(net.model, names, samples)
+    equalise(net, stats, settings.equalize)
+    return plan, collected(net.model, names, samples, histograms=True) if counted else stats
+
+
+def _ceilings(plan: Plan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:
+    """Return the bound of the Relu or Clip that became a range, for each group of tensors with one scale."""
+    ceilings: dict[str, float] = {}
+    for tensor, high in folded.values():
+        root = plan.root(tensor)
+        ceilings[root] = min(ceilings.get(root, np.inf), high)
+    return ceilings
+
+
+def _refine(
+    net: Net,
+    made: Converted,
+    source: Source,
+    form: Form,
+    settings: Settings,
+    ceilings: dict[str, float],
+    samples: Perturbed,
+) -> Converted:
+
+    batch = samples.shape[0]
+    step = batch or 8
+    first = [next(iter(samples))[:step]]
+    sizes = next(stream(source.net.model, sorted(source.answers.values()), first))
+    count = fitting(value.size // len(value) for value in sizes.values()) // step * step
+    images = samples.pick(max(count, step))
+    images = images[: len(images) // step * step] if batch else images
+    refiner = Refiner(net, made.plan, made.grids, ceilings, source, form, settings, batch)
+    refiner.run(images)
+    return replace(made, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=made.limits | refiner.limits)
+
+
+def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats]) -> dict[str, np.ndarray]:
+    """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
+    limits = {}
+    for node in plan.anchors:
+        name = node.input[0]
+        weight = net.arrays[node.input[1]]
+        if node.op_type != "Conv" and not attributes(node).get("transB", 0):
+            weight = weight.T
+        peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
+        found = largest_integers(weight, attributes(node).get("group", 1), peaks)
+        if found.min() < LARGEST:
+            limits[node.name] = found if node.op_type != "MatMul" else found.min()
+    return limits
+
+
+def grids_of(plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings) -> dict[str, Grid]:
+    """Return the grid of each quantised tensor with statistics, after deciding which share one."""
+    ends = {name: choose(stats[name], _method(settings), form.grid) for name in set(plan.readers) & set(stats)}
+    share_concats(plan, _joined(plan, ends))
+    least, shared = 127 * form.least_scale, _joined(plan, ends)
+    shared = {root: (low, max(high, least)) for root, (low, high) in shared.items()}
+    return {name: grid(*shared[plan.root(name)], form.grid) for name in ends}
+
+
+def _method(settings: Settings) -> str:
+    """Return how ranges are chosen at first: where they are refined, "auto" chooses among all of them there."""
+    return "min-max" if settings.method == "auto" and settings.refine else settings.method
+
+
+def _joined(plan: Plan, ends: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return the (low, high) of each group of tensors with one scale, under its root."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, (low, high) in ends.items():
+        least, most = found.get(plan.root(name), (0.0, 0.0))
+        found[plan.root(name)] = min(least, low), max(most, high)
+    return found
+
+
+def _alternatives(
+    plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings
+) -> dict[str, list[tuple[float, float]]]:
+    """Return for each group of tensors with one scale the ranges that the methods give it."""
+    if settings.method != "auto":
+        return {}
+    each = {name: candidates(stats[name], form.grid) for name in set(plan.readers) & set(stats)}
+    found: dict[str, list[tuple[float, float]]] = {}
+    for method in METHODS:
+        ends = {name: ranges.get(method, ranges["min-max"]) for name, ranges in each.items()}
+        for root, shared in _joined(plan, ends).items():
+            found.setdefault(root, []).append(shared)
+    return found

@@ -1,0 +1,67 @@
+"""What `edgesmith quantize` prints for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.console import say, table
+
+if TYPE_CHECKING:
+    from ..precision import PrecisionReport
+    from .report import QuantReport
+
+
+def half(report: PrecisionReport, output: Path) -> None:
+    """Print what became FP16."""
+    if report.kept:
+        table("Stayed FP32", ["node", "reason"], report.kept.items(), left=2)
+    worst = max(report.relative_error.values())
+    say(
+        f"{output}: {report.half} of {report.nodes} nodes in FP16, {report.bytes_before / 1e6:.2f} -> "
+        f"{report.bytes_after / 1e6:.2f} MB, largest relative error {worst:.1e}"
+    )
+
+
+def int8(report: QuantReport, output: Path) -> None:
+    """Print what became INT8, what did not and why, and where the noise comes from."""
+    rows: list[tuple[Any, ...]] = [*report.quantised.items(), ("Relu/Clip folded into a range", len(report.folded))]
+    table("Computed in INT8", ["operator", "nodes"], rows)
+    if report.floats:
+        table("Left in float", ["node", "reason"], report.floats.items(), left=2)
+    _noise(report)
+    _tried(report)
+    sqnr = ", ".join(f"{name} {value:.1f} dB" for name, value in report.sqnr_db.items())
+    same = "" if report.agreement is None else f", same top-1 on {100 * report.agreement:.1f} %"
+    say(
+        f"{output}: {report.target}, {report.images} images, {report.bytes_before / 1e6:.2f} -> "
+        f"{report.bytes_after / 1e6:.2f} MB, {sqnr}{same}"
+    )
+
+
+def _noise(report: QuantReport) -> None:
+    if report.layer_sqnr_db:
+        rows = [(name, f"{value:.1f}") for name, value in report.layer_sqnr_db.items()]
+        table("SQNR of the output when one layer alone is quantised", ["layer", "dB"], rows)
+    if report.tensor_sqnr_db:
+        worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])
+        shown = worst if report.layer_sqnr_db else worst[:5]
+        table("Noisiest tensors", ["tensor", "SQNR, dB"], [(name, f"{value:.1f}") for name, value in shown])
+
+
+def _tried(report: QuantReport) -> None:
+    if not report.tried:
+        return
+    rows = [
+        (one["layers_in_float"], f"{1e3 * one['seconds']:.3f}", _db(one["sqnr_db"]), f"{one['points']:.2f}",
+         "yes" if one["meets"] else "no", "yes" if one["best"] else "")
+        for one in sorted(report.tried, key=lambda one: one["layers_in_float"])
+    ]  # fmt: skip
+    table(
+        "Tried for the budget", ["layers in float", "ms", "SQNR, dB", "points lost", "meets it", "on the front"], rows
+    )
+    say(report.reason)
+
+
+def _db(value: float | None) -> str:
+    return "float" if value is None else f"{value:.1f}"

@@ -1,0 +1,91 @@
+"""Quantise with one peer, by the recipe of its own documentation: SOURCE.onnx CALIBRATION.npy TARGET.onnx NAME."""
+
+import sys
+
+import numpy as np
+
+
+def ort(source, images, target, kind):
+    """onnxruntime's quantize_static: U8 activations and S8 weights, pre-processed as its documentation asks."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    given = onnx.load(source).graph.input[0]
+    step = given.type.tensor_type.shape.dim[0].dim_value or 16
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter([{given.name: images[at : at + step]} for at in range(0, len(images), step)])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    method = {"percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
+    ready = target + ".ready"
+    quant_pre_process(source, ready)
+    quantize_static(
+        ready,
+        target,
+        Reader(),
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=kind != "default",
+        reduce_range=kind == "7bit",
+        calibrate_method=method.get(kind, CalibrationMethod.MinMax),
+    )
+
+
+def nncf(source, images, target, kind):
+    import nncf as peer
+    import onnx
+
+    model = onnx.load(source)
+    name, step = model.graph.input[0].name, model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    items = [images[at : at + step] for at in range(0, len(images), step)]
+    options = {"subset_size": len(items)}
+    if kind != "default":
+        options["preset"] = peer.QuantizationPreset.MIXED
+    if kind == "fast":
+        options["fast_bias_correction"] = False
+    onnx.save(peer.quantize(model, peer.Dataset(items, lambda item: {name: item}), **options), target)
+
+
+def modelopt(source, images, target, kind):
+    from modelopt.onnx.quantization import quantize
+
+    options = {"calibration_method": "max"} if kind == "max" else {}
+    quantize(source, quantize_mode="int8", calibration_data=images, output_path=target, **options)
+
+
+def quark(source, images, target, kind):
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from quark.onnx import ModelQuantizer
+    from quark.onnx.quantization.config import Config, QuantizationConfig
+
+    given = onnx.load(source).graph.input[0]
+    step = given.type.tensor_type.shape.dim[0].dim_value or 16
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter([{given.name: images[at : at + step]} for at in range(0, len(images), step)])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    wanted = QuantizationConfig(
+        calibrate_method=CalibrationMethod.MinMax,
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        include_cle=kind == "cle",
+    )
+    ModelQuantizer(Config(global_quant_config=wanted)).quantize_model(source, target, Reader())
+
+
+if __name__ == "__main__":
+    source, calibration, target, name = sys.argv[1:]
+    peer, _, kind = name.partition("-")
+    {"ort": ort, "nncf": nncf, "modelopt": modelopt, "quark": quark}[peer](source, np.load(calibration), target, kind)
