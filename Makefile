@@ -16,7 +16,7 @@ SEED      ?= 0
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast fuzz lint type bench bench-gate bench-passes bench-quant zoo-table clean
+.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-gate bench-passes bench-quant zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,12 @@ test: $(VENV)/.ready  ## Every test.
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+
+coverage: $(VENV)/.ready  ## Every test, with the branches of the package that they reach.
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
+
+docs: $(VENV)/.ready  ## The API's pages from its docstrings, in site/; a warning is an error.
+	@$(BIN)/python tests/support/api_docs.py site
 
 fuzz: $(VENV)/.ready  ## Hostile inputs of every kind for SECONDS (an hour), seeded by SEED.
 	@mkdir -p results && PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) --seed $(SEED) --json results/fuzz.json
@@ -64,4 +70,4 @@ zoo-table: $(VENV)/.ready  ## Every network through export, passes, parity, engi
 	@$(BIN)/python -m edgesmith.zoo_table
 
 clean:  ## Remove what the other targets made, .venv apart.
-	rm -rf bundles results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf bundles results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -97,7 +97,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         fp32 = work / f"{stem}-fp32.onnx"
         passes = runner.optimize(raw, fp32, samples=calibration[:2])
         flow.add("fp32", "fp32", "generic", fp32)
-        flow.records["optimize"] = passes.to_dict()
+        flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
         detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, worst error {passes.check.worst_error:.1e}"
         flow.checks.append(Check("graph passes", equal, detail))

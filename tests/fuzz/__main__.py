@@ -46,6 +46,8 @@ def draw(name: str, tally: harness.Tally) -> None:
         f"slowest {tally.slowest_s:.1f} s, peak {tally.peak_bytes >> 20} MB, {len(tally.faults)} faults\n"
     )
     sys.stdout.write(line)
+    for index, label in tally.contained[:20]:
+        sys.stdout.write(f"  {index} {label}: contained\n")
     for index, label, what in tally.faults[:50]:
         sys.stdout.write(f"  {index} {label}: {what}\n")
     sys.stdout.flush()

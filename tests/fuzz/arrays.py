@@ -6,7 +6,7 @@ from edgesmith.runtime import guard, load
 from fuzz.harness import Case
 from support.bundles import colour_bundle
 
-LIMITS = guard.Limits(20, 1500 << 20)
+LIMITS = guard.Limits(120, 1500 << 20)
 CONTAINS = False
 DTYPES = ("f4", "f8", "f2", "u1", "i1", "i2", "i4", "i8", "u8", "?", "c8", "c16", ">f4", "S3", "U3", "O", "M8[s]", "V4")
 ODD = (

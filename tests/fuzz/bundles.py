@@ -17,7 +17,7 @@ from fuzz.damage import damaged
 from fuzz.harness import Case
 from support.bundles import colour_bundle
 
-LIMITS = guard.Limits(30, 1500 << 20)
+LIMITS = guard.Limits(120, 1500 << 20)
 CONTAINS = True  # an ONNX file whose digest fits goes into ONNX Runtime
 VALUES = (None, True, -1, 0, 1.5, 1e308, 2**70, "", "x", "../../x", "/etc/passwd", "a\0b", "é" * 400, [], {}, [[]],
           [None], {"a": 1}, "nan", "onnx/colours-fp32.onnx", 99, "engine", "null", "int8")  # fmt: skip

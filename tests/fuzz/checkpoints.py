@@ -16,7 +16,7 @@ from fuzz.bundles import spoil_json
 from fuzz.damage import damaged
 from fuzz.harness import Case
 
-LIMITS = guard.Limits(30, 2 << 30)
+LIMITS = guard.Limits(120, 2 << 30)
 CONTAINS = False
 NAME = "lenet5"
 

@@ -17,7 +17,7 @@ from fuzz.harness import Case
 from support.bundles import SPEC, colour_net, golden_inputs
 from support.engine_graphs import saved, small_net
 
-LIMITS = guard.Limits(20, 1500 << 20)
+LIMITS = guard.Limits(120, 1500 << 20)
 CONTAINS = False
 MADE = ("net.onnx", "b", "b/*")
 

@@ -40,7 +40,10 @@ class Case:
 
 @dataclass
 class Tally:
-    """What became of the inputs of one kind; `faults` are (index, label, what) and should be empty."""
+    """What became of the inputs of one kind.
+
+    `contained` are the (index, label) that the guard stopped; `faults`, (index, label, what), should be empty.
+    """
 
     inputs: int = 0
     accepted: int = 0
@@ -51,6 +54,7 @@ class Tally:
     peak_bytes: int = 0
     seconds: float = 0.0
     labels: Counter = field(default_factory=Counter)
+    contained: list = field(default_factory=list)
     faults: list = field(default_factory=list)
 
 
@@ -102,6 +106,7 @@ def one(kind: ModuleType, tally: Tally, material: object, folder: Path, rng: np.
     tally.crashes_contained += contained and not ended.late
     tally.accepted += ended.code == 0
     tally.refused += ended.code in (1, 2, 3)
+    tally.contained += [(index, case.label)] if contained else []
     wrong = faults(ended, text, kind.CONTAINS)
     left = listing(folder) - given
     allowed = case.makes if ended.code == 0 or case.partly else ()

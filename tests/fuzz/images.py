@@ -13,7 +13,7 @@ from edgesmith.runtime.spec import ModelSpec, Preprocess
 from fuzz.damage import damaged
 from fuzz.harness import Case
 
-LIMITS = guard.Limits(60, 1500 << 20)
+LIMITS = guard.Limits(120, 1500 << 20)
 CONTAINS = False
 SPEC = ModelSpec("small", (3, 32, 32), 10, preprocess=Preprocess((32, 32), 36))
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr", "HSV")

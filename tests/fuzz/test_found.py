@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from edgesmith.models import checkpoints
-from edgesmith.optimize import runner
+from edgesmith.optimize import precision, runner
 from edgesmith.runtime import load, preprocess, sources
+from edgesmith.runtime.backends import ort
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
 from edgesmith.runtime.files import existing_file
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -145,3 +146,46 @@ def test_a_pickle_that_is_no_pickle(data, tmp_path):
     (tmp_path / "a.pth").write_bytes(data)
     with pytest.raises(ModelError, match=r"is no checkpoint|was refused"):
         checkpoints.read(tmp_path / "a.pth")
+
+
+OUTSIDE = {"a climbing path": "../secret.bin", "an absolute path": "{folder}/secret.bin", "a link": "link.bin"}
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_weights_outside_the_files_folder_are_not_read(case, tmp_path):
+    """Neither by the optimizer nor by ONNX Runtime, whether it is given the path or the bytes; beside it they are."""
+    place = tmp_path / "m"
+    place.mkdir()
+    (tmp_path / "secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (place / "beside.bin").write_bytes(np.ones(4, np.float32).tobytes())
+    (place / "link.bin").symlink_to(tmp_path / "secret.bin")
+    made = model("(float[4] x) => (float[4] y) { y = Add (x, w) }", {"w": np.zeros(4, np.float32)})
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    entry = tensor.external_data.add(key="location", value="beside.bin")
+    onnx_file = place / "in.onnx"
+    onnx_file.write_bytes(made.SerializeToString())
+    with ort.open(onnx_file, threads=1) as session:
+        assert session.run({"x": np.zeros(4, np.float32)})["y"].tolist() == [1, 1, 1, 1]
+    entry.value = OUTSIDE[case].format(folder=tmp_path)
+    onnx_file.write_bytes(made.SerializeToString())
+    for reader in (
+        lambda: ort.open(onnx_file, threads=1),
+        lambda: ort.open(onnx_file, threads=1, content=onnx_file.read_bytes()),
+        lambda: runner.optimize(onnx_file, tmp_path / "out.onnx"),
+    ):
+        with pytest.raises(ModelError, match=r"External data path|cannot be read from|ONNX Runtime cannot load"):
+            reader()
+
+
+def test_a_graph_that_loads_and_does_not_run(tmp_path):
+    """A Reshape to a size that the data does not have, found when the calibration images go through."""
+    made = model(
+        "(float[1, 3, 8, 8] x) => (float[a, b] y) { h = Relu (x) y = Reshape (h, s) }", {"s": np.array([7, 11])}
+    )
+    onnx.save(made, tmp_path / "in.onnx")
+    batches = [np.ones((1, 3, 8, 8), np.float32)]
+    with pytest.raises(ModelError, match="ONNX Runtime (cannot run|refuses) the graph|is not a usable ONNX file"):
+        precision.to_fp16(tmp_path / "in.onnx", tmp_path / "out.onnx", batches)
+    assert not (tmp_path / "out.onnx").exists()
