@@ -133,5 +133,5 @@ def _log(path: Path, history: Any) -> None:
 
 def _draw_training(result: Any, out: Path) -> None:
     rows = [(split, f"{value:.2f}") for split, value in result.top1_percent.items()]
-    table(f"{result.spec.name}, {len(result.history)} epochs, {result.seconds:.0f} s", ("split", "top-1 %"), rows)
-    note(f"weights in {out}")
+    table("", ("split", "top-1 %"), rows)
+    note(f"{result.spec.name}: {len(result.history)} epochs in {result.seconds:.0f} s; weights in {out}")

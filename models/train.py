@@ -145,6 +145,7 @@ class Run:
         self, module: nn.Module, feed: Feed, held: Feed | None, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
         self.module, self.feed, self.held, self.recipe, self.device = module, feed, held, recipe, device
+        self.mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()  # needs no scaling of the loss
         self.steps = -(-len(feed) // recipe.batch)
         parameters = groups(module, recipe)
         self.optimizer: torch.optim.Optimizer = (
@@ -170,7 +171,7 @@ class Run:
         began, total = time.perf_counter(), 0.0
         self._mode()
         for x, y in self._batches():
-            with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
                 loss = self._loss(self.module(x), y)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
