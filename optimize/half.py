@@ -14,6 +14,8 @@ from .quantize.net import Net, all_inputs, sort_nodes
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # Bounds that mean «none» in FP32 and may be narrowed to FP16's without changing anything that FP16 can hold.
 BOUNDED = {"Clip": (1, 2), "Pad": (2,), "Max": (0, 1), "Min": (0, 1)}
+# Inputs whose loss costs nothing where all of them are that small: biases, and the scales of Q/DQ.
+HARMLESS = {("Conv", 2), ("Gemm", 2), ("ConvTranspose", 2), ("QuantizeLinear", 1), ("DequantizeLinear", 1)}
 
 
 @dataclass
@@ -111,7 +113,7 @@ class _Caster:
             peak = float(np.abs(array).max(initial=0))
             if not peak <= LARGEST_HALF:
                 return f"{node.input[index]} holds {peak:.3g}, beyond 65504"
-            if 0 < peak < SMALLEST_HALF and node.op_type not in {"QuantizeLinear", "DequantizeLinear"}:
+            if 0 < peak < SMALLEST_HALF and (node.op_type, index) not in HARMLESS:
                 return f"{node.input[index]} holds nothing above {peak:.1g}, below FP16's 6.1e-5"
         return ""
 

@@ -71,6 +71,16 @@ def test_values_below_half_stay_float_and_are_named(tmp_path):
     assert report.relative_error["output"] < 2e-3
 
 
+def test_a_tiny_bias_keeps_no_convolution_in_float(tmp_path):
+    graph = Graph()
+    graph.conv("input", "c0", (4, 3, 3, 3))
+    model = graph.model({"c0": ["N", 4, 16, 16]})
+    bias = next(item for item in model.graph.initializer if item.name == "c0_b")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(4, 1e-6, np.float32), "c0_b"))
+    onnx.save(model, tmp_path / "m.onnx")
+    assert to_fp16(tmp_path / "m.onnx", tmp_path / "h.onnx", batches(32)).kept == {}
+
+
 def test_the_scales_of_a_resize_stay_float(tmp_path):
     graph = Graph()
     graph.conv("input", "c0", (4, 3, 3, 3))

@@ -39,7 +39,6 @@ NEEDED = (
 )  # fmt: skip
 OURS = {
     "edgesmith ort-x86": ["--target", "ort-x86"],
-    "edgesmith ort-x86 --adaround": ["--target", "ort-x86", "--adaround"],
     "edgesmith trt": ["--target", "trt"],
     "edgesmith openvino": ["--target", "openvino"],
 }
