@@ -24,11 +24,17 @@ PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMu
 Row = dict[str, Any]
 
 
-def profile(target: Target, count: int) -> list[Row]:
+def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
     """Run an ONNX file or a bundle's ONNX artefact `count` times under the profiler, after one warm run.
 
+    Args:
+        target: What to run.
+        count: How often.
+        optimise: Let ONNX Runtime fuse; off, the operators are those of the file, and each tells its arithmetic.
+
     Returns:
-        One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), macs.
+        One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), and
+        macs, None where the profiler does not tell (weights of fused INT8 operators were repacked).
 
     Raises:
         NotAvailable: The target does not run on ONNX Runtime.
@@ -39,6 +45,8 @@ def profile(target: Target, count: int) -> list[Row]:
     path, entries = _file(target)
     settings = ort.SessionOptions()
     settings.log_severity_level, settings.intra_op_num_threads = 3, target.threads
+    if not optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in entries.items():
         settings.add_session_config_entry(key, value)
     with tempfile.TemporaryDirectory(prefix="edgesmith-layers-") as folder:
@@ -89,7 +97,7 @@ def _tensor(entry: dict[str, list[int]]) -> tuple[str, list[int]]:
     return next(iter(entry.items()))
 
 
-def _macs(about: Row) -> int:
+def _macs(about: Row) -> int | None:
     """Places times the weights that each needs; the weights are the second tensor with two axes or more.
 
     A product's weights may have been repacked, and then have no shape: its input's last axis says the same.
@@ -100,7 +108,9 @@ def _macs(about: Row) -> int:
     outputs = math.prod(_tensor(about["output_type_shape"][0])[1])
     if about["op_name"] in PRODUCTS:
         return outputs * inputs[0][-1]
-    if len(inputs) < 2 or about["op_name"] not in CONVOLUTIONS:
+    if about["op_name"] not in CONVOLUTIONS:
         return 0
+    if len(inputs) < 2:
+        return None
     places = math.prod(inputs[0]) if about["op_name"] == "ConvTranspose" else outputs
     return places * math.prod(inputs[1][1:])

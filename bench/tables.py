@@ -38,6 +38,16 @@ def value(metric: str, name: str, scale: float = 1.0, digits: int = 2, spread: b
     return draw
 
 
+def published(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
+    """Return a function that draws a figure of the network as published: not of one made smaller for the digits."""
+
+    def draw(result: Result) -> str:
+        found = getattr(result.subject, name) if result.subject.weights != "digits" else None
+        return "–" if found is None else f"{found * scale:.{digits}f}"
+
+    return draw
+
+
 COLUMNS = (
     Column("model", lambda result: result.subject.model),
     Column("form", lambda result: result.subject.form),
@@ -57,6 +67,9 @@ COLUMNS = (
     Column("top-1 %", value("accuracy", "top1_ratio", 100)),
     Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
     Column("agrees %", value("accuracy", "agreement_ratio", 100)),
+    Column("params M", published("params", 1e-6, 2)),
+    Column("MACs M", published("macs", 1e-6, 0)),
+    Column("ImageNet %", published("published_top1_percent")),
 )
 
 

@@ -91,13 +91,13 @@ class Worker:
             raise RuntimeError("nothing is open")
         return end_to_end(self.workload, count)
 
-    def do_layers(self, count: int) -> dict[str, Any]:
+    def do_layers(self, count: int, optimise: bool = True) -> dict[str, Any]:
         """Profile the operators."""
         from .layers import profile
 
         if self.target is None:
             raise RuntimeError("nothing is open")
-        return {"rows": profile(self.target, count)}
+        return {"rows": profile(self.target, count, optimise)}
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

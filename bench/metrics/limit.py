@@ -1,7 +1,7 @@
 """How near a latency is to what the machine could do: the roofline of its own measured ceilings.
 
 limit = max(multiply-accumulates / highest rate, bytes of weights / memory bandwidth), with the multiply-accumulates of
-the operators that really run. The weights stay in a large cache from call to call, so the second term is rarely what
+the file's operators. The weights stay in a large cache from call to call, so the second term is rarely what
 counts for small networks; activations are left out: the limit is a lower bound.
 """
 
@@ -21,7 +21,7 @@ def measure(context: Context) -> Reading:
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
     try:
         with Process(context.target, timeout_s=context.timeout_s) as process:
-            macs = sum(row["macs"] for row in process.ask("layers", count=1)["rows"])
+            macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
         found = ceilings.measure(subject.threads)
     except EdgesmithError as error:
         return Reading("limit", missing=str(error))
