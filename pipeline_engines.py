@@ -42,8 +42,8 @@ def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Arte
     kernels = sidecar.attestation.kernels
     made = Artefact(f"{name} SM {sm}", name, f"sm{sm.replace('.', '')}", path, kernels, "trt", sidecar.to_dict())
     if chip := _chip(sm):
-        work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
-        made.results |= {"estimated_s": cost.estimate_s(work, chip), "estimated_on": chip.name}
+        kernels_work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
+        made.results |= {"estimated_s": cost.estimate_s(kernels_work, chip), "estimated_on": chip.name}
     return made
 
 

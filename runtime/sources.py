@@ -180,7 +180,8 @@ class VideoWriter(Writer):
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
-        self._open, self._video, self._size = contextlib.ExitStack(), None, (0, 0)
+        self._open, self._size = contextlib.ExitStack(), (0, 0)
+        self._video: Any = None
 
     def add(self, index: int, image: NDArray[np.uint8]) -> None:
         """Write one frame.
