@@ -72,7 +72,9 @@ def _draw(report: Report, explain: bool) -> None:
 
 
 def _counts(report: Report) -> list[tuple[object, ...]]:
-    return [(entry.name, len(entry.rewrites), len(entry.refusals), len(entry.rolled_back)) for entry in report.passes]
+    counts = [(entry.name, len(entry.rewrites), len(entry.refusals), len(entry.rolled_back)) for entry in report.passes]
+    idle = sum(not any(found) for _, *found in counts)
+    return [*(row for row in counts if any(row[1:])), (f"{idle} others", 0, 0, 0)]
 
 
 def _sizes(report: Report) -> list[tuple[object, ...]]:

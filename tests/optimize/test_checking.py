@@ -143,3 +143,15 @@ def test_the_command_refuses(tmp_path):
     assert done.exit_code == 2
     assert "no such file" in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_multiply_adds_are_counted_behind_shape_arithmetic(tmp_path):
+    text = (
+        "(float[1,8,6,6] x) => (float[1,4,6,6] y) { s = Shape(x) d = Gather(s, one) h = Div(d, two)"
+        " e = Unsqueeze(h, zero) a = Slice(x, zero, e, ones) y = Conv(a, w) }"
+    )
+    numbers = {"one": 1, "two": 2, "zero": [0], "ones": [1]}
+    weights = {name: np.array(value, np.int64) for name, value in numbers.items()} | {"w": (4, 4, 1, 1)}
+    onnx.save(model(text, weights), tmp_path / "source.onnx")
+    report = optimize(tmp_path / "source.onnx", tmp_path / "result.onnx")
+    assert report.before.macs == report.after.macs == 4 * 4 * 6 * 6
