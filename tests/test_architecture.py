@@ -106,11 +106,27 @@ def test_a_planted_violation_is_found(case, tmp_path):
     assert len(check(tmp_path)) == 1
 
 
+HEAVY = ["torch", "onnx", "onnxruntime", "PIL", "rich", "click", "tensorrt_rtx_bindings", "openvino", "cryptography"]
+
+
+def heavy_at_import(place: Path) -> str:
+    """Return what of HEAVY is loaded after the runtime in a folder was imported, `load` looked up."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import runtime; runtime.load"
+    code += "; print([m for m in sys.modules if m in sys.argv[2:]])"
+    command = [sys.executable, "-I", "-c", code, str(place), *HEAVY]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_runtime_loads_nothing_heavy():
-    code = "import sys, edgesmith.runtime; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:]])"
-    heavy = ["torch", "onnx", "onnxruntime", "PIL", "rich", "click", "tensorrt_rtx_bindings", "openvino"]
-    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert heavy_at_import(ROOT) == "[]"
+
+
+@pytest.mark.parametrize("file", ["session.py", "bundle.py", "preprocess.py"])
+def test_a_planted_heavy_import_is_found(file, tmp_path):
+    shutil.copytree(ROOT / "runtime", tmp_path / "runtime")
+    text = (tmp_path / "runtime" / file).read_text()
+    (tmp_path / "runtime" / file).write_text(text.replace("\nimport ", "\nimport click\nimport ", 1))
+    assert heavy_at_import(tmp_path) == "['click']"
 
 
 def test_runtime_alone_still_imports(tmp_path):
