@@ -125,11 +125,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _drop_made_biases(model: Any) -> None:
-    """Leave out the zeros that the exporter adds to a 3-D convolution without bias: their shape is wrong (C, 2)."""
+    """Leave out the zeros that the exporter adds to a convolution without bias; in 3-D their shape is wrong, (C, 2)."""
     for node in model.graph.all_nodes():
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) == 3 else None
         if bias is not None and bias.producer() is not None and bias.producer().op_type == "Expand":
-            node.replace_input_with(2, None)
+            node.resize_inputs(2)
 
 
 def _clean(model: Any, spec: ModelSpec) -> None:

@@ -152,3 +152,5 @@ def test_a_convolution_over_time_and_space_needs_no_bias(tmp_path):
     module = nn.Sequential(nn.Conv3d(3, 6, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
     path = to_onnx.export(module, spec, tmp_path / "video.onnx")
     assert parity.check(module, path, spec).passed
+    (conv,) = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert len(conv.input) == 2
