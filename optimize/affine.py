@@ -137,7 +137,7 @@ def times(weights: Array, spread: Array) -> Array | None:
         smallest = np.abs(spread[spread != 0]).min(initial=np.inf)
     if not np.isfinite(made).all():
         return None
-    lost = float(ml_dtypes.finfo(weights.dtype).smallest_subnormal) / 2
+    lost = float(ml_dtypes.finfo(weights.dtype).smallest_subnormal) / 2  # type: ignore[no-untyped-call]
     return made if largest == 0 or lost <= _digits(made) * largest * smallest else None
 
 
