@@ -17,8 +17,8 @@ import numpy as np
 
 # Most float32 elements of the matrix of patches, and most positions.
 ELEMENTS, PLACES = 1 << 23, 1 << 13
-# Beyond this many inputs to one output (3x3 over 256 channels) the matrices get too large.
-WIDEST = 2304
+# Beyond this many inputs to one output (3x3 over 128 channels) the matrices take too long and too much memory.
+WIDEST = 1152
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Quantise with one peer, by the recipe of its own documentation: SOURCE.onnx CALIBRATION.npy TARGET.onnx NAME."""
 
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +88,8 @@ def quark(source, images, target, kind):
 
 
 if __name__ == "__main__":
-    source, calibration, target, name = sys.argv[1:]
+    source, calibration, target = (str(Path(name).resolve()) for name in sys.argv[1:4])
+    os.chdir(Path(target).parent)  # some leave files where they run
+    name = sys.argv[4]
     peer, _, kind = name.partition("-")
     {"ort": ort, "nncf": nncf, "modelopt": modelopt, "quark": quark}[peer](source, np.load(calibration), target, kind)
