@@ -6,6 +6,7 @@ costs about two loads and two runs of it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ STEP = {"uint8": 1, "int8": 1}
 # Sizes tried for free dimensions: (the first dimension, any other).
 FREE = ((2, 64), (2, 224), (1, 32), (1, 8), (1, 1))
 ENOUGH_S = 0.2
+MOST_ELEMENTS = 1 << 28
 NUMPY = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
@@ -226,6 +228,8 @@ def _random(session: Any, first: int, other: int) -> Feeds | None:
             dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
             for axis, dim in enumerate(value.shape)
         ]
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
         feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
     return feeds
 

@@ -25,12 +25,12 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
+        return onnx.inliner.inline_local_functions(model) if model.functions else model
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{path} is not a usable ONNX file", got=reason or type(error).__name__, do="export it again"
         ) from error
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgesmith.models import checkpoints
 from edgesmith.optimize import precision, runner
+from edgesmith.optimize.quantize.net import read_model
 from edgesmith.runtime import load, preprocess, sources
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
@@ -189,3 +190,21 @@ def test_a_graph_that_loads_and_does_not_run(tmp_path):
     with pytest.raises(ModelError, match="ONNX Runtime (cannot run|refuses) the graph|is not a usable ONNX file"):
         precision.to_fp16(tmp_path / "in.onnx", tmp_path / "out.onnx", batches)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_an_input_of_a_galaxy_is_not_made_up(tmp_path):
+    made = model("(float[4611686018427387904, 4] x) => (float[a, 4] y) { y = Relu (x) }")
+    onnx.save(made, tmp_path / "in.onnx")
+    check = runner.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx").check
+    assert (check.verdict, "too large to be made up" in check.detail) == ("cannot tell", True)
+
+
+def test_a_function_that_is_called_with_too_much(tmp_path):
+    made = model("(float[4] x) => (float[4] y) { y = f (x, x) }")
+    body = onnx.helper.make_node("Relu", ["a"], ["b"])
+    made.functions.append(onnx.helper.make_function("local", "f", ["a"], ["b"], [body], made.opset_import[:1]))
+    made.graph.node[0].domain = "local"
+    made.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    onnx.save(made, tmp_path / "in.onnx")
+    with pytest.raises(ModelError, match="is not a usable ONNX file"):
+        read_model(tmp_path / "in.onnx")
