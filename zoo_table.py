@@ -170,6 +170,7 @@ def measure(
     with row.stage("build"):
         module = catalog.build(name, spec.num_classes)
         spec = weights.load_into(module, spec, "random")
+        weights.settle(module, spec.input_shape)
         costs = complexity.describe(name)
         row |= {"params": costs.params, "macs": costs.macs, "top1": entry.figures.top1}
     images = np.random.default_rng(0).standard_normal((IMAGES, *spec.input_shape), dtype=np.float32)

@@ -111,6 +111,26 @@ def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
     checkpoints.load(module, fresh.state_dict(), f"a fresh {spec.name}")
 
 
+def settle(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Give batch norm the statistics of two inputs of noise; the module is left in eval mode.
+
+    As initialised it does nothing in eval mode, so that the activations of a deep network vanish or explode, and FP16
+    cannot hold them.
+    """
+    import torch
+
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+    usual = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        module.train()(torch.randn(2, *input_shape))
+    for layer, momentum in zip(norms, usual, strict=True):
+        layer.momentum = momentum
+    module.eval()
+
+
 def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
     if not path.is_file() and not path.suffix:
         raise UsageError(

@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from edgesmith.models import catalog, checkpoints, train, weights
+from edgesmith.models import catalog, checkpoints, train, transfer, weights
 from edgesmith.models.feed import Feed
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import ModelError, UsageError
@@ -34,6 +34,16 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
     second, _ = fresh()
     weights.load_into(second, spec, "random")
     assert torch.equal(first.fc.weight, second.fc.weight)
+
+
+def test_settled_norms_keep_activations_in_range():
+    module, x = catalog.build("googlenet_noaux", 10), torch.randn(1, 3, 64, 64)
+    weights.load_into(module, catalog.spec("googlenet_noaux", "digits"), "random")
+    before = transfer.features(module, "inception5b")(x).std()
+    weights.settle(module, (3, 64, 64))
+    assert transfer.features(module, "inception5b")(x).std() > 0.1 > 10 * before
+    assert not module.training
+    assert module.conv1.bn.momentum == 0.1
 
 
 def test_a_pth_loads_as_well(tmp_path):
