@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..base import Outcome, Pass, Permit, Rewritten
-from ..graph import Net
+from ..graph import Net, is_a
 from ..reading import is_plain
 
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
@@ -79,6 +79,8 @@ def _equal(net: Net, one: Any, other: Any) -> bool:
 def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:
     if node.op in RANDOM or not mergeable(net, node):
         return None
+    if any(is_a(user, "BatchNormalization") for tensor in node.outputs for user in net.users(tensor)):
+        return None  # each takes up its own first
     key = (node.op, tuple(t.name for t in node.inputs), _attributes(node), tuple(bool(t.name) for t in node.outputs))
     first = seen.setdefault(key, node)
     if first is node or id(first) in net.dead:
