@@ -38,10 +38,9 @@ LARGE = {
     "convnext_tiny",
     "nasnet_mobile",
     "se_resnet50",
+    "resnet50_v2",
 }
-# Batch norm before ReLU folds into nothing, and the quantiser refuses a file that still has it (docs/zoo.md).
-PREACTIVATED = {"densenet121", "resnet50_v2"}
-NAMES = [name for name in (*SMALLEST.values(), *MORE) if name not in LARGE | PREACTIVATED]
+NAMES = [name for name in (*SMALLEST.values(), *MORE) if name not in LARGE]
 ENGINES = {"mobilenetv1_0.25", "unet_small", "lenet5"}
 
 
