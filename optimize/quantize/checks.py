@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,9 @@ def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
 
 
 def check_model(model: onnx.ModelProto, source: str | Path) -> None:
-    """Refuse a graph that is quantised already, still has BatchNormalization, or is too old.
+    """Refuse a graph that is quantised already, has a BatchNormalization that could be folded, or is too old.
+
+    A BatchNormalization before an activation, as in DenseNet, folds into nothing: it stays, in float.
 
     Raises:
         ModelError: With what to do.
@@ -57,10 +60,9 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> None:
         raise ModelError(
             f"{source} is quantised already", expected="a float32 graph", do="quantise the float file it came from"
         )
-    norms = [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
-    if norms:
+    if norms := _foldable_norms(model):
         raise ModelError(
-            f"{source} still has BatchNormalization",
+            f"{source} still has BatchNormalization after convolutions",
             got=f"{len(norms)} nodes, first {norms[0]!r}",
             expected="BatchNormalization folded into the convolutions",
             do="run `edgesmith optimize` on it first",
@@ -70,3 +72,17 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> None:
         raise ModelError(
             f"{source} is of opset {max(versions, default=0)}", expected="opset 13 or later", do="export it again"
         )
+
+
+def _foldable_norms(model: onnx.ModelProto) -> list[str]:
+    """Name each BatchNormalization that alone reads what a linear layer makes."""
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    readers.update(item.name for item in model.graph.output)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "BatchNormalization"
+        and makers.get(node.input[0]) in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        and readers[node.input[0]] == 1
+    ]

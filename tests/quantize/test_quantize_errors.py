@@ -23,6 +23,18 @@ def with_batchnorm():
     return graph.model({"output": ["N", 4, 16, 16]})
 
 
+def preactivated():
+    """DenseNet's order: a BatchNormalization that two read, after a ReLU."""
+    graph = Graph()
+    graph.conv("input", "c0", (4, 3, 3, 3))
+    graph.node("Relu", ["c0"], "r0")
+    names = [graph.array(f"bn{index}", np.full(4, value)) for index, value in enumerate((0.5, 0.1, 0.2, 1.5))]
+    graph.node("BatchNormalization", ["r0", *names], "b0")
+    graph.node("Add", ["b0", "r0"], "a0")
+    graph.conv("a0", "output", (4, 4, 1, 1))
+    return graph.model({"output": ["N", 4, 16, 16]})
+
+
 def only_relu():
     graph = Graph()
     graph.node("Relu", ["input"], "output")
@@ -83,6 +95,16 @@ def test_a_model_that_cannot_be_quantised(case, tmp_path):
     with pytest.raises(ModelError, match=message):
         quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches())
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("target", ["trt", "ort-x86"])
+def test_batch_norm_that_folds_into_nothing_stays_in_float(tmp_path, target):
+    onnx.save(preactivated(), tmp_path / "m.onnx")
+    report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
+    assert kinds.count("BatchNormalization") == 1
+    assert kinds.count("QuantizeLinear") >= 2
+    assert min(report.sqnr_db.values()) > 20
 
 
 @pytest.mark.parametrize("case", WRONG_DATA)
