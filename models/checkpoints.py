@@ -86,6 +86,8 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ModelError(f"{path} holds no state dict", got=type(found).__name__, expected="keys and tensors")
+    if odd := next((str(key) for key, value in found.items() if value.layout != torch.strided), None):
+        raise ModelError(f"{path} holds a sparse tensor", got=odd[:200], expected="dense tensors")
     return {str(key): value for key, value in found.items()}
 
 
