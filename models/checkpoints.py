@@ -157,7 +157,7 @@ def _nearest(state: Mapping[str, torch.Tensor]) -> str:
     from . import catalog
 
     count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
-    last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [(1000, 0)]
+    last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [torch.Size((1000, 0))]
     usual = count + (1000 - last[0][0]) * (last[0][1] + 1)
     entries = [catalog.find(name) for name in catalog.names()]
     near = {
