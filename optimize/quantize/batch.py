@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from .net import copied
-from .observe import session
+from .observe import answers, session
 
 
 def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
@@ -35,7 +35,7 @@ def _same(model: onnx.ModelProto, other: onnx.ModelProto, name: str, image: np.n
     """Say whether three different inputs give the same answers one by one and together."""
     images = [image, image[::, ..., ::-1].copy(), 0.5 * image]
     one = session(model)
-    apart = [one.run(None, {name: each}) for each in images]
+    apart = [answers(one, {name: each}) for each in images]
     try:
         together = session(other).run(None, {name: np.concatenate(images)})
     except Exception:  # whatever ONNX Runtime dislikes: the graph is then run as it is

@@ -58,13 +58,18 @@ def stream(
     wanted = [name for name in names if name != given]
     run = session(watched(model, wanted), optimise=optimise) if wanted else None
     for batch in batches:
-        values = _values(run, wanted, {given: batch}) if run else {}
+        values = dict(zip(wanted, answers(run, {given: batch}, wanted), strict=True)) if run else {}
         yield {given: batch, **values}
 
 
-def _values(run: Any, wanted: list[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def answers(run: Any, feeds: dict[str, np.ndarray], wanted: list[str] | None = None) -> list[np.ndarray]:
+    """Return the outputs that a session of ONNX Runtime computes: the named ones, or all.
+
+    Raises:
+        ModelError: It cannot compute them: the graph is wrong, or needs more memory than there is.
+    """
     try:
-        return dict(zip(wanted, run.run(wanted, feeds), strict=True))
+        return list(run.run(wanted, feeds))
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError("ONNX Runtime cannot run the graph", got=reason, do="export it again") from error

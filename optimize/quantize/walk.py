@@ -13,7 +13,7 @@ import onnx
 from onnx import NodeProto, helper
 
 from .net import Net
-from .observe import session
+from .observe import answers, session
 
 BUDGET_BYTES = 192 << 20
 
@@ -80,7 +80,7 @@ class Walker:
         graph = helper.make_graph([node], "one", inputs, outputs, constants)
         opened = session(helper.make_model(graph, opset_imports=self.net.model.opset_import, ir_version=10))
         pieces = [
-            opened.run(None, {name: value[at : at + step] for name, value in given.items()})
+            answers(opened, {name: value[at : at + step] for name, value in given.items()})
             for at in range(0, max(count, 1), step)
         ]
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]

@@ -14,6 +14,7 @@ from PIL import Image
 from edgesmith.models import checkpoints
 from edgesmith.optimize import precision, runner
 from edgesmith.optimize.quantize.net import read_model
+from edgesmith.optimize.quantize.observe import answers, session
 from edgesmith.runtime import load, preprocess, sources
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
@@ -208,3 +209,10 @@ def test_a_function_that_is_called_with_too_much(tmp_path):
     onnx.save(made, tmp_path / "in.onnx")
     with pytest.raises(ModelError, match="is not a usable ONNX file"):
         read_model(tmp_path / "in.onnx")
+
+
+def test_a_graph_that_needs_more_memory_than_there_is_is_a_model_error():
+    """281 TB, more than any address space holds, asked for while a calibration image goes through."""
+    made = model("(float[1] x) => (float[N] y) <int64[1] size = {70368744177664}> { y = Expand(x, size) }")
+    with pytest.raises(ModelError, match="ONNX Runtime cannot run the graph; got .*memory"):
+        answers(session(made), {"x": np.ones(1, np.float32)})
