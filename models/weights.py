@@ -174,7 +174,10 @@ def _blocks(url: str, path: Path) -> Iterator[bytes]:
             if got < size:
                 raise ConnectionError(f"it ended after {got} of {size} bytes")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        reason = getattr(error, "reason", error)
+        if isinstance(error, urllib.error.HTTPError):
+            reason = str(error)
+            error.close()  # it holds the connection
         raise NotAvailable(
             f"{url} cannot be fetched", got=str(reason), do=f"fetch it elsewhere and put it at {path}"
         ) from error

@@ -69,6 +69,7 @@ def test_a_network_goes_all_the_way(name, tmp_path):
     spec, images = small(name)
     module = catalog.build(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
+    weights.settle(module, spec.input_shape)
     raw, fp32, int8 = (tmp_path / f"{stem}.onnx" for stem in ("raw", "fp32", "int8"))
     batches = [images[at : at + 1] for at in range(len(images))]
     to_onnx.export(module, spec, raw)
