@@ -11,8 +11,8 @@ A slowdown of t or more is never «same» while the interval holds, and no chang
 wrong by t / 2 to be called «slower».
 
 Two runs that were not interleaved saw different machines, even where it is one: another day, another load. Calibrated,
-each latency is divided by that of the reference workload measured beside it, and t is at least `STORED` (10 %), for a
-reference tells how fast the machine is, not how fast it is for this network.
+each latency is divided by that of the reference workload measured beside it, t is at least `STORED` (10 %), and all of
+the interval must be beyond t: a reference tells how fast the machine is, not how fast it is for this network.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Comparison:
         return asdict(self)
 
 
-def decide(ratio: Interval, threshold: float = THRESHOLD) -> Answer:
-    """Apply the rule of this file to the interval of a ratio new / base."""
+def decide(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0.5) -> Answer:
+    """Apply the rule of this file to the interval of a ratio new / base; `doubt` is the share of t to be beyond."""
     if ratio.low > 1 / (1 + threshold) and ratio.high < 1 + threshold:
         return "same"
-    if ratio.low > 1 + threshold / 2:
+    if ratio.low > 1 + doubt * threshold:
         return "slower"
-    return "faster" if ratio.high < 1 / (1 + threshold / 2) else "cannot tell"
+    return "faster" if ratio.high < 1 / (1 + doubt * threshold) else "cannot tell"
 
 
 def compare(
@@ -111,7 +111,7 @@ def _one(old: Result, new: Result, threshold: float, speed: Interval | None, cav
     ratio = stats.ratio(before.samples, after.samples)
     if speed is not None:
         ratio = _over(ratio, speed)
-    answer = decide(ratio, threshold)
+    answer = decide(ratio, threshold, 0.5 if speed is None else 1.0)
     return Comparison(key, answer, ratio, _why(answer, ratio, threshold, [before, after], caveats))
 
 
