@@ -14,7 +14,7 @@ import numpy as np
 from ..runtime import backends, datasets
 from ..runtime.bundle import Bundle, read
 from ..runtime.choose import backends_for, open_artefact
-from ..runtime.errors import NotAvailable, UsageError
+from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.files import sha256
 from ..runtime.manifest import Artefact
 from ..runtime.plugins import load, names
@@ -51,12 +51,20 @@ def measure(
         timed = replace(context, timings=timing, timeout_s=plan.timeout_s)
         readings: dict[str, Reading] = {}
         for name, ask in chosen.items():
-            readings[name] = ask(timed)
+            readings[name] = _asked(name, ask, timed)
             if progress:
                 progress(1)
         results.append(Result(context.subject, readings))
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return Run(created, environment.command_line(), environment.here(), tuple(results), beside)
+
+
+def _asked(name: str, ask: Callable[[Context], Reading], context: Context) -> Reading:
+    """Ask one metric; what it cannot be had for is the reason why it is missing."""
+    try:
+        return ask(context)
+    except EdgesmithError as error:
+        return Reading(name, missing=str(error))
 
 
 def usual_metrics() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...runtime.errors import EdgesmithError
 from .. import sensors
 from ..context import Context
 from ..process import Process
@@ -19,13 +18,10 @@ def measure(context: Context) -> Reading:
     listed = [one for one in sensors.found() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not listed:
         return Reading("conditions", missing="this machine tells neither temperature nor clock")
-    try:
-        with Process(context.target, timeout_s=context.timeout_s) as process:
-            process.ask("warm", most_s=WORK_S)
-            with sensors.watch(listed) as trace:
-                process.ask("run", seconds=WORK_S)
-    except EdgesmithError as error:
-        return Reading("conditions", missing=str(error))
+    with Process(context.target, timeout_s=context.timeout_s) as process:
+        process.ask("warm", most_s=WORK_S)
+        with sensors.watch(listed) as trace:
+            process.ask("run", seconds=WORK_S)
     return _told(trace)
 
 

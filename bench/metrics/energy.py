@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 
-from ...runtime.errors import EdgesmithError
 from .. import sensors
 from ..context import Context
 from ..process import Process
@@ -22,15 +21,12 @@ def measure(context: Context) -> Reading:
     meters = [sensor for sensor in sensors.found() if sensor.quantity in ("energy_j", "power_w")]
     if not meters:
         return Reading("energy", missing=NO_METER)
-    try:
-        with Process(context.target, timeout_s=context.timeout_s) as process:
-            process.ask("warm", most_s=IDLE_S)
-            with sensors.watch(meters) as idle:
-                time.sleep(IDLE_S)
-            with sensors.watch(meters) as work:
-                samples = process.ask("run", seconds=WORK_S)["samples"]
-    except EdgesmithError as error:
-        return Reading("energy", missing=str(error))
+    with Process(context.target, timeout_s=context.timeout_s) as process:
+        process.ask("warm", most_s=IDLE_S)
+        with sensors.watch(meters) as idle:
+            time.sleep(IDLE_S)
+        with sensors.watch(meters) as work:
+            samples = process.ask("run", seconds=WORK_S)["samples"]
     return _told(idle.power_w(), work.power_w(), sum(samples) / len(samples) / context.subject.batch)
 
 

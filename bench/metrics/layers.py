@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...runtime.errors import EdgesmithError
 from ..context import Context
 from ..process import Process
 from ..result import Reading
@@ -13,10 +12,7 @@ COUNT = 20
 
 def measure(context: Context) -> Reading:
     """Return `sum_s` of all operators and `operators_count`; each operator is a row (layer, op, seconds, macs, …)."""
-    try:
-        with Process(context.target, timeout_s=context.timeout_s) as process:
-            found = process.ask("layers", count=COUNT)["rows"]
-    except EdgesmithError as error:
-        return Reading("layers", missing=str(error))
+    with Process(context.target, timeout_s=context.timeout_s) as process:
+        found = process.ask("layers", count=COUNT)["rows"]
     total = sum(row["seconds"] for row in found)
     return Reading("layers", {"sum_s": total, "operators_count": float(len(found))}, rows=tuple(found))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...runtime.errors import EdgesmithError
 from .. import ceilings
 from ..context import Context
 from ..process import Process
@@ -19,12 +18,9 @@ from ..result import Reading
 def measure(context: Context) -> Reading:
     """Return `limit_s`, `share_ratio` (limit / p50), `run_macs_count`, `peak_macs_per_s` and `peak_bytes_per_s`."""
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
-    try:
-        with Process(context.target, timeout_s=context.timeout_s) as process:
-            macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
-        found = ceilings.measure(subject.threads)
-    except EdgesmithError as error:
-        return Reading("limit", missing=str(error))
+    with Process(context.target, timeout_s=context.timeout_s) as process:
+        macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
+    found = ceilings.measure(subject.threads)
     precision = "int8" if subject.precision == "int8" else "fp32"
     size = Path(context.artifact).stat().st_size
     limit = found.limit_s(macs, size, precision)

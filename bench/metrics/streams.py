@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ...runtime.errors import EdgesmithError
 from ..context import Context
 from ..process import Process
 from ..result import Reading
@@ -15,12 +14,9 @@ SECONDS = 1.0
 def measure(context: Context) -> Reading:
     """Return `one_stream_per_s`, `two_streams_per_s`, `four_streams_per_s`: images a second, all together."""
     values: dict[str, float] = {}
-    try:
-        with Process(context.target, timeout_s=context.timeout_s) as process:
-            process.ask("warm", most_s=SECONDS)
-            for count, name in zip(COUNTS, ("one_stream", "two_streams", "four_streams"), strict=True):
-                told = process.ask("streams", count=count, seconds=SECONDS)
-                values[f"{name}_per_s"] = told["calls"] * context.subject.batch / told["seconds"]
-    except EdgesmithError as error:
-        return Reading("streams", missing=str(error))
+    with Process(context.target, timeout_s=context.timeout_s) as process:
+        process.ask("warm", most_s=SECONDS)
+        for count, name in zip(COUNTS, ("one_stream", "two_streams", "four_streams"), strict=True):
+            told = process.ask("streams", count=count, seconds=SECONDS)
+            values[f"{name}_per_s"] = told["calls"] * context.subject.batch / told["seconds"]
     return Reading("streams", values)

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 
-def ort(source, images, target, kind):
-    """onnxruntime's quantize_static: U8 activations and S8 weights, pre-processed as its documentation asks."""
+def reader(source, images):
+    """Hand the images to onnxruntime's calibration, and to what is built on it, in batches that the model takes."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import CalibrationDataReader
 
     given = onnx.load(source).graph.input[0]
     step = given.type.tensor_type.shape.dim[0].dim_value or 16
@@ -23,13 +22,21 @@ def ort(source, images, target, kind):
         def get_next(self):
             return next(self.left, None)
 
+    return Reader()
+
+
+def ort(source, images, target, kind):
+    """onnxruntime's quantize_static: U8 activations and S8 weights, pre-processed as its documentation asks."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     method = {"percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
     ready = target + ".ready"
     quant_pre_process(source, ready)
     quantize_static(
         ready,
         target,
-        Reader(),
+        reader(source, images),
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=kind != "default",
@@ -61,20 +68,9 @@ def modelopt(source, images, target, kind):
 
 
 def quark(source, images, target, kind):
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
     from quark.onnx import ModelQuantizer
     from quark.onnx.quantization.config import Config, QuantizationConfig
-
-    given = onnx.load(source).graph.input[0]
-    step = given.type.tensor_type.shape.dim[0].dim_value or 16
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self.left = iter([{given.name: images[at : at + step]} for at in range(0, len(images), step)])
-
-        def get_next(self):
-            return next(self.left, None)
 
     wanted = QuantizationConfig(
         calibrate_method=CalibrationMethod.MinMax,
@@ -84,7 +80,7 @@ def quark(source, images, target, kind):
         per_channel=True,
         include_cle=kind == "cle",
     )
-    ModelQuantizer(Config(global_quant_config=wanted)).quantize_model(source, target, Reader())
+    ModelQuantizer(Config(global_quant_config=wanted)).quantize_model(source, target, reader(source, images))
 
 
 if __name__ == "__main__":
