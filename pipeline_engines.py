@@ -36,11 +36,11 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
     source = flow.onnx(ENGINE_INT8 if name == "int8" else name)
     preflight.require(preflight.check(source.path, name, [sm]), source.path)
-    path = work / f"{spec.name}-{name}-sm{sm.replace('.', '')}.engine"
+    path = work / f"{spec.name}-{name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
     kernels = sidecar.attestation.kernels
-    made = Artefact(f"{name} SM {sm}", name, f"sm{sm.replace('.', '')}", path, kernels, "trt", sidecar.to_dict())
+    made = Artefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
     if chip := _chip(sm):
         kernels_work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
         made.results |= {"estimated_s": cost.estimate_s(kernels_work, chip), "estimated_on": chip.name}
@@ -67,6 +67,10 @@ def attested(made: Artefact) -> str:
     return f"{ran} of {len(attestation['got'])} convolutions {made.precision.upper()}, {attestation['kernels']} kernels"
 
 
+def _target(sm: str) -> str:
+    return f"sm{sm.replace('.', '')}"
+
+
 def _chip(sm: str) -> cost.Gpu | None:
     """Return the GPU of the cost model's table that stands for a compute capability: the first one listed."""
     return next((chip for chip in cost.gpus().values() if chip.sm == sm), None)
@@ -74,9 +78,7 @@ def _chip(sm: str) -> cost.Gpu | None:
 
 def _choice(flow: Flow, sm: str) -> Check | None:
     """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
-    known = [
-        made for made in flow.artefacts if made.target == f"sm{sm.replace('.', '')}" and "estimated_s" in made.results
-    ]
+    known = [made for made in flow.artefacts if made.target == _target(sm) and "estimated_s" in made.results]
     if len(known) < 2:
         return None
     best = min(known, key=lambda made: float(made.results["estimated_s"]))

@@ -58,7 +58,7 @@ def embed(
         options: As for `runner.optimize`, which runs on the result: target, batch, ...
 
     Raises:
-        UsageError: An unknown kind of input, or no such file.
+        UsageError: An unknown kind of input, no such file, or the model itself as output: it is compared with.
         ModelError: The model has no such input, or no spec.
         CheckFailed: The result differs from the original.
     """
@@ -67,6 +67,8 @@ def embed(
             f"unknown input {input!r}", expected=", ".join(INPUTS), do=did_you_mean(input, INPUTS) or "choose one"
         )
     source, out = existing_file(model_path, "model"), Path(out)
+    if out.resolve() == source.resolve():
+        raise UsageError(f"cannot write over {source}", got="the model itself as output", do="name another file")
     net = read(source)
     spec = spec if spec is not None else spec_of(net.shell, source)
     made = raw_spec(spec, input)

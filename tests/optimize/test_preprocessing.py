@@ -136,6 +136,16 @@ def test_what_cannot_be_embedded(tmp_path):
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_the_model_itself_is_not_written_over(tmp_path):
+    """It is what the result is compared with."""
+    path = tmp_path / "m.onnx"
+    onnx.save(model("(float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Relu(x) }"), path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="cannot write over .*; do: name another file"):
+        embed(path, tmp_path / "." / "m.onnx", ModelSpec("m", input_shape=(3, 8, 8), input_name="x"))
+    assert path.read_bytes() == before
+
+
 def test_the_command(tmp_path):
     source, *_ = made("padded", tmp_path)
     done = CliRunner().invoke(
