@@ -22,7 +22,7 @@ from .optimize import mixed_trt, precision, preprocessing, quantize, runner
 from .pipeline_engines import ENGINE_INT8, attested, make_engines
 from .pipeline_measure import measure
 from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
-from .runtime import bundle, datasets
+from .runtime import bundle, contract, datasets
 from .runtime.backends import ort
 from .runtime.files import workplace
 from .runtime.packages import versions
@@ -173,7 +173,7 @@ def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.
     source = ENGINE_INT8 if made.precision == "int8" else made.precision
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],
-        requires={"sm": made.sidecar["sm"], "tensorrt": made.sidecar["version"], "flavour": made.sidecar["flavour"]},
+        requires=contract.of_engine(made.sidecar),
         facts={"kernels": made.nodes, "attestation": attested(made)}
         | {key: made.results[key] for key in ("estimated_s", "estimated_on") if key in made.results},
     )  # fmt: skip

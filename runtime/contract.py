@@ -1,21 +1,21 @@
 """What an artefact needs of the machine, checked before it is loaded; and an engine built anew where it does not hold.
 
-A manifest's `requires` may say: sm, flavour and tensorrt (an engine's), os, machine. What a machine does not know of
-itself is not held against the artefact: the backend checks the engine's own header again.
+A manifest's `requires` may say: sm, flavour, tensorrt and cuda (an engine's; the CUDA that the driver must know), os,
+machine. What a machine does not know of itself is not held against the artefact: the backend checks the engine's own
+header again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BuildError, ModelError, NotAvailable
-from .files import locked, translated
+from .files import locked, private_folder
 from .tune import folder
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
 def facts(flavour: str = "") -> dict[str, str]:
-    """Return what is known of this machine: os, machine, and with a GPU sm, with TensorRT flavour and its version."""
+    """Return what is known of this machine: os, machine; with TensorRT flavour and its version; with a GPU sm, cuda."""
     machine = platform.machine().lower()
     known = {"os": platform.system().lower(), "machine": ARCHITECTURES.get(machine, machine)}
     if flavour:
@@ -53,13 +53,30 @@ def _gpu_facts(flavour: str) -> dict[str, str]:
     if module is not None:
         found = {"flavour": flavour, "tensorrt": str(getattr(flavours.load(module), "__version__", ""))}
     try:
-        return {**found, "sm": gpu.device_sm()}
+        return {**found, "sm": gpu.device_sm(), "cuda": gpu.driver_cuda()}
     except NotAvailable:
         return found
 
 
+def of_engine(sidecar: Mapping[str, Any]) -> dict[str, str]:
+    """Return the contract of an engine that was built here: GPU, TensorRT, this system, this CUDA or a later one.
+
+    Args:
+        sidecar: What stands beside the engine, as plain data.
+    """
+    from .engines import gpu
+
+    named = {"sm": sidecar["sm"], "tensorrt": sidecar["version"], "flavour": sidecar["flavour"]}
+    cuda = gpu.library_cuda()
+    return {**named, **facts(), **({"cuda": cuda} if cuda else {})}
+
+
 def broken(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return what does not hold, as {key: (got, expected)}; a version holds when its first two parts are equal."""
+    """Return what does not hold, as {key: (got, expected)}.
+
+    TensorRT's version holds when its first two parts are equal, CUDA's when the driver's major one is no older (CUDA
+    compatibility: minor versions of one major version run on each other's drivers).
+    """
     return {
         key: (known[key], wanted)
         for key, wanted in requires.items()
@@ -70,6 +87,10 @@ def broken(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, t
 def _holds(key: str, wanted: str, got: str) -> bool:
     if key == "tensorrt":
         return wanted.split(".")[:2] == got.split(".")[:2]
+    if key == "cuda":
+        parts = (version.split(".")[0] for version in (got, wanted))
+        have, need = (int(part) if part.isdecimal() else 0 for part in parts)
+        return have >= need
     return wanted.lower() == got.lower()
 
 
@@ -132,24 +153,8 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     true_sm = gpu.device_sm() if sm == "current" else sm
     key = json.dumps([bundle.manifest.files[source.path].sha256, true_sm, name, version, sorted(options.items())])
     digest = hashlib.sha256(key.encode()).hexdigest()
-    target = _private(folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
+    target = private_folder(folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
     with locked(target):
         if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
             build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)
     return target
-
-
-def _private(place: Path) -> Path:
-    """Return the folder of cached engines, which only its owner may write: an engine is code.
-
-    Raises:
-        BuildError: It belongs to somebody else.
-    """
-    with translated(place):
-        place.mkdir(parents=True, exist_ok=True)
-        if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
-            raise BuildError(
-                f"the engine cache {place} belongs to another user", do="set EDGESMITH_CACHE to a folder of your own"
-            )
-        place.chmod(0o700)
-    return place

@@ -35,6 +35,25 @@ def call(function: Any, *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def driver_cuda() -> str:
+    """Return the newest CUDA that the driver knows, as "13.0"; "" where there is no driver or no cuda-python."""
+    return _version("cudaDriverGetVersion")
+
+
+def library_cuda() -> str:
+    """Return the CUDA of cuda-python's runtime, as "13.0"; "" where it is not installed."""
+    return _version("cudaRuntimeGetVersion")
+
+
+def _version(function: str) -> str:
+    """CUDA writes 12040 for 12.4."""
+    try:
+        number = int(call(getattr(cudart(), function)))
+    except (NotAvailable, RunError, RuntimeError):
+        return ""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else ""
+
+
 def device_name(device: int = 0) -> str:
     """Return the model of a GPU, or "" where none can be asked."""
     try:

@@ -167,12 +167,16 @@ def test_pack_through_the_command_line(made, tmp_path):
 
 # Contracts -----------------------------------------------------------------------------------------------------------
 
-HERE = {"os": "linux", "machine": "aarch64", "sm": "8.7", "flavour": "standard", "tensorrt": "10.3.0"}
+HERE = {"os": "linux", "machine": "aarch64", "sm": "8.7", "flavour": "standard", "tensorrt": "10.3.0", "cuda": "12.6"}
 CONTRACTS = {
     "all holds": ({"sm": "8.7", "tensorrt": "10.3.1", "flavour": "standard", "os": "Linux"}, []),
     "another GPU": ({"sm": "8.6"}, ["sm"]),
     "another TensorRT": ({"tensorrt": "10.7.0"}, ["tensorrt"]),
     "another system": ({"os": "windows", "machine": "x86_64"}, ["os", "machine"]),
+    "a driver that is older": ({"cuda": "13.0"}, ["cuda"]),
+    "a driver of the same major version": ({"cuda": "12.9"}, []),
+    "a driver that is newer": ({"cuda": "11.8"}, []),
+    "a version that is none": ({"cuda": "new"}, []),
     "what nobody knows": ({"driver": "550"}, []),
     "nothing": ({}, []),
 }
