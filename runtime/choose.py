@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 DEVICES = ("auto", "cpu", "gpu")
-BACKENDS = {"onnx": ("ort", "openvino", "ort_cuda"), "engine": ("trt",), "null": ("null",)}
+BACKENDS = {"onnx": ("ort", "openvino", "ort_cuda", "torch"), "engine": ("trt",), "null": ("null",)}
 GPU_BACKENDS = ("trt", "ort_cuda")
+REFERENCES = ("torch",)  # run only when they are named
 CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
 TRT_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
 CUDA_ORDER = (("fp16", ""), ("fp32", ""))
@@ -91,7 +92,10 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     kept = [
         candidate
         for candidate in found
-        if device in ("auto", candidate.device, candidate.backend)
+        if (
+            device == candidate.backend
+            or (device in ("auto", candidate.device) and candidate.backend not in REFERENCES)
+        )
         and precision in ("auto", candidate.artefact.precision)
     ]
     engines = [candidate.artefact.facts for candidate in kept if candidate.backend == "trt"]
