@@ -53,8 +53,8 @@ class Candidate:
 
 
 def backends_for(artefact: Artefact) -> tuple[str, ...]:
-    """Return the backends that can run an artefact, best first."""
-    return BACKENDS[artefact.role]
+    """Return the backends that can run an artefact and may be chosen, best first."""
+    return tuple(backend for backend in BACKENDS[artefact.role] if backend not in REFERENCES)
 
 
 def usable(backend: str) -> tuple[bool, str]:
@@ -79,7 +79,7 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     found = [
         Candidate(artefact, backend, "gpu" if backend in GPU_BACKENDS else "cpu")
         for artefact in bundle.artefacts
-        for backend in backends_for(artefact)
+        for backend in BACKENDS[artefact.role]
     ]
     known = sorted({candidate.backend for candidate in found})
     if device not in (*DEVICES, *known):
