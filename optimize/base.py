@@ -95,7 +95,8 @@ class Pass:
             if outcome is not None:
                 outcomes.append(outcome)
         net.sweep()
-        self.ensures(net, name)
+        if any(isinstance(outcome, Rewritten) for outcome in outcomes):
+            self.ensures(net, name)
         return outcomes
 
     def ensures(self, net: Net, name: str) -> None:

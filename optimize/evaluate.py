@@ -159,7 +159,8 @@ def _expand(net: Net, node: Any) -> list[Array] | None:
 def _fill(net: Net, node: Any) -> list[Array] | None:
     wanted, value = net.ints(node, "shape", 0), node.attrs.get("value")
     filler = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
-    return None if wanted is None else [np.full(wanted, filler.reshape(-1)[0], filler.dtype)]
+    # A view of one element: weights that are all alike take no memory, however many there are.
+    return None if wanted is None else [np.broadcast_to(filler.reshape(-1)[0], wanted)]
 
 
 TABLE: dict[str, Callable[[Net, Any], list[Array] | None]] = {

@@ -202,7 +202,8 @@ class Net:
 
     def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
         """Make a constant tensor."""
-        return gs.Constant(self.fresh(hint), np.ascontiguousarray(array).reshape(np.shape(array)))
+        alike = array.size > 1 and not any(array.strides)
+        return gs.Constant(self.fresh(hint), array if alike else np.ascontiguousarray(array).reshape(np.shape(array)))
 
     def variable(self, like: Any, hint: str | None = None) -> Any:
         """Make a tensor with the data type and shape of another."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +14,7 @@ import onnx.external_data_helper
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
+from ..runtime.errors import ModelError
 from .graph import Net
 from .reading import captured, copied, copy_fields, is_plain
 
@@ -19,6 +22,9 @@ EXTERNAL_ABOVE = 1_800_000_000
 ALIGNMENT = 4096
 # Field numbers of onnx.proto with wire type 2: ModelProto.graph, GraphProto.initializer.
 GRAPH, INITIALIZER = b"\x3a", b"\x2a"
+# That of TensorProto.raw_data; how many equal elements are written at a time; below, typed data stays as it was read.
+RAW_DATA, PIECE, SMALL = b"\x4a", 1 << 18, 1 << 20
+Array = np.ndarray[Any, Any]
 
 
 def write(net: Net, path: Path, data: Path | None = None) -> None:
@@ -126,12 +132,53 @@ def _stream(net: Net, file: BinaryIO, model: onnx.ModelProto, constants: list[An
     graph = model.graph.SerializeToString()
     model.ClearField("graph")
     file.write(model.SerializeToString())
-    blocks = [_stored(net, tensor, store).SerializeToString() for tensor in constants] if store else None
-    sizes = [_tensor(net, tensor).ByteSize() for tensor in constants] if blocks is None else map(len, blocks)
+    if store:
+        parts = [(_stored(net, tensor, store).SerializeToString(), 0) for tensor in constants]
+    else:
+        parts = [_head(net, tensor) for tensor in constants]
+    sizes = [len(head) + size for head, size in parts]
     total = len(graph) + sum(1 + len(_varint(size)) + size for size in sizes)
     file.write(GRAPH + _varint(total) + graph)
-    for block in blocks or (_tensor(net, tensor).SerializeToString() for tensor in constants):
-        file.write(INITIALIZER + _varint(len(block)) + block)
+    for tensor, (head, size), whole in zip(constants, parts, sizes, strict=True):
+        file.write(INITIALIZER + _varint(whole) + head)
+        if size:
+            _write_raw(file, _raw(net, tensor), size, tensor.name)
+
+
+def _head(net: Net, tensor: Any) -> tuple[bytes, int]:
+    """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
+    held, data_type, shape = tensor._values, *net.known(tensor)
+    stored = None if isinstance(held, np.ndarray) else held.tensor
+    kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    size = 0 if kind.hasobject else math.prod(shape or ()) * kind.itemsize
+    if stored is not None and (stored.HasField("segment") or (size < SMALL and not stored.HasField("raw_data"))):
+        size = 0
+    if not size or sys.byteorder != "little":
+        return _tensor(net, tensor).SerializeToString(), 0
+    made = onnx.TensorProto(name=tensor.name, data_type=data_type, dims=shape)
+    if stored is not None:
+        made.doc_string = stored.doc_string
+        made.metadata_props.extend(stored.metadata_props)
+    return made.SerializeToString() + RAW_DATA + _varint(size), size
+
+
+def _raw(net: Net, tensor: Any) -> Array | bytes:
+    held = tensor._values
+    if isinstance(held, np.ndarray):
+        return held
+    return bytes(held.tensor.raw_data) if held.tensor.HasField("raw_data") else net.array(tensor)
+
+
+def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None:
+    """Write a tensor's bytes without a copy of them where they lie in order; what is all alike piece by piece."""
+    if isinstance(raw, np.ndarray) and raw.size > PIECE and not any(raw.strides):
+        piece = np.full(PIECE, raw.flat[0], raw.dtype).tobytes()
+        for _ in range(size // len(piece)):
+            file.write(piece)
+        raw = piece[: size % len(piece)]
+    elif (found := len(raw) if isinstance(raw, bytes) else raw.nbytes) != size:
+        raise ModelError(f"the weights {name!r} are damaged", got=f"{found} bytes", expected=f"{size} bytes")
+    file.write(np.ascontiguousarray(raw).view(np.uint8).data if isinstance(raw, np.ndarray) else raw)
 
 
 def _stored(net: Net, tensor: Any, store: BinaryIO) -> onnx.TensorProto:

@@ -41,14 +41,19 @@ class DropShuffles(Pass):
             return []
         shuffled, chains = components(provenance, demands(net, provenance))
         block = _block(net, provenance, shuffled)
+        routing = [node for node in reversed(net.everything()) if provenance.routes(node)]
         outcomes = [
-            _rewrite(net, provenance, wanted, block, where) for wanted, where in shuffled if permit.allows(name, where)
+            _rewrite(net, provenance, wanted, block, where, routing)
+            for wanted, where in shuffled
+            if permit.allows(name, where)
         ]
         done = [outcome for outcome in outcomes if isinstance(outcome, Rewritten)]
         for outcome in done:
             permit.note(name, outcome.node)
         for wanted, where in chains if done and block > 1 else []:
-            _rewrite(net, provenance, wanted, block, where)
+            _rewrite(net, provenance, wanted, block, where, routing)
+        if not done:
+            return outcomes
         net.kinds, net.inferred = {}, False
         net.sweep()
         self.ensures(net, name)
@@ -66,7 +71,9 @@ def _block(net: Net, provenance: Provenance, shuffled: list[Component]) -> int:
     return net.block
 
 
-def _rewrite(net: Net, provenance: Provenance, wanted: list[Demand], block: int, where: str) -> Outcome:
+def _rewrite(
+    net: Net, provenance: Provenance, wanted: list[Demand], block: int, where: str, routing: list[Any]
+) -> Outcome:
     made = plan(net, provenance, wanted, block)
     if isinstance(made, str):
         return Refused(where, made)
@@ -76,13 +83,12 @@ def _rewrite(net: Net, provenance: Provenance, wanted: list[Demand], block: int,
     gathers = sum(demand.kind == "rigid" and not _is_plain(made, demand) for demand in made.demands)
     if gathers and gathers >= shuffles:
         return Refused(where, "as many readers need the shuffled order itself as there are shuffles")
-    routing = [node for node in net.everything() if provenance.routes(node)]
     parts = _cut(net, made)
     for demand in made.demands:
         _serve(net, made, demand, parts)
     for source in made.sources.values():
         _permute_outputs(net, source)
-    for node in reversed(routing):
+    for node in routing:
         if id(node) not in net.dead:
             cascade(net, node)
     _rename(net, made)

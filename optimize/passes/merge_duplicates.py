@@ -66,14 +66,20 @@ def _is_elsewhere(tensor: Any) -> bool:
 def _ends(net: Net, tensor: Any) -> bytes:
     """Return the first and last elements of a constant; remembered, because constants never change."""
     if tensor.name not in net.ends:
-        flat = net.array(tensor).reshape(-1)
-        net.ends[tensor.name] = b"" if flat.dtype == object else flat[:64].tobytes() + flat[-64:].tobytes()
+        array = net.array(tensor)
+        net.ends[tensor.name] = b"" if array.dtype == object else array.flat[:64].tobytes() + array.flat[-64:].tobytes()
     return net.ends[tensor.name]
 
 
 def _equal(net: Net, one: Any, other: Any) -> bool:
+    """Say whether two constants of one type and shape have the same bytes: NaN equals itself, -0 is not 0."""
     first, second = net.array(one), net.array(other)
-    return first.dtype != object and first.tobytes() == second.tobytes()
+    if first.dtype == object or not first.size:
+        return bool(first.dtype != object)
+    if not any((*first.strides, *second.strides)):  # each is a view of one element, and the ends are equal
+        return True
+    one_bytes, other_bytes = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (first, second))
+    return bool(np.array_equal(one_bytes, other_bytes))
 
 
 def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:

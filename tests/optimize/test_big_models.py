@@ -42,7 +42,8 @@ def test_a_model_over_two_gigabytes(tmp_path):
     result = tmp_path / "out.onnx"
     command = [sys.executable, "-m", "edgesmith", "optimize", str(tmp_path / "big.onnx"), "-o", str(result), "--json"]
     shell = ["/bin/sh", "-c", f'"$@" > "{tmp_path}/report.json"', "sh", *command]
-    done = subprocess.run([sys.executable, "-IS", "-c", LAUNCH, *shell], capture_output=True, text=True, check=True)
+    launch = [sys.executable, "-IS", "-c", LAUNCH, "600", str(64 << 30), *shell]
+    done = subprocess.run(launch, capture_output=True, text=True, check=True)
     code, _, _, peak, errors = json.loads(done.stdout)
     assert code == 0, errors
     found = json.loads((tmp_path / "report.json").read_text())

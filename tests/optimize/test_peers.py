@@ -20,11 +20,13 @@ def rows(tmp_path):
     commands = {
         "copy": [*python, COPY, str(source), str(result)],
         "wrong": [*python, COPY, str(wrong), str(result)],
+        "endless": [*python, "import time; time.sleep(600)"],
+        "greedy": [*python, "x = bytearray(10**12)"],
         "crash": [*python, "raise SystemExit('out of luck')"],
         "ours": [sys.executable, "-m", "edgesmith", "optimize", str(source), "-o", str(result)],
     }
     return {
-        tool: peers.row(source, tool, command, result, expected, speed=tool == "copy")
+        tool: peers.row(source, tool, command, result, expected, speed=tool == "copy", timeout_s=10)
         for tool, command in commands.items()
     }
 
@@ -35,7 +37,29 @@ def test_what_is_measured(tmp_path):
     assert 0.2 < found["copy"].speed_on < 5
     assert (found["wrong"].nodes, found["wrong"].verdict) == (2, "different")
     assert (found["crash"].nodes, found["crash"].verdict) == (None, "failed: out of luck")
+    assert found["endless"].verdict == "failed: no end after 10 s"
+    assert found["greedy"].verdict == "failed: MemoryError"
     assert (found["ours"].nodes, found["ours"].verdict) == (1, "equal")
     assert found["ours"].peak_bytes > 20_000_000
     text = peers.markdown(list(found.values()))
-    assert "| source | 2 | 2 (different) | failed | 1 |" in text
+    assert "| source | 2 | 2 (different) | failed | failed | failed | 1 |" in text
+
+
+def test_memory_is_counted_in_sizes_of_the_model_over_that_of_one_node():
+    start = peers.Row(peers.ONE_NODE, "ours", 1, "equal", 0.1, 0.1, 50_000_000, 100)
+    big = peers.Row("big", "ours", 7, "equal", 1.0, 1.0, 80_000_000, 10_000_000)
+    assert "| big | 3.0 |" in peers.markdown([start, big])
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "environment", lambda folder: sys.executable)
+    monkeypatch.setattr(peers, "TOOLS", {"copy": COPY, "crash": "raise SystemExit('out of luck')"})
+    monkeypatch.setattr(peers, "OURS", {})
+    onnx.save(model(TEXT), tmp_path / "source.onnx")
+    files = [tmp_path / "source.onnx"]
+    first = list(peers.compare(tmp_path, files, speed=False))
+    assert [entry.verdict for entry in first[0]] == ["equal", "failed: out of luck"]
+    monkeypatch.setattr(peers, "row", lambda model, tool, *_, **__: peers.Row(model.stem, tool, 9, "new", 0, 0, 0))
+    assert list(peers.compare(tmp_path, files, speed=False)) == first
+    anew = list(peers.compare(tmp_path, files, speed=False, again="cr"))
+    assert [entry.verdict for entry in anew[0]] == ["equal", "new"]
