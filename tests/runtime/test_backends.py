@@ -160,3 +160,17 @@ def test_null_answers_zeros_of_the_declared_shapes(tmp_path):
     path.write_text('{"inputs": 7}')
     with pytest.raises(ModelError, match="is no null model"):
         null.open(path)
+
+
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8"])
+@pytest.mark.parametrize("value", [*SPECIAL, -np.float32(np.frombuffer(b"\1\0\x80\xff", np.float32)[0])], ids=repr)
+def test_what_is_finite_is_found_in_the_bits(dtype, value):
+    with np.errstate(all="ignore"):
+        x = np.random.default_rng(0).standard_normal((2, 3, 5)).astype(dtype)
+        x[1, 2, 3] = np.asarray(value).astype(dtype)
+    for array in (x, x.transpose(2, 0, 1), x[:, ::-1, ::2], x[1, 2, 3:4], x[:0]):
+        assert _base.is_finite(array) == bool(np.isfinite(array).all())
+    assert _base.is_finite(np.asarray(x[1, 2, 3])) == bool(np.isfinite(x[1, 2, 3]))
