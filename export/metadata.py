@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..runtime.errors import ModelError
 from ..runtime.files import existing_file
-from ..runtime.spec import ModelSpec
+from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:
     import onnx
-
-SPEC_KEY = "edgesmith.spec"
 
 
 def write(model: onnx.ModelProto, spec: ModelSpec) -> None:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..runtime.console import need
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.files import workplace
-from ..runtime.spec import ModelSpec
-from .metadata import SPEC_KEY
+from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:
     import torch

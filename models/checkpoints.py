@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from ..runtime.errors import ModelError
 from ..runtime.files import atomic_file, existing_file
-from ..runtime.spec import ModelSpec
+from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-SPEC_KEY = "edgesmith.spec"
 _LONGEST_HEADER = 100_000_000
 _SHOWN = 5
 _CANDIDATES, _MUCH = 3, 0.9

@@ -22,7 +22,7 @@ from ..runtime import datasets
 from ..runtime.console import need, note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.files import atomic_file, locked, sha256
-from ..runtime.spec import ModelSpec
+from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import catalog, checkpoints, recipes
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _train(spec: ModelSpec, recipe: recipes.Recipe, path: Path, digest: str) -> 
 
 def save(path: Path, module: torch.nn.Module, spec: ModelSpec, digest: str = "", half: bool = False) -> None:
     """Write a module's weights with its spec beside them, so that the file alone says what it is."""
-    checkpoints.write(path, module.state_dict(), {checkpoints.SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
+    checkpoints.write(path, module.state_dict(), {SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
 
 
 def _random(module: torch.nn.Module, spec: ModelSpec) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import ModelError
+from ...runtime.spec import SPEC_KEY
 
 if TYPE_CHECKING:
     import onnx
 
     from ...runtime.spec import ModelSpec
-
-SPEC_KEY = "edgesmith.spec"
 
 
 def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
