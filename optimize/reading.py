@@ -19,6 +19,8 @@ from .graph import STANDARD, Net
 from .validity import check_nodes
 
 PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
+# Stands for the domain of a node that calls a local function which has the name of a standard operator.
+LOCAL = "local function"
 EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
 PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not name.startswith(EXOTIC)}
 
@@ -120,6 +122,9 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     imported = _quietly_import(model)
     for part in (*imported.nodes, *shell.opset_import):
         part.domain = "" if part.domain in STANDARD else part.domain
+    local = {function.name for function in shell.functions if function.domain in STANDARD}
+    for node in imported.nodes:
+        node.domain = LOCAL if not node.domain and node.op in local else node.domain
     tensors = imported.tensors()
     for tensor in (*imported.inputs, *imported.outputs):
         tensors[tensor.name] = tensor

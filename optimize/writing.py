@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ..runtime.errors import ModelError
 from .graph import Net
-from .reading import captured, copied, copy_fields, is_plain
+from .reading import LOCAL, captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
 ALIGNMENT = 4096
@@ -91,7 +91,7 @@ def node_proto(net: Net, node: Any) -> onnx.NodeProto:
     read = net.origin.get(id(node))
     names = [tensor.name for tensor in node.inputs]
     made = onnx.NodeProto(op_type=node.op, name=node.name, input=names, output=[item.name for item in node.outputs])
-    if node.domain:
+    if node.domain and node.domain != LOCAL:
         made.domain = node.domain
     old = {} if read is None else {attribute.name: attribute for attribute in read.attribute}
     if read is not None:

@@ -102,12 +102,17 @@ def _neutral(net: Net, node: Any) -> Any:
     return None
 
 
+def _clip(net: Net, node: Any) -> Any:
+    bounded = "min" in node.attrs or "max" in node.attrs or any(tensor.name for tensor in node.inputs[1:])
+    return None if bounded else node.inputs[0]
+
+
 TESTS: dict[str, Callable[[Net, Any], Any]] = {
     "Identity": _always, "Cast": _same_type, "CastLike": _same_type, "Transpose": _transpose,
     "Reshape": _same_shape, "Flatten": _same_shape, "Expand": _same_shape, "Tile": _same_shape,
     "Squeeze": _no_axes, "Unsqueeze": _no_axes, "Concat": _one_input, "Sum": _one_input, "Max": _one_input,
     "Min": _one_input, "Mean": _one_input, "Split": _one_output, "Slice": _slice, "Pad": _pad,
-    "Resize": _resize, "Upsample": _resize, "AveragePool": _pool, "MaxPool": _pool,
+    "Resize": _resize, "Upsample": _resize, "AveragePool": _pool, "MaxPool": _pool, "Clip": _clip,
     "Mul": _neutral, "Div": _neutral, "Add": _neutral, "Sub": _neutral,
 }  # fmt: skip
 
