@@ -19,10 +19,12 @@ from . import __version__
 from .export import parity, to_onnx
 from .models import catalog, weights
 from .optimize import mixed_trt, precision, preprocessing, quantize, runner
-from .pipeline_engines import ENGINE_INT8, attested, make_engines
+from .optimize.carry import carry
+from .pipeline_blocked import add_blocked
+from .pipeline_engines import ENGINE_FP16, ENGINE_INT8, attested, make_engines
 from .pipeline_measure import measure
 from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
-from .runtime import bundle, contract, datasets
+from .runtime import bundle, contract, datasets, nchwc
 from .runtime.backends import ort
 from .runtime.files import workplace
 from .runtime.packages import versions
@@ -110,6 +112,9 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
     if settings.input == PIXELS:
         with flow.stage("pixels"):
             spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
+    if settings.blocked:
+        with flow.stage("blocked"):
+            add_blocked(flow, list(flow.data["calibration"].batches(spec, 1))[:2], work, stem)
     return spec
 
 
@@ -134,6 +139,11 @@ def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path) 
         path = Path(f"{stem}-fp16.onnx")
         flow.records["fp16"] = precision.to_fp16(fp32, path, calibration[:8]).to_dict()
         flow.add("fp16", "fp16", "generic", path)
+        carried = Path(f"{stem}-carried.onnx")
+        if "trt" in flow.settings.targets and carry(fp32, carried):
+            path = Path(f"{stem}-{ENGINE_FP16}.onnx")
+            flow.records[ENGINE_FP16] = precision.to_fp16(carried, path, calibration[:8]).to_dict()
+            flow.add(ENGINE_FP16, "fp16", "trt", path)
     if "int8" in flow.settings.precisions:
         for target in flow.settings.targets:
             path = Path(f"{stem}-int8-{target}.onnx")
@@ -169,8 +179,9 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
 
 def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.Item:
     if made.sidecar is None:
-        return bundle.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
-    source = ENGINE_INT8 if made.precision == "int8" else made.precision
+        role = nchwc.ROLE if made.contract else "onnx"
+        return bundle.Item(made.path, role, made.precision, made.target, golden[made.name], requires=made.contract)
+    source = made.results["source"]
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],
         requires=contract.of_engine(made.sidecar),

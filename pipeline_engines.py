@@ -15,6 +15,8 @@ from .runtime.spec import ModelSpec
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
 ENGINE_INT8 = "int8-trt-fp16"
+# FP16 with fewer kernels for more arithmetic, where units only pass some channels on: optimize/carry.py.
+ENGINE_FP16 = "fp16-trt"
 
 
 def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
@@ -34,13 +36,22 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
 
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
-    source = flow.onnx(ENGINE_INT8 if name == "int8" else name)
+    """Build one engine; where two files have this precision, keep the build that is estimated faster."""
+    sources = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(name, [name])
+    there = [source for source in sources if any(made.name == source for made in flow.artefacts)]
+    built = [_build(flow, spec, work, name, sm, source) for source in there]
+    return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
+
+
+def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> Artefact:
+    source = flow.onnx(stem)
     preflight.require(preflight.check(source.path, name, [sm]), source.path)
-    path = work / f"{spec.name}-{name}-{_target(sm)}.engine"
+    path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
     kernels = sidecar.attestation.kernels
     made = Artefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
+    made.results["source"] = stem
     if chip := _chip(sm):
         kernels_work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
         made.results |= {"estimated_s": cost.estimate_s(kernels_work, chip), "estimated_on": chip.name}

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edgesmith import pipeline
 from edgesmith.cli import main
 from edgesmith.pipeline_types import Settings
-from edgesmith.runtime import bundle, datasets, load
+from edgesmith.runtime import bundle, contract, datasets, load
 from edgesmith.runtime.errors import UsageError
 
 pytestmark = pytest.mark.timeout(900)
@@ -40,7 +40,7 @@ def test_every_check_passes(summary):
 
 def test_int8_keeps_the_accuracy_on_both_splits(summary):
     fp32, *others = [made for made in summary.artefacts if made.backend == "ort"]
-    assert [made.name for made in others] == ["fp16", "int8-ort-x86", "int8-trt", "int8-trt-fp16"]
+    assert [made.name for made in others] == ["fp16", "fp16-trt", "int8-ort-x86", "int8-trt", "int8-trt-fp16"]
     for split in ("test", "hard"):
         assert fp32.results[split]["top1"] > 85
         for made in others:
@@ -51,6 +51,15 @@ def test_the_engines_hold_what_was_asked(summary):
     engines = {made.precision: made.sidecar["attestation"] for made in summary.artefacts if made.sidecar}
     assert set(engines) == {"fp32", "fp16", "int8"}
     assert all(set(attestation["counts"]) == {name} for name, attestation in engines.items())
+
+
+def test_the_fp16_engine_is_built_from_the_file_with_fewer_kernels(summary):
+    engines = {made.precision: made for made in summary.artefacts if made.sidecar}
+    assert engines["fp16"].results["source"] == "fp16-trt"
+    assert engines["fp16"].nodes < 0.75 * engines["fp32"].nodes
+    held = {artefact.name: artefact for artefact in bundle.read(summary.bundle).artefacts}
+    (engine,) = (artefact for artefact in held.values() if artefact.role == "engine" and artefact.precision == "fp16")
+    assert contract.source_of(bundle.read(summary.bundle), engine).target == "trt"
 
 
 def test_the_faster_engine_by_estimate_comes_first(summary):
@@ -111,7 +120,7 @@ def test_the_table_and_its_json(summary):
 
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["passed"] is True
-    assert len(values["artefacts"]) == 8
+    assert len(values["artefacts"]) == 9
     runner = CliRunner()
     with runner.isolation() as (out, *_):
         draw(summary)
