@@ -1,8 +1,9 @@
 """A plan that serves every demand for channels without shuffles: an order for each source, its cuts, its padding.
 
 Channels of one source that the same demands want form a group. A Conv that reads all channels may put out its channels
-in any order, so its groups are made contiguous; a group may be filled up with zero channels to a multiple of the
-target's channel block, because what reads it gets zero weights for them. What cannot be permuted is cut into runs.
+in any order, so its groups are made contiguous; for a target that works on blocks of channels a group takes whole
+blocks, and the rests of groups share blocks, filled up with zero channels, because what reads a block gets zero weights
+for what is not meant for it. What cannot be permuted is cut into runs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Source:
         kind: "free" (a Conv that reads all channels makes it), "tied" (in the order of its input), "fixed".
         group: Of each channel, the number of its group; -1 for one that nothing wants.
         layout: New order: channel numbers, -1 for a zero channel.
-        spans: Of each group, begin and end in the layout; a fixed source has one group per run.
+        spans: Begin and end in the layout of each piece: what is wanted by the same demands, or a shared block.
     """
 
     tensor: Any
@@ -50,13 +51,13 @@ class Plan:
     pieces: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
 
     def layout(self, demand: Demand) -> list[int]:
-        """Return the order in which a demand gets its channels: their numbers in its tensor, -1 for zero channels."""
+        """Return the order in which a demand gets its channels: their numbers in its tensor, -1 for what it ignores."""
         place = {atom: index for index, atom in enumerate(demand.atoms)}
         order = []
         for name, number in self.pieces[demand.number]:
             source = self.sources[name]
             begin, end = source.spans[number]
-            order += [place[name, channel] if channel >= 0 else -1 for channel in source.layout[begin:end]]
+            order += [place.get((name, channel), -1) for channel in source.layout[begin:end]]
         return order
 
 
@@ -188,11 +189,32 @@ def _lay_out(made: Plan, source: Source, block: int) -> None:
     elif source.kind == "fixed":
         _cut_runs(source)
     else:
-        for number in range(max(source.group, default=-1) + 1):
-            channels = [channel for channel, group in enumerate(source.group) if group == number]
+        for channels in _packed(source, block):
             begin = len(source.layout)
             source.layout += channels + [-1] * (-len(channels) % block)
             source.spans.append((begin, len(source.layout)))
+
+
+def _packed(source: Source, block: int) -> list[list[int]]:
+    """Return what stands together: the whole blocks of each group, and blocks that the rests of groups share.
+
+    Whoever wants a rest would read a block for it in any case; that the block holds others' channels instead of zeros
+    costs nobody anything, and saves making it twice. The largest rests come first, each into the first block with room.
+    """
+    found: list[tuple[int, list[int]]] = []
+    rests: list[tuple[int, list[int]]] = []
+    for number in range(max(source.group, default=-1) + 1):
+        channels = [channel for channel, group in enumerate(source.group) if group == number]
+        whole = len(channels) - len(channels) % block
+        found += [(number, channels[:whole])] if whole else []
+        rests += [(number, channels[whole:])] if channels[whole:] else []
+    shared: list[tuple[int, list[int]]] = []
+    for number, channels in sorted(rests, key=lambda rest: -len(rest[1])):
+        place = next((i for i, (_, held) in enumerate(shared) if len(held) + len(channels) <= block), len(shared))
+        first, held = shared[place] if place < len(shared) else (number, [])
+        shared[place : place + 1] = [(min(first, number), [*held, *channels])]
+    # By the first group in each, as `_follow` orders them: then an activation reads what its layer makes as it is.
+    return [channels for _, channels in sorted([*found, *shared], key=lambda item: item[0])]
 
 
 def _follow(made: Plan, source: Source) -> None:
@@ -203,19 +225,17 @@ def _follow(made: Plan, source: Source) -> None:
     for rank, name in enumerate(dict.fromkeys(owner for owner, _ in demand.atoms)):
         origin = made.sources[name]
         for number, (begin, end) in enumerate(origin.spans):
-            real = next((channel for channel in origin.layout[begin:end] if channel >= 0), None)
-            index = place.get((name, real)) if real is not None else None
-            if index is not None and index < len(source.group) and source.group[index] >= 0:
-                found.append((source.group[index], rank, number, name))
+            indices = [place.get((name, channel), len(source.group)) for channel in origin.layout[begin:end]]
+            groups = [source.group[index] for index in indices if index < len(source.group)]
+            if wanted := [group for group in groups if group >= 0]:
+                found.append((min(wanted), rank, number, name))
     made.pieces[demand.number] = [(name, number) for _, _, number, name in sorted(found)]
     source.layout = made.layout(demand)
-    bounds: dict[int, tuple[int, int]] = {}
     end = 0
-    for group, _, number, name in sorted(found):
+    for _, _, number, name in sorted(found):
         first, last = made.sources[name].spans[number]
         begin, end = end, end + last - first
-        bounds[group] = (bounds.get(group, (begin, 0))[0], end)
-    source.spans = [bounds[group] for group in sorted(bounds)]
+        source.spans.append((begin, end))
 
 
 def _cut_runs(source: Source) -> None:

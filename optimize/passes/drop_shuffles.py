@@ -140,8 +140,10 @@ def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int
     """Give one reader its channels."""
     given, layout = [], made.layout(demand)
     for name, begin, end in _ranges(made, demand):
-        whole = made.sources[name].tensor if (begin, end) == (0, len(made.sources[name].layout)) else None
-        given += [whole] if whole is not None else [part for first, last, part in parts[name] if begin <= first < end]
+        # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
+        whole = net.block == 1 and (begin, end) == (0, len(made.sources[name].layout))
+        pieces = [part for first, last, part in parts[name] if begin <= first < end]
+        given += [made.sources[name].tensor] if whole else pieces
     if len(given) == 1 and given[0] is demand.tensor and layout == list(range(len(layout))):
         return
     near = demand.node if demand.node is not None else net.graph.nodes[-1]
