@@ -85,7 +85,7 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
             raise DataError("no samples to measure FP16 on", expected="at least one image", do="give some images")
         kept = _beyond(model, checked)
         result = cast_graph(model, kept)
-        error = _relative_error(model, result.model, checked)
+        error = relative_error(model, result.model, checked)
     if bad := [name for name, value in error.items() if not np.isfinite(value)]:
         raise CheckFailed(
             f"output {bad[0]!r} is NaN or infinite in FP16", expected="finite values", do="keep this network in FP32"
@@ -128,7 +128,8 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, 
     return kept
 
 
-def _relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
+def relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
+    """Return for each output max|after - before| / max|before| over all samples."""
     from .quantize.observe import stream
 
     names = [item.name for item in before.graph.output]

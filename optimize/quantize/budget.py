@@ -83,7 +83,7 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
     Args:
         model: The float graph; ranges are plain minima and maxima.
         form: The target's form.
-        samples: Calibration images; the noise is measured on the first 16, with sensor noise on half of them.
+        samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
     """
     from .cache import collected
     from .convert import grids_of
@@ -91,8 +91,9 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
     from .net import Net, copied
     from .placement import place
 
-    seen = Perturbed(samples, Settings().noise)
-    images = [batch for _, batch in zip(range(SENSITIVITY_IMAGES // 4), seen, strict=False)]
+    seen = Perturbed(samples, Settings().noise, Settings().cover)
+    picked, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
+    images = [picked[at : at + step] for at in range(0, len(picked) // step * step, step)]
     reference = _outputs(model, images)
     whole = place(Net(copied(model)), form)
     stats = collected(model, sorted(whole.readers), seen)

@@ -41,7 +41,7 @@ def collected(
 def key(model: onnx.ModelProto, names: Iterable[str], samples: Perturbed, histograms: bool) -> str:
     """Return the digest of everything that the statistics depend on."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
-    for part in (FORMAT, *names, samples.samples.digest, repr(samples.noise), repr(histograms)):
+    for part in (FORMAT, *names, samples.samples.digest, repr(samples.noise), repr(samples.cover), repr(histograms)):
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()
 

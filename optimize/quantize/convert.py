@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from ...runtime.errors import ModelError
+from .bends import bends
 from .cache import collected
 from .emit import emit, integer_biases
 from .equalize import equalise, unshare
@@ -45,7 +46,7 @@ class Converted:
 def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
     """Turn a float graph into a Q/DQ graph; the input model is left as it is."""
     net = Net(copied(model))
-    seen = Perturbed(samples, settings.noise)
+    seen = Perturbed(samples, settings.noise, settings.cover)
     plan, stats = _prepare(net, form, seen, settings)
     counted = settings.method != "min-max"
     grids = grids_of(plan, form, stats, settings)
@@ -55,13 +56,15 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
     if shown := sorted(set(plan.readers) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)
         grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
+    bent = bends(net, plan)
+    grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), form.grid) for name, bend in bent.items()}
     limits = _limits(net, plan, grids, stats) if form.limited else {}
     weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     made = Converted(net.model, plan, grids, tuple(folded), limits, {})
     if settings.refine:
         highs = {name: seen.highs() for name, seen in stats.items()}
         ranges = _alternatives(plan, form, stats, settings)
-        source = Source(Net(reference), layers, weights, highs, ranges)
+        source = Source(Net(reference), layers, weights, highs, ranges, bent)
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)

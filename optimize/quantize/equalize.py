@@ -2,10 +2,10 @@
 
 Before    y = W x + b           z = V act(y) + c
 After     y' = R (W x + b - o)  z = V R^-1 act(y') + (c + V o)        R = diag(r), r > 0; o only where act is linear
-When      Between y and every layer that reads it stand only Relu, Clip(0, h), pooling, additions and reshapes of 1x1
-          maps, all of which commute with r; where nothing but additions stands between, and the readers are 1x1
-          without padding, y may be shifted by o too. Through Clip(0, h) the float function is kept as long as
-          r y <= h, so r is bounded by h / (largest y seen, with a margin).
+When      Between y and every layer that reads it stand only Relu, Clip(0, h), pooling, additions, reshapes of 1x1
+          maps, concatenations and splits of channels (`spaces`), all of which commute with r; where nothing but
+          additions stands between, and the readers are 1x1 without padding, y may be shifted by o too. Through
+          Clip(0, h) the function is kept as long as r y <= h, so r is at most h / (largest y seen, with a margin).
 Why       One scale serves all channels of a tensor: a channel that uses a tenth of the range has a tenth of the levels.
           Weights have a scale for each output channel, so scaling rows costs nothing there.
 
@@ -15,32 +15,17 @@ activations seen on images drive r and o instead of weights, and residual chains
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 from onnx import NodeProto
 
 from .net import Net, attributes
 from .observe import Stats
+from .spaces import Space, spaces
 
 MARGIN = 1.1
 # A channel this much quieter than the loudest counts as this loud.
 SILENT = 1e-6
-SAME = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout", "Add"})
 LINEAR = frozenset({"Identity", "Dropout", "Add"})
-
-
-@dataclass
-class Space:
-    """Tensors whose channels are scaled together, the layers that write and read them, and what forbids it."""
-
-    tensors: set[str] = field(default_factory=set)
-    writers: list[NodeProto] = field(default_factory=list)
-    readers: list[NodeProto] = field(default_factory=list)
-    between: set[str] = field(default_factory=set)
-    limit: float = np.inf
-    frozen: str = ""
 
 
 def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bool = True) -> dict[str, float]:
@@ -66,96 +51,13 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
         if not offsets and np.ptp(scale) == 0:
             continue
         for node in space.writers:
-            _write(net, node, scale, offsets.get(node.output[0]))
+            _write(net, node, scale[space.channels[node.output[0]]], offsets.get(node.output[0]))
         for node in space.readers:
-            _read(net, node, scale, offsets.get(node.input[0]))
+            _read(net, node, scale[space.channels[node.input[0]]], offsets.get(node.input[0]))
         for name in seen:
-            stats[name].rescale(scale, offsets.get(name, 0.0))
+            stats[name].rescale(scale[space.channels[name]], offsets.get(name, 0.0))
         done[seen[0]] = float(scale.max())
     return done
-
-
-def spaces(net: Net) -> list[Space]:
-    """Partition the activations of a graph into spaces (union-find over the operators that keep channels)."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    for node in net.nodes:
-        if _keeps_channels(net, node):
-            names = [name for name in node.input if name and name not in net.arrays]
-            for name in names:
-                parent[root(name)] = root(node.output[0])
-    found: dict[str, Space] = {}
-    for node in net.nodes:
-        _enter(net, node, lambda name: found.setdefault(root(name), Space()))
-    for name in (*net.inputs, *net.outputs):
-        found.setdefault(root(name), Space()).frozen = "an input or output of the graph"
-    return list(found.values())
-
-
-def _keeps_channels(net: Net, node: NodeProto) -> bool:
-    if node.op_type == "Add":
-        return not any(name in net.arrays for name in node.input)
-    if node.op_type == "Clip":
-        return _clip_limit(net, node) is not None
-    return node.op_type in SAME or _drops_ones(net, node) or _is_global_mean(net, node)
-
-
-def _is_global_mean(net: Net, node: NodeProto) -> bool:
-    if node.op_type != "ReduceMean":
-        return False
-    axes = net.arrays.get(node.input[1]) if len(node.input) > 1 else attributes(node).get("axes")
-    return axes is not None and sorted(int(axis) for axis in axes) in ([2, 3], [-2, -1])
-
-
-def _drops_ones(net: Net, node: NodeProto) -> bool:
-    """Say whether a node only drops the 1x1 that global pooling left."""
-    if node.op_type not in {"Flatten", "Squeeze", "Reshape"}:
-        return False
-    maker = net.producer.get(node.input[0])
-    pooled = maker is not None and (maker.op_type == "GlobalAveragePool" or _is_global_mean(net, maker))
-    return pooled and attributes(node).get("axis", 1) == 1
-
-
-def _clip_limit(net: Net, node: NodeProto) -> float | None:
-    from .placement import foldable
-
-    bounds = foldable(net, node)
-    return None if bounds is None else bounds[1]
-
-
-def _enter(net: Net, node: NodeProto, space: Callable[[str], Space]) -> None:
-    """Note in the spaces of a node's tensors what it means for them."""
-    if node.op_type in {"Conv", "Gemm"} and _is_plain(net, node):
-        space(node.input[0]).readers.append(node)
-        space(node.output[0]).writers.append(node)
-        space(node.input[0]).tensors.add(node.input[0])
-        space(node.output[0]).tensors.add(node.output[0])
-        return
-    kept = _keeps_channels(net, node)
-    for name in (*node.input, *node.output):
-        if not name or name in net.arrays:
-            continue
-        space(name).tensors.add(name)
-        if not kept:
-            space(name).frozen = f"{node.op_type} {node.name}"
-    if kept:
-        here = space(node.output[0])
-        here.between.add(node.op_type)
-        if node.op_type == "Clip":
-            here.limit = min(here.limit, _clip_limit(net, node) or np.inf)
-
-
-def _is_plain(net: Net, node: NodeProto) -> bool:
-    values = attributes(node)
-    if node.op_type == "Gemm" and (not values.get("transB") or values.get("transA") or values.get("alpha", 1) != 1):
-        return False
-    constant = all(name in net.arrays for name in node.input[1:] if name)
-    return constant and node.input[0] not in net.arrays and values.get("beta", 1) == 1
 
 
 def _shiftable(net: Net, space: Space) -> bool:
@@ -195,13 +97,18 @@ def _scales(
     A channel of amplitude a that is read with weights of norm w gets the amplitude (a w)^(1 - strength). That does not
     change when somebody multiplies a and divides w by the same, so a badly scaled network ends where a good one does.
     """
-    amplitude = np.zeros(len(stats[seen[0]].highs()))
+    sizes = {}
     for name in seen:
         offset = offsets.get(name, 0.0)
-        size = np.maximum(np.abs(stats[name].lows() - offset), np.abs(stats[name].highs() - offset))
-        amplitude = np.maximum(amplitude, size / max(float(size.max()), 1e-30))
+        sizes[name] = np.maximum(np.abs(stats[name].lows() - offset), np.abs(stats[name].highs() - offset))
+    amplitude = np.zeros(1 + max(int(numbers.max()) for numbers in space.channels.values()))
+    most = max(float(size.max()) for size in sizes.values())
+    for name, size in sizes.items():
+        # What is concatenated shall fill one range together.
+        top = most if "Concat" in space.between else float(size.max())
+        np.maximum.at(amplitude, space.channels[name], size / max(top, 1e-30))
     alive = np.maximum(amplitude, SILENT)
-    wanted = (alive * _norms(net, space.readers)) ** (1 - strength)
+    wanted = (alive * _norms(net, space, len(amplitude))) ** (1 - strength)
     scale = wanted / alive
     scale *= 1 / (scale * amplitude).max()
     if np.isinf(space.limit):
@@ -210,18 +117,19 @@ def _scales(
     return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * alive)).clip(min=1))
 
 
-def _norms(net: Net, readers: list[NodeProto]) -> np.ndarray:
-    """Return the norm of the weights that read each channel, over all readers, relative to the others' (mean log 0)."""
-    total = np.zeros(())
-    for node in readers:
+def _norms(net: Net, space: Space, count: int) -> np.ndarray:
+    """Return the norm of the weights that read each channel, over its readers, relative to the others' (mean log 0)."""
+    total, times = np.zeros(count), np.zeros(count)
+    for node in space.readers:
         weight = net.arrays[node.input[1]].astype(np.float64)
         groups = attributes(node).get("group", 1)
         each = (
             np.square(weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)).sum(axis=(1, 3)).reshape(-1)
         )
         logs = 0.5 * np.log(np.maximum(each, each.max() * SILENT**2 + 1e-300))
-        total = total + (logs - logs.mean()) / len(readers)
-    return np.asarray(np.exp(total))
+        np.add.at(total, space.channels[node.input[0]], logs - logs.mean())
+        np.add.at(times, space.channels[node.input[0]], 1)
+    return np.asarray(np.exp(total / np.maximum(times, 1)))
 
 
 def unshare(net: Net) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from onnx import NodeProto
 
 from . import moments, rounding
+from .bends import Bend, Function
 from .emit import weight_scales
 from .forms import Form
 from .grid import Grid, grid
@@ -44,6 +45,7 @@ class Source:
         weights: Name of a quantised layer -> its float weights, output channels first.
         highs: Tensor -> the largest value of each channel, (C,).
         ranges: Root of tensors with one scale -> the (low, high) that each method gives.
+        bends: Tensor that one activation function alone reads -> that function.
     """
 
     net: Net
@@ -51,6 +53,7 @@ class Source:
     weights: dict[str, np.ndarray]
     highs: dict[str, np.ndarray]
     ranges: dict[str, list[tuple[float, float]]]
+    bends: dict[str, Bend]
 
 
 @dataclass
@@ -114,10 +117,13 @@ class Refiner:
         if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
             sample = sample.clip(0, self.ceilings[root])
         starts = [self._grid(low, high, root) for low, high in self.source.ranges.get(root, [])]
-        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at))
+        bend = self.source.bends.get(root)
+        shape = bend.function if bend else _same
+        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
         tried = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
-        best = min(tried, key=lambda at: _error(sample, at))
-        self.sqnr_db[name] = sqnr_db(sample, best.rounded(sample))
+        tried = [cut for at in tried for cut in bend.tried(at)] if bend else tried
+        best = min(tried, key=lambda at: _error(sample, at, shape))
+        self.sqnr_db[name] = sqnr_db(shape(sample), shape(best.rounded(sample)))
         for other in [item for item in self.grids if self.plan.root(item) == root]:
             self.grids[other] = best
             self._set(other, best)
@@ -172,5 +178,9 @@ class Refiner:
         self.walker.values[node.output[0]] = value + error.reshape(-1, *[1] * (value.ndim - 2))
 
 
-def _error(sample: np.ndarray, at: Grid) -> float:
-    return float(np.square(at.rounded(sample) - sample).mean())
+def _error(sample: np.ndarray, at: Grid, shape: Function) -> float:
+    return float(np.square(shape(at.rounded(sample)) - shape(sample)).mean())
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value

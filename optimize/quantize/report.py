@@ -23,6 +23,7 @@ class Settings:
         reconstruct: With `refine`, fit weights to the quantised input and round them together.
         adaround: Learn the rounding by gradient descent too: minutes instead of seconds.
         noise: Calibrate on each image with sensor noise too, of this share of its standard deviation; 0 for none.
+        cover: Half of the noisy images are covered by an even rectangle with sides of this share; 0 for none.
         keep: Names of nodes that stay float.
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
     """
@@ -33,6 +34,7 @@ class Settings:
     reconstruct: bool = True
     adaround: bool = False
     noise: float = 0.25
+    cover: float = 0.3
     keep: frozenset[str] = frozenset()
     per_tensor: bool = False
 
@@ -96,7 +98,9 @@ def compare(
 
     names = [item.name for item in before.graph.output]
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
-    for one, two in zip(stream(before, names, samples, optimise=True), stream(after, names, samples), strict=True):
+    floats = stream(before, names, samples, optimise=True)
+    written = stream(after, names, samples, optimise=True, integers=False)
+    for one, two in zip(floats, written, strict=True):
         for name in names:
             pairs[name].append((one[name], two[name]))
     joined = {name: [np.concatenate(side) for side in zip(*values, strict=True)] for name, values in pairs.items()}

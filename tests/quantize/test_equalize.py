@@ -5,11 +5,12 @@ import onnx
 import pytest
 
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.equalize import equalise, spaces
+from edgesmith.optimize.quantize.equalize import equalise
 from edgesmith.optimize.quantize.forms import find
 from edgesmith.optimize.quantize.net import Net
 from edgesmith.optimize.quantize.observe import collect, sqnr_db
 from edgesmith.optimize.quantize.placement import place
+from edgesmith.optimize.quantize.spaces import spaces
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 
@@ -32,6 +33,31 @@ def linear_bottlenecks():
     return graph.model({"output": ["N", 10]})
 
 
+def shuffled():
+    """Halves of a tensor through different layers, joined, split anew and joined with a third: as in ShuffleNet."""
+    graph = Graph(4)
+    graph.conv("input", "c0", (16, 3, 3, 3), stride=2)
+    graph.node("Relu", ["c0"], "r0")
+    graph.node("Split", ["r0", graph.array("sizes", [6, 10], np.int64)], ["left", "right"], axis=1)
+    graph.conv("right", "c1", (10, 10, 1, 1))
+    graph.node("Relu", ["c1"], "r1")
+    graph.conv("r1", "c2", (10, 1, 3, 3), group=10)
+    graph.conv("c2", "c3", (12, 10, 1, 1))
+    graph.node("Relu", ["c3"], "r3")
+    graph.node("Concat", ["left", "r3"], "k0", axis=1)
+    graph.node("Split", ["k0"], ["half", "other"], axis=1, num_outputs=2)
+    graph.conv("half", "c4", (9, 9, 1, 1))
+    graph.node("Relu", ["c4"], "r4")
+    graph.node("Concat", ["other", "r4"], "k1", axis=1)
+    graph.conv("k1", "c5", (8, 18, 1, 1))
+    graph.node("Relu", ["c5"], "r5")
+    graph.node("GlobalAveragePool", ["r5"], "g0")
+    graph.node("Flatten", ["g0"], "f0")
+    weight = graph.array("fc_w", graph.draw.standard_normal((10, 8)) / 4)
+    graph.node("Gemm", ["f0", weight, graph.array("fc_b", graph.draw.normal(0, 0.1, 10))], "output", transB=1)
+    return graph.model({"output": ["N", 10]})
+
+
 def equalised(model, strength, shift=True):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -41,7 +67,7 @@ def equalised(model, strength, shift=True):
     return copy, equalise(net, collect(copy, names, batches()), strength, shift)
 
 
-@pytest.mark.parametrize("make", [linear_bottlenecks, small_cnn])
+@pytest.mark.parametrize("make", [linear_bottlenecks, small_cnn, shuffled])
 @pytest.mark.parametrize(("strength", "shift"), [(1.0, True), (0.5, False), (0.0, True)])
 def test_the_float_function_is_kept(make, strength, shift):
     model = make()
@@ -55,6 +81,27 @@ def test_residual_chains_are_scaled_as_one():
     assert chain.tensors == {"c0", "c3", "a0"}
     assert sorted(node.name for node in chain.writers) == ["n_c0", "n_c3"]
     assert sorted(node.name for node in chain.readers) == ["n_c1", "n_c4"]
+
+
+def test_a_channel_keeps_its_factor_through_concat_and_split():
+    (space,) = [space for space in spaces(Net(shuffled())) if "k0" in space.tensors]
+    assert space.tensors == {"c0", "r0", "left", "right", "c3", "r3", "k0", "half", "other", "c4", "r4", "k1"}
+    channels = space.channels
+    np.testing.assert_array_equal(channels["left"], channels["c0"][:6])
+    np.testing.assert_array_equal(channels["k0"], [*channels["left"], *channels["r3"]])
+    np.testing.assert_array_equal(channels["other"], channels["k0"][9:])
+    np.testing.assert_array_equal(channels["k1"], [*channels["other"], *channels["c4"]])
+    assert len(set(channels["c0"]) | set(channels["c3"]) | set(channels["c4"])) == 16 + 12 + 9
+
+
+def test_what_is_concatenated_fills_one_range():
+    model = shuffled()
+    before = collect(model, ["k0", "k1"], batches())
+    changed, _ = equalised(model, 1.0)
+    after = collect(changed, ["k0", "k1"], batches())
+    assert np.ptp(before["k0"].highs()) > 0.3 * before["k0"].high
+    assert np.ptp(after["k0"].highs()) < 0.001 * after["k0"].high
+    assert np.ptp(after["k1"].highs()) < 0.001 * after["k1"].high
 
 
 def test_channels_fill_their_tensor():

@@ -1,35 +1,43 @@
 """Compare `edgesmith quantize` with its peers: same model, same images, one run, each quantiser in its own process.
 
-    python tests/support/bench_quant.py mobilenetv2 shufflenetv2 [--images N] [--json FILE] [--no-peers]
+    python tests/support/bench_quant.py [NAME...] [--only WORD] [--no-peers] [--table docs/measurements/quantisation]
     python tests/support/bench_quant.py NET.onnx --data my/images
 
-A name stands for the FP32 file of `bundles/NAME`. For each quantiser: signal to quantisation noise of the logits (dB),
-agreement of the top-1 with FP32 and top-1, on the test and the hard split, computed as the graph is written
-(optimisations off) and as this machine's kernels do; time against FP32 in ONNX Runtime and, where it is installed, in
-OpenVINO (one thread, in turns); size, seconds and peak memory of the quantiser's process. NNCF, ModelOpt and Quark are
-installed into an environment of their own below `build/bench-quant`.
+Names are those of `quant_nets`; none stands for all of NETWORKS. For each quantiser: signal to quantisation noise of
+the logits (dB), agreement of the top-1 with FP32 and top-1, on the test and the hard split, computed as the graph is
+written (optimisations off) and as this machine's kernels do; seconds of the CPU and peak memory of the quantiser's
+process. Then all files of a network run in turns with FP32, in ONNX Runtime and OpenVINO.
+
+Each result is a file below `results/quantisation`; what stands there for the same FP32 file and the same quantiser is
+not measured again. NNCF, ModelOpt and Quark get an environment of their own below `build/bench-quant`.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
+from quant_judge import answers, judge, speeds
+from quant_nets import fp32
+from quant_table import table
 
 from edgesmith.optimize.quantize.commands import read_spec
-from edgesmith.optimize.quantize.observe import session, sqnr_db
 from edgesmith.runtime import datasets
+from edgesmith.runtime.files import atomic_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-FOLDER = ROOT / "build" / "bench-quant"
+FOLDER, RESULTS = ROOT / "build" / "bench-quant", ROOT / "results" / "quantisation"
+NETWORKS = (
+    "mobilenetv2", "shufflenetv2", "resnet18", "efficientnet_b0", "mobilenetv3_small",
+    "mobilenetv2-stress", "resnet18-stress", "mobilenetv2-224",
+)  # fmt: skip
 # Installed without their requirements; what they import of those stands in NEEDED, and torch and ONNX come from ours.
 PEERS = ("nncf==3.4.0", "nvidia-modelopt==0.47.0", "amd-quark==0.13")
 NEEDED = (
@@ -41,9 +49,13 @@ OURS = {
     "edgesmith ort-x86": ["--target", "ort-x86"],
     "edgesmith trt": ["--target", "trt"],
     "edgesmith openvino": ["--target", "openvino"],
+    "edgesmith ort-x86 quick": ["--target", "ort-x86", "--quick"],
 }
-ORT = ("default", "minmax", "percentile", "entropy", "7bit")
-OTHERS = ("nncf-default", "nncf-mixed", "nncf-fast", "modelopt", "modelopt-max", "quark", "quark-cle")
+ORT = ("minmax", "default", "percentile", "entropy", "7bit")
+OTHERS = ("quark-cle", "modelopt-max", "nncf-default", "nncf-mixed", "quark", "modelopt", "nncf-fast")
+# At another size only time and memory are asked for, and only the fastest matter.
+TIMED = ("edgesmith ort-x86", "edgesmith ort-x86 quick", "onnxruntime minmax", "onnxruntime default", "quark")
+TIMED_IMAGES, ROUNDS = 32, 60
 
 
 def environment():
@@ -63,7 +75,7 @@ def environment():
 
 
 def measured(command, result):
-    """Run a quantiser; return seconds, peak bytes and, if it wrote nothing, the last line that it said."""
+    """Run a quantiser; return seconds, CPU seconds, peak MB and, if it wrote nothing, the last line that it said."""
     result.unlink(missing_ok=True)
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
@@ -71,53 +83,12 @@ def measured(command, result):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     why = "" if result.exists() else (said.strip().splitlines() or ["no output"])[-1][:160]
-    return time.perf_counter() - started, usage.ru_maxrss * 1024, why
-
-
-def answers(path, images, optimise=False):
-    opened = session(onnx.load(path), optimise=optimise, threads=1)
-    (given,) = opened.get_inputs()
-    step = given.shape[0] if isinstance(given.shape[0], int) else 32
-    parts = range(0, len(images), step)
-    return np.concatenate([opened.run(None, {given.name: images[at : at + step]})[0] for at in parts])
-
-
-def judge(path, splits, references):
-    """Return what a quantised file keeps, on each split, as written and as computed here."""
-    row = {}
-    for name, (images, labels) in splits.items():
-        for kind, optimise in (("written", False), ("here", True)):
-            value, float_value = answers(path, images, optimise), references[name]
-            row[f"{name} {kind}"] = {
-                "sqnr_db": round(sqnr_db(float_value, value), 2),
-                "agreement_percent": round(100 * float((value.argmax(1) == float_value.argmax(1)).mean()), 2),
-                "top1_percent": round(100 * float((value.argmax(1) == labels).mean()), 2),
-            }
-    return row
-
-
-def speeds(source, path, image, runs=60):
-    """Return the time of FP32 in ONNX Runtime over that of the quantised file, in each runtime; minima of turns."""
-    calls = {}
-    for name, file in {"fp32": source, "ort": path}.items():
-        opened = session(onnx.load(file), optimise=True, threads=1)
-        calls[name] = lambda opened=opened: opened.run(None, {opened.get_inputs()[0].name: image})
-    try:
-        import openvino
-
-        core = openvino.Core()
-        compiled = core.compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"})
-        request = compiled.create_infer_request()
-        calls["openvino"] = lambda: request.infer({0: image})
-    except (ImportError, RuntimeError) as error:
-        warnings.warn(f"OpenVINO: {error}", stacklevel=1)
-    least = dict.fromkeys(calls, float("inf"))
-    for _ in range(runs):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            least[name] = min(least[name], time.perf_counter() - started)
-    return {f"{name} speed-up": round(least["fp32"] / value, 2) for name, value in least.items() if name != "fp32"}
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mb": round(usage.ru_maxrss * 1024 / 1e6),
+        "failed": why,
+    }
 
 
 def commands(source, data, calibration, target, peers):
@@ -132,73 +103,117 @@ def commands(source, data, calibration, target, peers):
     return found
 
 
-def compare(source, data, every, peers, timed=True):
-    """Quantise one model with everything; return a row for each."""
-    spec = read_spec(source)
-    splits = {}
-    for name in ("test", "hard"):
-        split = datasets.load(data, name).head(every)
-        splits[name] = np.concatenate(list(split.batches(spec, 32))), split.labels
-    references = {name: answers(source, images) for name, (images, _) in splits.items()}
-    rows = {}
-    with tempfile.TemporaryDirectory() as folder:
-        calibration, target = Path(folder) / "calibration.npy", Path(folder) / "q.onnx"
-        np.save(calibration, np.concatenate(list(datasets.load(data, "calibration").batches(spec, 32))))
-        for label, command in commands(source, data, calibration, target, peers).items():
-            seconds, peak, why = measured([str(word) for word in command], target)
-            rows[label] = {"seconds": round(seconds, 1), "peak_mb": round(peak / 1e6), "failed": why}
-            if not why:
-                rows[label] |= {"bytes": target.stat().st_size, **judge(target, splits, references)}
-                rows[label] |= speeds(source, target, splits["test"][0][:1]) if timed else {}
-            print(label, json.dumps(rows[label]), flush=True)  # noqa: T201
-    top1 = {k: round(100 * float((references[k].argmax(1) == splits[k][1]).mean()), 2) for k in splits}
-    return {"fp32 top1_percent": top1, "images": {k: len(v[1]) for k, v in splits.items()}, "rows": rows}
+def key(source, label):
+    """Return the digest of what a result depends on: the FP32 file, and the quantiser's code or version."""
+    digest = hashlib.sha256(source.read_bytes())
+    mine = label.startswith("edgesmith")
+    code = sorted((ROOT / "optimize" / "quantize").glob("*.py")) if mine else [HERE / "quant_peers.py"]
+    for path in code:
+        digest.update(path.read_bytes())
+    digest.update("".join(PEERS).encode() if label in OTHERS else b"")
+    return digest.hexdigest()[:16]
 
 
-def markdown(name, found):
-    """Return a table of one model's results."""
-    top1 = found["fp32 top1_percent"]
-    lines = [
-        f"{name}: FP32 top-1 {top1['test']} / {top1['hard']} %, {found['images']['test']} test and "
-        f"{found['images']['hard']} hard images",
-        "",
-        "| quantiser | SQNR as written, test / hard, dB | SQNR here, test / hard, dB | agreement, hard "
-        "| top-1, test / hard | ORT, OpenVINO against ORT FP32 | s | peak MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for label, row in found["rows"].items():
-        if row["failed"]:
-            lines.append(f"| {label} | failed: {row['failed']} | | | | | | |")
-            continue
-        pair = lambda kind, key, row=row: " / ".join(f"{row[f'{k} {kind}'][key]}" for k in ("test", "hard"))  # noqa: E731
-        fast = ", ".join(str(row[key]) for key in ("ort speed-up", "openvino speed-up") if key in row)
-        lines.append(
-            f"| {label} | {pair('written', 'sqnr_db')} | {pair('here', 'sqnr_db')} "
-            f"| {row['hard written']['agreement_percent']} | {pair('written', 'top1_percent')} | {fast} "
-            f"| {row['seconds']} | {row['peak_mb']} |"
+def stored(path, wanted):
+    """Return a result that was measured for the same thing, or None."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("key") == wanted else None
+
+
+def store(path, row):
+    """Write a result, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(row, indent=1) + "\n")
+
+
+class Bench:
+    """One network: its FP32 answers are computed when the first result is missing."""
+
+    def __init__(self, name, given):
+        self.source, self.given = fp32(name, FOLDER / "nets"), given
+        self.name, self.timed = self.source.stem, name.rpartition("-")[2].isdigit()
+        self.results, self.files = RESULTS / self.name, FOLDER / "files" / self.name
+        for folder in (self.results, self.files):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.splits = {}
+
+    def _load(self):
+        spec = read_spec(self.source)
+        for name in ("test", "hard"):
+            split = datasets.load(self.given.data, name).head(TIMED_IMAGES if self.timed else self.given.images)
+            self.splits[name] = np.concatenate(list(split.batches(spec, 32))), split.labels
+        self.references = {name: answers(self.source, images) for name, (images, _) in self.splits.items()}
+        np.save(
+            self.files / "calibration.npy",
+            np.concatenate(list(datasets.load(self.given.data, "calibration").batches(spec, 32))),
         )
-    return "\n".join(lines)
+        values = {name: (self.references[name], self.splits[name][1]) for name in self.splits}
+        top1 = {k: round(100 * float((v.argmax(1) == labels).mean()), 2) for k, (v, labels) in values.items()}
+        store(self.results / "fp32.json", {"top1_percent": top1, "images": {k: len(v[1]) for k, v in values.items()}})
+
+    def run(self):
+        """Measure what is missing, and return everything."""
+        target = self.files / "running.onnx"
+        calibration = self.files / "calibration.npy"
+        every = commands(self.source, self.given.data, calibration, target, not self.given.no_peers)
+        every = {label: command for label, command in every.items() if not self.timed or label in TIMED}
+        rows = {}
+        for label, command in every.items():
+            path, wanted = self.results / f"{label.replace(' ', '-')}.json", key(self.source, label)
+            row = stored(path, wanted)
+            if row is None and self.given.only not in label:
+                continue
+            if row is None:
+                if not self.splits:
+                    self._load()
+                row = {"key": wanted, **measured([str(word) for word in command], target)}
+                if not row["failed"]:
+                    row |= {"bytes": target.stat().st_size, **judge(target, self.splits, self.references)}
+                    target.rename(path_of(self.files, label))
+                store(path, row)
+                print(self.name, label, json.dumps(row), flush=True)  # noqa: T201
+            rows[label] = row
+        found = {**json.loads((self.results / "fp32.json").read_text()), "rows": rows}
+        return found if self.given.no_speed else found | {"speed": self._speed(rows)}
+
+    def _speed(self, rows):
+        files = {label: path_of(self.files, label) for label, row in rows.items() if not row["failed"]}
+        digest = hashlib.sha256(json.dumps(sorted((label, rows[label]["key"]) for label in files)).encode())
+        path, wanted = self.results / "speed.json", digest.hexdigest()[:16]
+        found = stored(path, wanted)
+        if found is None:
+            shape = [1, *read_spec(self.source).input_shape]
+            image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+            found = {"key": wanted, "rows": speeds(self.source, files, image, ROUNDS)}
+            store(path, found)
+        return found["rows"]
+
+
+def path_of(folder, label):
+    return folder / f"{label.replace(' ', '-')}.onnx"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="*", default=["mobilenetv2", "shufflenetv2"])
+    parser.add_argument("sources", nargs="*", default=NETWORKS)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--images", type=int, default=10**6, help="at most so many of each split")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="", help="measure only quantisers with this in their name")
     parser.add_argument("--no-peers", action="store_true", help="ours and onnxruntime's only: nothing is installed")
+    parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--table", type=Path, help="write TABLE.md and TABLE.json")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     found = {}
-    for name in given.sources:
-        file = Path(name) if name.endswith(".onnx") else ROOT / "bundles" / name / "onnx" / f"{name}-fp32.onnx"
-        if not file.exists():
-            sys.exit(f"there is no {file}; do: make export MODEL={name}")
-        found[file.stem.removesuffix("-fp32")] = compare(file, given.data, given.images, not given.no_peers)
-        if given.json:
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(found, indent=1) + "\n")
-    print("\n\n".join(markdown(name, rows) for name, rows in found.items()))  # noqa: T201
+    for name in given.sources or NETWORKS:
+        bench = Bench(name, given)
+        found[bench.name] = bench.run()
+    text = table(found)
+    if given.table:
+        store(given.table.with_suffix(".json"), found)
+        with atomic_file(given.table.with_suffix(".md")) as temporary:
+            temporary.write_text(text)
+    print(text)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""The FP32 networks of `make bench-quant`: digits-trained ones, each as it is, stressed, or at another size.
+
+mobilenetv2           what `edgesmith export mobilenetv2 --weights digits --precision fp32` makes
+mobilenetv2-stress    the same function, with channels rescaled by factors from 1/16 to 16
+mobilenetv2-224       the same weights on images of 224x224, for time and memory
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgesmith.optimize.quantize.checks import SPEC_KEY
+from edgesmith.optimize.quantize.equalize import unshare
+from edgesmith.optimize.quantize.net import Net, attributes
+from edgesmith.optimize.quantize.spaces import spaces
+
+LARGEST = 16.0
+
+
+def fp32(name, folder):
+    """Return the FP32 file of a network, made on the first call; a path to an ONNX file is returned as it is."""
+    if name.endswith(".onnx"):
+        return Path(name)
+    path = folder / f"{name}.onnx"
+    if path.exists():
+        return path
+    plain, _, kind = name.partition("-")
+    if kind:
+        model = onnx.load(fp32(plain, folder))
+        model = stressed(model) if kind == "stress" else resized(model, int(kind))
+        temporary = path.with_suffix(".part")
+        onnx.save(model, temporary)
+        temporary.rename(path)
+        return path
+    command = [sys.executable, "-m", "edgesmith", "export", plain, "--weights", "digits", "--precision", "fp32"]
+    subprocess.run([*command, "--target", "ort-x86", "--out", folder / plain], check=True, stdout=subprocess.DEVNULL)
+    (folder / plain / "onnx" / f"{plain}-fp32.onnx").rename(path)
+    return path
+
+
+def stressed(model, seed=5):
+    """Return the same function with channels scaled by factors of 1/16 to 16 wherever ReLU or nothing stands between.
+
+    Each factor is drawn log-uniformly; what is added together is scaled together, and a Clip lets nothing through.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    net, draw = Net(copy), np.random.default_rng(seed)
+    unshare(net)
+    for space in spaces(net):
+        if space.frozen or "Clip" in space.between or not space.writers or not space.readers:
+            continue
+        count = len(net.arrays[space.writers[0].input[1]])
+        scale = np.exp(draw.uniform(-np.log(LARGEST), np.log(LARGEST), count))
+        for node in space.writers:
+            for name in node.input[1:]:
+                array = net.arrays[name]
+                net.set_array(name, (array * scale.reshape(-1, *[1] * (array.ndim - 1))).astype(np.float32))
+        for node in space.readers:
+            weight, groups = net.arrays[node.input[1]], attributes(node).get("group", 1)
+            each = np.repeat(scale.reshape(groups, -1), len(weight) // groups, axis=0)
+            changed = weight / each.reshape(*each.shape, *[1] * (weight.ndim - 2))
+            net.set_array(node.input[1], changed.astype(np.float32))
+    return copy
+
+
+def resized(model, side):
+    """Return a network without fixed shapes inside, for square images of another size."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for dim in copy.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = side
+    del copy.graph.value_info[:]
+    (entry,) = [item for item in copy.metadata_props if item.key == SPEC_KEY]
+    spec = json.loads(entry.value)
+    spec["input_shape"][1:] = spec["preprocess"]["crop"] = [side, side]
+    entry.value = json.dumps(spec)
+    return copy
