@@ -5,7 +5,7 @@ one with the least estimate comes first, where the bundle has one for each of th
 can be the slower. On a CPU:
 
     int8 for ort-x86    the fastest form there: U8 activations, S8 weights
-    fp32
+    fp32                before its blocked form (nchwc.py), which only measuring prefers
     int8 for trt        S8 activations; slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
 
@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import backends, contract
-from .errors import NotAvailable, UsageError
+from . import backends, contract, nchwc
+from .errors import CANNOT, NotAvailable, UsageError
 from .machine import gpu_possible
 from .plugins import did_you_mean, load
 
@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 DEVICES = ("auto", "cpu", "gpu")
-BACKENDS = {"onnx": ("ort", "openvino", "ort_cuda", "torch"), "engine": ("trt",), "null": ("null",)}
+BACKENDS = {
+    "onnx": ("ort", "openvino", "ort_cuda", "torch"),
+    "nchwc": ("ort",),
+    "engine": ("trt",),
+    "null": ("null",),
+}
 GPU_BACKENDS = ("trt", "ort_cuda")
 REFERENCES = ("torch",)  # run only when they are named
 CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
@@ -103,7 +108,20 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     return sorted(kept, key=lambda candidate: _place(candidate, ranked))
 
 
-def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
+def fitting(order: list[Candidate]) -> tuple[list[Candidate], list[str]]:
+    """Leave out the blocked files whose contract does not hold here, and say why."""
+    kept, notes = [], []
+    for candidate in order:
+        try:
+            if candidate.artefact.role == nchwc.ROLE:
+                contract.check(candidate.artefact)
+            kept.append(candidate)
+        except CANNOT as error:
+            notes.append(f"passed over: {candidate}: {error}")
+    return kept, notes
+
+
+def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int, bool]:
     """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by its order of forms."""
     order = ORDERS.get(candidate.backend, CPU_ORDER)
     artefact = candidate.artefact
@@ -114,7 +132,7 @@ def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
     )
     kind = GPU_BACKENDS.index(candidate.backend) if candidate.backend in GPU_BACKENDS else len(GPU_BACKENDS)
     estimate = artefact.facts["estimated_s"] if ranked and candidate.backend == "trt" else 0.0
-    return kind, estimate, next(fits, len(order))
+    return kind, estimate, next(fits, len(order)), artefact.role == nchwc.ROLE
 
 
 def open_artefact(
@@ -138,6 +156,8 @@ def open_artefact(
     module = _ready(backend)
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
+    if artefact.role == nchwc.ROLE:  # it has been optimised: computed as it was checked
+        options = {"optimise": False, **options}
     contract.check(artefact)
     path = bundle.folder / artefact.path
     if artefact.role == "engine" or not artefact.companions:

@@ -2,6 +2,7 @@
 
 Format history:
     1  first format
+    2  the role "nchwc"; a manifest without it is still written in format 1
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 from .errors import BundleError, ModelError
 from .spec import ModelSpec
 
-FORMAT = 1
+FORMAT = 2
 NAME, SIGNATURE = "manifest.json", "signature.json"
-ROLES = ("onnx", "engine", "null")
+ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 GOLDEN_INPUTS = "golden/inputs.npz"
 LARGEST_MANIFEST, LARGEST_SIGNATURE = 16 << 20, 1 << 16
@@ -35,10 +36,12 @@ class File:
 class Artefact:
     """One runnable form of the network.
 
-    `role` says what it is: "onnx", "engine" (TensorRT) or "null". `target` is what it was made for: "generic", "trt",
-    "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and `companions` (sidecar, external weights)
-    are members of the bundle. `tolerance` is the largest max |a - b| / max |b| of a replay that passes. `requires` is
-    what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}. `facts` is free-form.
+    `role` says what it is: "onnx", "engine" (TensorRT), "nchwc" (an ONNX file in ONNX Runtime's blocked layout, which a
+    reader that does not check its contract must not run: see nchwc.py) or "null". `target` is what it was made for:
+    "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and `companions` (sidecar,
+    external weights) are members of the bundle. `tolerance` is the largest max |a - b| / max |b| of a replay that
+    passes. `requires` is what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}. `facts` is
+    free-form.
     """
 
     name: str
@@ -64,11 +67,15 @@ class Manifest:
     licence: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    format: int = FORMAT
+
+    @property
+    def format(self) -> int:
+        """The earliest format that can say all of this."""
+        return 2 if any(artefact.role == "nchwc" for artefact in self.artefacts) else 1
 
     def to_json(self) -> str:
         """Return the manifest as JSON, the same for the same content."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, default=_plain) + "\n"
+        return json.dumps({**asdict(self), "format": self.format}, indent=1, sort_keys=True, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -97,6 +104,9 @@ def parse(text: str | bytes) -> Manifest:
         raise BundleError(
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
+    if manifest.format > values["format"]:
+        got = f"the role nchwc in format {values['format']}"
+        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
     _check_references(manifest)
     return manifest
 
@@ -107,7 +117,7 @@ def _check_format(number: Any) -> None:
         raise BundleError(
             "this bundle is of a later version", got=f"format {number}", expected=expected, do="upgrade edgesmith"
         )
-    if number != FORMAT or isinstance(number, bool):
+    if number not in range(1, FORMAT + 1) or not isinstance(number, int) or isinstance(number, bool):
         raise TypeError(f"format {number!r}")
 
 

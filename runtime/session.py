@@ -18,7 +18,7 @@ import numpy as np
 
 from . import signing, tune
 from .bundle import Bundle, read
-from .choose import Candidate, candidates, open_artefact, open_file, usable
+from .choose import Candidate, candidates, fitting, open_artefact, open_file, usable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .postprocess import Box, Guess, box, class_map, softmax, top_k
 from .preprocess import apply
@@ -198,7 +198,7 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
     if opened is bundle:
         signing.check(opened, trusted_key)
-    order, notes = candidates(opened, device, precision), list[str]()
+    order, notes = fitting(candidates(opened, device, precision))
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     if device == "auto":
         on_gpu, _, told = _measured(opened, on_gpu, 1)
