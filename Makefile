@@ -11,12 +11,13 @@ TARGET    ?= ort-x86,trt
 OUT       ?= bundles/$(MODEL)
 JOBS      ?= 2
 SECONDS   ?= 3600
+MINUTES   ?= 25
 SEED      ?= 0
 
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-gate bench-passes bench-blocked bench-quant zoo-table clean
+.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-all bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,8 +58,11 @@ type: $(VENV)/.ready  ## mypy, strict, on the package.
 bench: $(VENV)/.ready  ## mobilenetv2 and shufflenetv2 against resnet18 and resnet50.
 	@$(BIN)/edgesmith bench
 
-bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdowns and on none.
-	@PYTHONPATH=tests $(BIN)/python tests/support/bench_gate.py --out results/gate.json
+bench-all: $(VENV)/.ready  ## The long table: twelve networks, by form and backend, with kernels and modelled boards; resumable.
+	@$(BIN)/edgesmith bench --all --out results/bench-all.json
+
+bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdowns and on none, for MINUTES; resumable.
+	@PYTHONPATH=tests $(BIN)/python tests/support/bench_gate.py --minutes $(MINUTES) --out results/gate.json
 
 bench-passes: $(VENV)/.ready  ## The graph optimizer beside its peers, which get an environment of their own.
 	@$(BIN)/python -m edgesmith.optimize.peers
@@ -66,8 +70,11 @@ bench-passes: $(VENV)/.ready  ## The graph optimizer beside its peers, which get
 bench-blocked: $(VENV)/.ready  ## ONNX Runtime's blocked layout kept by hand beside the portable file.
 	@$(BIN)/python tests/support/bench_blocked.py
 
-bench-quant: $(VENV)/.ready  ## The quantiser beside onnxruntime's on one file: ONNX=net.onnx.
-	@$(BIN)/python tests/support/bench_quant.py $(ONNX)
+bench-quant: $(VENV)/.ready  ## The quantiser beside its peers, on five networks or on ONNX=net.onnx; resumable.
+	@$(BIN)/python tests/support/bench_quant.py $(ONNX) $(if $(ONNX),,--table docs/measurements/quantisation)
+
+sweep-fp16: $(VENV)/.ready  ## FP16 of every network up to 30 M parameters, with random weights; resumable.
+	@$(BIN)/python tests/support/sweep_fp16.py --table docs/measurements/fp16.md
 
 zoo-table: $(VENV)/.ready  ## Every network through export, passes, parity, engines and latency; resumable.
 	@$(BIN)/python -m edgesmith.zoo_table

@@ -1,7 +1,8 @@
 """`edgesmith bench`: measure bundles, and with none named make the networks of the table and measure those.
 
-The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1. Latency,
-memory and size do not depend on the weights, so they are random; accuracy comes from the digits-trained bundles.
+The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1; with --all
+the networks of `bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
+comes from the digits-trained bundles.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from .runtime.console import command, emit, note, progress, table
-from .runtime.errors import EdgesmithError
+from .runtime.errors import EdgesmithError, UsageError
 
 if TYPE_CHECKING:
     from .bench.context import Context
+    from .bench.interleave import Plan
     from .bench.result import Result, Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
@@ -34,32 +36,67 @@ FORMS = ("fp32", "int8-ort-x86")
 @click.option("--data", help="Labelled images: digits, or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles stand.")
+@click.option("--all", "every", is_flag=True, help="The long table: twelve networks, one after the other; resumable.")
+@click.option("--minutes", default=20.0, show_default=True, help="With --all: begin no network that would end later.")
 def bench_command(
     paths: tuple[str, ...], precision: str, chosen: str, threads: int, batch: int, processes: int, seconds: float,
-    data: str | None, out: Path, bundles: Path, as_json: bool,
+    data: str | None, out: Path, bundles: Path, every: bool, minutes: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
-    from .bench import interleave, result, suite, tables
+    from . import bench_bundles
+    from .bench import interleave, suite, tables
 
+    _sensible(threads, batch, processes, seconds, minutes)
     only, forms = _words(chosen), _words(precision)
+    plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
+    if every:
+        if paths or only or forms or data or batch != 1:
+            raise UsageError("--all is a table of its own", expected="--threads, --processes, --seconds, --out only")
+        _long(plan, out, bundles, minutes, threads, as_json)
+        return
     found: list[Context] = []
-    for path in paths or [str(latency_bundle(name, bundles)) for name in TABLE]:
+    for path in paths or [str(bench_bundles.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
         found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data)
-    plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     with progress("measuring", processes + len(found) * (processes + len(only or suite.usual_metrics()))) as advance:
         run = suite.measure(found, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
         run = with_digits_accuracy(run, bundles)
-    result.write(run, out)
-    tables.write(out.with_suffix(".md"), tables.markdown(run, _title(bool(paths))))
     kept = tables.used(run.results)
     rows = [[column.draw(item) for column in kept] for item in run.results]
     emit(run.to_dict(), as_json, lambda: table("", [column.head for column in kept], rows, left=3))
     note(tables.caption(run))
     for text in tables.notes(run):
         note(f"note: {text}")
+    _write(run, out, tables.markdown(run, _title(bool(paths))))
+
+
+def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
+    """Measure the long table, and write it as JSON and as Markdown: by network first, then every form."""
+    from . import bench_table
+    from .bench import by_network, tables
+
+    run = bench_table.measure(bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
+    heads, rows = by_network.rows(run)
+    emit(run.to_dict(), as_json, lambda: table("", heads, rows, left=1))
+    _write(run, out, tables.markdown(run, _title(False), before=by_network.markdown(run)))
+
+
+def _write(run: Run, out: Path, text: str) -> None:
+    """Write a run that was shown already: a full disk must not take with it what was measured."""
+    from .bench import result, tables
+
+    result.write(run, out)
+    tables.write(out.with_suffix(".md"), text)
     note(f"wrote {out} and {out.with_suffix('.md')}")
+
+
+def _sensible(threads: int, batch: int, processes: int, seconds: float, minutes: float) -> None:
+    if threads < 0 or batch < 1 or processes < 1 or seconds <= 0 or minutes < 0:
+        got = f"{threads} threads, batch {batch}, {processes} processes, {seconds:g} s, {minutes:g} minutes"
+        raise UsageError(
+            "the numbers make no sense", got=got, expected="more than 0; 0 threads for the backend's choice"
+        )
 
 
 def _title(own: bool) -> str:
@@ -70,28 +107,6 @@ def _title(own: bool) -> str:
 
 def _words(text: str) -> list[str]:
     return [word for word in text.replace(" ", "").split(",") if word]
-
-
-def latency_bundle(name: str, folder: Path) -> Path:
-    """Return a bundle of a network at its published input with random weights, FP32 and INT8; made when absent."""
-    from . import pipeline
-    from .pipeline_types import Settings
-    from .runtime.bundle import read
-
-    path = folder / f"latency-{name}"
-    try:
-        read(path)
-    except EdgesmithError:
-        settings = Settings(
-            name, weights="random", precisions=("fp32", "int8"), targets=("ort-x86",), out=path, calibration=32,
-            evaluate=False,
-        )  # fmt: skip
-        note(f"making {path}")
-        summary = pipeline.run(settings, lambda line: note(f"  {line}"))
-        if not summary.passed:
-            failed = "; ".join(check.detail for check in summary.checks if check.passed is False)
-            raise EdgesmithError(f"no bundle of {name} could be made", got=failed) from None
-    return path
 
 
 def with_digits_accuracy(run: Run, folder: Path) -> Run:

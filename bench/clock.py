@@ -58,6 +58,18 @@ def sample(call: Call, seconds: float, batch: int = 1, least: int = 1) -> tuple[
     return samples, disturbed
 
 
+def cold(call: Call, seconds: float, evict: Call, least: int = 1) -> tuple[list[float], list[bool]]:
+    """Time single calls, each after `evict`, which is not timed, for about `seconds` in all; return as `sample`."""
+    samples, disturbed = list[float](), list[bool]()
+    stop = now_ns() + round(seconds * 1e9)
+    while now_ns() < stop or len(samples) < least:
+        evict()
+        before = preemptions()
+        samples.append(once(call))
+        disturbed.append(preemptions() > before)
+    return samples, disturbed
+
+
 def preemptions() -> int:
     """Return how often the system took the processor away from this process against its will, where it says so."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0

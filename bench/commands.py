@@ -45,22 +45,29 @@ def _change(item: Comparison) -> str:
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), help="Write every value as CSV here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown table here.")
 @click.option("--parquet", "parquet_path", type=click.Path(path_type=Path), help="Write every value as Parquet here.")
+@click.option(
+    "--quantised",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Show what INT8 costs each layer: a bundle, or what `edgesmith quantize --json` printed. Repeatable.",
+)
 @click.option("--figures", type=click.Path(path_type=Path), help="Draw the figures as PNG and SVG into this folder.")
 def report_command(
     results: tuple[Path, ...], out: Path | None, csv_path: Path | None, markdown_path: Path | None,
-    parquet_path: Path | None, figures: Path | None, as_json: bool,
+    parquet_path: Path | None, quantised: tuple[Path, ...], figures: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
     from . import tables
-    from .report import page
+    from .report import page, sensitivity
     from .result import read
 
     runs = [read(path) for path in results]
+    costs = {name: record for path in quantised for name, record in sensitivity.read(path).items()}
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
     texts = [
         (csv_path, "".join(map(tables.comma_separated, runs))),
         (markdown_path, "\n".join(map(tables.markdown, runs))),
-        (out, page.render(runs) if out else ""),
+        (out, page.render(runs, quantised=costs) if out else ""),
     ]
     for path, text in texts:
         if path:
@@ -70,7 +77,7 @@ def report_command(
     if figures:
         from .report.figures import draw
 
-        for path in draw(runs, figures):
+        for path in draw(runs, figures, costs):
             note(f"wrote {path}")
 
 

@@ -39,8 +39,7 @@ def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
     Raises:
         NotAvailable: The target does not run on ONNX Runtime.
     """
-    if target.backend != "ort" or Path(target.path).suffix == ".py":
-        raise NotAvailable("only ONNX Runtime tells the time of each layer", got=f"backend {target.backend}")
+    profilable(target)
     ort = need("onnxruntime")
     path, entries = _file(target)
     settings = ort.SessionOptions()
@@ -57,6 +56,16 @@ def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return rows(events, count)
+
+
+def profilable(target: Target) -> None:
+    """Refuse what `profile` cannot tell of.
+
+    Raises:
+        NotAvailable: The target does not run on ONNX Runtime.
+    """
+    if target.backend != "ort" or Path(target.path).suffix == ".py":
+        raise NotAvailable("only ONNX Runtime tells the time of each layer", got=f"backend {target.backend}")
 
 
 def _file(target: Target) -> tuple[Path, dict[str, str]]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from ..runtime import errors
@@ -30,6 +31,7 @@ class Process:
         timeout_s: How long one answer may take before the process is killed.
         repeatable: Address randomisation off (`setarch -R`, where there is one) and a fixed malloc, for memory.
         prefix: A command to run it under, such as valgrind's.
+        started: Called with the process's number as soon as there is one.
 
     Raises:
         RunError: It crashed, or did not answer in time.
@@ -37,8 +39,9 @@ class Process:
     """
 
     def __init__(
-        self, target: Target, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = ()
-    ) -> None:
+        self, target: Target, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = (),
+        started: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         self.target, self.timeout_s = target, timeout_s
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         command = [*(fixed_layout() if repeatable else ()), *prefix, sys.executable, "-m", __package__ + ".worker"]
@@ -48,6 +51,8 @@ class Process:
             env={**os.environ, **(FIXED_MALLOC if repeatable else {})},
         )  # fmt: skip
         self._rest = b""
+        if started:
+            started(self._child.pid)
         try:
             opened = self.ask("open", target=target.to_dict())
         except BaseException:

@@ -46,7 +46,7 @@ class Rate:
 
 
 def rates(pool: Sequence[Pair], slowdown: float, rule: Rule, *, repeats: int = 1000, seed: int = 0) -> list[Rate]:
-    """Judge one pool by every rule.
+    """Judge one pool by every rule; our gate stops at `rule.most_pairs`.
 
     Raises:
         UsageError: The pool is too small.
@@ -70,7 +70,7 @@ def in_order(pool: Sequence[Pair], rule: Rule) -> list[tuple[str, int]]:
     told, rest = [], list(pool)
     while len(rest) >= 4:
         name, used = _replay(rest[:MOST_PAIRS], rule)
-        if name == "cannot tell" and len(rest) < MOST_PAIRS:
+        if name == "cannot tell" and len(rest) < rule.most_pairs:
             break
         told.append((name, used))
         rest = rest[used:]
@@ -78,6 +78,7 @@ def in_order(pool: Sequence[Pair], rule: Rule) -> list[tuple[str, int]]:
 
 
 def _replay(pairs: Sequence[Pair], rule: Rule) -> tuple[str, int]:
+    pairs = pairs[: rule.most_pairs]
     for count in range(4, len(pairs) + 1):
         if (told := answer(pairs[:count], rule)) != "cannot tell":
             return told, count

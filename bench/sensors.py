@@ -192,6 +192,25 @@ def _nvml() -> list[Sensor]:
     return [sensor for index, handle in enumerate(handles) for sensor in _card(pynvml, index, handle)]
 
 
+def card_bytes(pid: int) -> int | None:
+    """Return the memory that a process holds on all cards, in bytes; None where NVML tells nothing of it."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        every = [one for handle in handles for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    except Exception:  # no package, no driver or no card, as above
+        return None
+    return held([(one.pid, one.usedGpuMemory) for one in every], pid)
+
+
+def held(listed: Sequence[tuple[int, int | None]], pid: int) -> int | None:
+    """Sum what a process holds, of (process, bytes or None where the driver does not tell); None where nobody told."""
+    own = [size for process, size in listed if process == pid and size is not None]
+    return sum(own) if own else None
+
+
 def _card(nvml: Any, index: int, handle: Any) -> list[Sensor]:
     reads: dict[str, Callable[[], float]] = {
         "energy_j": lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1e-3,

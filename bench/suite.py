@@ -18,6 +18,7 @@ from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.files import sha256
 from ..runtime.manifest import Artefact
 from ..runtime.plugins import load, names
+from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
 from . import environment, interleave, metrics
 from .context import Context, Evaluation
@@ -157,13 +158,22 @@ def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, spl
 @functools.lru_cache(maxsize=4)
 def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
     spec, data = read(path).spec, datasets.load(source, split)
-    if len(data.classes) != spec.num_classes:
-        got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {path}"
-        raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
-    labels = data.labels
-    if spec.labels and set(spec.labels) == set(data.classes):
-        labels = np.array([spec.labels.index(name) for name in data.classes])[labels]
+    labels = labels_for(spec, data, source)
     return np.concatenate(list(data.batches(spec, 64))), labels
+
+
+def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
+    """Return the labels (N,) of images as the network numbers its classes: by name where both have the same names.
+
+    Raises:
+        UsageError: They differ in the number of classes.
+    """
+    if len(data.classes) != spec.num_classes:
+        got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {spec.name}"
+        raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
+    if spec.labels and set(spec.labels) == set(data.classes):
+        return np.array([spec.labels.index(name) for name in data.classes])[data.labels]
+    return data.labels
 
 
 @functools.lru_cache(maxsize=8)

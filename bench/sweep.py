@@ -21,10 +21,15 @@ from . import result, suite
 from .interleave import Plan
 from .result import Run
 
+_OF_IMAGES = ("data", "split", "shard", "shards")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One measurement to make; plain data, so that it travels to another machine."""
+    """One measurement to make; plain data, so that it travels to another machine.
+
+    With `data` it is accuracy on shard `shard` of `shards` of those images; see `bench/evaluate.py`.
+    """
 
     path: str
     form: str
@@ -32,11 +37,16 @@ class Cell:
     threads: int
     batch: int
     sha256: str = ""
+    data: str = ""
+    split: str = ""
+    shard: int = 0
+    shards: int = 0
 
     @property
     def key(self) -> str:
         """A short name that is the same for the same cell of a file that has not changed."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        told = {name: value for name, value in asdict(self).items() if self.data or name not in _OF_IMAGES}
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ..runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from .result import Run
-    from .sweep import Dispatch
+    from .sweep import Cell, Dispatch
 
 
 @command("sweep")
@@ -26,25 +26,37 @@ if TYPE_CHECKING:
 @click.option("--processes", default=2, show_default=True, help="Fresh processes for each cell.")
 @click.option("--seconds", default=0.5, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/sweep"), show_default=True)
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds after which a process that is silent fails.")
+@click.option("--evaluate", help="Accuracy on these labelled images instead of speed: digits, or a folder of any size.")
+@click.option("--split", default="test", show_default=True, help="With --evaluate: test or hard.")
+@click.option("--shards", default=8, show_default=True, help="With --evaluate: cells that the images are shared among.")
 @click.option("--scheduler", help="A Dask scheduler's address (tcp://…); cells go to its workers.")
 @click.option("--resource", default="device", show_default=True, help="The workers' resource that a cell takes.")
 def sweep_command(
     paths: tuple[str, ...], precision: str, threads: str, batch: str, processes: int, seconds: float, out: Path,
-    scheduler: str | None, resource: str, as_json: bool,
+    evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None, resource: str, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure every form of every path with every setting; the same command goes on where it stopped.
 
     Exit code 1 when a cell failed.
     """
+    from . import evaluate as evaluating
     from . import interleave, result, sweep, tables
 
     forms = [word for word in precision.split(",") if word]
-    cells = sweep.grid(paths, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
-    store = sweep.Store(out / "cells")
-    plan = interleave.Plan(processes=processes, least_s=seconds)
+    if shards < 1 or timeout <= 0:
+        raise UsageError("the limits make no sense", got=f"{shards} shards, {timeout:g} s", expected="more than 0")
+    plan, store = interleave.Plan(processes=processes, least_s=seconds, timeout_s=timeout), sweep.Store(out / "cells")
+    work: Callable[[Cell], dict[str, Any]] = functools.partial(sweep.measure, plan=plan)
+    gather = sweep.gather
+    if evaluate:
+        work, gather = evaluating.measure, evaluating.gather
+        cells = evaluating.grid(paths, evaluate, split, shards, forms)
+    else:
+        cells = sweep.grid(paths, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
     with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
-        done, failed = sweep.sweep(cells, store, functools.partial(sweep.measure, plan=plan), dispatch, advance)
-    runs = sweep.gather(cells, store)
+        done, failed = sweep.sweep(cells, store, work, dispatch, advance)
+    runs = gather(cells, store)
     for number, run in enumerate(runs):
         name = out / ("sweep.json" if len(runs) == 1 else f"sweep-{run.environment.machine()}.json")
         result.write(run, name)
@@ -53,7 +65,8 @@ def sweep_command(
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
     for cell in cells:
         if why := store.failure(cell):
-            note(f"failed: {cell.path} {cell.form} t{cell.threads} b{cell.batch}: {why}")
+            part = f" shard {cell.shard + 1} of {cell.shards}" if cell.data else f" t{cell.threads} b{cell.batch}"
+            note(f"failed: {cell.path} {cell.form}{part}: {why}")
     note(f"{done} cells measured, {len(cells) - done - failed} were there already, {failed} failed")
     return 1 if failed else 0
 

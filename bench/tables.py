@@ -58,14 +58,17 @@ COLUMNS = (
     Column("of limit %", value("limit", "share_ratio", 100, 0)),
     Column("4 streams/s", value("streams", "four_streams_per_s", 1, 1)),
     Column("file to answer ms", value("end_to_end", "total_s", 1e3)),
+    Column("cold caches ms", value("cold_cache", "p50_s", 1e3, spread=True)),
     Column("start ms", value("cold_start", "total_s", 1e3, 0)),
     Column("peak MB", value("memory", "peak_bytes", 1e-6, 1)),
+    Column("GPU MB", value("memory", "gpu_bytes", 1e-6, 1)),
     Column("file MB", value("size", "file_bytes", 1e-6)),
     Column("mJ/image", value("energy", "image_energy_j", 1e3, 1)),
     Column("°C", value("conditions", "temperature_c", 1, 0)),
     Column("M instr.", value("instructions", "instructions_count", 1e-6)),
     Column("top-1 %", value("accuracy", "top1_ratio", 100)),
     Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
+    Column("worst class %", value("accuracy", "worst_class_top1_ratio", 100, 1)),
     Column("agrees %", value("accuracy", "agreement_ratio", 100)),
     Column("params M", published("params", 1e-6, 2)),
     Column("MACs M", published("macs", 1e-6, 0)),
@@ -105,17 +108,22 @@ def caption(run: Run) -> str:
     return f"{here.cpu}, {here.cores} cores ({flags}); {here.system}; {versions}; {run.created}; `{run.command}`"
 
 
-def markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS) -> str:
-    """Return a run as a Markdown table with its machine, command and notes."""
-    kept = used(run.results, columns)
-    lines = [f"# {title}", "", caption(run), "", _row([column.head for column in kept])]
-    lines.append(_row(["---" if index < 3 else "---:" for index in range(len(kept))]))
-    lines += [_row([column.draw(result) for column in kept]) for result in run.results]
-    lines += ["", *(f"- {note}" for note in notes(run))]
+def markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS, before: str = "") -> str:
+    """Return a run as a Markdown table with its machine, command and notes; `before` is a table that goes first."""
+    first = [before, "## Every form and backend", ""] if before else []
+    told = [f"- {note}" for note in notes(run)]
+    lines = [f"# {title}", "", caption(run), "", *first, *_lines(run, columns), "", *told]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def _lines(run: Run, columns: Sequence[Column]) -> list[str]:
+    kept = used(run.results, columns)
+    heads = [row([column.head for column in kept]), row(["---" if index < 3 else "---:" for index in range(len(kept))])]
+    return heads + [row([column.draw(result) for column in kept]) for result in run.results]
+
+
+def row(cells: Sequence[str]) -> str:
+    """Return one line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

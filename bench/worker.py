@@ -4,6 +4,7 @@
     {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}
     {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …],
                                                    "disturbed": [false, …]}
+    {"do": "cold", "seconds": 1, "least": 20, "evict_bytes": 67108864} -> as "run", each call on cold caches
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
     {"do": "streams", "count": 2, "seconds": 1} -> {"calls": 400, "seconds": 1.0}
     {"do": "end_to_end", "count": 20}          -> {"decode_s": [...], "preprocess_s": [...], …}
@@ -18,6 +19,8 @@ import json
 import os
 import sys
 from typing import Any, TextIO
+
+import numpy as np
 
 from ..runtime.errors import EdgesmithError
 from . import clock
@@ -69,6 +72,16 @@ class Worker:
     def do_run(self, seconds: float, least: int = 1) -> dict[str, Any]:
         """Time calls for some seconds."""
         samples, disturbed = clock.sample(self.call, seconds, self.batch, least)
+        return {"samples": samples, "disturbed": disturbed}
+
+    def do_cold(self, seconds: float, least: int, evict_bytes: int) -> dict[str, Any]:
+        """Time calls, each after so many bytes were written, which leaves nothing of the network in the caches."""
+        buffer = np.zeros(evict_bytes // 8)
+
+        def evict() -> None:
+            np.add(buffer, 1.0, out=buffer)
+
+        samples, disturbed = clock.cold(self.call, seconds, evict, least)
         return {"samples": samples, "disturbed": disturbed}
 
     def do_peak(self, calls: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Accuracy on labelled images: top-1, top-5, agreement with FP32 and SQNR of the logits.
+"""Accuracy on labelled images: top-1, top-5, by class, agreement with FP32 and SQNR of the logits.
 
 SQNR = 10·log10(Σ reference² / Σ (reference - output)²), in dB (Gray & Neuhoff, «Quantization», 1998), over all logits.
 """
@@ -6,6 +6,7 @@ SQNR = 10·log10(Σ reference² / Σ (reference - output)²), in dB (Gray & Neuh
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +24,40 @@ Intervals = dict[str, tuple[float, float]]
 def measure(context: Context) -> Reading:
     """Return `top1_ratio` and `top5_ratio`, and against the FP32 artefact `agreement_ratio` and `sqnr_db`.
 
-    The names on other splits than "test" begin with the split: `hard_top1_ratio`.
+    The names on other splits than "test" begin with the split: `hard_top1_ratio`. Each class that the images show is
+    a row (split, class, images_count, top1_ratio), and the least of its split is `worst_class_top1_ratio`.
     """
     if not context.evaluations:
         return Reading("accuracy", missing=context.no_evaluation or "no labelled images were given")
     values: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
+    rows: list[dict[str, Any]] = []
     for split, evaluate in context.evaluations.items():
         try:
-            found, bounds = _one(*evaluate())
+            logits, labels, reference = evaluate()
+            found, bounds = _one(logits, labels, reference)
         except EdgesmithError as error:
             return Reading("accuracy", missing=str(error))
         prefix = "" if split == "test" else f"{split}_"
+        by_class = per_class(logits, labels)
+        found["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
+        rows += [{"split": split, **row} for row in by_class]
         values |= {prefix + name: value for name, value in found.items()}
         intervals |= {prefix + name: bound for name, bound in bounds.items()}
-    return Reading("accuracy", values, intervals)
+    return Reading("accuracy", values, intervals, rows=tuple(rows))
+
+
+def per_class(logits: Array, labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return for each class in labels (N,) its number, its images and the share that logits (N, classes) have right."""
+    right = logits.argmax(1) == labels
+    return [
+        {
+            "class": int(one),
+            "images_count": int((labels == one).sum()),
+            "top1_ratio": float(right[labels == one].mean()),
+        }
+        for one in np.unique(labels)
+    ]
 
 
 def _one(logits: Array, labels: NDArray[np.int64], reference: Array | None) -> tuple[Values, Intervals]:

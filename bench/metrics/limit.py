@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import ceilings
 from ..context import Context
+from ..layers import profilable
 from ..process import Process
 from ..result import Reading
 
@@ -18,6 +19,7 @@ from ..result import Reading
 def measure(context: Context) -> Reading:
     """Return `limit_s`, `share_ratio` (limit / p50), `run_macs_count`, `peak_macs_per_s` and `peak_bytes_per_s`."""
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
+    profilable(context.target)  # before a process is started for nothing
     with Process(context.target, timeout_s=context.timeout_s) as process:
         macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
     found = ceilings.measure(subject.threads)

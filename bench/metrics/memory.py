@@ -1,14 +1,22 @@
-"""Peak memory of a fresh process, told apart by stage, and repeatable.
+"""Peak memory of a fresh process, told apart by what it is for, over time, and repeatable.
 
 Address randomisation is off (`setarch -R`) and malloc's thresholds are fixed, where the system allows both; without
 them the peak of one and the same inference varies by several megabytes. Source: getrusage(2), mallopt(3), proc(5).
+
+    import      what loading the backend's library adds to the resident size
+    weights     what opening the network adds, as far as its file's size goes
+    session     the rest of that: the graph, packed copies of the weights, the backend's own
+    arena       what the first call adds and keeps: the backend's arena, with the activations in it
+    transient   the highest size ever, above what stays: taken and given back, while loading or in a call
 """
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 from ...runtime.errors import EdgesmithError
+from .. import footprint, sensors
 from ..context import Context
 from ..process import Process, fixed_layout
 from ..result import Reading
@@ -17,21 +25,44 @@ CALLS = 10
 
 
 def measure(context: Context) -> Reading:
-    """Return `peak_bytes`, and what importing, loading and calling added to the resident size."""
+    """Return `peak_bytes` with its parts, and `gpu_bytes` by NVML after the calls where there is a card.
+
+    The rows are the resident size over time (stage, seconds, resident_bytes).
+    """
+    watch = footprint.Watch()
     try:
-        with Process(context.target, repeatable=True, timeout_s=context.timeout_s) as process:
+        with Process(context.target, repeatable=True, timeout_s=context.timeout_s, started=watch.start) as process:
             peak = process.ask("peak", calls=CALLS)
-            rss = process.rss
+            seen, on_cards = watch.stop(), sensors.card_bytes(process.pid)
+            rss, stages = process.rss, process.stages
     except EdgesmithError as error:
         return Reading("memory", missing=str(error))
+    finally:
+        watch.stop()
     if peak["peak_bytes"] is None:
         return Reading("memory", missing="this system does not tell a process's peak memory (/proc/self/status)")
     notes = () if fixed_layout() else ("address randomisation could not be switched off; repeat to see the spread",)
-    return Reading("memory", {"peak_bytes": float(peak["peak_bytes"]), **attribution(rss)}, notes=notes)
+    artifact = Path(context.artifact)
+    parts = attribution(rss, artifact.stat().st_size if artifact.is_file() else 0, peak["peak_bytes"])
+    values = {"peak_bytes": float(peak["peak_bytes"]), **parts}
+    if on_cards is not None:
+        values["gpu_bytes"] = float(on_cards)
+    return Reading("memory", values, notes=notes, rows=tuple(footprint.rows(seen, stages)))
 
 
-def attribution(rss: dict[str, int]) -> dict[str, float]:
-    """Return the growth of the resident size in each stage, in bytes: import, load (weights), first call (arena)."""
+def attribution(rss: dict[str, int], file_bytes: int, peak_bytes: int) -> dict[str, float]:
+    """Tell apart what the resident sizes at the end of each stage grew for, in bytes; see the head of this file.
+
+    Args:
+        rss: `interpreter_bytes`, `import_bytes`, `load_bytes` and `first_call_bytes`.
+        file_bytes: Of the network.
+        peak_bytes: The highest resident size ever.
+    """
     order = ["interpreter_bytes", "import_bytes", "load_bytes", "first_call_bytes"]
     grown = {later: float(rss[later] - rss[earlier]) for earlier, later in itertools.pairwise(order)}
-    return {"interpreter_bytes": float(rss["interpreter_bytes"]), **grown}
+    weights = min(max(grown["load_bytes"], 0.0), float(file_bytes))
+    return {
+        "interpreter_bytes": float(rss["interpreter_bytes"]), **grown, "weights_bytes": weights,
+        "session_bytes": grown["load_bytes"] - weights, "arena_bytes": grown["first_call_bytes"],
+        "transient_bytes": float(max(0, peak_bytes - rss["first_call_bytes"])),
+    }  # fmt: skip

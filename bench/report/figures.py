@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ FORMATS = ("png", "svg")
 INCHES = (8.0, 4.8)
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw every figure that has something to show, as FOLDER/NAME.png and .svg.
+def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
+    """Draw every figure that has something to show, as FOLDER/NAME.png and .svg; `quantised` as for the page.
 
     Returns:
         The files written.
@@ -29,7 +29,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     matplotlib = need("matplotlib")
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "edgesmith"  # the same results give the same file
-    data, written = view(runs), list[Path]()
+    data, written = view(runs, quantised), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
     for name, title in FIGURES.items():
         if figure := _figure(name, title, data[name]):
@@ -44,7 +44,8 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
 
 def _figure(name: str, title: str, data: Any) -> Any:
     """Return the figure, or None where there is nothing to draw."""
-    if not (data["points"] if name in ("tradeoff", "roofline") else data["names"] if isinstance(data, dict) else data):
+    held = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
+    if not (data[held.get(name, "names")] if isinstance(data, dict) else data):
         return None
     figure, axes = need("matplotlib.pyplot").subplots(figsize=INCHES, layout="constrained")
     axes.set_title(title)
@@ -101,9 +102,28 @@ def _stacked(axes: Any, data: Any, unit: str) -> None:
     axes.legend(fontsize=7)
 
 
+def _timeline(axes: Any, data: Any) -> None:
+    for item in data:
+        axes.plot(*zip(*item["points"], strict=True), label=item["name"])
+    axes.set(xlabel="ms since the process was started", ylabel="resident MB")
+    axes.legend(fontsize=7)
+
+
+def _sensitivity(axes: Any, data: Any) -> None:
+    for record in data["records"]:
+        axes.plot([db for _, db in record["bars"]], "o-", label=f"{record['name']}, {record['kind']}")
+    longest = max(data["records"], key=lambda record: len(record["bars"]))
+    if len(data["records"]) == 1:
+        axes.set_xticks(range(len(longest["bars"])), [name for name, _ in longest["bars"]], rotation=90, fontsize=5)
+    axes.set(xlabel="layer, the noisiest first", ylabel="signal to noise, dB")
+    axes.legend(fontsize=7)
+
+
 _DRAW: dict[str, Callable[[Any, Any], None]] = {
     "tradeoff": _tradeoff,
     "latency": _latency,
     "roofline": _roofline,
+    "timeline": _timeline,
+    "sensitivity": _sensitivity,
     **{name: partial(_stacked, unit=unit) for name, unit in (("start", "ms"), ("memory", "MB"), ("layers", "ms"))},
 }

@@ -7,7 +7,7 @@ from results only ever become text nodes or escaped JSON, never markup.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -18,15 +18,17 @@ FIGURES = {
     "tradeoff": "Accuracy against latency",
     "latency": "Distribution of latency",
     "start": "Cold start by stage",
-    "memory": "Memory by stage",
+    "memory": "Memory by what it is for",
+    "timeline": "Memory over time",
     "layers": "Time by kind of operator",
     "roofline": "Against the machine's ceilings",
+    "sensitivity": "What INT8 costs each layer",
 }
 
 
-def render(runs: Sequence[Run], title: str = "Edgesmith report") -> str:
-    """Return the page as text."""
-    return assemble(view(runs), title)
+def render(runs: Sequence[Run], title: str = "Edgesmith report", quantised: Mapping[str, Any] | None = None) -> str:
+    """Return the page as text; `quantised` is what `sensitivity.read` found."""
+    return assemble(view(runs, quantised), title)
 
 
 def assemble(data: dict[str, Any], title: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,32 +11,52 @@ import numpy as np
 from ...runtime.errors import DataError
 from .. import compare, tables
 from ..result import Result, Run
+from . import sensitivity
 
 STAGES = ("interpreter", "import", "load", "first_call")
+PARTS = ("interpreter", "import", "weights", "session", "arena", "transient")
 POINTS = 101  # of a cumulative distribution
+Results = Sequence[tuple[int, Result]]  # with the number of the run
+Names = Mapping[int, str]  # by a result's id
 
 
-def view(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the page's data for runs in the order given; the last is compared with the first."""
+def view(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the page's data for runs in the order given; neighbours are compared.
+
+    Args:
+        runs: What was measured.
+        quantised: By name, what `edgesmith quantize --json` printed or a bundle recorded of it.
+    """
     results = [(number, result) for number, run in enumerate(runs) for result in run.results]
-    many = len(runs) > 1
+    many, called = len(runs) > 1, names(results)
     return {
         "runs": [_about(run) for run in runs],
         "table": _table(results, many),
-        "tradeoff": _tradeoff(results),
-        "latency": [item for number, result in results if (item := _distribution(number, result, many))],
-        "start": _stacked(results, "cold_start", [f"{stage}_s" for stage in STAGES], 1e3, many),
-        "memory": _stacked(results, "memory", [f"{stage}_bytes" for stage in STAGES], 1e-6, many),
-        "layers": _layers(results, many),
-        "roofline": _roofline(results, many),
+        "tradeoff": _tradeoff(results, called),
+        "latency": [item for _, result in results if (item := _distribution(result, called))],
+        "start": _stacked(results, "cold_start", [f"{stage}_s" for stage in STAGES], 1e3, called),
+        "memory": _memory(results, called),
+        "timeline": [item for _, result in results if (item := _timeline(result, called))],
+        "sensitivity": sensitivity.view(quantised or {}),
+        "layers": _layers(results, called),
+        "roofline": _roofline(results, called),
         "changes": _changes(runs),
     }
 
 
-def label(number: int, result: Result, many: bool) -> str:
-    """Name a subject, with the number of its run where there are several."""
-    name = f"{result.subject.model} {result.subject.form}"
-    return f"{name} (run {number + 1})" if many else name
+def names(results: Results) -> dict[int, str]:
+    """Name each result (by its id): model and form, and what else tells it from the others, its run among that."""
+    subjects = [result.subject for _, result in results]
+    told = [f"{one.model} {one.form}" for one in subjects]
+    for tails in (
+        [one.backend for one in subjects],
+        [f"{one.threads} threads" for one in subjects],
+        [f"batch {one.batch}" for one in subjects],
+        [f"(run {number + 1})" for number, _ in results],
+    ):
+        if len(set(tails)) > 1:
+            told = [f"{name} {tail}" for name, tail in zip(told, tails, strict=True)]
+    return {id(result): name for (_, result), name in zip(results, told, strict=True)}
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -59,7 +79,7 @@ def _table(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
     return {"columns": heads, "rows": rows, "left": 3 + many}
 
 
-def _tradeoff(results: Sequence[tuple[int, Result]]) -> dict[str, Any]:
+def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
     """Return accuracy against latency: measured top-1 (hard split before test) where all have one, else published."""
     accuracy, source = _accuracy([result for _, result in results])
     points = []
@@ -67,7 +87,7 @@ def _tradeoff(results: Sequence[tuple[int, Result]]) -> dict[str, Any]:
         seconds, size = result.value("latency", "p50_s"), result.value("size", "file_bytes")
         if seconds is not None and (top1 := accuracy(result)) is not None:
             points.append({
-                "name": f"{result.subject.model} {result.subject.form}", "family": family(result.subject.model),
+                "name": called[id(result)], "family": family(result.subject.model),
                 "key": result.subject.key,
                 "ms": seconds * 1e3, "top1": top1, "mb": size / 1e6 if size else None,
             })  # fmt: skip
@@ -97,23 +117,19 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def _distribution(number: int, result: Result, many: bool) -> dict[str, Any] | None:
+def _distribution(result: Result, called: Names) -> dict[str, Any] | None:
     reading = result.readings.get("latency")
     if reading is None or not reading.samples:
         return None
     shares = np.linspace(0, 100, POINTS)
     values = np.percentile(np.concatenate(reading.samples) * 1e3, shares)
     points = [[round(float(ms), 5), float(share)] for ms, share in zip(values, shares, strict=True)]
-    return {"name": label(number, result, many), "points": points}
+    return {"name": called[id(result)], "points": points}
 
 
-def _stacked(
-    results: Sequence[tuple[int, Result]], metric: str, keys: Sequence[str], scale: float, many: bool
-) -> dict[str, Any]:
+def _stacked(results: Results, metric: str, keys: Sequence[str], scale: float, called: Names) -> dict[str, Any]:
     """Return bars of stages; what a stage gives back (a negative growth) is drawn as nothing."""
-    kept = [
-        (label(number, result, many), result) for number, result in results if result.value(metric, keys[0]) is not None
-    ]
+    kept = [(called[id(result)], result) for _, result in results if result.value(metric, keys[0]) is not None]
     series = [
         {
             "name": key.rsplit("_", 1)[0].replace("_", " "),
@@ -124,11 +140,28 @@ def _stacked(
     return {"names": [name for name, _ in kept], "series": series}
 
 
-def _layers(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
+def _memory(results: Results, called: Names) -> dict[str, Any]:
+    """Return what memory is for; of results from before it was told apart so far, what each stage added."""
+    old = any(one.value("memory", "load_bytes") is not None and one.value("memory", "weights_bytes") is None
+              for _, one in results)  # fmt: skip
+    return _stacked(results, "memory", [f"{part}_bytes" for part in (STAGES if old else PARTS)], 1e-6, called)
+
+
+def _timeline(result: Result, called: Names) -> dict[str, Any] | None:
+    """Return the resident size of a fresh process over time, in milliseconds and megabytes, with its stages."""
+    reading = result.readings.get("memory")
+    if reading is None or not reading.rows:
+        return None
+    points = [[round(1e3 * row["seconds"], 1), round(1e-6 * row["resident_bytes"], 2)] for row in reading.rows]
+    stages = [str(row["stage"]).replace("_", " ") for row in reading.rows]
+    return {"name": called[id(result)], "points": points, "stages": stages}
+
+
+def _layers(results: Results, called: Names) -> dict[str, Any]:
     """Return milliseconds by kind of operator for each subject that was profiled, and every operator as a row."""
     kept = [
-        (label(number, result, many), result.readings["layers"].rows)
-        for number, result in results
+        (called[id(result)], result.readings["layers"].rows)
+        for _, result in results
         if "layers" in result.readings and result.readings["layers"].rows
     ]
     spent: dict[str, list[float]] = {}
@@ -147,7 +180,7 @@ def _layers(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]
                 row["dtype"],
                 row["shape"],
                 round(1e6 * row["seconds"], 2),
-                row["macs"] / 1e6,
+                None if row["macs"] is None else round(row["macs"] / 1e6, 4),
             ]
             for name, rows in kept
             for row in rows
@@ -155,16 +188,16 @@ def _layers(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]
     }
 
 
-def _roofline(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
+def _roofline(results: Results, called: Names) -> dict[str, Any]:
     """Return what each subject reached, by the operations for each byte of its weights, and the machine's ceilings."""
     points, roofs = [], dict[str, list[list[float]]]()
-    for number, result in results:
+    for _, result in results:
         reading, seconds = result.readings.get("limit"), result.value("latency", "p50_s")
         size = result.value("size", "file_bytes")
         if reading is None or reading.missing or not seconds or not size or not reading.values["run_macs_count"]:
             continue
         macs = reading.values["run_macs_count"]
-        points.append({"name": label(number, result, many), "x": macs / size, "y": macs / seconds * 1e-9})
+        points.append({"name": called[id(result)], "x": macs / size, "y": macs / seconds * 1e-9})
         peak, moved = (reading.values[f"peak_{name}_per_s"] * 1e-9 for name in ("macs", "bytes"))
         kind = "INT8" if result.subject.precision == "int8" else "FP32"
         name = f"{kind} ceiling, {result.subject.threads or 'all'} threads"

@@ -61,3 +61,20 @@ def test_a_broken_output_has_no_accuracy(case):
     with pytest.raises(DataError, match="accuracy cannot be told"):
         accuracy.score(BROKEN[case], LABELS[:0] if case == "none" else LABELS)
     assert "accuracy cannot be told" in measured(BROKEN["NaN"]).missing
+
+
+def test_each_class_by_counting():
+    reading = measured(LOGITS)
+    rows = [row for row in reading.rows if row["split"] == "test"]
+    assert sum(row["images_count"] for row in rows) == 200
+    for row in rows:
+        mine = [at for at in range(200) if LABELS[at] == row["class"]]
+        right = sum(max(range(10), key=lambda c: LOGITS[at][c]) == row["class"] for at in mine)
+        assert row["top1_ratio"] == pytest.approx(right / len(mine))
+    assert reading.values["worst_class_top1_ratio"] == min(row["top1_ratio"] for row in rows)
+
+
+def test_a_class_that_is_never_found_shows():
+    blind = LOGITS.copy()
+    blind[:, 4] = -100
+    assert measured(blind).values["worst_class_top1_ratio"] == 0

@@ -8,7 +8,11 @@ import pytest
 
 from edgesmith.bench import ceilings, inside, layers, suite
 from edgesmith.bench.ceilings import Ceilings
+from edgesmith.bench.context import Context
 from edgesmith.bench.interleave import Plan
+from edgesmith.bench.metrics import layers as layer_times
+from edgesmith.bench.metrics import limit
+from edgesmith.bench.result import Subject
 from edgesmith.bench.workload import Target, open_workload
 from edgesmith.runtime.errors import NotAvailable, UsageError
 from support.bundles import colour_bundle
@@ -18,9 +22,12 @@ QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
-    """One convolution with 8 x 4 x 3 x 3 weights on 10x10, a grouped one, a product with 800 x 5 weights."""
+    """One convolution with 16 x 16 x 3 x 3 weights on 10x10, a grouped one, a product with 1600 x 5 weights.
+
+    16 channels fill the blocks of every processor: fewer would be padded, and what is padded is counted.
+    """
     rng = np.random.default_rng(0)
-    weights = {"w": (8, 4, 3, 3), "g": (8, 2, 1, 1), "m": (800, 5)}
+    weights = {"w": (16, 16, 3, 3), "g": (16, 4, 1, 1), "m": (1600, 5)}
     made = [
         onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
         for name, shape in weights.items()
@@ -33,7 +40,7 @@ def net(tmp_path_factory):
     ]
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        for name, shape in (("x", [1, 4, 10, 10]), ("y", [1, 5]))
+        for name, shape in (("x", [1, 16, 10, 10]), ("y", [1, 5]))
     ]
     graph = onnx.helper.make_graph(nodes, "net", ends[:1], ends[1:], made)
     path = tmp_path_factory.mktemp("inside") / "net.onnx"
@@ -103,7 +110,7 @@ def test_the_operators_and_their_arithmetic(net, optimise):
     for row in rows:
         macs[row["op"]] += row["macs"]
         assert row["seconds"] >= 0
-    assert sum(macs.values()) == 8 * 100 * 4 * 9 + 8 * 100 * 2 + 800 * 5
+    assert sum(macs.values()) == 16 * 100 * 16 * 9 + 16 * 100 * 4 + 1600 * 5
     assert {row["dtype"] for row in rows if row["macs"]} == {"float"}
 
 
@@ -119,6 +126,14 @@ def test_int8_has_the_arithmetic_of_its_file(net, tmp_path):
 def test_only_onnxruntime_tells_its_operators(tmp_path):
     with pytest.raises(NotAvailable, match="only ONNX Runtime"):
         layers.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
+
+
+@pytest.mark.parametrize("metric", [limit, layer_times])
+def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, tmp_path):
+    """The file is not there: a process that opened it would say so instead."""
+    target = Target(str(tmp_path / "gone"), "net", "openvino")
+    with pytest.raises(NotAvailable, match="only ONNX Runtime"):
+        metric.measure(Context(Subject("net", "net"), target, "net"))
 
 
 def test_the_metrics_on_request(colours):

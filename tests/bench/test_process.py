@@ -4,7 +4,7 @@ import pytest
 
 from edgesmith.bench import interleave
 from edgesmith.bench.context import Context
-from edgesmith.bench.metrics import cold_start, latency, memory, size
+from edgesmith.bench.metrics import cold_cache, cold_start, latency, memory, size
 from edgesmith.bench.process import Process, fixed_layout
 from edgesmith.bench.result import Subject
 from edgesmith.bench.workload import Target
@@ -104,6 +104,70 @@ def peak(tmp_path, megabytes):
     target = work(tmp_path, HOLD.format(mb=megabytes))
     reading = memory.measure(Context(Subject("hold", "work.py"), target, target.path))
     return reading.values["peak_bytes"]
+
+
+GROWS = """
+import time
+
+def setup():
+    def call():
+        if not kept:
+            time.sleep(0.1)
+            kept.append(bytearray(32 << 20))
+            time.sleep(0.1)
+    kept = []
+    return call
+"""
+
+
+def test_memory_over_time_shows_when_it_was_taken(tmp_path):
+    target = work(tmp_path, GROWS)
+    reading = memory.measure(Context(Subject("grows", "work.py"), target, target.path))
+    assert reading.values["arena_bytes"] == pytest.approx(32 << 20, abs=2 << 20)
+    rows = {row["stage"]: row["resident_bytes"] for row in reading.rows}
+    assert {"interpreter", "first_call"} <= set(rows)
+    grown = [row["resident_bytes"] for row in reading.rows if row["stage"] == "first_call"]
+    assert grown[-1] - grown[0] == pytest.approx(32 << 20, abs=4 << 20)
+    assert [row["seconds"] for row in reading.rows] == sorted(row["seconds"] for row in reading.rows)
+    assert max(row["resident_bytes"] for row in reading.rows) <= reading.values["peak_bytes"] + (1 << 20)
+
+
+def test_memory_is_attributed_without_a_rest():
+    rss = {"interpreter_bytes": 30, "import_bytes": 50, "load_bytes": 95, "first_call_bytes": 115}
+    parts = memory.attribution(rss, 40, 130)
+    assert parts["weights_bytes"] == 40
+    assert parts["session_bytes"] == 5
+    names = ("interpreter", "import", "weights", "session", "arena", "transient")
+    assert sum(parts[f"{name}_bytes"] for name in names) == 130
+
+
+COLD = """
+import numpy as np
+
+def setup():
+    table = np.zeros({kb} * 128)
+    return lambda: float(table.sum())
+"""
+
+
+def test_cold_caches_cost_time(tmp_path):
+    """A megabyte lies in a cache from call to call; once evicted, every call reads it from further away."""
+    target = work(tmp_path, COLD.format(kb=1024))
+    context = Context(Subject("cold", "work.py"), target, target.path, timeout_s=60)
+    with Process(target) as process:
+        warm = process.ask("run", seconds=0.2, least=20)["samples"]
+    found = cold_cache.measure(context)
+    assert found.values["p50_s"] > min(warm)
+    assert found.values["p90_s"] >= found.values["p50_s"]
+    assert len(found.samples[0]) >= cold_cache.LEAST
+
+
+def test_the_largest_cache_is_found(tmp_path):
+    for index, text in enumerate(("32K", "512K", "16M")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(text + "\n")
+    assert cold_cache.last_level(tmp_path) == 16 << 20
+    assert 2 * cold_cache.last_level(tmp_path / "none") == cold_cache.FALLBACK_BYTES
 
 
 def test_size_counts_external_data(tmp_path):

@@ -1,6 +1,7 @@
 """The page's data against counting by hand, its safety, and the page itself in a real browser."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -48,6 +49,15 @@ def test_a_distribution_is_the_percentiles_of_the_samples():
     assert shown[-1] == [pytest.approx(values[-1], rel=1e-4), 100.0]
 
 
+def test_names_tell_subjects_apart_by_what_differs():
+    made = run(names=("resnet50",)).results[0]
+    other = dataclasses.replace(made, subject=dataclasses.replace(made.subject, backend="openvino"))
+    assert list(view.names([(0, made)]).values()) == ["resnet50 fp32"]
+    assert list(view.names([(0, made), (0, other)]).values()) == ["resnet50 fp32 ort", "resnet50 fp32 openvino"]
+    again = dataclasses.replace(made)
+    assert list(view.names([(0, made), (1, again)]).values()) == ["resnet50 fp32 (run 1)", "resnet50 fp32 (run 2)"]
+
+
 def test_neighbouring_runs_are_compared():
     changes = view.view([run(), run(seed=50, level=1.2)])["changes"]
     assert {item["answer"] for item in changes} == {"slower"}
@@ -91,13 +101,56 @@ def test_the_command_writes_what_it_is_asked_for(tmp_path):
     assert all(file.stat().st_size > 300 for file in out.values())
 
 
+QUANTISED = {
+    "layer_sqnr_db": {},
+    "tensor_sqnr_db": {"/features/0/Conv_output_0": 41.5, "/features/1/Conv_output_0": 18.25, "output": None},
+}
+
+
+def test_memory_over_time_and_what_it_is_for():
+    data = view.view([run(names=("resnet50",))])
+    (line,) = data["timeline"]
+    assert line["points"][0] == [120.0, 4.5]
+    assert line["stages"][4] == "import"
+    parts = {one["name"]: one["values"] for one in data["memory"]["series"]}
+    assert parts == {"interpreter": [37.0], "import": [19.0], "weights": [14.0], "session": [6.0], "arena": [5.0],
+                     "transient": [2.0]}  # fmt: skip
+
+
+def test_the_noisiest_layer_comes_first_and_one_without_noise_is_left_out():
+    data = view.view([run()], {"a": QUANTISED})["sensitivity"]
+    assert [bar[1] for bar in data["records"][0]["bars"]] == [18.25, 41.5]
+    assert {row[1] for row in data["rows"]} == {"tensor"}
+    alone = {**QUANTISED, "layer_sqnr_db": {"conv": 30.0}}
+    assert view.view([run()], {"a": alone})["sensitivity"]["records"][0]["kind"] == "layer alone"
+
+
+NO_RECORD = {
+    "no JSON": "x",
+    "another file": '{"a": 1}',
+    "a list": "[1]",
+    "text for numbers": '{"layer_sqnr_db": {"a": "b"}}',
+}
+
+
+@pytest.mark.parametrize("case", NO_RECORD)
+def test_what_is_no_record_of_a_quantisation_is_refused(case, tmp_path):
+    results, costs = write(run(), tmp_path / "run.json"), tmp_path / "costs.json"
+    costs.write_text(NO_RECORD[case])
+    done = CliRunner().invoke(report_command, [str(results), "--quantised", str(costs), "-o", str(tmp_path / "r.html")])
+    assert done.exit_code != 0
+    assert str(costs) in done.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
 needs_browser = pytest.mark.skipif(browser.find() is None, reason="no Chromium here: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.render([with_layers(), run(seed=50, level=1.2, when="2026-02-01T00:00:00+00:00")]))
+    runs = [with_layers(), run(seed=50, level=1.2, when="2026-02-01T00:00:00+00:00")]
+    path.write_text(page.render(runs, quantised={"net int8": QUANTISED}))
     with browser.open_page() as tab:
         yield tab, path.as_uri()
 
@@ -146,6 +199,34 @@ def test_filtering_and_deep_links(shown):
     tab.goto(url + "#filter=resnet&sort=p99+ms")
     assert set(column(tab, 1)) == {"resnet50"}
     assert tab.errors == []
+
+
+@needs_browser
+def test_operators_are_sorted_and_filtered_by_themselves(shown):
+    tab, url = shown
+    tab.goto("about:blank", ready="true")
+    tab.goto(url + "#operators-filter=relu&operators-sort=%C2%B5s&operators-down=1")
+    times = tab.js("[...document.querySelectorAll('#operators tbody tr')].map(r => parseFloat(r.cells[5].textContent))")
+    kinds = tab.js("[...document.querySelectorAll('#operators tbody tr')].map(r => r.cells[2].textContent)")
+    assert set(kinds) == {"Relu"}
+    assert times == sorted(times, reverse=True)
+    assert len(column(tab, 0)) == 8
+    assert tab.errors == []
+
+
+DOWNLOAD = """(async () => { let made; const url = URL.createObjectURL;
+    URL.createObjectURL = (blob) => { made = blob; return url.call(URL, blob); };
+    document.querySelector('[data-download=NAME]').click(); URL.createObjectURL = url; return await made.text(); })()"""
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["table", "operators", *page.FIGURES])
+def test_the_data_behind_everything_can_be_taken_away(name, shown):
+    tab, url = shown
+    tab.goto(url)
+    told = list(csv.reader(io.StringIO(tab.js(DOWNLOAD.replace("NAME", name)))))
+    assert len(told) > 1
+    assert {len(row) for row in told} == {len(told[0])}
 
 
 @needs_browser
@@ -230,10 +311,11 @@ def test_figures_as_files(tmp_path):
     pytest.importorskip("matplotlib", reason="no matplotlib here: pip install 'edgesmith[figures]'")
     from edgesmith.bench.report import figures
 
-    written = figures.draw([with_layers()], tmp_path)
+    costs = {"net int8": QUANTISED}
+    written = figures.draw([with_layers()], tmp_path, costs)
     assert {path.name for path in written} == {f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg")}
     assert all(path.stat().st_size > 5000 for path in written)
-    again = figures.draw([with_layers()], tmp_path / "again")
+    again = figures.draw([with_layers()], tmp_path / "again", costs)
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
 
 

@@ -115,3 +115,16 @@ def test_conditions_follow_the_fastest_core_and_name_throttling():
     assert told.values == {"clock_hz": 2.5e9, "least_clock_hz": 2e9, "throttled_count": 2.0}
     assert len(told.notes) == 2
     assert conditions._told(Trace({})).missing
+
+
+def test_memory_on_cards_is_that_of_the_process_alone():
+    listed = [(7, 100), (8, 50), (7, 20), (7, None)]
+    assert sensors.held(listed, 7) == 120
+    assert sensors.held([(7, None)], 7) is None
+    assert sensors.held(listed, 9) is None
+
+
+def test_without_a_card_there_is_no_memory_on_it():
+    if any(one.name.startswith("gpu") for one in sensors.found()):
+        pytest.skip("there is a card here")
+    assert sensors.card_bytes(1) is None

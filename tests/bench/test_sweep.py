@@ -1,5 +1,6 @@
 """Sweeps: every cell once, stopped and gone on, failures alone; on Dask with workers that are killed."""
 
+import errno
 import functools
 import importlib.util
 import itertools
@@ -7,6 +8,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -76,6 +78,41 @@ def test_machines_are_not_mixed(tmp_path):
         run["environment"] = {**run["environment"], "cpu": cpu}
         store.put(Outcome(cell, run))
     assert sorted(len(run.results) for run in sweep.gather(cells(3), store)) == [1, 2]
+
+
+HANGS = "import time\ntime.sleep(600)"
+CRASHES = "import os\nos.abort()"
+
+
+def test_crashing_and_hanging_cells_fail_with_their_reason_and_the_rest_goes_on(tmp_path):
+    for name, text in (("crashes", CRASHES), ("hangs", HANGS), ("good", WORK)):
+        (tmp_path / f"{name}.py").write_text(text)
+    words = [*(str(tmp_path / f"{name}.py") for name in ("crashes", "hangs", "good")), "--processes", "1",
+             "--seconds", "0.1", "--timeout", "5", "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
+    done = CliRunner().invoke(sweep_command, words)
+    assert done.exit_code == 1, done.output
+    assert "got signal 6" in done.stderr
+    assert "hangs; got no answer to 'open' in 5 s" in done.stderr
+    assert [one["subject"]["model"] for one in json.loads(done.stdout)[0]["results"]] == ["good"]
+
+
+def test_a_full_disk_keeps_what_was_measured(tmp_path, monkeypatch):
+    """The third write finds no room, as the system says it; the two before stay, and the sweep goes on later."""
+    store, real, written = Store(tmp_path), Path.write_text, []
+
+    def full(path, text, *rest, **more):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(path)
+        return real(path, text, *rest, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(EdgesmithError, match="No space left"):
+        sweep.sweep(cells(5), store, null)
+    monkeypatch.undo()
+    assert [store.has(cell) for cell in cells(5)] == [True, True, False, False, False]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{cell.key}.json" for cell in cells(2))
+    assert sweep.sweep(cells(5), store, null) == (3, 0)
 
 
 def test_the_command_measures_and_then_finds_it_done(tmp_path):

@@ -15,6 +15,18 @@ NETS = {
 }
 
 
+PARTS = {"weights_bytes": 14e6, "session_bytes": 6e6, "arena_bytes": 5e6, "transient_bytes": 2e6}
+
+
+def footprint(seconds):
+    """A staircase of resident sizes, as a process that starts shows."""
+    stages = ("interpreter", "import", "load", "first_call", "calls")
+    return tuple(
+        {"stage": stages[step // 4], "seconds": 0.05 * step + seconds, "resident_bytes": 4_500_000 * (step + 1)}
+        for step in range(20)
+    )
+
+
 def result(model, form, seconds, size, top1, seed, level=1.0):
     rng = np.random.default_rng(seed)
     groups = tuple(tuple(level * seconds * (1 + rng.exponential(0.02, 40))) for _ in range(3))
@@ -25,7 +37,7 @@ def result(model, form, seconds, size, top1, seed, level=1.0):
     readings = {
         "latency": Reading("latency", {"p50_s": float(np.median(groups)), "p99_s": float(np.percentile(groups, 99))},
                            {"p50_s": (seconds * 0.99, seconds * 1.01)}, groups),
-        "memory": Reading("memory", {"peak_bytes": 81e6, **stages}),
+        "memory": Reading("memory", {"peak_bytes": 81e6, **stages, **PARTS}, rows=footprint(seconds)),
         "cold_start": Reading("cold_start", {**starts, "total_s": 0.36}),
         "size": Reading("size", {"file_bytes": size}),
         "accuracy": Reading("accuracy", missing="no labelled images were given"),

@@ -25,9 +25,10 @@ const notes = data.runs.flatMap((run, index) => run.notes.map((text) => data.run
 $("#notes").hidden = notes.length === 0;
 notes.forEach((text) => $("#notes ul").append(element("li", text)));
 
-/* The table: sorted by a click or Enter on its head, filtered by words; both stand in the address, as a deep link. */
+/* Tables: sorted by a click or Enter on a head, filtered by words; both stand in the address, as a deep link. */
 const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
 const number = (text) => { const found = parseFloat(text); return Number.isNaN(found) ? null : found; };
+const drawn = 400;
 
 function order(a, b) {
   const [x, y] = [number(a), number(b)];
@@ -36,50 +37,60 @@ function order(a, b) {
   return a.localeCompare(b);
 }
 
-function shownRows() {
-  const words = ($("#filter").value || "").toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = data.table.rows.filter((row) => words.every((word) => row.join(" ").toLowerCase().includes(word)));
-  const column = data.table.columns.indexOf(state.get("sort"));
-  if (column < 0) return rows;
-  const sign = state.get("down") ? -1 : 1;
-  return rows.sort((a, b) => sign * order(a[column], b[column]));
-}
-
-function drawTable() {
-  const rows = shownRows();
-  const cells = (row) => row.map((text, index) => element("td", text, index < data.table.left ? "left" : ""));
-  $("#table tbody").replaceChildren(...rows.map((row) => { const line = element("tr"); line.append(...cells(row)); return line; }));
-  $("#count").textContent = `${rows.length} of ${data.table.rows.length} shown`;
-  $("#table thead").querySelectorAll("th").forEach((head, index) => {
-    const sorted = data.table.columns[index] === state.get("sort");
-    head.setAttribute("aria-sort", sorted ? (state.get("down") ? "descending" : "ascending") : "none");
-  });
-}
-
-function remember() {
-  if ($("#filter").value) state.set("filter", $("#filter").value); else state.delete("filter");
+function remember(key, value) {
+  if (value) state.set(key, value); else state.delete(key);
   history.replaceState(null, "", state.toString() ? `#${state}` : location.pathname + location.search);
 }
 
-const headRow = element("tr");
-data.table.columns.forEach((name, index) => {
-  const head = element("th", null, index < data.table.left ? "left" : "");
-  head.scope = "col";
-  const button = element("button", name);
-  button.type = "button";
-  button.addEventListener("click", () => {
-    if (state.get("sort") !== name) { state.set("sort", name); state.delete("down"); }
-    else if (state.get("down")) state.delete("down"); else state.set("down", "1");
-    remember();
-    drawTable();
+function sortable(section, { columns, rows, left }, prefix = "") {
+  const [sort, down, filter] = ["sort", "down", "filter"].map((name) => prefix + name);
+  const field = $("input", section);
+  function shown() {
+    const words = (field.value || "").toLowerCase().split(/\s+/).filter(Boolean);
+    const kept = rows.filter((row) => words.every((word) => row.join(" ").toLowerCase().includes(word)));
+    const column = columns.indexOf(state.get(sort));
+    const sign = state.get(down) ? -1 : 1;
+    return column < 0 ? kept : kept.sort((a, b) => sign * order(a[column], b[column]));
+  }
+  function draw() {
+    const kept = shown();
+    const cells = (row) => row.map((text, index) => element("td", text, index < left ? "left" : ""));
+    $("tbody", section).replaceChildren(...kept.slice(0, drawn).map((row) => { const line = element("tr"); line.append(...cells(row)); return line; }));
+    $("[role=status]", section).textContent = kept.length > drawn ? `the first ${drawn} of ${kept.length}; filter to see others`
+      : `${kept.length} of ${rows.length} shown`;
+    section.querySelectorAll("thead th").forEach((head, index) => {
+      const sorted = columns[index] === state.get(sort);
+      head.setAttribute("aria-sort", sorted ? (state.get(down) ? "descending" : "ascending") : "none");
+    });
+  }
+  const headRow = element("tr");
+  columns.forEach((name, index) => {
+    const head = element("th", null, index < left ? "left" : "");
+    head.scope = "col";
+    const button = element("button", name);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      const again = state.get(sort) === name;
+      remember(down, again && !state.get(down) ? "1" : "");
+      remember(sort, name);
+      draw();
+    });
+    head.append(button);
+    headRow.append(head);
   });
-  head.append(button);
-  headRow.append(head);
-});
-$("#table thead").append(headRow);
-$("#filter").value = state.get("filter") || "";
-$("#filter").addEventListener("input", () => { remember(); drawTable(); });
-drawTable();
+  $("thead", section).append(headRow);
+  field.value = state.get(filter) || "";
+  field.addEventListener("input", () => { remember(filter, field.value); draw(); });
+  draw();
+  return { columns, shown };
+}
+
+const operatorTable = {
+  columns: ["network", "layer", "operator", "type", "output", "µs", "M MACs"],
+  rows: data.layers.rows.map((row) => row.map((value) => value === null ? "–" : String(value))), left: 5,
+};
+$("#operators").hidden = operatorTable.rows.length === 0;
+const tables = { table: sortable($("#results"), data.table), operators: sortable($("#operators"), operatorTable, "operators-") };
 
 /* What changed from run to run. */
 if (data.changes.length) {
@@ -117,29 +128,47 @@ function base() {
   };
 }
 
-function axis(name, { unit = "", ...extra }) {
+/* Many lines at once are a tangle: the first ones are drawn, the rest are a click away. */
+const firstFew = (items) => Object.fromEntries(items.map((item, index) => [item.name, index < 8]));
+
+/* Names only where they do not cover each other; `first` have the choice. */
+function apart(spots, first = []) {
+  const scale = (values, log) => { const own = values.map((v) => log ? Math.log(v) : v); const low = Math.min(...own); const wide = Math.max(...own) - low || 1; return own.map((v) => (v - low) / wide); };
+  const spans = (values) => Math.min(...values) > 0 && Math.max(...values) > 8 * Math.min(...values);
+  const [x, y] = [0, 1].map((axis) => { const own = spots.map((spot) => spot[axis]); return scale(own, spans(own)); });
+  const named = [];
+  for (const i of [...first, ...spots.keys()])
+    if (!named.some((j) => Math.abs(x[i] - x[j]) < 0.22 && Math.abs(y[i] - y[j]) < 0.07)) named.push(i);
+  return new Set(named);
+}
+
+function axis(name, { unit = "", label, ...extra }) {
   const ink = dark.matches ? "#a5adb8" : "#57606a";
   const line = dark.matches ? "#353c45" : "#d5dae0";
-  return { name, nameLocation: "middle", nameGap: 32, nameTextStyle: { color: ink }, axisLabel: { color: ink, hideOverlap: true, ...(unit && { formatter: `{value}${unit}` }) },
+  return { name, nameLocation: "middle", nameGap: 32, nameTextStyle: { color: ink }, axisLabel: { color: ink, hideOverlap: true, ...(unit && { formatter: `{value}${unit}` }), ...(label && { formatter: label, hideOverlap: false, interval: 0 }) },
     axisLine: { lineStyle: { color: line } }, splitLine: { lineStyle: { color: line } }, ...extra };
 }
+
+const roofNames = () => apart(data.roofline.points.map((p) => [p.x, p.y]));
 
 const figures = {
   tradeoff: {
     rows: () => [["name", "family", "p50 ms", data.tradeoff.accuracy, "file MB", "on the front"],
       ...data.tradeoff.points.map((p, i) => [p.name, p.family, p.ms, p.top1, p.mb, data.tradeoff.front.includes(i)])],
-    about: () => `Up and to the left is better; the line joins what nothing beats; a bubble's area is the file's size. ${data.tradeoff.accuracy}.`,
+    about: () => `Up and to the left is better; the line joins what nothing beats; a bubble's area is the file's size. Accuracy: ${data.tradeoff.accuracy}.`,
     option: () => {
       const points = data.tradeoff.points;
       const largest = Math.max(...points.map((p) => p.mb || 1));
-      const spot = (p) => ({ name: p.name, value: [p.ms, p.top1, p.mb], symbolSize: 12 + 38 * Math.sqrt((p.mb || 1) / largest) });
+      const named = apart(points.map((p) => [p.ms, p.top1]), data.tradeoff.front);
+      const spot = (p) => ({ name: p.name, value: [p.ms, p.top1, p.mb], symbolSize: 12 + 38 * Math.sqrt((p.mb || 1) / largest),
+        label: { show: innerWidth >= 640 && named.has(points.indexOf(p)) } });
       const families = [...new Set(points.map((p) => p.family))];
-      const label = { show: innerWidth >= 640, formatter: "{b}", position: "top", color: base().textStyle.color, fontSize: 11 };
+      const label = { formatter: "{b}", position: "top", color: base().textStyle.color, fontSize: 11 };
       return { ...base(),
         tooltip: { ...base().tooltip, formatter: (at) => at.seriesType === "line" ? "Pareto front"
           : `${at.name}\np50 ${short(at.value[0])} ms\n${short(at.value[1])} %\n${at.value[2] ? `${short(at.value[2])} MB` : ""}` },
         xAxis: axis("p50 latency, ms", spread(points.map((p) => p.ms))), yAxis: axis("", { type: "value", scale: true }),
-        series: [...families.map((family) => ({ type: "scatter", name: family, labelLayout: { hideOverlap: true }, label,
+        series: [...families.map((family) => ({ type: "scatter", name: family, label,
             itemStyle: { opacity: 0.8 }, data: points.filter((p) => p.family === family).map(spot) })),
           { type: "line", name: "Pareto front", symbol: "none", z: 1, color: "#888888", lineStyle: { type: "dashed", color: "#888888" },
             data: data.tradeoff.front.map((i) => [points[i].ms, points[i].top1]) }] };
@@ -149,14 +178,41 @@ const figures = {
   latency: {
     rows: () => [["name", "ms", "per cent of the calls at most"], ...data.latency.flatMap((item) => item.points.map((p) => [item.name, ...p]))],
     about: () => "The share of calls that took at most so long: a steep curve is a steady network, its foot to the right of 99 % the tail.",
-    option: () => ({ ...base(),
+    option: () => ({ ...base(), legend: { ...base().legend, selected: firstFew(data.latency) },
       tooltip: { ...base().tooltip, trigger: "item", formatter: (at) => `${at.seriesName}\n${at.value[1]} % within ${short(at.value[0])} ms` },
       xAxis: axis("latency, ms", spread(data.latency.flatMap((item) => item.points.map((p) => p[0])))), yAxis: axis("", { type: "value", min: 0, max: 100, unit: " %" }),
       series: data.latency.map((item) => ({ type: "line", name: item.name, step: false, symbol: "circle", symbolSize: 5, showSymbol: false, data: item.points })) }),
     empty: () => data.latency.length === 0,
   },
   start: stacked("start", "ms", "From nothing to the first answer, in a fresh process with the files in the page cache."),
-  memory: stacked("memory", "MB", "What each stage added to the resident size of a fresh process."),
+  memory: stacked("memory", "MB", "What the memory of a fresh process is for: libraries, the network's weights, the rest of the session, the arena with the activations, and what was taken and given back."),
+  timeline: {
+    rows: () => [["name", "ms", "resident MB", "stage"], ...data.timeline.flatMap((item) => item.points.map((p, i) => [item.name, ...p, item.stages[i]]))],
+    about: () => "The resident size of a fresh process from its start to its tenth call; a larger dot begins a stage, hover for its name. Choose others in the legend.",
+    option: () => ({ ...base(), legend: { ...base().legend, selected: firstFew(data.timeline) },
+      tooltip: { ...base().tooltip, formatter: (at) => `${at.seriesName}\n${data.timeline[at.seriesIndex].stages[at.dataIndex]}\n${short(at.value[0])} ms: ${short(at.value[1])} MB` },
+      xAxis: axis("ms since the process was started", { type: "value" }), yAxis: axis("MB", { type: "value", nameGap: 40 }),
+      series: data.timeline.map((item) => ({ type: "line", name: item.name, symbol: "circle", symbolSize: 4, data: item.points.map((p, i) => ({ value: p,
+        symbolSize: i > 0 && item.stages[i] !== item.stages[i - 1] ? 9 : 3 })) })) }),
+    empty: () => data.timeline.length === 0,
+  },
+  sensitivity: {
+    rows: () => [["record", "kind", "layer or tensor", "SQNR dB"], ...data.sensitivity.rows],
+    about: () => "Signal to quantisation noise, the noisiest first: low bars are the layers that INT8 hurts. Of the network's output where each layer was quantised alone, of the tensor itself otherwise.",
+    option: () => {
+      const bars = data.sensitivity.records.flatMap((record) => record.bars.map((bar) => [data.sensitivity.records.length > 1 ? `${record.name}: ${bar[0]}` : bar[0], bar[1], record.name]));
+      const names = data.sensitivity.records.map((record) => record.name);
+      const tail = innerWidth < 640 ? 18 : 44;
+      return { ...base(), grid: { left: 8, right: 32, top: 64, bottom: 56, containLabel: true },
+        tooltip: { ...base().tooltip, formatter: (at) => `${at.name}\n${short(at.value)} dB` },
+        xAxis: axis("dB", { type: "value" }),
+        yAxis: axis("", { type: "category", inverse: true, data: bars.map((bar) => bar[0]),
+          label: (text) => text.length > tail ? `…${text.slice(1 - tail)}` : text }),
+        series: names.map((name) => ({ type: "bar", name, stack: "all", barMaxWidth: 16, data: bars.map((bar) => bar[2] === name ? bar[1] : null) })) };
+    },
+    empty: () => data.sensitivity.records.length === 0,
+    height: () => 150 + 20 * data.sensitivity.records.reduce((sum, record) => sum + record.bars.length, 0),
+  },
   layers: { ...stacked("layers", "ms", "Where an inference spends its time, by the operators that really run; the CSV has every one of them with its shape."),
     rows: () => [["name", "layer", "operator", "dtype", "output", "us", "M MACs"], ...data.layers.rows] },
   roofline: {
@@ -165,9 +221,9 @@ const figures = {
     option: () => ({ ...base(),
       tooltip: { ...base().tooltip, formatter: (at) => `${at.name || at.seriesName}\n${short(at.value[1])} G MACs/s` },
       xAxis: axis("MACs for each byte of weights", { type: "log" }), yAxis: axis("G MACs/s", { type: "log", nameGap: 40 }),
-      series: [{ type: "scatter", name: "networks", symbolSize: 14, labelLayout: { hideOverlap: true },
-          label: { show: innerWidth >= 640, formatter: "{b}", position: "right", color: base().textStyle.color, fontSize: 11 },
-          data: data.roofline.points.map((p) => ({ name: p.name, value: [p.x, p.y] })) },
+      series: [{ type: "scatter", name: "networks", symbolSize: 14,
+          label: { formatter: "{b}", position: "right", color: base().textStyle.color, fontSize: 11 },
+          data: data.roofline.points.map((p, i) => ({ name: p.name, value: [p.x, p.y], label: { show: innerWidth >= 640 && roofNames().has(i) } })) },
         ...data.roofline.roofs.map((roof) => ({ type: "line", name: roof.name, symbol: "none", data: roof.points }))] }),
     empty: () => data.roofline.points.length === 0,
   },
@@ -209,7 +265,7 @@ function csv(rows) {
 
 document.querySelectorAll("[data-download]").forEach((button) => button.addEventListener("click", () => {
   const name = button.dataset.download;
-  const rows = name === "table" ? [data.table.columns, ...shownRows()] : figures[name].rows();
+  const rows = tables[name] ? [tables[name].columns, ...tables[name].shown()] : figures[name].rows();
   const link = element("a");
   link.href = URL.createObjectURL(new Blob([csv(rows)], { type: "text/csv" }));
   link.download = `edgesmith-${name}.csv`;

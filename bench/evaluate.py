@@ -1,0 +1,184 @@
+"""Accuracy over folders of any size, in shards: a cell of a sweep each, so that a cluster shares them and none is lost.
+
+A shard is every n-th image. It is decoded and computed 64 images at a time, so that memory does not grow with the
+folder, and leaves counts, which add up: the shards of one artefact become one reading, of one machine or several of a
+kind. Computed on another kind of processor an INT8 file may answer otherwise, so those are kept apart.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime import datasets, folders
+from ..runtime.backends._base import Session
+from ..runtime.bundle import Bundle, read
+from ..runtime.choose import open_artefact
+from ..runtime.errors import EdgesmithError, UsageError
+from ..runtime.spec import ModelSpec
+from . import environment, stats, suite
+from .metrics import accuracy
+from .result import Reading, Result, Run
+from .sweep import Cell, Store
+
+IMAGES = 64
+SUMS = ("images", "right1", "right5", "agree", "signal", "noise")
+Tally = dict[str, float]
+
+
+def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()) -> list[Cell]:
+    """List the cells: every shard of the images for every form of every bundle.
+
+    Raises:
+        EdgesmithError: A path is no bundle that runs here.
+    """
+    found = []
+    for path in paths:
+        if Path(path).suffix in (".onnx", ".py"):
+            raise UsageError(
+                f"{path} has no accuracy", got="a bare file, which says nothing of its images", do="give a bundle"
+            )
+        for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
+            one = context.subject
+            found.append(Cell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards))
+    return found
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Evaluate one shard and return a run as plain JSON values, whose reading has the counts as its first row.
+
+    Raises:
+        EdgesmithError: The bundle or an image cannot be read, or the classes do not fit.
+    """
+    every = suite.contexts(cell.path, threads=cell.threads)
+    chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
+    if not chosen:
+        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+    bundle, artefact = read(cell.path), chosen[0].target.artefact
+    tally, classes = _tally(bundle, artefact, cell)
+    reading = told(tally, classes, cell.split)
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    result = Result(chosen[0].subject, {"accuracy": reading})
+    return Run(created, environment.command_line(), environment.here(), (result,)).to_dict()
+
+
+def told(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[str, ...] = ()) -> Reading:
+    """Return the accuracy that counts say; `classes` has the images and the right ones of each class."""
+    count, shares = tally["images"], dict[str, float]()
+    if not count:
+        return Reading("accuracy", missing="the shard has no images: fewer images than shards")
+    shares["top1_ratio"] = tally["right1"] / count
+    if tally["right5"] >= 0:
+        shares["top5_ratio"] = tally["right5"] / count
+    intervals = {name: stats.wilson(round(value * count), int(count)) for name, value in shares.items()}
+    values = {**shares, "images_count": count}
+    if tally["agree"] >= 0:
+        values["agreement_ratio"] = tally["agree"] / count
+        if tally["noise"] and tally["signal"]:
+            values["sqnr_db"] = 10 * math.log10(tally["signal"] / tally["noise"])
+    by_class: list[dict[str, Any]] = [
+        {"split": split, "class": one, "images_count": images, "top1_ratio": right / images}
+        for one, (images, right) in sorted(classes.items())
+    ]
+    values["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
+    return Reading("accuracy", values, intervals, notes=notes, rows=({"counts": tally}, *by_class))
+
+
+def gather(cells: Sequence[Cell], store: Store) -> list[Run]:
+    """Add up the shards that are there: one run for each kind of machine, with a note where shards are missing."""
+    groups: dict[tuple[str, str], list[tuple[Cell, Run]]] = {}
+    for cell in dict.fromkeys(cells):
+        if store.has(cell):
+            run = store.get(cell)
+            key = run.environment.machine(), f"{cell.path} {run.results[0].subject.key}"
+            groups.setdefault(key, []).append((cell, run))
+    machines: dict[str, Run] = {}
+    for (machine, _), parts in groups.items():
+        (cell, first), runs = parts[0], [run for _, run in parts]
+        joined = replace(first.results[0], readings={"accuracy": added(runs, cell.split, cell.shards)})
+        seen = machines.setdefault(machine, replace(first, results=()))
+        machines[machine] = replace(seen, results=(*seen.results, joined))
+    return list(machines.values())
+
+
+def added(runs: Sequence[Run], split: str, shards: int) -> Reading:
+    """Return the accuracy of several shards together."""
+    readings = [run.results[0].readings["accuracy"] for run in runs]
+    tallies = [reading.rows[0]["counts"] for reading in readings if not reading.missing]
+    if not tallies:
+        return readings[0]
+    tally = {name: float(sum(one[name] for one in tallies)) for name in SUMS}
+    classes: dict[int, list[int]] = {}
+    for row in itertools.chain.from_iterable(reading.rows[1:] for reading in readings):
+        one = classes.setdefault(int(row["class"]), [0, 0])
+        one[0] += row["images_count"]
+        one[1] += round(row["images_count"] * row["top1_ratio"])
+    missing = shards - len(runs)
+    notes = (f"{missing} of {shards} shards are missing; do: the same command again",) if missing else ()
+    return told(tally, classes, split, notes)
+
+
+def _tally(bundle: Bundle, artefact: str, cell: Cell) -> tuple[Tally, dict[int, list[int]]]:
+    data = datasets.load(cell.data, cell.split)
+    chosen = list(range(cell.shard, len(data), cell.shards))
+    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen]
+    part = datasets.Dataset(data.name, data.split, folders.pick(data.images, chosen), labels, data.classes)
+    own = next(item for item in bundle.artefacts if item.name == artefact)
+    first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
+    tally: Tally = dict.fromkeys(SUMS, 0.0)
+    classes: dict[int, list[int]] = {}
+    with open_artefact(bundle, own, cell.backend) as session, open_artefact(bundle, first, "ort") as reference:
+        other = None if first is own else reference
+        for logits, exact, truth in _batches(part, bundle.spec, session, other):
+            _count(tally, classes, logits, exact, truth)
+    return tally, classes
+
+
+def _batches(
+    part: datasets.Dataset, spec: ModelSpec, session: Session, reference: Session | None
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield logits (N, classes), those of the reference or None, and labels (N,), a batch at a time."""
+    done = 0
+    for images in part.batches(spec, IMAGES):
+        truth = part.labels[done : done + len(images)]
+        done += len(images)
+        logits = outputs(session, spec, images)
+        yield logits, None if reference is None else outputs(reference, spec, images), truth
+
+
+def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is filled up with the last image."""
+    size = session.inputs[0].shape[0] or len(images)
+    found = []
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+        found.append(session.run({spec.input_name: full}, finite=True)[spec.output_names[0]][: len(part)])
+    return np.concatenate(found).astype(np.float32)
+
+
+def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any, truth: NDArray[np.int64]) -> None:
+    """Add one batch; -1 says that there is no fifth class, or nothing to agree with."""
+    values, _ = accuracy.score(logits, truth)
+    count = len(truth)
+    tally["images"] += count
+    tally["right1"] += round(values["top1_ratio"] * count)
+    tally["right5"] += round(values["top5_ratio"] * count) if "top5_ratio" in values else -count
+    if exact is None:
+        tally["agree"] -= count
+    else:
+        tally["agree"] += int((logits.argmax(1) == exact.argmax(1)).sum())
+        tally["signal"] += float(np.square(exact.astype(np.float64)).sum())
+        tally["noise"] += float(np.square(exact.astype(np.float64) - logits).sum())
+    for row in accuracy.per_class(logits, truth):
+        one = classes.setdefault(row["class"], [0, 0])
+        one[0] += row["images_count"]
+        one[1] += round(row["images_count"] * row["top1_ratio"])

@@ -1,0 +1,39 @@
+"""The TensorRT engines that stand in the same bundle: kernels, size, and the memory that they say they need.
+
+They are told where the engine was built, which needs no GPU; the engine's sidecar says what the kernels are. For small
+networks their number is what a GPU's time goes to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runtime.bundle import Bundle, read
+from ...runtime.engines import sidecar
+from ...runtime.manifest import Artefact
+from ..context import Context
+from ..result import Reading
+
+ON_REQUEST = True  # of the network, not of one form of it
+
+
+def measure(context: Context) -> Reading:
+    """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
+    if Path(context.target.path).suffix in (".onnx", ".py"):
+        return Reading("engines", missing="a bare file has no engines beside it; measure a bundle")
+    bundle, values = read(context.target.path), dict[str, float]()
+    for one in bundle.artefacts:
+        if one.role == "engine":
+            told = _facts(bundle, one)
+            values |= {f"{one.precision}_{one.target}_{name}": float(value) for name, value in told.items()}
+    missing = "" if values else "the bundle has no engines; do: export with --target trt"
+    return Reading("engines", values, missing=missing)
+
+
+def _facts(bundle: Bundle, engine: Artefact) -> dict[str, int]:
+    found = {"file_bytes": bundle.manifest.files[engine.path].bytes}
+    if "kernels" in engine.facts:
+        found["kernels_count"] = int(engine.facts["kernels"])
+    if any(path.endswith(".json") for path in engine.companions):
+        found["activation_bytes"] = sidecar.read(bundle.folder / engine.path).activation_bytes
+    return found

@@ -1,0 +1,75 @@
+"""What INT8 costs each layer, in dB of signal to noise, as the quantiser measured it.
+
+Read from what `edgesmith quantize --json` printed (with `--explain`: each layer quantised alone), or from a bundle,
+whose provenance keeps the same record of every INT8 file in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...runtime.bundle import read as read_bundle
+from ...runtime.errors import DataError
+from ...runtime.files import existing_file
+
+KINDS = {"layer_sqnr_db": "layer alone", "tensor_sqnr_db": "tensor"}
+SHOWN = 24  # bars of one chart; the data behind it has all
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a file or a bundle, by name.
+
+    Raises:
+        DataError: It is no such record, or the bundle has none.
+        BundleError: The bundle cannot be read.
+    """
+    if path.is_dir() or path.suffix == ".zip":
+        opened = read_bundle(path)
+        found = {key: value for key, value in opened.manifest.provenance.items() if _is_record(value)}
+        if not found:
+            raise DataError(f"{path} says nothing of its quantisation", do="export it with INT8, or give the JSON")
+        return {f"{opened.spec.name} {key}": value for key, value in found.items()}
+    try:
+        told = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON", got=str(error), do="write it with `edgesmith quantize --json`") from error
+    if not _is_record(told):
+        raise DataError(
+            f"{path} is no record of a quantisation", expected=" or ".join(KINDS), do="use `edgesmith quantize --json`"
+        )
+    return {path.stem: told}
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a value holds numbers by layer or by tensor, and nothing else there."""
+    if not isinstance(value, dict) or not any(value.get(key) for key in KINDS):
+        return False
+    groups = [value.get(key) or {} for key in KINDS]
+    return all(isinstance(one, dict) and all(_number(item) for item in one.values()) for one in groups)
+
+
+def _number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def view(records: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layers that cost most, and every layer and tensor as a row (name, kind, layer, dB).
+
+    Layers quantised alone are drawn where a record has them, else tensors; what has no noise at all is left out.
+    """
+    rows = [
+        [name, KINDS[key], layer, round(float(db), 2)]
+        for name, record in records.items()
+        for key in KINDS
+        for layer, db in sorted((record.get(key) or {}).items(), key=lambda item: item[1] or 0.0)
+        if db is not None
+    ]
+    drawn = []
+    for name, record in records.items():
+        key = next(key for key in KINDS if record.get(key))
+        mine = [row for row in rows if row[0] == name and row[1] == KINDS[key]]
+        drawn.append({"name": name, "kind": KINDS[key], "bars": [[row[2], row[3]] for row in mine[:SHOWN]]})
+    return {"records": [one for one in drawn if one["bars"]], "rows": rows}

@@ -1,0 +1,141 @@
+"""`edgesmith bench --all`: the long table, network after network, resumable, and never much longer than it may.
+
+Each network's forms and backends are measured side by side, with the reference workload beside them, and written down
+before the next network begins. The same command goes on where it stopped; what was measured on another machine, with
+other packages or of other files is measured again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .runtime.console import note, progress
+from .runtime.errors import EdgesmithError
+
+if TYPE_CHECKING:
+    from .bench.context import Context
+    from .bench.interleave import Plan
+    from .bench.result import Reading, Run
+
+NETWORKS = (
+    "mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large", "shufflenetv1_g3", "shufflenetv2",
+    "squeezenet1_1", "mnasnet1_0", "efficientnet_b0", "regnet_y_400mf", "resnet18", "resnet50",
+)  # fmt: skip
+BOARDS = (
+    ("Jetson Nano 4GB", "fp16"), ("Jetson Xavier NX 8/16GB", "int8"), ("Jetson Orin Nano 8GB", "fp16"),
+    ("Jetson Orin Nano 8GB", "int8"), ("Jetson AGX Orin 64GB", "int8"),
+)  # fmt: skip
+
+
+def measure(names: Sequence[str], bundles: Path, folder: Path, plan: Plan, minutes: float, threads: int) -> Run:
+    """Measure networks that are not in the folder yet, and return all that are there as one run.
+
+    Args:
+        names: Networks.
+        bundles: Where bundles stand, and are made when absent.
+        folder: One result for each network.
+        plan: How long each process measures.
+        minutes: No network is begun that would, at the pace so far, end later than this.
+        threads: Of a CPU backend.
+
+    Raises:
+        EdgesmithError: None of the networks gave a result.
+    """
+    from .bench import clock
+
+    parts: list[Run] = []
+    began, spent, left = clock.now_ns(), list[float](), list[str]()
+    with progress("networks", len(names)) as advance:
+        for name in names:
+            start = clock.now_ns()
+            if (old := _stored(name, bundles, folder, threads)) is not None:
+                parts.append(old)
+            elif (start - began) * 1e-9 + (max(spent) if spent else 0.0) > 60 * minutes:
+                left.append(name)
+            elif (part := _one(name, bundles, folder, plan, threads)) is not None:
+                parts.append(part)
+                spent.append((clock.now_ns() - start) * 1e-9)
+                note(f"{name}: {spent[-1]:.0f} s")
+            advance(1)
+    if left:
+        note(f"no time was left for {', '.join(left)}; do: the same command again, it goes on there")
+    if not parts:
+        raise EdgesmithError("no network could be measured", do="see the reasons above")
+    return together(parts)
+
+
+def together(parts: Sequence[Run]) -> Run:
+    """Join the runs of several networks, of one machine, into one."""
+    last = parts[-1]
+    results = tuple(result for part in parts for result in part.results)
+    return replace(last, results=results, reference=tuple(group for part in parts for group in part.reference))
+
+
+def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
+    """Return what is there of a network, unless it is of another machine, other packages or other files."""
+    from .bench import environment, result
+    from .bench_bundles import place
+    from .bench_targets import FORMS
+
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        run = result.read(path)
+        now = _contexts(place(name, bundles), FORMS, threads)
+    except EdgesmithError as error:
+        note(f"{name} is measured again: {error}")
+        return None
+    here = environment.here()
+    same = run.environment.machine() == here.machine() and run.environment.packages == here.packages
+    wanted, found = ({(one.subject.key, one.subject.sha256) for one in side} for side in (now, run.results))
+    return run if same and wanted == found else None
+
+
+def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Run | None:
+    """Measure one network and write it down; say why where that fails."""
+    from .bench import result, suite
+    from .bench_bundles import ensure
+    from .bench_targets import FORMS, with_digits_accuracy
+
+    try:
+        found = _contexts(ensure(name, bundles), FORMS, threads)
+        run = suite.measure(found, plan, only=[*suite.usual_metrics(), "engines"], reference=True)
+        run = with_digits_accuracy(with_boards(run, name), bundles)
+    except EdgesmithError as error:
+        note(f"{name} is left out: {error}")
+        return None
+    result.write(run, folder / f"{name}.json")
+    return run
+
+
+def _contexts(path: Path, forms: Sequence[str], threads: int) -> list[Context]:
+    from .bench import suite
+
+    return suite.contexts(path, precisions=forms, threads=threads)
+
+
+def with_boards(run: Run, name: str) -> Run:
+    """Put the modelled latency on each board of BOARDS into the first result: it is the network's, not a form's."""
+    first, *rest = run.results
+    return replace(run, results=(replace(first, readings={**first.readings, "modelled": modelled(name)}), *rest))
+
+
+def modelled(name: str) -> Reading:
+    """Return the expected seconds of one image on each board, with the range that holds two cases of three."""
+    from .bench import devices, roofline
+    from .bench.result import Reading
+    from .models import complexity
+
+    network = complexity.describe(name)
+    values, intervals = dict[str, float](), dict[str, tuple[float, float]]()
+    for board, precision in BOARDS:
+        told = roofline.estimate(network, devices.find(board), precision)
+        key = f"{re.sub('[^a-z0-9]+', '_', board.lower().removeprefix('jetson '))}_{precision}_s"
+        values[key], intervals[key] = told.expected_s, (told.low_s, told.high_s)
+    why = f"modelled, not measured: two points in three within a factor of {roofline.SPREAD}, {roofline.WORST} at worst"
+    return Reading("modelled", values, intervals, notes=(why,))

@@ -1,0 +1,110 @@
+"""Accuracy in shards: together what counting all images at once says, whatever the shards; what is missing is said."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from edgesmith.bench import evaluate, suite, sweep
+from edgesmith.bench.metrics import accuracy
+from edgesmith.bench.sweep import Store
+from edgesmith.bench.sweep_commands import sweep_command
+from edgesmith.runtime.bundle import read
+from edgesmith.runtime.choose import open_artefact
+from support.bundles import LABELS, colour_bundle, picture
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("evaluate")
+    colour_bundle(place / "colours")
+    for colour in LABELS:
+        (place / "images" / "val" / colour).mkdir(parents=True)
+        for number in range(5):
+            path = place / "images" / "val" / colour / f"{number}.png"
+            Image.fromarray(np.roll(picture(colour), number, axis=0)).save(path)
+    wrong = place / "images" / "val" / LABELS[0] / "9.png"  # one image in the wrong folder
+    shutil.copy(place / "images" / "val" / LABELS[1] / "0.png", wrong)
+    return place
+
+
+def swept(folder, out, shards):
+    cells = [cell for cell in evaluate.grid([str(folder / "colours")], str(folder / "images"), "test", shards)
+             if cell.backend == "ort"]  # fmt: skip
+    store = Store(out)
+    assert sweep.sweep(cells, store, evaluate.measure) == (len(cells), 0)
+    return cells, store
+
+
+@pytest.mark.parametrize("shards", [1, 3, 20])
+def test_shards_add_up_to_all_images(shards, folder, tmp_path):
+    (run,) = evaluate.gather(*swept(folder, tmp_path, shards))
+    assert [one.subject.form for one in run.results] == ["fp32", "int8-ort-x86"]
+    opened = read(folder / "colours")
+    for one, artefact in zip(run.results, opened.artefacts, strict=True):
+        logits, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        values = one.readings["accuracy"].values
+        assert values["images_count"] == 16
+        assert values["top1_ratio"] == accuracy.score(logits, labels)[0]["top1_ratio"] == 15 / 16
+        assert values["worst_class_top1_ratio"] == pytest.approx(5 / 6)
+        assert "top5_ratio" not in values
+        if reference is None:
+            assert "agreement_ratio" not in values
+        else:
+            assert values["agreement_ratio"] == (logits.argmax(1) == reference.argmax(1)).mean()
+            assert values.get("sqnr_db") == accuracy.sqnr_db(reference, logits)  # None: equal outputs have no noise
+
+
+def test_counts_of_halves_say_what_all_says():
+    """Noisy logits of 200 images and 10 classes: agreement, SQNR, top-5 and classes add up."""
+    rng = np.random.default_rng(0)
+    exact, truth = rng.standard_normal((200, 10)).astype(np.float32), rng.integers(0, 10, 200)
+    logits = exact + rng.normal(0, 0.3, exact.shape).astype(np.float32)
+    tally, classes = dict.fromkeys(evaluate.SUMS, 0.0), {}
+    for half in (slice(0, 70), slice(70, 200)):
+        evaluate._count(tally, classes, logits[half], exact[half], truth[half])
+    values = evaluate.told(tally, classes, "test").values
+    expected = accuracy.score(logits, truth)[0]
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
+    assert values["agreement_ratio"] == (logits.argmax(1) == exact.argmax(1)).mean() < 1
+    assert values["sqnr_db"] == pytest.approx(accuracy.sqnr_db(exact, logits), abs=1e-3)
+    assert classes[3] == [(truth == 3).sum(), ((truth == 3) & (logits.argmax(1) == 3)).sum()]
+
+
+def test_a_missing_shard_is_said(folder, tmp_path):
+    cells, store = swept(folder, tmp_path, 4)
+    store.path(cells[1]).unlink()
+    (run,) = evaluate.gather(cells, store)
+    assert "1 of 4 shards are missing; do: the same command again" in run.results[0].readings["accuracy"].notes
+    assert run.results[0].value("accuracy", "images_count") == 12
+    assert run.results[1].value("accuracy", "images_count") == 16
+
+
+def test_a_fixed_batch_is_filled_up_and_cut(folder):
+    opened = read(folder / "colours")
+    with open_artefact(opened, opened.artefacts[0], "ort") as session:
+        images = np.random.default_rng(0).standard_normal((5, *opened.spec.input_shape), dtype=np.float32)
+        one_by_one = np.concatenate([evaluate.outputs(session, opened.spec, images[at : at + 1]) for at in range(5)])
+        assert np.allclose(evaluate.outputs(session, opened.spec, images), one_by_one, atol=1e-5)
+
+
+def test_the_command_and_what_it_refuses(folder, tmp_path):
+    words = [str(folder / "colours"), "--evaluate", str(folder / "images"), "--shards", "2", "--precision", "fp32",
+             "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
+    done = CliRunner().invoke(sweep_command, words)
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)[0]["results"][0]["readings"]["accuracy"]["values"]
+    assert values["top1_ratio"] == 15 / 16
+    (tmp_path / "net.onnx").write_bytes(b"")
+    bare = CliRunner().invoke(sweep_command, [str(tmp_path / "net.onnx"), "--evaluate", str(folder / "images")])
+    assert bare.exit_code == 2
+    assert "has no accuracy" in bare.stderr
+    digits = CliRunner().invoke(
+        sweep_command,
+        [str(folder / "colours"), "--evaluate", "digits", "--shards", "1", "--out", str(tmp_path / "two")],
+    )
+    assert digits.exit_code == 1
+    assert "the images do not fit the network" in digits.stderr

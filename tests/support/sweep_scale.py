@@ -1,0 +1,50 @@
+"""How dispatch scales: 1,000 empty cells on 1 to 16 worker processes of this machine, each worker one cell at a time.
+
+python tests/support/sweep_scale.py --workers 1,4,16 --cells 1000
+"""
+
+# ruff: noqa: T201
+
+import argparse
+import time
+import warnings
+
+from edgesmith.bench import environment
+from edgesmith.bench.cluster import Cluster
+from edgesmith.bench.sweep import Cell
+
+
+def nothing(cell):
+    return {"path": cell.path}
+
+
+def seconds(workers, count):
+    """Return the seconds to start the workers, and for all cells."""
+    cells = [Cell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
+    began = time.monotonic()
+    with Cluster(workers=workers) as cluster:
+        ready = time.monotonic()
+        outcomes = list(cluster(cells, nothing))
+        done = time.monotonic()
+    if sorted(outcome.run["path"] for outcome in outcomes) != sorted(cell.path for cell in cells):
+        raise SystemExit("error: cells are lost or came twice")
+    return ready - began, done - ready
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", default="1,4,16")
+    parser.add_argument("--cells", type=int, default=1000)
+    arguments = parser.parse_args()
+    here = environment.here()
+    print(f"{here.cpu}, {here.cores} cores")
+    print("| workers | start s | cells | s in all | ms a cell |\n| ---: | ---: | ---: | ---: | ---: |")
+    for workers in map(int, arguments.workers.split(",")):
+        started, spent = seconds(workers, arguments.cells)
+        cost = 1e3 * spent / arguments.cells
+        print(f"| {workers} | {started:.1f} | {arguments.cells} | {spent:.1f} | {cost:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
