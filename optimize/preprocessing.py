@@ -248,7 +248,7 @@ def _compared(source: Path, out: Path, image: Image, kind: str) -> Check:
         return Check("cannot tell", f"the source does not run here: {refusal}")
     outputs = [made for _, made in expected.pairs[-len(frames) :]]
     feeds = [{image.name: image.raw(frame, kind)} for frame in frames]
-    check = checks.against(checks.Expected(list(zip(feeds, outputs, strict=True)), expected.open), out)
+    check = checks.against(checks.Expected(None, list(zip(feeds, outputs, strict=True)), expected.open), out)
     if check.verdict != "equal":
         out.unlink(missing_ok=True)
         raise CheckFailed(

@@ -155,3 +155,18 @@ def test_multiply_adds_are_counted_behind_shape_arithmetic(tmp_path):
     onnx.save(model(text, weights), tmp_path / "source.onnx")
     report = optimize(tmp_path / "source.onnx", tmp_path / "result.onnx")
     assert report.before.macs == report.after.macs == 4 * 4 * 6 * 6
+
+
+def test_a_network_that_amplifies_rounding_is_no_mistake(tmp_path):
+    """Last digits of the Conv times ten thousand: the folded file is right, one with another function is not."""
+    chaos = "(float[1,3,8,8] x) => (float[1,4,6,6] y) { c = Conv(x, w) d = BatchNormalization(c, g, b, m, v)"
+    chaos += " e = Mul(d, k) y = Sin(e) }"
+    weights = batchnorm(4) | {"w": (4, 3, 3, 3), "k": (6, 6)}
+    weights["k"] = np.full((6, 6), 1e4, np.float32)
+    source, result = tmp_path / "source.onnx", tmp_path / "result.onnx"
+    onnx.save(model(chaos, weights), source)
+    report = optimize(source, result)
+    assert (report.check.verdict, ops(result)) == ("equal", ["Conv", "Mul", "Sin"])
+    assert report.check.worst_error > 1e-4
+    onnx.save(model(chaos.replace("Sin", "Cos"), weights), result)
+    assert compare(source, result).verdict == "different"
