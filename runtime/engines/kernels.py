@@ -18,6 +18,9 @@ PRECISION = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "BFloat16": "bf16"
 TENSORS = ("inputs", "constants", "outputs")
 SYNCHRONISING = ("signal", "wait")
 CONVOLVING = ("correlation", "deconvolution", "convolution", "gemm", "runtime_fusion")
+# A generated kernel's name lists its operations in order. A convolution whose input was rounded to integers just before
+# it, and whose weights are INT8, is computed in INT8, whatever the kernel reads at its beginning.
+ROUNDED = "RounCastCorr"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class Kernel:
         return tensors[0].dtype if tensors else "?"
 
     @property
+    def convolves_in(self) -> str:
+        """The data type of a convolution inside it: INT8 too where the kernel itself rounds the input to INT8."""
+        int8 = any(tensor.dtype == "int8" and tensor.dims[:1] > (1,) for tensor in self.constants)
+        return "int8" if int8 and ROUNDED in self.name else self.precision
+
+    @property
     def requantises(self) -> bool:
         """Whether it is no convolution and writes INT8."""
         return self.kind not in CONVOLVING and any(tensor.dtype == "int8" for tensor in self.outputs)
@@ -70,9 +79,9 @@ class Attestation:
     """What was asked of the convolutions and what they got.
 
     `asked` and `got` map a convolution's ONNX name to a precision ("float": any but INT8). A convolution that fused
-    into a pointwise kernel counts with that kernel's precision, one that no kernel mentions is "folded". `products` is
-    what the matrix products (Gemm, MatMul) run in. `synchronisations` are the entries that only order two streams; they
-    are not among the kernels.
+    into a pointwise kernel counts with what that kernel convolves in, one that no kernel mentions is "folded".
+    `products` is what the matrix products (Gemm, MatMul) run in. `synchronisations` are the entries that only order two
+    streams; they are not among the kernels.
     """
 
     kernels: int
@@ -135,8 +144,8 @@ def _ran_as(name: str, kernels: list[Kernel]) -> str:
     mentions = [kernel for kernel in kernels if name in kernel.nodes]
     mains = [kernel for kernel in mentions if kernel.kind in CONVOLVING]
     named = [kernel for kernel in mains if kernel.name.startswith(name)]
-    best = named or mains or mentions
-    return best[0].precision if best else "folded"
+    best = named or mains or [kernel for kernel in mentions if "Corr" in kernel.name] or mentions
+    return best[0].convolves_in if best else "folded"
 
 
 def parse_log(message: str) -> list[Kernel]:

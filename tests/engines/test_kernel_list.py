@@ -19,6 +19,12 @@ def kernel(name, kind, dtype, nodes, out="fp32"):
     return Kernel(name, kind, (Tensor("i", (1,), dtype),), (), (Tensor("o", (1,), out),), tuple(nodes))
 
 
+def generated(name, weights, *nodes, shape=(96, 4, 1, 1)):
+    """A generated kernel as an EfficientNet's squeeze-and-excite unit gets it: float in and out."""
+    constants = (Tensor("scale", (1, 96, 1, 1), "fp32"), Tensor("w", shape, weights), Tensor("bias", (1, 96), "fp16"))
+    return Kernel(name, "kgen", (Tensor("i", (1, 4, 1, 1), "fp32"),), constants, (Tensor("o", (1,), "fp16"),), nodes)
+
+
 def test_a_line_is_read():
     (found,) = parse_log(f"Layers:\n{LINE}\n\nI/O Tensors:\n Name: x, IOMode: Input, LayerType: no\n")
     assert (found.name, found.kind, found.precision) == ("stem_U21_myl0_1", "correlation", "int8")
@@ -50,6 +56,13 @@ ATTESTED = {
     "named before mentioned": (
         [kernel("other", "correlation", "int8", ["conv"]), kernel("conv_U1", "correlation", "fp16", ["conv"])], "fp16"),
     "fused into a pointwise kernel": ([kernel("k", "kgen", "fp16", ["conv"])], "fp16"),
+    "rounded and convolved in one kernel": ([generated("__myl_SiluMinMaxRounCastCorrMul", "int8", "conv")], "int8"),
+    "its kernel before that of its bias": (
+        [kernel("__myl_MoveSigmMul", "kgen", "fp16", ["conv"]),
+         generated("__myl_SiluMinMaxRounCastCorrMul", "int8", "conv")], "int8"),
+    "integers turned into floats before": ([generated("__myl_RounCastCastMulCorr", "int8", "conv")], "fp32"),
+    "rounded, with float weights": ([generated("__myl_MinMaxRounCastCorrMul", "fp32", "conv")], "fp32"),
+    "INT8 only in a scale": ([generated("__myl_RounCastCorr", "int8", "conv", shape=(1, 96, 1, 1))], "fp32"),
     "gone": ([kernel("k", "kgen", "fp16", ["x"])], "folded"),
 }  # fmt: skip
 

@@ -11,8 +11,10 @@ from support.quant_graphs import Graph, images
 def two_added():
     """Two convolutions with 22 channels each and their sum, as in NASNet's cells; the first one is an output too."""
     graph = Graph()
+    graph.conv("input", "stem", (22, 3, 1, 1))
+    graph.node("Relu", ["stem"], "seen")
     for name in ("one", "other"):
-        graph.conv("input", name, (22, 3, 1, 1))
+        graph.conv("seen", name, (22, 22, 1, 1))
     graph.node("Add", ["one", "other"], "sum")
     return graph.model({"sum": ["N", 22, 16, 16], "one": ["N", 22, 16, 16]})
 
