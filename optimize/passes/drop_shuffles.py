@@ -6,7 +6,8 @@ After:  each Conv's filters permuted so that what one reader wants is contiguous
 When:   a network of Concat, Split, Slice, Gather and shuffles joins Convs that read all channels, depthwise Convs,
         activations and pools. What needs its own order (outputs, sums) gets it back by one Gather.
 Why:    Conv(x)[p] = Conv with filters [p], and sum over i of W[i] x[i] has no order: the copies were never needed.
-        For ort-x86, groups are filled up with zero channels to the channel block, so that the blocked layout lasts.
+        For ort-x86, channels between Convs are filled up with zeros to the channel block: ONNX Runtime leaves its
+        blocked layout for a depthwise Conv of other numbers. Groups are filled up where that costs little.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ import numpy as np
 from ..base import Outcome, Pass, Permit, Refused, Rewritten
 from ..channels import Demand, Provenance, demands
 from ..graph import Net, is_a
-from ..rerouting import MOST_GROWTH, Component, Plan, Source, components, growth, plan
+from ..rerouting import Plan, Source, components, is_cheap, plan
 from .drop_dead import cascade
 from .slices_to_split import split
 
 Array = np.ndarray[Any, Any]
-Range = tuple[str, int, int]
 
 
 class DropShuffles(Pass):
@@ -40,18 +40,17 @@ class DropShuffles(Pass):
         if not provenance.inner and not any(provenance.routes(node) for node in net.nodes("Gather")):
             return []
         shuffled, chains = components(provenance, demands(net, provenance))
-        block = _block(net, provenance, shuffled)
         routing = [node for node in reversed(net.everything()) if provenance.routes(node)]
         outcomes = [
-            _rewrite(net, provenance, wanted, block, where, routing)
+            _rewrite(net, provenance, wanted, _block(net, provenance, wanted), where, routing)
             for wanted, where in shuffled
             if permit.allows(name, where)
         ]
         done = [outcome for outcome in outcomes if isinstance(outcome, Rewritten)]
         for outcome in done:
             permit.note(name, outcome.node)
-        for wanted, where in chains if done and block > 1 else []:
-            _rewrite(net, provenance, wanted, block, where, routing)
+        for wanted, where in chains if done and net.block > 1 else []:
+            _rewrite(net, provenance, wanted, net.block, where, routing)
         if not done:
             return outcomes
         net.kinds, net.inferred = {}, False
@@ -60,15 +59,10 @@ class DropShuffles(Pass):
         return outcomes
 
 
-def _block(net: Net, provenance: Provenance, shuffled: list[Component]) -> int:
-    """Return the target's channel block, or 1 where filling up to it costs more than it gains."""
-    if net.block == 1:
-        return 1
-    made = [plan(net, provenance, wanted, net.block) for wanted, _ in shuffled]
-    grown = growth([one for one in made if isinstance(one, Plan)])
-    if grown > MOST_GROWTH.get(net.block, min(MOST_GROWTH.values())):
-        net.block = 1
-    return net.block
+def _block(net: Net, provenance: Provenance, wanted: list[Demand]) -> int:
+    """Return the target's channel block, or 1 where filling groups up to it costs more than it gains."""
+    made = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
+    return net.block if isinstance(made, Plan) and is_cheap(made) else 1
 
 
 def _rewrite(
@@ -102,18 +96,6 @@ def _rename(net: Net, made: Plan) -> None:
             source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
 
 
-def _ranges(made: Plan, demand: Demand) -> list[Range]:
-    """Return the pieces of a demand as ranges of its sources' layouts, neighbours joined."""
-    found: list[Range] = []
-    for name, number in made.pieces[demand.number]:
-        begin, end = made.sources[name].spans[number]
-        if found and found[-1][0] == name and found[-1][2] == begin:
-            found[-1] = (name, found[-1][1], end)
-        else:
-            found.append((name, begin, end))
-    return found
-
-
 def _is_plain(made: Plan, demand: Demand) -> bool:
     return made.layout(demand) == list(range(len(demand.atoms)))
 
@@ -123,7 +105,7 @@ def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
     parts = {}
     for name, source in made.sources.items():
         size = len(source.layout)
-        ranges = [item for demand in made.demands for item in _ranges(made, demand) if item[0] == name]
+        ranges = [item for demand in made.demands for item in made.ranges(demand) if item[0] == name]
         bounds = sorted({0, size} | {bound for _, begin, end in ranges for bound in (begin, end)})
         sizes = [last - first for first, last in itertools.pairwise(bounds)]
         if len(sizes) < 2:
@@ -139,9 +121,9 @@ def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
 def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
     """Give one reader its channels."""
     given, layout = [], made.layout(demand)
-    for name, begin, end in _ranges(made, demand):
+    for name, begin, end in made.ranges(demand):
         # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
-        whole = net.block == 1 and (begin, end) == (0, len(made.sources[name].layout))
+        whole = made.block == 1 and (begin, end) == (0, len(made.sources[name].layout))
         pieces = [part for first, last, part in parts[name] if begin <= first < end]
         given += [made.sources[name].tensor] if whole else pieces
     if len(given) == 1 and given[0] is demand.tensor and layout == list(range(len(layout))):

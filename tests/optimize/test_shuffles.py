@@ -79,7 +79,7 @@ def test_blocks_lose_their_shuffles(blocks, batch, tmp_path):
 
 @pytest.mark.parametrize("block", [4, 8, 16])
 def test_groups_are_filled_up(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgesmith.optimize.passes.drop_shuffles.MOST_GROWTH", {block: 100.0})
+    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_READ", 100.0)
     left, _ = run(tmp_path, *network(2, 12), target="ort-x86", block=block)
     assert set(left) <= {"Conv", "Relu", "Concat"}
     loaded = onnx.load(tmp_path / "result.onnx")
@@ -87,10 +87,29 @@ def test_groups_are_filled_up(block, tmp_path, monkeypatch):
     assert all(dim % block == 0 for dim in dims if dim != 5)
 
 
-def test_filling_up_that_costs_too_much_is_left_out(tmp_path):
+def test_groups_whose_filling_up_costs_too_much_stay_and_chains_are_filled_up(tmp_path):
     plain, _ = run(tmp_path, *network(2, 12))
     filled, _ = run(tmp_path, *network(2, 12), target="ort-x86", block=16)
     assert filled == plain
+    loaded = onnx.load(tmp_path / "result.onnx")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in loaded.graph.initializer}
+    depthwise = [shapes[node.input[1]] for node in loaded.graph.node if any(a.name == "group" for a in node.attribute)]
+    assert depthwise == [(16, 1, 3, 3)] * 2
+
+
+def test_the_rests_of_groups_share_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_READ", 100.0)
+    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_PIECES", 100.0)
+    run(tmp_path, *network(4, 48), target="ort-x86", block=16)
+    loaded = onnx.load(tmp_path / "result.onnx")
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in loaded.graph.initializer}
+    made: dict = {}
+    for node in loaded.graph.node:
+        if node.op_type == "Conv" and node.input[1].startswith(("wp", "wq", "w0")):
+            key = node.input[1][:2]
+            made[key] = made.get(key, 0) + shapes[node.input[1]][0]
+    # 24 channels in groups of 12, 6, 3, 2 and 1 take two blocks of 16, not five.
+    assert set(made.values()) == {32}, made
 
 
 # name -> (last nodes, extra weights): the shuffled order itself, or a channel read twice, is wanted.
