@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import DataError, UsageError
+from ..runtime.console import need
+from ..runtime.errors import DataError, NotAvailable, UsageError
 from ..runtime.files import atomic_file, existing_file
 from .canvas import Canvas, text_width
-from .catalog import Entry, find
+from .catalog import Entry, build, find
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1400, 900, 70, 210, 60, 70
 SMALLEST_RADIUS, RADIUS_PER_ROOT_M = 3.0, 2.2
@@ -69,14 +70,24 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
 
 
 def collect(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
-    """Return the networks with ImageNet accuracy, a cost and a number of parameters."""
+    """Return the networks with ImageNet accuracy and a cost; parameters that nobody published are counted."""
     found = []
     for entry in entries:
         figures = entry.figures
         cost = (figures.macs or 0) / 1e9 if latency_ms is None else latency_ms.get(entry.name, 0)
-        if figures.top1 and figures.params and cost and entry.classes == 1000:
-            found.append(Bubble(entry.name, entry.family, cost, figures.top1, figures.params / 1e6))
+        if figures.top1 and cost and entry.classes == 1000 and (params := figures.params or _counted(entry)):
+            found.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
     return found
+
+
+def _counted(entry: Entry) -> int:
+    """Count the parameters of a network, without computing any; 0 where there is no torch to build it."""
+    try:
+        torch = need("torch")
+    except NotAvailable:
+        return 0
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build(entry.name).parameters())
 
 
 def latencies(paths: Sequence[Path]) -> dict[str, float]:
@@ -184,6 +195,8 @@ class Chart:
 
     def _places(self, bubble: Bubble, width: float) -> Iterator[tuple[float, float]]:
         x, y, r = self.x(bubble.x), self.y(bubble.top1), min(self.radius(bubble), 9.0)
+        if 2 * self.radius(bubble) > width + 4:
+            yield x - width / 2, y + 4
         for step in (0, NAME_SIZE + 2):
             yield x + r + 2, y + 4 - step
             yield x - r - 2 - width, y + 4 - step

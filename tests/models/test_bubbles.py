@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,15 @@ def test_every_network_with_three_figures_is_a_circle_at_its_place(tmp_path):
     assert float(small.get("cy")) > float(large.get("cy"))
     assert float(small.get("r")) < float(large.get("r"))
     assert found["resnet18"].get("fill") == found["resnet152"].get("fill") != large.get("fill")
+
+
+def test_parameters_that_the_paper_does_not_print_are_counted():
+    entry = catalog.find("shufflenetv1_g3_0.25")
+    assert entry.figures.params is None
+    (found,) = bubbles.collect([entry])
+    with torch.device("meta"):
+        counted = sum(parameter.numel() for parameter in catalog.build(entry.name).parameters())
+    assert found.params_m == counted / 1e6 > 0.2
 
 
 def test_a_bubble_s_area_follows_the_parameters():
