@@ -71,7 +71,7 @@ def quantize_command(
     report = quantize(
         source,
         output,
-        batches,
+        iter(batches),  # spooled: images are decoded once, not for each walk
         target=target,
         allow_random=allow_random,
         settings=_settings(method, adaround, quick),

@@ -115,9 +115,9 @@ def key(source, label):
 
 
 def stored(path, wanted):
-    """Return a result that was measured for the same thing, or None."""
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return found if found.get("key") == wanted else None
+    """Return a result that was measured for the same thing (None: for any), or None."""
+    found = json.loads(path.read_text()) if path.exists() else None
+    return found if found and wanted in (None, found["key"]) else None
 
 
 def store(path, row):
@@ -143,25 +143,24 @@ class Bench:
             split = datasets.load(self.given.data, name).head(TIMED_IMAGES if self.timed else self.given.images)
             self.splits[name] = np.concatenate(list(split.batches(spec, 32))), split.labels
         self.references = {name: answers(self.source, images) for name, (images, _) in self.splits.items()}
-        np.save(
-            self.files / "calibration.npy",
-            np.concatenate(list(datasets.load(self.given.data, "calibration").batches(spec, 32))),
-        )
+        images = np.concatenate(list(datasets.load(self.given.data, "calibration").batches(spec, 32)))
+        with atomic_file(self.files / "calibration.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, images)
         values = {name: (self.references[name], self.splits[name][1]) for name in self.splits}
         top1 = {k: round(100 * float((v.argmax(1) == labels).mean()), 2) for k, (v, labels) in values.items()}
         store(self.results / "fp32.json", {"top1_percent": top1, "images": {k: len(v[1]) for k, v in values.items()}})
 
     def run(self):
         """Measure what is missing, and return everything."""
-        target = self.files / "running.onnx"
+        target = self.files / f"running-{os.getpid()}.onnx"
         calibration = self.files / "calibration.npy"
         every = commands(self.source, self.given.data, calibration, target, not self.given.no_peers)
         every = {label: command for label, command in every.items() if not self.timed or label in TIMED}
         rows = {}
         for label, command in every.items():
             path, wanted = self.results / f"{label.replace(' ', '-')}.json", key(self.source, label)
-            row = stored(path, wanted)
-            if row is None and self.given.only not in label:
+            row = stored(path, None if self.given.stored else wanted)
+            if row is None and (self.given.stored or self.given.only not in label):
                 continue
             if row is None:
                 if not self.splits:
@@ -173,14 +172,18 @@ class Bench:
                 store(path, row)
                 print(self.name, label, json.dumps(row), flush=True)  # noqa: T201
             rows[label] = row
+        if not rows:
+            return None
         found = {**json.loads((self.results / "fp32.json").read_text()), "rows": rows}
-        return found if self.given.no_speed else found | {"speed": self._speed(rows)}
+        return found | {"speed": self._speed(rows)}
 
     def _speed(self, rows):
         files = {label: path_of(self.files, label) for label, row in rows.items() if not row["failed"]}
         digest = hashlib.sha256(json.dumps(sorted((label, rows[label]["key"]) for label in files)).encode())
         path, wanted = self.results / "speed.json", digest.hexdigest()[:16]
-        found = stored(path, wanted)
+        found = stored(path, None if self.given.stored else wanted)
+        if found is None and self.given.no_speed:
+            return {}
         if found is None:
             shape = [1, *read_spec(self.source).input_shape]
             image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -201,13 +204,17 @@ def main():
     parser.add_argument("--only", default="", help="measure only quantisers with this in their name")
     parser.add_argument("--no-peers", action="store_true", help="ours and onnxruntime's only: nothing is installed")
     parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument(
+        "--stored", action="store_true", help="measure nothing: what stands in the results, of any code"
+    )
     parser.add_argument("--table", type=Path, help="write TABLE.md and TABLE.json")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     found = {}
     for name in given.sources or NETWORKS:
         bench = Bench(name, given)
-        found[bench.name] = bench.run()
+        if rows := bench.run():
+            found[bench.name] = rows
     text = table(found)
     if given.table:
         store(given.table.with_suffix(".json"), found)

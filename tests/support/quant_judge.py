@@ -8,12 +8,13 @@ import onnx
 
 from edgesmith.optimize.quantize.observe import session, sqnr_db
 
+# How Q/DQ are computed: in float as they are written, or by this machine's integer kernels.
 KINDS = {"written": False, "here": True}
 
 
-def answers(path, images, optimise=False):
+def answers(path, images, integers=False):
     """Return the first output for all images."""
-    opened = session(onnx.load(path), optimise=optimise, threads=1)
+    opened = session(onnx.load(path), optimise=True, integers=integers, threads=1)
     (given,) = opened.get_inputs()
     step = given.shape[0] if isinstance(given.shape[0], int) else 32
     parts = range(0, len(images), step)
@@ -24,8 +25,8 @@ def judge(path, splits, references):
     """Return what a quantised file keeps, on each split, as written and as computed here."""
     row = {}
     for name, (images, labels) in splits.items():
-        for kind, optimise in KINDS.items():
-            row[f"{name} {kind}"] = kept(references[name], answers(path, images, optimise), labels)
+        for kind, integers in KINDS.items():
+            row[f"{name} {kind}"] = kept(references[name], answers(path, images, integers), labels)
     return row
 
 
