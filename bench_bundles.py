@@ -15,6 +15,7 @@ from .runtime.errors import EdgesmithError, NotAvailable
 
 if TYPE_CHECKING:
     from .runtime.bundle import Item
+    from .runtime.engines.sidecar import Sidecar
 
 SM = "8.6"  # Ampere, as Orin: the nearest that TensorRT-RTX builds for
 IMAGES = 8
@@ -88,27 +89,51 @@ def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
 
 
 def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterator[Item]:
-    """Yield the engines for FP16 and INT8.
+    """Yield the engines for FP16 and INT8, of FP16 with channels carried on and without the one estimated faster.
 
     Raises:
         NotAvailable: There is no TensorRT here that builds them.
     """
     from .optimize import mixed_trt, precision
+    from .optimize.carry import carry
     from .runtime import contract
     from .runtime.bundle import Item
+
+    carried, mixed = Path(f"{stem}-carried.onnx"), Path(f"{stem}-int8-trt-fp16.onnx")
+    halves = []
+    for name, source in (("fp16", fp32), *([("fp16-trt", carried)] if carry(fp32, carried) else [])):
+        halves.append(Path(f"{stem}-{name}.onnx"))
+        precision.to_fp16(source, halves[-1], batches[:2])
+    mixed_trt.mix(fp32, pairs, [], mixed)
+    for kind, sources in (("fp16", halves), ("int8", [mixed])):
+        if built := [one for source in sources if (one := _built(source, kind)) is not None]:
+            engine, sidecar = min(built, key=lambda one: _estimate_s(one[1]))
+            requires, facts = contract.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
+            yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
+
+
+def _built(source: Path, kind: str) -> tuple[Path, Sidecar] | None:
+    """Build one engine; say why where that fails for this network.
+
+    Raises:
+        NotAvailable: It fails for all of them.
+    """
     from .runtime.engines import build
 
-    fp16, mixed = Path(f"{stem}-fp16.onnx"), Path(f"{stem}-int8-trt-fp16.onnx")
-    precision.to_fp16(fp32, fp16, batches[:2])
-    mixed_trt.mix(fp32, pairs, [], mixed)
-    for kind, source in (("fp16", fp16), ("int8", mixed)):
-        engine = Path(f"{stem}-{kind}-sm86.engine")
-        try:
-            sidecar = build.build_engine(source, engine, sm=SM, precision=kind)
-        except NotAvailable:
-            raise
-        except EdgesmithError as error:
-            note(f"no {kind} engine of {stem.name}: {error}")
-            continue
-        requires, facts = contract.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
-        yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
+    engine = source.with_suffix(".engine")
+    try:
+        return engine, build.build_engine(source, engine, sm=SM, precision=kind)
+    except NotAvailable:
+        raise
+    except EdgesmithError as error:
+        note(f"no {kind} engine of {source.stem}: {error}")
+        return None
+
+
+def _estimate_s(sidecar: Sidecar) -> float:
+    """Return what the cost model expects of an engine on the first GPU of its SM."""
+    from .runtime.engines import cost
+    from .runtime.engines.kernels import Kernel
+
+    chip = next(one for one in cost.gpus().values() if one.sm == SM)
+    return cost.estimate_s(cost.works(map(Kernel.from_dict, sidecar.kernels)), chip)

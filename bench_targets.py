@@ -78,7 +78,9 @@ def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as
 
     run = bench_table.measure(bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
     heads, rows = by_network.rows(run)
-    emit(run.to_dict(), as_json, lambda: table("", heads, rows, left=1))
+    shown = [at for at, head in enumerate(heads) if not head.endswith(("modelled", "engine MB"))]  # a terminal's width
+    brief = [[line[at] for at in shown] for line in (heads, *rows)]
+    emit(run.to_dict(), as_json, lambda: table("", brief[0], brief[1:], left=1))
     _write(run, out, tables.markdown(run, _title(False), before=by_network.markdown(run)))
 
 

@@ -83,21 +83,22 @@ def used(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> list
 
 def notes(run: Run) -> list[str]:
     """Return what is missing and why, and reasons not to trust a number, each kind once with its subjects."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for result in run.results:
+    found: dict[str, tuple[str, dict[int, str]]] = {}
+    several = len({result.subject.backend for result in run.results}) > 1
+    for index, result in enumerate(run.results):
+        subject = result.subject
+        who = " ".join([subject.model, subject.form, *([subject.backend] if several else [])])
         for name, reading in result.readings.items():
             for text in (*reading.notes, *([reading.missing] if reading.missing else [])):
                 kind = re.sub(r"[+-]?\d+(\.\d+)?", "#", text)
-                found.setdefault(kind, (f"{name}: {text}", []))[1].append(
-                    f"{result.subject.model} {result.subject.form}"
-                )
-    return [f"{text} ({_who(who, len(run.results))})" for text, who in found.values()]
+                found.setdefault(kind, (f"{name}: {text}", {}))[1][index] = who
+    return [f"{text} ({_who(list(who.values()), len(run.results))})" for text, who in found.values()]
 
 
 def _who(who: Sequence[str], every: int) -> str:
     if len(who) == every:
         return "all" if every == 1 else "all, in figures of their own"
-    return ", ".join(who)
+    return ", ".join(dict.fromkeys(who))
 
 
 def caption(run: Run) -> str:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from edgesmith.bench import tables
 from edgesmith.bench.commands import report_command
 from edgesmith.bench.report import page, view
-from edgesmith.bench.result import Run, write
+from edgesmith.bench.result import Reading, Run, write
 from support import browser
 from support.results import NETS, result, run, with_layers
 
@@ -80,6 +80,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small():
     assert len(text.encode()) < 3e6
     own = text.replace(page._asset("echarts.common.min.js"), "")
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", own)
+
+
+def test_a_note_names_its_subjects_once_and_says_all_only_of_all():
+    made = run(names=("resnet50", "mobilenetv2"))
+    missing = {name: Reading(name, missing="no such thing") for name in ("layers", "limit")}
+    results = [dataclasses.replace(made.results[0], readings={**made.results[0].readings, **missing}), made.results[1]]
+    (told,) = [text for text in tables.notes(dataclasses.replace(made, results=tuple(results))) if "no such" in text]
+    assert told == "layers: no such thing (resnet50 fp32)"
 
 
 def test_csv_and_markdown_hold_every_value():
