@@ -22,7 +22,7 @@ from .optimize import mixed_trt, precision, preprocessing, quantize, runner
 from .optimize.carry import carry
 from .pipeline_blocked import add_blocked
 from .pipeline_engines import ENGINE_FP16, ENGINE_INT8, attested, make_engines
-from .pipeline_measure import measure
+from .pipeline_measure import UNJUDGED_IMAGES, measure
 from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, contract, datasets, nchwc
 from .runtime.backends import ort
@@ -71,13 +71,19 @@ def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     spec = catalog.spec(settings.model, settings.weights)
     module = catalog.build(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, settings.weights, folder=settings.weights_folder)
+    if settings.weights == "random":
+        weights.settle(module, spec.input_shape)  # else a deep network answers the same to everything
     return module.eval(), spec
 
 
 def _gather(flow: Flow, spec: ModelSpec) -> None:
     settings = flow.settings
     for split in ("calibration", *SPLITS):
-        flow.data[split] = datasets.load(settings.data, split, calibration=settings.calibration)
+        if len(spec.input_shape) == 3:
+            flow.data[split] = datasets.load(settings.data, split, calibration=settings.calibration)
+        else:
+            count = settings.calibration if split == "calibration" else UNJUDGED_IMAGES
+            flow.data[split] = datasets.Noise.draw(spec, split, count)
     flow.records["data"] = {split: {"images": len(data), "sha256": data.digest} for split, data in flow.data.items()}
 
 
@@ -147,7 +153,9 @@ def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path) 
     if "int8" in flow.settings.precisions:
         for target in flow.settings.targets:
             path = Path(f"{stem}-int8-{target}.onnx")
-            flow.records[f"int8-{target}"] = quantize.quantize(fp32, path, calibration, target=target).to_dict()
+            noise = isinstance(flow.data["calibration"], datasets.Noise)
+            made = quantize.quantize(fp32, path, calibration, target=target, allow_random=noise)
+            flow.records[f"int8-{target}"] = made.to_dict()
             flow.add(f"int8-{target}", "int8", target, path)
         if "trt" in flow.settings.targets:
             path = Path(f"{stem}-{ENGINE_INT8}.onnx")

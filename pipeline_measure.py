@@ -26,6 +26,8 @@ from .runtime.verify import replay
 PLAN = interleave.Plan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
 
 UNJUDGED_IMAGES = 64
+# Tasks whose answer is the best of several classes, for the image or each pixel, so that two answers agree or do not.
+CHOOSING = ("classify", "segment")
 
 
 def measure(flow: Flow, spec: ModelSpec) -> None:
@@ -45,6 +47,8 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
 
 def _not_judged(flow: Flow, spec: ModelSpec) -> str:
     """Return why top-1 means nothing here, or an empty string."""
+    if spec.task != "classify":
+        return f"task {spec.task}: there is no top-1"
     if flow.settings.weights == "random":
         return "random weights: top-1 means nothing"
     classes = len(flow.data["test"].classes)
@@ -63,7 +67,8 @@ def _score(runnable: list[Artefact], data: Dataset, spec: ModelSpec, split: str,
         if judged:
             values["top1"] = 100 * accuracy.score(found, data.labels)[0]["top1_ratio"]
         if made is not runnable[0]:
-            values["agreement"] = 100 * float((found.argmax(1) == reference.argmax(1)).mean())
+            if spec.task in CHOOSING:
+                values["agreement"] = 100 * float((found.argmax(1) == reference.argmax(1)).mean())
             values["sqnr_db"] = accuracy.sqnr_db(reference, found)
         made.results[split] = values
 
@@ -96,7 +101,7 @@ def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpe
 
 def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: str) -> Check:
     name = f"accuracy {made.name}"
-    agreement = ", ".join(f"{split} agreement {made.results[split]['agreement']:.2f} %" for split in SPLITS)
+    agreement = ", ".join(_likeness(split, made.results[split]) for split in SPLITS)
     if why_not:
         return Check(name, None, f"{why_not}; {agreement}")
     drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
@@ -105,6 +110,13 @@ def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: st
     return Check(
         name, worst <= max_drop + 1e-9, f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}"
     )
+
+
+def _likeness(split: str, found: dict[str, Any]) -> str:
+    """Say how near to FP32 the answers on a split are: the same choices, or else signal to noise."""
+    if "agreement" in found:
+        return f"{split} agreement {found['agreement']:.2f} %"
+    return f"{split} equal to FP32" if found["sqnr_db"] is None else f"{split} SQNR {found['sqnr_db']:.1f} dB"
 
 
 def _time(runnable: list[Artefact], threads: int) -> None:

@@ -103,7 +103,7 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
     if carried:
         return carried
     if len(entry.input_shape) != 3:
-        return _not_an_image(entry)
+        return _not_an_image(entry, weights)
     channels, height, width = entry.input_shape
     digits, task = weights == "digits", entry.row.get("task", "classify")
     if digits and task != "classify":
@@ -150,8 +150,10 @@ def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module
     return module
 
 
-def _not_an_image(entry: Entry) -> ModelSpec:
+def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
     """A spec for sounds and videos: their preprocessing is the user's."""
+    if weights == "digits":
+        raise UsageError(f"{entry.name} takes no images", got="weights digits", do="use --weights random or a file")
     return ModelSpec(
         name=entry.name,
         input_shape=entry.input_shape,

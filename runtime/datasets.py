@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,8 +67,27 @@ class Dataset:
         if count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
-        images = folders.pick(self.images, chosen.tolist())
-        return Dataset(self.name, self.split, images, self.labels[chosen], self.classes)
+        return replace(self, images=folders.pick(self.images, chosen.tolist()), labels=self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Noise(Dataset):
+    """Standard normal inputs of a network's own shape, float32 (N, *shape), for what takes no images: sounds, videos.
+
+    They have no classes, so that nothing can be right or wrong about an answer.
+    """
+
+    @classmethod
+    def draw(cls, spec: ModelSpec, split: str, count: int) -> Noise:
+        """Draw `count` inputs; a split's are always the same ones."""
+        rng = np.random.default_rng(SPLITS.index(split))
+        values: Any = rng.standard_normal((count, *spec.input_shape), dtype=np.float32)
+        return cls("noise", split, values, np.zeros(count, np.int64), ())
+
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
+        """Yield the inputs as they are, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield np.asarray(self.images[start : start + size], np.float32)
 
 
 def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:

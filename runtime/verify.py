@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Replay:
     """One artefact on one backend: `status` is "passed", "failed", "differs" or "skipped".
 
-    `error` is that of the worst output; `agreement` is the share of golden inputs whose best class is the same, 0 to 1.
+    `error` is that of the worst output; `agreement` is the share of golden inputs whose best class is the same, 0 to 1,
+    None where the network does not classify.
     """
 
     artefact: str
@@ -126,7 +127,8 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     worst = max((relative_error(got[name], value) if name in got else math.inf) for name, value in expected.items())
     passed = worst <= artefact.tolerance
     reason = "" if passed else "its outputs differ from the recorded ones"
-    found = (worst if math.isfinite(worst) else None, artefact.tolerance, _agreement(got, expected))
+    agreement = _agreement(got, expected) if bundle.spec.task == "classify" else None
+    found = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
     wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
     return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *found)
 

@@ -54,7 +54,7 @@ def measure(
     """Return the moments for fitting and those for judging.
 
     Args:
-        value: What the quantised layer reads, (N, C, H, W) or (N, K).
+        value: What the quantised layer reads, (N, C, H, W) or (N, K); a convolution may have one to three dimensions.
         answer: What the float layer answers on its own input, (N, M, H', W') or (N, M).
         weight: The float weights, (M, C/G, kH, kW) or (M, K).
         values: The node's attributes.
@@ -82,7 +82,7 @@ def _moments(rows: np.ndarray, residual: np.ndarray) -> Moments:
 
 
 def places(answer: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
-    """Return (image, row, column) of output positions, or (image,): all of them, or a seeded draw of what fits."""
+    """Return (image, row, column, …) of output positions, or (image,): all of them, or a seeded draw of what fits."""
     sizes = (len(answer), *answer.shape[2:])
     total, most = int(np.prod(sizes)), min(PLACES, max(256, ELEMENTS // width))
     chosen = np.arange(total)
@@ -92,21 +92,16 @@ def places(answer: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
 
 
 def patches(
-    value: np.ndarray,
-    kernel: tuple[int, ...],
-    values: dict[str, Any],
-    image: np.ndarray,
-    row: np.ndarray,
-    column: np.ndarray,
+    value: np.ndarray, kernel: tuple[int, ...], values: dict[str, Any], image: np.ndarray, *place: np.ndarray
 ) -> np.ndarray:
-    """Return what a convolution reads at some output positions, (P, C, kH * kW)."""
-    top, left, bottom, right = values.get("pads", [0] * 4)
-    down, across = values.get("strides", [1, 1])
-    further, wider = values.get("dilations", [1, 1])
-    padded = np.pad(value, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    taps = [
-        padded[image, :, row * down + y * further, column * across + x * wider]
-        for y in range(kernel[0])
-        for x in range(kernel[1])
-    ]
+    """Return what a convolution over one, two or three dimensions reads at some output positions, (P, C, taps)."""
+    rank = len(kernel)
+    pads = values.get("pads", [0] * 2 * rank)
+    strides, dilations = (values.get(key, [1] * rank) for key in ("strides", "dilations"))
+    padded = np.pad(value, ((0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)))
+    starts = [at * stride for at, stride in zip(place, strides, strict=True)]
+    taps = []
+    for tap in np.ndindex(*kernel):
+        where = (start + at * far for start, at, far in zip(starts, tap, dilations, strict=True))
+        taps.append(padded[(image, slice(None), *where)])
     return np.stack(taps, axis=2)

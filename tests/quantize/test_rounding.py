@@ -45,6 +45,21 @@ def test_patches_times_weights_is_the_convolution(case):
     assert fitting.count + judging.count == len(image)
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+def test_patches_over_time_or_over_time_and_space(rank):
+    draw = np.random.default_rng(rank)
+    weight = draw.standard_normal((6, 2, *[3] * rank)).astype(np.float32)
+    values = {"group": 2, "strides": [2] * rank, "pads": [0] * rank + [1] * rank, "dilations": [1, 2, 1][:rank]}
+    graph = Graph()
+    graph.node("Conv", ["input", graph.array("w", weight)], "output", **values)
+    model = graph.model({"output": ["N", 6, *"DHW"[:rank]]}, ("N", 4, *[7] * rank))
+    value = draw.standard_normal((5, 4, *[7] * rank)).astype(np.float32)
+    answer = run(model, value)
+    for wrong, least in ((0.0, 0.0), (0.1, 1e-3)):
+        fitting, judging = measure(value, answer, weight + np.float32(wrong), values)
+        assert least <= fitting.error + judging.error < least * 1e6 + 1e-6
+
+
 def correlated(outputs=8, width=24, rank=6, count=4000, noise=0.05, seed=0):
     """Signal in a few directions, rounding noise in all: what a layer reads in a quantised network."""
     fixed = np.random.default_rng(7)
