@@ -192,15 +192,17 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
     """
     from . import verify
 
-    python, result = environment(folder), folder / "result.onnx"
+    python = environment(folder)
     for model in paths:
+        result = folder / "rows" / model.stem / "result.onnx"
+        result.parent.mkdir(parents=True, exist_ok=True)
         ours = [sys.executable, "-m", "edgesmith", "optimize", str(model), "-o", str(result)]
         timed = speed and not model.name.startswith("light_") and model.stem != ONE_NODE
         commands = {tool: [str(python), "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
         commands |= {tool: [*ours, *options] for tool, options in OURS.items()}
         rows, expected = [], None
         for tool, command in commands.items():
-            place = folder / "rows" / model.stem / f"{tool.replace(' ', '-')}.json"
+            place = result.with_name(f"{tool.replace(' ', '-')}.json")
             if place.is_file() and not (again and tool.startswith(again)):
                 rows.append(Row(**json.loads(place.read_text(encoding="utf-8"))))
                 continue
@@ -208,7 +210,6 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
                 with contextlib.suppress(verify.Refusal):
                     expected = verify.reference(model)
             rows.append(row(model, tool, command, result, expected, timed and tool not in UNTIMED, **limits))
-            place.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(place) as temporary:
                 temporary.write_text(json.dumps(asdict(rows[-1]), indent=1), encoding="utf-8")
             note(f"{model.stem} {tool}: {rows[-1].nodes} nodes, {rows[-1].verdict}, {rows[-1].seconds:.2f} s")

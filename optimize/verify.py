@@ -194,6 +194,8 @@ def _session(path: Path) -> Any:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_prepacking", "1")
+    # A few runs gain nothing from an arena, which takes up to twice what the activations need.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
