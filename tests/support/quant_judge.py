@@ -42,7 +42,8 @@ def kept(reference, value, labels):
 def speeds(source, files, image, rounds):
     """Return how many times as fast as FP32 in ONNX Runtime each file is, in each runtime: quartiles over the rounds.
 
-    In each round everything runs once, in turns, on one thread; FP32 of the same round is what it is divided by.
+    In each round everything runs once, in turns, on one thread; FP32 of the same round is what it is divided by. The
+    clock is the CPU time of this process: other work on the machine takes turns with it, and is not counted.
     """
     calls = {("fp32", "ort"): _ort(source, image)}
     for label, file in {"fp32": source, **files}.items():
@@ -53,10 +54,10 @@ def speeds(source, files, image, rounds):
     seconds = {key: [] for key in calls}
     for number in range(rounds + 3):
         for key, call in calls.items():
-            started = time.perf_counter()
+            started = time.process_time()
             call()
             if number >= 3:
-                seconds[key].append(time.perf_counter() - started)
+                seconds[key].append(time.process_time() - started)
     fp32 = np.array(seconds["fp32", "ort"])
     rows = {}
     for (label, runtime), taken in seconds.items():
