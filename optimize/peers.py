@@ -136,7 +136,8 @@ def measured(
     while not runs or (len(runs) < TURNS and sum(cpu for cpu, _, _ in runs) < CHEAP_S):
         result.unlink(missing_ok=True)
         launch = [sys.executable, "-IS", "-c", LAUNCH, *limits, *command]
-        done = subprocess.run(launch, capture_output=True, text=True, check=True)
+        # Some tools leave files where they stand.
+        done = subprocess.run(launch, capture_output=True, text=True, check=True, cwd=result.parent)
         code, seconds, cpu, peak, errors = json.loads(done.stdout)
         runs.append((cpu, seconds, peak))
         if code not in (0, 3) or not result.exists():

@@ -78,7 +78,9 @@ def measured(command, result):
     """Run a quantiser; return seconds, CPU seconds, peak MB and, if it wrote nothing, the last line that it said."""
     result.unlink(missing_ok=True)
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # Some tools leave files where they stand.
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": result.parent}
+    with subprocess.Popen(command, **quiet) as process:
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
