@@ -7,43 +7,50 @@ is compared with anything: `edgesmith export` does that, for networks that are t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .runtime.console import note
-from .runtime.errors import EdgesmithError, NotAvailable
+from .runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:
     from .runtime.bundle import Item
     from .runtime.engines.sidecar import Sidecar
+    from .runtime.spec import ModelSpec
 
 SM = "8.6"  # Ampere, as Orin: the nearest that TensorRT-RTX builds for
 IMAGES = 8
 
 
-def place(name: str, folder: Path) -> Path:
+def place(name: str, folder: Path, side: int = 0) -> Path:
     """Return where the bundle of a network with random weights stands."""
-    return folder / f"latency-{name}"
+    return folder / (f"latency-{name}-{side}" if side else f"latency-{name}")
 
 
-def ensure(name: str, folder: Path) -> Path:
+def ensure(name: str, folder: Path, side: int = 0) -> Path:
     """Return the bundle: FP32, INT8 for CPUs, and the FP16 and INT8 engines where TensorRT-RTX is; made when absent.
+
+    Args:
+        name: A network.
+        folder: Where bundles stand.
+        side: Height and width of the input in pixels; 0 for those that it was published with.
 
     Raises:
         EdgesmithError: The network cannot be exported.
     """
     from .runtime.bundle import read
 
-    path = place(name, folder)
+    path = place(name, folder, side)
     try:
         read(path)
     except EdgesmithError:
         note(f"making {path}")
-        _make(name, path)
+        _make(name, path, side)
     return path
 
 
-def _make(name: str, path: Path) -> None:
+def _make(name: str, path: Path, side: int) -> None:
     import numpy as np
 
     from . import __version__
@@ -54,9 +61,17 @@ def _make(name: str, path: Path) -> None:
     from .runtime.files import workplace
 
     spec = catalog.spec(name, "random")
+    if side:
+        spec = _resized(spec, side)
     module = catalog.build(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
-    weights.settle(module, spec.input_shape)
+    try:
+        weights.settle(module, spec.input_shape)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{name} cannot compute an input of {spec.input_shape}", got=str(error).splitlines()[0],
+            expected=f"such as {catalog.spec(name, 'random').input_shape}", do="choose another resolution",
+        ) from error  # fmt: skip
     images = np.random.default_rng(0).standard_normal((IMAGES, 1, *spec.input_shape), dtype=np.float32)
     with workplace(path) as work:
         raw, fp32 = work / f"{name}-raw.onnx", work / f"{name}-fp32.onnx"
@@ -65,6 +80,20 @@ def _make(name: str, path: Path) -> None:
         items = _lowered(fp32, work / name, list(images))
         made_by = f"edgesmith {__version__}"
         bundle.write(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
+
+
+def _resized(spec: ModelSpec, side: int) -> ModelSpec:
+    """Return the spec for another resolution; its preprocessing scales along.
+
+    Raises:
+        UsageError: The network takes no images, or none of this size.
+    """
+    channels, *size = spec.input_shape
+    if len(size) != 2:
+        raise UsageError(f"{spec.name} takes no images", got=f"input {spec.input_shape}", do="leave --resolutions out")
+    resize = round(spec.preprocess.resize * side / min(size))
+    preprocess = replace(spec.preprocess, resize=resize, crop=(side, side))
+    return replace(spec, input_shape=(channels, side, side), preprocess=preprocess)
 
 
 def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:

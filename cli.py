@@ -34,7 +34,7 @@ COMMANDS = {
     "bench": ("bench_targets", "Measure latency, memory and accuracy."),
     "gate": ("bench.gate_commands", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
     "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
-    "sweep": ("bench.sweep_commands", "Measure many bundles with many settings, here or on a cluster; resumable."),
+    "sweep": ("sweep_targets", "Measure many networks or bundles with many settings, here or on a cluster; resumable."),
     "advise": ("advise", "Pick a network for a device by accuracy and modelled latency."),
     "report": ("bench.commands", "Draw results as tables and a page."),
 }

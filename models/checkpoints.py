@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST_HEADER = 100_000_000
 _SHOWN = 5
-_CANDIDATES, _MUCH = 3, 0.9
+_CANDIDATES, _MUCH = 3, 0.8
 
 
 def metadata(path: str | Path) -> dict[str, str]:
@@ -168,7 +168,8 @@ def _nearest(state: Mapping[str, torch.Tensor]) -> str:
     for entry in near.values():
         with torch.device("meta"):
             own = catalog.build(entry.name, entry.classes).state_dict()
-        same = sum(key in own and own[key].shape == value.shape for key, value in state.items())
+        # A key of another shape counts half: other input channels or classes leave a network what it is.
+        same = sum((1.0 if own[key].shape == value.shape else 0.5) for key, value in state.items() if key in own)
         alike[entry.name] = same / max(len(own), len(state))
     best = max(alike, key=lambda name: alike[name])
     return f"it looks like {best}" if alike[best] >= _MUCH else ""

@@ -143,6 +143,18 @@ def test_the_nearest_network_is_named_also_with_other_classes_and_a_key_too_many
         checkpoints.load(module, state, "w")
 
 
+def test_the_nearest_is_named_for_other_channels_and_classes_of_a_small_network():
+    state = catalog.build("lenet5", 2).state_dict()
+    state["conv1.weight"] = torch.zeros(6, 3, 5, 5)
+    with torch.device("meta"):
+        module = catalog.build("resnet20_cifar")
+    with pytest.raises(ModelError, match="do: it looks like lenet5$"):
+        checkpoints.load(module, state, "w")
+    unlike = {f"layer{number}.weight": torch.zeros(number + 1) for number in range(12)}
+    with pytest.raises(ModelError, match="do: check the model's name"):
+        checkpoints.load(module, unlike, "w")
+
+
 USAGE = {
     "a name that is none": ("digit", "unknown weights 'digit'"),
     "a file that is not there": ("nowhere.pth", "cannot read checkpoint nowhere.pth; got no such file"),
