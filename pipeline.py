@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from . import __version__
 from .export import parity, to_onnx
 from .models import catalog, weights
-from .optimize import mixed_trt, precision, preprocessing, quantize, runner
+from .optimize import precision, preprocessing, runner
 from .optimize.carry import carry
 from .pipeline_blocked import add_blocked
-from .pipeline_engines import ENGINE_FP16, ENGINE_INT8, attested, make_engines
+from .pipeline_engines import ENGINE_FP16, attested, make_engines
+from .pipeline_int8 import make_int8
 from .pipeline_measure import UNJUDGED_IMAGES, measure
 from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, contract, datasets, nchwc
@@ -114,7 +115,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
             spec = _embed(flow, [fp32], spec, FLOATS)
             calibration = list(flow.data["calibration"].batches(spec, 1))
     with flow.stage("precision"):
-        _lower(flow, fp32, calibration, work / stem)
+        _lower(flow, spec, fp32, calibration, work / stem)
     if settings.input == PIXELS:
         with flow.stage("pixels"):
             spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
@@ -139,7 +140,7 @@ def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSp
     return preprocessing.raw_spec(spec, kind)
 
 
-def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
+def _lower(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
     """FP16 and INT8 from the optimised FP32 file."""
     if "fp16" in flow.settings.precisions:
         path = Path(f"{stem}-fp16.onnx")
@@ -151,16 +152,7 @@ def _lower(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path) 
             flow.records[ENGINE_FP16] = precision.to_fp16(carried, path, calibration[:8]).to_dict()
             flow.add(ENGINE_FP16, "fp16", "trt", path)
     if "int8" in flow.settings.precisions:
-        for target in flow.settings.targets:
-            path = Path(f"{stem}-int8-{target}.onnx")
-            noise = isinstance(flow.data["calibration"], datasets.Noise)
-            made = quantize.quantize(fp32, path, calibration, target=target, allow_random=noise)
-            flow.records[f"int8-{target}"] = made.to_dict()
-            flow.add(f"int8-{target}", "int8", target, path)
-        if "trt" in flow.settings.targets:
-            path = Path(f"{stem}-{ENGINE_INT8}.onnx")
-            mixed_trt.mix(fp32, flow.onnx("int8-trt").path, [], path)
-            flow.add(ENGINE_INT8, "int8", "trt", path)
+        make_int8(flow, spec, fp32, calibration, stem)
 
 
 def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:

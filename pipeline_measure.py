@@ -38,11 +38,26 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
     if flow.settings.evaluate:
         why_not = _not_judged(flow, spec)
         for split in SPLITS:
-            _score(runnable, flow.data[split], spec, split, judged=not why_not)
+            _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(made, runnable[0], flow.settings.max_drop, why_not) for made in runnable[1:]]
     else:
         flow.checks.append(Check("accuracy", None, "not evaluated, as asked"))
     _time([made for made in runnable if not made.simulated], flow.settings.threads)
+
+
+def lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:
+    """Return how many points of top-1 a form loses against FP32 on the worse split; 0 where that is not judged."""
+    if not flow.settings.evaluate or _not_judged(flow, spec):
+        return 0.0
+    drops = []
+    for split in SPLITS:
+        labels = flow.data[split].labels
+        before, after = (
+            100 * accuracy.score(logits, labels)[0]["top1_ratio"]
+            for logits in _logits(flow, [flow.onnx("fp32"), made], flow.data[split], spec)
+        )
+        drops.append(before - after)
+    return max(drops)
 
 
 def _not_judged(flow: Flow, spec: ModelSpec) -> str:
@@ -57,10 +72,10 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
     return ""
 
 
-def _score(runnable: list[Artefact], data: Dataset, spec: ModelSpec, split: str, judged: bool) -> None:
+def _score(flow: Flow, runnable: list[Artefact], spec: ModelSpec, split: str, judged: bool) -> None:
     """Every artefact on the same images; where top-1 means nothing a few are enough for the agreement."""
-    data = data if judged else data.head(UNJUDGED_IMAGES)
-    logits = _logits(runnable, data, spec)
+    data = flow.data[split] if judged else flow.data[split].head(UNJUDGED_IMAGES)
+    logits = _logits(flow, runnable, data, spec)
     reference = logits[0]
     for made, found in zip(runnable, logits, strict=True):
         values: dict[str, Any] = {"images": len(data)}
@@ -73,8 +88,18 @@ def _score(runnable: list[Artefact], data: Dataset, spec: ModelSpec, split: str,
         made.results[split] = values
 
 
-def _logits(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
-    """Return each artefact's logits, float32 (N, classes).
+def _logits(flow: Flow, runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
+    """Return each artefact's logits, float32 (N, classes); what was computed for a file is not computed again."""
+    keys = [(str(made.path), made.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for made in runnable]
+    missing = [made for made, key in zip(runnable, keys, strict=True) if key not in flow.logits]
+    if missing:
+        computed = iter(_computed(missing, data, spec))
+        flow.logits |= {key: next(computed) for key in keys if key not in flow.logits}
+    return [flow.logits[key] for key in keys]
+
+
+def _computed(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
+    """Compute logits.
 
     One thread for each core, each with an image of its own: small networks on small images spend more time on sharing
     one image between cores than on computing it. No more batches than two for each core are in memory.
@@ -108,8 +133,19 @@ def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: st
     worst = max(drops.values())
     said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return Check(
-        name, worst <= max_drop + 1e-9, f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}"
-    )
+        name, worst <= max_drop + 1e-9,
+        f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_kept(made, max_drop)}",
+    )  # fmt: skip
+
+
+def _kept(made: Artefact, max_drop: float) -> str:
+    """Say how many layers stay in float, and what was lost with fewer."""
+    first, *others = made.results.get("tried") or [None]
+    if not others:
+        return ""
+    if others[-1]["lost_points"] > max_drop:
+        return f"; up to {len(others[-1]['floats'])} layers in float did not help"
+    return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['lost_points']:.2f} points are lost"
 
 
 def _likeness(split: str, found: dict[str, Any]) -> str:

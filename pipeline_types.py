@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .export import metadata
 from .runtime import datasets
 from .runtime.backends import ort
@@ -144,6 +147,7 @@ class Flow:
         self.seconds: dict[str, float] = {}
         self.data: dict[str, datasets.Dataset] = {}
         self.records: dict[str, Any] = {}
+        self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -159,4 +163,8 @@ class Flow:
 
     def add(self, name: str, precision: str, target: str, path: Path) -> None:
         """Take an ONNX file that was made into the list."""
-        self.artefacts.append(Artefact(name, precision, target, path, metadata.count_nodes(path)))
+        self.artefacts.append(self.artefact(name, precision, target, path))
+
+    def artefact(self, name: str, precision: str, target: str, path: Path) -> Artefact:
+        """Return an ONNX file that was made as an artefact."""
+        return Artefact(name, precision, target, path, metadata.count_nodes(path))

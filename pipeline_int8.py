@@ -1,0 +1,71 @@
+"""INT8 in each form that was asked for; where one loses more than is allowed, its noisiest layers stay in float."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .optimize import mixed_trt, quantize
+from .pipeline_engines import ENGINE_INT8
+from .pipeline_measure import lost
+from .pipeline_types import Artefact, Flow
+from .runtime.spec import ModelSpec
+
+TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
+
+
+def make_int8(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
+    """Quantise for each target; the images that a form is held against choose how many layers stay in float.
+
+    Args:
+        flow: The run; the forms are added to it.
+        spec: What the FP32 file takes and answers.
+        fp32: The float file.
+        calibration: Batches of one preprocessed image.
+        stem: The beginning of the files' paths.
+    """
+    for target in flow.settings.targets:
+        made, report = _form(flow, fp32, calibration, stem, target)
+        lost_points = _worst(flow, spec, made)
+        tried: list[dict[str, Any]] = [{"floats": [], "lost_points": lost_points}]
+        ranking = _noisiest(fp32, calibration, stem, target) if lost_points > flow.settings.max_drop else []
+        for count in sorted({min(count, len(ranking) // 2) for count in TRIES} - {0}):
+            made, report = _form(flow, fp32, calibration, stem, target, ranking[:count])
+            lost_points = _worst(flow, spec, made)
+            tried.append({"floats": ranking[:count], "lost_points": lost_points})
+            if lost_points <= flow.settings.max_drop:
+                break
+        if ranking and lost_points > flow.settings.max_drop:
+            made, report = _form(flow, fp32, calibration, stem, target)
+        for one in made:
+            one.results["tried"] = tried
+        flow.artefacts += made
+        flow.records[f"int8-{target}"] = {**report, "pipeline_tried": tried}
+
+
+def _form(
+    flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str, floats: list[str] | None = None
+) -> tuple[list[Artefact], dict[str, Any]]:
+    """Return the files of one form with these layers in float, and the quantiser's report."""
+    path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.Settings(keep=frozenset(floats or ()))
+    report = quantize.quantize(fp32, path, calibration, target=target, settings=settings).to_dict()
+    made = [flow.artefact(f"int8-{target}", "int8", target, path)]
+    if target == "trt":
+        mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
+        mixed_trt.mix(fp32, path, [], mixed)
+        made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
+    return made, report
+
+
+def _worst(flow: Flow, spec: ModelSpec, made: list[Artefact]) -> float:
+    return max(lost(flow, spec, one) for one in made)
+
+
+def _noisiest(fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
+    """Return the layers by the noise that each makes when it alone is quantised, most first."""
+    scratch = Path(f"{stem}-explained-{target}.onnx")
+    report = quantize.quantize(fp32, scratch, calibration, target=target, explain=True)
+    scratch.unlink()
+    return sorted(report.layer_sqnr_db, key=lambda name: report.layer_sqnr_db[name])
