@@ -11,6 +11,7 @@ from .optimize import mixed_trt, quantize
 from .pipeline_engines import ENGINE_INT8
 from .pipeline_measure import lost
 from .pipeline_types import Artefact, Flow
+from .runtime import datasets
 from .runtime.spec import ModelSpec
 
 TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
@@ -50,13 +51,20 @@ def _form(
 ) -> tuple[list[Artefact], dict[str, Any]]:
     """Return the files of one form with these layers in float, and the quantiser's report."""
     path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.Settings(keep=frozenset(floats or ()))
-    report = quantize.quantize(fp32, path, calibration, target=target, settings=settings).to_dict()
+    report = quantize.quantize(
+        fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow)
+    ).to_dict()
     made = [flow.artefact(f"int8-{target}", "int8", target, path)]
     if target == "trt":
         mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
         mixed_trt.mix(fp32, path, [], mixed)
         made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
     return made, report
+
+
+def _drawn(flow: Flow) -> bool:
+    """Say whether there are no images for this input, and noise stands in for them."""
+    return isinstance(flow.data["calibration"], datasets.Noise)
 
 
 def _worst(flow: Flow, spec: ModelSpec, made: list[Artefact]) -> float:

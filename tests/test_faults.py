@@ -37,9 +37,9 @@ def test_a_process_that_lives_on_is_found():
 
 
 def test_a_short_soak():
-    found = soak.soak(4000, every_s=0.1)
+    found = soak.soak(20_000, every_s=0.02)
     assert (found.wrong, found.errors, found.threads_left, found.files_left) == (0, 0, 0, 0)
-    assert found.frames == 4000
+    assert found.frames == 20_000
     assert found.reloads > 2
 
 

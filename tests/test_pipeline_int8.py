@@ -9,6 +9,7 @@ import pytest
 
 from edgesmith import pipeline, pipeline_int8
 from edgesmith.pipeline_types import Flow, Settings
+from edgesmith.runtime import datasets
 from support import quant_graphs
 
 WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safetensors")
@@ -17,7 +18,9 @@ WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safeten
 @pytest.fixture
 def flow(tmp_path):
     onnx.save(quant_graphs.small_cnn(), tmp_path / "fp32.onnx")
-    return Flow(Settings("lenet5", targets=("ort-x86",)), lambda line: None)
+    made = Flow(Settings("lenet5", targets=("ort-x86",)), lambda line: None)
+    made.data["calibration"] = datasets.load("digits", "calibration", calibration=64)
+    return made
 
 
 # (points lost with 0, 2, 5, 10 layers in float) -> how many stay there, how many were tried

@@ -98,4 +98,8 @@ def test_a_file_of_the_first_format_still_reads(tmp_path):
         for reading in one["readings"].values():
             del reading["rows"]
     path.write_text(json.dumps({**values, "version": 1}))
-    assert result.read(path) == made
+    plain = []
+    for one in made.results:
+        bare = {name: dataclasses.replace(reading, rows=()) for name, reading in one.readings.items()}
+        plain.append(dataclasses.replace(one, readings=bare))
+    assert result.read(path) == dataclasses.replace(made, results=tuple(plain))
