@@ -232,7 +232,7 @@ def main(
     """Compare with every peer on the zoo's networks, ONNX's light graphs, or the files given."""
     place = Path(folder).resolve()
     place.mkdir(parents=True, exist_ok=True)
-    paths = [Path(file) for file in files] or models(place, [name for name in names.split(",") if name])
+    paths = [Path(file).resolve() for file in files] or models(place, [name for name in names.split(",") if name])
     rows: list[Row] = []
     limits = {"timeout_s": timeout_s, "memory_bytes": int(memory_gb * 1e9)}
     for found in compare(place, paths, speed, again, **limits):
