@@ -101,7 +101,7 @@ def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     from .optimize import quantize
     from .runtime.bundle import Item
 
-    settings = quantize.Settings(equalize=None, refine=False, noise=0.0)
+    settings = quantize.Settings.quick()
 
     def int8(target: str) -> Path:
         made = Path(f"{stem}-int8-{target}.onnx")
@@ -127,7 +127,10 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     from .optimize.carry import carry
     from .runtime import contract
     from .runtime.bundle import Item
+    from .runtime.engines import cost
 
+    chip = cost.of_sm(SM)
+    assert chip is not None
     carried, mixed = Path(f"{stem}-carried.onnx"), Path(f"{stem}-int8-trt-fp16.onnx")
     halves = []
     for name, source in (("fp16", fp32), *([("fp16-trt", carried)] if carry(fp32, carried) else [])):
@@ -136,7 +139,7 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     mixed_trt.mix(fp32, pairs, [], mixed)
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
-            engine, sidecar = min(built, key=lambda one: _estimate_s(one[1]))
+            engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))
             requires, facts = contract.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
             yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
 
@@ -157,12 +160,3 @@ def _built(source: Path, kind: str) -> tuple[Path, Sidecar] | None:
     except EdgesmithError as error:
         note(f"no {kind} engine of {source.stem}: {error}")
         return None
-
-
-def _estimate_s(sidecar: Sidecar) -> float:
-    """Return what the cost model expects of an engine on the first GPU of its SM."""
-    from .runtime.engines import cost
-    from .runtime.engines.kernels import Kernel
-
-    chip = next(one for one in cost.gpus().values() if one.sm == SM)
-    return cost.estimate_s(cost.works(map(Kernel.from_dict, sidecar.kernels)), chip)

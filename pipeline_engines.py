@@ -8,7 +8,6 @@ from pathlib import Path
 from .optimize import preflight
 from .pipeline_types import Artefact, Check, Flow
 from .runtime.engines import build, cost
-from .runtime.engines.kernels import Kernel
 from .runtime.errors import CheckFailed, NotAvailable
 from .runtime.spec import ModelSpec
 
@@ -52,9 +51,8 @@ def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: st
     kernels = sidecar.attestation.kernels
     made = Artefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
     made.results["source"] = stem
-    if chip := _chip(sm):
-        kernels_work = cost.works(Kernel.from_dict(kernel) for kernel in sidecar.kernels)
-        made.results |= {"estimated_s": cost.estimate_s(kernels_work, chip), "estimated_on": chip.name}
+    if chip := cost.of_sm(sm):
+        made.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
     return made
 
 
@@ -80,11 +78,6 @@ def attested(made: Artefact) -> str:
 
 def _target(sm: str) -> str:
     return f"sm{sm.replace('.', '')}"
-
-
-def _chip(sm: str) -> cost.Gpu | None:
-    """Return the GPU of the cost model's table that stands for a compute capability: the first one listed."""
-    return next((chip for chip in cost.gpus().values() if chip.sm == sm), None)
 
 
 def _choice(flow: Flow, sm: str) -> Check | None:

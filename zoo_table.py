@@ -198,7 +198,7 @@ def _int8(fp32: Path, target: Path, batches: list[Any]) -> None:
     """Make the file that INT8 engines are built from: Q/DQ by the plainest calibration, the rest in FP16."""
     from .optimize import mixed_trt, quantize
 
-    settings = quantize.Settings(equalize=None, refine=False, noise=0.0)
+    settings = quantize.Settings.quick()
     pairs = target.with_name("pairs.onnx")
     quantize.quantize(fp32, pairs, batches, target="trt", allow_random=True, min_images=len(batches), settings=settings)
     mixed_trt.mix(fp32, pairs, [], target)

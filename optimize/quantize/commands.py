@@ -94,7 +94,7 @@ def _settings(method: str, adaround: bool, quick: bool) -> Settings:
         return Settings(method=method, adaround=adaround)
     if adaround:
         raise UsageError("--quick leaves out what --adaround does", do="give one of the two")
-    return Settings(method=method, equalize=None, refine=False, noise=0)
+    return Settings.quick(method)
 
 
 def parse_budget(text: str | None) -> tuple[float | None, float | None]:

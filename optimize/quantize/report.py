@@ -38,6 +38,11 @@ class Settings:
     keep: frozenset[str] = frozenset()
     per_tensor: bool = False
 
+    @classmethod
+    def quick(cls, method: str = "min-max") -> Settings:
+        """Return the plainest calibration: ranges of the clean images, and nothing else."""
+        return cls(method=method, equalize=None, refine=False, noise=0.0)
+
 
 @dataclass(frozen=True)
 class QuantReport:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, RunError
+from ..errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,6 +133,33 @@ def _wrong_shape(tensor: Tensor, shape: tuple[int, ...]) -> DataError:
         "transpose NHWC to NCHW: x.transpose(0, 3, 1, 2)" if nhwc else "add the batch dimension: x[None]" if chw else ""
     )
     return DataError(f"input {tensor.name!r} has the wrong shape", got=str(shape), expected=declared, do=do)
+
+
+def fixed_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
+    """Return a tensor's shape for a batch of this size.
+
+    Raises:
+        UsageError: A dimension other than the batch is dynamic.
+    """
+    shape = [batch if at == 0 and dim is None else dim for at, dim in enumerate(tensor.shape)]
+    if None in shape:
+        raise UsageError(f"{tensor.name!r} has no fixed shape", got=str(tensor.shape), expected="only a dynamic batch")
+    return tuple(dim or 0 for dim in shape)
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads below 1; None leaves the choice to the backend.
+
+    Raises:
+        UsageError: It is below 1.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
+
+
+def brief(error: Exception) -> str:
+    """Return what a library said, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def is_finite(array: NDArray[Any]) -> bool:

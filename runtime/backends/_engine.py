@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines import gpu
-from ..errors import EdgesmithError, ModelError, RunError, UsageError
+from ..errors import EdgesmithError, ModelError, RunError
 from ..files import atomic_file, private_folder
-from ._base import Session, Tensor
+from ._base import Session, Tensor, fixed_shape
 from ._cuda import Pair, Recording
 
 if TYPE_CHECKING:
@@ -87,13 +87,7 @@ class TrtSession(Session):
             UsageError: A dimension other than the batch is dynamic.
             RunError: The batch is outside the engine's profile, or memory does not suffice.
         """
-        shapes = {}
-        for tensor in self.inputs:
-            shape = [batch if at == 0 and dim is None else dim for at, dim in enumerate(tensor.shape)]
-            if None in shape:
-                raise UsageError(f"{tensor.name!r} has no fixed shape", got=str(tensor.shape),
-                                 expected="only a dynamic batch")  # fmt: skip
-            shapes[tensor.name] = tuple(dim or 0 for dim in shape)
+        shapes = {tensor.name: fixed_shape(tensor, batch) for tensor in self.inputs}
         with self._lock:
             self._bound.append(plan := self._make_plan(shapes))
         return Bound(self, plan)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ModelError, RunError, UsageError
+from ..errors import ModelError, RunError
 from ..files import existing_file
 from ..packages import need
-from ._base import Session, Tensor
+from ._base import Session, Tensor, brief, check_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class OpenvinoSession(Session):
             request.infer(held, share_inputs=True, share_outputs=True)
             return {tensor.name: request.get_output_tensor(at).data.copy() for at, tensor in enumerate(self.outputs)}
         except Exception as error:
-            raise RunError("OpenVINO failed", got=_brief(error), do="`edgesmith verify` the bundle") from error
+            raise RunError("OpenVINO failed", got=brief(error), do="`edgesmith verify` the bundle") from error
 
     def _request(self) -> Any:
         request = getattr(self._local, "request", None)
@@ -74,8 +74,7 @@ def open(
     """
     native = need("openvino")
     source = str(existing_file(path, "model")) if content is None else content
-    if threads is not None and threads < 1:
-        raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
+    check_threads(threads)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -84,13 +83,9 @@ def open(
         model = core.read_model(source)
         return OpenvinoSession(model, core.compile_model(model, "CPU", settings))
     except Exception as error:
-        raise ModelError(f"OpenVINO cannot load {path}", got=_brief(error), do="export it again") from error
+        raise ModelError(f"OpenVINO cannot load {path}", got=brief(error), do="export it again") from error
 
 
 def _tensor(port: Any) -> Tensor:
     shape = tuple(dim.get_length() if dim.is_static else None for dim in port.get_partial_shape())
     return Tensor(port.get_any_name(), shape, np.dtype(port.get_element_type().to_dtype()).name)
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

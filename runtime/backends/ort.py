@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ModelError, NotAvailable, RunError, UsageError
+from ..errors import ModelError, NotAvailable, RunError
 from ..files import existing_file
 from ..packages import need
-from ._base import Session, Tensor
+from ._base import Session, Tensor, brief, check_threads, fixed_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class OrtSession(Session):
         try:
             return dict(zip(self._names, self.native.run(self._names, feeds), strict=True))
         except Exception as error:
-            raise RunError("ONNX Runtime failed", got=_brief(error), do="`edgesmith verify` the bundle") from error
+            raise RunError("ONNX Runtime failed", got=brief(error), do="`edgesmith verify` the bundle") from error
 
     def bind(self, batch: int = 1) -> Bound:
         """Return a call whose input and output arrays stay where they are; see `Bound`.
@@ -86,15 +86,12 @@ class Bound:
         try:
             self._session.native.run_with_iobinding(self._binding)
         except Exception as error:
-            raise RunError("ONNX Runtime failed", got=_brief(error), do="`edgesmith verify` the bundle") from error
+            raise RunError("ONNX Runtime failed", got=brief(error), do="`edgesmith verify` the bundle") from error
         return self.outputs
 
 
 def _array(tensor: Tensor, batch: int) -> NDArray[Any]:
-    shape = [batch if at == 0 and dim is None else dim for at, dim in enumerate(tensor.shape)]
-    if None in shape:
-        raise UsageError(f"{tensor.name!r} has no fixed shape", got=str(tensor.shape), expected="only a dynamic batch")
-    return np.zeros([dim or 0 for dim in shape], tensor.dtype)
+    return np.zeros(fixed_shape(tensor, batch), tensor.dtype)
 
 
 def available() -> tuple[bool, str]:
@@ -141,7 +138,7 @@ def open(
     try:
         native = ort.InferenceSession(source, settings, providers=[wanted])
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load {path}", got=_brief(error), do="export it again") from error
+        raise ModelError(f"ONNX Runtime cannot load {path}", got=brief(error), do="export it again") from error
     if wanted not in native.get_providers():
         raise NotAvailable(
             f"{wanted} does not start here", got=", ".join(native.get_providers()), do="check the driver"
@@ -150,8 +147,7 @@ def open(
 
 
 def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, Any]) -> Any:
-    if threads is not None and threads < 1:
-        raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
+    check_threads(threads)
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
     settings.intra_op_num_threads = threads or 0
@@ -167,7 +163,3 @@ def _tensor(value: Any) -> Tensor:
     kind = value.type[len("tensor(") : -1]
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)
     return Tensor(value.name, shape, _DTYPES.get(kind, kind))
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

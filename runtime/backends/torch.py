@@ -7,7 +7,6 @@ shape are recorded as a CUDA graph.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import threading
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import numpy as np
 from ..errors import ModelError, NotAvailable, RunError, UsageError
 from ..files import existing_file
 from ..packages import need
-from ._base import Session, Tensor
+from ._base import Session, Tensor, brief, check_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +61,7 @@ class TorchSession(Session):
                 found = self._compute(given) if self._device == "cpu" else self._launch(given)
                 return {name: value.to("cpu").numpy().copy() for name, value in found.items()}
             except Exception as error:
-                raise RunError("PyTorch failed", got=" ".join(str(error).split())[:300]) from error
+                raise RunError("PyTorch failed", got=brief(error)) from error
 
     def _compute(self, given: dict[str, Any]) -> dict[str, Any]:
         values = {**self._constants, **given}
@@ -152,9 +151,8 @@ def open(
     """
     torch, onnx = need("torch"), need("onnx")
     source = existing_file(path, "model") if content is None else None
+    check_threads(threads)
     if threads is not None:
-        if threads < 1:
-            raise UsageError("the number of threads is not positive", got=str(threads), expected="1 or more")
         torch.set_num_threads(threads)
     if provider not in ("cpu", "cuda"):
         raise UsageError(f"unknown provider {provider!r}", expected="cpu or cuda")
@@ -162,8 +160,7 @@ def open(
         raise NotAvailable("torch sees no GPU", do="install a CUDA build of torch, and a driver")
     try:
         model = onnx.load_model_from_string(content) if source is None else onnx.load(str(source))
-        with contextlib.suppress(onnx.shape_inference.InferenceError):
-            onnx.checker.check_model(model)
+        onnx.checker.check_model(model)
     except Exception as error:
-        raise ModelError(f"{path} is no ONNX file", got=" ".join(str(error).split())[:200]) from error
+        raise ModelError(f"{path} is no ONNX file", got=brief(error)) from error
     return TorchSession(model, provider)

@@ -67,18 +67,19 @@ def open(
     header.check(path, sm=None, version=str(trt.__version__), flavour=head.flavour, content=content)
     sm = gpu.device_sm(device)
     header.check(path, sm=sm, version=None, content=content)
-    _check_sidecar(path, sm, content)
+    digest = hashlib.sha256(content).hexdigest()
+    _check_sidecar(path, sm, digest)
     runtime = gpu.cudart()
     gpu.call(runtime.cudaSetDevice, device)
-    cache = folder() / "engines" / f"{hashlib.sha256(content).hexdigest()[:32]}-sm{sm}-{trt.__version__}.compiled"
+    cache = folder() / "engines" / f"{digest[:32]}-sm{sm}-{trt.__version__}.compiled"
     return TrtSession(trt, runtime, _deserialised(trt, path, content), device=device, graphs=graphs, cache=cache)
 
 
-def _check_sidecar(path: Path, sm: str, content: bytes) -> None:
+def _check_sidecar(path: Path, sm: str, digest: str) -> None:
     if not sidecar.path_of(path).is_file():
         return
     facts = sidecar.read(path)
-    if facts.sha256 != (digest := hashlib.sha256(content).hexdigest()):
+    if facts.sha256 != digest:
         raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
     if facts.sm != sm and not any(flag.startswith("HARDWARE_") for flag in facts.flags):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..plugins import did_you_mean, normalise
@@ -176,3 +177,13 @@ def fit(items: list[Work], points: Iterable[tuple[Gpu, int, float]]) -> tuple[fl
     rows = [([sum(rooflines_s(items, gpu, batch)) / seconds, len(items) / seconds]) for gpu, batch, seconds in points]
     solved = np.linalg.lstsq(np.array(rows), np.ones(len(rows)), rcond=None)[0]
     return float(solved[0]), float(solved[1])
+
+
+def of_sm(sm: str) -> Gpu | None:
+    """Return the GPU of the table that stands for a compute capability, the first one listed; None where none does."""
+    return next((gpu for gpu in gpus().values() if gpu.sm == sm), None)
+
+
+def sidecar_s(kernels: Iterable[Mapping[str, Any]], gpu: Gpu) -> float:
+    """Return the estimate for the kernels of an engine's sidecar, in seconds; see `estimate_s`."""
+    return estimate_s(works(map(Kernel.from_dict, kernels)), gpu)

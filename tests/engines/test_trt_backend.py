@@ -1,5 +1,6 @@
 """The TensorRT backend where no GPU is: what it refuses and in which order, and that the API it calls exists."""
 
+import hashlib
 import importlib
 
 import numpy as np
@@ -9,6 +10,7 @@ from edgesmith.runtime.backends import trt as backend
 from edgesmith.runtime.engines import gpu
 from edgesmith.runtime.engines.build import build_engine
 from edgesmith.runtime.errors import BuildError, ModelError, NotAvailable, UsageError
+from edgesmith.runtime.files import sha256
 from support.engine_graphs import saved, small_net
 
 trt = pytest.importorskip("tensorrt_rtx_bindings")
@@ -59,10 +61,10 @@ def test_a_sidecar_that_describes_another_engine_is_refused(engine, tmp_path):
     (tmp_path / "t.engine").write_bytes(raw)
     (tmp_path / "t.engine.json").write_text((engine.parent / "n.engine.json").read_text())
     with pytest.raises(ModelError, match="not the one its sidecar describes"):
-        backend._check_sidecar(tmp_path / "t.engine", "8.6", bytes(raw))
+        backend._check_sidecar(tmp_path / "t.engine", "8.6", hashlib.sha256(raw).hexdigest())
     with pytest.raises(BuildError, match=r"built for another GPU; got SM 8\.6; expected SM 9\.0"):
-        backend._check_sidecar(engine, "9.0", engine.read_bytes())
-    backend._check_sidecar(engine, "8.6", engine.read_bytes())
+        backend._check_sidecar(engine, "9.0", sha256(engine))
+    backend._check_sidecar(engine, "8.6", sha256(engine))
 
 
 CALLED = {
