@@ -17,7 +17,7 @@ SEED      ?= 0
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-all bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
+.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-quick bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,11 +55,11 @@ lint: $(VENV)/.ready  ## ruff.
 type: $(VENV)/.ready  ## mypy, strict, on the package.
 	@$(BIN)/python tests/support/typecheck.py
 
-bench: $(VENV)/.ready  ## mobilenetv2 and shufflenetv2 against resnet18 and resnet50.
-	@$(BIN)/edgesmith bench
+bench: $(VENV)/.ready  ## Twelve networks, by form and backend, with kernels and modelled boards; resumable.
+	@$(BIN)/edgesmith bench --all
 
-bench-all: $(VENV)/.ready  ## The long table: twelve networks, by form and backend, with kernels and modelled boards; resumable.
-	@$(BIN)/edgesmith bench --all --out results/bench-all.json
+bench-quick: $(VENV)/.ready  ## mobilenetv2 and shufflenetv2 against resnet18 and resnet50.
+	@$(BIN)/edgesmith bench
 
 bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdowns and on none, for MINUTES; resumable.
 	@PYTHONPATH=tests $(BIN)/python tests/support/bench_gate.py --minutes $(MINUTES) --out results/gate.json

@@ -37,6 +37,7 @@ class Advice:
 
 @command("advise")
 @click.option("--device", required=True, help="A device of the catalogue: orin-nano-8gb, xavier-nx, t4, …")
+@click.option("--power", help="A power mode (15W) or GPU clock (612MHz); the highest mode without.")
 @click.option("--min-top1", default=0.0, help="Published ImageNet top-1 of the FP32 network, per cent.")
 @click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
 @click.option("--precision", type=click.Choice(list(roofline.WIDTH)), default="fp16", show_default=True)
@@ -45,7 +46,8 @@ class Advice:
     "--all", "every", is_flag=True, help="Judge every network; otherwise stop at the third that is fast enough."
 )
 def advise_command(
-    device: str, min_top1: float, max_ms: float | None, precision: str, batch: int, every: bool, as_json: bool
+    device: str, power: str | None, min_top1: float, max_ms: float | None, precision: str, batch: int, every: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Pick a network for a device: the most accurate one that is fast enough, and why.
 
@@ -54,6 +56,7 @@ def advise_command(
     if batch < 1 or (max_ms is not None and max_ms <= 0):
         raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
     board = devices.find(device)
+    board = devices.in_mode(board, power) if power else board
     found = rank(board, precision, batch, min_top1, max_ms, enough=None if every else 3)
     emit({"device": asdict(board), "networks": [one.to_dict() for one in found]}, as_json, lambda: _draw(board, found))
     for text in _caveats(board, precision):
@@ -137,7 +140,7 @@ def _draw(board: Device, found: list[Advice]) -> None:
         for one in found
     ]  # fmt: skip
     heads = ["network", "verdict", "top-1 %", "expected ms", "two in three", "bound ms", "kernels", "limited by"]
-    table(f"{board.device}, {found[0].precision if found else ''}", heads, rows, left=2)
+    table(", ".join(filter(None, (board.device, board.mode, found[0].precision if found else ""))), heads, rows, left=2)
 
 
 def _ms(seconds: float) -> str:
@@ -163,6 +166,11 @@ def _caveats(board: Device, precision: str) -> list[str]:
         "the published points are of resnet50, mobilenetv2 and shufflenetv2; other kinds of network are less certain",
         f"figures of the {board.device}: {board.confidence} ({board.source})",
     ]
+    if board.mode:
+        found.append(
+            f"{board.mode}: peaks scaled by clock and multiprocessors, launches by the clock; no published point is of "
+            "a lower mode, so this was never held against a measurement"
+        )
     if not board.is_gpu:
         found.append("for a CPU only the bound is known: no published points were fitted")
     if precision == "int8":

@@ -1,14 +1,15 @@
 """The device catalogue: what a board or card can do at most, with the source of each figure.
 
 Figures are dense (no sparsity), at the named clock. `confidence` says which were read in a source and which recalled
-from a named document. Where a figure is not known it is None, and what needs it says so.
+from a named document. Where a figure is not known it is None, and what needs it says so. `power_modes.csv` has the
+clocks of boards' power modes (`nvpmodel`); the catalogue's own figures are those of the highest mode.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from ..runtime.errors import UsageError
@@ -38,6 +39,8 @@ class Device:
     source: str
     confidence: str
     note: str
+    mode: str = ""  # of power; "" for the highest
+    slowdown: float = 1.0  # the full clock over this mode's
 
     @property
     def is_gpu(self) -> bool:
@@ -53,6 +56,71 @@ class Device:
     def core_flops(self, precision: str) -> float:
         """Return the peak without tensor cores, which depthwise convolutions cannot use."""
         return (self.fp32_tflops or 0.0) * (1e12 if precision == "fp32" else 2e12)
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """One power mode of a board: clocks in MHz, multiprocessors left on, and where that is from."""
+
+    mode: str
+    gpu_mhz: float
+    multiprocessors: float
+    memory_share: float
+    source: str
+    confidence: str
+
+
+@functools.cache
+def power_modes(device: str) -> dict[str, PowerMode]:
+    """Return the power modes of a device whose clocks are known, by name, the highest first; none for most cards."""
+    text = files(__package__).joinpath("power_modes.csv").read_text(encoding="utf-8")
+    return {
+        row["mode"]: PowerMode(
+            row["mode"], float(row["gpu_mhz"]), float(row["multiprocessors"]),
+            float(row["memory_mhz"]) / float(row["full_memory_mhz"]), row["source"], row["confidence"],
+        )
+        for row in csv.DictReader(text.splitlines()) if row["device"] == device
+    }  # fmt: skip
+
+
+def in_mode(board: Device, mode: str) -> Device:
+    """Return the board with the peaks and the bandwidth of a power mode: peaks go with clock times multiprocessors.
+
+    Args:
+        board: Of the catalogue, in its highest mode.
+        mode: A name of `power_modes(board.device)`, or a GPU clock such as "612MHz", with memory at full speed.
+
+    Raises:
+        UsageError: No such mode is known, or the clock is not above 0 and at most the board's own.
+    """
+    known = power_modes(board.device)
+    found = {normalise(name): each for name, each in known.items()}.get(normalise(mode))
+    if found is None:
+        found = PowerMode(mode, _clock(board, mode, list(known)), board.multiprocessors or 1, 1.0, "given", "given")
+    clock = found.gpu_mhz / (board.clock_mhz or found.gpu_mhz)
+    share = clock * found.multiprocessors / (board.multiprocessors or found.multiprocessors)
+    return replace(
+        board, fp32_tflops=_scaled(board.fp32_tflops, share), fp16_tflops=_scaled(board.fp16_tflops, share),
+        int8_tops=_scaled(board.int8_tops, share), memory_gb_s=board.memory_gb_s * found.memory_share,
+        clock_mhz=found.gpu_mhz, multiprocessors=found.multiprocessors, mode=found.mode, slowdown=1 / clock,
+        confidence=f"{board.confidence}; {found.mode}: {found.confidence} ({found.source})",
+    )  # fmt: skip
+
+
+def _scaled(value: float | None, share: float) -> float | None:
+    return None if value is None else value * share
+
+
+def _clock(board: Device, mode: str, known: list[str]) -> float:
+    """Read "612MHz"."""
+    digits = normalise(mode).removesuffix("mhz")
+    full = board.clock_mhz or 0.0
+    if normalise(mode).endswith("mhz") and digits.isdigit() and board.is_gpu and 0 < int(digits) <= full:
+        return float(digits)
+    names = ", ".join(known) or "no mode by name"
+    expected = f"{names}, or a GPU clock up to {full:g}MHz" if board.is_gpu else "none: it has no GPU"
+    do = "`nvpmodel -p --verbose` on the board has its clocks" if board.is_gpu else "leave --power out"
+    raise UsageError(f"unknown power mode of the {board.device}", got=repr(mode), expected=expected, do=do)
 
 
 @functools.cache

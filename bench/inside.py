@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import threading
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.errors import UsageError
+from ..runtime.errors import NotAvailable, UsageError
 from ..runtime.packages import need
 from ..runtime.postprocess import top_k
 from ..runtime.preprocess import apply, read_image
 from . import clock
-from .workload import Workload
+from .workload import Workload, random_feeds
+
+if TYPE_CHECKING:
+    from ..runtime.backends._base import Session
 
 PHOTO = (480, 640)  # height and width of the image file that is answered
 
@@ -53,13 +57,15 @@ def streams(call: clock.Call, count: int, seconds: float) -> dict[str, Any]:
 def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
     """Answer a seeded 640x480 JPEG `count` times; return the seconds of each stage of each time.
 
+    An engine's stages on the GPU are its own clock's, and `launch_s` is what the call took beside them.
+
     Raises:
         UsageError: A bare file: nobody knows what its images are.
     """
     session, spec = workload.session, workload.spec
     if session is None or spec is None:
         raise UsageError("a bare file says nothing of its images", do="measure a bundle")
-    stages: dict[str, list[float]] = {f"{name}_s": [] for name in ("decode", "preprocess", "compute", "postprocess")}
+    stages: dict[str, list[float]] = {}
     size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
     with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
         path = _photo(Path(folder) / "photo.jpg")
@@ -75,9 +81,33 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
             if spec.task == "classify":
                 top_k(logits, 5, spec.labels)
             moments.append(clock.now_ns())
-            for series, spent in zip(stages.values(), np.diff(moments), strict=True):
-                series.append(float(spent) * 1e-9)
+            decode, preprocess, compute, postprocess = (float(spent) * 1e-9 for spent in np.diff(moments))
+            spent = {"decode_s": decode, "preprocess_s": preprocess, **_on_device(session, {name: batch}, compute)}
+            for stage, seconds in {**spent, "postprocess_s": postprocess}.items():
+                stages.setdefault(stage, []).append(seconds)
     return stages
+
+
+def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
+    """Return the GPU's own seconds of `count` calls on random input, by stage.
+
+    Raises:
+        NotAvailable: What is open does not run on a GPU's clock.
+    """
+    session = workload.session
+    if session is None or not hasattr(session, "timed"):
+        raise NotAvailable("only engines are timed by a GPU's own clock")
+    feeds = random_feeds(session, 1)
+    splits = [asdict(session.timed(feeds)) for _ in range(count)]
+    return {stage: [split[stage] for split in splits] for stage in splits[0]}
+
+
+def _on_device(session: Session, feeds: dict[str, Any], wall_s: float) -> dict[str, float]:
+    """Tell a call's seconds apart where the device has a clock; else all of it is computing."""
+    if not hasattr(session, "timed"):
+        return {"compute_s": wall_s}
+    split = asdict(session.timed(feeds))
+    return {**split, "launch_s": max(0.0, wall_s - sum(split.values()))}
 
 
 def _photo(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Seconds of each operator inside one inference, as ONNX Runtime's own profiler tells them.
+"""Seconds of each operator inside one inference, as ONNX Runtime's or TensorRT's own profiler tells them.
 
 The operators are those that really run, after ONNX Runtime's fusions, under its names. The multiply-accumulates follow
 from the shapes that the profiler records; a blocked layout pads channels, and what is padded is computed and counted.
@@ -16,8 +16,10 @@ from typing import Any
 from ..runtime.backends.ort import SIMULATED
 from ..runtime.bundle import read
 from ..runtime.console import need
+from ..runtime.engines import sidecar
+from ..runtime.engines.kernels import Kernel
 from ..runtime.errors import NotAvailable
-from .workload import Target, random_input
+from .workload import Target, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
 PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
@@ -58,6 +60,47 @@ def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
     return rows(events, count)
 
 
+def of_engine(session: Any, target: Target, count: int) -> list[Row]:
+    """Return the rows of an engine's kernels as TensorRT's profiler times them, named as in its sidecar.
+
+    Args:
+        session: An open engine.
+        target: Which it is.
+        count: Calls to take the mean of.
+
+    Returns:
+        As `profile`; `macs` is None, and `op` is "kernel" where the sidecar does not know the name.
+    """
+    known = {kernel["name"]: Kernel.from_dict(kernel) for kernel in _kernels(target)}
+    return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(
+        random_feeds(session, target.batch), count).items()]  # fmt: skip
+
+
+def _kernels(target: Target) -> tuple[Row, ...]:
+    bundle = read(target.path)
+    artefact = next(item for item in bundle.artefacts if item.name == target.artefact)
+    path = bundle.folder / artefact.path
+    return sidecar.read(path).kernels if sidecar.path_of(path).is_file() else ()
+
+
+def _kernel_row(name: str, spent: float, kernel: Kernel | None) -> Row:
+    out = kernel.outputs[0] if kernel and kernel.outputs else None
+    return {
+        "layer": name, "op": kernel.kind if kernel else "kernel", "dtype": kernel.precision if kernel else "",
+        "shape": "x".join(map(str, out.dims)) if out else "", "seconds": spent, "macs": None,
+    }  # fmt: skip
+
+
+def tells_layers(target: Target) -> None:
+    """Refuse what tells no times of its layers.
+
+    Raises:
+        NotAvailable: It runs neither on ONNX Runtime nor as an engine.
+    """
+    if target.backend != "trt":
+        profilable(target)
+
+
 def profilable(target: Target) -> None:
     """Refuse what `profile` cannot tell of.
 
@@ -65,7 +108,7 @@ def profilable(target: Target) -> None:
         NotAvailable: The target does not run on ONNX Runtime.
     """
     if target.backend != "ort" or Path(target.path).suffix == ".py":
-        raise NotAvailable("only ONNX Runtime tells the time of each layer", got=f"backend {target.backend}")
+        raise NotAvailable("only ONNX Runtime and engines tell the time of each layer", got=f"backend {target.backend}")
 
 
 def _file(target: Target) -> tuple[Path, dict[str, str]]:

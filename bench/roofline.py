@@ -107,7 +107,7 @@ def estimate(network: Complexity, device: Device, precision: str, batch: int = 1
     group = generation(device)
     if group == "none":
         return Estimate(least, math.inf, least, math.inf, count, "memory" if memory > least / 2 else "arithmetic")
-    cost = FITTED.overhead_s[group] * count
+    cost = FITTED.overhead_s[group] * count * device.slowdown  # launching is clocked as computing is
     likely = FITTED.efficiency * least + cost
     limit = "kernel launches" if cost > likely / 2 else ("memory" if memory > least / 2 else "arithmetic")
     return Estimate(least, likely, max(least, likely / SPREAD), likely * SPREAD, count, limit)

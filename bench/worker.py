@@ -8,6 +8,7 @@
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
     {"do": "streams", "count": 2, "seconds": 1} -> {"calls": 400, "seconds": 1.0}
     {"do": "end_to_end", "count": 20}          -> {"decode_s": [...], "preprocess_s": [...], …}
+    {"do": "device_time", "count": 20}         -> {"copy_in_s": [...], "compute_s": [...], …}
     {"do": "layers", "count": 20}              -> {"rows": [{"layer": …, "op": …, "seconds": …}, …]}
 
 What a library prints to standard output goes to standard error, so that it cannot break an answer.
@@ -105,12 +106,22 @@ class Worker:
         return end_to_end(self.workload, count)
 
     def do_layers(self, count: int, optimise: bool = True) -> dict[str, Any]:
-        """Profile the operators."""
-        from .layers import profile
+        """Profile the operators, or an engine's kernels."""
+        from .layers import of_engine, profile
 
-        if self.target is None:
+        if self.target is None or self.workload is None:
             raise RuntimeError("nothing is open")
+        if hasattr(self.workload.session, "layers"):
+            return {"rows": of_engine(self.workload.session, self.target, count)}
         return {"rows": profile(self.target, count, optimise)}
+
+    def do_device_time(self, count: int) -> dict[str, Any]:
+        """Tell the GPU's own seconds."""
+        from .inside import device_time
+
+        if self.workload is None:
+            raise RuntimeError("nothing is open")
+        return device_time(self.workload, count)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

@@ -124,8 +124,13 @@ def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]
 
 def _caller(session: Session, batch: int) -> Callable[[], Any]:
     """Return a call that runs one batch of random input."""
-    feeds = {item.name: random_input(item.shape, item.dtype, batch) for item in session.inputs}
+    feeds = random_feeds(session, batch)
     return lambda: session.run(feeds, finite=True)
+
+
+def random_feeds(session: Session, batch: int) -> dict[str, Any]:
+    """Return a seeded random array for each input of a session."""
+    return {item.name: random_input(item.shape, item.dtype, batch) for item in session.inputs}
 
 
 def random_input(shape: Sequence[int | None], dtype: str, batch: int) -> Any:

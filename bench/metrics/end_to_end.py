@@ -1,6 +1,7 @@
 """From an image file to the answer, by stage: decode, preprocess, compute, postprocess.
 
-The image is a seeded 640x480 JPEG. On a CPU nothing is copied to a device; on a GPU the copies are in `compute_s`.
+The image is a seeded 640x480 JPEG. On a CPU nothing is copied to a device; with an engine the copies in and out and the
+launch are stages of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ COLD, COUNT = 3, 40
 
 
 def measure(context: Context) -> Reading:
-    """Return the median `decode_s`, `preprocess_s`, `compute_s`, `postprocess_s` and of their sum, `total_s`."""
+    """Return the median `decode_s`, `preprocess_s`, `compute_s`, `postprocess_s` and of their sum, `total_s`.
+
+    Engines have `copy_in_s`, `copy_out_s` and `launch_s` too.
+    """
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
         told: dict[str, list[float]] = process.ask("end_to_end", count=COLD + COUNT)

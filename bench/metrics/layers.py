@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..context import Context
-from ..layers import profilable
+from ..layers import tells_layers
 from ..process import Process
 from ..result import Reading
 
@@ -13,7 +13,7 @@ COUNT = 20
 
 def measure(context: Context) -> Reading:
     """Return `sum_s` of all operators and `operators_count`; each operator is a row (layer, op, seconds, macs, …)."""
-    profilable(context.target)
+    tells_layers(context.target)
     with Process(context.target, timeout_s=context.timeout_s) as process:
         found = process.ask("layers", count=COUNT)["rows"]
     total = sum(row["seconds"] for row in found)

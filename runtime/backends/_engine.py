@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engines import gpu
-from ..errors import EdgesmithError, ModelError, RunError
-from ..files import atomic_file, private_folder
-from ._base import Session, Tensor, fixed_shape
+from ..errors import RunError
+from ._base import Session, check_feeds, fixed_shape
+from ._compiled import Compiled, tensors
 from ._cuda import Pair, Recording
+from ._timing import Split, Stopwatch, layer_clock
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,11 +46,10 @@ class TrtSession(Session):
     def __init__(
         self, trt: Any, cuda: Any, engine: Any, *, device: int = 0, graphs: bool = True, cache: Path | None = None
     ) -> None:
-        self._cuda, self._engine, self._device = cuda, engine, device
+        self._trt, self._cuda, self._engine, self._device = trt, cuda, engine, device
         self.inputs, self.outputs = tensors(trt, engine)
-        self._compiled: Any = None
-        self._cache = cache
-        self._context = self._make_context(trt, engine)
+        self._compiled = Compiled(trt, engine, cache)
+        self._context = self._compiled.context()
         if self._context is None:
             raise RunError("TensorRT could not make an execution context", do="free GPU memory; see `nvidia-smi`")
         self._stream = gpu.call(cuda.cudaStreamCreate)
@@ -59,24 +59,9 @@ class TrtSession(Session):
         self._placed: Plan | None = None
         self._lock = threading.Lock()
 
-    def _make_context(self, trt: Any, engine: Any) -> Any:
-        """Return a context; TensorRT-RTX compiles its kernels now and once, so that no call waits for it."""
-        config = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
-        if not hasattr(config, "create_runtime_cache"):
-            return engine.create_execution_context()
-        assert config is not None
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        self._compiled = config.create_runtime_cache()
-        if content := self._kept():
-            self._compiled.deserialize(content)
-        config.set_runtime_cache(self._compiled)
-        return engine.create_execution_context(config)
-
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with self._lock:
-            plan = self._plan(feeds)
-            for name, array in feeds.items():
-                np.copyto(plan.pairs[name].array, array)
+            plan = self._filled(feeds)
             self._compute(plan)
             return {tensor.name: plan.pairs[tensor.name].array.copy() for tensor in self.outputs}
 
@@ -91,6 +76,71 @@ class TrtSession(Session):
         with self._lock:
             self._bound.append(plan := self._make_plan(shapes))
         return Bound(self, plan)
+
+    def timed(self, feeds: Mapping[str, NDArray[Any]]) -> Split:
+        """Compute once and return the GPU's own seconds; copies are not part of the recorded graph then.
+
+        Raises:
+            DataError, RunError: As `run`.
+        """
+        with self._ready(feeds) as plan:
+            if plan.state == "new":
+                self._compute(plan)
+            self._place(plan)
+            if plan.kernels is None and not self.graphs_refused:
+                plan.kernels = Recording(self._cuda, self._stream)
+                self.graphs_refused = self._unfit() or plan.kernels.record(self._enqueue)
+            watch = Stopwatch(self._cuda, self._stream)
+            try:
+                watch.mark()
+                self._copy_in(plan)
+                watch.mark()
+                self._enqueue() if self.graphs_refused or plan.kernels is None else plan.kernels.launch()
+                watch.mark()
+                self._copy_out(plan)
+                watch.mark()
+                return Split(*watch.seconds())
+            finally:
+                watch.free()
+
+    def layers(self, feeds: Mapping[str, NDArray[Any]], count: int = 20) -> dict[str, float]:
+        """Return seconds of each layer by TensorRT's name for it, the mean of `count` calls after one more.
+
+        Each layer is waited for, so that their sum is more than a call takes.
+
+        Raises:
+            DataError, RunError: As `run`; TensorRT has no memory for a second execution context.
+        """
+        with self._ready(feeds) as plan:
+            self._compute(plan)
+            context = self._compiled.context()
+            if context is None:
+                raise RunError("TensorRT could not make a second execution context", do="free GPU memory")
+            clock = context.profiler = layer_clock(self._trt)
+            self._shape(plan.shapes, context)
+            _address(context, plan)
+            for done in range(count + 1):
+                self._enqueue(context)
+                gpu.call(self._cuda.cudaStreamSynchronize, self._stream)
+                if done == 0:
+                    clock.spent.clear()
+            return {name: 1e-3 * ms / count for name, ms in clock.spent.items()}
+
+    @contextlib.contextmanager
+    def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Plan]:
+        """Check as `run` does, wait for other threads, and give the memory with the inputs in it."""
+        if self.closed:
+            raise RunError("this session is closed", do="load the bundle again")
+        check_feeds(self.inputs, feeds)
+        with self._lock:
+            gpu.call(self._cuda.cudaSetDevice, self._device)
+            yield self._filled(feeds)
+
+    def _filled(self, feeds: Mapping[str, NDArray[Any]]) -> Plan:
+        plan = self._plan(feeds)
+        for name, array in feeds.items():
+            np.copyto(plan.pairs[name].array, array)
+        return plan
 
     def _plan(self, feeds: Mapping[str, NDArray[Any]]) -> Plan:
         """Return the memory for these shapes; the one that was used least recently makes room."""
@@ -119,9 +169,9 @@ class TrtSession(Session):
             raise
         return Plan(dict(shapes), pairs, Recording(self._cuda, self._stream))
 
-    def _shape(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def _shape(self, shapes: Mapping[str, tuple[int, ...]], context: Any = None) -> None:
         for name, shape in shapes.items():
-            if not self._context.set_input_shape(name, shape):
+            if not (context or self._context).set_input_shape(name, shape):
                 low, _, high = (tuple(dims) for dims in self._engine.get_tensor_profile_shape(name, 0))
                 raise RunError(f"input {name!r} is outside the engine's profile", got=str(shape),
                                expected=f"{low} to {high}", do="build it with another --batch or --shape")  # fmt: skip
@@ -155,20 +205,29 @@ class TrtSession(Session):
             return
         self._placed = None
         self._shape(plan.shapes)
-        for name, pair in plan.pairs.items():
-            self._context.set_tensor_address(name, pair.pointer)
+        _address(self._context, plan)
         self._placed = plan
 
     def _queue(self, plan: Plan) -> None:
+        self._copy_in(plan)
+        self._enqueue()
+        self._copy_out(plan)
+
+    def _copy_in(self, plan: Plan) -> None:
         for tensor in self.inputs:
             plan.pairs[tensor.name].copy_in(self._stream)
-        if not self._context.execute_async_v3(int(self._stream)):
-            raise RunError("TensorRT refused to run the engine", do="check the input shapes against its profile")
+
+    def _copy_out(self, plan: Plan) -> None:
         for tensor in self.outputs:
             plan.pairs[tensor.name].copy_out(self._stream)
 
+    def _enqueue(self, context: Any = None) -> None:
+        if not (context or self._context).execute_async_v3(int(self._stream)):
+            raise RunError("TensorRT refused to run the engine", do="check the input shapes against its profile")
+
     def _drop(self, plan: Plan) -> None:
-        plan.recording.free()
+        for recording in filter(None, (plan.recording, plan.kernels)):
+            recording.free()
         for pair in plan.pairs.values():
             pair.free()
         if self._placed is plan:
@@ -176,31 +235,13 @@ class TrtSession(Session):
 
     def _close(self) -> None:
         with self._lock:
-            self._keep_compiled()
+            self._compiled.keep()
             for plan in (*self._plans.values(), *self._bound):
                 self._drop(plan)
             self._plans.clear()
             self._cuda.cudaStreamDestroy(self._stream)
-            self._context = self._engine = self._compiled = None
-
-    def _kept(self) -> bytes:
-        """Return what was compiled earlier; it is code, so only from a folder that nobody else may write."""
-        if self._cache is None:
-            return b""
-        with contextlib.suppress(EdgesmithError, OSError):
-            private_folder(self._cache.parent)
-            return self._cache.read_bytes()
-        return b""
-
-    def _keep_compiled(self) -> None:
-        """Write down what TensorRT-RTX compiled; where that cannot be written it compiles again next time."""
-        if self._compiled is None or self._cache is None:
-            return
-        content = bytes(memoryview(self._compiled.serialize()))
-        if content == self._kept():
-            return
-        with contextlib.suppress(EdgesmithError), atomic_file(self._cache) as temporary:
-            temporary.write_bytes(content)
+            self._context = self._engine = None
+            self._compiled.free()
 
 
 @dataclass
@@ -211,6 +252,7 @@ class Plan:
     pairs: dict[str, Pair]
     recording: Recording
     state: str = "new"
+    kernels: Recording | None = None  # without the copies, for `timed`
 
 
 class Bound:
@@ -240,22 +282,6 @@ class Bound:
         return self.outputs
 
 
-def tensors(trt: Any, engine: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return what an engine takes and gives.
-
-    Raises:
-        ModelError: A tensor has a type that NumPy lacks (BF16, FP8, INT4).
-    """
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    made = {name: _tensor(trt, engine, name) for name in names}
-    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    return tuple(made[name] for name in inputs), tuple(made[name] for name in names if name not in inputs)
-
-
-def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
-    kind = engine.get_tensor_dtype(name)
-    try:
-        dtype = np.dtype(trt.nptype(kind)).name
-    except TypeError as error:
-        raise ModelError(f"tensor {name!r} has a type that NumPy lacks", got=str(kind), do="cast it") from error
-    return Tensor(name, tuple(dim if dim >= 0 else None for dim in engine.get_tensor_shape(name)), dtype)
+def _address(context: Any, plan: Plan) -> None:
+    for name, pair in plan.pairs.items():
+        context.set_tensor_address(name, pair.pointer)

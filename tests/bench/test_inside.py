@@ -124,7 +124,7 @@ def test_int8_has_the_arithmetic_of_its_file(net, tmp_path):
 
 
 def test_only_onnxruntime_tells_its_operators(tmp_path):
-    with pytest.raises(NotAvailable, match="only ONNX Runtime"):
+    with pytest.raises(NotAvailable, match="only ONNX Runtime and engines"):
         layers.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
 
 
@@ -132,7 +132,7 @@ def test_only_onnxruntime_tells_its_operators(tmp_path):
 def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, tmp_path):
     """The file is not there: a process that opened it would say so instead."""
     target = Target(str(tmp_path / "gone"), "net", "openvino")
-    with pytest.raises(NotAvailable, match="only ONNX Runtime"):
+    with pytest.raises(NotAvailable, match="only ONNX Runtime and engines"):
         metric.measure(Context(Subject("net", "net"), target, "net"))
 
 

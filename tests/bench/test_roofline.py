@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -68,6 +69,55 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_found(name):
     assert devices.find(name).device == NAMES[name]
+
+
+def test_a_power_mode_scales_peaks_bandwidth_and_launches():
+    low = devices.in_mode(ORIN, "15w")
+    assert low.mode == "15W"
+    assert low.fp16_tflops == pytest.approx(42.6 * 408 / 1300 * 6 / 16)
+    assert low.memory_gb_s == pytest.approx(204.8 * 2133 / 3199)
+    full, told = (roofline.estimate(network(), board, "fp16") for board in (ORIN, low))
+    launch = roofline.FITTED.overhead_s["orin"]
+    assert told.bound_s == pytest.approx(roofline.bound(network(), low, "fp16"))
+    assert told.expected_s == pytest.approx(roofline.FITTED.efficiency * told.bound_s + launch * 1300 / 408)
+    assert told.expected_s > full.expected_s
+
+
+def test_the_highest_mode_is_the_catalogue():
+    for name, board in devices.catalogue().items():
+        for mode in list(devices.power_modes(name))[:1]:
+            top = devices.in_mode(board, mode)
+            for key in ("fp32_tflops", "fp16_tflops", "memory_gb_s", "clock_mhz", "multiprocessors"):
+                assert getattr(top, key) == pytest.approx(getattr(board, key), rel=1e-3), (name, key)
+
+
+def test_every_power_mode_is_of_a_known_device_and_the_first_is_the_highest():
+    text = resources.files("edgesmith.bench").joinpath("power_modes.csv").read_text()
+    names = {line.split(",")[0] for line in text.splitlines()[1:]}
+    assert names <= set(devices.catalogue())
+    for name in names:
+        clocks = [mode.gpu_mhz * mode.multiprocessors for mode in devices.power_modes(name).values()]
+        assert clocks == sorted(clocks, reverse=True)
+
+
+def test_a_clock_stands_for_a_mode_that_is_not_listed():
+    half = devices.in_mode(devices.find("t4"), "795 MHz")
+    assert half.fp16_tflops == pytest.approx(65 / 2)
+    assert half.memory_gb_s == devices.find("t4").memory_gb_s
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "message"),
+    [
+        ("agx-orin-64gb", "20W", "MAXN, 50W, 30W, 15W, or a GPU clock up to 1300MHz"),
+        ("t4", "9000MHz", "no mode by name, or a GPU clock up to 1590MHz"),
+        ("t4", "0MHz", "up to 1590MHz"),
+        ("Raspberry Pi 5", "1000MHz", "it has no GPU"),
+    ],
+)
+def test_an_unknown_power_mode_is_refused(name, mode, message):
+    with pytest.raises(UsageError, match=message):
+        devices.in_mode(devices.find(name), mode)
 
 
 @pytest.mark.parametrize(

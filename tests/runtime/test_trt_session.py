@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgesmith.runtime.backends import _engine
+from edgesmith.runtime.backends import _compiled
 from edgesmith.runtime.backends._engine import MOST_SHAPES, TrtSession
-from edgesmith.runtime.errors import DataError, RunError
-from support.cuda import TRT, Cuda, Engine
+from edgesmith.runtime.errors import DataError, EdgesmithError, RunError
+from support.cuda import COMPUTE_MS, LAYERS, TRT, Cuda, Engine
 
 
 def images(batch=1, seed=0):
@@ -143,6 +143,44 @@ def test_threads_take_turns():
             np.testing.assert_allclose(y, wanted(x), 1e-6)
 
 
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("calls_before", [0, 3])
+def test_copies_and_computing_are_told_apart_by_events(graphs, calls_before):
+    cuda = Cuda()
+    with TrtSession(TRT, cuda, Engine(cuda), graphs=graphs) as session:
+        for seed in range(calls_before):
+            session.run({"input": images(3, seed)})
+        for seed in range(2):
+            split = session.timed({"input": images(3, seed)})
+            assert split.copy_in_s == pytest.approx(1e-6 * images(3).nbytes)
+            assert split.compute_s == pytest.approx(3e-3 * COMPUTE_MS)
+            assert split.copy_out_s == pytest.approx(1e-6 * 3 * 3 * 4)
+        x = images(3, 9)
+        np.testing.assert_allclose(session.run({"input": x})["output"], wanted(x), 1e-6)
+        assert not cuda.events
+    assert not cuda.graphs
+
+
+def test_layers_are_the_mean_of_the_calls_and_leave_the_session_as_it_was():
+    cuda = Cuda()
+    with TrtSession(TRT, cuda, Engine(cuda)) as session:
+        found = session.layers({"input": images(2)}, count=5)
+        assert found == pytest.approx({name: 2e-3 * COMPUTE_MS * share for name, share in LAYERS.items()})
+        for seed in range(3):
+            np.testing.assert_allclose(session.run({"input": images(2, seed)})["output"], wanted(images(2, seed)), 1e-6)
+
+
+@pytest.mark.parametrize("ask", ["timed", "layers"])
+def test_what_is_timed_is_checked_as_a_call_is(ask):
+    cuda = Cuda()
+    session = TrtSession(TRT, cuda, Engine(cuda))
+    with pytest.raises(DataError, match="NaN"):
+        getattr(session, ask)({"input": images() * np.nan})
+    session.close()
+    with pytest.raises(RunError, match="closed"):
+        getattr(session, ask)({"input": images()})
+
+
 class Cached(Engine):
     """Compiles on the first context, and says what it was given from an earlier process."""
 
@@ -165,9 +203,9 @@ def test_what_was_compiled_is_kept_for_the_next_process(tmp_path, monkeypatch):
     assert second.cache.given == b"compiled for this GPU"
 
     def refuse(place):
-        raise _engine.EdgesmithError("the cache belongs to another user")
+        raise EdgesmithError("the cache belongs to another user")
 
-    monkeypatch.setattr(_engine, "private_folder", refuse)
+    monkeypatch.setattr(_compiled, "private_folder", refuse)
     third = Cached(cuda)
     TrtSession(trt, cuda, third, cache=place).close()
     assert third.cache.given is None

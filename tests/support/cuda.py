@@ -38,6 +38,8 @@ class Cuda:
     graphs: dict = field(default_factory=dict)
     launches: int = 0
     device: int = -1
+    now_ms: float = 0.0  # a copy takes 1 ms for each 1000 bytes, computing COMPUTE_MS for each image
+    events: dict = field(default_factory=dict)
 
     cudaHostAllocDefault = 0
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -90,7 +92,33 @@ class Cuda:
         device, host = (target, source) if kind == 1 else (source, target)
         if device not in self.memory or host not in self.pinned or size > len(self.memory[device]):
             return (INVALID,)
-        self.queue(lambda: ctypes.memmove(target, source, size))
+
+        def copy():
+            ctypes.memmove(target, source, size)
+            self.now_ms += size / 1000
+
+        self.queue(copy)
+        return (OK,)
+
+    def cudaEventCreate(self):
+        event = len(self.events) + 1
+        self.events[event] = None
+        return OK, event
+
+    def cudaEventRecord(self, event, stream):
+        self.queue(lambda: self.events.__setitem__(event, self.now_ms))
+        return (OK,)
+
+    def cudaEventSynchronize(self, event):
+        return self.cudaStreamSynchronize(7)
+
+    def cudaEventElapsedTime(self, start, end):
+        if self.events[start] is None or self.events[end] is None:
+            return INVALID, 0.0
+        return OK, self.events[end] - self.events[start]
+
+    def cudaEventDestroy(self, event):
+        del self.events[event]
         return (OK,)
 
     def cudaStreamSynchronize(self, stream):
@@ -131,7 +159,13 @@ class Mode(IntEnum):
     OUTPUT = 2
 
 
-TRT = SimpleNamespace(TensorIOMode=Mode, nptype=lambda kind: kind)
+class Profiler:
+    """The base of profilers."""
+
+
+COMPUTE_MS = 2.0
+LAYERS = {"pool": 0.75, "gain": 0.25}  # shares of the time to compute
+TRT = SimpleNamespace(TensorIOMode=Mode, nptype=lambda kind: kind, IProfiler=Profiler)
 
 
 class Engine:
@@ -166,6 +200,7 @@ class Context:
 
     def __init__(self, engine):
         self.engine, self.shape, self.places, self.capturable = engine, None, {}, True
+        self.profiler = None
 
     def set_input_shape(self, name, shape):
         if shape[0] > self.engine.most:
@@ -189,6 +224,10 @@ class Context:
             x = np.frombuffer(memory[places["input"]], np.float32)[: int(np.prod(shape))].reshape(shape)
             y = np.frombuffer(memory[places["output"]], np.float32)[: shape[0] * shape[1]]
             y[:] = self.engine.gain * x.mean(axis=(2, 3)).ravel()
+            spent = COMPUTE_MS * shape[0]
+            self.engine.cuda.now_ms += spent
+            for name, share in LAYERS.items() if self.profiler else ():
+                self.profiler.report_layer_time(name, share * spent)
 
         self.engine.cuda.queue(compute)
         return True

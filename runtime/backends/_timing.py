@@ -1,0 +1,75 @@
+"""Where a call's time goes on a GPU: copies and computing apart by CUDA events, layers by TensorRT's profiler.
+
+An event is queued into the stream like a copy or a kernel, and the GPU notes its own time when it gets there, so that
+neither Python nor the driver is in the figures (CUDA runtime API, "Event Management").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..engines import gpu
+
+
+@dataclass(frozen=True)
+class Split:
+    """Seconds of one call as the GPU's own clock has them."""
+
+    copy_in_s: float
+    compute_s: float
+    copy_out_s: float
+
+
+class Stopwatch:
+    """Marks in a stream, and the seconds between neighbours.
+
+    Args:
+        cuda: cuda-python's runtime module.
+        stream: Where the work goes.
+    """
+
+    def __init__(self, cuda: Any, stream: Any) -> None:
+        self._cuda, self._stream = cuda, stream
+        self._events: list[Any] = []
+
+    def mark(self) -> None:
+        """Queue a mark behind what is in the stream.
+
+        Raises:
+            RunError: CUDA refuses.
+        """
+        self._events.append(gpu.call(self._cuda.cudaEventCreate))
+        gpu.call(self._cuda.cudaEventRecord, self._events[-1], self._stream)
+
+    def seconds(self) -> list[float]:
+        """Wait for the last mark, and return the seconds from each to the next; CUDA resolves about half a us.
+
+        Raises:
+            RunError: What was queued failed.
+        """
+        gpu.call(self._cuda.cudaEventSynchronize, self._events[-1])
+        pairs = zip(self._events, self._events[1:], strict=False)
+        return [1e-3 * float(gpu.call(self._cuda.cudaEventElapsedTime, *pair)) for pair in pairs]
+
+    def free(self) -> None:
+        """Give the events back."""
+        for event in self._events:
+            self._cuda.cudaEventDestroy(event)
+        self._events = []
+
+
+def layer_clock(trt: Any) -> Any:
+    """Return a profiler for an execution context; its `spent` maps each layer's name to its milliseconds, summed."""
+
+    class Clock(trt.IProfiler):  # type: ignore[misc]
+        """Add up what TensorRT reports."""
+
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.spent: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.spent[layer_name] = self.spent.get(layer_name, 0.0) + ms
+
+    return Clock()
