@@ -1,8 +1,8 @@
 """The latency gate: both versions side by side in pairs of fresh processes, until the answer is known.
 
 Each pair of processes gives one number, the median over short blocks of log(new slice / base slice); blocks run
-base-new or new-base at random, so that whatever else the machine does hits both. Pairs are independent of each other:
-after each one Student's t interval of their mean is looked at, and the rule of `compare.decide` applied.
+base-new or new-base at random, on one core, so that whatever else the machine does hits both. Pairs are independent of
+each other: after each one Student's t interval of their mean is looked at, and the rule of `compare.decide` applied.
 
 Looking again and again would let chance win sooner or later. At `LOOK_LEVEL` for each look, the chance that any of the
 21 looks from the 4th to the 24th pair has an interval without the true value is 4.7 % for normal pairs and 3.5 % for
@@ -22,6 +22,7 @@ import numpy as np
 
 from . import clock, stats
 from .compare import EXIT, THRESHOLD, Answer, decide
+from .pinning import shared_core
 from .process import Process
 from .stats import Interval
 from .workload import Target
@@ -133,11 +134,12 @@ def measure_pairs(base: Target, new: Target, rule: Rule, rng: np.random.Generato
 
 
 def measure_pair(base: Target, new: Target, rule: Rule, rng: np.random.Generator) -> Pair:
-    """Start both in random order, warm both, and measure blocks in random order."""
+    """Start both in random order on one core, warm both, and measure blocks in random order."""
     targets, open_ = (base, new), dict[int, Process]()
+    core = shared_core(targets, rng)
     try:
         for which in rng.permutation(2):
-            open_[int(which)] = Process(targets[which], timeout_s=rule.timeout_s)
+            open_[int(which)] = Process(targets[which], timeout_s=rule.timeout_s, core=core)
         for which in rng.permutation(2):
             open_[int(which)].ask("warm", most_s=rule.warm_up_s)
         blocks: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = ([], [])

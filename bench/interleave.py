@@ -9,6 +9,7 @@ import numpy as np
 
 from ..runtime.errors import EdgesmithError
 from . import environment
+from .pinning import shared_core
 from .process import Process
 from .workload import Target
 
@@ -60,12 +61,12 @@ def collect(
 
 
 def _one_round(targets: Sequence[Target], timings: list[Timings], plan: Plan, rng: np.random.Generator) -> None:
-    """One fresh process for each target, all alive together, one of them working at a time."""
+    """One fresh process for each target, all alive together, one of them working at a time, on one core."""
     alive: dict[int, Process] = {}
-    before = environment.cpu_ticks()
+    before, core = environment.cpu_ticks(), shared_core(targets, rng)
     try:
         for index in rng.permutation(len(targets)):
-            _start(int(index), targets[index], timings[index], plan, alive)
+            _start(int(index), targets[index], timings[index], plan, alive, core)
         spent = dict.fromkeys(alive, 0.0)
         while active := [index for index in alive if not _enough(timings[index].samples[-1], spent[index], plan)]:
             for index in rng.permutation(active):
@@ -78,11 +79,13 @@ def _one_round(targets: Sequence[Target], timings: list[Timings], plan: Plan, rn
         item.other_load = load
 
 
-def _start(index: int, target: Target, timing: Timings, plan: Plan, alive: dict[int, Process]) -> None:
+def _start(
+    index: int, target: Target, timing: Timings, plan: Plan, alive: dict[int, Process], core: int | None
+) -> None:  # fmt: skip
     if timing.failure:
         return
     try:
-        process = Process(target, timeout_s=plan.timeout_s)
+        process = Process(target, timeout_s=plan.timeout_s, core=core)
         alive[index] = process
         warm = process.ask("warm", most_s=plan.warm_up_s)
     except EdgesmithError as error:

@@ -32,6 +32,7 @@ class Process:
         repeatable: Address randomisation off (`setarch -R`, where there is one) and a fixed malloc, for memory.
         prefix: A command to run it under, such as valgrind's.
         started: Called with the process's number as soon as there is one.
+        core: The only core that it may use; None for any.
 
     Raises:
         RunError: It crashed, or did not answer in time.
@@ -40,7 +41,7 @@ class Process:
 
     def __init__(
         self, target: Target, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = (),
-        started: Callable[[int], None] | None = None,
+        started: Callable[[int], None] | None = None, core: int | None = None,
     ) -> None:  # fmt: skip
         self.target, self.timeout_s = target, timeout_s
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
@@ -51,6 +52,9 @@ class Process:
             env={**os.environ, **(FIXED_MALLOC if repeatable else {})},
         )  # fmt: skip
         self._rest = b""
+        if core is not None:
+            with contextlib.suppress(OSError):  # a core that was taken away: any will do
+                os.sched_setaffinity(self._child.pid, {core})
         if started:
             started(self._child.pid)
         try:
