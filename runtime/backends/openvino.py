@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,7 @@ def open(
         ModelError: OpenVINO cannot read or compile it.
         NotAvailable: openvino is not installed.
     """
-    native = need("openvino")
+    native = _silent()
     source = str(existing_file(path, "model")) if content is None else content
     check_threads(threads)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
@@ -84,6 +85,21 @@ def open(
         return OpenvinoSession(model, core.compile_model(model, "CPU", settings))
     except Exception as error:
         raise ModelError(f"OpenVINO cannot load {path}", got=brief(error), do="export it again") from error
+
+
+def _silent() -> Any:
+    """Import openvino so that it tells nobody: its import would report itself over the network, from a new process.
+
+    Its telemetry is an optional package, for which it has a stub of its own.
+    """
+    name = "openvino_telemetry"
+    if "openvino" in sys.modules or name in sys.modules:
+        return need("openvino")
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        return need("openvino")
+    finally:
+        sys.modules.pop(name, None)
 
 
 def _tensor(port: Any) -> Tensor:
