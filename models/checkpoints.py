@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import ModelError
 from ..runtime.files import atomic_file, existing_file
@@ -73,7 +73,7 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             tensors: dict[str, torch.Tensor] = load_file(path)
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise _broken(path, error) from error
-        return tensors
+        return _plain(path, tensors)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -85,8 +85,20 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ModelError(f"{path} holds no state dict", got=type(found).__name__, expected="keys and tensors")
-    if odd := next((str(key) for key, value in found.items() if value.layout != torch.strided), None):
-        raise ModelError(f"{path} holds a sparse tensor", got=odd[:200], expected="dense tensors")
+    return _plain(path, found)
+
+
+def _plain(path: Path, found: Mapping[Any, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors by their keys as text, if all are plain arrays of real numbers."""
+    import torch
+
+    for key, value in found.items():
+        odd = {
+            "a sparse": value.layout != torch.strided, "a quantised": value.is_quantized, "an empty": value.is_meta,
+            "a complex": value.is_complex(),
+        }  # fmt: skip
+        if what := next((name for name, is_so in odd.items() if is_so), ""):
+            raise ModelError(f"{path} holds {what} tensor", got=str(key)[:200], expected="dense tensors of numbers")
     return {str(key): value for key, value in found.items()}
 
 

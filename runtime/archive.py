@@ -6,13 +6,12 @@ import shutil
 import tempfile
 import weakref
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from .errors import BundleError
+from .errors import BundleError, EdgesmithError
 from .files import atomic_file
 from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 LARGEST_ARRAYS = 1 << 30
 _COMPRESSED = (".json", ".txt", ".md")
-_BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def pack(folder: Path, manifest: Manifest, target: Path) -> None:
@@ -65,8 +63,10 @@ def unpack(path: Path, folder: Path) -> None:
                 _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
             for name, entry in manifest.files.items():
                 _extract(archive, path, name, entry.bytes, folder)
-    except _BROKEN as error:
-        raise BundleError(f"{path} cannot be read", got=str(error)[:200], expected="a zipped bundle") from error
+    except EdgesmithError:
+        raise
+    except Exception as error:  # zlib, lzma, struct and others raise whatever a damaged file leads them to
+        raise BundleError(f"{path} cannot be read", got=_said(error), expected="a zipped bundle") from error
 
 
 def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
@@ -119,5 +119,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
                 raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (*_BROKEN, KeyError, SyntaxError, MemoryError) as error:
-        raise BundleError(f"{path} cannot be read", got=str(error)[:200], expected="arrays in .npz") from error
+    except EdgesmithError:
+        raise
+    except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …
+        raise BundleError(f"{path} cannot be read", got=_said(error), expected="arrays in .npz") from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

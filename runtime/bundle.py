@@ -134,8 +134,8 @@ class Bundle:
         path = self.folder / name
         if name not in self.manifest.files:
             return "is not in the manifest"
-        if not path.is_file():
-            return "is missing"
+        if why := unreadable(path):
+            return "is missing" if why == "no such file" else f"cannot be read: {why}"
         return "" if self.folder.resolve() in path.resolve().parents else "leads out of the bundle"
 
     def _differs(self, name: str, size: int, digest: str) -> str:

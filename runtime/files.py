@@ -229,7 +229,9 @@ def unreadable(path: str | Path) -> str:
         return "no such file"
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", "") or str(error)
-    return "" if stat.S_ISREG(status.st_mode) else "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+    if not stat.S_ISREG(status.st_mode):
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+    return "" if os.access(path, os.R_OK) else "no permission to read it"
 
 
 def sha256(path: str | Path) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VALUES, PIXELS = ("NCHW", "float32"), ("NHWC", "uint8")  # layout and dtype of the network's input
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+MOST_PIXELS = 1 << 27  # of a resized image, 400 MB: what Pillow opens has at most 89 million
 _LUMA = (19595, 38470, 7471)  # ITU-R 601-2, 16 bits after the point, as Pillow's convert("L")
 
 
@@ -65,7 +66,7 @@ def as_image(image: Any) -> NDArray[np.uint8]:
     if isinstance(image, (str, Path)):
         return read_image(image)
     if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
-        image = np.asarray(image.convert("RGB"))
+        image = _decoded(image)
     if not isinstance(image, np.ndarray):
         raise DataError("this is no image", got=type(image).__name__, expected="an array, a path or a Pillow image")
     if image.ndim == 2:
@@ -77,6 +78,15 @@ def as_image(image: Any) -> NDArray[np.uint8]:
             expected="uint8 (height, width, 3) in RGB, or a float32 NCHW batch for the network's own input",
         )
     return np.broadcast_to(image, (*image.shape[:2], 3)) if image.shape[2] == 1 else image
+
+
+def _decoded(image: Any) -> NDArray[np.uint8]:
+    """Decode a Pillow image, which may have been opened lazily from a damaged file."""
+    try:
+        return np.asarray(image.convert("RGB"))
+    except Exception as error:
+        got = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError("this image cannot be decoded", got=got, expected="a whole image") from error
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -144,6 +154,9 @@ def _new_size(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
         return settings.crop
     short, long = min(size), max(size)
     other = int(settings.resize * long / short)
+    if settings.resize * other > MOST_PIXELS:
+        got = f"{size[1]}x{size[0]} pixels, {settings.resize} by {other} once resized"
+        raise DataError("this image is too long and narrow", got=got, do="crop it first")
     return (settings.resize, other) if size[0] <= size[1] else (other, settings.resize)
 
 

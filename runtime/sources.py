@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import NotAvailable, RunError, UsageError
-from .files import atomic_file
+from .files import atomic_file, unreadable
 from .folders import SUFFIXES
 from .packages import need
 from .preprocess import decoding
@@ -45,14 +45,15 @@ def frames(source: str) -> Iterator[Any]:
     """
     if match := re.fullmatch(r"camera(?::(\d+))?", source):
         return _captured(int(match[1] or 0), source)
-    path = Path(source)
-    if path.is_dir():
+    path, why = Path(source), unreadable(source)
+    if why == "a folder":
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not found:
             raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
         return iter(found)
-    if not path.is_file():
-        raise UsageError(f"cannot read source {source}", got="no such file or folder", expected="or camera, camera:1")
+    if why:
+        why = "no such file or folder" if why == "no such file" else why
+        raise UsageError(f"cannot read source {source[:300]}", got=why, expected="or camera, camera:1")
     if path.suffix.lower() in ANIMATIONS:
         return _animation(path)
     return _captured(str(path), source) if path.suffix.lower() in VIDEOS else iter([path])

@@ -86,8 +86,9 @@ def remembered(name: str) -> Choice | None:
         choice = Choice(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    whole = isinstance(choice.threads, int) and choice.threads > 0
-    return choice if choice.threads is None or whole else None
+    whole = choice.threads is None or (isinstance(choice.threads, int) and choice.threads > 0)
+    timed = isinstance(choice.seconds, dict) and all(isinstance(one, float) for one in choice.seconds.values())
+    return choice if whole and timed else None
 
 
 def remember(name: str, choice: Choice) -> None:
