@@ -129,10 +129,40 @@ def test_a_planted_heavy_import_is_found(file, tmp_path):
     assert heavy_at_import(tmp_path) == "['click']"
 
 
+def imported_alone(place: Path) -> subprocess.CompletedProcess:
+    """Import the modules of the runtime in a folder that holds nothing else."""
+    names = ("session", "bundle", "datasets", "preprocess", "postprocess", "engines.build")
+    code = f"import sys; sys.path.insert(0, {str(place)!r}); import {', '.join(f'runtime.{name}' for name in names)}"
+    return subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+
+
 def test_runtime_alone_still_imports(tmp_path):
     shutil.copytree(ROOT / "runtime", tmp_path / "alone" / "runtime")
-    names = ("session", "bundle", "datasets", "preprocess", "postprocess", "engines.build")
-    code = f"import {', '.join(f'runtime.{name}' for name in names)}"
-    subprocess.run(
-        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'alone')!r}); {code}"], check=True
-    )
+    done = imported_alone(tmp_path / "alone")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", ["from ..models import catalog", "from .. import pipeline"])
+def test_a_planted_import_of_another_room_is_found(text, tmp_path):
+    shutil.copytree(ROOT / "runtime", tmp_path / "alone" / "runtime")
+    file = tmp_path / "alone" / "runtime" / "datasets.py"
+    file.write_text(file.read_text().replace("\nimport functools\n", f"\n{text}\nimport functools\n", 1))
+    done = imported_alone(tmp_path / "alone")
+    assert done.returncode == 1
+    assert "Error" in done.stderr
+
+
+BANNED = {
+    ("runtime/x.py", "import torch"): 1, ("bench/x.py", "from onnx import helper"): 1, ("cli.py", "import onnx"): 1,
+    ("runtime/x.py", "import onnx_graphsurgeon as gs"): 1,
+    ("models/x.py", "import torch"): 0, ("export/x.py", "import onnx"): 0, ("runtime/x.py", "import json"): 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text"), BANNED)
+def test_ruff_too_finds_torch_and_onnx_where_they_are_banned(file, text):
+    pytest.importorskip("ruff")
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID251", "--no-cache", "--stdin-filename", file, "-"]
+    done = subprocess.run(command, input=text + "\n", capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == BANNED[file, text], done.stdout + done.stderr
+    assert ("TID251" in done.stdout) is bool(done.returncode)

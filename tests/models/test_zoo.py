@@ -1,5 +1,6 @@
 """Every variant: parameters, multiply-adds, shapes, and the state dicts and outputs of other libraries."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgesmith import models
 from edgesmith.models import catalog
+from support.contracts import planted
 from support.seeded import fill, image, keys_digest
 
 torch.set_num_threads(1)
@@ -49,17 +52,25 @@ def multiply_adds(module, x):
     return counter.get_total_flops() / 2, out
 
 
-@pytest.mark.parametrize("name", each(catalog.names()))
-def test_parameters_are_exact_and_multiply_adds_within_one_per_cent(name):
+def figure_problems(name):
+    """Say which figures of a network's table are wrong: outputs, parameters (exact), multiply-adds (within 1 %)."""
     entry, module, x = on_meta(name)
     macs, out = multiply_adds(module, x)
-    assert out.shape[:2] == (1, entry.classes) or entry.row.get("task") not in (None, "classify")
-    if entry.figures.params is not None:
-        assert sum(parameter.numel() for parameter in module.parameters()) == entry.figures.params
-    if entry.figures.macs is not None:
-        published = entry.figures.macs
+    wrong = []
+    if entry.row.get("task") in (None, "classify") and out.shape[:2] != (1, entry.classes):
+        wrong.append(f"the output is {tuple(out.shape)}")
+    if entry.figures.params not in (None, params := sum(one.numel() for one in module.parameters())):
+        wrong.append(f"{params} parameters")
+    if (published := entry.figures.macs) is not None:
         last_digit = 10 ** (len(str(published)) - len(str(published).rstrip("0")))
-        assert abs(macs - published) <= 0.01 * published + (last_digit / 2 if published >= 10_000_000 else 0)
+        if abs(macs - published) > 0.01 * published + (last_digit / 2 if published >= 10_000_000 else 0):
+            wrong.append(f"{macs:.0f} multiply-adds")
+    return wrong
+
+
+@pytest.mark.parametrize("name", each(catalog.names()))
+def test_parameters_are_exact_and_multiply_adds_within_one_per_cent(name):
+    assert figure_problems(name) == []
 
 
 DIGITS = [n for n in catalog.names() if catalog.find(n).row.get("task", "classify") == "classify"]
@@ -103,13 +114,70 @@ def test_with_the_same_weights_the_output_is_the_same(name):
     assert not torch.allclose(out[::101] * 1.001, expected, rtol=1e-5)
 
 
+def survives_a_round_trip(name):
+    first, second = (catalog.build(name, 7) for _ in range(2))
+    try:
+        second.load_state_dict(first.state_dict())
+    except RuntimeError:
+        return False
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_a_state_dict_survives_a_round_trip(name):
-    first, second = (catalog.build(name, 7) for _ in range(2))
-    second.load_state_dict(first.state_dict())
-    assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    )
+    assert survives_a_round_trip(name)
+
+
+FAMILY = '''"""A family of one."""
+import itertools
+from torch import nn
+
+PAPER = "none"
+VARIANTS = {"tiny": {"params": 158, "macs": 3928, "input": (3, 8, 8), "classes": 10}}
+COUNT = itertools.count()
+
+def build(num_classes):
+    body = [nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)]
+    return nn.Sequential(*body)
+'''
+BROKEN = {
+    "nothing": ("", "", []),
+    "a parameter too many": ("158", "159", ["158 parameters"]),
+    "multiply-adds of another network": ("3928", "3850", ["3928 multiply-adds"]),
+    "a fixed last layer": ("4, num_classes", "4, 5", ["the output is (1, 5)", "133 parameters"]),
+    "keys that are others each time": ("return nn.Sequential(*body)",
+                                       "return nn.ModuleDict({str(next(COUNT)): nn.Sequential(*body)})", None),
+}  # fmt: skip
+
+
+@pytest.fixture
+def planted_family(tmp_path, monkeypatch):
+    """Put a file beside the families: `planted_family(text)` makes `tiny` the only network."""
+
+    def plant(text):
+        stack.enter_context(planted(models, tmp_path / "p", text))
+        monkeypatch.setattr(catalog, "_FOLDER", tmp_path / "p")
+        forget()
+
+    def forget():
+        for cached in (catalog._entries, catalog._index, catalog._tables):
+            cached.cache_clear()
+
+    with contextlib.ExitStack() as stack:
+        yield plant
+        monkeypatch.undo()
+        forget()
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_family_that_breaks_its_contract_is_found(case, planted_family):
+    old, new, problems = BROKEN[case]
+    planted_family(FAMILY.replace(old, new))
+    assert catalog.names() == ["tiny"]
+    assert survives_a_round_trip("tiny") is (problems is not None)
+    if problems is not None:
+        assert figure_problems("tiny") == problems
 
 
 def test_batch_norm_uses_the_batch_in_training_and_what_it_learnt_in_eval():
