@@ -41,7 +41,7 @@ def material(folder):
 
 def case(rng, material, folder):
     whole, packed = material
-    ways = (spoil_file, spoil_manifest, spoil_tree, spoil_zip, rewrite_zip, spoil_special)
+    ways = (spoil_file, spoil_manifest, spoil_tree, spoil_zip, rewrite_zip, spoil_special, rename)
     way = ways[rng.integers(len(ways))]
     source, path = (packed, folder / "b.zip") if way in (spoil_zip, rewrite_zip) else (whole, folder / "b")
     if source is packed:
@@ -90,7 +90,9 @@ def odd_arrays(rng):
     out = io.BytesIO()
     choice = rng.integers(5)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        if choice == 0:
+        if choice == 0 and rng.integers(2):
+            archive.writestr("output.npy", b"\x93NUMPY\x01\x00" + npy_header(rng))
+        elif choice == 0:
             shape = [(10**6, 10**6), (-1, 3), (2**62,), (0,)][rng.integers(4)]
             header = repr({"descr": "<f4", "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
             archive.writestr("output.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64))
@@ -103,6 +105,22 @@ def odd_arrays(rng):
             np.save(array, np.full(shape, np.nan if choice == 2 and dtype.kind == "f" else 1).astype(dtype))
             archive.writestr(f"{rng.choice(['output', 'input', 'x', '../y'])}.npy", array.getvalue())
     return f"arrays {choice}", out.getvalue()
+
+
+def npy_header(rng):
+    """A header that is no header: NumPy reads it as Python."""
+    texts = (
+        "{'descr': '<f4', 'shape': (3,",
+        "{[]: 1}",
+        "(" * 5000,
+        "{'descr': 'O', 'fortran_order': 1, 'shape': ()}",
+        "",
+        "\xff",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1180591620717411303424,)}",
+        "1" * 5000,
+    )
+    text = texts[rng.integers(len(texts))].encode() + b"\n" * int(rng.integers(2))
+    return struct.pack("<H", max(0, len(text) - int(rng.integers(2)))) + text + bytes(64)
 
 
 def spoil_manifest(rng, path):
@@ -130,6 +148,17 @@ def walk(values):
     for key, value in list(items):
         yield values, key
         yield from walk(value)
+
+
+def rename(rng, path):
+    """Call a member something else wherever the manifest names it, and sometimes the file too."""
+    file = path / "manifest.json"
+    names = list(json.loads(file.read_text())["files"])
+    name, other = names[rng.integers(len(names))], CLIMBING[rng.integers(len(CLIMBING))]
+    file.write_text(file.read_text().replace(json.dumps(name), json.dumps(other)))
+    if rng.integers(2) and "\\" in other:  # a name that this system takes
+        (path / name).rename(path / other)
+    return f"renamed {other[:20]}"
 
 
 def spoil_tree(rng, path):

@@ -117,9 +117,12 @@ def other_content(rng, state):
         "expanded": lambda: {**state, key: torch.zeros(1).expand(10**6)},
         "list": lambda: list(state.values()),
         "tensor": lambda: state[key],
-        "meta": lambda: {**state, key: torch.empty(2, 2, device="meta")},
+        "meta": lambda: {**state, key: torch.empty(state[key].shape, device="meta")},
         "nested": lambda: {"model": {"state_dict": state}},
-        "quantised": lambda: {**state, key: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)},
+        "quantised": lambda: {
+            **state,
+            key: torch.quantize_per_tensor(torch.ones(state[key].shape), 0.1, 0, torch.qint8),
+        },
     }
     name = list(ways)[rng.integers(len(ways))]
     out = io.BytesIO()

@@ -1,10 +1,16 @@
 """One hostile input after the other, each in a forked child under limits; what is wrong with how it ended is named.
 
+What a child had to import, the parent imports after it, so that the children after that need not: an import can take
+longer than the input.
+
 An input is (kind, seed, index) and nothing else: the same three make the same bytes. It is accepted, refused with one
 line of our own errors, or, where a native library reads foreign graphs, stopped by the guard. Anything else is a fault.
 """
 
+import contextlib
 import fnmatch
+import gc
+import importlib
 import os
 import shutil
 import sys
@@ -92,10 +98,11 @@ def run(kind: ModuleType, *, seed: int, first: int = 0, inputs: int | None = Non
 def one(kind: ModuleType, tally: Tally, material: object, folder: Path, rng: np.random.Generator, index: int,
         debug: bool = False) -> None:  # fmt: skip
     case = kind.case(rng, material, folder)
-    given, said = listing(folder), folder.parent / "said"
+    given, said, imported = listing(folder), folder.parent / "said", folder.parent / "imported"
     began = time.monotonic()
-    ended = guard.run(lambda: attempt(case.action, said, debug), kind.LIMITS)
+    ended = guard.run(lambda: attempt(case.action, said, imported, debug), kind.LIMITS)
     took = time.monotonic() - began
+    warm(imported)
     text = said.read_text(errors="replace")
     tally.inputs += 1
     tally.labels[case.label] += 1
@@ -117,17 +124,36 @@ def one(kind: ModuleType, tally: Tally, material: object, folder: Path, rng: np.
     tally.faults += [(index, case.label, what) for what in wrong]
 
 
-def attempt(action: Callable[[], object], said: Path, debug: bool = False) -> int:
-    """Do it as a command would, its output in a file."""
+def attempt(action: Callable[[], object], said: Path, imported: Path, debug: bool = False) -> int:
+    """Do it as a command would, its output in a file, and the names of the modules that it imported in another."""
     with said.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    known = set(sys.modules)
 
     def act() -> int:
         action()
         return 0
 
-    return console.guarded(act, debug=debug)
+    try:
+        return console.guarded(act, debug=debug)
+    finally:
+        if new := [name for name in sys.modules if name not in known]:
+            imported.write_text("\n".join(new))
+
+
+def warm(imported: Path) -> None:
+    """Import what a child imported, and put it where the collector, and so copying on write, does not touch it."""
+    if not imported.exists():
+        return
+    for name in imported.read_text().splitlines():
+        if name.startswith("openvino"):  # its import starts threads
+            continue
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    imported.unlink()
+    gc.collect()
+    gc.freeze()
 
 
 def faults(ended: guard.Ended, text: str, contains: bool) -> list[str]:

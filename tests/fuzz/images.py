@@ -53,7 +53,7 @@ def saved(mode, size, form):
 
 def bomb(rng, _):
     """A PNG that says it is huge, in few bytes."""
-    width, height = (int(rng.choice([30000, 13000, 9400, 2**31 - 1, 0, 1])) for _ in range(2))
+    width, height = (int(rng.choice([30000, 13000, 9400, 8_000_000, 2**31 - 1, 0, 1])) for _ in range(2))
     depth, colour = (int(value) for value in rng.choice([[1, 0], [8, 2], [8, 6], [16, 2], [8, 3]]))
     rows = zlib.compress(bytes(min(2_000_000, height * (1 + width // 8))))
     chunks = [
@@ -91,7 +91,7 @@ def case(rng, material, folder):
         label = special(rng, path)
     else:
         path.write_bytes(data)
-    ways = (preprocess.read_image, lambda image: preprocess.apply([image], SPEC), walked)
+    ways = (preprocess.read_image, lambda image: preprocess.apply([image], SPEC), walked, opened_before)
     way = ways[rng.integers(len(ways))]
     return Case(label, lambda: way(path))
 
@@ -108,6 +108,14 @@ def special(rng, path):
     elif what == "device":
         path.symlink_to("/dev/zero")
     return what
+
+
+def opened_before(path):
+    """Give it as a Pillow image, which is decoded when it is used."""
+    with preprocess.decoding(path, "image"):
+        image = Image.open(path)
+    with image:
+        preprocess.apply([image], SPEC)
 
 
 def walked(path):

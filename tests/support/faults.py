@@ -21,6 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from edgesmith.runtime import files
 from support import sameness
 
 MARK = "EDGESMITH_FAULT_MARK"
@@ -46,7 +50,7 @@ def folder_of(name: str) -> Callable[[Path], object]:
 
 
 def weights(place: Path) -> object:
-    return sorted(path.name for path in place.rglob("*.safetensors"))
+    return {path.name: files.sha256(path) for path in place.rglob("*.safetensors")}
 
 
 def engine(place: Path) -> object:
@@ -67,7 +71,8 @@ def choices(place: Path) -> object:
 JOBS = (
     Job("export", [*EDGESMITH, "export", "lenet5", "--weights", "random", "--target", "ort-x86", "--calibration", "32",
                    "--threads", "1", "--out", "out/lenet5"], folder_of("out/lenet5")),
-    Job("train", [*EDGESMITH, "train", "lenet5", "--epochs", "2", "--out", "weights/w.safetensors"], weights),
+    Job("train", [*EDGESMITH, "train", "lenet5", "--data", "images", "--epochs", "2", "--out", "weights/w.safetensors"],
+        weights),
     Job("build", [*EDGESMITH, "build", "n.onnx", "-o", "n.engine", "--fp16"], engine),
     Job("sweep", [*EDGESMITH, "sweep", "colours", "--precision", "fp32", "--threads", "1,2", "--processes", "1",
                   "--seconds", "0.1", "--out", "sweep"], cells),
@@ -76,7 +81,7 @@ JOBS = (
 
 
 def material(folder: Path) -> None:
-    from support.bundles import colour_bundle
+    from support.bundles import LABELS, colour_bundle, picture
     from support.engine_graphs import saved, small_net
 
     folder.mkdir()
@@ -84,6 +89,11 @@ def material(folder: Path) -> None:
     for path in folder.glob("*.onnx"):
         path.unlink()
     saved(small_net("fp16"), folder / "n.onnx")
+    for colour in LABELS:
+        for number in range(8):
+            place = folder / "images" / ("val" if number < 2 else "train") / colour
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.roll(picture(colour), number, axis=0)).save(place / f"{number}.png")
 
 
 @dataclass(frozen=True)
