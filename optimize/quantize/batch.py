@@ -10,10 +10,13 @@ import onnx
 
 from .net import copied
 from .observe import answers, session
+from .samples import together
 
 
 def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
-    """Return a copy with a free batch; None where the batch is free already, or the graph does not work without it.
+    """Return a copy with a free batch; None where that gains nothing, or the graph does not work without it.
+
+    It gains nothing where the batch is free already, or images are so large that they are run one at a time.
 
     Args:
         model: A graph with one input.
@@ -23,7 +26,7 @@ def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
     copy = copied(model)
     inputs = [item for item in copy.graph.input if item.name not in constant]
     fixed = [item.type.tensor_type.shape.dim[0].dim_value for item in inputs]
-    if fixed != [len(image)]:
+    if fixed != [len(image)] or together(image) <= len(image):
         return None
     for item in (*inputs, *copy.graph.output):
         item.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -15,7 +15,7 @@ from ...runtime.errors import DataError, ModelError
 from .histogram import Histogram, sampled
 
 AVERAGING = 0.01
-REDUCED = ("ReduceMin", "ReduceMax", "ReduceSum")
+AXES = [2, 3]
 
 
 def session(  # type: ignore[no-untyped-def]
@@ -157,36 +157,82 @@ class Stats:
         return np.full(1, self.high) if self.channel_high is None else self.channel_high
 
 
-def reduced(model: onnx.ModelProto, names: Iterable[str], channels: bool) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return a model that answers the extremes of tensors, so that no activation is copied out of the runtime.
+@dataclass(frozen=True)
+class Inside:
+    """A graph that answers extremes: no activation is copied out of the runtime, and few answers are.
 
-    Outputs are NAME + each of REDUCED: (N, C) with `channels` and four dimensions, a scalar without. A reduction may
-    pass over a NaN, its sum does not, so there is a sum too.
+    Its outputs ENDS hold the channels of all `tensors` beside each other: the highest value, the lowest of those not in
+    `from_zero`, and a sum or mean, which a NaN does not pass unseen as it may pass a maximum.
+
+    Attributes:
+        model: The graph.
+        tensors: What it watches -> how many channels that has.
+        from_zero: Those of them that start at 0: their lowest value is taken as 0.
+    """
+
+    model: onnx.ModelProto
+    tensors: dict[str, int]
+    from_zero: frozenset[str]
+
+    def lows(self) -> dict[str, int]:
+        """Return the tensors whose lowest value is answered -> their channels."""
+        return {name: count for name, count in self.tensors.items() if name not in self.from_zero}
+
+
+ENDS = HIGH, LOW, WHOLE = "seen/high", "seen/low", "seen/whole"
+
+
+def reduced(model: onnx.ModelProto, names: Iterable[str]) -> Inside:
+    """Return a graph that answers the extremes of each channel of tensors.
+
+    What starts at 0 is pooled: ONNX Runtime computes that in the blocked layout of its convolutions, where for a
+    reduction the whole tensor is put back into NCHW first.
 
     Args:
         model: The float graph.
-        names: Tensors; those of unknown or of few dimensions are left out.
-        channels: Extremes of each channel, not of the whole.
-
-    Returns:
-        The model, and the tensors that it reduces -> the prefix of their outputs' names.
+        names: Tensors; those not of four dimensions, or of an unknown number of channels, are left out.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    items = (*inferred.value_info, *inferred.output)
-    ranks = {item.name: len(item.type.tensor_type.shape.dim) for item in items}
-    chosen = {name: f"{name}/seen/" for name in names if ranks.get(name, 0) == 4}
-    copy = watched(model, [prefix + operator for prefix in chosen.values() for operator in REDUCED])
+    shapes = {item.name: item.type.tensor_type.shape.dim for item in (*inferred.value_info, *inferred.output)}
+    wide = {name: shapes[name][1].dim_value for name in names if len(shapes.get(name, ())) == 4}
+    found = Inside(watched(model, []), {name: count for name, count in wide.items() if count}, _from_zero(model))
+    graph = found.model.graph
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    axes = [2, 3] if channels else [0, 1, 2, 3]
-    copy.graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), "seen/axes"))
-    for name, prefix in chosen.items():
-        for operator in REDUCED:
-            given = opset >= (13 if operator == "ReduceSum" else 18)
-            inputs = [name, "seen/axes"] if given else [name]
-            node = helper.make_node(operator, inputs, [prefix + operator], prefix + operator, keepdims=0)
-            node.attribute.extend([] if given else [helper.make_attribute("axes", axes)])
-            copy.graph.node.append(node)
-    return copy, chosen
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(AXES, np.int64), "seen/axes"))
+    parts: dict[str, list[str]] = {HIGH: [], LOW: [], WHOLE: []}
+    for name in found.tensors:
+        pooled = name in found.from_zero
+        kinds = ("GlobalMaxPool", "", "GlobalAveragePool") if pooled else ("ReduceMax", "ReduceMin", "ReduceSum")
+        for end, operator in zip(ENDS, kinds, strict=True):
+            if operator:
+                parts[end].append(f"{end}/{name}")
+                graph.node.append(_reduction(operator, name, parts[end][-1], opset))
+    for end, made in parts.items():
+        if made:
+            graph.node.append(helper.make_node("Concat", made, [end], end, axis=1))
+            graph.output.append(helper.make_empty_tensor_value_info(end))
+    return found
+
+
+def _reduction(operator: str, name: str, output: str, opset: int) -> onnx.NodeProto:
+    """Return a node that makes (N, C, 1, 1) of a tensor (N, C, H, W)."""
+    if operator.startswith("Global"):
+        return helper.make_node(operator, [name], [output], output)
+    if opset >= (13 if operator == "ReduceSum" else 18):
+        return helper.make_node(operator, [name, "seen/axes"], [output], output, keepdims=1)
+    return helper.make_node(operator, [name], [output], output, axes=AXES, keepdims=1)
+
+
+def _from_zero(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors that a Relu, a Clip from 0, or only MaxPool and Concat of such ones write."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: set[str] = set()
+    for node in model.graph.node:
+        low = constants.get(node.input[1]) if node.op_type == "Clip" and len(node.input) > 1 else None
+        starts = node.op_type == "Relu" or (low is not None and not onnx.numpy_helper.to_array(low).any())
+        if starts or (node.op_type in {"MaxPool", "Concat"} and set(node.input) <= found):
+            found.add(node.output[0])
+    return frozenset(found)
 
 
 def collect(
@@ -197,23 +243,46 @@ def collect(
     channels: bool = True,
     histograms: bool = False,
 ) -> dict[str, Stats]:
-    """Return the statistics of the named tensors over all batches, in the memory of one batch."""
+    """Return the statistics of the named tensors over all batches, in the memory of one batch.
+
+    The smallest value of what starts at 0 (a Relu's output, say) is given as 0.
+    """
     stats = {name: Stats() for name in names}
-    small, inside = (model, {}) if histograms else reduced(model, names, channels)
-    whole = [name for name in names if name not in inside]
-    wanted = [*whole, *(prefix + operator for prefix in inside.values() for operator in REDUCED)]
+    inside = Inside(model, {}, frozenset()) if histograms else reduced(model, names)
+    whole = [name for name in names if name not in inside.tensors]
+    ends: dict[str, np.ndarray] = {}
     with progress("calibrating", None) as advance:
-        for values in stream(small, wanted, batches, optimise=True):
+        answered = [item.name for item in inside.model.graph.output if item.name in ENDS]
+        for values in stream(inside.model, [*whole, *answered], batches, optimise=True):
             for name in whole:
                 stats[name].add(name, values[name], channels)
                 if histograms:
                     stats[name].count_values(values[name])
-            for name, prefix in inside.items():
-                low, high, total = (values[prefix + operator] for operator in REDUCED)
-                lost = np.where(np.isfinite(total), np.float32(0), np.float32(np.nan))
-                stats[name].widen(name, (low + lost).min(axis=0), (high + lost).max(axis=0), channels)
+            _widen(ends, values, inside)
             advance(1)
+    if inside.tensors and ends:
+        highs, lows = _apart(ends[HIGH], inside.tensors), _apart(ends.get(LOW, np.zeros(0)), inside.lows())
+        for name, high in highs.items():
+            stats[name].widen(name, lows.get(name, np.zeros_like(high)), high, channels)
     return stats
+
+
+def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: Inside) -> None:
+    """Take the extremes of one batch into account; the first tensor with NaN or infinity is named."""
+    for end, join in ((HIGH, np.maximum), (LOW, np.minimum)):
+        if end in values:
+            channels = join.reduce(values[end], axis=0).reshape(-1)
+            ends[end] = join(ends[end], channels) if end in ends else channels
+    if inside.tensors and not (np.isfinite(ends[HIGH]).all() and np.isfinite(values[WHOLE]).all()):
+        highs, sums = (_apart(part, inside.tensors) for part in (ends[HIGH], values[WHOLE].sum(axis=(0, 2, 3))))
+        for name in inside.tensors:
+            Stats().widen(name, highs[name] + sums[name], highs[name])
+
+
+def _apart(joined: np.ndarray, widths: dict[str, int]) -> dict[str, np.ndarray]:
+    """Return the channels of each tensor."""
+    cuts = np.cumsum(list(widths.values()))[:-1]
+    return dict(zip(widths, np.split(joined, cuts), strict=True)) if widths else {}
 
 
 def sqnr_db(reference: np.ndarray, value: np.ndarray) -> float:

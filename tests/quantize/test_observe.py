@@ -10,7 +10,8 @@ from edgesmith.optimize.quantize.samples import Samples
 from edgesmith.runtime.errors import DataError
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
-NAMES = ["input", "c0", "p0", "c2", "s1", "g0", "f0", "output"]
+NAMES = ["input", "c0", "r0", "p0", "r1", "c2", "s1", "g0", "f0", "output"]
+FROM_ZERO = {"r0", "p0", "r1"}
 
 
 @pytest.mark.parametrize("opset", [12, 18])
@@ -22,15 +23,17 @@ def test_the_extremes_are_those_of_the_values(opset, channels):
     for name in NAMES:
         value = np.concatenate([one[name] for one in seen])
         axes = tuple(axis for axis in range(value.ndim) if axis != 1) if channels else None
-        np.testing.assert_allclose(found[name].lows(), np.atleast_1d(value.min(axis=axes)), rtol=1e-5, atol=1e-6)
+        lows = np.atleast_1d(value.min(axis=axes)) * (name not in FROM_ZERO)
+        np.testing.assert_allclose(found[name].lows(), lows, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found[name].highs(), np.atleast_1d(value.max(axis=axes)), rtol=1e-5, atol=1e-6)
 
 
 def test_no_activation_of_four_dimensions_leaves_the_runtime():
-    model, inside = reduced(small_cnn(), NAMES, channels=True)
-    assert sorted(inside) == ["c0", "c2", "g0", "p0"]
-    opened = session(model)
-    assert {value.ndim for value in opened.run(None, {"input": images(4)})} == {2}
+    inside = reduced(small_cnn(), NAMES)
+    assert inside.tensors == {"c0": 16, "r0": 16, "p0": 16, "r1": 24, "c2": 24, "g0": 32}
+    assert set(inside.tensors) - set(inside.lows()) == FROM_ZERO
+    answered = session(inside.model).run(None, {"input": images(4)})
+    assert [value.shape for value in answered] == [(4, 128, 1, 1), (4, 72, 1, 1), (4, 128, 1, 1)]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -44,6 +47,18 @@ def test_one_value_that_is_not_finite_is_found(value, place):
     model = graph.model({"output": ["N", 3, 8, 8]}, ("N", 3, 8, 8))
     with pytest.raises(DataError, match="tensor 'a' holds NaN or infinity"):
         collect(model, ["a"], batches(size=8))
+
+
+@pytest.mark.parametrize("channels", [True, False])
+def test_infinity_behind_a_relu_is_found(channels):
+    graph = Graph()
+    graph.conv("input", "c0", (8, 3, 1, 1))
+    graph.node("Mul", ["c0", graph.array("large", 3e38)], "m0")
+    graph.node("Relu", ["m0"], "r0")
+    graph.conv("r0", "output", (8, 8, 1, 1))
+    model = graph.model({"output": ["N", 8, 8, 8]}, ("N", 3, 8, 8))
+    with pytest.raises(DataError, match="tensor 'r0' holds NaN or infinity"):
+        collect(model, ["r0"], batches(size=8), channels=channels)
 
 
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
