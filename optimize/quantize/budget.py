@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .forms import Form
 
 SENSITIVITY_IMAGES = 16
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,17 @@ def _nothing(searcher: _Searcher, budget: Budget) -> CheckFailed:
     return CheckFailed(
         f"no configuration reaches {budget}",
         got=f"at best {best.sqnr_db:.1f} dB, {best.points:.1f} points lost, "
-        f"with {len(best.floats)} of {len(searcher.names)} layers in float",
+        f"with {len(best.floats)} of {len(searcher.names)} layers in float{_named(best.floats, searcher.names)}",
         expected=str(budget),
         do=f"ask for {ask}, or use FP16",
     )
+
+
+def _named(floats: tuple[str, ...], names: list[str]) -> str:
+    """Name the layers in float, or those that are not, whichever are fewer."""
+    if not floats:
+        return ""
+    rest = [name for name in names if name not in floats]
+    shown, lead = (rest, "all but ") if len(rest) < len(floats) else (list(floats), "")
+    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+    return f" ({lead}{', '.join(shown[:NAMED])}{more})"
