@@ -1,30 +1,37 @@
 """Compare `edgesmith quantize` with its peers: same model, same images, one run, each quantiser in its own process.
 
-    python tests/support/bench_quant.py [NAME...] [--only WORD] [--no-peers] [--table docs/measurements/quantisation]
+    python tests/support/bench_quant.py [NAME...] [--only WORD,WORD] [--no-peers] [--table docs/measurements/q]
     python tests/support/bench_quant.py NET.onnx --data my/images
 
 Names are those of `quant_nets`; none stands for all of NETWORKS. For each quantiser: signal to quantisation noise of
 the logits (dB), agreement of the top-1 with FP32 and top-1, on the test and the hard split, computed as the graph is
 written (optimisations off) and as this machine's kernels do; seconds of the CPU and peak memory of the quantiser's
-process. Then all files of a network run in turns with FP32, in ONNX Runtime and OpenVINO.
+process. Then all files of a network run in turns with FP32, in ONNX Runtime and OpenVINO, on images of its own size
+and of 224x224.
 
-Each result is a file below `results/quantisation`; what stands there for the same FP32 file and the same quantiser is
-not measured again. NNCF, ModelOpt and Quark get an environment of their own below `build/bench-quant`.
+Each result is a file below `results/quantisation`; what stands there for the same FP32 file, the same quantiser (ours:
+the same code), data and judge is not measured again. NNCF, ModelOpt and Quark get an environment of their own below
+`build/bench-quant`.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-from quant_judge import answers, judge, speeds
+import onnxruntime
+from quant_env import PEERS, environment, variables
+from quant_judge import answers, judge
 from quant_nets import fp32
+from quant_speed import speeds
 from quant_table import table
 
 from edgesmith.optimize.quantize.commands import read_spec
@@ -35,15 +42,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER, RESULTS = ROOT / "build" / "bench-quant", ROOT / "results" / "quantisation"
 NETWORKS = (
-    "mobilenetv2", "shufflenetv2", "resnet18", "efficientnet_b0", "mobilenetv3_small",
-    "mobilenetv2-stress", "resnet18-stress", "mobilenetv2-224",
-)  # fmt: skip
-# Installed without their requirements; what they import of those stands in NEEDED, and torch and ONNX come from ours.
-PEERS = ("nncf==3.4.0", "nvidia-modelopt==0.47.0", "amd-quark==0.13")
-NEEDED = (
-    "tqdm", "cppimport", "lief", "pulp", "omegaconf", "pydantic", "regex", "nvidia-ml-py", "natsort", "jsonschema",
-    "openvino-telemetry", "psutil", "safetensors", "tabulate", "networkx<3.5", "scipy", "pydot", "jstyleson", "ninja",
-    "pandas", "onnxslim", "zstandard", "joblib",
+    "mobilenetv2", "shufflenetv2", "mobilenetv3_small", "mobilenetv2-224", "mobilenetv2-stress", "resnet18",
+    "resnet18-stress", "efficientnet_b0",
 )  # fmt: skip
 OURS = {
     "edgesmith ort-x86": ["--target", "ort-x86"],
@@ -51,27 +51,14 @@ OURS = {
     "edgesmith openvino": ["--target", "openvino"],
     "edgesmith ort-x86 quick": ["--target", "ort-x86", "--quick"],
 }
-ORT = ("minmax", "default", "percentile", "entropy", "7bit")
+ORT = tuple(f"onnxruntime {kind}" for kind in ("minmax", "default", "percentile", "entropy", "7bit"))
 OTHERS = ("quark-cle", "modelopt-max", "nncf-default", "nncf-mixed", "quark", "modelopt", "nncf-fast")
 # At another size only time and memory are asked for, and only the fastest matter.
-TIMED = ("edgesmith ort-x86", "edgesmith ort-x86 quick", "onnxruntime minmax", "onnxruntime default", "quark")
-TIMED_IMAGES, ROUNDS = 32, 60
-
-
-def environment():
-    """Return the Python of an environment with the peers, made on the first call."""
-    python, ready = FOLDER / "peers" / "bin" / "python", FOLDER / "peers" / ".ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", FOLDER / "peers"], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        for name in PEERS:
-            subprocess.run([*install, "--no-deps", name], check=False)
-        subprocess.run([*install, "--no-deps", *NEEDED], check=True)
-        (site,) = (FOLDER / "peers" / "lib").glob("python*/site-packages")
-        ours = Path(np.__file__).resolve().parents[1]
-        (site / "zz-ours.pth").write_text(f"{ours}\n")
-        ready.touch()
-    return python
+TIMED = (
+    "edgesmith ort-x86", "edgesmith ort-x86 quick", "onnxruntime minmax", "onnxruntime default", "quark",
+    "modelopt-max", "nncf-fast",
+)  # fmt: skip
+TIMED_IMAGES, ROUNDS, OTHER_SIDE, LIMIT_SECONDS = 32, 60, 224, 1200
 
 
 def measured(command, result):
@@ -79,40 +66,38 @@ def measured(command, result):
     result.unlink(missing_ok=True)
     started = time.perf_counter()
     # Some tools leave files where they stand.
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": result.parent}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "cwd": result.parent,
+        "env": variables(FOLDER),
+    }
     with subprocess.Popen(command, **quiet) as process:
+        limit = threading.Timer(LIMIT_SECONDS, process.kill)
+        limit.start()
         said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
+        limit.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
-    why = "" if result.exists() else (said.strip().splitlines() or ["no output"])[-1][:160]
+    seconds = time.perf_counter() - started
+    why = (said.strip().splitlines() or [f"ended with {process.returncode} after {seconds:.0f} s"])[-1][:160]
     return {
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(seconds, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mb": round(usage.ru_maxrss * 1024 / 1e6),
-        "failed": why,
+        "failed": "" if result.exists() else why,
     }
 
 
-def commands(source, data, calibration, target, peers):
-    """Return the command line of every quantiser."""
-    ours = [sys.executable, "-m", "edgesmith", "quantize", source, "-o", target, "--data", data]
-    found = {name: [*ours, *options] for name, options in OURS.items()}
-    script = [HERE / "quant_peers.py", source, calibration, target]
-    found |= {f"onnxruntime {kind}": [sys.executable, *script, f"ort-{kind}"] for kind in ORT}
-    if peers:
-        python = environment()
-        found |= {name: [python, *script, name] for name in OTHERS}
-    return found
-
-
-def key(source, label):
-    """Return the digest of what a result depends on: the FP32 file, and the quantiser's code or version."""
-    digest = hashlib.sha256(source.read_bytes())
+def key(source, images, label):
+    """Return the digest of what a result depends on: FP32 file, images, quantiser, judge and ONNX Runtime."""
     mine = label.startswith("edgesmith")
     code = sorted((ROOT / "optimize" / "quantize").glob("*.py")) if mine else [HERE / "quant_peers.py"]
-    for path in code:
-        digest.update(path.read_bytes())
-    digest.update("".join(PEERS).encode() if label in OTHERS else b"")
+    digest = hashlib.sha256(f"{images} {onnxruntime.__version__}".encode())
+    for path in (source, *code, HERE / "quant_judge.py"):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest.update(PEERS[label.partition("-")[0]].encode() if label in OTHERS else b"")
     return digest.hexdigest()[:16]
 
 
@@ -133,65 +118,96 @@ class Bench:
 
     def __init__(self, name, given):
         self.source, self.given = fp32(name, FOLDER / "nets"), given
-        self.name, self.timed = self.source.stem, name.rpartition("-")[2].isdigit()
+        self.name, kind = self.source.stem, "" if name.endswith(".onnx") else name.partition("-")[2]
+        self.timed, self.plain = kind.isdigit(), not kind
         self.results, self.files = RESULTS / self.name, FOLDER / "files" / self.name
         for folder in (self.results, self.files):
             folder.mkdir(parents=True, exist_ok=True)
         self.splits = {}
 
-    def _load(self):
-        spec = read_spec(self.source)
+    def _images(self):
+        """Load the images; return their digest."""
+        spec, digest = read_spec(self.source), hashlib.sha256()
         for name in ("test", "hard"):
             split = datasets.load(self.given.data, name).head(TIMED_IMAGES if self.timed else self.given.images)
             self.splits[name] = np.concatenate(list(split.batches(spec, 32))), split.labels
-        self.references = {name: answers(self.source, images) for name, (images, _) in self.splits.items()}
-        images = np.concatenate(list(datasets.load(self.given.data, "calibration").batches(spec, 32)))
+        calibration = np.concatenate(list(datasets.load(self.given.data, "calibration").batches(spec, 32)))
+        for images, labels in (*self.splits.values(), (calibration, np.zeros(0))):
+            digest.update(np.ascontiguousarray(images).tobytes() + labels.tobytes())
         with atomic_file(self.files / "calibration.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, images)
-        values = {name: (self.references[name], self.splits[name][1]) for name in self.splits}
-        top1 = {k: round(100 * float((v.argmax(1) == labels).mean()), 2) for k, (v, labels) in values.items()}
-        store(self.results / "fp32.json", {"top1_percent": top1, "images": {k: len(v[1]) for k, v in values.items()}})
+            np.save(file, calibration)
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def references(self):
+        """What FP32 answers, by split; its top-1 is kept beside the results."""
+        found = {name: answers(self.source, images) for name, (images, _) in self.splits.items()}
+        top1 = {k: round(100 * float((v.argmax(1) == self.splits[k][1]).mean()), 2) for k, v in found.items()}
+        sizes = {name: len(labels) for name, (_, labels) in self.splits.items()}
+        store(self.results / "fp32.json", {"top1_percent": top1, "images": sizes})
+        return found
+
+    def _command(self, label, target):
+        """Return the command line of a quantiser, or why there is none."""
+        if label in OURS:
+            command = [sys.executable, "-m", "edgesmith", "quantize", self.source, "-o", target]
+            return [*command, "--data", self.given.data, *OURS[label]]
+        script = [HERE / "quant_peers.py", self.source, self.files / "calibration.npy", target]
+        if label in ORT:
+            return [sys.executable, *script, f"ort-{label.split()[1]}"]
+        python, missing = environment(FOLDER)
+        return missing.get(label.partition("-")[0]) or [python, *script, label]
 
     def run(self):
         """Measure what is missing, and return everything."""
-        target = self.files / f"running-{os.getpid()}.onnx"
-        calibration = self.files / "calibration.npy"
-        every = commands(self.source, self.given.data, calibration, target, not self.given.no_peers)
-        every = {label: command for label, command in every.items() if not self.timed or label in TIMED}
-        rows = {}
-        for label, command in every.items():
-            path, wanted = self.results / f"{label.replace(' ', '-')}.json", key(self.source, label)
-            row = stored(path, None if self.given.stored else wanted)
-            if row is None and (self.given.stored or self.given.only not in label):
+        rows, images = {}, "" if self.given.stored else self._images()
+        for label in (*OURS, *ORT, *(() if self.given.no_peers else OTHERS)):
+            if self.timed and label not in TIMED:
                 continue
-            if row is None:
-                if not self.splits:
-                    self._load()
-                row = {"key": wanted, **measured([str(word) for word in command], target)}
-                if not row["failed"]:
-                    row |= {"bytes": target.stat().st_size, **judge(target, self.splits, self.references)}
-                    target.rename(path_of(self.files, label))
-                store(path, row)
-                print(self.name, label, json.dumps(row), flush=True)  # noqa: T201
-            rows[label] = row
+            path, wanted = self.results / f"{label.replace(' ', '-')}.json", key(self.source, images, label)
+            row = stored(path, None if self.given.stored else wanted)
+            if not self.given.stored and row and not row["failed"] and not path_of(self.files, label).exists():
+                row = None
+            if row is None and (self.given.stored or not any(word in label for word in self.given.only.split(","))):
+                continue
+            rows[label] = row or self._measure(label, path, wanted)
         if not rows:
             return None
         found = {**json.loads((self.results / "fp32.json").read_text()), "rows": rows}
-        return found | {"speed": self._speed(rows)}
+        if self.plain:
+            found |= {"speed": self._speed(rows, None), f"speed {OTHER_SIDE}": self._speed(rows, OTHER_SIDE)}
+        return found
 
-    def _speed(self, rows):
+    def _measure(self, label, path, wanted):
+        references = self.references
+        target = self.files / f"running-{os.getpid()}.onnx"
+        command = self._command(label, target)
+        if isinstance(command, str):
+            return {"key": wanted, "failed": command}
+        row = {"key": wanted, **measured([str(word) for word in command], target)}
+        if not row["failed"]:
+            row |= {"bytes": target.stat().st_size, **judge(target, self.splits, references)}
+            target.rename(path_of(self.files, label))
+        store(path, row)
+        print(self.name, label, json.dumps(row), flush=True)  # noqa: T201
+        return row
+
+    def _speed(self, rows, side):
+        """Return the speeds of all files on images of the network's own size, or of another."""
         files = {label: path_of(self.files, label) for label, row in rows.items() if not row["failed"]}
-        digest = hashlib.sha256(json.dumps(sorted((label, rows[label]["key"]) for label in files)).encode())
-        path, wanted = self.results / "speed.json", digest.hexdigest()[:16]
+        parts = [sorted((label, rows[label]["key"]) for label in files), (HERE / "quant_speed.py").read_text()]
+        path = self.results / f"speed{f'-{side}' if side else ''}.json"
+        wanted = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         found = stored(path, None if self.given.stored else wanted)
-        if found is None and self.given.no_speed:
+        if found is None and (self.given.no_speed or self.given.stored):
             return {}
         if found is None:
-            shape = [1, *read_spec(self.source).input_shape]
-            image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            found = {"key": wanted, "rows": speeds(self.source, files, image, ROUNDS)}
+            found = {"key": wanted, "rows": speeds(self.source, files, side or self._side(), ROUNDS)}
             store(path, found)
         return found["rows"]
+
+    def _side(self):
+        return read_spec(self.source).input_shape[-1]
 
 
 def path_of(folder, label):
@@ -203,7 +219,7 @@ def main():
     parser.add_argument("sources", nargs="*", default=NETWORKS)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--images", type=int, default=10**6, help="at most so many of each split")
-    parser.add_argument("--only", default="", help="measure only quantisers with this in their name")
+    parser.add_argument("--only", default="", help="measure only quantisers with one of these words in their name")
     parser.add_argument("--no-peers", action="store_true", help="ours and onnxruntime's only: nothing is installed")
     parser.add_argument("--no-speed", action="store_true")
     parser.add_argument(
