@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,7 @@ def run(action: Callable[[], object], limits: Limits) -> Ended:
 def _be_child(action: Callable[[], object], limits: Limits, leash: int, ledger: int) -> None:
     code: object = 1
     try:
+        _forget_parents_end()
         os.setpgid(0, 0)
         limit_memory(limits.bytes)
         files.write_down(ledger)
@@ -138,6 +140,13 @@ def _be_child(action: Callable[[], object], limits: Limits, leash: int, ledger: 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1 if code else 0)
+
+
+def _forget_parents_end() -> None:
+    """Leave what the parent is to do at its end to the parent: its exit functions, and finalizers of what it holds."""
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
 
 
 def limit_memory(most: int | None) -> None:

@@ -141,7 +141,7 @@ def rezipped(rng, data, folder):
     name, content = members[at]
     label, content = damaged(rng, content)
     if rng.integers(4) == 0:
-        label, content = "bomb", bytes(300_000_000)
+        label, content = "bomb", bytes(int(rng.choice([300_000_000, 30_000_000], p=[0.1, 0.9])))
     members[at] = (name, content)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if label == "bomb" else zipfile.ZIP_STORED) as new:

@@ -187,7 +187,7 @@ def endless_loop(rng, source, folder):
         "{ k2 = Identity (k) out = Constant <value_floats = [1.,2.,3.,4.]> () }"
     )
     source.graph.node.append(helper.make_node("Loop", ["trips", "go"], ["looped"], body=body))
-    trips = int(rng.choice([2**62, 10**7, -1, 0]))
+    trips = int(rng.choice([2**62, 10**7, 10**3, 1, 0, -1]))
     source.graph.initializer.extend(
         [numpy_helper.from_array(np.array(trips), "trips"), numpy_helper.from_array(np.array(True), "go")]
     )

@@ -46,6 +46,19 @@ def test_what_it_prints_and_its_last_wishes_arrive():
     assert done.stdout.split() == ["said", "end"]
 
 
+def test_what_the_parent_is_to_do_at_its_end_the_child_leaves_to_it(tmp_path):
+    """An exit function and a temporary folder of the parent's stay; a folder that the child made is removed."""
+    done = in_process(
+        "import tempfile\n"
+        "mine = tempfile.TemporaryDirectory(dir=sys.argv[1]); atexit.register(print, 'the parent ends')\n"
+        "def f():\n  global other; other = tempfile.TemporaryDirectory(dir=sys.argv[1])\n"
+        "  print(len(os.listdir(sys.argv[1])))\n"
+        "guard.run(f, guard.Limits()); print(len(os.listdir(sys.argv[1])), os.path.isdir(mine.name))",
+        str(tmp_path),
+    )
+    assert done.stdout.splitlines() == ["2", "1 True", "the parent ends"]
+
+
 def test_a_hang_ends_at_the_limit():
     start = time.monotonic()
     done = in_process(
