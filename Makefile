@@ -17,7 +17,7 @@ SEED      ?= 0
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast coverage docs fuzz lint type bench bench-quick bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
+.PHONY: help setup export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +42,9 @@ test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
 
 coverage: $(VENV)/.ready  ## Every test, with the branches of the package that they reach.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
+
+mutate: $(VENV)/.ready  ## Which small changes to passes, quantiser, statistics and comparison the tests notice; resumable.
+	@PYTHONPATH=tests $(BIN)/python tests/support/mutate.py
 
 docs: $(VENV)/.ready  ## The API's pages from its docstrings, in site/; a warning is an error.
 	@$(BIN)/python tests/support/api_docs.py site
