@@ -16,6 +16,7 @@ import click
 
 from .errors import EdgesmithError
 from .packages import need as need
+from .packages import not_installed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -50,8 +51,7 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
     except EdgesmithError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
-        return error.exit_code
+        return _say_error(error)
     except KeyboardInterrupt:
         click.echo("error: interrupted; nothing half-written was left", err=True)
         return 1
@@ -65,9 +65,16 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and (known := not_installed(error)):
+            return _say_error(known)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         click.echo(f"error: unexpected {reason[:500]}; do: run again with --debug and report it", err=True)
         return 1
+
+
+def _say_error(error: EdgesmithError) -> int:
+    click.echo(f"error: {error}", err=True)
+    return error.exit_code
 
 
 def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:

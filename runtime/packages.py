@@ -11,7 +11,7 @@ _EXTRA = {
     "torch": "export", "onnxscript": "export", "safetensors": "export",
     "onnx": "optimize", "onnx_graphsurgeon": "optimize", "onnxruntime": "ort",
     "openvino": "openvino", "cryptography": "sign", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
-    "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
+    "ml_dtypes": "optimize", "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
 }  # fmt: skip
 
 
@@ -24,9 +24,19 @@ def need(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        extra = _EXTRA.get(module.split(".")[0])
-        command = f"pip install 'edgesmith[{extra}]'" if extra else f"pip install {module}"
-        raise NotAvailable(f"{module} is not installed", got=str(error), do=command) from error
+        raise _missing(module, error) from error
+
+
+def not_installed(error: ModuleNotFoundError) -> NotAvailable | None:
+    """Return what to say of an import that failed, if it is that of an optional package; else None."""
+    return _missing(error.name, error) if error.name and error.name.split(".")[0] in _EXTRA else None
+
+
+def _missing(module: str, error: ImportError) -> NotAvailable:
+    package = module.split(".")[0]
+    extra = _EXTRA.get(package)
+    command = f"pip install 'edgesmith[{extra}]'" if extra else f"pip install {package}"
+    return NotAvailable(f"{package} is not installed", got=str(error), do=command)
 
 
 def versions() -> dict[str, str]:
