@@ -30,7 +30,7 @@ Told = tuple[list[Finding], list[dict[str, object]], list[int]]
 )
 @click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
 @click.option("--max-seconds", default=120.0, show_default=True, help="Time for each latency question.")
-@click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,kernels.")
+@click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,instructions,kernels.")
 @click.option("--precision", default="", help="Only these forms of a bundle; the best one here otherwise.")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")

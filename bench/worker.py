@@ -6,6 +6,7 @@
                                                    "disturbed": [false, …]}
     {"do": "cold", "seconds": 1, "least": 20, "evict_bytes": 67108864} -> as "run", each call on cold caches
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
+    {"do": "count", "calls": 2}                -> {"calls": 2}, counted by the valgrind that it runs under
     {"do": "streams", "count": 2, "seconds": 1} -> {"calls": 400, "seconds": 1.0}
     {"do": "end_to_end", "count": 20}          -> {"decode_s": [...], "preprocess_s": [...], …}
     {"do": "device_time", "count": 20}         -> {"copy_in_s": [...], "compute_s": [...], …}
@@ -90,6 +91,16 @@ class Worker:
         for _ in range(calls):
             self.call()
         return {"peak_bytes": peak_bytes(), "resident_bytes": resident_bytes()}
+
+    def do_count(self, calls: int) -> dict[str, Any]:
+        """Call some times while Callgrind counts."""
+        from .callgrind import counted
+
+        call = self.call
+        with counted():
+            for _ in range(calls):
+                call()
+        return {"calls": calls}
 
     def do_streams(self, count: int, seconds: float) -> dict[str, Any]:
         """Call from several threads at once for some seconds."""

@@ -1,21 +1,18 @@
 """Instructions of one inference, counted by valgrind: a second signal that other work does not reach.
 
-Callgrind counts while a warm process calls the network, and not while it starts: the median of WINDOWS windows of CALLS
-calls each. Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the processor's AVX2 at
-most, so the count is that of the AVX2 kernels; it says nothing of time, for a cache miss costs as many instructions as
-a hit. Switching the counting leaves about 0.5 M instructions of uncertainty in a call.
-Source: Callgrind's manual (`--instr-atstart=no`, `callgrind_control`).
+A process opens the file, calls once, and then tells Callgrind to count while it calls CALLS times more
+(`bench/callgrind.py`). Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the
+processor's AVX2 at most, so the count is that of the AVX2 kernels; it says nothing of time, for a cache miss costs as
+many instructions as a hit.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 from ...runtime.errors import EdgesmithError, RunError
 from ..context import Context
@@ -24,51 +21,45 @@ from ..result import Reading
 from ..workload import Target
 
 ON_REQUEST = True  # it takes half a minute
-CALLS, WINDOWS = 5, 3
+CALLS = 2
 
 
 def measure(context: Context) -> Reading:
     """Return `instructions_count`, of one call of the whole batch."""
-    valgrind, control = shutil.which("valgrind"), shutil.which("callgrind_control")
-    if valgrind is None or control is None:
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
         return Reading("instructions", missing="valgrind is not installed; do: apt-get install valgrind")
     target = replace(context.target, threads=1)
     try:
-        counted = count(valgrind, control, target, 10 * context.timeout_s)
+        counted = count(valgrind, target, 10 * context.timeout_s)
     except EdgesmithError as error:
         return Reading("instructions", missing=str(error))
     notes = () if context.target.threads == 1 else ("counted with one thread",)
-    return Reading("instructions", {"instructions_count": counted / CALLS}, notes=notes)
+    return Reading("instructions", {"instructions_count": counted}, notes=notes)
 
 
-def count(valgrind: str, control: str, target: Target, timeout_s: float) -> int:
-    """Return the instructions of CALLS calls in a process that was warm: the median of WINDOWS windows.
+def count(valgrind: str, target: Target, timeout_s: float) -> float:
+    """Return the instructions of one call of a warm session.
+
+    Args:
+        valgrind: The program.
+        target: What to call.
+        timeout_s: For each answer of the process.
 
     Raises:
+        NotAvailable: valgrind cannot be asked here.
         RunError: valgrind said nothing that can be read.
         EdgesmithError: The target cannot be opened.
     """
     with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
-        out = f"--callgrind-out-file={folder}/out"
-        prefix = (valgrind, "--tool=callgrind", "--instr-atstart=no", out, f"--log-file={folder}/log")
+        out = Path(folder) / "out"
+        prefix = (valgrind, "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
+                  f"--callgrind-out-file={out}", f"--log-file={folder}/log")  # fmt: skip
         with Process(target, timeout_s=timeout_s, repeatable=True, prefix=prefix) as process:
-            process.ask("peak", calls=1)
-            for _ in range(WINDOWS):
-                _control(control, process.pid, "-i", "on")
-                process.ask("peak", calls=CALLS)
-                _control(control, process.pid, "-i", "off")
-                _control(control, process.pid, "-d")
+            process.ask("count", calls=CALLS)
             process.finish(timeout_s)
-        dumps = [path.read_text(errors="replace") for path in Path(folder).glob("out.*")]
-    counts = [int(found[1]) for text in dumps if (found := re.search(r"^totals: (\d+)", text, re.MULTILINE))]
-    counts = [number for number in counts if number]
-    if len(counts) < WINDOWS:
-        raise RunError("valgrind gave no count", got=f"{len(counts)} windows", expected=f"{WINDOWS}")
-    return int(median(counts))
-
-
-def _control(control: str, pid: int, *words: str) -> None:
-    done = subprocess.run([control, *words, str(pid)], capture_output=True, text=True, check=False, timeout=120)
-    if done.returncode or "OK" not in done.stdout:
-        said = " ".join((done.stdout + done.stderr).split())[-200:]
-        raise RunError(f"callgrind did not obey {' '.join(words)}", got=said)
+        text = out.read_text(errors="replace") if out.is_file() else ""
+    found = re.search(r"^totals: (\d+)", text, re.MULTILINE)
+    if found is None or int(found[1]) == 0:
+        raise RunError("valgrind gave no count", got=f"{len(text)} bytes", expected="a line `totals:` above 0")
+    return int(found[1]) / CALLS

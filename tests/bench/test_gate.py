@@ -174,7 +174,8 @@ def measured(**values):
     return Result(Subject("net", "net.onnx"), readings)
 
 
-BASE = measured(memory=("peak_bytes", 100e6), size=("file_bytes", 1e6), accuracy=("top1_ratio", 0.98))
+BASE = measured(memory=("peak_bytes", 100e6), size=("file_bytes", 1e6), accuracy=("top1_ratio", 0.98),
+                instructions=("instructions_count", 1e8))  # fmt: skip
 CHANGES = {
     "memory within": ("memory", 101.9e6, "same"),
     "memory beyond": ("memory", 102.1e6, "slower"),
@@ -183,6 +184,8 @@ CHANGES = {
     "accuracy within": ("accuracy", 0.976, "same"),
     "accuracy beyond": ("accuracy", 0.974, "slower"),
     "accuracy better": ("accuracy", 0.99, "faster"),
+    "instructions within": ("instructions", 1.009e8, "same"),
+    "instructions beyond": ("instructions", 1.02e8, "slower"),
 }
 
 

@@ -1,11 +1,35 @@
-"""Instruction counts: what is said where there is no valgrind."""
+"""Instruction counts: asked of valgrind where it is installed, and what is said where it is not."""
 
+import platform
 import shutil
 
+import numpy as np
+import onnx
+import pytest
+
+from edgesmith.bench import callgrind
 from edgesmith.bench.context import Context
 from edgesmith.bench.metrics import instructions
 from edgesmith.bench.result import Subject
 from edgesmith.bench.workload import Target
+from edgesmith.runtime.errors import NotAvailable
+
+
+def chain(path, layers):
+    """Write so many 3x3 convolutions of 32 channels on 14x14, one after the other."""
+    rng = np.random.default_rng(0)
+    made = [
+        onnx.numpy_helper.from_array(rng.standard_normal((32, 32, 3, 3)).astype(np.float32) / 20, f"w{number}")
+        for number in range(layers)
+    ]
+    nodes = [
+        onnx.helper.make_node("Conv", [f"x{number}", f"w{number}"], [f"x{number + 1}"], pads=[1] * 4)
+        for number in range(layers)
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 32, 14, 14]) for name in ("x0", f"x{layers}")]
+    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:], made)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return Context(Subject("chain", "chain"), Target(str(path)), str(path))
 
 
 def test_without_valgrind_the_reason_is_said(tmp_path, monkeypatch):
@@ -13,3 +37,38 @@ def test_without_valgrind_the_reason_is_said(tmp_path, monkeypatch):
     reading = instructions.measure(Context(Subject("n", "n"), Target(str(tmp_path / "n.onnx")), "n"))
     assert reading.values == {}
     assert reading.missing == "valgrind is not installed; do: apt-get install valgrind"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the request is written for x86-64")
+def test_a_request_outside_valgrind_changes_nothing():
+    assert callgrind.request(callgrind.RUNNING_ON_VALGRIND) == 0
+    assert callgrind.request(callgrind.TOGGLE_COLLECT) == 0
+    with pytest.raises(NotAvailable, match="no valgrind watches"), callgrind.counted():
+        raise AssertionError("it must not be reached")
+
+
+def test_another_processor_is_told(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    callgrind._page.cache_clear()
+    with pytest.raises(NotAvailable, match="x86-64 only; got riscv64"):
+        callgrind.request(callgrind.RUNNING_ON_VALGRIND)
+    callgrind._page.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind: apt-get install valgrind")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the request is written for x86-64")
+def test_counts_repeat_and_show_what_was_added(tmp_path):
+    base = chain(tmp_path / "base.onnx", 10)
+    once, again = (instructions.measure(base).values["instructions_count"] for _ in range(2))
+    assert once == pytest.approx(again, rel=1e-3)
+    assert once > 10 * 32 * 32 * 9 * 14 * 14 / 16  # no processor does more than 16 of these in one instruction
+    more = instructions.measure(chain(tmp_path / "more.onnx", 11)).values["instructions_count"]
+    assert 1.05 < more / once < 1.15
+
+
+def test_a_process_that_nobody_watches_gives_no_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/env")
+    reading = instructions.measure(chain(tmp_path / "base.onnx", 1))
+    assert reading.values == {}
+    assert reading.missing
