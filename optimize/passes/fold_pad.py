@@ -30,8 +30,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     if why or isinstance(pads, str):
         return Refused(node.name, why)
     own = layer.attrs.get("pads") or [0] * len(pads)
-    if not net.bypass(node, node.inputs[0]):
-        return Refused(node.name, "it joins two tensors whose names must both stay")
+    net.bypass(node, node.inputs[0])
     layer.attrs["pads"] = [one + other for one, other in zip(own, pads, strict=True)]
     layer.attrs.pop("auto_pad", None)
     if layer.op == "AveragePool":
