@@ -10,13 +10,10 @@ import onnx
 
 from .net import copied
 from .observe import answers, session
-from .samples import together
 
 
 def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
-    """Return a copy with a free batch; None where that gains nothing, or the graph does not work without it.
-
-    It gains nothing where the batch is free already, or images are so large that they are run one at a time.
+    """Return a copy with a free batch; None where the batch is free already, or the graph does not work without it.
 
     Args:
         model: A graph with one input.
@@ -26,7 +23,7 @@ def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
     copy = copied(model)
     inputs = [item for item in copy.graph.input if item.name not in constant]
     fixed = [item.type.tensor_type.shape.dim[0].dim_value for item in inputs]
-    if fixed != [len(image)] or together(image) <= len(image):
+    if fixed != [len(image)]:
         return None
     for item in (*inputs, *copy.graph.output):
         item.type.tensor_type.shape.dim[0].dim_param = "N"
@@ -37,10 +34,10 @@ def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
 def _same(model: onnx.ModelProto, other: onnx.ModelProto, name: str, image: np.ndarray) -> bool:
     """Say whether three different inputs give the same answers one by one and together."""
     images = [image, image[::, ..., ::-1].copy(), 0.5 * image]
-    one = session(model)
+    one = session(model, optimise=True)
     apart = [answers(one, {name: each}) for each in images]
     try:
-        together = session(other).run(None, {name: np.concatenate(images)})
+        together = session(other, optimise=True).run(None, {name: np.concatenate(images)})
     except Exception:  # whatever ONNX Runtime dislikes: the graph is then run as it is
         return False
     joined = [np.concatenate(parts) for parts in zip(*apart, strict=True)]

@@ -55,7 +55,6 @@ def quantize_command(
 ) -> None:
     """Cast an ONNX file to FP16, or calibrate it to INT8 with explicit Q/DQ."""
     from . import quantize, show
-    from .plot import draw
 
     if data is None and not allow_random:
         raise UsageError(
@@ -83,6 +82,8 @@ def quantize_command(
     )
     _warn(report)
     if plot is not None:
+        from .plot import draw
+
         draw(report, plot)
     emit(report.to_dict(), as_json, lambda: show.int8(report, output))
 
@@ -157,9 +158,9 @@ def read_spec(source: Path) -> ModelSpec:
     """
     from ...runtime.spec import SPEC_KEY
     from .checks import embedded_spec
-    from .net import read_model
+    from .net import loaded
 
-    spec = embedded_spec(read_model(source))
+    spec = embedded_spec(loaded(source))
     if spec is None:
         raise UsageError(
             f"{source} does not say how images become its input",

@@ -21,11 +21,22 @@ def read_model(path: str | Path) -> onnx.ModelProto:
         UsageError: No such file.
         ModelError: Not an ONNX file, or one that onnx.checker refuses.
     """
+    return loaded(path, checked=True)
+
+
+def loaded(path: str | Path, checked: bool = False) -> onnx.ModelProto:
+    """Read an ONNX file; unchecked it serves for its metadata only.
+
+    Raises:
+        UsageError: No such file.
+        ModelError: Not an ONNX file, or one that onnx.checker refuses.
+    """
     path = existing_file(path, "ONNX file")
     try:
         model = onnx.load(path)
-        onnx.checker.check_model(model, full_check=True)
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
+        if checked:
+            onnx.checker.check_model(model, full_check=True)
+        return onnx.inliner.inline_local_functions(model) if checked and model.functions else model
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(

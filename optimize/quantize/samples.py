@@ -17,11 +17,6 @@ from ...runtime.errors import DataError
 BATCH, PIXELS = 16, 1 << 16
 
 
-def together(batch: np.ndarray) -> int:
-    """Return how many images of a batch's size, (N, C, H, W), are computed at once."""
-    return min(BATCH, max(1, PIXELS // max(1, int(np.prod(batch.shape[2:])))))
-
-
 class Samples:
     """Batches of NCHW float32 that can be walked through many times.
 
@@ -51,7 +46,7 @@ class Samples:
         size = self.shape[0] or 0
         held: list[np.ndarray] = []
         for batch in self._checked():
-            size = size or together(batch)
+            size = size or min(BATCH, max(1, PIXELS // max(1, int(np.prod(batch.shape[2:])))))
             held.append(batch)
             if sum(len(part) for part in held) >= size:
                 joined = np.concatenate(held)
