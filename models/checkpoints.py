@@ -120,6 +120,19 @@ def write(path: str | Path, state: Mapping[str, torch.Tensor], notes: Mapping[st
     }
     with atomic_file(path) as temporary:
         save_file(kept, temporary, metadata=dict(notes))
+        _settle(temporary)
+
+
+def _settle(file: Path) -> None:
+    """Sort the metadata, which safetensors writes in a random order, so that equal weights are equal files."""
+    with file.open("r+b") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            stream.seek(8)
+            stream.write(text.ljust(length))
 
 
 def load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:

@@ -98,6 +98,16 @@ def test_a_bad_checkpoint_is_one_line_and_nothing_is_loaded(case, tmp_path):
     assert torch.equal(before, module.fc.weight)
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    notes = dict(zip("hgfedcba", ("é", 'a "quoted" \\ \n\x01\x7f', *"123456"), strict=True))
+    state = {"a.weight": torch.ones(3, 2), "b": torch.zeros(1, dtype=torch.int64)}
+    for number in range(6):
+        checkpoints.write(tmp_path / f"{number}.safetensors", state, notes)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert checkpoints.metadata(tmp_path / "0.safetensors") == notes
+    assert torch.equal(checkpoints.read(tmp_path / "0.safetensors")["a.weight"], state["a.weight"])
+
+
 def test_code_in_a_pickle_does_not_run(tmp_path):
     marker = tmp_path / "ran"
 
