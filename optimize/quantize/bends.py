@@ -26,10 +26,21 @@ CUTS = (8.0, 7.0, 6.0, 5.0, 4.0)
 
 @dataclass(frozen=True)
 class Bend:
-    """A function, and ranges outside of which its argument hardly matters; the first is the widest."""
+    """A function, and ranges outside of which its argument hardly matters; the first is the widest.
+
+    With `gain`, (C,), the tensor holds the argument times the gain of its channel, and so do the limits.
+    """
 
     function: Function
     limits: tuple[tuple[float, float], ...]
+    gain: np.ndarray | None = None
+
+    def at(self, channels: np.ndarray) -> Function:
+        """Return the function for values that stand in these channels, both of one shape."""
+        if self.gain is None:
+            return self.function
+        gain, function = self.gain[channels].astype(np.float64), self.function
+        return lambda x: function(x / gain)
 
     def cut(self, low: float, high: float) -> tuple[float, float]:
         """Return a range without what lies beyond the widest limits."""

@@ -8,22 +8,26 @@ import numpy as np
 import onnx
 
 from ...runtime.errors import ModelError
-from .bends import bends
+from .bends import Bend, bends
 from .cache import collected
 from .emit import emit, integer_biases
 from .equalize import equalise, unshare
 from .forms import Form
+from .gains import edges, gain
 from .grid import Grid, grid
 from .net import Net, attributes, copied
 from .observe import Stats, stream
 from .placement import Plan, fold_relus, inside_layers, place, share_concats
 from .ranges import METHODS, candidates, choose
 from .refine import Refiner, Source
-from .report import Settings
+from .report import Settings, compare
 from .samples import Perturbed, Samples
 from .saturation import largest_integers, raw_peaks
 from .walk import fitting
 from .weights import LARGEST
+
+# A network that keeps so much answers like the float one nearly everywhere; measured on this many images.
+NEED_DB, JUDGED = 30.0, 32
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,37 @@ class Converted:
 
 
 def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
-    """Turn a float graph into a Q/DQ graph; the input model is left as it is."""
-    net = Net(copied(model))
+    """Turn a float graph into a Q/DQ graph; the input model is left as it is.
+
+    Where products beside float operators cost time (`Form.gains`), they stand only if the network keeps less than
+    NEED_DB without them, on calibration images and disturbed ones, and more with them.
+    """
     seen = Perturbed(samples, settings.noise, settings.cover)
-    plan, stats = _prepare(net, form, seen, settings)
+    made, gained = _converted(model, form, seen, settings, form.gains)
+    if form.gains or settings.equalize is None or not gained:
+        return made
+    step = samples.shape[0] or JUDGED
+    images = seen.pick(max(JUDGED, step))
+    batches = [images[at : at + step] for at in range(0, len(images) // step * step, step)]
+    kept = _kept(model, made, batches)
+    if kept >= NEED_DB:
+        return made
+    other, _ = _converted(model, form, seen, settings, gains=True)
+    return other if _kept(model, other, batches) > kept else made
+
+
+def _kept(model: onnx.ModelProto, made: Converted, batches: list[np.ndarray]) -> float:
+    """Return the SQNR of the worst output in dB."""
+    return min(compare(model, made.model, batches)[0].values())
+
+
+def _converted(
+    model: onnx.ModelProto, form: Form, seen: Perturbed, settings: Settings, gains: bool
+) -> tuple[Converted, bool]:
+    """Return the Q/DQ graph, and whether there is a tensor that gains could scale."""
+    net = Net(copied(model))
+    plan, stats, bent = _prepare(net, form, seen, settings, gains)
+    gained = bool(edges(net, plan, stats, form))
     counted = settings.method != "min-max"
     grids = grids_of(plan, form, stats, settings)
     layers = {node.name: node.output[0] for node in plan.anchors if node.op_type != "MatMul"}
@@ -56,7 +87,6 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
     if shown := sorted(set(plan.readers) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)
         grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
-    bent = bends(net, plan)
     grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), form.grid) for name, bend in bent.items()}
     limits = _limits(net, plan, grids, stats) if form.limited else {}
     weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
@@ -68,10 +98,12 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
-    return made
+    return made, gained
 
 
-def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tuple[Plan, dict[str, Stats]]:
+def _prepare(
+    net: Net, form: Form, samples: Perturbed, settings: Settings, gains: bool
+) -> tuple[Plan, dict[str, Stats], dict[str, Bend]]:
 
     unshare(net)
     plan = place(net, form, settings.keep)
@@ -83,12 +115,15 @@ def _prepare(net: Net, form: Form, samples: Perturbed, settings: Settings) -> tu
         )
     hidden = inside_layers(net, plan) if form.fold_relu else set()
     names = sorted(set(plan.readers) - hidden)
-    counted = settings.method != "min-max"
+    counted, bent = settings.method != "min-max", bends(net, plan)
     if settings.equalize is None:
-        return plan, collected(net.model, names, samples, histograms=counted)
+        return plan, collected(net.model, names, samples, histograms=counted), bent
     stats = collected(net.model, names, samples)
     equalise(net, stats, settings.equalize)
-    return plan, collected(net.model, names, samples, histograms=True) if counted else stats
+    if gains:
+        gain(net, plan, stats, form, settings.equalize, bent)
+    names = sorted(set(plan.readers) - hidden)
+    return plan, collected(net.model, names, samples, histograms=True) if counted else stats, bent
 
 
 def _ceilings(plan: Plan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:

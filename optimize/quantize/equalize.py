@@ -51,9 +51,9 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
         if not offsets and np.ptp(scale) == 0:
             continue
         for node in space.writers:
-            _write(net, node, scale[space.channels[node.output[0]]], offsets.get(node.output[0]))
+            write_scaled(net, node, scale[space.channels[node.output[0]]], offsets.get(node.output[0]))
         for node in space.readers:
-            _read(net, node, scale[space.channels[node.input[0]]], offsets.get(node.input[0]))
+            read_scaled(net, node, scale[space.channels[node.input[0]]], offsets.get(node.input[0]))
         for name in seen:
             stats[name].rescale(scale[space.channels[name]], offsets.get(name, 0.0))
         done[seen[0]] = float(scale.max())
@@ -108,7 +108,7 @@ def _scales(
         top = most if "Concat" in space.between else float(size.max())
         np.maximum.at(amplitude, space.channels[name], size / max(top, 1e-30))
     alive = np.maximum(amplitude, SILENT)
-    wanted = (alive * _norms(net, space, len(amplitude))) ** (1 - strength)
+    wanted = (alive * norms(net, space, len(amplitude))) ** (1 - strength)
     scale = wanted / alive
     scale *= 1 / (scale * amplitude).max()
     if np.isinf(space.limit):
@@ -117,7 +117,7 @@ def _scales(
     return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * alive)).clip(min=1))
 
 
-def _norms(net: Net, space: Space, count: int) -> np.ndarray:
+def norms(net: Net, space: Space, count: int) -> np.ndarray:
     """Return the norm of the weights that read each channel, over its readers, relative to the others' (mean log 0)."""
     total, times = np.zeros(count), np.zeros(count)
     for node in space.readers:
@@ -147,14 +147,16 @@ def unshare(net: Net) -> None:
     net.index()
 
 
-def _write(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+def write_scaled(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+    """Let a layer write (y - offset) * scale, both by channel, (C,)."""
     weight = net.arrays[node.input[1]]
     net.set_array(node.input[1], (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32))
     bias = net.bias(node).astype(np.float64)
     net.set_array(node.input[2], ((bias - (0 if offset is None else offset)) * scale).astype(np.float32))
 
 
-def _read(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+def read_scaled(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+    """Let a layer read (x - offset) * scale, both by channel, (C,), and answer as before."""
     weight = net.arrays[node.input[1]].astype(np.float64)
     groups = attributes(node).get("group", 1)
     if offset is not None:

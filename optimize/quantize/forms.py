@@ -34,6 +34,8 @@ class Form:
         fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
+        gains: Products by channel beside float operators cost nothing that could be measured, so that they always
+            stand (`gains`); otherwise only where a network needs them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Form:
     fold_relu: bool
     limited: bool = False
     least_scale: float = 0.0
+    gains: bool = False
 
 
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
@@ -56,11 +59,12 @@ FORMS = {
         glue=frozenset(),
         fold_relu=False,
         least_scale=2.0**-14,
+        gains=True,
     ),
     "ort-x86": Form("ort-x86", grid="u8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True, limited=True),
     "ort-arm": Form("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
     "openvino": Form(
-        "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True
+        "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True, gains=True
     ),
 }
 

@@ -111,14 +111,15 @@ class Refiner:
     def _choose(self, node: NodeProto, name: str) -> None:
         root = self.plan.root(name)
         self.chosen.add(root)
-        value = self.walker.values[node.input[0]].reshape(-1)
+        value = self.walker.values[node.input[0]]
         step = max(1, value.size // VALUES)
-        sample = value[:: step + (step + 1) % 2].astype(np.float64)
+        step += (step + 1) % 2
+        sample = value.reshape(-1)[::step].astype(np.float64)
         if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
             sample = sample.clip(0, self.ceilings[root])
         starts = [self._grid(low, high, root) for low, high in self.source.ranges.get(root, [])]
         bend = self.source.bends.get(root)
-        shape = bend.function if bend else _same
+        shape = bend.at(np.arange(0, value.size, step) // value[0, 0].size % value.shape[1]) if bend else _same
         start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
         tried = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
         tried = [cut for at in tried for cut in bend.tried(at)] if bend else tried

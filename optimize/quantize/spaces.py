@@ -61,7 +61,7 @@ def _number(net: Net, found: Iterable[Space]) -> None:
     for node in net.nodes:
         reads = [name for name in node.input if name and name not in net.arrays]
         given = [numbers[name] for name in reads if name in numbers]
-        if node.op_type in {"Conv", "Gemm"} and _is_plain(net, node):
+        if node.op_type in {"Conv", "Gemm"} and is_plain(net, node):
             fresh = np.arange(len(parent), len(parent) + len(net.arrays[node.input[1]]))
             parent = np.concatenate([parent, fresh])
             numbers[node.output[0]] = fresh
@@ -141,7 +141,7 @@ def _clip_limit(net: Net, node: NodeProto) -> float | None:
 
 def _enter(net: Net, node: NodeProto, space: Callable[[str], Space]) -> None:
     """Note in the spaces of a node's tensors what it means for them."""
-    if node.op_type in {"Conv", "Gemm"} and _is_plain(net, node):
+    if node.op_type in {"Conv", "Gemm"} and is_plain(net, node):
         space(node.input[0]).readers.append(node)
         space(node.output[0]).writers.append(node)
         space(node.input[0]).tensors.add(node.input[0])
@@ -161,7 +161,8 @@ def _enter(net: Net, node: NodeProto, space: Callable[[str], Space]) -> None:
             here.limit = min(here.limit, _clip_limit(net, node) or np.inf)
 
 
-def _is_plain(net: Net, node: NodeProto) -> bool:
+def is_plain(net: Net, node: NodeProto) -> bool:
+    """Say whether a Conv or Gemm has constant weights, output channels first, and nothing besides."""
     values = attributes(node)
     if node.op_type == "Gemm" and (not values.get("transB") or values.get("transA") or values.get("alpha", 1) != 1):
         return False
