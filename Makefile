@@ -34,14 +34,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 export: $(VENV)/.ready  ## PyTorch to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT.
 	@$(BIN)/edgesmith export $(MODEL) --weights $(WEIGHTS) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
 
-test: $(VENV)/.ready  ## Every test.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# The quick tests reach nearly all that the slow ones do, and tracing these would cost minutes.
+COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' --cov
+
+test: $(VENV)/.ready  ## Every test, the quick ones with coverage: `coverage report` shows it.
+	@$(COVER) --cov-report=; quick=$$?; $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow && exit $$quick
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
-coverage: $(VENV)/.ready  ## Every test, with the branches of the package that they reach.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term:skip-covered
+coverage: $(VENV)/.ready  ## The lines and branches of the package that the quick tests reach.
+	@$(COVER) --cov-report=term:skip-covered
 
 mutate: $(VENV)/.ready  ## Which small changes to passes, quantiser, statistics and comparison the tests notice; resumable.
 	@PYTHONPATH=tests $(BIN)/python tests/support/mutate.py

@@ -49,7 +49,7 @@ def test_a_mutant_is_in_the_code_and_the_tree_stays():
     before, results = ast.dump(tree), {}
     for mutant in mutants(tree):
         names = {}
-        exec(compiled(tree, mutant, "a.py"), names)
+        exec(compiled(tree, mutant, "<class A>"), names)
         results[mutant.name] = names["A"]().f(6)
     assert results == {
         "A.f: `a * 2` -> `a / 2`": 3,

@@ -74,7 +74,7 @@ def functions_of(path: Path) -> dict[tuple[str, int], list[FunctionType]]:
     """Return the living functions that a file defines, by name and first line."""
     found: dict[tuple[str, int], list[FunctionType]] = defaultdict(list)
     for one in gc.get_objects():
-        if isinstance(one, FunctionType) and one.__code__.co_filename == str(path):
+        if type(one) is FunctionType and one.__code__.co_filename == str(path):
             found[one.__code__.co_name, one.__code__.co_firstlineno].append(one)
     return found
 
