@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from edgesmith.models import checkpoints
+from edgesmith.optimize.quantize import cache
 from edgesmith.runtime import archive, bundle, load, preprocess, sources, tune
 from edgesmith.runtime.errors import BundleError, DataError, ModelError, UsageError
 from edgesmith.runtime.files import existing_file
@@ -165,6 +166,16 @@ def test_arrays_whose_header_is_no_header(case, tmp_path):
         made.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64))
     with pytest.raises(BundleError, match="a.npz cannot be read; got .*; expected arrays in .npz"):
         archive.read_arrays(tmp_path / "a.npz")
+
+
+def test_a_calibration_cache_whose_compression_is_damaged_is_none(tmp_path):
+    np.savez_compressed(tmp_path / "c.npz", **{"ends/a": np.zeros(4), "channels/a": np.zeros((2, 3))})
+    assert cache.read(tmp_path / "c.npz", ["a"])["a"].high == 0
+    data = bytearray((tmp_path / "c.npz").read_bytes())
+    name, extra = struct.unpack_from("<HH", data, 26)
+    data[30 + name + extra] = 0xFF  # a block of no kind: zlib.error
+    (tmp_path / "c.npz").write_bytes(data)
+    assert cache.read(tmp_path / "c.npz", ["a"]) is None
 
 
 def test_a_zipped_bundle_whose_compression_is_another(tmp_path):
