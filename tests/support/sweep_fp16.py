@@ -10,6 +10,8 @@ measured again. Limit of the relative error of the logits, max|half - float| / m
 import argparse
 import datetime
 import json
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from edgesmith.runtime.files import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "fp16"
-LIMIT, IMAGES, SECONDS = 2e-3, 4, 300
+LIMIT, IMAGES, CPU_SECONDS, HANGING = 2e-3, 4, 300, 7200
 
 
 def measure(name):
@@ -64,9 +66,13 @@ def one(name):
         return json.loads(path.read_text())
     command = [sys.executable, __file__, "--one", name, "--out", path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGING)
     except subprocess.TimeoutExpired:
-        return keep(path, {"failed": f"longer than {SECONDS} s"})
+        return keep(path, {"failed": f"longer than {HANGING} s"})
+    if done.returncode == -signal.SIGXCPU:
+        return keep(path, {"failed": f"longer than {CPU_SECONDS} s of the CPU"})
+    if done.returncode < 0:  # ended from outside: not its fault, and not kept
+        return {"failed": f"killed by signal {-done.returncode}"}
     if done.returncode:
         return keep(path, {"failed": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1][:200]})
     return json.loads(path.read_text())
@@ -115,6 +121,7 @@ def main():
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))  # whatever else the machine does
         keep(given.out, measure(given.names[0]))
         return
     names, ends = given.names or _smallest_first(given.largest), time.monotonic() + given.seconds
