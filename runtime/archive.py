@@ -108,21 +108,30 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Read named arrays; no pickles, at most 1 GiB.
+    """Read named batches of numbers; no pickles, at most 1 GiB.
 
     Raises:
-        BundleError: The file is missing, damaged or too large.
+        BundleError: The file is missing, damaged or too large, or an array is empty, no batch, or not of numbers.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
                 raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
     except EdgesmithError:
         raise
     except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …
         raise BundleError(f"{path} cannot be read", got=_said(error), expected="arrays in .npz") from error
+    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in found.items() if not _is_batch(array)]
+    if odd or not found:
+        got = odd[0] if odd else "no array"
+        raise BundleError(f"{path} cannot be used", got=got, expected="batches of numbers, one image or more")
+    return found
+
+
+def _is_batch(array: NDArray[np.generic]) -> bool:
+    return array.ndim > 0 and array.size > 0 and array.dtype.kind in "fiub"
 
 
 def _said(error: Exception) -> str:

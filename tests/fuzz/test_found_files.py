@@ -18,7 +18,7 @@ from edgesmith.models import checkpoints
 from edgesmith.optimize.quantize import cache
 from edgesmith.runtime import archive, bundle, load, preprocess, sources, tune
 from edgesmith.runtime.errors import BundleError, DataError, ModelError, UsageError
-from edgesmith.runtime.files import existing_file
+from edgesmith.runtime.files import existing_file, sha256
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.bundles import SPEC, colour_bundle, picture
 
@@ -166,6 +166,27 @@ def test_arrays_whose_header_is_no_header(case, tmp_path):
         made.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64))
     with pytest.raises(BundleError, match="a.npz cannot be read; got .*; expected arrays in .npz"):
         archive.read_arrays(tmp_path / "a.npz")
+
+
+NO_BATCHES = {
+    "no dimensions": {"output": np.float32(1)}, "texts": {"output": np.full((4, 3), "x")},
+    "no rows": {"output": np.zeros((0, 3), np.float32)}, "nothing": {},
+    "complex numbers": {"output": np.zeros((4, 3), np.complex64)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_BATCHES)
+@pytest.mark.parametrize("file", ["golden/inputs.npz", "golden/colours-fp32.npz"])
+def test_golden_arrays_that_are_no_batches(case, file, tmp_path):
+    """With digests that fit: a hostile bundle, not a damaged one."""
+    made = colour_bundle(tmp_path / "b" / "colours")
+    place, manifest = made.folder / file, made.folder / "manifest.json"
+    np.savez(place, **NO_BATCHES[case])
+    values = json.loads(manifest.read_text())
+    values["files"][file] = {"sha256": sha256(place), "bytes": place.stat().st_size}
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(BundleError, match="cannot be used; got .*; expected batches of numbers"):
+        bundle.verify(made.folder, threads=1)
 
 
 def test_a_calibration_cache_whose_compression_is_damaged_is_none(tmp_path):
