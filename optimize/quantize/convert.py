@@ -57,8 +57,8 @@ def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Sett
     made, gained = _converted(model, form, seen, settings, form.gains)
     if form.gains or settings.equalize is None or not gained:
         return made
-    step = samples.shape[0] or JUDGED
-    images = seen.pick(max(JUDGED, step))
+    images = seen.pick(max(JUDGED, samples.shape[0] or 0))
+    step = samples.shape[0] or min(JUDGED, len(images))
     batches = [images[at : at + step] for at in range(0, len(images) // step * step, step)]
     kept = _kept(model, made, batches)
     if kept >= NEED_DB:

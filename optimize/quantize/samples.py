@@ -41,20 +41,24 @@ class Samples:
 
         Raises:
             DataError: A batch that is no float32 array of the model's shape, holds NaN or infinity, or is of another
-                size than the first where the model leaves that free.
+                size than the first where the model leaves that free; fewer images than the model's fixed batch.
         """
         size = self.shape[0] or 0
         held: list[np.ndarray] = []
+        filled = False
         for batch in self._checked():
             size = size or min(BATCH, max(1, PIXELS // max(1, int(np.prod(batch.shape[2:])))))
             held.append(batch)
             if sum(len(part) for part in held) >= size:
                 joined = np.concatenate(held)
-                whole = len(joined) // size * size
+                whole, filled = len(joined) // size * size, True
                 yield from (joined[at : at + size] for at in range(0, whole, size))
                 held = [joined[whole:]]
         if self.shape[0] is None and any(len(part) for part in held):
             yield np.concatenate(held)
+        elif not filled and held:
+            got = f"{sum(len(part) for part in held)} images for a batch of {size}"
+            raise DataError("the calibration images do not fill one batch", got=got, do="give more images")
 
     def _checked(self) -> Iterator[np.ndarray]:
         first = None

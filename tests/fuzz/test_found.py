@@ -5,10 +5,11 @@ import onnx
 import pytest
 
 from edgesmith.optimize import precision, runner
+from edgesmith.optimize.quantize import quantize
 from edgesmith.optimize.quantize.net import read_model
 from edgesmith.optimize.quantize.observe import answers, session
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.errors import ModelError
+from edgesmith.runtime.errors import DataError, ModelError
 from support.graphs import model
 
 CONV = "(float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv (x, w) }"
@@ -119,6 +120,35 @@ def test_a_function_that_is_called_with_too_much(tmp_path):
     onnx.save(made, tmp_path / "in.onnx")
     with pytest.raises(ModelError, match="is not a usable ONNX file"):
         read_model(tmp_path / "in.onnx")
+
+
+@pytest.mark.parametrize(("images", "batch", "fits"), [(3, 4, False), (4, 4, True), (7, 4, True)])
+def test_fewer_calibration_images_than_one_batch(images, batch, fits, tmp_path):
+    made = model(
+        f"(float[{batch}, 3, 8, 8] x) => (float[{batch}, 4, 6, 6] y) {{ y = Conv (x, w) }}", {"w": (4, 3, 3, 3)}
+    )
+    onnx.save(made, tmp_path / "in.onnx")
+    noise = np.random.default_rng(0).standard_normal((images, 1, 3, 8, 8)).astype(np.float32)
+    settings = {"target": "ort-x86", "allow_random": True, "min_images": 1}
+    if fits:
+        assert quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", list(noise), **settings).bytes_after
+    else:
+        with pytest.raises(DataError, match="do not fill one batch; got 3 images for a batch of 4; do: give more"):
+            quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", list(noise), **settings)
+
+
+def test_few_images_for_a_free_batch_are_judged_all_the_same(tmp_path):
+    """Dense layers between float operators are judged on batches of 32: two images made none."""
+    made = model(
+        "(float[N, 16] x) => (float[N, 5] y) { g = Gemm <transB = 1> (x, w, b) m = MatMul (g, k) y = Softmax (m) }",
+        {"w": (6, 16), "b": (6,), "k": (6, 5)},
+    )
+    onnx.save(made, tmp_path / "in.onnx")
+    noise = list(np.random.default_rng(0).standard_normal((2, 1, 16)).astype(np.float32))
+    report = quantize(
+        tmp_path / "in.onnx", tmp_path / "out.onnx", noise, target="ort-x86", allow_random=True, min_images=1
+    )
+    assert report.bytes_after > 0
 
 
 def test_a_graph_that_needs_more_memory_than_there_is_is_a_model_error():
