@@ -118,7 +118,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
                 raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}  # no array: NumPy gives its bytes
     except EdgesmithError:
         raise
     except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …

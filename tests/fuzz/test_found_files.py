@@ -189,6 +189,13 @@ def test_golden_arrays_that_are_no_batches(case, file, tmp_path):
         bundle.verify(made.folder, threads=1)
 
 
+def test_a_member_that_is_no_array(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as made:
+        made.writestr("output.npy", bytes(100))
+    with pytest.raises(BundleError, match="cannot be used; got output "):
+        archive.read_arrays(tmp_path / "a.npz")
+
+
 def test_a_calibration_cache_whose_compression_is_damaged_is_none(tmp_path):
     np.savez_compressed(tmp_path / "c.npz", **{"ends/a": np.zeros(4), "channels/a": np.zeros((2, 3))})
     assert cache.read(tmp_path / "c.npz", ["a"])["a"].high == 0
