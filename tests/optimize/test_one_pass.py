@@ -177,6 +177,10 @@ REWRITTEN = {
             f"{X4} {{ a = Clip(x, l, h) y = Relu(a) }}", HALF | {"l": f32(0.25)}, ["Clip"],
             "Clip 'Clip0' already bounds it",
         ),
+        "doubles from opset 12 on": (
+            "(double[4] x) => (double[4] y) { a = Relu(x) y = Min(a, h) }", {"h": f64(0.5)}, ["Clip", "Relu"],
+            "with Relu 'Relu0' into Clip [0, 0.5]", 12,
+        ),
         "by attributes": (
             f"{X4} {{ a = Relu(x) y = Clip<max=0.5>(a) }}", {}, ["Clip", "Relu"],
             "with Relu 'Relu0' into Clip [0, 0.5]", 10,
@@ -592,6 +596,7 @@ def alone(name, text, weights, folder, *opset):
     onnx.save(made, source)
     report = optimize(source, result, passes=(name,), verify=False, block=8)
     (entry,) = report.passes
+    assert entry.rolled_back == ()
     return ops(made), ops(result), entry, (source, result)
 
 
@@ -622,3 +627,11 @@ def test_the_sizes_that_one_pass_writes(name, tmp_path):
     last = next(node for node in made.node if "y" in node.output)
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in made.initializer}
     assert held[last.input[1]].tolist() == sizes
+
+
+@pytest.mark.parametrize(("kind", "bounds", "named"), [("Min", "hk", [1, 0, 1]), ("Max", "kh", [1, 1])])
+def test_a_bound_that_is_infinite_is_left_out(kind, bounds, named, tmp_path):
+    text = f"{X4} {{ a = {kind}(x, {bounds[0]}) y = {kind}(a, {bounds[1]}) }}"
+    *_, files = alone("merge_clips", text, HALF | {"k": f32(0.25)}, tmp_path)
+    clip = next(node for node in onnx.load(files[1]).graph.node if node.op_type == "Clip")
+    assert [int(bool(name)) for name in clip.input] == named
