@@ -474,6 +474,15 @@ REFUSED = {
         "a lower bound that is not 0": (f"{X4} {{ y = Max(x, h) }}", HALF, None),
         "bounds per element": (f"{X4} {{ a = Relu(x) y = Min(a, h) }}", {"h": f32([1, 2, 3, 4])}, None),
     },
+    "merge_duplicates": {
+        "random numbers": (
+            f"{X4} {{ a = RandomNormal<shape=[4]>() b = RandomNormal<shape=[4]>() c = Sub(a, b) y = Add(c, x) }}", {},
+            None,
+        ),
+    },
+    "fold_shapes": {
+        "a variable shape": ("(float[N,4] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }", {}, None),
+    },
     "merge_reshapes": {
         "the first is read too": (
             "(float[2,3,4] x) => (float[6,4] y, float[2,12] z) { a = Flatten(x) y = Reshape(a, s) z = Sin(a) }",
@@ -498,6 +507,9 @@ REFUSED = {
             f"{X4} {{ a = HardSigmoid<alpha=0.2, beta=0.5>(x) y = Mul(a, x) }}", {}, None,
         ),
         "another width": (f"{X4} {{ a = Add(x, t) b = Clip(a, z, s) y = Div(b, t) }}", SIX, None),
+        "a sum of two activations": (
+            "(float[4] x, float[4] u) => (float[4] y) { a = Add(x, u) b = Clip(a, z, s) y = Div(b, s) }", SIX, None,
+        ),
         "another foot": (f"{X4} {{ a = Add(x, t) b = Clip(a, t, s) y = Div(b, s) }}", SIX, None),
         "a constant divided": (f"{X4} {{ a = Add(x, t) b = Clip(a, t, s) y = Div(s, b) }}", SIX, None),
         "doubles": (
@@ -515,6 +527,10 @@ REFUSED = {
     "sequence_to_split": {
         "a variable": ("(float[5,2] x, int64 k) => (float[a,b] y) { s = SplitToSequence(x, k) y = SequenceAt(s, l) }",
                        {"l": i64(0)}, "its parts are not constant"),
+        "a part of nothing": (
+            "(float[5,2] x) => (float[5,2] y) { s = SplitToSequence(x, k) y = SequenceAt(s, l) }",
+            {"k": i64([0, 5]), "l": i64(1)}, "its parts are not constant",
+        ),
         "counted": (
             "(float[5,2] x) => (int64 y) { s = SplitToSequence(x, k) y = SequenceLength(s) }", {"k": i64(2)},
             "the sequence is read other than by SequenceAt at a constant place",
@@ -635,3 +651,9 @@ def test_a_bound_that_is_infinite_is_left_out(kind, bounds, named, tmp_path):
     *_, files = alone("merge_clips", text, HALF | {"k": f32(0.25)}, tmp_path)
     clip = next(node for node in onnx.load(files[1]).graph.node if node.op_type == "Clip")
     assert [int(bool(name)) for name in clip.input] == named
+
+
+def test_one_number_widens_no_channels_that_are_not_known(tmp_path):
+    text = "(float[1,C,8,8] x) => (float[1,4,6,6] y) { a = Mul(x, s) y = Conv(a, w) }"
+    _, after, entry, _ = alone("fold_affine_forward", text, W | {"s": (1,)}, tmp_path)
+    assert (after, [said for _, said in entry.rewrites]) == (["Conv"], ["Mul into Conv 'Conv1'"])
