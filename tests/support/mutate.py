@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -213,6 +214,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os._exit(_session(name, options))
+        signal.signal(signal.SIGTERM, lambda *_, child=child: (os.kill(child, signal.SIGKILL), sys.exit(143)))
         if os.waitpid(child, 0)[1]:
             sys.exit(1)
 
