@@ -65,7 +65,7 @@ def backends_for(artefact: Artefact) -> tuple[str, ...]:
 def usable(backend: str) -> tuple[bool, str]:
     """Return whether a backend can be used here, and why not."""
     if backend in GPU_BACKENDS and not gpu_possible():
-        return False, "no NVIDIA GPU can be used here: this system has no device file of one"
+        return False, "no NVIDIA GPU here (no device file of one): nothing to mend without one"
     found: tuple[bool, str] = load(backends, backend, "backend").available()
     return found
 
