@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,38 @@ def test_the_fastest_is_chosen(case, made, monkeypatch):
     choice = tune.measure(candidates(made), lambda one, n: Sleeper(times[one.artefact.name, n] / 1e3), None)
     assert (choice.artefact, choice.threads) == (artefact, threads)
     assert len(choice.seconds) == len(times)
+
+
+def named(name, precision, target="generic", backend="ort", device="cpu"):
+    return choose.Candidate(
+        SimpleNamespace(name=name, precision=precision, target=target, role="onnx"), backend, device
+    )
+
+
+def test_what_a_cpu_computes_alike_is_measured_once():
+    forms = [("a", "int8", "ort-x86"), ("b", "fp32"), ("c", "int8", "trt"), ("d", "int8", "trt"), ("e", "fp16")]
+    both = [named(*form, backend=backend) for backend in ("ort", "openvino") for form in forms]
+    assert [(one.artefact.name, one.backend) for one in tune._unlike(both)] == [
+        (name, backend) for backend in ("ort", "openvino") for name in "abc"
+    ]
+    engines = [named(name, "fp16", backend="trt", device="gpu") for name in "xy"]
+    assert tune._unlike(engines) == engines
+    assert [one.artefact.name for one in tune._unlike([named("half", "fp16")])] == ["half"]
+
+
+@pytest.mark.parametrize(("milliseconds", "first"), [(0.3, 1), (5.0, 2)], ids=["small", "large"])
+def test_what_loads_slowly_begins_with_the_threads_that_suit_the_network(milliseconds, first, monkeypatch):
+    opened = []
+
+    def open_one(one, threads):
+        opened.append((one.backend, threads))
+        return Sleeper(milliseconds * 1e-3)
+
+    monkeypatch.setattr(tune, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(tune, "SMALL_S", 0.002)
+    tune.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
+    assert opened[0] == ("ort", 2)
+    assert next(threads for backend, threads in opened if backend == "openvino") == first
 
 
 def test_given_threads_are_kept(made):
