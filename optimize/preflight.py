@@ -96,7 +96,7 @@ class Graph:
             return None
         try:
             return numpy_helper.to_array(self.constants[name], base_dir=str(self.path.parent))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
 
@@ -239,8 +239,13 @@ def _shapes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
 
 def _weights(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     import numpy as np
+    from onnx import TensorProto
 
-    for name in graph.constants:
+    known = set(TensorProto.DataType.values())
+    for name, constant in graph.constants.items():
+        if constant.data_type not in known:
+            yield Finding("error", "unknown-type", name, f"a weight of data type {constant.data_type}, which ONNX does "
+                          "not have", "export it again")  # fmt: skip
         array = graph.value(name)
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             yield Finding(

@@ -93,6 +93,15 @@ def test_nan_weights_are_found(tmp_path):
     assert [item.code for item in preflight.check(saved(model, tmp_path / "n.onnx"))] == ["not-finite"]
 
 
+def test_a_weight_of_a_type_that_onnx_lacks_is_an_error_and_no_crash(tmp_path):
+    model = text_model("y = Conv(x, w)", weights=CONV)
+    model.graph.initializer[0].data_type = 2**31 - 1
+    graph = preflight.Graph(model, tmp_path / "n.onnx")
+    assert graph.value("w") is None
+    (found,) = preflight._weights(graph, "fp16", ["8.6"])
+    assert (found.code, found.node) == ("unknown-type", "w")
+
+
 def test_a_negative_dimension_is_found(tmp_path):
     model = text_model("y = Relu(x)")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
