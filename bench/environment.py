@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,14 @@ def cpu_ticks() -> tuple[float, float] | None:
     first = _text("/proc/stat").split("\n")[0].split()
     if len(first) < 8 or first[0] != "cpu":
         return None
-    ticks = [int(value) / os.sysconf("SC_CLK_TCK") for value in first[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    second = os.sysconf("SC_CLK_TCK")
+    return busy_ticks(first[1:]) / second, sum(map(int, first[1:9])) / second
+
+
+def busy_ticks(counts: Sequence[str]) -> int:
+    """Return a line's ticks in /proc/stat, less those that the core was idle or waited for disks; proc(5)."""
+    ticks = [int(value) for value in counts[:8]]
+    return sum(ticks) - ticks[3] - ticks[4]
 
 
 def _cores() -> int:

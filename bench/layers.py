@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.backends.ort import SIMULATED
-from ..runtime.bundle import read
+from ..runtime.bundle import Bundle, read
 from ..runtime.console import need
 from ..runtime.engines import sidecar
 from ..runtime.engines.kernels import Kernel
 from ..runtime.errors import NotAvailable
+from ..runtime.manifest import Artefact
 from .workload import Target, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
@@ -77,8 +78,7 @@ def of_engine(session: Any, target: Target, count: int) -> list[Row]:
 
 
 def _kernels(target: Target) -> tuple[Row, ...]:
-    bundle = read(target.path)
-    artefact = next(item for item in bundle.artefacts if item.name == target.artefact)
+    bundle, artefact = _artefact(target)
     path = bundle.folder / artefact.path
     return sidecar.read(path).kernels if sidecar.path_of(path).is_file() else ()
 
@@ -114,10 +114,14 @@ def profilable(target: Target) -> None:
 def _file(target: Target) -> tuple[Path, dict[str, str]]:
     if not target.artefact:
         return Path(target.path), {}
-    bundle = read(target.path)
-    artefact = next(item for item in bundle.artefacts if item.name == target.artefact)
+    bundle, artefact = _artefact(target)
     bundle.file(artefact.path)  # its digest is checked
     return bundle.folder / artefact.path, dict(SIMULATED) if artefact.target == "trt" else {}
+
+
+def _artefact(target: Target) -> tuple[Bundle, Artefact]:
+    bundle = read(target.path)
+    return bundle, next(item for item in bundle.artefacts if item.name == target.artefact)
 
 
 def _input(item: Any, batch: int) -> Any:

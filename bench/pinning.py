@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import environment
 from .workload import Target
 
 WATCH_S = 0.1
@@ -45,6 +46,5 @@ def busy_ticks(cores: set[int]) -> dict[int, int]:
     found = {}
     for name, *ticks in filter(None, map(str.split, lines)):
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
-            values = [int(value) for value in ticks[:8]]
-            found[int(name[3:])] = sum(values) - values[3] - values[4]  # less idle and waiting for disks
+            found[int(name[3:])] = environment.busy_ticks(ticks)
     return found

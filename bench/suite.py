@@ -115,9 +115,10 @@ def _file(path: Path, threads: int, batch: int) -> Context:
     if not path.is_file():
         raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
     backend = "ort" if path.suffix == ".onnx" else "python"
-    usable, reason = load(backends, "ort", "backend").available()
-    if backend == "ort" and not usable:
-        raise NotAvailable(f"{path} cannot be measured here", got=reason)
+    if backend == "ort":
+        usable, reason = load(backends, backend, "backend").available()
+        if not usable:
+            raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
     why = "a bare file says nothing of its images; measure a bundle"
     return Context(subject, Target(str(path), "", backend, threads, batch), str(path), no_evaluation=why)

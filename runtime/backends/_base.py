@@ -59,10 +59,14 @@ class Session(ABC):
             DataError: A name, a shape or a dtype does not fit, or a value is NaN or Inf. Nothing was computed.
             RunError: The session is closed, or the backend failed.
         """
+        self._admit(feeds, finite=finite)
+        return self._run(feeds)
+
+    def _admit(self, feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> None:
+        """Refuse to compute in a closed session, or with feeds that do not fit."""
         if self.closed:
             raise RunError("this session is closed", do="load the bundle again")
         check_feeds(self.inputs, feeds, finite=finite)
-        return self._run(feeds)
 
     def close(self) -> None:
         """Give the backend's memory back; a second call does nothing."""

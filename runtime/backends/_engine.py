@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engines import gpu
 from ..errors import RunError
-from ._base import Session, check_feeds, fixed_shape
+from ._base import Session, fixed_shape
 from ._compiled import Compiled, tensors
 from ._cuda import Pair, Recording
 from ._timing import Split, Stopwatch, layer_clock
@@ -129,9 +129,7 @@ class TrtSession(Session):
     @contextlib.contextmanager
     def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Plan]:
         """Check as `run` does, wait for other threads, and give the memory with the inputs in it."""
-        if self.closed:
-            raise RunError("this session is closed", do="load the bundle again")
-        check_feeds(self.inputs, feeds)
+        self._admit(feeds)
         with self._lock:
             gpu.call(self._cuda.cudaSetDevice, self._device)
             yield self._filled(feeds)

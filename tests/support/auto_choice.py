@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import click
-import numpy as np
 
+from edgesmith.bench.workload import random_feeds
 from edgesmith.runtime import bundle, choose, load, tune
 from edgesmith.runtime.errors import CANNOT
 from edgesmith.runtime.machine import thread_counts
@@ -58,11 +58,7 @@ def judge(path, rounds):
     loaded_s = time.perf_counter() - start
     choice = tune.remembered(next(Path(os.environ["EDGESMITH_CACHE"]).glob("*.json")).stem)
     sessions = {"auto": model.session, **dict(rivals(made))}
-    rng = np.random.default_rng(0)
-    feeds = {
-        name: {t.name: rng.random([d or 1 for d in t.shape]).astype(t.dtype) for t in session.inputs}
-        for name, session in sessions.items()
-    }
+    feeds = {name: random_feeds(session, 1) for name, session in sessions.items()}
     times = {name: [] for name in sessions}
     for number in range(rounds + 1):
         for name in random.Random(number).sample(list(sessions), len(sessions)):
