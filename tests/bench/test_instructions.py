@@ -3,8 +3,6 @@
 import platform
 import shutil
 
-import numpy as np
-import onnx
 import pytest
 
 from edgesmith.bench import callgrind
@@ -13,22 +11,11 @@ from edgesmith.bench.metrics import instructions
 from edgesmith.bench.result import Subject
 from edgesmith.bench.workload import Target
 from edgesmith.runtime.errors import NotAvailable
+from support.gate_corpus import chain
 
 
-def chain(path, layers):
-    """Write so many 3x3 convolutions of 32 channels on 14x14, one after the other."""
-    rng = np.random.default_rng(0)
-    made = [
-        onnx.numpy_helper.from_array(rng.standard_normal((32, 32, 3, 3)).astype(np.float32) / 20, f"w{number}")
-        for number in range(layers)
-    ]
-    nodes = [
-        onnx.helper.make_node("Conv", [f"x{number}", f"w{number}"], [f"x{number + 1}"], pads=[1] * 4)
-        for number in range(layers)
-    ]
-    ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 32, 14, 14]) for name in ("x0", f"x{layers}")]
-    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:], made)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+def chained(path, layers):
+    chain(path, layers)
     return Context(Subject("chain", "chain"), Target(str(path)), str(path))
 
 
@@ -59,16 +46,16 @@ def test_another_processor_is_told(monkeypatch):
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind: apt-get install valgrind")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the request is written for x86-64")
 def test_counts_repeat_and_show_what_was_added(tmp_path):
-    base = chain(tmp_path / "base.onnx", 10)
+    base = chained(tmp_path / "base.onnx", 10)
     once, again = (instructions.measure(base).values["instructions_count"] for _ in range(2))
     assert once == pytest.approx(again, rel=1e-3)
-    assert once > 10 * 32 * 32 * 9 * 14 * 14 / 16  # no processor does more than 16 of these in one instruction
-    more = instructions.measure(chain(tmp_path / "more.onnx", 11)).values["instructions_count"]
+    assert once > 10 * 32 * 32 * 28 * 28 / 16  # no processor does more than 16 of these in one instruction
+    more = instructions.measure(chained(tmp_path / "more.onnx", 11)).values["instructions_count"]
     assert 1.05 < more / once < 1.15
 
 
 def test_a_process_that_nobody_watches_gives_no_count(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/env")
-    reading = instructions.measure(chain(tmp_path / "base.onnx", 1))
+    reading = instructions.measure(chained(tmp_path / "base.onnx", 1))
     assert reading.values == {}
     assert reading.missing
