@@ -39,10 +39,11 @@ class _Seen:
     high: np.ndarray | float = -np.inf
 
     def add(self, batch: np.ndarray) -> None:
-        axes = tuple(axis for axis in range(batch.ndim) if axis != 1)
+        inside = tuple(range(2, batch.ndim))
+        low, high = batch.min(axis=inside), batch.max(axis=inside)
         self.images += len(batch)
-        self.even += int((np.ptp(batch.reshape(len(batch), -1), axis=1) == 0).sum())
-        self.low, self.high = np.minimum(self.low, batch.min(axis=axes)), np.maximum(self.high, batch.max(axis=axes))
+        self.even += int((low.min(axis=1) == high.max(axis=1)).sum())
+        self.low, self.high = np.minimum(self.low, low.min(axis=0)), np.maximum(self.high, high.max(axis=0))
 
 
 def inspect(

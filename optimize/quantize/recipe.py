@@ -14,7 +14,7 @@ from .checks import check_model, embedded_spec, input_shape
 from .forms import Form, find
 from .lint import MIN_IMAGES, Inspection, inspect
 from .report import QuantReport, Settings, compare
-from .samples import Samples, repeatable
+from .samples import Samples, at_once, repeatable
 from .weights import LARGEST
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def _search(
     from .ranges import check_method
 
     check_method(settings.method)
-    free = freed(model, next(iter(samples))) or model
+    first = next(iter(samples))
+    ranges_alone = budget is None and not settings.refine
+    free = model if ranges_alone and len(first) == at_once(first.shape) else freed(model, first) or model
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
     made: Converted | None
     search = None

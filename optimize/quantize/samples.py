@@ -17,6 +17,11 @@ from ...runtime.errors import DataError
 BATCH, PIXELS = 16, 1 << 16
 
 
+def at_once(shape: tuple[int, ...]) -> int:
+    """Return how many images (N, C, ...) are computed at once where the model leaves it free."""
+    return min(BATCH, max(1, PIXELS // max(1, int(np.prod(shape[2:])))))
+
+
 class Samples:
     """Batches of NCHW float32 that can be walked through many times.
 
@@ -47,10 +52,10 @@ class Samples:
         held: list[np.ndarray] = []
         filled = False
         for batch in self._checked():
-            size = size or min(BATCH, max(1, PIXELS // max(1, int(np.prod(batch.shape[2:])))))
+            size = size or at_once(batch.shape)
             held.append(batch)
             if sum(len(part) for part in held) >= size:
-                joined = np.concatenate(held)
+                joined = held[0] if len(held) == 1 else np.concatenate(held)
                 whole, filled = len(joined) // size * size, True
                 yield from (joined[at : at + size] for at in range(0, whole, size))
                 held = [joined[whole:]]
@@ -159,17 +164,22 @@ def repeatable(batches: Iterable[np.ndarray]) -> Iterator[Iterable[np.ndarray]]:
         yield batches
         return
     with tempfile.TemporaryFile(prefix="edgesmith-") as file:
+        spooled: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
         for batch in batches:
-            np.save(file, np.asarray(batch), allow_pickle=False)
-        end = file.tell()
+            values = np.ascontiguousarray(batch)
+            if values.dtype.hasobject:
+                raise ValueError("objects are no images")
+            spooled.append((values.shape, values.dtype))
+            file.write(values.reshape(-1).view(np.uint8).data)
 
         class Spool:
             def __iter__(self) -> Iterator[np.ndarray]:
                 at = 0
-                while at < end:
+                for shape, kind in spooled:
                     file.seek(at)
-                    batch = np.load(file, allow_pickle=False)
-                    at = file.tell()
+                    batch = np.empty(shape, kind)
+                    file.readinto(batch.reshape(-1).view(np.uint8).data)
+                    at += batch.nbytes
                     yield batch
 
         yield Spool()
