@@ -127,7 +127,7 @@ def unknown_domain(rng, source, folder):
 
 
 def opset(rng, source, folder):
-    if rng.integers(4) == 0:
+    if rng.integers(4) == 0 or not source.opset_import:
         del source.opset_import[:]
     else:
         source.opset_import[0].version = int(rng.choice([0, -1, 1, 6, 7, 11, 25, 999, 2**62]))

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from edgesmith.optimize import precision, runner
 from edgesmith.optimize.quantize import quantize
@@ -90,6 +91,19 @@ def test_weights_outside_the_files_folder_are_not_read(case, tmp_path):
     ):
         with pytest.raises(ModelError, match=r"External data path|cannot be read from|ONNX Runtime cannot load"):
             reader()
+
+
+def test_weights_of_another_size_in_a_file_beside_it(tmp_path):
+    made = model("(float[1, 4] x) => (float[1, 4] y) { y = Mul (x, w) }", {"w": np.ones(4, np.float32)})
+    onnx.external_data_helper.convert_model_to_external_data(made, location="w.bin", size_threshold=0)
+    onnx.save(made, tmp_path / "in.onnx")
+    assert numpy_helper.to_array(read_model(tmp_path / "in.onnx").graph.initializer[0]).shape == (4,)
+    (tmp_path / "w.bin").write_bytes(bytes(52))
+    description = onnx.load(tmp_path / "in.onnx", load_external_data=False)
+    del description.graph.initializer[0].external_data[1:]  # its place, without a length: all that the file has
+    onnx.save(description, tmp_path / "in.onnx")
+    with pytest.raises(ModelError, match="not a usable ONNX file; got cannot reshape array of size 13"):
+        read_model(tmp_path / "in.onnx")
 
 
 def test_a_graph_that_loads_and_does_not_run(tmp_path):
