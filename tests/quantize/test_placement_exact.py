@@ -8,6 +8,7 @@ from edgesmith.optimize.quantize.grid import Grid
 from edgesmith.optimize.quantize.net import Net
 from edgesmith.optimize.quantize.placement import (
     Plan,
+    _unfit,
     activations,
     fold_relus,
     foldable,
@@ -143,7 +144,6 @@ UNFIT = {
     "doubles": ("r = Cast<to=11>(x) y = Conv(r, d)", X, "its weights are float64"),
     "a constant input": ("y = Conv(c, w)", X, "its input is constant"),
     "a computed bias": ("b = Sin(h4) y = Conv(x, w, b)", X, "its bias is computed, not constant"),
-    "no bias by an empty name": ("y = Conv(x, w, )", X, None),
     "a constant bias": ("y = Conv(x, w, h4)", X, None),
     "transA": ("y = Gemm<transA=1>(x, g3)", FLAT, "Gemm with transA, alpha or beta"),
     "alpha": ("y = Gemm<alpha=0.5>(x, m)", FLAT, "Gemm with transA, alpha or beta"),
@@ -166,7 +166,7 @@ def test_which_layers_stay_float_and_why(case):
 
 
 def test_shapes_and_constants_are_no_activations():
-    made = net("a = Conv(x, w) b = Reshape(a, cut) c = Add(a, k) d = Concat<axis=1>(a, k, x) e = Clip(a, z, )"
+    made = net("a = Conv(x, w) b = Reshape(a, cut) c = Add(a, k) d = Concat<axis=1>(a, k, x) e = Clip(a, , z)"
                " y = Mul(c, d)")  # fmt: skip
     assert [activations(made, node) for node in made.nodes] == [["x"], ["a"], ["a"], ["a", "x"], ["a"], ["c"]]
 
@@ -351,7 +351,7 @@ def test_the_sizes_of_a_split_are_given_or_as_even_as_they_go():
 
 PLAIN = {
     "Conv": ("y = Conv(x, w)", X, True),
-    "Conv with an empty bias": ("y = Conv(x, w, )", X, True),
+    "Conv with an empty bias": ("y = Conv(x, w)", X, True),
     "Conv with a bias": ("y = Conv(x, w, h4)", X, True),
     "computed weights": ("q = Sin(w) y = Conv(x, q)", X, False),
     "a computed bias": ("q = Sin(h4) y = Conv(x, w, q)", X, False),
@@ -365,6 +365,9 @@ PLAIN = {
 def test_which_layers_are_plain(case):
     text, head, plain = PLAIN[case]
     made = net(text, {"h4": (4,), "c": (1, 4, 6, 6), "m": (5, 5)}, head)
+    if "empty" in case:
+        made.nodes[-1].input.append("")
+        assert _unfit(made, made.nodes[-1]) == ""
     assert is_plain(made, made.nodes[-1]) is plain
 
 
