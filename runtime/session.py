@@ -200,17 +200,16 @@ def load(
         signing.check(opened, trusted_key)
     order, notes = fitting(candidates(opened, device, precision))
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
+    begun: Session | None = None
     if device == "auto":
-        on_gpu, _, told = _measured(opened, on_gpu, 1)
-        notes += told
-    if model := _first(opened, on_gpu, threads, notes):
+        on_gpu, _, begun = _measured(opened, on_gpu, 1, notes)
+    if model := _first(opened, on_gpu, threads, notes, begun):
         return model
     if rebuild and (model := _rebuilt(opened, order, notes)):
         return model
     if device == "auto":
-        on_cpu, threads, told = _measured(opened, on_cpu, threads)
-        notes += told
-    if model := _first(opened, on_cpu, threads, notes):
+        on_cpu, threads, begun = _measured(opened, on_cpu, threads, notes)
+    if model := _first(opened, on_cpu, threads, notes, begun):
         return model
     raise NotAvailable(
         f"nothing in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
@@ -218,13 +217,17 @@ def load(
     )  # fmt: skip
 
 
-def _first(bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]) -> Model | None:
-    """Open the first candidate that can be opened, and note why those before it cannot."""
+def _first(
+    bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str], begun: Session | None = None
+) -> Model | None:
+    """Open the first candidate that can be opened, and note why those before it cannot; `begun` is the first, open."""
     for backend in dict.fromkeys(candidate.backend for candidate in order):
         ready, reason = usable(backend)
         if not ready:
             count = sum(candidate.backend == backend for candidate in order)
             notes.append(f"passed over: {count} for {backend}, which cannot be used here: {reason}")
+    if begun:
+        return Model(bundle, begun, order[0], tuple(notes))
     for candidate in (one for one in order if usable(one.backend)[0]):
         try:
             session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
@@ -252,23 +255,29 @@ def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model 
 
 
 def _measured(
-    bundle: Bundle, order: list[Candidate], threads: int | None
-) -> tuple[list[Candidate], int | None, list[str]]:
-    """Put the candidate that is fastest here in front; return the order, its threads, and what was measured."""
-    ready = [candidate for candidate in order if usable(candidate.backend)[0] and not _emulated(candidate)]
-    if len(ready) < 2:
-        return order, threads, []
-    name = tune.key(bundle, ready, threads)
+    bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]
+) -> tuple[list[Candidate], int | None, Session | None]:
+    """Put the candidate that is fastest here in front, and note what was measured.
+
+    Returns:
+        The order, the threads of its first, and that one's session where it was opened to be measured.
+    """
+    able = [candidate for candidate in order if usable(candidate.backend)[0] and not _emulated(candidate)]
+    if len(able) < 2:
+        return order, threads, None
+    name, session = tune.key(bundle, able, threads), None
     choice = tune.remembered(name)
     if choice is None:
-        choice = tune.measure(ready, lambda one, count: _proved(bundle, one, count), threads)
-        if choice is None:
-            return order, threads, []
+        from . import trial
+
+        winner = trial.measure(able, lambda one, count: _proved(bundle, one, count), threads)
+        if winner is None:
+            return order, threads, None
+        choice, session = tune.Choice.of(winner), winner.session
         tune.remember(name, choice)
     chosen = (choice.artefact, choice.backend)
-    order = sorted(order, key=lambda one: (one.artefact.name, one.backend) != chosen)
-    told = [f"measured here: {1e3 * seconds:.2f} ms {what}" for what, seconds in choice.seconds.items()]
-    return order, choice.threads, told
+    notes += [f"measured here: {1e3 * seconds:.2f} ms {what}" for what, seconds in choice.seconds.items()]
+    return sorted(order, key=lambda one: (one.artefact.name, one.backend) != chosen), choice.threads, session
 
 
 def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgesmith.runtime import archive, choose, load, machine, tune
+from edgesmith.runtime import archive, choose, load, machine, trial, tune
 from edgesmith.runtime.backends._base import Session, Tensor
 from edgesmith.runtime.errors import RunError
 from edgesmith.runtime.files import sha256
@@ -53,18 +53,29 @@ INT8, FP32 = "colours-int8", "colours-fp32"
 CASES = {
     "the second is faster": ({(INT8, 2): 8, (FP32, 2): 2, (FP32, 1): 6}, FP32, 2),
     "one thread is faster": ({(INT8, 2): 4, (FP32, 2): 9, (INT8, 1): 1}, INT8, 1),
-    "a tie goes to the first": ({(INT8, 2): 5, (FP32, 2): 5, (INT8, 1): 5}, INT8, 2),
+    "a tie goes to the first": ({(INT8, 2): 5, (FP32, 2): 5, (INT8, 1): 9}, INT8, 2),
+    "nearly a tie goes to the first": ({(INT8, 2): 5.04, (FP32, 2): 5, (INT8, 1): 9}, INT8, 2),
+    "what gains more than a tie does not": ({(INT8, 2): 5.06, (FP32, 2): 5, (FP32, 1): 9}, FP32, 2),
+    "a second thread that gains little": ({(INT8, 2): 5, (FP32, 2): 6, (INT8, 1): 5.19}, INT8, 1),
+    "a second thread that gains enough": ({(INT8, 2): 5, (FP32, 2): 6, (INT8, 1): 5.21}, INT8, 2),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_fastest_is_chosen(case, made, monkeypatch):
     times, artefact, threads = CASES[case]
-    monkeypatch.setattr(tune, "thread_counts", lambda: [2, 1])
-    monkeypatch.setattr(tune, "TIE", 1.3)
-    choice = tune.measure(candidates(made), lambda one, n: Sleeper(times[one.artefact.name, n] / 1e3), None)
-    assert (choice.artefact, choice.threads) == (artefact, threads)
-    assert len(choice.seconds) == len(times)
+    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(trial, "_timed", lambda session, feeds: session.seconds)
+    opened = []
+
+    def open_one(one, count):
+        opened.append(Sleeper(times[one.artefact.name, count] / 1e3))
+        return opened[-1]
+
+    winner = trial.measure(candidates(made), open_one, None)
+    assert (winner.candidate.artefact.name, winner.threads) == (artefact, threads)
+    assert len(winner.seconds) == len(times)
+    assert [session for session in opened if not session.closed] == [winner.session]
 
 
 def named(name, precision, target="generic", backend="ort", device="cpu"):
@@ -76,12 +87,44 @@ def named(name, precision, target="generic", backend="ort", device="cpu"):
 def test_what_a_cpu_computes_alike_is_measured_once():
     forms = [("a", "int8", "ort-x86"), ("b", "fp32"), ("c", "int8", "trt"), ("d", "int8", "trt"), ("e", "fp16")]
     both = [named(*form, backend=backend) for backend in ("ort", "openvino") for form in forms]
-    assert [(one.artefact.name, one.backend) for one in tune._unlike(both)] == [
-        (name, backend) for backend in ("ort", "openvino") for name in "abc"
-    ]
+    found = [("".join(one.artefact.name for one in kind), kind[0].backend) for kind in trial._kinds(both)]
+    assert found == [(names, backend) for backend in ("ort", "openvino") for names in ("a", "be", "cd")]
     engines = [named(name, "fp16", backend="trt", device="gpu") for name in "xy"]
-    assert tune._unlike(engines) == engines
-    assert [one.artefact.name for one in tune._unlike([named("half", "fp16")])] == ["half"]
+    assert trial._kinds(engines) == [[one] for one in engines]
+
+
+def test_where_the_first_of_its_kind_does_not_open_the_next_does():
+    forms = [named("c", "int8", "trt"), named("d", "int8", "trt"), named("b", "fp32")]
+
+    def open_one(one, count):
+        if one.artefact.name == "c":
+            raise RunError("it computes something else here")
+        return Sleeper({"d": 0.001, "b": 0.004}[one.artefact.name])
+
+    assert trial.measure(forms, open_one, 1).candidate is forms[1]
+
+
+def test_what_would_not_be_open_in_time_is_not_opened(monkeypatch):
+    opened = []
+
+    def open_one(one, count):
+        opened.append((one.backend, count))
+        time.sleep(1.0 if one.backend == "openvino" else 0)
+        return Sleeper(0.003)
+
+    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(trial, "BUDGET_S", 2.0)
+    trial.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
+    assert opened[:2] == [("ort", 2), ("openvino", 2)]
+    assert ("openvino", 1) not in opened
+
+
+def test_what_was_beaten_is_not_run_again():
+    sessions = {"fast": Sleeper(0.001), "slow": Sleeper(0.02)}
+    forms = [named("fast", "fp32"), named("slow", "fp32", backend="openvino")]
+    winner = trial.measure(forms, lambda one, count: sessions[one.artefact.name], 1)
+    assert winner.candidate is forms[0]
+    assert sessions["slow"].runs == trial.HEAT_ROUNDS * (trial.WARM_UPS + 1)
 
 
 @pytest.mark.parametrize(("milliseconds", "first"), [(0.3, 1), (5.0, 2)], ids=["small", "large"])
@@ -92,16 +135,15 @@ def test_what_loads_slowly_begins_with_the_threads_that_suit_the_network(millise
         opened.append((one.backend, threads))
         return Sleeper(milliseconds * 1e-3)
 
-    monkeypatch.setattr(tune, "thread_counts", lambda: [2, 1])
-    monkeypatch.setattr(tune, "SMALL_S", 0.002)
-    tune.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
+    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(trial, "SMALL_S", 0.002)
+    trial.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
     assert opened[0] == ("ort", 2)
     assert next(threads for backend, threads in opened if backend == "openvino") == first
 
 
 def test_given_threads_are_kept(made):
-    choice = tune.measure(candidates(made), lambda one, n: Sleeper(0.001 * n), 3)
-    assert choice.threads == 3
+    assert trial.measure(candidates(made), lambda one, n: Sleeper(0.001 * n), 3).threads == 3
 
 
 def test_one_that_fails_half_way_is_left_out(made):
@@ -111,21 +153,22 @@ def test_one_that_fails_half_way_is_left_out(made):
         opened.append(Sleeper(0.001, fails_at=5) if one.artefact.name == "colours-int8" else Sleeper(0.003))
         return opened[-1]
 
-    assert tune.measure(candidates(made), open_one, 1).artefact == "colours-fp32"
-    assert all(session.closed for session in opened)
+    winner = trial.measure(candidates(made), open_one, 1)
+    assert winner.candidate.artefact.name == "colours-fp32"
+    assert [session for session in opened if not session.closed] == [winner.session]
 
 
 def test_nothing_that_runs_is_no_choice(made):
     def open_one(one, threads):
         raise RunError("no memory")
 
-    assert tune.measure(candidates(made), open_one, 1) is None
+    assert trial.measure(candidates(made), open_one, 1) is None
 
 
 def test_it_keeps_to_its_time(made, monkeypatch):
-    monkeypatch.setattr(tune, "BUDGET_S", 0.3)
+    monkeypatch.setattr(trial, "BUDGET_S", 0.3)
     start = time.perf_counter()
-    tune.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
+    trial.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
     assert time.perf_counter() - start < 2.0
 
 
@@ -134,7 +177,7 @@ def test_load_measures_once_and_then_remembers(made, cache, monkeypatch):
         assert "measured here: " in first.why()
     (file,) = cache.iterdir()
     assert json.loads(file.read_text())["artefact"] == first.chosen.artefact.name
-    monkeypatch.setattr(tune, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(trial, "measure", lambda *_: pytest.fail("measured again"))
     with load(made) as second:
         assert second.why() == first.why()
         assert second.run(np.zeros((1, 3, 16, 16), np.float32))["output"].shape == (1, 3)

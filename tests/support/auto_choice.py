@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 
 from edgesmith.bench.workload import random_feeds
-from edgesmith.runtime import bundle, choose, load, tune
+from edgesmith.runtime import bundle, choose, load, trial, tune
 from edgesmith.runtime.errors import CANNOT
 from edgesmith.runtime.machine import thread_counts
 
@@ -27,7 +27,8 @@ CALLS_S = 0.03  # a turn
 
 
 def turn(session, feeds):
-    """Return the least seconds of one call, of as many as fit into a turn; the first may meet another's threads."""
+    """Return the least seconds of one call, of as many as fit into a turn, after another's threads have stopped."""
+    trial.settle()
     session.run(feeds, finite=True)
     found, end = [], time.perf_counter() + CALLS_S
     while not found or time.perf_counter() < end:
