@@ -97,6 +97,30 @@ def test_groups_whose_filling_up_costs_too_much_stay_and_chains_are_filled_up(tm
     assert depthwise == [(16, 1, 3, 3)] * 2
 
 
+def weights_left(tmp_path):
+    loaded = onnx.load(tmp_path / "result.onnx")
+    return {t.name.removesuffix("_regrouped"): tuple(t.dims) for t in loaded.graph.initializer if len(t.dims) == 4}
+
+
+def test_groups_are_filled_up_to_blocks_of_two_and_to_no_others(tmp_path):
+    """Pairs are cheap here and sixteens are not: where those are too dear nothing is filled up to anything."""
+    run(tmp_path, *network(1, 12), target="ort-x86", block=2)
+    assert weights_left(tmp_path)["wy"] == (5, 14, 1, 1)
+    run(tmp_path, *network(1, 12), target="ort-x86", block=16)
+    assert weights_left(tmp_path)["wy"] == (5, 12, 1, 1)
+
+
+def test_where_no_shuffle_goes_no_chain_is_filled_up(tmp_path):
+    text, weights = network(0, 12, tail="z = Relu(x{last}) y = Conv(x{last}, wy)")
+    chain = "d = Conv(x, wd) e = Conv<group=6, pads=[1,1,1,1]>(d, we) v = Conv(e, wf)"
+    text = text.replace("{ p =", f"{{ {chain} p =").replace("=> (", "=> (float[N,12,4,4] z, float[N,4,4,4] v, ")
+    onnx.save(model(text, weights | {"wd": (6, 3, 1, 1), "we": (6, 1, 3, 3), "wf": (4, 6, 1, 1)}), tmp_path / "m.onnx")
+    report = optimize(tmp_path / "m.onnx", tmp_path / "result.onnx", passes=("drop_shuffles",), verify=False, block=8)
+    assert [len(entry.rewrites) for entry in report.passes] == [0]
+    assert [len(entry.refusals) for entry in report.passes] == [1]
+    assert weights_left(tmp_path)["we"] == (6, 1, 3, 3)
+
+
 def test_the_rests_of_groups_share_a_block(tmp_path, monkeypatch):
     monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_READ", 100.0)
     monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_PIECES", 100.0)
