@@ -14,7 +14,8 @@ import onnx.external_data_helper
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
-from ..runtime.errors import ModelError
+from ..runtime.errors import CheckFailed, ModelError
+from ..runtime.files import atomic_file
 from .graph import Net
 from .reading import LOCAL, captured, copied, copy_fields, is_plain
 
@@ -40,6 +41,21 @@ def write(net: Net, path: Path, data: Path | None = None) -> None:
         store = stack.enter_context(data.open("wb")) if data else None
         file = stack.enter_context(path.open("wb"))
         _stream(net, file, skeleton, constants, store)
+
+
+def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
+    """Write a Net whole, and only if it computes what the file does that it was read from.
+
+    Raises:
+        CheckFailed: It computes something else (a bug; nothing is written).
+    """
+    from . import verify
+
+    with atomic_file(target_path) as temporary:
+        write(net, temporary)
+        check = verify.compare(Path(source), temporary)
+        if check.verdict != "equal":
+            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")
 
 
 def needs_data_file(net: Net) -> bool:

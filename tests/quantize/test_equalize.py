@@ -26,10 +26,7 @@ def linear_bottlenecks():
     graph.node("Add", ["c0", "c3"], "a0")
     graph.conv("a0", "c4", (24, 12, 1, 1))
     graph.node("Relu", ["c4"], "r4")
-    graph.node("GlobalAveragePool", ["r4"], "g0")
-    graph.node("Flatten", ["g0"], "f0")
-    weight = graph.array("fc_w", graph.draw.standard_normal((10, 24)) / 4)
-    graph.node("Gemm", ["f0", weight, graph.array("fc_b", graph.draw.normal(0, 0.1, 10))], "output", transB=1)
+    graph.classifier("r4", 24)
     return graph.model({"output": ["N", 10]})
 
 
@@ -51,10 +48,7 @@ def shuffled():
     graph.node("Concat", ["other", "r4"], "k1", axis=1)
     graph.conv("k1", "c5", (8, 18, 1, 1))
     graph.node("Relu", ["c5"], "r5")
-    graph.node("GlobalAveragePool", ["r5"], "g0")
-    graph.node("Flatten", ["g0"], "f0")
-    weight = graph.array("fc_w", graph.draw.standard_normal((10, 8)) / 4)
-    graph.node("Gemm", ["f0", weight, graph.array("fc_b", graph.draw.normal(0, 0.1, 10))], "output", transB=1)
+    graph.classifier("r5", 8)
     return graph.model({"output": ["N", 10]})
 
 

@@ -46,6 +46,13 @@ class Graph:
     def relu6(self, source, output):
         return self.node("Clip", [source, "zero", "six"], output)
 
+    def classifier(self, source, channels):
+        """Global pooling and a layer for ten classes, as the output."""
+        self.node("GlobalAveragePool", [source], "g0")
+        self.node("Flatten", ["g0"], "f0")
+        weight = self.array("fc_w", self.draw.standard_normal((10, channels)) / 4)
+        self.node("Gemm", ["f0", weight, self.array("fc_b", self.draw.normal(0, 0.1, 10))], "output", transB=1)
+
     def model(self, outputs, shape=("N", 3, 16, 16), opset=18, metadata=None):
         given = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
         made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()]
@@ -77,10 +84,7 @@ def small_cnn(batch="N", opset=18, metadata=None):
     graph.node("Reshape", ["s1", graph.array("join", [0, 32, 4, 4], np.int64)], "s2")
     graph.conv("s2", "c5", (32, 32, 1, 1))
     graph.node("Relu", ["c5"], "r5")
-    graph.node("GlobalAveragePool", ["r5"], "g0")
-    graph.node("Flatten", ["g0"], "f0")
-    weight = graph.array("fc_w", graph.draw.standard_normal((10, 32)) / 4)
-    graph.node("Gemm", ["f0", weight, graph.array("fc_b", graph.draw.normal(0, 0.1, 10))], "output", transB=1)
+    graph.classifier("r5", 32)
     return graph.model({"output": [batch, 10]}, (batch, 3, 16, 16), opset, metadata)
 
 
