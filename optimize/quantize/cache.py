@@ -16,7 +16,8 @@ import onnx
 
 from ...runtime.files import atomic_file
 from .histogram import Histogram
-from .observe import Stats, collect
+from .observe import Stats
+from .overflow import collect
 from .samples import Perturbed
 
 FORMAT = "1"

@@ -12,6 +12,7 @@ from onnx import helper
 
 from ...runtime.console import need, progress
 from ...runtime.errors import DataError, ModelError
+from ...runtime.machine import cores
 from .histogram import Histogram, sampled
 
 AVERAGING = 0.01
@@ -27,7 +28,8 @@ def session(  # type: ignore[no-untyped-def]
         model: The model.
         optimise: All of the runtime's rewrites (what users run), or none (each Q/DQ computed as it is written).
         integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
-        threads: Threads inside one operator; 0 lets the runtime choose.
+        threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
+            that are there, and on one of two cores half of the time goes into waiting for each other.
 
     Raises:
         ModelError: The runtime refuses the graph.
@@ -35,7 +37,7 @@ def session(  # type: ignore[no-untyped-def]
     ort = need("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or cores()
     if not integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     level = ort.GraphOptimizationLevel
@@ -162,7 +164,7 @@ class Inside:
     """A graph that answers extremes: no activation is copied out of the runtime, and few answers are.
 
     Its outputs ENDS hold the channels of all `tensors` beside each other: the highest value, the lowest of those not in
-    `from_zero`, and a sum or mean, which a NaN does not pass unseen as it may pass a maximum.
+    `from_zero`, and if asked for a sum or mean, which a NaN does not pass unseen as it may pass a maximum.
 
     Attributes:
         model: The graph.
@@ -182,7 +184,7 @@ class Inside:
 ENDS = HIGH, LOW, WHOLE = "seen/high", "seen/low", "seen/whole"
 
 
-def reduced(model: onnx.ModelProto, names: Iterable[str]) -> Inside:
+def reduced(model: onnx.ModelProto, names: Iterable[str], sums: bool = True) -> Inside:
     """Return a graph that answers the extremes of each channel of tensors.
 
     What starts at 0 is pooled: ONNX Runtime computes that in the blocked layout of its convolutions, where for a
@@ -191,6 +193,7 @@ def reduced(model: onnx.ModelProto, names: Iterable[str]) -> Inside:
     Args:
         model: The float graph.
         names: Tensors; those not of four dimensions, or of an unknown number of channels, are left out.
+        sums: Answer sums or means too.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {item.name: item.type.tensor_type.shape.dim for item in (*inferred.value_info, *inferred.output)}
@@ -204,7 +207,7 @@ def reduced(model: onnx.ModelProto, names: Iterable[str]) -> Inside:
         pooled = name in found.from_zero
         kinds = ("GlobalMaxPool", "", "GlobalAveragePool") if pooled else ("ReduceMax", "ReduceMin", "ReduceSum")
         for end, operator in zip(ENDS, kinds, strict=True):
-            if operator:
+            if operator and (sums or end != WHOLE):
                 parts[end].append(f"{end}/{name}")
                 graph.node.append(_reduction(operator, name, parts[end][-1], opset))
     for end, made in parts.items():
@@ -242,13 +245,14 @@ def collect(
     *,
     channels: bool = True,
     histograms: bool = False,
+    sums: bool = True,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors over all batches, in the memory of one batch.
 
-    The smallest value of what starts at 0 (a Relu's output, say) is given as 0.
+    The smallest value of what starts at 0 (a Relu's output, say) is given as 0. Without `sums` a NaN may pass unseen.
     """
     stats = {name: Stats() for name in names}
-    inside = Inside(model, {}, frozenset()) if histograms else reduced(model, names)
+    inside = Inside(model, {}, frozenset()) if histograms else reduced(model, names, sums)
     whole = [name for name in names if name not in inside.tensors]
     ends: dict[str, np.ndarray] = {}
     with progress("calibrating", None) as advance:
@@ -273,8 +277,10 @@ def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: I
         if end in values:
             channels = join.reduce(values[end], axis=0).reshape(-1)
             ends[end] = join(ends[end], channels) if end in ends else channels
-    if inside.tensors and not (np.isfinite(ends[HIGH]).all() and np.isfinite(values[WHOLE]).all()):
-        highs, sums = (_apart(part, inside.tensors) for part in (ends[HIGH], values[WHOLE].sum(axis=(0, 2, 3))))
+    whole = values.get(WHOLE, np.zeros(1))
+    if inside.tensors and not (np.isfinite(ends[HIGH]).all() and np.isfinite(whole).all()):
+        highs = _apart(ends[HIGH], inside.tensors)
+        sums = _apart(whole.sum(axis=(0, 2, 3)), inside.tensors) if WHOLE in values else highs
         for name in inside.tensors:
             Stats().widen(name, highs[name] + sums[name], highs[name])
 
