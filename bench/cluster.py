@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..runtime.closing import Closing
 from ..runtime.console import need
 from ..runtime.errors import RunError
 from .sweep import Cell, Outcome, Work, attempt
@@ -22,7 +23,7 @@ from .sweep import Cell, Outcome, Work, attempt
 TRIES = 3
 
 
-class Cluster:
+class Cluster(Closing):
     """A dispatcher for `sweep`: a scheduler's address, or a cluster of this machine's own processes.
 
     Args:
@@ -101,9 +102,3 @@ class Cluster:
             self._client.close()
         if self._own is not None:
             self._own.close()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()

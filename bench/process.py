@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..runtime import errors
+from ..runtime.closing import Closing
 from ..runtime.errors import EdgesmithError, RunError
 from . import clock
 from .workload import Target
@@ -23,7 +24,7 @@ FIXED_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65
                 "PYTHONHASHSEED": "0"}  # fmt: skip
 
 
-class Process:
+class Process(Closing):
     """A fresh process with one open target.
 
     Args:
@@ -102,12 +103,6 @@ class Process:
             self._child.kill()
             self._child.wait()
         self._complaints.close()
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def _pipe(self, name: str) -> Any:
         return getattr(self._child, name)

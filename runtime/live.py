@@ -17,17 +17,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .closing import Closing
 from .errors import EdgesmithError, RunError, UsageError
 from .manifest import NAME
 from .session import load
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .session import Model
 
 
-class Pool:
+class Pool(Closing):
     """A few threads that call a model; a full queue is an error for who submits, never memory without end.
 
     Args:
@@ -88,16 +87,8 @@ class Pool:
             except BaseException as error:
                 future.set_exception(error)
 
-    def __enter__(self) -> Pool:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Live:
+class Live(Closing):
     """A model that is loaded anew when its bundle changes; calls that are under way finish on the old one.
 
     Args:
@@ -174,11 +165,3 @@ class Live:
             status = self.path.stat()
             return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
         return ""
-
-    def __enter__(self) -> Live:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -19,13 +19,12 @@ import numpy as np
 from . import signing, tune
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, fitting, open_artefact, open_file, usable
+from .closing import Closing
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .postprocess import Box, Guess, box, class_map, softmax, top_k
 from .preprocess import apply
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
     from .backends._base import Session
@@ -90,7 +89,7 @@ class Answer:
         return f"task {self.task}, an output of shape {self.logits.shape}"
 
 
-class Model:
+class Model(Closing):
     """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
 
     def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, notes: tuple[str, ...] = ()) -> None:
@@ -157,14 +156,6 @@ class Model:
             Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels, self.spec.task)
             for at in range(len(batch))
         ]
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def load(

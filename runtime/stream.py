@@ -17,12 +17,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .closing import Closing
 from .errors import DataError, EdgesmithError, RunError, UsageError
 from .preprocess import apply, as_image
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from .session import Answer, Model
 
 POLICIES = ("block", "drop-oldest", "drop-newest")
@@ -49,7 +48,7 @@ class Counts:
     dropped: int = 0
 
 
-class Stream:
+class Stream(Closing):
     """Run a model on a source of images.
 
     Args:
@@ -76,14 +75,6 @@ class Stream:
         self._died: BaseException | None = None
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._compute)]
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order.

@@ -12,18 +12,17 @@ A Session checks what it is fed, so that a wrong shape is an error with a name a
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..closing import Closing
 from ..errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from numpy.typing import NDArray
 
 
@@ -41,7 +40,7 @@ class Tensor:
         return np.dtype(self.dtype)
 
 
-class Session(ABC):
+class Session(Closing):
     """A loaded model. Subclasses set `inputs` and `outputs`, and implement `_run` and `_close`."""
 
     inputs: tuple[Tensor, ...]
@@ -78,16 +77,8 @@ class Session(ABC):
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute; the feeds have been checked."""
 
-    def _close(self) -> None:  # noqa: B027
+    def _close(self) -> None:
         """Give memory back; nothing to do where Python does it."""
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> None:

@@ -1,0 +1,22 @@
+"""What holds something that must be given back: closed by `close`, or at the end of a `with` block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+Own = TypeVar("Own", bound="Closing")
+
+
+class Closing(ABC):
+    """A context manager that closes itself; an exception from inside the block goes on."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held."""
+
+    def __enter__(self: Own) -> Own:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
