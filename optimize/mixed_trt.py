@@ -7,6 +7,7 @@ Why       Calibration runs once; each mix of one network is then a rewrite of se
 
 Weights go back to those of the float file where the integers are its rounding; where quantisation changed them
 (equalisation scales one layer up and the next one down) the integers' own values are kept, so that layers still fit.
+Zero points that stand in biases are put back first, and moved again where INT8 is left (`quantize.centre`).
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ def mix(
     import onnx
 
     from .half import cast_graph
+    from .quantize.centre import centre, uncentre
+    from .quantize.net import Net
 
     source, model = (onnx.load(str(existing_file(path, "ONNX file"))) for path in (float_path, int8_path))
+    moved = uncentre(Net(model))
     graph = _Graph(model, source)
     for name in floats:
         if name not in graph.original or name not in graph.named:
@@ -63,6 +67,7 @@ def mix(
     if per_tensor:
         graph.widen()
     _drop_dead(model)
+    centre(Net(model), moved)
     made = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
         onnx.save(made, str(temporary))

@@ -87,6 +87,7 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
         samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
     """
     from .cache import collected
+    from .centre import kinds
     from .convert import grids_of
     from .emit import emit
     from .net import Net, copied
@@ -104,6 +105,7 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
         for name in sorted(names):
             net = Net(copied(model))
             plan = place(net, form, frozenset(names - {name}))
+            plan.kinds = kinds(net, plan, stats, form)
             grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}, plain)
             emit(net, plan, grids, form, {})
             found[name] = sqnr_db(reference, _outputs(net.model, images))

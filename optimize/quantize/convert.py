@@ -10,6 +10,7 @@ import onnx
 from ...runtime.errors import ModelError
 from .bends import Bend, bends
 from .cache import collected
+from .centre import centre, kinds
 from .emit import emit, integer_biases
 from .equalize import equalise, unshare
 from .forms import Form
@@ -35,7 +36,7 @@ class Converted:
     """A Q/DQ graph and how it came about.
 
     Plan, grids, folded Relus, lowered weight limits by node, SQNR by tensor, and the share of each layer's error that
-    fitting its weights left.
+    fitting its weights left, and the zero points that were moved into biases.
     """
 
     model: onnx.ModelProto
@@ -45,6 +46,7 @@ class Converted:
     limits: dict[str, np.ndarray]
     noise: dict[str, float]
     fitted: dict[str, float] = field(default_factory=dict)
+    centred: dict[str, int] = field(default_factory=dict)
 
 
 def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
@@ -87,7 +89,7 @@ def _converted(
     if shown := sorted(set(plan.readers) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)
         grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
-    grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), form.grid) for name, bend in bent.items()}
+    grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), grids[name].kind) for name, bend in bent.items()}
     limits = _limits(net, plan, grids, stats) if form.limited else {}
     weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     made = Converted(net.model, plan, grids, tuple(folded), limits, {})
@@ -98,7 +100,7 @@ def _converted(
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
-    return made, gained
+    return replace(made, centred=centre(net) if form.centred else {}), gained
 
 
 def _prepare(
@@ -116,10 +118,12 @@ def _prepare(
     hidden = inside_layers(net, plan) if form.fold_relu else set()
     names = sorted(set(plan.readers) - hidden)
     counted, bent = settings.method != "min-max", bends(net, plan)
+    stats = collected(net.model, names, samples, histograms=counted and settings.equalize is None)
     if settings.equalize is None:
-        return plan, collected(net.model, names, samples, histograms=counted), bent
-    stats = collected(net.model, names, samples)
+        plan.kinds = kinds(net, plan, stats, form)
+        return plan, stats, bent
     equalise(net, stats, settings.equalize)
+    plan.kinds = kinds(net, plan, stats, form)
     if gains:
         gain(net, plan, stats, form, settings.equalize, bent)
     names = sorted(set(plan.readers) - hidden)
@@ -174,11 +178,14 @@ def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats
 
 def grids_of(plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings) -> dict[str, Grid]:
     """Return the grid of each quantised tensor with statistics, after deciding which share one."""
-    ends = {name: choose(stats[name], _method(settings), form.grid) for name in set(plan.readers) & set(stats)}
+    names = set(plan.readers) & set(stats)
+    ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names}
     share_concats(plan, _joined(plan, ends))
-    least, shared = 127 * form.least_scale, _joined(plan, ends)
-    shared = {root: (low, max(high, least)) for root, (low, high) in shared.items()}
-    return {name: grid(*shared[plan.root(name)], form.grid) for name in ends}
+    shared, found = _joined(plan, ends), {}
+    for name in ends:
+        (low, high), kind = shared[plan.root(name)], plan.kind(name, form)
+        found[name] = grid(low, max(high, form.least_high(kind)), kind)
+    return found
 
 
 def _method(settings: Settings) -> str:
@@ -201,7 +208,7 @@ def _alternatives(
     """Return for each group of tensors with one scale the ranges that the methods give it."""
     if settings.method != "auto":
         return {}
-    each = {name: candidates(stats[name], form.grid) for name in set(plan.readers) & set(stats)}
+    each = {name: candidates(stats[name], plan.kind(name, form)) for name in set(plan.readers) & set(stats)}
     found: dict[str, list[tuple[float, float]]] = {}
     for method in METHODS:
         ends = {name: ranges.get(method, ranges["min-max"]) for name, ranges in each.items()}

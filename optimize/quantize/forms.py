@@ -34,6 +34,7 @@ class Form:
         fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
+        centred: While the graph is made a grid may have a zero point; at the end it is moved into biases (`centre`).
         gains: Products by channel beside float operators cost nothing that could be measured, so that they always
             stand (`gains`); otherwise only where a network needs them.
     """
@@ -47,6 +48,11 @@ class Form:
     limited: bool = False
     least_scale: float = 0.0
     gains: bool = False
+    centred: bool = False
+
+    def least_high(self, kind: str) -> float:
+        """Return where a grid of this kind must end at the lowest, so that its scale is not too small."""
+        return self.least_scale * (127 if kind == "symmetric" else 255)
 
 
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
@@ -60,6 +66,7 @@ FORMS = {
         fold_relu=False,
         least_scale=2.0**-14,
         gains=True,
+        centred=True,
     ),
     "ort-x86": Form("ort-x86", grid="u8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True, limited=True),
     "ort-arm": Form("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),

@@ -127,7 +127,7 @@ def _written(
     seen, bend, maker = stats[name], bent.get(name), net.producer[name]
     limits = bend.limits if bend is not None else ((-np.inf, np.inf),)
     cuts = [(np.maximum(seen.lows(), low), np.minimum(seen.highs(), high)) for low, high in limits]
-    scale = _factors(*cuts[0], np.ones(len(seen.lows())), strength, form.grid)
+    scale = _factors(*cuts[0], np.ones(len(seen.lows())), strength, plan.kind(name, form))
     if scale.max() < WORTH * scale.min():
         return None
     if bend is not None:
@@ -147,7 +147,7 @@ def _read(
     seen = stats[name]
     count = len(seen.lows())
     space = Space(channels={name: np.arange(count)}, readers=readers)
-    scale = _factors(seen.lows(), seen.highs(), norms(net, space, count), strength, form.grid)
+    scale = _factors(seen.lows(), seen.highs(), norms(net, space, count), strength, plan.kind(name, form))
     if scale.max() < WORTH * scale.min():
         return None
     for node in readers:
@@ -155,6 +155,8 @@ def _read(
     value = _multiply(net, name, scale, readers)
     plan.readers[value] = plan.readers.pop(name)
     stats[value] = stats.pop(name)
+    if name in plan.kinds:
+        plan.kinds[value] = plan.kinds.pop(name)
     seen.rescale(scale, 0.0)
     return scale
 

@@ -28,6 +28,7 @@ class Plan:
         same: Groups of tensors that must have one scale (union-find parent links).
         glue: Other operators computed in INT8.
         floats: Weighted or glue nodes left in float -> the reason.
+        kinds: Quantised tensor -> the kind of its grid, where that is not the form's.
     """
 
     readers: dict[str, set[int]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Plan:
     same: dict[str, str] = field(default_factory=dict)
     glue: list[NodeProto] = field(default_factory=list)
     floats: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def root(self, name: str) -> str:
         """Return the representative of a tensor's group."""
@@ -47,6 +49,10 @@ class Plan:
         first, second = self.root(first), self.root(second)
         if first != second:
             self.same[second] = first
+
+    def kind(self, name: str, form: Form) -> str:
+        """Return the kind of a tensor's grid."""
+        return self.kinds.get(name, form.grid)
 
     def read(self, name: str, node: NodeProto) -> None:
         """Let a node read the quantised value of a tensor."""

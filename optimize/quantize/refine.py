@@ -20,6 +20,7 @@ from onnx import NodeProto
 
 from . import moments, rounding
 from .bends import Bend, Function
+from .borders import pads_by_list
 from .emit import weight_scales
 from .forms import Form
 from .grid import Grid, grid
@@ -105,7 +106,7 @@ class Refiner:
         if node.name in self.source.answers:
             self.answer = self.reference.until(self.source.answers[node.name])
             weight = self.source.weights[node.name]
-            if self.settings.reconstruct and weight.size // len(weight) <= moments.WIDEST:
+            if self.settings.reconstruct and weight.size // len(weight) <= moments.WIDEST and pads_by_list(node):
                 self._mend(node)
 
     def _choose(self, node: NodeProto, name: str) -> None:
@@ -130,8 +131,8 @@ class Refiner:
             self._set(other, best)
 
     def _grid(self, low: float, high: float, root: str) -> Grid:
-        least = 127 * self.form.least_scale
-        return grid(low, max(min(high, self.ceilings.get(root, np.inf)), least), self.form.grid)
+        kind = self.plan.kind(root, self.form)
+        return grid(low, max(min(high, self.ceilings.get(root, np.inf)), self.form.least_high(kind)), kind)
 
     def _set(self, name: str, at: Grid) -> None:
         if name in self.pairs:

@@ -88,6 +88,36 @@ def small_cnn(batch="N", opset=18, metadata=None):
     return graph.model({"output": [batch, 10]}, (batch, 3, 16, 16), opset, metadata)
 
 
+def relu_paths(batch="N"):
+    """Relus whose values a 3x3, a 1x1 and an addition read, a pool between, a gate, a linear layer."""
+    graph = Graph(7)
+    graph.array("zero", 0.0), graph.array("six", 6.0)
+    graph.conv("input", "c0", (8, 3, 3, 3))
+    graph.relu6("c0", "r0")
+    graph.conv("r0", "c1", (8, 8, 3, 3))
+    graph.node("Add", ["r0", "c1"], "a1")
+    graph.node("Relu", ["a1"], "r1")
+    graph.conv("r1", "c2", (8, 8, 3, 3), stride=2)
+    graph.conv("r1", "c3", (8, 8, 1, 1), stride=2)
+    graph.node("Add", ["c2", "c3"], "a2")
+    graph.node("HardSwish", ["a2"], "h2")
+    graph.conv("h2", "c4", (8, 1, 5, 5), group=8)
+    graph.node("Relu", ["c4"], "r4")
+    graph.node("AveragePool", ["r4"], "p4", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    graph.conv("p4", "c5", (12, 8, 1, 1))
+    graph.node("Relu", ["c5"], "r5")
+    graph.node("Split", ["r5"], ["left", "right"], axis=1, num_outputs=2)
+    graph.conv("left", "c6", (6, 6, 3, 3))
+    graph.conv("right", "c7", (6, 6, 1, 1))
+    graph.node("Concat", ["c6", "c7"], "k0", axis=1)
+    graph.node("GlobalAveragePool", ["k0"], "g0")
+    graph.node("Relu", ["g0"], "r8")
+    graph.node("Flatten", ["r8"], "f0")
+    weight = graph.array("fc_w", graph.draw.standard_normal((10, 12)) / 4)
+    graph.node("Gemm", ["f0", weight, graph.array("fc_b", graph.draw.normal(0, 0.1, 10))], "output", transB=1)
+    return graph.model({"output": [batch, 10]}, (batch, 3, 16, 16))
+
+
 def run(model, values, optimise=False):
     """Run a model (or file) in ONNX Runtime and return its first output."""
     import onnxruntime as ort
