@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from edgesmith.optimize.quantize import Settings, budget, plot, quantize, recipe, show
 from edgesmith.optimize.quantize.budget import Budget, Tried, _named, _nothing, _Searcher, _with_front, within_budget
-from edgesmith.optimize.quantize.commands import _random, _settings, parse_budget, quantize_command
+from edgesmith.optimize.quantize.commands import _random, _settings, _warn, parse_budget, quantize_command
 from edgesmith.optimize.quantize.forms import find
 from edgesmith.optimize.quantize.layer_cost import (
     CPU,
@@ -574,3 +574,17 @@ def test_the_plot_has_a_frame_around_what_is_known(tmp_path):
     assert text.count("<rect") == 7
     plot.draw(dataclasses.replace(REPORT, tensor_sqnr_db={}), tmp_path / "p.svg")
     assert 'height="16"' in (tmp_path / "p.svg").read_text()
+
+
+def test_warnings_are_printed_line_by_line(capsys):
+    _warn(dataclasses.replace(REPORT, warnings=("too dark", "too few")))
+    assert capsys.readouterr().err == "warning: too dark\nwarning: too few\n"
+
+
+@pytest.mark.parametrize("batch", [4, 5, 16])
+def test_layers_of_a_fixed_batch_are_measured_on_whole_batches(batch):
+    samples = Samples(batches(), (batch, 3, 16, 16))
+    found = budget.sensitivity(small_cnn(batch=batch), find("ort-x86"), samples)
+    free = budget.sensitivity(small_cnn(), find("ort-x86"), Samples(batches(), (None, 3, 16, 16)))
+    assert set(found) == set(free)
+    assert all(abs(found[name] - free[name]) < 6 for name in free)
