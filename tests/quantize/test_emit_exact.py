@@ -554,34 +554,3 @@ def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, mon
         made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     converted(made, TRT, batch)
     assert met == [[5, 144, 144, 144, 144], count]
-
-
-def test_a_clip_that_must_stay_has_a_grid_before_it():
-    """Joined with what reaches 9 its range does not end at 6: it is no range then, and what it reads is quantised."""
-    text = "a = Conv(x, w) b = Clip(a, z, s) c = Conv(x, v) d = Relu(c) e = Concat<axis=1>(b, d) y = Conv(e, wide)"
-    weights = W | {"w": 4 * np.eye(4, dtype=f32).reshape(4, 4, 1, 1), "v": np.eye(4, dtype=f32).reshape(4, 4, 1, 1)}
-    weights["v"] *= f32(9 / IMAGES.max())
-    made = model(f"{X} => (float y) {{ {text} }}", weights | {"wide": (2, 8, 1, 1)})
-    found = converted(made, X86, refine=False)
-    assert [node.op_type for node in found.model.graph.node if node.op_type in ("Clip", "Relu")] == ["Clip"]
-    assert found.folded == ("Relu3",)
-    assert found.grids["a"] == grid(4 * float(IMAGES.min()), 4 * float(IMAGES.max()), "u8")
-    assert found.grids["b"] == found.grids["d"] == found.grids["e"]
-    assert found.grids["e"].high == pytest.approx(9, rel=1e-3)
-    reference = run(made, IMAGES)
-    assert sqnr_db(reference, run(found.model, IMAGES)) > 25
-    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in found.model.graph.initializer}
-    assert stored["a_scale"] == f32(found.grids["a"].scale)
-
-
-@pytest.mark.parametrize(("batch", "images", "count"), [(None, 8, 8), (None, 19, 16), (4, 9, 8), (5, 24, 20)])
-def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, monkeypatch):
-    met = []
-    monkeypatch.setattr(convert, "fitting", lambda sizes: met.append(sorted(sizes)) or images)
-    monkeypatch.setattr(refine.Refiner, "run", lambda self, given: met.append(len(given)))
-    made = coarse()
-    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch or 0
-    if batch is None:
-        made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
-    converted(made, TRT, batch)
-    assert met == [[5, 144, 144, 144, 144], count]
