@@ -14,9 +14,13 @@ from edgesmith.optimize.quantize.centre import (
     _path,
     _shift_bounds,
     _sums,
+    centre,
     kinds,
 )
+from edgesmith.optimize.quantize.emit import emit
+from edgesmith.optimize.quantize.equalize import unshare
 from edgesmith.optimize.quantize.forms import find
+from edgesmith.optimize.quantize.grid import Grid
 from edgesmith.optimize.quantize.net import Net, attributes
 from edgesmith.optimize.quantize.observe import Stats
 from edgesmith.optimize.quantize.placement import place
@@ -215,3 +219,17 @@ def test_attributes_of_other_nodes_are_not_pads():
     node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2])
     assert pads(node) == []
     assert attributes(node) == {"kernel_shape": [2, 2]}
+
+
+def test_no_old_bound_is_left_in_the_file():
+    made = net("a = Conv(x, w, b4) e = Clip(a, z, s) y = Conv(e, v, b4)")
+    unshare(made)
+    plan = place(made, TRT)
+    grids = {"x": Grid(0.02, 0, "s8"), "e": Grid(6 / 255, -128, "s8")}
+    emit(made, plan, grids, TRT, {})
+    assert centre(made) == {"e/Q": -128}
+    read = {name for node in made.nodes for name in node.input}
+    assert {tensor.name for tensor in made.graph.initializer} <= read
+    (clip,) = (node for node in made.nodes if node.op_type == "Clip")
+    by = float(f32(6 / 255)) * -128
+    assert [float(made.arrays[name]) for name in clip.input[1:]] == pytest.approx([by, 6 + by])

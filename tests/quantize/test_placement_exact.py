@@ -50,6 +50,10 @@ TRT = {
     "of two layers, turned": (
         "a = Conv(x, w) b = Conv(x, v) c = Add(b, a) y = Relu(c)", {"x": ["a", "b"], "a": ["c"]},
     ),
+    "of two layers the later one fuses, whatever its name": (
+        "b = Conv(x, w) a = Conv(x, v) c = Add(a, b) y = Relu(c)",
+        {"x": ["a", "b"], "b": ["c"]},
+    ),
     "a layer that others read does not fuse": (
         "a = Conv(x, w) b = Conv(x, v) c = Add(a, b) d = Relu(b) y = Add(c, d)", {"x": ["a", "b"], "b": ["c"]},
     ),

@@ -71,6 +71,18 @@ def test_a_range_with_one_bin_or_nothing_in_it_keeps_nothing():
     assert divergence(counted, (at, at)) == pytest.approx(0)  # three: a bin on either side belongs to the range
 
 
+def test_the_bins_just_beside_a_range_belong_to_it():
+    counted = Histogram()
+    width = 1 / 4096
+    counted.add(np.repeat(np.array([0.5, 0.5 + width, 0.5 + 2 * width]) + width / 2, [5, 10, 30]))
+    assert counted.width == width
+    low, middle, high = (0.5 + (at + 0.5) * width for at in range(3))
+    assert divergence(counted, (low, middle)) == pytest.approx(0)
+    assert divergence(counted, (middle, high)) == pytest.approx(0)
+    assert divergence(counted, (low, middle - width / 4)) > 0.1
+    assert divergence(counted, (middle + width / 4, high)) > 0.01
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", VALUES)
 def test_the_error_is_that_of_every_value_on_its_bin(case, kind):

@@ -237,6 +237,7 @@ ENDS = {
     "nearly raw": (GREY, -0.0009, 1, False, False),
     "not raw": (GREY, -0.0011, 1, True, False),
     "from zero": (FROM_ZERO, 0, 1, True, False),
+    "exactly a quarter": (GREY, -0.25, 0.25, True, False),
     "a quarter": (GREY, -0.5, 0.001, True, False),
     "less than a quarter": (GREY, -0.5, -0.001, True, True),
 }
