@@ -26,6 +26,7 @@ from .samples import Perturbed, Samples
 from .saturation import largest_integers, raw_peaks
 from .walk import fitting
 from .weights import LARGEST
+from .widths import widen
 
 # A network that keeps so much answers like the float one nearly everywhere; measured on this many images.
 NEED_DB, JUDGED = 30.0, 32
@@ -100,6 +101,8 @@ def _converted(
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
+    if form.wide:
+        widen(net)
     return replace(made, centred=centre(net) if form.centred else {}), gained
 
 

@@ -126,9 +126,13 @@ def norms(net: Net, space: Space, count: int) -> np.ndarray:
         each = (
             np.square(weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)).sum(axis=(1, 3)).reshape(-1)
         )
-        logs = 0.5 * np.log(np.maximum(each, each.max() * SILENT**2 + 1e-300))
-        np.add.at(total, space.channels[node.input[0]], logs - logs.mean())
-        np.add.at(times, space.channels[node.input[0]], 1)
+        least = each.max() * SILENT**2 + 1e-300
+        read = each > least  # weights of zero fill up numbers of channels: that is no reading
+        if not read.any():
+            continue
+        logs = 0.5 * np.log(each[read])
+        np.add.at(total, space.channels[node.input[0]][read], logs - logs.mean())
+        np.add.at(times, space.channels[node.input[0]][read], 1)
     return np.asarray(np.exp(total / np.maximum(times, 1)))
 
 

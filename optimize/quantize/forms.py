@@ -35,6 +35,7 @@ class Form:
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
         centred: While the graph is made a grid may have a zero point; at the end it is moved into biases (`centre`).
+        wide: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at (`widths`).
         gains: Products by channel beside float operators cost nothing that could be measured, so that they always
             stand (`gains`); otherwise only where a network needs them.
     """
@@ -48,6 +49,7 @@ class Form:
     limited: bool = False
     least_scale: float = 0.0
     gains: bool = False
+    wide: bool = False
     centred: bool = False
 
     def least_high(self, kind: str) -> float:
@@ -68,7 +70,16 @@ FORMS = {
         gains=True,
         centred=True,
     ),
-    "ort-x86": Form("ort-x86", grid="u8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True, limited=True),
+    "ort-x86": Form(
+        "ort-x86",
+        grid="u8",
+        integer_bias=True,
+        outputs=True,
+        glue=INTEGER,
+        fold_relu=True,
+        limited=True,
+        wide=True,
+    ),
     "ort-arm": Form("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
     "openvino": Form(
         "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True, gains=True

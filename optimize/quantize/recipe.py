@@ -98,11 +98,13 @@ def _search(
     from .batch import fixed_as, freed
     from .budget import sensitivity, within_budget
     from .convert import convert
+    from .pools import pooled
     from .ranges import check_method
 
     check_method(settings.method)
     first = next(iter(samples))
     ranges_alone = budget is None and not settings.refine
+    model = pooled(model) if "GlobalAveragePool" in form.glue else model
     free = model if ranges_alone and len(first) == at_once(first.shape) else freed(model, first) or model
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
     made: Converted | None

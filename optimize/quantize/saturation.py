@@ -10,7 +10,8 @@ ones seen: for a pair of weights r = w / max|w| and the largest integer activati
     L * max over pairs of (A0*max(r0, 0) + A1*max(r1, 0)),  and the same for -r,  <= 32767 - rounding
 
 Pairs are neighbours in the order in which ONNX Runtime multiplies: kernel rows, kernel columns, input channels of one
-group (its NHWC im2col); K for Gemm. Depthwise kernels multiply in 32 bits and need nothing.
+group (its NHWC im2col); K for Gemm. Where channels come in fours, by themselves or padded (`widths`), the pairs of each
+pixel are apart from the next one's; both ways are allowed for. Depthwise kernels multiply in 32 bits and need nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .weights import LARGEST
 INT16 = 32767.0
 # Activations may be larger than in the calibration images by this factor before a pair can saturate.
 MARGIN = 1.25
+FOURS = 4
 
 
 def raw_peaks(channel_high: np.ndarray, scale: float, zero: int) -> np.ndarray:
@@ -41,7 +43,15 @@ def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray, roundin
     outputs = len(weight)
     if weight.ndim > 2 and weight.shape[1] == 1 and groups == outputs:
         return np.full(outputs, float(LARGEST))
-    taps = int(np.prod(weight.shape[2:]))
+    if groups == 1 and (more := -weight.shape[1] % FOURS) and weight.ndim > 2:
+        wide = np.pad(weight, [(0, 0), (0, more), *[(0, 0)] * (weight.ndim - 2)])
+        apart = _largest(wide, 1, np.pad(peaks, (0, more)), rounding)
+        return np.asarray(np.minimum(_largest(weight, 1, peaks, rounding), apart))
+    return _largest(weight, groups, peaks, rounding)
+
+
+def _largest(weight: np.ndarray, groups: int, peaks: np.ndarray, rounding: float) -> np.ndarray:
+    outputs, taps = len(weight), int(np.prod(weight.shape[2:]))
     flat = np.moveaxis(weight, 1, -1).reshape(outputs, -1)
     each = np.tile(peaks.reshape(groups, 1, -1), (1, taps, 1)).reshape(groups, -1)
     peak = np.repeat(each, outputs // groups, axis=0)

@@ -184,11 +184,12 @@ def test_the_norm_of_a_channel_is_that_of_the_weights_that_read_it():
     assert norms(made, space, 4) == pytest.approx(np.exp(np.mean(logs, axis=0)))
 
 
-def test_a_channel_that_nothing_reads_has_a_floor_and_one_of_no_reader_the_middle():
-    made = net("y = Conv(x, o)", o=np.array([1, 0, 1, 1], f32).reshape(1, 4, 1, 1))
+def test_a_channel_that_nothing_reads_is_in_the_middle_and_shifts_no_other():
+    made = net("y = Conv(x, o)", o=np.array([1, 0, 4, 1], f32).reshape(1, 4, 1, 1))
     space = Space(channels={"x": np.arange(4)}, readers=made.nodes[:1])
-    logs = np.log([1, 1e-6, 1, 1])
-    assert norms(made, space, 5) == pytest.approx([*np.exp(logs - logs.mean()), 1])
+    logs = np.log([1, 4, 1])
+    first, third, fourth = np.exp(logs - logs.mean())
+    assert norms(made, space, 5) == pytest.approx([first, 1, third, fourth, 1])
 
 
 def one_space(names=("a",), **options):
