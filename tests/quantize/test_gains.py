@@ -172,6 +172,20 @@ def test_a_tensor_that_a_layer_reads_too_is_left_alone():
     assert set(done) == {"h0"}
 
 
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_layer_with_its_outputs_on_another_axis_is_left_alone(turned):
+    graph = Graph(2)
+    graph.node("GlobalAveragePool", ["input"], "p0")
+    graph.node("Flatten", ["p0"], "f0")
+    weight = graph.draw.standard_normal((8, 3) if turned else (3, 8))
+    names = ["f0", graph.array("g0_w", weight), graph.array("g0_b", np.linspace(0.1, 9, 8))]
+    graph.node("Gemm", names, "g0", transB=turned)
+    graph.node("HardSwish", ["g0"], "h0")
+    graph.node("Gemm", ["h0", graph.array("g1_w", graph.draw.standard_normal((8, 5)))], "output")
+    *_, done = gained(graph.model({"output": ["N", 5]}), "ort-x86")
+    assert set(done) == ({"f0", "g0"} if turned else set())
+
+
 ENDS = st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 100)), min_size=1, max_size=12)
 
 
