@@ -84,6 +84,14 @@ def test_a_good_test_kills_and_a_weak_one_does_not(tmp_path):
     assert outcome(tmp_path, lambda less: less(1, 2) and not less(2, 1)) == reach.SURVIVED
 
 
+def test_a_mutant_of_a_function_that_nobody_imported_is_no_survivor(tmp_path):
+    path = tmp_path / "less.py"
+    tree = ast.parse("def less(a, b):\n    return a < b")
+    for mutant in mutants(tree):
+        with pytest.raises(LookupError, match=f"no function less of {path} was imported"):
+            mutate.put_in(tree, mutant, path, mutate.functions_of(path))
+
+
 def spin():
     while True:
         pass

@@ -81,8 +81,10 @@ def functions_of(path: Path) -> dict[tuple[str, int], list[FunctionType]]:
 
 
 def put_in(tree: ast.Module, mutant: Mutant, path: Path, living: dict[tuple[str, int], list[FunctionType]]) -> None:
-    """Give the living functions a mutant's code."""
+    """Give the living functions a mutant's code; where none lives the tests would run without it, and all pass."""
     key = mutant.function.split(".")[-1], mutant.first_line
+    if key not in living:
+        raise LookupError(f"no function {mutant.function} of {path} was imported")
     codes = [compiled(tree, mutant, str(path))]
     for code in codes:
         codes += [one for one in code.co_consts if hasattr(one, "co_code")]
