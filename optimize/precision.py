@@ -21,9 +21,13 @@ from ..runtime.errors import CheckFailed, DataError
 if TYPE_CHECKING:
     import onnx
 
+    from .half import Cast
+
 LARGEST_HALF = 65504.0
 # Below 2^-14 FP16 loses a bit with each halving; a tensor whose largest value is there keeps its digits only in FP32.
 SMALLEST_HALF = 2.0**-14
+# Where the error has a limit: the shares of the nodes, from the input on, that are tried in float, one after another.
+FIRST = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 KEEP_FLOAT = frozenset(
     {"CumSum", "NonMaxSuppression", "RoiAlign", "TopK", "Upsample", "Celu", "If", "Loop", "Scan", "RandomNormal",
      "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "LayerNormalization"}
@@ -59,13 +63,18 @@ class PrecisionReport:
         return asdict(self)
 
 
-def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray]) -> PrecisionReport:
+def to_fp16(
+    source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, limit: float | None = None
+) -> PrecisionReport:
     """Cast an ONNX file to FP16, keeping its inputs and outputs in FP32.
 
     Args:
         source: A float32 ONNX file with one input.
         target_path: The file to write; it is whole or not there.
         samples: Batches of preprocessed images, float32 NCHW, on which ranges and the error are measured.
+        limit: The first layers stay FP32 until the relative error of each output is under half of this, say 2e-3 (other
+            images lose more): what is rounded first grows most on its way. None leaves all in FP16 that can be. Where
+            half of the nodes do not do, they stay FP32 all the same, and `relative_error` says what is left.
 
     Raises:
         UsageError: No such file.
@@ -73,7 +82,6 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
         DataError: No samples, or samples or activations with NaN or infinity.
         CheckFailed: The FP16 graph answers NaN or infinity.
     """
-    from .half import cast_graph
     from .quantize.checks import input_shape
     from .quantize.net import read_model, write_model
     from .quantize.samples import Samples, repeatable
@@ -83,9 +91,7 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
         checked = Samples(batches, input_shape(model))
         if not checked.count():
             raise DataError("no samples to measure FP16 on", expected="at least one image", do="give some images")
-        kept = _beyond(model, checked)
-        result = cast_graph(model, kept)
-        error = relative_error(model, result.model, checked)
+        result, error = _cast(model, _beyond(model, checked), checked, limit)
     if bad := [name for name, value in error.items() if not np.isfinite(value)]:
         raise CheckFailed(
             f"output {bad[0]!r} is NaN or infinite in FP16", expected="finite values", do="keep this network in FP32"
@@ -101,6 +107,23 @@ def to_fp16(source: str | Path, target_path: str | Path, samples: Iterable[np.nd
         bytes_after=Path(target_path).stat().st_size,
         relative_error=error,
     )
+
+
+def _cast(
+    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None
+) -> tuple[Cast, dict[str, float]]:
+    """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
+    from .half import cast_graph
+
+    names = [node.name or node.output[0] for node in model.graph.node]
+    counts = sorted({round(share * len(names)) for share in FIRST}) if limit is not None else [0]
+    for count in counts:
+        first = dict.fromkeys(names[:count], f"the error grows from here; under {limit} is asked for")
+        result = cast_graph(model, first | kept)
+        error = relative_error(model, result.model, samples)
+        if limit is None or max(error.values()) < limit / 2:
+            break
+    return result, error
 
 
 def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, str]:
@@ -129,13 +152,15 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, 
 
 
 def relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
-    """Return for each output max|after - before| / max|before| over all samples."""
+    """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such."""
+    from .half_rounding import rounded
     from .quantize.observe import stream
 
     names = [item.name for item in before.graph.output]
     error = dict.fromkeys(names, 0.0)
     size = dict.fromkeys(names, 0.0)
-    for one, two in zip(stream(before, names, samples), stream(after, names, samples), strict=True):
+    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, rounded(after)))
+    for one, two in zip(floats, halves, strict=True):
         for name in names:
             apart = np.abs(one[name].astype(np.float64) - two[name])
             error[name] = float(np.maximum(error[name], apart.max(initial=0)))

@@ -27,13 +27,20 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
-@click.option("--target", default="trt", show_default=True, help="trt, ort-x86, ort-arm, openvino (INT8), or fp16.")
+@click.option(
+    "--target", default="trt", show_default=True, help="trt, trt-rtx, ort-x86, ort-arm, openvino (INT8), or fp16."
+)
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
 @click.option("--adaround", is_flag=True, help="Learn the rounding of weights by gradient descent too; minutes.")
 @click.option("--quick", is_flag=True, help="Ranges only: a few seconds, and 2 to 6 dB less.")
 @click.option("--allow-random", is_flag=True, help="Calibrate on random data (for trying things out, never to ship).")
 @click.option("--budget", metavar="POINTS|dB", help="Leave layers in float until 0.5 (points of top-1) or 35dB is met.")
+@click.option(
+    "--limit",
+    type=click.FloatRange(0, min_open=True),
+    help="FP16: first layers stay FP32 until the relative error is below, say 2e-3.",
+)
 @click.option("--cache", type=click.Path(path_type=Path), help="A folder that keeps what calibration counted.")
 @click.option("--explain", is_flag=True, help="Quantise each layer alone too, and show what it costs.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
@@ -48,6 +55,7 @@ def quantize_command(
     quick: bool,
     allow_random: bool,
     budget: str | None,
+    limit: float | None,
     cache: Path | None,
     explain: bool,
     plot: Path | None,
@@ -65,8 +73,10 @@ def quantize_command(
     least_db, points = parse_budget(budget)
     batches = _batches(source, data, images)
     if target == "fp16":
-        _half(source, output, batches, as_json)
+        _half(source, output, batches, limit, as_json)
         return
+    if limit is not None:
+        raise UsageError("--limit is for FP16", got=f"--target {target}", do="give --budget for INT8")
     report = quantize(
         source,
         output,
@@ -113,11 +123,11 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     return (value, None) if found[2] else (None, value)
 
 
-def _half(source: Path, output: Path, batches: Iterable[np.ndarray], as_json: bool) -> None:
+def _half(source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, as_json: bool) -> None:
     from ..precision import to_fp16
     from . import show
 
-    half = to_fp16(source, output, batches)
+    half = to_fp16(source, output, iter(batches), limit=limit)
     emit(half.to_dict(), as_json, lambda: show.half(half, output))
 
 

@@ -1,0 +1,68 @@
+"""A half graph computed in float, with every half value rounded where the graph holds it: what FP16 hardware answers.
+
+ONNX Runtime has no FP16 kernels for most operators on a CPU: it computes in float, and leaves out the Casts that it put
+in itself, so that activations keep all their digits there. The graph made here rounds each of them by Casts of its own,
+which it keeps. Sums are in float, as on tensor cores; what a GPU fuses, it rounds less often.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+# Operators that change no value, and those that stand for what they say.
+EXACT = frozenset(
+    {"Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+     "Unsqueeze"}
+)  # fmt: skip
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph of the same inputs and outputs, in float, that rounds what `model` holds in FP16.
+
+    Args:
+        model: A graph whose types are inferable, half ones among them.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    graph = copy.graph
+    half = {item.name for item in (*graph.input, *graph.value_info) if item.type.tensor_type.elem_type == HALF}
+    half |= {tensor.name for tensor in graph.initializer if tensor.data_type == HALF}
+    nodes: list[NodeProto] = []
+    wide: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in EXACT and half & {*node.input, *node.output}:
+            nodes += [*_widened(node, half, wide), *_narrowed(node, half)]
+        else:
+            nodes.append(node)
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    return copy
+
+
+def _widened(node: NodeProto, half: set[str], wide: dict[str, str]) -> list[NodeProto]:
+    """Return a node that reads floats, behind the Casts that it needs and nobody has made yet."""
+    made = []
+    for index, name in enumerate(node.input):
+        if name not in half:
+            continue
+        if name not in wide:
+            wide[name] = f"{name}/wide"
+            made.append(helper.make_node("Cast", [name], [wide[name]], f"{name}/wide", to=FLOAT))
+        node.input[index] = wide[name]
+    for item in node.attribute:
+        if item.type == onnx.AttributeProto.TENSOR and item.t.data_type == HALF:
+            value = numpy_helper.to_array(item.t).astype("float32")
+            item.t.CopyFrom(numpy_helper.from_array(value, item.t.name))
+    return [*made, node]
+
+
+def _narrowed(node: NodeProto, half: set[str]) -> list[NodeProto]:
+    """Let a node write floats under other names; return the Casts that round these."""
+    made = []
+    for index, name in enumerate(node.output):
+        if name in half:
+            node.output[index] = f"{name}/exact"
+            made.append(helper.make_node("Cast", [f"{name}/exact"], [name], f"{name}/rounded", to=HALF))
+    return made
