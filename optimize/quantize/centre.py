@@ -7,7 +7,8 @@ When      Only layers with constant weights and residual additions read the quan
 Why       With zero point 0 what never falls below 0, as behind a Relu, leaves half of the integers unused: a bit. The
           integers are the same ones before and after; the padding is o because o is where 0 has gone to.
 
-TensorRT-RTX computes Clip, Add and Pad in the kernel that rounds, so they cost none
+TensorRT-RTX computes Clip, Add and Pad in the kernel that rounds, so they cost none; what other versions of TensorRT do
+with Pad and Add was never seen, so that only the form `trt-rtx` has them
 (docs/decisions/036-zero-points-live-in-biases.md). `uncentre` is the way back: the file says which were moved.
 """
 
@@ -50,7 +51,8 @@ def kinds(net: Net, plan: Plan, stats: dict[str, Stats], form: Form) -> dict[str
         return {}
     shared = {*plan.same, *plan.same.values(), *net.outputs}
     names = [name for name in sorted(plan.readers) if name in stats and name not in shared]
-    return {name: "s8" for name in names if _gains(stats[name]) and _movable(net, plan, name)}
+    able = [name for name in names if _gains(stats[name]) and _movable(net, plan, name)]
+    return {name: "s8" for name in able if form.borders or _free(net, plan, name)}
 
 
 def _gains(seen: Stats) -> bool:
@@ -72,6 +74,14 @@ def _movable(net: Net, plan: Plan, name: str) -> bool:
     return plain and not (pooled and dense) and all(_addend(net, node, name) for node in sums)
 
 
+def _free(net: Net, plan: Plan, name: str) -> bool:
+    """Say whether a zero point moves without a Pad or an Add: nobody pads, and layers alone write the tensor."""
+    readers = net.readers.get(name, [])
+    if any(pads(node) or id(node) not in plan.readers[name] for node in readers):
+        return False
+    return bool(_path(net, name, readers=len(readers)))
+
+
 def _is_layer(node: NodeProto | None) -> bool:
     return node is not None and node.op_type in {"Conv", "Gemm"}
 
@@ -82,10 +92,10 @@ def _addend(net: Net, node: NodeProto, name: str) -> NodeProto | None:
     return _layer(net, others[0]) if len(others) == 1 else None
 
 
-def _layer(net: Net, name: str) -> NodeProto | None:
-    """Return the layer with a bias of its own that writes a tensor which one node reads."""
+def _layer(net: Net, name: str, readers: int = 1) -> NodeProto | None:
+    """Return the layer with a bias of its own that writes a tensor which so many nodes read."""
     maker = net.producer.get(name)
-    if maker is None or not _is_layer(maker) or len(net.readers.get(name, [])) != 1:
+    if maker is None or not _is_layer(maker) or len(net.readers.get(name, [])) != readers:
         return None
     own = len(maker.input) > 2 and maker.input[2] in net.arrays and attributes(maker).get("beta", 1) == 1
     return maker if own and name not in net.outputs else None
@@ -157,12 +167,15 @@ def _move(net: Net, quantiser: NodeProto, by: float) -> None:
         insert(net, quantiser, helper.make_node("Add", [source, constant], [net.fresh(f"{source}_moved")], name))
 
 
-def _path(net: Net, name: str) -> list[NodeProto]:
-    """Return the nodes from a tensor back to the layer that alone decides about a constant in it, or []."""
+def _path(net: Net, name: str, readers: int = 1) -> list[NodeProto]:
+    """Return the nodes from a tensor with so many readers back to the layer that alone decides about a constant in it.
+
+    [] where there is none. All further tensors of the path have one reader.
+    """
     found: list[NodeProto] = []
-    while name in net.producer and name not in net.outputs and len(net.readers[name]) == 1:
+    while name in net.producer and name not in net.outputs and len(net.readers[name]) == readers:
         node = net.producer[name]
-        if layer := _layer(net, name):
+        if layer := _layer(net, name, readers):
             return [*found, layer]
         if node.op_type == "Add" and not any(given in net.arrays for given in node.input):
             layers = [layer for given in node.input if (layer := _layer(net, given))]
@@ -170,7 +183,7 @@ def _path(net: Net, name: str) -> list[NodeProto]:
         if not _passes(net, node):
             return []
         found.append(node)
-        name = node.input[0]
+        name, readers = node.input[0], 1
     return []
 
 

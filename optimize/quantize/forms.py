@@ -35,6 +35,7 @@ class Form:
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
         centred: While the graph is made a grid may have a zero point; at the end it is moved into biases (`centre`).
+        borders: It is moved too where that takes a Pad or an Add before the quantiser.
         wide: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at (`widths`).
         gains: Products by channel beside float operators cost nothing that could be measured, so that they always
             stand (`gains`); otherwise only where a network needs them.
@@ -50,6 +51,7 @@ class Form:
     least_scale: float = 0.0
     gains: bool = False
     wide: bool = False
+    borders: bool = False
     centred: bool = False
 
     def least_high(self, kind: str) -> float:
@@ -70,6 +72,18 @@ FORMS = {
         gains=True,
         centred=True,
     ),
+    "trt-rtx": Form(
+        "trt-rtx",
+        grid="symmetric",
+        integer_bias=False,
+        outputs=False,
+        glue=frozenset(),
+        fold_relu=False,
+        least_scale=2.0**-14,
+        gains=True,
+        centred=True,
+        borders=True,
+    ),
     "ort-x86": Form(
         "ort-x86",
         grid="u8",
@@ -85,6 +99,11 @@ FORMS = {
         "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True, gains=True
     ),
 }
+
+
+def is_tensorrt(name: str) -> bool:
+    """Say whether a target is one of TensorRT's."""
+    return name in ("trt", "trt-rtx")
 
 
 def find(name: str) -> Form:

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from ...runtime.engines.cost import COEFFICIENTS, Gpu, Work, gpu, roofline_s
-from .forms import ANCHORS
+from .forms import ANCHORS, is_tensorrt
 from .net import Net, attributes, copied
 from .observe import session
 
@@ -60,9 +60,9 @@ def model_costs(model: onnx.ModelProto, target: str, gpu_name: str = "Orin Nano 
     Raises:
         UsageError: An unknown GPU.
     """
-    where, launch, lower = (gpu(gpu_name), 0.0, "fp16") if target == "trt" else (CPU, 2e-6, "fp32")
+    where, launch, lower = (gpu(gpu_name), 0.0, "fp16") if is_tensorrt(target) else (CPU, 2e-6, "fp32")
     scale = 1.0
-    if target == "trt":
+    if is_tensorrt(target):
         scale, launch = COEFFICIENTS[where.family]
     floats, integers = {}, {}
     for name, work in layer_work(model).items():
@@ -71,7 +71,7 @@ def model_costs(model: onnx.ModelProto, target: str, gpu_name: str = "Orin Nano 
         small = replace(work, precision="int8")
         floats[name] = scale * roofline_s(replace(full, constant_bytes=work.constant_bytes * width), where) + launch
         integers[name] = scale * roofline_s(small, where) + launch
-        if target == "trt":
+        if is_tensorrt(target):
             moved = Work(name, "requantise", "fp16", 0, 3 * work.activation_bytes, 0, dense=False)
             integers[name] += scale * roofline_s(moved, where) + launch
     return Costs(target, floats, integers, lower.upper())

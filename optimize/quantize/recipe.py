@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checks import check_model, embedded_spec, input_shape
-from .forms import Form, find
+from .forms import Form, find, is_tensorrt
 from .lint import MIN_IMAGES, Inspection, inspect
 from .report import QuantReport, Settings, compare
 from .samples import Samples, at_once, repeatable
@@ -133,7 +133,7 @@ def _write(
     from ..precision import to_fp16
     from .net import write_model
 
-    if made is None and target == "trt":
+    if made is None and is_tensorrt(target):
         to_fp16(source, target_path, samples)
     else:
         write_model(made.model if made else model, target_path)

@@ -19,7 +19,7 @@ from edgesmith.optimize.quantize.placement import place
 from edgesmith.optimize.quantize.samples import Samples
 from support.quant_graphs import Graph, batches, images, relu_paths, run, small_cnn
 
-TRT = find("trt")
+TRT = find("trt-rtx")
 
 
 NETWORKS = {"small": small_cnn, "relu paths": relu_paths}
@@ -189,6 +189,19 @@ def test_an_addition_stands_where_no_layer_alone_decides():
     assert {name.removesuffix("_even") for name in offsets} == {"h2", "left", "right", "f0"}
 
 
+def test_the_form_for_every_tensorrt_has_neither_pads_nor_additions():
+    """It moves what costs no node: no reader pads, and layers alone write the tensor."""
+    everything, some = made_of(relu_paths()).centred, made_of(relu_paths(), find("trt")).centred
+    assert set(some) == {"p4/Q"} < set(everything)
+    plain = made_of(relu_paths(), dataclasses.replace(TRT, centred=False)).model
+    before, after = (Counter(node.op_type for node in made.graph.node)
+                     for made in (plain, made_of(relu_paths(), find("trt")).model))  # fmt: skip
+    assert after["Relu"] + after["Clip"] == before["Relu"] + before["Clip"]
+    assert {name: count for name, count in after.items() if name not in ("Relu", "Clip")} == {
+        name: count for name, count in before.items() if name not in ("Relu", "Clip")
+    }
+
+
 def test_it_keeps_more(tmp_path):
     model, fresh = relu_paths(), images(128, seed=5)
     reference = run(model, fresh)
@@ -232,7 +245,7 @@ def test_a_mix_puts_them_back_where_layers_are_in_float(floats, tmp_path):
     """All layers in float are the float network again, with no padding outside; some are INT8 beside float."""
     model, fresh = relu_paths(), images(64, seed=6)
     onnx.save(model, tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches())
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt-rtx")
     everything = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     mix(tmp_path / "m.onnx", tmp_path / "q.onnx", floats or everything, tmp_path / "x.onnx", half=False)
     mixed = onnx.load(tmp_path / "x.onnx")

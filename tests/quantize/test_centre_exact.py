@@ -27,7 +27,7 @@ from edgesmith.optimize.quantize.placement import place
 from support.graphs import model
 
 f32, i64 = np.float32, np.int64
-TRT = find("trt")
+TRT = find("trt-rtx")
 W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "u": (4, 4, 3, 3), "d": (4, 1, 3, 3), "b4": (4,), "k": (4, 1, 1),
      "g": (5, 4), "gt": (4, 5), "b5": (5,), "z": f32(0), "s": f32(6)}  # fmt: skip
 

@@ -300,7 +300,8 @@ def test_a_relu_of_the_input_stays():
 
 def test_the_forms_are_what_the_page_says():
     assert [(form.name, form.grid, form.limited, form.gains) for form in FORMS.values()] == [
-        ("trt", "symmetric", False, True), ("ort-x86", "u8", True, False), ("ort-arm", "s8", False, False),
+        ("trt", "symmetric", False, True), ("trt-rtx", "symmetric", False, True),
+        ("ort-x86", "u8", True, False), ("ort-arm", "s8", False, False),
         ("openvino", "u8", True, True),
     ]  # fmt: skip
     assert find("trt") is FORMS["trt"]

@@ -48,6 +48,7 @@ NETWORKS = (
 OURS = {
     "edgesmith ort-x86": ["--target", "ort-x86"],
     "edgesmith trt": ["--target", "trt"],
+    "edgesmith trt-rtx": ["--target", "trt-rtx"],
     "edgesmith openvino": ["--target", "openvino"],
     "edgesmith ort-x86 quick": ["--target", "ort-x86", "--quick"],
 }
