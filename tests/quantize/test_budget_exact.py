@@ -9,7 +9,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.optimize.quantize import Settings, budget, plot, quantize, recipe, show
+from edgesmith.optimize.quantize import Settings, budget, plot, quantize, recipe, report, show
 from edgesmith.optimize.quantize.budget import Budget, Tried, _named, _nothing, _Searcher, _with_front, within_budget
 from edgesmith.optimize.quantize.commands import _random, _settings, _warn, parse_budget, quantize_command
 from edgesmith.optimize.quantize.forms import find
@@ -352,6 +352,13 @@ def test_two_graphs_are_compared_output_by_output():
     assert compare(maps, maps, [np.zeros((3, 4, 2, 2), f32)]) == ({"y": np.inf}, None)
 
 
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (3, 3), (4, 2), (5, 3)])
+def test_pixels_are_counted_once_for_all_channels(count, kept):
+    quarter = np.zeros((1, 3, 512, 512), f32)  # four of them are twice as many pixels as are compared
+    assert 4 * quarter[:, 0].size == 2 * report.COMPARED
+    assert len(report._spread([quarter] * count)) == kept
+
+
 BUDGETS = {
     "35dB": (35.0, None), "35 dB": (35.0, None), " 32.5 db ": (32.5, None), "0.5": (None, 0.5), "2": (None, 2.0),
     None: (None, None),
@@ -384,6 +391,10 @@ def test_random_images_are_normal_and_the_same_each_time(tmp_path):
     assert np.concatenate(made).std() == pytest.approx(1, abs=0.1)
     assert len({one.tobytes() for one in made}) == 3
     assert [one.tolist() for one in made] == [one.tolist() for one in _random(tmp_path / "m.onnx", 3)]
+    for size in ("C,4,4", "3,H,4", "3,4,W"):
+        onnx.save(model(f"(float[N,{size}] x) => (float[N,{size}] y) {{ y = Relu(x) }}"), tmp_path / "m.onnx")
+        with pytest.raises(UsageError, match="the input's size is free; got .*None"):
+            _random(tmp_path / "m.onnx", 3)
 
 
 SPEC = ModelSpec("small", (3, 16, 16), 10, preprocess=Preprocess(crop=(16, 16), resize=0))
@@ -509,8 +520,8 @@ REPORT = QuantReport(
 )  # fmt: skip
 
 
-def said(capsys, report):
-    show.int8(report, Path("q.onnx"))
+def said(capsys, made):
+    show.int8(made, Path("q.onnx"))
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
 
 
@@ -527,8 +538,8 @@ def test_what_is_printed_to_the_letter(capsys):
 def test_with_layers_every_tensor_is_printed(capsys):
     one = tried(2, 1.5e-3, 30.24, 0.5, meets=True).to_dict()
     more = [one, {**tried(0, 1e-3, np.inf, 0.125).to_dict(), "best": True}]
-    report = dataclasses.replace(REPORT, layer_sqnr_db={"l1": 20.04}, tried=tuple(more), reason="why")
-    lines = [line for line in said(capsys, report) if "─" not in line]
+    full = dataclasses.replace(REPORT, layer_sqnr_db={"l1": 20.04}, tried=tuple(more), reason="why")
+    lines = [line for line in said(capsys, full) if "─" not in line]
     assert "SQNR of the output when one layer" in " ".join(lines)
     assert "l1 20.0" in lines
     assert lines.index("g 10.0") + 6 == lines.index("a 16.0")
