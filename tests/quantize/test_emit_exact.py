@@ -522,9 +522,11 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
     assert convert.convert(coarse(), X86, samples, Settings(equalize=None)) is first
     assert calls == []
     quality.update(first=40.0)
-    fixed = Samples([np.concatenate([IMAGES, IMAGES])], (5, 4, 6, 6))
-    convert.convert(coarse(), X86, fixed, Settings())
-    assert calls == [30]
+    calls.clear()
+    for batch, count in ((5, 30), (40, 40)):
+        fixed = Samples([np.concatenate([IMAGES, IMAGES])], (batch, 4, 6, 6))
+        convert.convert(coarse(), X86, fixed, Settings())
+        assert calls.pop() == count
 
 
 def test_a_clip_that_must_stay_has_a_grid_before_it():
