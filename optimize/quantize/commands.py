@@ -75,15 +75,13 @@ def quantize_command(
     if target == "fp16":
         _half(source, output, batches, limit, as_json)
         return
-    if limit is not None:
-        raise UsageError("--limit is for FP16", got=f"--target {target}", do="give --budget for INT8")
     report = quantize(
         source,
         output,
         iter(batches),  # spooled: images are decoded once, not for each walk
         target=target,
         allow_random=allow_random,
-        settings=_settings(method, adaround, quick),
+        settings=_settings(method, adaround, quick, limit),
         budget_db=least_db,
         budget_points=points,
         labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
@@ -98,9 +96,11 @@ def quantize_command(
     emit(report.to_dict(), as_json, lambda: show.int8(report, output))
 
 
-def _settings(method: str, adaround: bool, quick: bool) -> Settings:
+def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
     from . import Settings
 
+    if limit is not None:
+        raise UsageError("--limit is for FP16", got="an INT8 target", do="give --budget")
     if not quick:
         return Settings(method=method, adaround=adaround)
     if adaround:

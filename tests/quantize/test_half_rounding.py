@@ -125,7 +125,7 @@ def test_a_limit_of_fp16_is_refused_for_int8(tmp_path):
     given = ["quantize", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "q.onnx"), "--allow-random", "--limit", "2e-3"]
     refused = CliRunner().invoke(quantize_command, given[1:])
     assert refused.exit_code == 2
-    assert "--limit is for FP16; got --target trt; do: give --budget for INT8" in refused.output
+    assert "--limit is for FP16; got an INT8 target; do: give --budget" in refused.output
     made = CliRunner().invoke(quantize_command, [*given[1:], "--target", "fp16", "--json"])
     assert made.exit_code == 0, made.output
     assert json.loads(made.stdout)["relative_error"]["output"] < 2e-3
