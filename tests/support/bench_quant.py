@@ -199,8 +199,8 @@ class Bench:
         parts = [sorted((label, rows[label]["key"]) for label in files), (HERE / "quant_speed.py").read_text()]
         path = self.results / f"speed{f'-{side}' if side else ''}.json"
         wanted = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        found = stored(path, wanted)
-        if found is None and self.given.no_speed:
+        found = stored(path, None if self.given.stored else wanted)
+        if found is None and (self.given.no_speed or self.given.stored):
             return {}
         if found is None:
             found = {

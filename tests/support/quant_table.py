@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 SPLITS = ("test", "hard")
-FORMS = ("edgesmith ort-x86", "edgesmith trt", "edgesmith openvino")
+FORMS = ("edgesmith ort-x86", "edgesmith trt", "edgesmith trt-rtx", "edgesmith openvino")
 
 
 def table(found):
