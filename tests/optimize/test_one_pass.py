@@ -137,6 +137,11 @@ REWRITTEN = {
         ),
     },
     "fuse_batchnorm": {
+        "into branches of two dimensions": (
+            "(float[2,3] x) => (float[2,7] y) { c = Gemm(x, w) d = Gemm(x, u) e = Concat<axis=1>(c, d)"
+            " y = BatchNormalization(e, g, b, m, v) }",
+            {"w": (3, 3), "u": (3, 4)} | batchnorm(7), ["Concat", "Gemm", "Gemm"], "into 2 layers before Concat 'Concat2'",
+        ),
         "into branches": (
             f"{X38} => (float[1,4,6,6] y) {{ c = Conv(x, w) d = Conv(x, u) e = Concat<axis=-3>(c, d)"
             " y = BatchNormalization(e, g, b, m, v) }",
@@ -422,6 +427,12 @@ REFUSED = {
         "pads as wide as the kernel": (
             f"{X38} => (float[1,3,9,8] y) {{ a = Pad(x, p) y = AveragePool<kernel_shape=[2,2]>(a) }}",
             {"p": i64([0, 0, 2, 0, 0, 0, 0, 1])}, "the pads would reach the kernel of 'AveragePool1'",
+        ),
+    },
+    "fold_affine": {
+        "a layer that is read twice": (
+            f"{X38} => (float[1,4,6,6] y, float[1,4,6,6] z) {{ c = Conv(x, w) y = Mul(c, s) z = Sin(c) }}",
+            W | {"s": (4, 1, 1)}, "the output of 'Conv0' is also read elsewhere or is an output of the graph",
         ),
     },
     "fuse_batchnorm": {
