@@ -140,7 +140,8 @@ REWRITTEN = {
         "into branches of two dimensions": (
             "(float[2,3] x) => (float[2,7] y) { c = Gemm(x, w) d = Gemm(x, u) e = Concat<axis=1>(c, d)"
             " y = BatchNormalization(e, g, b, m, v) }",
-            {"w": (3, 3), "u": (3, 4)} | batchnorm(7), ["Concat", "Gemm", "Gemm"], "into 2 layers before Concat 'Concat2'",
+            {"w": (3, 3), "u": (3, 4)} | batchnorm(7), ["Concat", "Gemm", "Gemm"],
+            "into 2 layers before Concat 'Concat2'",
         ),
         "into branches": (
             f"{X38} => (float[1,4,6,6] y) {{ c = Conv(x, w) d = Conv(x, u) e = Concat<axis=-3>(c, d)"
