@@ -238,12 +238,14 @@ def test_the_factors_are_those_of_the_formula(case):
         assert found / found.min() == pytest.approx(quiet / quiet.min(), rel=1e-6)
 
 
-def test_the_loudest_channel_keeps_its_size():
+@pytest.mark.parametrize("loud", [1.0, 0.01])
+def test_the_loudest_channel_keeps_its_size(loud):
     made = net("y = Conv(x, w)")
+    seen = stats_of(loud * A.lows(), loud * A.highs())
     for strength in (0.0, 0.3, 1.0):
         space = one_space(readers=made.nodes[:1])
         space.channels["x"] = np.arange(4)
-        scale = _scales(made, space, ["a"], {"a": A}, {}, strength)
+        scale = _scales(made, space, ["a"], {"a": seen}, {}, strength)
         amplitude = np.array([2, 4, 8, 1e-9]) / 8
         norm = norms(made, space, 4)
         wanted = (np.maximum(amplitude, 1e-6) * norm) ** (1 - strength) / np.maximum(amplitude, 1e-6)

@@ -145,6 +145,15 @@ def test_integers_times_scales_are_the_weights():
     assert np.abs(made.arrays["Conv2/weight_q"]).max((1, 2, 3)).tolist() == [127] * 4
 
 
+def test_a_large_bias_raises_the_scale_of_its_weights():
+    bias = np.array([0, 0, 1e7, 0], f32)
+    made = net("a = Conv(x, w, b4) b = Relu(a) y = Conv(b, v)", b4=bias)
+    emit(made, place(made, X86), GRIDS, X86, {})
+    scale = made.arrays["Conv0/weight_scale"]
+    assert scale[2] == pytest.approx(1e7 / 0.05 / 2**30)
+    assert scale[2] > 3 * scale[[0, 1, 3]].max()
+
+
 def test_only_who_is_in_the_plan_reads_the_quantised_value():
     made, _, _ = emitted("a = Conv(x, w) b = Sin(x) y = Add(a, b)", TRT)
     nodes = by_output(made)
