@@ -119,8 +119,8 @@ COMMANDS = {
         [*DIGITS, "--images", "0"], 1, "cannot draw 0 images; got * images; expected between 1 and all of them",
     ),
     "an unknown target": (
-        [*DIGITS, "--target", "tpu"], 2, "unknown quantisation target 'tpu'; expected trt, ort-x86, ort-arm, openvino; "
-        "do: choose one of these",
+        [*DIGITS, "--target", "tpu"], 2, "unknown quantisation target 'tpu'; "
+        "expected trt, trt-rtx, ort-x86, ort-arm, openvino; do: choose one of these",
     ),
     "an unknown method": (
         [*DIGITS, "--method", "kl"], 2, "unknown range method 'kl'; "
