@@ -67,19 +67,23 @@ def _movable(net: Net, plan: Plan, name: str) -> bool:
     sums = [node for node in readers if node.op_type == "Add"]
     rest = [node for node in readers if node.op_type != "Add"]
     plain = all(id(node) in layers and _is_layer(node) and is_plain(net, node) and pads_by_list(node) for node in rest)
-    # TensorRT rounds before it pools: a Pad behind the pooling is a kernel of its own. Not for depthwise layers, whose
-    # channels are laid out anew in any case.
+    # TensorRT rounds before it pools: an Add or a Pad behind that is a kernel of its own. Not the Pad of depthwise
+    # layers, whose channels are laid out anew in any case.
     dense = any(pads(node) and attributes(node).get("group", 1) == 1 for node in rest)
     pooled = name in net.producer and net.producer[name].op_type == "MaxPool"
-    return plain and not (pooled and dense) and all(_addend(net, node, name) for node in sums)
+    costs = pooled and (dense or not _decided(net, plan, name))
+    return plain and not costs and all(_addend(net, node, name) for node in sums)
 
 
 def _free(net: Net, plan: Plan, name: str) -> bool:
     """Say whether a zero point moves without a Pad or an Add: nobody pads, and layers alone write the tensor."""
+    return not any(pads(node) for node in net.readers.get(name, [])) and _decided(net, plan, name)
+
+
+def _decided(net: Net, plan: Plan, name: str) -> bool:
+    """Say whether layers alone write what only quantised readers read, so that no Add is needed."""
     readers = net.readers.get(name, [])
-    if any(pads(node) or id(node) not in plan.readers[name] for node in readers):
-        return False
-    return bool(_path(net, name, readers=len(readers)))
+    return all(id(node) in plan.readers[name] for node in readers) and bool(_path(net, name, readers=len(readers)))
 
 
 def _is_layer(node: NodeProto | None) -> bool:

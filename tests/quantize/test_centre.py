@@ -134,12 +134,18 @@ def reading(kind):
         groups = 8 if kind == "pooled, by channel" else 1
         held = graph.array("v", graph.draw.standard_normal((8, 8 // groups, 3, 3)) / 9)
         graph.node("Conv", ["p0", held], "output", pads=[1, 1, 1, 1], group=groups)
+    elif kind == "pooled, of two layers":
+        graph.conv("input", "c1", (8, 3, 3, 3))
+        graph.node("Concat", ["r0", "c1"], "k0", axis=1)
+        graph.node("Relu", ["k0"], "r1")
+        graph.node("MaxPool", ["r1"], "p0", kernel_shape=[1, 1])
+        graph.conv("p0", "output", (8, 16, 1, 1))
     return graph.model(outputs)
 
 
 ALLOWED = {
     "plain": {"r0"}, "padding by name": set(), "an output": set(), "a product of matrices": set(), "pooled": set(),
-    "pooled, by channel": {"p0"},
+    "pooled, by channel": {"p0"}, "pooled, of two layers": set(),
 }  # fmt: skip
 
 
