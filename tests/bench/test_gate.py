@@ -127,7 +127,7 @@ def test_real_processes_half_more_work_is_slower(versions, tmp_path):
     assert done.exit_code == 1, done.output
     record = json.loads(done.stdout)[0]
     assert record["answer"] == "slower"
-    assert 1.3 < record["ratio"]["estimate"] < 1.7
+    assert 1.2 < record["ratio"]["estimate"] < 2.5  # half more work, measured beside whatever else runs
     assert ElementTree.parse(junit).getroot().get("failures") == "1"
 
 
