@@ -1,4 +1,4 @@
-"""Rewrite a float graph so that its nodes compute in FP16, with a Cast wherever the two kinds meet."""
+"""Rewrite a float graph so that its nodes compute in FP16 or BF16, with a Cast wherever the two kinds meet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .precision import KEEP_FLOAT, LARGEST_HALF, SMALLEST_HALF
+from .precision import FP16, KEEP_FLOAT, Kind
 from .quantize.net import Net, all_inputs, sort_nodes
 
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT = TensorProto.FLOAT
 # Bounds that mean «none» in FP32 and may be narrowed to FP16's without changing anything that FP16 can hold.
 BOUNDED = {"Clip": (1, 2), "Pad": (2,), "Max": (0, 1), "Min": (0, 1)}
 # Inputs whose loss costs nothing where all of them are that small: biases, and the scales of Q/DQ.
@@ -29,27 +29,30 @@ class Cast:
     flushed: float = 0.0
 
 
-def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None) -> Cast:
-    """Return a copy of a model that computes in FP16; its graph inputs and outputs keep their types.
+def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind: Kind = FP16) -> Cast:
+    """Return a copy of a model that computes in FP16 or BF16; its graph inputs and outputs keep their types.
 
     Args:
-        model: A model whose node types are inferable; Q/DQ nodes are cast too (opset 19 is then declared).
+        model: A model whose node types are inferable; Q/DQ nodes are cast too (opset 19 is then declared; 22 for BF16,
+            which convolutions have from there on).
         kept: Name of a node (or of its first output, when it has none) that must stay float -> the reason.
+        kind: What half is.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
-    return _Caster(copy, dict(kept or {})).run()
+    return _Caster(copy, dict(kept or {}), kind).run()
 
 
 class _Caster:
-    def __init__(self, model: onnx.ModelProto, kept: dict[str, str]) -> None:
-        graph = model.graph
+    def __init__(self, model: onnx.ModelProto, kept: dict[str, str], kind: Kind) -> None:
+        graph, self.half = model.graph, kind
         values = (*graph.input, *graph.output, *graph.value_info)
         self.kinds = {item.name: item.type.tensor_type.elem_type for item in values}
         self.net = Net(model)
-        if any(node.op_type == "QuantizeLinear" for node in graph.node) and self.net.opset < 19:
-            _declare(model, 19)
-            self.net.opset = 19
+        quantised = any(node.op_type == "QuantizeLinear" for node in graph.node)
+        if self.net.opset < (least := max(kind.opset, 19 if quantised else 0)):
+            _declare(model, least)
+            self.net.opset = least
         self.kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         self.result = Cast(model, kept={})
         self.reasons = kept | self._captured()
@@ -80,23 +83,26 @@ class _Caster:
         if reason:
             self.result.kept[node.name or node.output[0]] = reason
         for index, name in enumerate(node.input):
-            if self.kinds.get(name) in (FLOAT, HALF):
-                node.input[index] = self._as(name, HALF if index in wants else FLOAT, node, index)
+            if self.kinds.get(name) in (FLOAT, self.half.type):
+                node.input[index] = self._as(name, self.half.type if index in wants else FLOAT)
         if wants or gives:
             self.result.half += 1
             self._attributes(node)
         for index, name in enumerate(node.output):
             if index in gives:
-                self.kinds[name] = HALF
+                self.kinds[name] = self.half.type
 
     def _roles(self, node: NodeProto) -> tuple[set[int], set[int], str]:
         """Return which inputs and outputs become half, and why none do (empty: they do, or nothing is float)."""
-        floats = [name for name in (*node.input, *node.output) if self.kinds.get(name) in (FLOAT, HALF)]
+        kinds = (FLOAT, self.half.type)
+        floats = [name for name in (*node.input, *node.output) if self.kinds.get(name) in kinds]
         if not floats:
             return set(), set(), ""
-        wants = {index for index, kinds in enumerate(_types(node, "inputs", self.net.opset)) if _may(kinds)}
-        gives = {index for index, kinds in enumerate(_types(node, "outputs", self.net.opset)) if _may(kinds)}
-        wants = {index for index in wants if self.kinds.get(node.input[index]) in (FLOAT, HALF)}
+        wants, gives = (
+            {index for index, types in enumerate(_types(node, side, self.net.opset)) if self.half.word in types}
+            for side in ("inputs", "outputs")
+        )
+        wants = {index for index in wants if self.kinds.get(node.input[index]) in kinds}
         gives = {index for index in gives if self.kinds.get(node.output[index]) == FLOAT}
         reason = self.reasons.get(node.name or node.output[0], "") or self._refusal(node, wants, gives)
         return (set(), set(), reason) if reason else (wants, gives, "")
@@ -104,29 +110,33 @@ class _Caster:
     def _refusal(self, node: NodeProto, wants: set[int], gives: set[int]) -> str:
         if node.op_type in KEEP_FLOAT:
             return f"{node.op_type} stays float"
+        if node.op_type in self.half.refused:
+            return f"TensorRT reads no {node.op_type} in {self.half.name}"
         if not wants and not gives:
-            return f"{node.op_type} has no FP16 type" if node.op_type not in {"Cast", "Shape", "Size"} else ""
+            return (
+                f"{node.op_type} has no {self.half.name} type" if node.op_type not in {"Cast", "Shape", "Size"} else ""
+            )
         for index in wants:
             array = self.net.arrays.get(node.input[index])
             if array is None or index in BOUNDED.get(node.op_type, ()):
                 continue
             peak = float(np.abs(array).max(initial=0))
-            if not peak <= LARGEST_HALF:
-                return f"{node.input[index]} holds {peak:.3g}, beyond 65504"
-            if 0 < peak < SMALLEST_HALF and (node.op_type, index) not in HARMLESS:
-                return f"{node.input[index]} holds nothing above {peak:.1g}, below FP16's 6.1e-5"
+            if not peak <= self.half.largest:
+                return f"{node.input[index]} holds {peak:.3g}, beyond {self.half.largest:.5g}"
+            if 0 < peak < self.half.smallest and (node.op_type, index) not in HARMLESS:
+                return f"{node.input[index]} holds nothing above {peak:.1g}, below {self.half.bottom}"
         return ""
 
-    def _as(self, name: str, kind: int, node: NodeProto, index: int) -> str:
+    def _as(self, name: str, kind: int) -> str:
         """Return the name under which a tensor is read in a kind, casting it (once) where it is of the other."""
         if self.kinds[name] == kind:
             return name
         if (name, kind) not in self.made:
             array = self.net.arrays.get(name)
             if array is not None:
-                self.made[name, kind] = self.net.add_array(f"{name}_fp16", self._halved(array))
+                self.made[name, kind] = self.net.add_array(f"{name}_{self.half.name.lower()}", self._halved(array))
             else:
-                new = self.net.fresh(f"{name}_fp{16 if kind == HALF else 32}")
+                new = self.net.fresh(f"{name}_{'fp32' if kind == FLOAT else self.half.name.lower()}")
                 cast = helper.make_node("Cast", [name], [new], f"{new}/Cast", to=kind)
                 self.net.graph.node.append(cast)
                 self.result.casts += 1
@@ -136,22 +146,22 @@ class _Caster:
 
     def _halved(self, array: np.ndarray) -> np.ndarray:
         self.weights += int(np.count_nonzero(array))
-        self.tiny += int(np.count_nonzero((array != 0) & (np.abs(array) < np.finfo(np.float16).tiny)))
-        return np.asarray(np.clip(array, -LARGEST_HALF, LARGEST_HALF), np.float16)
+        self.tiny += int(np.count_nonzero((array != 0) & (np.abs(array) < self.half.smallest)))
+        return np.asarray(np.clip(array, -self.half.largest, self.half.largest), self.half.dtype())
 
     def _attributes(self, node: NodeProto) -> None:
         for item in node.attribute:
             if node.op_type == "Cast" and item.name == "to" and item.i == FLOAT:
-                item.i = HALF
+                item.i = self.half.type
             elif item.type == onnx.AttributeProto.TENSOR and item.t.data_type == FLOAT:
                 item.t.CopyFrom(numpy_helper.from_array(self._halved(numpy_helper.to_array(item.t)), item.t.name))
 
     def _restore_names(self) -> None:
         """Graph outputs that became half get a Cast back to float under their own name."""
         for item in self.net.graph.output:
-            if self.kinds.get(item.name) != HALF or item.type.tensor_type.elem_type != FLOAT:
+            if self.kinds.get(item.name) != self.half.type or item.type.tensor_type.elem_type != FLOAT:
                 continue
-            inner = self.net.fresh(f"{item.name}_fp16")
+            inner = self.net.fresh(f"{item.name}_{self.half.name.lower()}")
             for node in self.net.graph.node:
                 for names in (node.input, node.output):
                     for index, name in enumerate(names):
@@ -179,7 +189,3 @@ def _types(node: NodeProto, side: str, opset: int) -> list[set[str]]:
     allowed = {item.type_param_str: set(item.allowed_type_strs) for item in schema.type_constraints}
     slots = [formal[min(index, len(formal) - 1)] for index in range(len(names))]
     return [allowed.get(slot.type_str, {slot.type_str}) for slot in slots]
-
-
-def _may(kinds: set[str]) -> bool:
-    return "tensor(float16)" in kinds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
+HALF, FLOAT = (TensorProto.FLOAT16, TensorProto.BFLOAT16), TensorProto.FLOAT
 # Operators that change no value, and those that stand for what they say.
 EXACT = frozenset(
     {"Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
@@ -19,7 +19,7 @@ EXACT = frozenset(
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph of the same inputs and outputs, in float, that rounds what `model` holds in FP16.
+    """Return a graph of the same inputs and outputs, in float, that rounds what `model` holds in FP16 or BF16.
 
     Args:
         model: A graph whose types are inferable, half ones among them.
@@ -27,12 +27,13 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
     graph = copy.graph
-    half = {item.name for item in (*graph.input, *graph.value_info) if item.type.tensor_type.elem_type == HALF}
-    half |= {tensor.name for tensor in graph.initializer if tensor.data_type == HALF}
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*graph.input, *graph.value_info)}
+    kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    half = {name: kind for name, kind in kinds.items() if kind in HALF}
     nodes: list[NodeProto] = []
     wide: dict[str, str] = {}
     for node in graph.node:
-        if node.op_type not in EXACT and half & {*node.input, *node.output}:
+        if node.op_type not in EXACT and half.keys() & {*node.input, *node.output}:
             nodes += [*_widened(node, half, wide), *_narrowed(node, half)]
         else:
             nodes.append(node)
@@ -41,7 +42,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _widened(node: NodeProto, half: set[str], wide: dict[str, str]) -> list[NodeProto]:
+def _widened(node: NodeProto, half: dict[str, int], wide: dict[str, str]) -> list[NodeProto]:
     """Return a node that reads floats, behind the Casts that it needs and nobody has made yet."""
     made = []
     for index, name in enumerate(node.input):
@@ -52,17 +53,17 @@ def _widened(node: NodeProto, half: set[str], wide: dict[str, str]) -> list[Node
             made.append(helper.make_node("Cast", [name], [wide[name]], f"{name}/wide", to=FLOAT))
         node.input[index] = wide[name]
     for item in node.attribute:
-        if item.type == onnx.AttributeProto.TENSOR and item.t.data_type == HALF:
+        if item.type == onnx.AttributeProto.TENSOR and item.t.data_type in HALF:
             value = numpy_helper.to_array(item.t).astype("float32")
             item.t.CopyFrom(numpy_helper.from_array(value, item.t.name))
     return [*made, node]
 
 
-def _narrowed(node: NodeProto, half: set[str]) -> list[NodeProto]:
+def _narrowed(node: NodeProto, half: dict[str, int]) -> list[NodeProto]:
     """Let a node write floats under other names; return the Casts that round these."""
     made = []
     for index, name in enumerate(node.output):
         if name in half:
             node.output[index] = f"{name}/exact"
-            made.append(helper.make_node("Cast", [f"{name}/exact"], [name], f"{name}/rounded", to=HALF))
+            made.append(helper.make_node("Cast", [f"{name}/exact"], [name], f"{name}/rounded", to=half[name]))
     return made

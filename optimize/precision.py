@@ -1,4 +1,4 @@
-"""FP32 to FP16 with FP32 inputs and outputs: a strongly typed graph, explicit Casts, nothing left to the builder.
+"""FP32 to FP16 or BF16 with FP32 inputs and outputs: a strongly typed graph, explicit Casts, nothing left to a builder.
 
 Each node is half or float. Weights of half nodes are stored in FP16; where a tensor crosses from one kind to the other
 a Cast stands, one for each tensor and kind. What FP16 cannot hold stays float and is named: values beyond 65504 on the
@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.errors import CheckFailed, DataError
+from ..runtime.errors import CheckFailed, DataError, ModelError
 
 if TYPE_CHECKING:
     import onnx
 
     from .half import Cast
 
-LARGEST_HALF = 65504.0
-# Below 2^-14 FP16 loses a bit with each halving; a tensor whose largest value is there keeps its digits only in FP32.
-SMALLEST_HALF = 2.0**-14
+# Between this opset and 22 no operator of a network like these changed its meaning.
+NEAR_OPSET = 18
 # Where the error has a limit: the shares of the nodes, from the input on, that are tried in float, one after another.
 FIRST = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 KEEP_FLOAT = frozenset(
@@ -35,17 +34,59 @@ KEEP_FLOAT = frozenset(
 
 
 @dataclass(frozen=True)
+class Kind:
+    """One 16-bit kind of number.
+
+    Attributes:
+        name: In messages and in the names of tensors.
+        type: Its number in ONNX's TensorProto.
+        word: Its name in ONNX's operator schemas.
+        largest: The largest finite number.
+        smallest: The smallest normal one: below it a bit is lost with each halving, so that a tensor whose largest
+            value is there keeps its digits only in FP32.
+        bottom: That, in words.
+        opset: The first opset whose convolutions have it.
+        refused: Operators that TensorRT does not read in it.
+    """
+
+    name: str
+    type: int
+    word: str
+    largest: float
+    smallest: float
+    bottom: str
+    opset: int = 0
+    refused: frozenset[str] = frozenset()
+
+    def dtype(self) -> np.dtype[Any]:
+        """Return NumPy's type; BF16's is of a package that onnx brings."""
+        if self.name == "FP16":
+            return np.dtype(np.float16)
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+
+
+FP16 = Kind("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")
+BF16 = Kind(
+    "BF16", 16, "tensor(bfloat16)", (2 - 2.0**-7) * 2.0**127, 2.0**-126, "BF16's 1.2e-38", 22, frozenset({"HardSwish"})
+)
+KINDS = {"fp16": FP16, "bf16": BF16}
+
+
+@dataclass(frozen=True)
 class PrecisionReport:
-    """What became FP16.
+    """What became FP16 or BF16.
 
     Attributes:
         nodes: Nodes in the result, Casts included.
-        half: Nodes that compute in FP16.
+        half: Nodes that compute in it.
         kept: Node that stayed FP32 -> the reason.
         casts: Casts that were inserted.
-        flushed: Weights that became zero or subnormal in FP16, as a share of the non-zero ones.
+        flushed: Weights that became zero or subnormal, as a share of the non-zero ones.
         bytes_before: Size of the FP32 file.
-        bytes_after: Size of the FP16 file.
+        bytes_after: Size of the new file.
         relative_error: Output -> max|half - float| / max|float| over the samples.
     """
 
@@ -57,6 +98,7 @@ class PrecisionReport:
     bytes_before: int
     bytes_after: int
     relative_error: dict[str, float]
+    kind: str = "FP16"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -64,9 +106,14 @@ class PrecisionReport:
 
 
 def to_fp16(
-    source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, limit: float | None = None
+    source: str | Path,
+    target_path: str | Path,
+    samples: Iterable[np.ndarray],
+    *,
+    limit: float | None = None,
+    kind: Kind = FP16,
 ) -> PrecisionReport:
-    """Cast an ONNX file to FP16, keeping its inputs and outputs in FP32.
+    """Cast an ONNX file to FP16 (or BF16), keeping its inputs and outputs in FP32.
 
     Args:
         source: A float32 ONNX file with one input.
@@ -75,26 +122,35 @@ def to_fp16(
         limit: The first layers stay FP32 until the relative error of each output is under half of this, say 2e-3 (other
             images lose more): what is rounded first grows most on its way. None leaves all in FP16 that can be. Where
             half of the nodes do not do, they stay FP32 all the same, and `relative_error` says what is left.
+        kind: FP16, or BF16, which has FP32's range and an eighth of FP16's digits; its file is of opset 22.
 
     Raises:
         UsageError: No such file.
-        ModelError: Not a usable ONNX file.
+        ModelError: Not a usable ONNX file, or for BF16 one below opset 18, whose operators mean something else in 22.
         DataError: No samples, or samples or activations with NaN or infinity.
-        CheckFailed: The FP16 graph answers NaN or infinity.
+        CheckFailed: The new graph answers NaN or infinity.
     """
     from .quantize.checks import input_shape
     from .quantize.net import read_model, write_model
     from .quantize.samples import Samples, repeatable
 
     model = read_model(source)
+    opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if kind.opset and opset < NEAR_OPSET:
+        raise ModelError(f"{source} is of opset {opset}", expected=f"{NEAR_OPSET} or later for {kind.name}",
+                         do="export it again, with --opset 18")  # fmt: skip
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model))
         if not checked.count():
-            raise DataError("no samples to measure FP16 on", expected="at least one image", do="give some images")
-        result, error = _cast(model, _beyond(model, checked), checked, limit)
+            raise DataError(
+                f"no samples to measure {kind.name} on", expected="at least one image", do="give some images"
+            )
+        result, error = _cast(model, _beyond(model, checked, kind), checked, limit, kind)
     if bad := [name for name, value in error.items() if not np.isfinite(value)]:
         raise CheckFailed(
-            f"output {bad[0]!r} is NaN or infinite in FP16", expected="finite values", do="keep this network in FP32"
+            f"output {bad[0]!r} is NaN or infinite in {kind.name}",
+            expected="finite values",
+            do="keep this network in FP32",
         )
     write_model(result.model, target_path)
     return PrecisionReport(
@@ -106,11 +162,12 @@ def to_fp16(
         bytes_before=Path(source).stat().st_size,
         bytes_after=Path(target_path).stat().st_size,
         relative_error=error,
+        kind=kind.name,
     )
 
 
 def _cast(
-    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None
+    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: Kind
 ) -> tuple[Cast, dict[str, float]]:
     """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
     from .half import cast_graph
@@ -119,15 +176,15 @@ def _cast(
     counts = sorted({round(share * len(names)) for share in FIRST}) if limit is not None else [0]
     for count in counts:
         first = dict.fromkeys(names[:count], f"the error grows from here; under {limit} is asked for")
-        result = cast_graph(model, first | kept)
+        result = cast_graph(model, first | kept, kind)
         error = relative_error(model, result.model, samples)
         if limit is None or max(error.values()) < limit / 2:
             break
     return result, error
 
 
-def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, str]:
-    """Return the nodes that touch a tensor beyond FP16's range on the samples, at either end -> the reason."""
+def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: Kind) -> dict[str, str]:
+    """Return the nodes that touch a tensor beyond the kind's range on the samples, at either end -> the reason."""
     import onnx
 
     from .quantize.observe import collect
@@ -142,12 +199,12 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, 
     kept = {}
     for node in model.graph.node:
         seen = [name for name in (*node.input, *node.output) if name in peak]
-        loud = [name for name in seen if peak[name] > LARGEST_HALF]
-        quiet = [name for name in seen if 0 < peak[name] < SMALLEST_HALF]
+        loud = [name for name in seen if peak[name] > kind.largest]
+        quiet = [name for name in seen if 0 < peak[name] < kind.smallest]
         if loud:
-            kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond 65504"
+            kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond {kind.largest:.5g}"
         elif quiet:
-            kept[node.name or node.output[0]] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below FP16's 6.1e-5"
+            kept[node.name or node.output[0]] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below {kind.bottom}"
     return kept
 
 

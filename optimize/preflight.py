@@ -117,7 +117,7 @@ def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) ->
 
     Args:
         path: The file.
-        precision: What it is going to be built in: "fp32", "fp16" or "int8".
+        precision: What it is going to be built in: "fp32", "fp16", "bf16" or "int8".
         sms: The compute capabilities it is going to be built for, such as "7.5".
 
     Returns:

@@ -28,7 +28,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
 @click.option(
-    "--target", default="trt", show_default=True, help="trt, trt-rtx, ort-x86, ort-arm, openvino (INT8), or fp16."
+    "--target", default="trt", show_default=True, help="trt, trt-rtx, ort-x86, ort-arm, openvino (INT8), fp16 or bf16."
 )
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
@@ -61,7 +61,7 @@ def quantize_command(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Cast an ONNX file to FP16, or calibrate it to INT8 with explicit Q/DQ."""
+    """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from . import quantize, show
 
     if data is None and not allow_random:
@@ -72,8 +72,8 @@ def quantize_command(
         )
     least_db, points = parse_budget(budget)
     batches = _batches(source, data, images)
-    if target == "fp16":
-        _half(source, output, batches, limit, as_json)
+    if target in ("fp16", "bf16"):
+        _half(source, output, batches, limit, target, as_json)
         return
     report = quantize(
         source,
@@ -123,11 +123,13 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     return (value, None) if found[2] else (None, value)
 
 
-def _half(source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, as_json: bool) -> None:
-    from ..precision import to_fp16
+def _half(
+    source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
+) -> None:
+    from ..precision import KINDS, to_fp16
     from . import show
 
-    half = to_fp16(source, output, iter(batches), limit=limit)
+    half = to_fp16(source, output, iter(batches), limit=limit, kind=KINDS[kind])
     emit(half.to_dict(), as_json, lambda: show.half(half, output))
 
 

@@ -101,7 +101,9 @@ def _weak_flags(features: flavour.Features, precision: str) -> list[str] | None:
     """Return the precision flags of a weakly typed build; None where the network has to be strongly typed."""
     if not features.weak_flags:
         return None
-    wanted = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}[precision]
+    wanted = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}[precision]
+    if precision == "bf16" and "BF16" not in features.weak_flags:
+        raise NotAvailable("this TensorRT has no BF16", expected="TensorRT 10 or later", do="build FP16 instead")
     return [name for name in wanted if name in features.weak_flags]
 
 

@@ -72,7 +72,7 @@ def build_engine(
         onnx: The network.
         out: Where the engine goes.
         sm: Compute capability, "8.6", or "current" for the GPU of this machine.
-        precision: "fp32", "fp16" or "int8": what the convolutions are to run in.
+        precision: "fp32", "fp16", "bf16" or "int8": what the convolutions are to run in.
         flavour: "rtx", "standard" or "auto".
         batch: (min, opt, max) for inputs whose batch dimension is dynamic.
         shapes: Input name -> (min, opt, max) shapes, for other dynamic dimensions.

@@ -16,15 +16,15 @@ from ..errors import NotAvailable, UsageError
 
 MODULES = {"rtx": ("tensorrt_rtx_bindings", "tensorrt_rtx"), "standard": ("tensorrt",)}
 INSTALL = {"rtx": "pip install 'edgesmith[trt-rtx]'", "standard": "install JetPack's TensorRT, or pip install tensorrt"}
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
 class Features:
     """What the installed module offers; each field is one `hasattr`.
 
-    `weak_flags` are the precision flags (FP16, INT8) of weakly typed networks; where there are none, the network is
-    strongly typed: its precision is written in the ONNX file.
+    `weak_flags` are the precision flags (FP16, INT8, BF16) of weakly typed networks; where there are none, the network
+    is strongly typed: its precision is written in the ONNX file.
     """
 
     cross_build: bool
@@ -42,9 +42,10 @@ def features(trt: Any) -> Features:
     flags = getattr(trt, "BuilderFlag", None)
     creation = getattr(trt, "NetworkDefinitionCreationFlag", None)
     config = getattr(trt, "IBuilderConfig", None)
+    weak = tuple(name for name in ("FP16", "INT8", "BF16") if hasattr(flags, name))
     return Features(
         cross_build=hasattr(trt, "ComputeCapability") and hasattr(config, "set_compute_capability"),
-        weak_flags=tuple(name for name in ("FP16", "INT8") if hasattr(flags, name)),
+        weak_flags=weak if weak != ("BF16",) else (),
         explicit_batch_flag=hasattr(creation, "EXPLICIT_BATCH"),
         strongly_typed_flag=hasattr(creation, "STRONGLY_TYPED"),
         progress_monitor=hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor"),

@@ -89,7 +89,11 @@ def test_a_failed_build_says_what_tensorrt_said(tmp_path):
 
 WRONG = {
     "no such file": ({"onnx": "none.onnx"}, UsageError, "no such file"),
-    "unknown precision": ({"precision": "int4"}, UsageError, "unknown precision 'int4'; expected fp32, fp16, int8"),
+    "unknown precision": (
+        {"precision": "int4"},
+        UsageError,
+        "unknown precision 'int4'; expected fp32, fp16, bf16, int8",
+    ),
     "no SM": ({"sm": "ampere"}, UsageError, "no compute capability"),
     "an SM that is not built for": ({"sm": "8.7"}, UsageError, "does not build for SM 8.7; expected 7.5, 8.0"),
     "unknown flavour": ({"flavour": "lean"}, UsageError, "unknown TensorRT flavour"),
