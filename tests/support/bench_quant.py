@@ -30,7 +30,7 @@ import numpy as np
 import onnxruntime
 from quant_env import PEERS, environment, variables
 from quant_judge import answers, judge
-from quant_nets import fp32
+from quant_nets import fp32, optimised
 from quant_speed import speeds
 from quant_table import table
 
@@ -43,7 +43,7 @@ ROOT = HERE.parents[1]
 FOLDER, RESULTS = ROOT / "build" / "bench-quant", ROOT / "results" / "quantisation"
 NETWORKS = (
     "mobilenetv2", "shufflenetv2", "mobilenetv3_small", "mobilenetv2-224", "mobilenetv2-stress", "resnet18",
-    "resnet18-stress", "efficientnet_b0",
+    "resnet18-stress", "efficientnet_b0", "shufflenetv2-export",
 )  # fmt: skip
 OURS = {
     "edgesmith ort-x86": ["--target", "ort-x86"],
@@ -120,7 +120,8 @@ class Bench:
     def __init__(self, name, given):
         self.source, self.given = fp32(name, FOLDER / "nets"), given
         self.name, kind = self.source.stem, "" if name.endswith(".onnx") else name.partition("-")[2]
-        self.timed, self.plain = kind.isdigit(), not kind
+        self.exported = kind == "export"
+        self.timed, self.plain = kind.isdigit() or self.exported, not kind
         self.results, self.files = RESULTS / self.name, FOLDER / "files" / self.name
         for folder in (self.results, self.files):
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,8 @@ class Bench:
     def _command(self, label, target):
         """Return the command line of a quantiser, or why there is none."""
         if label in OURS:
-            command = [sys.executable, "-m", "edgesmith", "quantize", self.source, "-o", target]
+            source = optimised(self.source) if self.exported else self.source
+            command = [sys.executable, "-m", "edgesmith", "quantize", source, "-o", target]
             return [*command, "--data", self.given.data, *OURS[label]]
         script = [HERE / "quant_peers.py", self.source, self.files / "calibration.npy", target]
         if label in ORT:
@@ -177,6 +179,8 @@ class Bench:
         found = {**json.loads((self.results / "fp32.json").read_text()), "rows": rows}
         if self.plain:
             found |= {"speed": self._speed(rows, None), f"speed {OTHER_SIDE}": self._speed(rows, OTHER_SIDE)}
+        if self.exported:
+            found |= {f"speed {OTHER_SIDE}": self._speed(rows, OTHER_SIDE)}
         return found
 
     def _measure(self, label, path, wanted):
