@@ -153,14 +153,18 @@ def to_fp16(
             do="keep this network in FP32",
         )
     write_model(result.model, target_path)
+    return _report(result, error, (Path(source).stat().st_size, Path(target_path).stat().st_size), kind)
+
+
+def _report(result: Cast, error: dict[str, float], sizes: tuple[int, int], kind: Kind) -> PrecisionReport:
     return PrecisionReport(
         nodes=len(result.model.graph.node),
         half=result.half,
         kept=result.kept,
         casts=result.casts,
         flushed=result.flushed,
-        bytes_before=Path(source).stat().st_size,
-        bytes_after=Path(target_path).stat().st_size,
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
         relative_error=error,
         kind=kind.name,
     )
