@@ -26,7 +26,7 @@ from .samples import Perturbed, Samples
 from .saturation import largest_integers, raw_peaks
 from .walk import fitting
 from .weights import LARGEST
-from .widths import widen
+from .widths import reads_colours, widen
 
 # A network that keeps so much answers like the float one nearly everywhere; measured on this many images.
 NEED_DB, JUDGED = 30.0, 32
@@ -91,7 +91,7 @@ def _converted(
         stats |= collected(reference, shown, seen, histograms=counted)
         grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
     grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), grids[name].kind) for name, bend in bent.items()}
-    limits = _limits(net, plan, grids, stats) if form.limited else {}
+    limits = _limits(net, plan, grids, stats, form.wide) if form.limited else {}
     weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     made = Converted(net.model, plan, grids, tuple(folded), limits, {})
     if settings.refine:
@@ -164,7 +164,7 @@ def _refine(
     return replace(made, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=made.limits | refiner.limits)
 
 
-def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats]) -> dict[str, np.ndarray]:
+def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats], wide: bool) -> dict[str, np.ndarray]:
     """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
     limits = {}
     for node in plan.anchors:
@@ -173,7 +173,8 @@ def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats
         if node.op_type != "Conv" and not attributes(node).get("transB", 0):
             weight = weight.T
         peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
-        found = largest_integers(weight, attributes(node).get("group", 1), peaks)
+        fours = wide and reads_colours(net, node)
+        found = largest_integers(weight, attributes(node).get("group", 1), peaks, fours=fours)
         if found.min() < LARGEST:
             limits[node.name] = found if node.op_type != "MatMul" else found.min()
     return limits

@@ -31,6 +31,7 @@ from .report import Settings
 from .saturation import largest_integers, raw_peaks
 from .walk import Walker
 from .weights import LARGEST, Quantised
+from .widths import reads_colours
 
 WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
 VALUES = 1 << 16
@@ -163,7 +164,8 @@ class Refiner:
         read, limit = self.grids[name], None
         if self.form.limited:
             peaks = raw_peaks(self.source.highs[name], read.scale, read.zero)
-            limit = largest_integers(weight, groups, peaks, rounding=1.0)
+            fours = self.form.wide and reads_colours(self.net, node)
+            limit = largest_integers(weight, groups, peaks, rounding=1.0, fours=fours)
             self.limits[node.name] = limit
         axis = None if self.settings.per_tensor else 0
         scale = weight_scales(weight, axis, self.form, limit, self.net.arrays[node.input[2]], read.scale)

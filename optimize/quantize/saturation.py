@@ -10,8 +10,8 @@ ones seen: for a pair of weights r = w / max|w| and the largest integer activati
     L * max over pairs of (A0*max(r0, 0) + A1*max(r1, 0)),  and the same for -r,  <= 32767 - rounding
 
 Pairs are neighbours in the order in which ONNX Runtime multiplies: kernel rows, kernel columns, input channels of one
-group (its NHWC im2col); K for Gemm. Where channels come in fours, by themselves or padded (`widths`), the pairs of each
-pixel are apart from the next one's; both ways are allowed for. Depthwise kernels multiply in 32 bits and need nothing.
+group (its NHWC im2col); K for Gemm. Where channels are padded to fours (`widths`), so are the pairs, which then never
+cross from one pixel to the next. Depthwise kernels multiply in 32 bits and need nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def raw_peaks(channel_high: np.ndarray, scale: float, zero: int) -> np.ndarray:
     return np.asarray(np.clip(np.rint(np.maximum(channel_high, 0) * MARGIN / scale) + zero, 0, 255))
 
 
-def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray, rounding: float = 0.5) -> np.ndarray:
+def largest_integers(
+    weight: np.ndarray, groups: int, peaks: np.ndarray, rounding: float = 0.5, fours: bool = False
+) -> np.ndarray:
     """Return for each output channel the largest integer its weights may take, (M,), at most 127.
 
     Args:
@@ -39,19 +41,16 @@ def largest_integers(weight: np.ndarray, groups: int, peaks: np.ndarray, roundin
         groups: The convolution's groups.
         peaks: Largest integer activation of each input channel, (C,), 0 to 255.
         rounding: How far an integer may lie from its weight, in steps.
+        fours: Input channels will be padded to a multiple of four.
     """
     outputs = len(weight)
     if weight.ndim > 2 and weight.shape[1] == 1 and groups == outputs:
         return np.full(outputs, float(LARGEST))
-    if groups == 1 and (more := -weight.shape[1] % FOURS) and weight.ndim > 2:
-        wide = np.pad(weight, [(0, 0), (0, more), *[(0, 0)] * (weight.ndim - 2)])
-        apart = _largest(wide, 1, np.pad(peaks, (0, more)), rounding)
-        return np.asarray(np.minimum(_largest(weight, 1, peaks, rounding), apart))
-    return _largest(weight, groups, peaks, rounding)
-
-
-def _largest(weight: np.ndarray, groups: int, peaks: np.ndarray, rounding: float) -> np.ndarray:
-    outputs, taps = len(weight), int(np.prod(weight.shape[2:]))
+    if fours:
+        more = -weight.shape[1] % FOURS
+        weight = np.pad(weight, [(0, 0), (0, more), *[(0, 0)] * (weight.ndim - 2)])
+        peaks = np.pad(peaks, (0, more))
+    taps = int(np.prod(weight.shape[2:]))
     flat = np.moveaxis(weight, 1, -1).reshape(outputs, -1)
     each = np.tile(peaks.reshape(groups, 1, -1), (1, taps, 1)).reshape(groups, -1)
     peak = np.repeat(each, outputs // groups, axis=0)

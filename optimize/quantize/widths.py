@@ -197,21 +197,35 @@ def _set_groups(node: NodeProto, groups: int) -> None:
     node.attribute.extend([*kept, helper.make_attribute("group", groups)])
 
 
+def reads_colours(net: Net, node: NodeProto) -> bool:
+    """Say whether a quantised convolution alone reads an input of three channels, before Q/DQ stand or after."""
+    name = node.input[0]
+    while name not in net.inputs:
+        made = net.producer.get(name)
+        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear", "Pad"):
+            return False
+        name = made.input[0]
+        if len(net.readers[name]) != 1:
+            return False
+    weight = net.producer.get(node.input[1])
+    shape = net.arrays[node.input[1] if weight is None else weight.input[0]].shape
+    alone = len(net.readers[node.input[0]]) == 1 and name not in net.outputs
+    return node.op_type == "Conv" and alone and shape[1] == 3 and attributes(node).get("group", 1) == 1
+
+
 def _pad_colours(net: Net) -> dict[str, int]:
-    """Pad an input of three channels to four, between Q and DQ, where only dense convolutions read it."""
+    """Pad an input of three channels to four, between Q and DQ, where one dense convolution reads it."""
     widened = {}
     for node in [item for item in net.nodes if item.op_type == "QuantizeLinear" and item.input[0] in net.inputs]:
         loose = net.readers.get(node.output[0], [])
         readers = [reader for one in loose for reader in net.readers.get(one.output[0], [])]
-        dense = bool(readers) and all(_kind(net, one) == "dense" for one in readers)
-        if len(loose) != 1 or not dense or {_shape(net, one)[1] for one in readers} != {3}:
+        if len(readers) != 1 or _kind(net, readers[0]) != "dense" or not reads_colours(net, readers[0]):
             continue
         pads = net.add_array(f"{node.input[0]}_pads", np.array([0] * 5 + [1, 0, 0], np.int64))
         integers = net.fresh(f"{node.output[0]}_wide")
         made = helper.make_node("Pad", [node.output[0], pads, node.input[2]], [integers], f"{node.input[0]}/Pad")
         net.graph.node.append(made)
         loose[0].input[0] = integers
-        for reader in readers:
-            _grow(net, reader, 1, axis=1)
+        _grow(net, readers[0], 1, axis=1)
         widened[node.input[0]] = DENSE
     return widened

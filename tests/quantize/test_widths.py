@@ -9,7 +9,7 @@ from edgesmith.optimize.quantize.net import Net
 from edgesmith.optimize.quantize.observe import session
 from edgesmith.optimize.quantize.saturation import largest_integers
 from edgesmith.optimize.quantize.spaces import spaces
-from edgesmith.optimize.quantize.widths import widen
+from edgesmith.optimize.quantize.widths import reads_colours, widen
 from support.graphs import model
 from support.quant_graphs import Graph, images
 
@@ -187,7 +187,7 @@ def test_weights_of_zero_shift_no_channel_in_equalisation():
     assert norms(4)[6:].tolist() == [1.0] * 4
 
 
-def test_limits_hold_for_both_orders_of_products():
+def test_limits_follow_the_order_of_products():
     """Three channels: pairs cross from one pixel to the next as they are, and do not once they are padded to four."""
     peaks = np.full(3, 255.0)
     crossing = np.zeros((1, 3, 1, 2))
@@ -196,4 +196,15 @@ def test_limits_hold_for_both_orders_of_products():
     inside[0, 0, 0, 1] = inside[0, 1, 0, 1] = 1  # neighbours in the second pixel, apart in the order as it is
     alone = np.zeros((1, 3, 1, 2))
     alone[0, 0, 0, 0] = 1
-    assert [int(largest_integers(one, 1, peaks)[0]) for one in (crossing, inside, alone)] == [63, 63, 127]
+    found = [
+        [int(largest_integers(one, 1, peaks, fours=fours)[0]) for one in (crossing, inside, alone)]
+        for fours in (False, True)
+    ]
+    assert found == [[63, 127, 127], [127, 63, 127]]
+
+
+@pytest.mark.parametrize(("more", "padded"), [("", True), ("c = Conv (x, w)", False), ("c = Relu (x)", False)])
+def test_an_input_is_padded_for_the_one_convolution_that_reads_it(more, padded, tmp_path):
+    text = "(float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv (x, w) " + more + " }"
+    net = Net(model(text, {"w": np.ones((4, 3, 3, 3), np.float32)}))
+    assert reads_colours(net, net.nodes[0]) is padded
