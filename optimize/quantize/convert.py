@@ -164,7 +164,9 @@ def _refine(
     return replace(made, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=made.limits | refiner.limits)
 
 
-def _limits(net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats], wide: bool) -> dict[str, np.ndarray]:
+def _limits(
+    net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats], wide: bool = False
+) -> dict[str, np.ndarray]:
     """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
     limits = {}
     for node in plan.anchors:
