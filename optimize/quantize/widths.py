@@ -198,7 +198,7 @@ def _set_groups(node: NodeProto, groups: int) -> None:
 
 
 def reads_colours(net: Net, node: NodeProto) -> bool:
-    """Say whether a quantised convolution alone reads an input of three channels, before Q/DQ stand or after."""
+    """Say whether a quantised 2-D convolution alone reads an input of three channels, before Q/DQ stand or after."""
     name = node.input[0]
     while name not in net.inputs:
         made = net.producer.get(name)
@@ -210,7 +210,8 @@ def reads_colours(net: Net, node: NodeProto) -> bool:
     weight = net.producer.get(node.input[1])
     shape = net.arrays[node.input[1] if weight is None else weight.input[0]].shape
     alone = len(net.readers[node.input[0]]) == 1 and name not in net.outputs
-    return node.op_type == "Conv" and alone and shape[1] == 3 and attributes(node).get("group", 1) == 1
+    flat = node.op_type == "Conv" and len(shape) == 4 and attributes(node).get("group", 1) == 1
+    return flat and alone and shape[1] == 3
 
 
 def _pad_colours(net: Net) -> dict[str, int]:

@@ -203,6 +203,21 @@ def test_limits_follow_the_order_of_products():
     assert found == [[63, 127, 127], [127, 63, 127]]
 
 
+def test_the_input_of_a_network_of_volumes_stays(tmp_path):
+    onnx.save(
+        model(
+            "(float[1, 3, 4, 8, 8] x) => (float[1, 4, 2, 6, 6] z) { y = Conv (x, w) z = Relu (y) }",
+            {"w": np.random.default_rng(0).standard_normal((4, 3, 3, 3, 3), dtype=np.float32)},
+        ),
+        tmp_path / "in.onnx",
+    )
+    given = list(np.random.default_rng(1).standard_normal((32, 1, 3, 4, 8, 8), dtype=np.float32))
+    options = {"settings": PLAIN, "allow_random": True}
+    report = quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", given, target="ort-x86", **options)
+    assert report.quantised["Conv"] == 1
+    assert all(node.op_type != "Pad" for node in onnx.load(tmp_path / "out.onnx").graph.node)
+
+
 @pytest.mark.parametrize(("more", "padded"), [("", True), ("c = Conv (x, w)", False), ("c = Relu (x)", False)])
 def test_an_input_is_padded_for_the_one_convolution_that_reads_it(more, padded, tmp_path):
     text = "(float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv (x, w) " + more + " }"
