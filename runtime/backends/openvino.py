@@ -73,7 +73,7 @@ def open(
         ModelError: OpenVINO cannot read or compile it.
         NotAvailable: openvino is not installed.
     """
-    native = _silent()
+    native = _ready()
     source = str(existing_file(path, "model")) if content is None else content
     check_threads(threads)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
@@ -85,6 +85,30 @@ def open(
         return OpenvinoSession(model, core.compile_model(model, "CPU", settings))
     except Exception as error:
         raise ModelError(f"OpenVINO cannot load {path}", got=brief(error), do="export it again") from error
+
+
+_FIRST = threading.Lock()
+_used: list[bool] = []
+
+
+def _ready() -> Any:
+    """Import openvino and use each of its functions once, in one thread.
+
+    At their first call its bindings prepare themselves with Python's lock given up meanwhile: two threads that were
+    there at once waited for each other for ever (openvino 2026.1).
+    """
+    with _FIRST:
+        native = _silent()
+        if not _used:
+            given = native.opset8.parameter([1], np.float32, name="x")
+            model = native.Model([native.opset8.relu(given)], [given])
+            for port in (*model.inputs, *model.outputs):
+                port.get_tensor().set_names({"x" if port.get_node() == given else "y"})
+            session = OpenvinoSession(model, native.Core().compile_model(model, "CPU", {}))
+            session._run({"x": np.zeros(1, np.float32)})
+            session.close()
+            _used.append(True)
+    return native
 
 
 def _silent() -> Any:

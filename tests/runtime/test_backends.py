@@ -6,12 +6,14 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import pytest
 
 from edgesmith.runtime import backends, plugins
 from edgesmith.runtime.backends import _base, null, ort
 from edgesmith.runtime.errors import DataError, ModelError, NotAvailable, RunError, UsageError
 from support.bundles import SIDE, colour_net, golden_inputs
+from support.graphs import model
 
 X = golden_inputs(2)["input"]
 
@@ -178,3 +180,24 @@ def test_what_is_finite_is_found_in_the_bits(dtype, value):
     for array in (x, x.transpose(2, 0, 1), x[:, ::-1, ::2], x[1, 2, 3:4], x[:0]):
         assert _base.is_finite(array) == bool(np.isfinite(array).all())
     assert _base.is_finite(np.asarray(x[1, 2, 3])) == bool(np.isfinite(x[1, 2, 3]))
+
+
+AT_ONCE = """import sys, numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from edgesmith.runtime.backends import openvino
+
+def first(_):
+    with openvino.open(sys.argv[1], threads=1) as session:
+        session.run({"x": np.zeros((1, 3, 4, 4), np.float32)})
+
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(first, range(4)))
+"""
+
+
+def test_openvino_is_opened_first_by_several_threads_at_once(tmp_path):
+    """Its bindings locked up in one process of eight when they were first used by two threads."""
+    pytest.importorskip("openvino")
+    onnx.save(model("(float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { y = Relu (x) }"), tmp_path / "m.onnx")
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", AT_ONCE, tmp_path / "m.onnx"], check=True, timeout=60)
