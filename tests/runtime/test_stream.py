@@ -75,7 +75,7 @@ def test_a_slow_model_drops_frames_and_counts_them(policy, model, monkeypatch):
     assert stream.counts.dropped > 10
     assert balanced(stream.counts)
     assert labels(found) == [LABELS[at % 3] for at in indices]
-    assert (59 in indices) == (policy == "drop-oldest")
+    assert (59 if policy == "drop-oldest" else 0) in indices  # what each policy never drops, however busy the machine
 
 
 def test_a_bad_frame_keeps_its_place(model):
