@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
                 session.close()
 
 
-def _kinds(candidates: Any) -> list[list[Candidate]]:
+def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Group what a CPU computes alike, one of which is enough, so that the time suffices for numbers of threads.
 
     FP16 is computed in FP32 there; of two INT8 files of one target the rest is, in FP32 or in FP16, the same too.

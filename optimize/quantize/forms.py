@@ -6,7 +6,7 @@ measurements in docs/quantisation.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...runtime.errors import UsageError
 from ...runtime.plugins import did_you_mean
@@ -60,30 +60,20 @@ class Form:
 
 
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
+TRT = Form(
+    "trt",
+    grid="symmetric",
+    integer_bias=False,
+    outputs=False,
+    glue=frozenset(),
+    fold_relu=False,
+    least_scale=2.0**-14,
+    gains=True,
+    centred=True,
+)
 FORMS = {
-    "trt": Form(
-        "trt",
-        grid="symmetric",
-        integer_bias=False,
-        outputs=False,
-        glue=frozenset(),
-        fold_relu=False,
-        least_scale=2.0**-14,
-        gains=True,
-        centred=True,
-    ),
-    "trt-rtx": Form(
-        "trt-rtx",
-        grid="symmetric",
-        integer_bias=False,
-        outputs=False,
-        glue=frozenset(),
-        fold_relu=False,
-        least_scale=2.0**-14,
-        gains=True,
-        centred=True,
-        borders=True,
-    ),
+    "trt": TRT,
+    "trt-rtx": replace(TRT, name="trt-rtx", borders=True),
     "ort-x86": Form(
         "ort-x86",
         grid="u8",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto, helper
 
+from .borders import readers_behind
 from .net import Net, attributes, sort_nodes
 
 DENSE, DEPTHWISE = 4, 16
@@ -70,6 +71,7 @@ def _wanted(count: int, depthwise: bool) -> int:
 
 
 def _groups(net: Net) -> list[_Group]:
+    """Partition the tensors by whose channels are the same, and say who touches each group."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -218,15 +220,15 @@ def _pad_colours(net: Net) -> dict[str, int]:
     """Pad an input of three channels to four, between Q and DQ, where one dense convolution reads it."""
     widened = {}
     for node in [item for item in net.nodes if item.op_type == "QuantizeLinear" and item.input[0] in net.inputs]:
-        loose = net.readers.get(node.output[0], [])
-        readers = [reader for one in loose for reader in net.readers.get(one.output[0], [])]
+        readers = readers_behind(net, node)
         if len(readers) != 1 or _kind(net, readers[0]) != "dense" or not reads_colours(net, readers[0]):
             continue
+        (pair,) = net.readers[node.output[0]]
         pads = net.add_array(f"{node.input[0]}_pads", np.array([0] * 5 + [1, 0, 0], np.int64))
         integers = net.fresh(f"{node.output[0]}_wide")
         made = helper.make_node("Pad", [node.output[0], pads, node.input[2]], [integers], f"{node.input[0]}/Pad")
         net.graph.node.append(made)
-        loose[0].input[0] = integers
+        pair.input[0] = integers
         _grow(net, readers[0], 1, axis=1)
         widened[node.input[0]] = DENSE
     return widened
