@@ -17,7 +17,7 @@ SEED      ?= 0
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-blocked bench-quant sweep-fp16 zoo-table clean
+.PHONY: help setup export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,9 +72,6 @@ bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdow
 
 bench-passes: $(VENV)/.ready  ## The graph optimizer beside its peers, which get an environment of their own.
 	@$(BIN)/python -m edgesmith.optimize.peers
-
-bench-blocked: $(VENV)/.ready  ## ONNX Runtime's blocked layout kept by hand beside the portable file.
-	@$(BIN)/python tests/support/bench_blocked.py
 
 bench-quant: $(VENV)/.ready  ## The quantiser beside its peers, on five networks or on ONNX=net.onnx; resumable.
 	@$(BIN)/python tests/support/bench_quant.py $(ONNX) $(if $(ONNX),,--table docs/measurements/quantisation)

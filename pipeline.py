@@ -20,12 +20,11 @@ from .export import parity, to_onnx
 from .models import catalog, weights
 from .optimize import precision, preprocessing, runner
 from .optimize.carry import carry
-from .pipeline_blocked import add_blocked
 from .pipeline_engines import ENGINE_FP16, attested, make_engines
 from .pipeline_int8 import make_int8
 from .pipeline_measure import UNJUDGED_IMAGES, measure
 from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
-from .runtime import bundle, contract, datasets, nchwc
+from .runtime import bundle, contract, datasets
 from .runtime.backends import ort
 from .runtime.files import workplace
 from .runtime.packages import versions
@@ -119,9 +118,6 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
     if settings.input == PIXELS:
         with flow.stage("pixels"):
             spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
-    if settings.blocked:
-        with flow.stage("blocked"):
-            add_blocked(flow, list(flow.data["calibration"].batches(spec, 1))[:2], work, stem)
     return spec
 
 
@@ -179,8 +175,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
 
 def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.Item:
     if made.sidecar is None:
-        role = nchwc.ROLE if made.contract else "onnx"
-        return bundle.Item(made.path, role, made.precision, made.target, golden[made.name], requires=made.contract)
+        return bundle.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
     source = made.results["source"]
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],

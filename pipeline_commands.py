@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the network reads: normalised images; pixels as float-nchw or uint8-nhwc, normalised in the graph.",
 )
-@click.option("--blocked", is_flag=True, help="Add FP32 in ONNX Runtime's blocked layout, for this kind of processor.")
 @click.option("--opset", default=18, show_default=True, help="ONNX operator set.")
 @click.option("--threads", default=0, show_default=True, help="Threads for the latency figures; 0: all cores.")
 @click.option(

@@ -52,7 +52,6 @@ class Settings:
     max_drop: float = MAX_DROP
     evaluate: bool = True
     input: str = NORMALISED
-    blocked: bool = False
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
@@ -65,8 +64,6 @@ class Settings:
                     raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)
         if "fp32" not in self.precisions:
             raise UsageError("fp32 is missing from the precisions", do="add it: every other one is compared with it")
-        if self.blocked and self.dynamic_batch:
-            raise UsageError("a blocked file has a fixed batch", got="--blocked --dynamic-batch", do="leave one out")
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,6 @@ class Artefact:
     nodes: int
     backend: str = "ort"
     sidecar: dict[str, Any] | None = None
-    contract: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -99,8 +95,8 @@ class Artefact:
 
     @property
     def options(self) -> dict[str, Any]:
-        """How ONNX Runtime is to be opened for it: a blocked file, which has a contract, is optimised already."""
-        return {"optimise": False} if self.contract else dict(ort.SIMULATED) if self.simulated else {}
+        """How ONNX Runtime is to be opened for it."""
+        return dict(ort.SIMULATED) if self.simulated else {}
 
     @property
     def bytes(self) -> int:

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.console import command, emit, note, say, table
-from ..runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from .blocked import Blocked
     from .report import Report
 
 TARGETS = ("generic", "ort-x86", "trt", "openvino")
@@ -25,7 +23,6 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
 @click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
-@click.option("--blocked", is_flag=True, help="For ort-x86: a second file in ONNX Runtime's blocked layout beside it.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
 def optimize_command(
     source: str,
@@ -37,7 +34,6 @@ def optimize_command(
     channel_block: int | None,
     batch: int | None,
     preprocess: str | None,
-    blocked: bool,
     as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
@@ -47,8 +43,6 @@ def optimize_command(
     """
     from .runner import optimize
 
-    if blocked and target != "ort-x86":
-        raise UsageError("--blocked is for ONNX Runtime on CPUs", got=f"--target {target}", expected="--target ort-x86")
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
     if preprocess is not None:
         from .preprocessing import embed
@@ -56,20 +50,10 @@ def optimize_command(
         report = embed(source, output, input=preprocess, verify=verify, **options)
     else:
         report = optimize(source, output, verify=verify, **options)
-    kept = _blocked(output, verify) if blocked else None
-    emit(report.to_dict() | ({"blocked": kept.to_dict()} if kept else {}), as_json, lambda: _draw(report, explain))
-    if kept and not as_json:
-        _draw(kept.report, explain)
-        say("it needs " + ", ".join(f"{key} {value}" for key, value in kept.contract.items()))
+    emit(report.to_dict(), as_json, lambda: _draw(report, explain))
     if report.check.verdict == "cannot tell" and not as_json:
         note(f"not compared: {report.check.detail}")
     return 3 if report.check.verdict == "cannot tell" else 0
-
-
-def _blocked(portable: str, verify: bool) -> Blocked:
-    from .blocked import keep
-
-    return keep(portable, verify=verify)
 
 
 def _draw(report: Report, explain: bool) -> None:

@@ -37,7 +37,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "ort-x86": (*GENERIC, "mean_to_pool_flat", "split_layers"),
     "trt": GENERIC,
     "openvino": GENERIC,
-    "ort-nchwc": ("keep_blocked", "widen_blocked", "drop_reorders", "drop_dead"),  # for `blocked.keep`
 }
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .spec import ModelSpec
     from .verify import VerifyReport
 
-FOLDERS = {"onnx": "onnx", "nchwc": "onnx", "engine": "engines", "null": "onnx"}
+FOLDERS = {"onnx": "onnx", "engine": "engines", "null": "onnx"}
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25, "mixed": 0.25}
 TENSORRT_TOLERANCES = {"fp32": 1e-2, "fp16": 5e-2, "int8": 0.25, "mixed": 0.25}
 
@@ -48,7 +48,7 @@ class Item:
 
     Args:
         path: The ONNX file or engine; its name is kept.
-        role: "onnx", "engine", or "nchwc" for a blocked ONNX file.
+        role: "onnx" or "engine".
         precision: "fp32", "fp16", "int8" or "mixed".
         target: What it was made for: "generic", "trt", "ort-x86"; for an engine "sm86".
         golden: Its outputs for the bundle's golden inputs, by name; None where it could not be run.

@@ -5,7 +5,7 @@ one with the least estimate comes first, where the bundle has one for each of th
 can be the slower. On a CPU:
 
     int8 for ort-x86    the fastest form there: U8 activations, S8 weights
-    fp32                before its blocked form (nchwc.py), which only measuring prefers
+    fp32
     int8 for trt        S8 activations; slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
 
@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import backends, contract, nchwc
-from .errors import CANNOT, NotAvailable, UsageError
+from . import backends, contract
+from .errors import NotAvailable, UsageError
 from .machine import gpu_possible
 from .plugins import did_you_mean, load
 
@@ -31,13 +31,12 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "gpu")
 BACKENDS = {
-    "onnx": ("ort", "openvino", "ort_cuda", "torch"),
-    "nchwc": ("ort",),
+    "onnx": ("ort", "openvino", "ort_cuda"),
+    "nchwc": (),  # no longer made: see manifest.py
     "engine": ("trt",),
     "null": ("null",),
 }
 GPU_BACKENDS = ("trt", "ort_cuda")
-REFERENCES = ("torch",)  # run only when they are named
 CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
 TRT_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
 CUDA_ORDER = (("fp16", ""), ("fp32", ""))
@@ -58,8 +57,8 @@ class Candidate:
 
 
 def backends_for(artefact: Artefact) -> tuple[str, ...]:
-    """Return the backends that can run an artefact and may be chosen, best first."""
-    return tuple(backend for backend in BACKENDS[artefact.role] if backend not in REFERENCES)
+    """Return the backends that can run an artefact, best first."""
+    return BACKENDS[artefact.role]
 
 
 def usable(backend: str) -> tuple[bool, str]:
@@ -97,10 +96,7 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     kept = [
         candidate
         for candidate in found
-        if (
-            device == candidate.backend
-            or (device in ("auto", candidate.device) and candidate.backend not in REFERENCES)
-        )
+        if device in ("auto", candidate.device, candidate.backend)
         and precision in ("auto", candidate.artefact.precision)
     ]
     engines = [candidate.artefact.facts for candidate in kept if candidate.backend == "trt"]
@@ -108,20 +104,12 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     return sorted(kept, key=lambda candidate: _place(candidate, ranked))
 
 
-def fitting(order: list[Candidate]) -> tuple[list[Candidate], list[str]]:
-    """Leave out the blocked files whose contract does not hold here, and say why."""
-    kept, notes = [], []
-    for candidate in order:
-        try:
-            if candidate.artefact.role == nchwc.ROLE:
-                contract.check(candidate.artefact)
-            kept.append(candidate)
-        except CANNOT as error:
-            notes.append(f"passed over: {candidate}: {error}")
-    return kept, notes
+def retired(artefact: Artefact) -> str:
+    """Return why no backend runs a form that earlier versions made, or an empty string."""
+    return "" if BACKENDS[artefact.role] else f"the role {artefact.role} is no longer run; its portable form is"
 
 
-def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int, bool]:
+def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
     """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by its order of forms."""
     order = ORDERS.get(candidate.backend, CPU_ORDER)
     artefact = candidate.artefact
@@ -132,7 +120,7 @@ def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int, bool]:
     )
     kind = GPU_BACKENDS.index(candidate.backend) if candidate.backend in GPU_BACKENDS else len(GPU_BACKENDS)
     estimate = artefact.facts["estimated_s"] if ranked and candidate.backend == "trt" else 0.0
-    return kind, estimate, next(fits, len(order)), artefact.role == nchwc.ROLE
+    return kind, estimate, next(fits, len(order))
 
 
 def open_artefact(
@@ -156,8 +144,6 @@ def open_artefact(
     module = _ready(backend)
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
-    if artefact.role == nchwc.ROLE:  # it has been optimised: computed as it was checked
-        options = {"optimise": False, **options}
     contract.check(artefact)
     path = bundle.folder / artefact.path
     if artefact.role == "engine" or not artefact.companions:

@@ -2,7 +2,7 @@
 
 A manifest's `requires` may say: sm, flavour, tensorrt and cuda (an engine's; the CUDA that the driver must know), os,
 machine. What a machine does not know of itself is not held against the artefact: the backend checks the engine's own
-header again. A blocked ONNX file's contract must be whole and hold to the letter: see nchwc.py.
+header again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import nchwc
 from .errors import BuildError, ModelError, NotAvailable
 from .files import locked, private_folder
 from .tune import folder
@@ -101,8 +100,6 @@ def check(artefact: Artefact) -> None:
     Raises:
         BuildError: It does not hold; the message has the first point.
     """
-    if artefact.role == nchwc.ROLE:
-        nchwc.check(artefact.name, artefact.requires, facts() | nchwc.facts())
     if not artefact.requires:
         return
     wrong = broken(artefact.requires, facts(artefact.requires.get("flavour", "")))

@@ -2,7 +2,7 @@
 
 Format history:
     1  first format
-    2  the role "nchwc"; a manifest without it is still written in format 1
+    2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and passed over when read
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from .errors import BundleError, ModelError
 from .spec import ModelSpec
 
-FORMAT = 2
+FORMAT, WRITTEN = 2, 1  # the latest that is read, and the one that is written
 NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -36,12 +36,11 @@ class File:
 class Artefact:
     """One runnable form of the network.
 
-    `role` says what it is: "onnx", "engine" (TensorRT), "nchwc" (an ONNX file in ONNX Runtime's blocked layout, which a
-    reader that does not check its contract must not run: see nchwc.py) or "null". `target` is what it was made for:
-    "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and `companions` (sidecar,
-    external weights) are members of the bundle. `tolerance` is the largest max |a - b| / max |b| of a replay that
-    passes. `requires` is what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}. `facts` is
-    free-form.
+    `role` says what it is: "onnx", "engine" (TensorRT), "null", or "nchwc" (see the format history). `target` is what
+    it was made for: "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and
+    `companions` (sidecar, external weights) are members of the bundle. `tolerance` is the largest max |a - b| / max |b|
+    of a replay that passes. `requires` is what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour":
+    "rtx"}. `facts` is free-form.
     """
 
     name: str
@@ -68,14 +67,9 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def format(self) -> int:
-        """The earliest format that can say all of this."""
-        return 2 if any(artefact.role == "nchwc" for artefact in self.artefacts) else 1
-
     def to_json(self) -> str:
         """Return the manifest as JSON, the same for the same content."""
-        return json.dumps({**asdict(self), "format": self.format}, indent=1, sort_keys=True, default=_plain) + "\n"
+        return json.dumps({**asdict(self), "format": WRITTEN}, indent=1, sort_keys=True, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -104,9 +98,6 @@ def parse(text: str | bytes) -> Manifest:
         raise BundleError(
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
-    if manifest.format > values["format"]:
-        got = f"the role nchwc in format {values['format']}"
-        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
     _check_references(manifest)
     return manifest
 

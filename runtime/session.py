@@ -18,7 +18,7 @@ import numpy as np
 
 from . import signing, tune
 from .bundle import Bundle, read
-from .choose import Candidate, candidates, fitting, open_artefact, open_file, usable
+from .choose import Candidate, candidates, open_artefact, open_file, retired, usable
 from .closing import Closing
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .postprocess import Box, Guess, box, class_map, softmax, top_k
@@ -189,7 +189,8 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
     if opened is bundle:
         signing.check(opened, trusted_key)
-    order, notes = fitting(candidates(opened, device, precision))
+    order = candidates(opened, device, precision)
+    notes = [f"passed over: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     begun: Session | None = None
     if device == "auto":

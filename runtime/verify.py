@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .choose import backends_for, open_artefact, usable
+from .choose import backends_for, open_artefact, retired, usable
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
 from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 
@@ -93,6 +93,8 @@ def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], th
         return [Replay(artefact.name, "", "skipped", "its files are not what the manifest says")]
     if artefact.golden is None:
         return [Replay(artefact.name, "", "skipped", "it has no golden outputs")]
+    if why := retired(artefact):
+        return [Replay(artefact.name, "", "skipped", why)]
     first, *others = backends_for(artefact)
     return [_replay(bundle, artefact, name, threads) for name in (first, *(one for one in others if usable(one)[0]))]
 

@@ -674,35 +674,3 @@ def test_one_number_widens_no_channels_that_are_not_known(tmp_path):
     text = "(float[1,C,8,8] x) => (float[1,4,6,6] y) { a = Mul(x, s) y = Conv(a, w) }"
     _, after, entry, _ = alone("fold_affine_forward", text, W | {"s": (1,)}, tmp_path)
     assert (after, [said for _, said in entry.rewrites]) == (["Conv"], ["Mul into Conv 'Conv1'"])
-
-
-LAYOUTS = {
-    "one undoes the other": ("1,8,4,4", 8, "c = NCHW.ReorderInput(b) y = Sin(c)", "it undid another one"),
-    "pixels in whole blocks": ("1,8,1,1", 8, "y = Sin(b)", "8 pixels"),
-    "pixels in two blocks": ("1,16,1,1", 16, "y = Sin(b)", "16 pixels"),
-    "pixels that fill no block": ("1,5,1,1", 5, "y = Sin(b)", None),
-    "a row": ("1,8,1,2", 8, "y = Sin(b)", None),
-    "other channels than declared": ("1,8,1,1", 7, "y = Sin(b)", None),
-    "an input that is no blocked tensor": ("1,8,4,4", 8, "c = NCHW.ReorderInput(x) d = Sin(c) y = Add(d, b)", None),
-}
-
-
-@pytest.mark.parametrize("case", LAYOUTS)
-def test_conversions_of_layout_that_change_nothing_are_dropped(case, tmp_path):
-    """In ONNX Runtime's own layout, in blocks of 8; the graph is not run, so that any machine will do."""
-    from edgesmith.runtime.nchwc import DOMAIN
-
-    dims, channels, rest, said = LAYOUTS[case]
-    text = (
-        f"(float[{dims}] x) => (float[{dims}] y) <float[{dims}] b>"
-        f" {{ a = Relu(x) b = NCHW.ReorderOutput<channels={channels}>(a) {rest} }}"
-    )
-    head = f'<ir_version: 9, opset_import: ["" : 18, "{DOMAIN}" : 1]> g '
-    made = onnx.parser.parse_model(head + text.replace("NCHW", DOMAIN))
-    onnx.save(made, tmp_path / "source.onnx")
-    report = optimize(
-        tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("drop_reorders",), verify=False, block=8
-    )
-    (entry,) = report.passes
-    assert [detail for _, detail in entry.rewrites] == ([said] if said else [])
-    assert ops(tmp_path / "result.onnx") == (["Relu", "Sin"] if said else ops(made))

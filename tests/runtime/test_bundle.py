@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.runtime import archive, bundle, manifest
+from edgesmith.runtime import archive, bundle, load, manifest
 from edgesmith.runtime.errors import BundleError, EdgesmithError, UsageError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
@@ -292,3 +292,13 @@ def test_an_npz_with_a_pickle_or_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "LARGEST_ARRAYS", 1 << 20)
     with pytest.raises(BundleError, match="too large"):
         archive.read_arrays(tmp_path / "bomb.npz")
+
+
+def test_a_form_that_is_no_longer_run_is_passed_over_and_said(copy):
+    values = json.loads((copy / "manifest.json").read_text())
+    values["artefacts"].append({**values["artefacts"][0], "name": "colours-nchwc16", "role": "nchwc"})
+    (copy / "manifest.json").write_text(json.dumps({**values, "format": 2}))
+    assert bundle.verify(copy).verdict == "passed"
+    with load(copy, device="cpu") as model:
+        assert model.chosen.artefact.name != "colours-nchwc16"
+        assert "passed over: colours-nchwc16: the role nchwc is no longer run" in model.why()

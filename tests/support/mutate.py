@@ -50,7 +50,7 @@ class Area:
 PASS_TESTS = tuple(
     f"tests/optimize/test_{name}.py"
     for name in ("one_pass", "rewrites", "traps", "traps_foreign", "traps_kinds", "traps_shuffles", "traps_values",
-                 "spellings", "shuffles", "contract", "interface", "carry", "blocked", "turing")
+                 "spellings", "shuffles", "contract", "interface", "carry", "turing")
 )  # fmt: skip
 AREAS = {
     "stats": Area(
