@@ -18,11 +18,12 @@ from .runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Advice:
-    """One network on one device: its published top-1 in per cent, and what to expect of it."""
+    """One network on one device: its published top-1 in per cent on `dataset`, and what to expect of it."""
 
     network: str
     precision: str
     top1: float
+    dataset: str
     params: int | None
     estimate: Estimate
     fits: bool
@@ -38,7 +39,8 @@ class Advice:
 @command("advise")
 @click.option("--device", required=True, help="A device of the catalogue: orin-nano-8gb, xavier-nx, t4, …")
 @click.option("--power", help="A power mode (15W) or GPU clock (612MHz); the highest mode without.")
-@click.option("--min-top1", default=0.0, help="Published ImageNet top-1 of the FP32 network, per cent.")
+@click.option("--dataset", default="imagenet", show_default=True, help="Data set of the published accuracy.")
+@click.option("--min-top1", default=0.0, help="Published top-1 of the FP32 network on that data set, per cent.")
 @click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
 @click.option("--precision", type=click.Choice(list(roofline.WIDTH)), default="fp16", show_default=True)
 @click.option("--batch", default=1, show_default=True, help="Images in a call.")
@@ -46,8 +48,8 @@ class Advice:
     "--all", "every", is_flag=True, help="Judge every network; otherwise stop at the third that is fast enough."
 )
 def advise_command(
-    device: str, power: str | None, min_top1: float, max_ms: float | None, precision: str, batch: int, every: bool,
-    as_json: bool,
+    device: str, power: str | None, dataset: str, min_top1: float, max_ms: float | None, precision: str, batch: int,
+    every: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Pick a network for a device: the most accurate one that is fast enough, and why.
 
@@ -57,21 +59,22 @@ def advise_command(
         raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
     board = devices.find(device)
     board = devices.in_mode(board, power) if power else board
-    found = rank(board, precision, batch, min_top1, max_ms, enough=None if every else 3)
+    found = rank(board, precision, batch, min_top1, max_ms, dataset=dataset, enough=None if every else 3)
     emit({"device": asdict(board), "networks": [one.to_dict() for one in found]}, as_json, lambda: _draw(board, found))
     for text in _caveats(board, precision):
         note(f"note: {text}")
     best = next((one for one in found if one.verdict in ("chosen", "likely")), None)
     if best is None:
-        note(f"nothing in the catalogue has {min_top1:g} % and {_limit(max_ms)} on the {board.device}")
+        note(f"no network of the catalogue has {min_top1:g} % on {dataset} and {_limit(max_ms)} on the {board.device}")
         return 1
     note(_reason(best, board, min_top1, max_ms))
     return 0
 
 
 def rank(
-    board: Device, precision: str, batch: int, min_top1: float, max_ms: float | None, enough: int | None = None
-) -> list[Advice]:
+    board: Device, precision: str, batch: int, min_top1: float, max_ms: float | None, *, dataset: str = "imagenet",
+    enough: int | None = None,
+) -> list[Advice]:  # fmt: skip
     """Return the networks that are accurate enough, best choice first.
 
     Args:
@@ -80,11 +83,18 @@ def rank(
         batch: Images in a call.
         min_top1: Per cent.
         max_ms: Milliseconds for a call; None for any.
+        dataset: Only networks whose accuracy was published on it: on others per cent mean something else.
         enough: Stop at so many that are fast enough, from the most accurate down; None judges all.
+
+    Raises:
+        UsageError: No network has a published accuracy on that data set.
     """
-    entries = [
-        entry for entry in map(catalog.find, catalog.names()) if _worth(entry, board, precision, min_top1, max_ms)
-    ]
+    every = [catalog.find(name) for name in catalog.names()]
+    known = sorted({entry.figures.dataset for entry in every if entry.figures.dataset})
+    if dataset not in known:
+        raise UsageError(f"no accuracy on {dataset!r} was published", expected=" or ".join(known), do="choose one")
+    same = [entry for entry in every if entry.figures.dataset == dataset]
+    entries = [entry for entry in same if _worth(entry, board, precision, min_top1, max_ms)]
     found: list[Advice] = []
     with progress("networks", len(entries)) as advance:
         for entry in sorted(entries, key=lambda one: -(one.figures.top1 or 0.0)):
@@ -104,7 +114,7 @@ def _judge(entry: Entry, board: Device, precision: str, batch: int, max_ms: floa
     room = roofline.fits(network, board, precision, batch)
     figures = entry.figures
     verdict = _verdict(told, room, max_ms)
-    return Advice(entry.name, precision, figures.top1 or 0.0, figures.params, told, room, verdict)
+    return Advice(entry.name, precision, figures.top1 or 0.0, figures.dataset, figures.params, told, room, verdict)
 
 
 def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms: float | None) -> bool:
@@ -139,7 +149,16 @@ def _draw(board: Device, found: list[Advice]) -> None:
          one.estimate.limit]
         for one in found
     ]  # fmt: skip
-    heads = ["network", "verdict", "top-1 %", "expected ms", "two in three", "bound ms", "kernels", "limited by"]
+    heads = [
+        "network",
+        "verdict",
+        f"top-1 % {found[0].dataset}" if found else "top-1 %",
+        "expected ms",
+        "two in three",
+        "bound ms",
+        "kernels",
+        "limited by",
+    ]
     table(", ".join(filter(None, (board.device, board.mode, found[0].precision if found else ""))), heads, rows, left=2)
 
 
@@ -154,8 +173,8 @@ def _limit(max_ms: float | None) -> str:
 def _reason(best: Advice, board: Device, min_top1: float, max_ms: float | None) -> str:
     sure = "even at the slow end of the range" if best.verdict == "chosen" else "by the expected latency, not for sure"
     return (
-        f"{best.network}: the most accurate with top-1 {best.top1:.2f} % (asked: {min_top1:g}) and {_limit(max_ms)} on "
-        f"the {board.device}, {sure}; there it is limited by {best.estimate.limit}"
+        f"{best.network}: the most accurate with top-1 {best.top1:.2f} % on {best.dataset} (asked: {min_top1:g}) and "
+        f"{_limit(max_ms)} on the {board.device}, {sure}; there it is limited by {best.estimate.limit}"
     )
 
 

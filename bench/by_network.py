@@ -38,7 +38,7 @@ def _columns(results: Sequence[Result]) -> list[tuple[str, Draw]]:
         ("network", lambda group: group[0].subject.model),
         ("params M", _first(tables.published("params", 1e-6, 2))),
         ("MACs M", _first(tables.published("macs", 1e-6, 0))),
-        ("ImageNet %", _first(tables.published("published_top1_percent"))),
+        ("ImageNet %", _first(tables.draw_imagenet_top1)),
         ("digits % FP32 / INT8", _both(tables.value("accuracy", "top1_ratio", 100, 1), first)),
         ("hard % FP32 / INT8", _both(tables.value("accuracy", "hard_top1_ratio", 100, 1), first)),
         *[

@@ -18,6 +18,7 @@ the interval must be beyond t: a reference tells how fast the machine is, not ho
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -69,8 +70,8 @@ def compare(
         calibrate: Divide by the reference workload of each run.
 
     Raises:
-        DataError: The runs are of different machines, have no subject in common, or are to be calibrated and one has no
-            reference workload.
+        DataError: The runs are of different machines, have no subject in common, one has two results under one name, or
+            they are to be calibrated and one has no reference workload.
     """
     mixed = base.environment.machine() != new.environment.machine()
     if mixed and not other_machine:
@@ -78,6 +79,8 @@ def compare(
             "the results are of different machines", got="; ".join(base.environment.differences(new.environment)),
             expected="two runs of one machine", do="measure both on one machine, or pass --other-machine",
         )  # fmt: skip
+    _check_keys(base, "base")
+    _check_keys(new, "new")
     theirs = {result.subject.key: result for result in new.results}
     common = [(result, theirs[result.subject.key]) for result in base.results if result.subject.key in theirs]
     if not common:
@@ -90,6 +93,17 @@ def compare(
         caveats.append(f"the machine took {speed.estimate:.2f} times as long for the reference workload, which is "
                        f"divided out; what is not interleaved proves less, so only {threshold:.0%} count")  # fmt: skip
     return [_one(old, fresh, threshold, speed, caveats) for old, fresh in common]
+
+
+def _check_keys(run: Run, which: str) -> None:
+    """Refuse a run in which one name stands for two results: either could be the one to compare with."""
+    counts = Counter(result.subject.key for result in run.results)
+    if doubles := [key for key, count in counts.items() if count > 1]:
+        raise DataError(
+            f"the {which} result has several figures under one name", got=", ".join(doubles),
+            expected="one for each network, form, backend, threads and batch",
+            do="measure again, each bundle of one network in a run of its own",
+        )  # fmt: skip
 
 
 def _speed(base: Run, new: Run) -> Interval:

@@ -6,6 +6,8 @@ History of the format:
        could be measured, the reason in `missing`.
     2  A Reading may have rows: a table of its own, such as the operators of `layers`. A Run may have a reference: the
        seconds of one call of the reference workload beside it, by process (see `bench/reference.py`).
+    3  A subject has a variant, which tells two artefacts of one precision and target apart, and the data set of its
+       published accuracy.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from ..runtime.errors import DataError
 from ..runtime.files import atomic_file, existing_file
 from .environment import Environment
 
-FORMAT, VERSION = "edgesmith-bench", 2
+FORMAT, VERSION = "edgesmith-bench", 3
 UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count",
          "_j": "joules", "_w": "watts", "_c": "degrees Celsius", "_hz": "hertz"}  # fmt: skip
 
@@ -43,11 +45,13 @@ class Subject:
     macs: int | None = None
     published_top1_percent: float | None = None
     weights: str = ""
+    variant: str = ""
+    published_dataset: str = ""
 
     @property
     def form(self) -> str:
-        """The precision with what it was made for: «int8-ort-x86»."""
-        return "-".join(part for part in (self.precision, self.target) if part not in ("", "generic"))
+        """The precision, what it was made for and, where it has one, its variant: «int8-ort-x86», «int8-trt-fp16»."""
+        return "-".join(part for part in (self.precision, self.target, self.variant) if part not in ("", "generic"))
 
     @property
     def key(self) -> str:

@@ -130,8 +130,18 @@ def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, bat
         model=spec.name, artifact=artefact.path, precision=artefact.precision, target=artefact.target,
         backend=backend, threads=threads, batch=batch, input_shape=tuple(spec.input_shape),
         sha256=bundle.manifest.files[artefact.path].sha256, params=spec.published.params, macs=spec.published.macs,
-        published_top1_percent=spec.published.top1, weights=spec.weights,
+        published_top1_percent=spec.published.top1, weights=spec.weights, variant=_variant(bundle, artefact),
+        published_dataset=spec.published.dataset,
     )  # fmt: skip
+
+
+def _variant(bundle: Bundle, artefact: Artefact) -> str:
+    """Return what tells an artefact from the others of its precision and target: the rest of its name."""
+    kind = artefact.precision, artefact.target
+    if sum((one.precision, one.target) == kind for one in bundle.artefacts) == 1:
+        return ""
+    rest = artefact.name.removeprefix(f"{bundle.spec.name}-").removeprefix("-".join(kind).removesuffix("-generic"))
+    return rest.strip("-")
 
 
 def _context(

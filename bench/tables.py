@@ -42,10 +42,21 @@ def published(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
     """Return a function that draws a figure of the network as published: not of one made smaller for the digits."""
 
     def draw(result: Result) -> str:
-        found = getattr(result.subject, name) if result.subject.weights != "digits" else None
-        return "–" if found is None else f"{found * scale:.{digits}f}"
+        figure = getattr(result.subject, name) if result.subject.weights != "digits" else None
+        return "–" if figure is None else f"{figure * scale:.{digits}f}"
 
     return draw
+
+
+def imagenet_top1(result: Result) -> float | None:
+    """Return the network's published top-1 on ImageNet in per cent; None for a network of other data."""
+    subject = result.subject
+    return subject.published_top1_percent if subject.published_dataset == "imagenet" else None
+
+
+def draw_imagenet_top1(result: Result) -> str:
+    """Draw `imagenet_top1` as a cell."""
+    return "–" if (top1 := imagenet_top1(result)) is None else f"{top1:.1f}"
 
 
 COLUMNS = (
@@ -72,7 +83,7 @@ COLUMNS = (
     Column("agrees %", value("accuracy", "agreement_ratio", 100)),
     Column("params M", published("params", 1e-6, 2)),
     Column("MACs M", published("macs", 1e-6, 0)),
-    Column("ImageNet %", published("published_top1_percent")),
+    Column("ImageNet %", draw_imagenet_top1),
 )
 
 

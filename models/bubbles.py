@@ -75,7 +75,7 @@ def collect(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = N
     for entry in entries:
         figures = entry.figures
         cost = (figures.macs or 0) / 1e9 if latency_ms is None else latency_ms.get(entry.name, 0)
-        if figures.top1 and cost and entry.classes == 1000 and (params := figures.params or _counted(entry)):
+        if figures.top1 and figures.dataset == "imagenet" and cost and (params := figures.params or _counted(entry)):
             found.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
     return found
 

@@ -7,6 +7,7 @@ variant's name to its row. Adding a network is adding a row or a file; nothing i
     aliases      other names, torchvision's among them
     params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so (torchvision,
                  for its own weights, where there is a checkpoint and no source)
+    dataset      the data set of top1 and top5, default "imagenet" where there are 1000 classes
     input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7 (0, the
                  whole image, where the answer is a map or a box, so that it is one of the image as it was given)
     digits       side of the square input when trained on the embedded digits, default 64
@@ -177,7 +178,9 @@ def _entries() -> dict[str, Entry]:
 
 def _published(row: dict[str, Any]) -> Published:
     figures = {key: row[key] for key in ("params", "macs", "top1", "top5") if key in row}
-    return Published(**figures, source=row.get("source", "torchvision IMAGENET1K_V1" if "checkpoint" in row else ""))
+    source = row.get("source", "torchvision IMAGENET1K_V1" if "checkpoint" in row else "")
+    usual = "imagenet" if row.get("classes", 1000) == 1000 else ""
+    return Published(**figures, source=source, dataset=row.get("dataset", usual) if "top1" in row else "")
 
 
 @functools.cache

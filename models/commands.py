@@ -25,8 +25,8 @@ from . import catalog
 def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
     """List the networks whose name, alias or family holds PATTERN, with their published figures.
 
-    Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on
-    ImageNet's validation images.
+    Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on the
+    data set named beside it: figures on different data sets cannot be compared.
     """
     from ..runtime.plugins import normalise
 
@@ -57,7 +57,7 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], a
 
 
 def _draw_models(rows: list[dict[str, Any]]) -> None:
-    columns = ("model", "family", "input", "params M", "MACs M", "top-1 %", "top-5 %", "figures from")
+    columns = ("model", "family", "input", "params M", "MACs M", "top-1 %", "top-5 %", "measured on", "figures from")
     cells = [
         (
             row["name"],
@@ -67,6 +67,7 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
             row["macs"] and f"{row['macs'] / 1e6:.1f}",
             row["top1"] and f"{row['top1']:.2f}",
             row["top5"] and f"{row['top5']:.2f}",
+            row["dataset"],
             row["source"],
         )
         for row in rows

@@ -52,13 +52,17 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent."""
+    """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent.
+
+    `dataset` is the one that `top1` and `top5` were measured on: "imagenet" (ILSVRC 2012, validation), "cifar10".
+    """
 
     params: int | None = None
     macs: int | None = None
     top1: float | None = None
     top5: float | None = None
     source: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 limit = max(multiply-accumulates / highest rate, bytes of weights / memory bandwidth), with the multiply-accumulates of
 the file's operators. The weights stay in a large cache from call to call, so the second term is rarely what
-counts for small networks; activations are left out: the limit is a lower bound.
+counts for small networks; activations are left out: the limit is a lower bound. A network that is faster than its limit
+has shown that the machine can do more than was measured: the limit is then its own latency, and a note says so.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ from ..result import Reading
 
 
 def measure(context: Context) -> Reading:
-    """Return `limit_s`, `share_ratio` (limit / p50), `run_macs_count`, `peak_macs_per_s` and `peak_bytes_per_s`."""
+    """Return `limit_s`, `share_ratio` (limit / p50, at most 1), `run_macs_count` and the two `peak_*_per_s`."""
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
     profilable(context.target)  # before a process is started for nothing
     with Process(context.target, timeout_s=context.timeout_s) as process:
         macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
-    found = ceilings.measure(subject.threads)
+    peaks = ceilings.measure(subject.threads)
     precision = "int8" if subject.precision == "int8" else "fp32"
     size = Path(context.artifact).stat().st_size
-    limit = found.limit_s(macs, size, precision)
     values = {
-        "limit_s": limit, "run_macs_count": float(macs), "peak_macs_per_s": found.macs_per_s[precision],
-        "peak_bytes_per_s": found.bytes_per_s,
+        "limit_s": peaks.limit_s(macs, size, precision), "run_macs_count": float(macs),
+        "peak_macs_per_s": peaks.macs_per_s[precision], "peak_bytes_per_s": peaks.bytes_per_s,
     }  # fmt: skip
-    if latency:
-        values["share_ratio"] = limit / sorted(latency)[len(latency) // 2]
-    return Reading("limit", values)
+    if not latency:
+        return Reading("limit", values)
+    limit, median = values["limit_s"], sorted(latency)[len(latency) // 2]
+    values |= {"limit_s": min(limit, median), "share_ratio": min(limit / median, 1.0)}
+    note = (
+        f"{limit / median:.2f} times as fast as the measured ceiling allows: its weights stay in the cache, or the "
+        "ceiling was measured in a slow moment; counted as 100 %"
+    )
+    return Reading("limit", values, notes=(note,) if median < limit else ())

@@ -61,6 +61,8 @@ def _tradeoff(axes: Any, data: Any) -> None:
         own = [point for point in points if point["family"] == family]
         sizes = [40 + 460 * (point["mb"] or 1) / largest for point in own]
         axes.scatter([point["ms"] for point in own], [point["top1"] for point in own], sizes, label=family, alpha=0.7)
+    for point in points:
+        axes.plot([point["ms"]] * 2, [point["low"], point["high"]], color="grey", linewidth=1, zorder=0)
     front = [points[index] for index in data["front"]]
     axes.plot([point["ms"] for point in front], [point["top1"] for point in front], "--", color="grey", zorder=0)
     for point in points:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -47,7 +49,7 @@ def view(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dic
 def names(results: Results) -> dict[int, str]:
     """Name each result (by its id): model and form, and what else tells it from the others, its run among that."""
     subjects = [result.subject for _, result in results]
-    told = [f"{one.model} {one.form}" for one in subjects]
+    texts = [f"{one.model} {one.form}" for one in subjects]
     for tails in (
         [one.backend for one in subjects],
         [f"{one.threads} threads" for one in subjects],
@@ -55,8 +57,10 @@ def names(results: Results) -> dict[int, str]:
         [f"(run {number + 1})" for number, _ in results],
     ):
         if len(set(tails)) > 1:
-            told = [f"{name} {tail}" for name, tail in zip(told, tails, strict=True)]
-    return {id(result): name for (_, result), name in zip(results, told, strict=True)}
+            texts = [f"{name} {tail}" for name, tail in zip(texts, tails, strict=True)]
+    if len(set(texts)) < len(texts):  # two bundles of one network: their files differ
+        texts = [f"{name} {one.sha256[:8]}" for name, one in zip(texts, subjects, strict=True)]
+    return {id(result): name for (_, result), name in zip(results, texts, strict=True)}
 
 
 def _about(run: Run) -> dict[str, Any]:
@@ -80,25 +84,56 @@ def _table(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
 
 
 def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
-    """Return accuracy against latency: measured top-1 (hard split before test) where all have one, else published."""
+    """Return accuracy against latency, each point with the interval of its accuracy, or `why` there are no points."""
     accuracy, source = _accuracy([result for _, result in results])
-    points = []
+    points: list[dict[str, Any]] = []
     for _, result in results:
         seconds, size = result.value("latency", "p50_s"), result.value("size", "file_bytes")
-        if seconds is not None and (top1 := accuracy(result)) is not None:
+        if seconds is not None and (figures := accuracy(result)) is not None:
+            top1, low, high = figures
             points.append({
                 "name": called[id(result)], "family": family(result.subject.model),
-                "key": result.subject.key,
-                "ms": seconds * 1e3, "top1": top1, "mb": size / 1e6 if size else None,
+                "key": result.subject.key, "ms": seconds * 1e3, "top1": top1, "low": low, "high": high,
+                "mb": size / 1e6 if size else None,
             })  # fmt: skip
-    return {"points": points, "front": pareto([(point["ms"], point["top1"]) for point in points]), "accuracy": source}
+    front = pareto(
+        [(point["ms"], point["top1"]) for point in points], [(point["high"] - point["low"]) / 2 for point in points]
+    )
+    left_out = len(results) - len(points)
+    why = "" if points else "no accuracy was measured, and none on ImageNet is published for these weights"
+    return {"points": points, "front": front, "accuracy": source, "left_out": left_out, "why": why}
 
 
-def _accuracy(results: Sequence[Result]) -> tuple[Any, str]:
-    for name, text in (("hard_top1_ratio", "top-1 on the hard split, %"), ("top1_ratio", "top-1, %")):
-        if results and all(result.value("accuracy", name) is not None for result in results):
-            return lambda result: 100 * result.value("accuracy", name), text  # noqa: B023
-    return lambda result: result.subject.published_top1_percent, "published ImageNet top-1 of the FP32 network, %"
+def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float, float, float] | None], str]:
+    """Return how to read a result's top-1 and its interval in per cent, and what that is.
+
+    Measured (the hard split before the test split) where any result has it: for these alone, on one number of images.
+    Otherwise what is published, for networks whose weights are ImageNet's or random, and for no others.
+    """
+    for split, text in (("hard_", "top-1 on the hard split, %"), ("", "top-1 on the test split, %")):
+        counts = [count for one in results if (count := _images(one, split)) is not None]
+        if counts:
+            return functools.partial(_measured, split, counts[0]), text
+    return _published, "published ImageNet top-1 of the FP32 network, not measured here, %"
+
+
+def _images(result: Result, split: str) -> float | None:
+    """Return on how many images a network's own accuracy was measured; random weights have none of their own."""
+    return None if result.subject.weights == "random" else result.value("accuracy", f"{split}images_count")
+
+
+def _measured(split: str, images: float, result: Result) -> tuple[float, float, float] | None:
+    name = f"{split}top1_ratio"
+    top1 = result.value("accuracy", name)
+    if top1 is None or _images(result, split) != images:
+        return None
+    low, high = result.readings["accuracy"].intervals.get(name, (top1, top1))
+    return 100 * top1, 100 * low, 100 * high
+
+
+def _published(result: Result) -> tuple[float, float, float] | None:
+    top1 = tables.imagenet_top1(result) if result.subject.weights in ("imagenet", "random") else None
+    return None if top1 is None else (top1, top1, top1)
 
 
 def family(model: str) -> str:
@@ -108,11 +143,17 @@ def family(model: str) -> str:
     return head[0].removesuffix("v").removesuffix("x") if head else model
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of the points that no other beats (lower first value, higher second), fastest first."""
+def pareto(points: Sequence[tuple[float, float]], errors: Sequence[float] = ()) -> list[int]:
+    """Return the indices of the points that no other beats (lower first value, higher second), fastest first.
+
+    Args:
+        points: Latency and accuracy.
+        errors: Half the interval of each accuracy: a slower point has to be better by more than both errors together.
+    """
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if not front or points[index][1] > points[front[-1]][1]:
+        margin = math.hypot(errors[index], errors[front[-1]]) if errors and front else 0.0
+        if not front or points[index][1] > points[front[-1]][1] + margin:
             front.append(index)
     return front
 

@@ -64,6 +64,8 @@ def quantize_command(
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from . import quantize, show
 
+    if plot is not None and quick:
+        raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="leave one out")
     if data is None and not allow_random:
         raise UsageError(
             "no calibration images",

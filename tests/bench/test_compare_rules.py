@@ -192,3 +192,27 @@ def test_each_answer_says_what_changed():
 )
 def test_the_worst_answer_is_the_exit_code(answers, code):
     assert compare.worst([Comparison("k", answer, None, "") for answer in answers]) == code
+
+
+def pair(*variants):
+    """A run of one network in TensorRT's INT8 form, once for each variant, the second 8.85 times as slow."""
+    levels = zip((1.0, 8.85), variants, strict=True)
+    runs = [run(level, precision="int8", target="trt", variant=name) for level, name in levels]
+    return dataclasses.replace(runs[0], results=tuple(one.results[0] for one in runs))
+
+
+def test_a_run_compared_with_itself_is_the_same_throughout():
+    """Both forms are INT8 for TensorRT: what tells them apart is in the key."""
+    both = pair("", "fp16")
+    answers = compare.compare(both, both)
+    assert {one.key: one.answer for one in answers} == {
+        "net/int8-trt/ort/t1/b1": "same",
+        "net/int8-trt-fp16/ort/t1/b1": "same",
+    }
+
+
+@pytest.mark.parametrize("which", ["base", "new"])
+def test_two_results_under_one_name_are_refused(which):
+    sides = {"base": pair("", "fp16"), "new": pair("", "fp16"), which: pair("", "")}
+    with pytest.raises(DataError, match=f"the {which} result has several figures under one name; got net/int8-trt/"):
+        compare.compare(sides["base"], sides["new"])

@@ -155,3 +155,16 @@ def test_ceilings_are_rates_and_the_larger_bound_counts():
     assert made.limit_s(1000, 10, "int8") == 2.5
     assert made.limit_s(1000, 400, "int8") == 40
     assert made.limit_s(1000, 10, "fp16") == 10
+
+
+@pytest.mark.parametrize(("peak", "share", "notes"), [(1e30, 0.0, 0), (1.0, 1.0, 1)])
+def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatch, colours):
+    """A ceiling of one multiply-add a second is wrong: what was seen to be faster counts, and a note says so."""
+    monkeypatch.setattr(limit.ceilings, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak))
+    run = suite.measure(
+        [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"],
+        QUICK,
+        only=["limit"],
+    )
+    reading = run.results[0].readings["limit"]
+    assert (reading.values["share_ratio"], len(reading.notes)) == (pytest.approx(share, abs=1e-6), notes)

@@ -13,6 +13,7 @@ from edgesmith.bench import tables
 from edgesmith.bench.commands import report_command
 from edgesmith.bench.report import page, view
 from edgesmith.bench.result import Reading, Run, write
+from edgesmith.bench.stats import wilson
 from support import browser
 from support.results import NETS, result, run, with_layers
 
@@ -333,3 +334,53 @@ def test_parquet_holds_every_value(tmp_path):
     found = parquet.read_table(path).to_pylist()
     assert len(found) == 2 * len(tables.flat(run()))
     assert {row["machine"] for row in found} == {run().environment.machine()}
+
+
+def with_accuracy(model, weights, seconds, **top1):
+    """A result with measured accuracies, hits of 360 (test) and 1440 (hard) images."""
+    counts = {"test": 360, "hard": 1440}
+    values, intervals = {}, {}
+    for split, hits in top1.items():
+        prefix = "" if split == "test" else f"{split}_"
+        values |= {f"{prefix}top1_ratio": hits / counts[split], f"{prefix}images_count": float(counts[split])}
+        intervals[f"{prefix}top1_ratio"] = wilson(hits, counts[split])
+    made = result(model, "fp32", seconds, 1e6, 71.0, seed=1)
+    readings = {**made.readings, "accuracy": Reading("accuracy", values, intervals)} if values else made.readings
+    return dataclasses.replace(made, readings=readings, subject=dataclasses.replace(made.subject, weights=weights))
+
+
+CHARTS = {
+    "measured on the hard split": ([("a", "digits", 0.01, {"test": 356, "hard": 1300})], "hard split", ["a"], 0),
+    "measured on the test split": ([("a", "digits", 0.01, {"test": 356})], "test split", ["a"], 0),
+    "what was not measured is left out, and not filled in": (
+        [("a", "digits", 0.01, {"test": 356}), ("b", "digits", 0.02, {}), ("c", "imagenet", 0.02, {})],
+        "test split", ["a"], 2,
+    ),
+    "a digits network has no published accuracy": ([("a", "digits", 0.01, {})], "", [], 1),
+    "nor has a file of somebody's": ([("a", "mine.safetensors", 0.01, {})], "", [], 1),
+    "published, where nothing is measured": (
+        [("a", "imagenet", 0.01, {}), ("b", "random", 0.02, {})], "published ImageNet", ["a", "b"], 0,
+    ),
+    "random weights have no accuracy of their own": ([("a", "random", 0.01, {"test": 356})], "published", ["a"], 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHARTS)
+def test_the_chart_shows_what_was_measured_or_says_why_it_cannot(case):
+    subjects, source, drawn, left_out = CHARTS[case]
+    results = [with_accuracy(name, weights, seconds, **top1) for name, weights, seconds, top1 in subjects]
+    chart = view.view([dataclasses.replace(run(), results=tuple(results))])["tradeoff"]
+    assert [point["name"].split()[0] for point in chart["points"]] == drawn
+    assert chart["left_out"] == left_out
+    assert (source in chart["accuracy"]) if drawn else chart["why"].startswith("no accuracy was measured")
+    assert all(point["low"] <= point["top1"] <= point["high"] for point in chart["points"])
+
+
+@pytest.mark.parametrize(("hits", "front"), [(1310, [0]), (1400, [0, 1])])
+def test_the_front_stays_out_of_the_sampling_error(hits, front):
+    """Ten of 1440 images more are within the error; a hundred are not."""
+    results = (
+        with_accuracy("quick", "digits", 0.01, hard=1300),
+        with_accuracy("slow", "digits", 0.02, hard=hits),
+    )
+    assert view.view([dataclasses.replace(run(), results=results)])["tradeoff"]["front"] == front

@@ -72,7 +72,7 @@ WRONG_FILES = {
 def test_a_wrong_file_is_refused_in_one_line(case, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(WRONG_FILES[case])
-    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 2; do: "):
+    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 3; do: "):
         result.read(path)
 
 

@@ -190,8 +190,19 @@ def test_advice_keeps_its_limits(monkeypatch):
 def test_an_impossible_wish_ends_in_exit_code_1():
     done = advised("--device", "nano", "--min-top1", "99", "--max-ms", "1")
     assert done.exit_code == 1
-    assert "nothing in the catalogue has 99 %" in done.output
+    assert "no network of the catalogue has 99 % on imagenet" in done.output
 
 
 def test_senseless_limits_are_wrong_use():
     assert advised("--device", "nano", "--max-ms", "-1").exit_code == 2
+
+
+def test_advice_ranks_networks_of_one_data_set_only(monkeypatch):
+    """91 % on CIFAR-10 is no more than 70 % on ImageNet: they are of different questions."""
+    monkeypatch.setattr(advise.catalog, "names", lambda: ["resnet20_cifar", "resnet18"])
+    for dataset, network in (("imagenet", "resnet18"), ("cifar10", "resnet20_cifar")):
+        done = advised("--device", "t4", "--min-top1", "60", "--dataset", dataset, "--json", "--all")
+        assert [one["network"] for one in json.loads(done.stdout)["networks"]] == [network]
+    wrong = advised("--device", "t4", "--dataset", "imagnet")
+    assert wrong.exit_code == 2
+    assert "no accuracy on 'imagnet' was published; expected cifar10 or imagenet" in wrong.stderr

@@ -11,9 +11,9 @@ from edgesmith.bench import result, suite
 from edgesmith.bench.interleave import Plan
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench_targets import bench_command
-from edgesmith.runtime import files
+from edgesmith.runtime import bundle, files
 from edgesmith.runtime.errors import UsageError
-from support.bundles import LABELS, colour_bundle, picture
+from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
 
 QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
@@ -97,3 +97,22 @@ def test_an_unknown_metric_is_wrong_use(folder, tmp_path):
     assert done.exit_code == 2
     assert "did you mean 'latency'?" in done.output
     assert not (tmp_path / "x.json").exists()
+
+
+def test_artefacts_of_one_precision_and_target_have_keys_of_their_own(tmp_path):
+    """A bundle of `make export` has int8-trt and int8-trt-fp16, both INT8 for TensorRT."""
+    names = ("colours-int8-trt", "colours-int8-trt-fp16", "colours-fp32", "other")
+    for name in names:
+        colour_net(tmp_path / f"{name}.onnx")
+    items = [
+        bundle.Item(tmp_path / f"{name}.onnx", precision=precision, target=target)
+        for name, precision, target in zip(
+            names, ["int8"] * 2 + ["fp32"] * 2, ["trt"] * 2 + ["generic"] * 2, strict=True
+        )
+    ]
+    bundle.write(tmp_path / "b", SPEC, items, golden_inputs=golden_inputs())
+    subjects = [one.subject for one in suite.contexts(tmp_path / "b") if one.subject.backend == "ort"]
+    assert [one.form for one in subjects] == ["int8-trt", "int8-trt-fp16", "fp32", "fp32-other"]
+    assert len({one.key for one in subjects}) == 4
+    chosen = suite.contexts(tmp_path / "b", precisions=["int8-trt-fp16"])
+    assert {one.subject.form for one in chosen} == {"int8-trt-fp16"}

@@ -56,8 +56,9 @@ def test_two_rows_with_one_name_are_found(monkeypatch):
 
 def test_the_tables_are_literals_with_known_keys():
     known = {
-        "args", "aliases", "params", "macs", "top1", "top5", "source", "input", "resize", "digits", "classes", "mean",
-        "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper", "recipe", "keys", "fixed",
+        "args", "aliases", "params", "macs", "top1", "top5", "dataset", "source", "input", "resize", "digits",
+        "classes", "mean", "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper",
+        "recipe", "keys", "fixed",
     }  # fmt: skip
     for name in catalog.names():
         entry = catalog.find(name)
@@ -70,3 +71,11 @@ def test_the_spec_of_the_digits_is_small():
     spec = catalog.spec("mobilenet_v2", "digits")
     assert (spec.input_shape, spec.num_classes, spec.labels) == ((3, 64, 64), 10, tuple("0123456789"))
     assert catalog.spec("mobilenet_v2").preprocess.resize == 256
+
+
+def test_published_accuracy_names_its_data_set():
+    entries = [catalog.find(name) for name in catalog.names()]
+    told = {entry.name: entry.figures.dataset for entry in entries}
+    assert {told[entry.name] for entry in entries if entry.figures.top1 is not None} == {"imagenet", "cifar10"}
+    assert {told[entry.name] for entry in entries if entry.figures.top1 is None} == {""}
+    assert told["resnet20_cifar"] == told["wrn28_10"] == "cifar10"

@@ -113,3 +113,19 @@ def test_the_command_takes_random_data_when_told_so(source):
     done = call(source, "-o", source.with_name("q.onnx"), "--allow-random")
     assert done.exit_code == 0
     assert "random data" in done.stderr
+
+
+def test_a_plot_of_what_quick_leaves_out_is_refused_before_anything_is_read(tmp_path):
+    words = [
+        "no.onnx",
+        "-o",
+        str(tmp_path / "out.onnx"),
+        "--data",
+        "digits",
+        "--quick",
+        "--plot",
+        str(tmp_path / "p.svg"),
+    ]
+    done = CliRunner().invoke(quantize_command, words)
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "--quick leaves out the noise that --plot draws" in done.stderr

@@ -42,7 +42,10 @@ def result(model, form, seconds, size, top1, seed, level=1.0):
         "size": Reading("size", {"file_bytes": size}),
         "accuracy": Reading("accuracy", missing="no labelled images were given"),
     }  # fmt: skip
-    subject = Subject(model, f"{model}.onnx", form, published_top1_percent=top1, input_shape=(3, 224, 224))
+    subject = Subject(
+        model, f"{model}.onnx", form, published_top1_percent=top1, published_dataset="imagenet", weights="imagenet",
+        input_shape=(3, 224, 224),
+    )  # fmt: skip
     return Result(subject, readings)
 
 

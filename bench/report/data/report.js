@@ -153,9 +153,11 @@ const roofNames = () => apart(data.roofline.points.map((p) => [p.x, p.y]));
 
 const figures = {
   tradeoff: {
-    rows: () => [["name", "family", "p50 ms", data.tradeoff.accuracy, "file MB", "on the front"],
-      ...data.tradeoff.points.map((p, i) => [p.name, p.family, p.ms, p.top1, p.mb, data.tradeoff.front.includes(i)])],
-    about: () => `Up and to the left is better; the line joins what nothing beats; a bubble's area is the file's size. Accuracy: ${data.tradeoff.accuracy}.`,
+    rows: () => [["name", "family", "p50 ms", data.tradeoff.accuracy, "low", "high", "file MB", "on the front"],
+      ...data.tradeoff.points.map((p, i) => [p.name, p.family, p.ms, p.top1, p.low, p.high, p.mb, data.tradeoff.front.includes(i)])],
+    about: () => data.tradeoff.why ? `Not drawn: ${data.tradeoff.why}.`
+      : `Up and to the left is better. Accuracy: ${data.tradeoff.accuracy}; a vertical line is its 95 % interval. The dashed line is the Pareto front: each point on it is more accurate than all faster ones by more than the sampling error. A bubble's area is the file's size.`
+        + (data.tradeoff.left_out ? ` ${data.tradeoff.left_out} results are not drawn: they have no such accuracy.` : ""),
     option: () => {
       const points = data.tradeoff.points;
       const largest = Math.max(...points.map((p) => p.mb || 1));
@@ -170,10 +172,13 @@ const figures = {
         xAxis: axis("p50 latency, ms", spread(points.map((p) => p.ms))), yAxis: axis("", { type: "value", scale: true }),
         series: [...families.map((family) => ({ type: "scatter", name: family, label,
             itemStyle: { opacity: 0.8 }, data: points.filter((p) => p.family === family).map(spot) })),
+          ...points.filter((p) => p.high > p.low).map((p) => ({ type: "line", symbol: "none", silent: true, z: 1, tooltip: { show: false },
+            lineStyle: { width: 1, color: "#888888" }, data: [[p.ms, p.low], [p.ms, p.high]] })),
           { type: "line", name: "Pareto front", symbol: "none", z: 1, color: "#888888", lineStyle: { type: "dashed", color: "#888888" },
             data: data.tradeoff.front.map((i) => [points[i].ms, points[i].top1]) }] };
     },
-    empty: () => data.tradeoff.points.length === 0,
+    empty: () => data.tradeoff.points.length === 0 && !data.tradeoff.why,
+    blank: () => data.tradeoff.points.length === 0,
   },
   latency: {
     rows: () => [["name", "ms", "per cent of the calls at most"], ...data.latency.flatMap((item) => item.points.map((p) => [item.name, ...p]))],
@@ -250,6 +255,8 @@ function draw() {
     box.hidden = figure.empty();
     if (box.hidden) continue;
     $(".about", box).textContent = figure.about();
+    $(".chart", box).hidden = Boolean(figure.blank?.());
+    if ($(".chart", box).hidden) continue;
     if (figure.height) $(".chart", box).style.height = `${figure.height()}px`;
     const chart = echarts.init($(".chart", box), null, { renderer: "canvas" });
     chart.setOption(figure.option());
