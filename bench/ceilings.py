@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from importlib.resources import files
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def measure(threads: int) -> Ceilings:
     """Measure this machine with so many threads (0: all cores); two seconds, once in a process.
 
     Raises:
-        NotAvailable: onnx, which makes the operators, or onnxruntime is not installed.
+        NotAvailable: onnxruntime is not installed.
     """
     rates = {name: max(_rate(_dense(shape, name), shape, threads) for shape in DENSE) for name in ("fp32", "int8")}
     return Ceilings(rates, _bandwidth(threads))
@@ -59,31 +59,14 @@ def _rate(model: bytes, shape: tuple[int, int, int, int], threads: int) -> float
     return wide * out * side * side * kernel * kernel / spent
 
 
+def file_name(shape: tuple[int, int, int, int], precision: str) -> str:
+    """Return the name of a dense operator's file in `dense/`: «fp32-128x128x28x3.onnx»."""
+    return f"{precision}-{'x'.join(map(str, shape))}.onnx"
+
+
 def _dense(shape: tuple[int, int, int, int], precision: str) -> bytes:
-    """Return an ONNX file with one convolution, FP32 or U8 activations with S8 weights."""
-    onnx = need("onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-    wide, out, side, kernel = shape
-    kind = kinds.FLOAT if precision == "fp32" else kinds.UINT8
-    ends = [
-        helper.make_tensor_value_info(name, kind, [1, count, side, side]) for name, count in (("x", wide), ("y", out))
-    ]
-    weights: Any = np.ones((out, wide, kernel, kernel), np.float32 if precision == "fp32" else np.int8)
-    constants = {"w": weights}
-    names = ["x", "w"]
-    if precision == "int8":
-        constants |= {
-            "s": np.float32(1.0),
-            "zu": np.uint8(0),
-            "zs": np.zeros(out, np.int8),
-            "ws": np.ones(out, np.float32),
-        }
-        names = ["x", "s", "zu", "w", "ws", "zs", "s", "zu"]
-    node = helper.make_node("QLinearConv" if precision == "int8" else "Conv", names, ["y"], pads=[kernel // 2] * 4)
-    made = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph([node], "dense", ends[:1], ends[1:], made)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    return bytes(model.SerializeToString())
+    """Return an ONNX file with one convolution, FP32 or U8 by S8, which tests/support/dense.py wrote."""
+    return files(__package__).joinpath("dense").joinpath(file_name(shape, precision)).read_bytes()
 
 
 def _bandwidth(threads: int) -> float:

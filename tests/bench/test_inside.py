@@ -16,6 +16,7 @@ from edgesmith.bench.result import Subject
 from edgesmith.bench.workload import Target, open_workload
 from edgesmith.runtime.errors import NotAvailable, UsageError
 from support.bundles import colour_bundle
+from support.dense import dense
 
 QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
@@ -168,3 +169,9 @@ def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatc
     )
     reading = run.results[0].readings["limit"]
     assert (reading.values["share_ratio"], len(reading.notes)) == (pytest.approx(share, abs=1e-6), notes)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("shape", ceilings.DENSE)
+def test_the_dense_operators_are_those_that_the_script_writes(shape, precision):
+    assert onnx.load_from_string(ceilings._dense(shape, precision)) == dense(shape, precision)
