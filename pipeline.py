@@ -82,6 +82,10 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
     for split in ("calibration", *SPLITS):
         if len(spec.input_shape) == 3:
             flow.data[split] = datasets.load(settings.data, split, calibration=settings.calibration)
+            if split == "calibration" and (
+                text := datasets.held_back(settings.data, flow.data[split], settings.calibration)
+            ):
+                flow.say(text)
         else:
             count = settings.calibration if split == "calibration" else UNJUDGED_IMAGES
             flow.data[split] = datasets.Noise.draw(spec, split, count)

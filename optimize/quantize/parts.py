@@ -6,8 +6,6 @@ operators that compute there are only those that move values (a Concat among the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx
 from onnx import helper
@@ -18,7 +16,8 @@ from .observe import answers, session
 
 # Functions of each value by itself; what they answer comes from what they read.
 ALONE = frozenset(
-    {"Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "Exp", "Neg", "Abs", "Sqrt", "Cast", "LeakyRelu", "Elu", "Softplus"}
+    {"Relu", "Clip", "Sigmoid", "HardSigmoid", "Tanh", "Exp", "Neg", "Abs", "Sqrt", "Cast", "LeakyRelu", "Elu",
+     "Softplus"}
 )  # fmt: skip
 TAG = "part/"
 
@@ -84,9 +83,9 @@ class Parts:
             return None
         if shape not in self._known[name]:
             values = answers(session(self._tags, optimise=True), feeds)
-            for one, numbers in zip(self._known, values, strict=True):
-                self._known[one][numbers.shape] = numbers.astype(np.int64)
-        numbers = self._known[name].get(shape)
+            for one, value in zip(self._known, values, strict=True):
+                self._known[one][value.shape] = value.astype(np.int64)
+        numbers: np.ndarray | None = self._known[name].get(shape)
         return numbers if numbers is not None and numbers.size and numbers.min() != numbers.max() else None
 
     def title(self, name: str, numbers: np.ndarray, part: int) -> str:
@@ -107,9 +106,9 @@ def _moves(node: onnx.NodeProto) -> bool:
     return node.op_type in SHIFTS or node.op_type in ALONE
 
 
-def _moved(node: onnx.NodeProto) -> Iterable[str]:
+def _moved(node: onnx.NodeProto) -> list[str]:
     """Return the inputs whose values stand in the output: not shapes and indices."""
-    return node.input if node.op_type == "Concat" else node.input[:1]
+    return list(node.input if node.op_type == "Concat" else node.input[:1])
 
 
 def _joins(net: Net, name: str) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ...runtime.proportion import LEAST_IMAGES, wilson
 
 if TYPE_CHECKING:
     import onnx
 
     from .parts import Parts
+    from .speed import Speed
 
 
 COMPARED = 1 << 19
@@ -71,8 +74,14 @@ class QuantReport:
         fitted: Layer -> share of its output's error left by fitting its weights, on images the fit had not seen.
         bytes_before: Size of the float file.
         bytes_after: Size of the quantised file.
-        sqnr_db: Signal to quantisation noise of each output on calibration images (`compare`), in dB.
+        sqnr_db: Signal to quantisation noise in dB of each part of each output (`Quality`), the worst first, on images
+            that nothing was fitted to where there are some (`held_out`), else on calibration images.
         agreement: Share of these images with the same top-1 in float and INT8 (None: no (N, classes) output).
+        judged: How many images these are.
+        held_out: Whether nothing was fitted to them. Where something was, the agreement is too good to be told.
+        agreed: Part of an output (N, classes) -> how many of them have the same largest value in it.
+        speed: INT8's speed beside the float file's on this machine (`speed.Speed`), or None.
+        not_timed: Why there is none.
     """
 
     target: str
@@ -93,11 +102,24 @@ class QuantReport:
     bytes_after: int
     sqnr_db: dict[str, float]
     agreement: float | None
+    judged: int = 0
+    held_out: bool = False
+    agreed: dict[str, int] = field(default_factory=dict)
+    speed: Speed | None = None
+    not_timed: str = "not asked for"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; an SQNR without noise (infinite) is None."""
         finite = {name: value if np.isfinite(value) else None for name, value in self.sqnr_db.items()}
-        return asdict(self) | {"sqnr_db": finite}
+        speed = self.speed.to_dict() if self.speed else None
+        return asdict(self) | {"sqnr_db": finite, "speed": speed, "agreement_interval": self.interval}
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the agreement; None where it cannot be told: too few images, or all fitted to."""
+        if self.agreement is None or not self.held_out or self.judged < LEAST_IMAGES:
+            return None
+        return wilson(round(self.agreement * self.judged), self.judged)
 
 
 @dataclass(frozen=True)
@@ -131,7 +153,7 @@ def compare(
 
     Of more than COMPARED pixels, batches taken evenly with at least so many: 16 images of 224x224 among 128.
     """
-    quality = judge(before, after, _spread(samples))
+    quality = judge(before, after, spread(samples))
     return quality.sqnr_db, quality.agreement
 
 
@@ -178,7 +200,7 @@ def _db(signal: float, noise: float) -> float:
     return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def _spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
+def spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Return every batch, or every second, fourth, ... one: at least COMPARED pixels, or all, and below twice that."""
     held: list[np.ndarray] = []
     every = 1
