@@ -46,7 +46,7 @@ def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
 
 
 def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
-    """Return a graph, or refuse one that is quantised already, has a BatchNormalization that could be folded, or is too old.
+    """Return a graph; refuse one that is quantised, has a BatchNormalization that could be folded, or is too old.
 
     A BatchNormalization before an activation, as in DenseNet, folds into nothing: it stays, in float.
 
