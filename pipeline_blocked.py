@@ -35,5 +35,5 @@ def add_blocked(flow: Flow, samples: list[NDArray[Any]], work: Path, stem: str) 
     flow.artefacts[-1] = dataclasses.replace(flow.artefacts[-1], contract=made.contract)
     flow.records[name] = made.to_dict() | {"path": made.path.name}
     check, fewer = made.report.check, made.report.before.nodes - made.report.after.nodes
-    detail = f"{fewer} nodes less than ONNX Runtime's own graph, worst error {check.worst_error:.1e}"
+    detail = f"{fewer} nodes less than ONNX Runtime's own graph, {check.error}"
     flow.checks.append(Check("blocked layout", {"equal": True}.get(check.verdict), detail))

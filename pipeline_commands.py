@@ -88,7 +88,7 @@ COLUMNS = (
     "agree hard",
     "p50 ms",
     "p99 ms",
-    "of FP32's speed",
+    "vs FP32",
     "verdict",
 )
 
