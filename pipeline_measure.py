@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from .bench import interleave, stats
 from .bench.metrics import accuracy
 from .bench.workload import Target
-from .optimize.quantize import checks, net
+from .optimize.quantize import net
 from .optimize.quantize.layer_cost import is_here
 from .optimize.quantize.report import judge
-from .optimize.quantize.samples import Samples
 from .optimize.quantize.speed import Speed
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Kept
 from .runtime.backends import ort
@@ -69,19 +68,27 @@ def _alike(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
     key = str(made.path), made.path.stat().st_mtime_ns
     if key in flow.likeness:
         return flow.likeness[key]
-    float_model, model = (net.read_model(one.path) for one in (fp32, made))
-    shape, agreement, worst = checks.input_shape(float_model), None, float("inf")
+    agreement, worst = None, float("inf")
     for split in SPLITS:
         data = flow.data[split].head(LIKENESS_IMAGES)
+        one, two = _logits(flow, [fp32, made], data, spec)
         if spec.task == "classify" and not isinstance(data, Noise):
-            one, two = (logits.argmax(1) for logits in _logits(flow, [fp32, made], data, spec))
-            share = 100 * float((one == two).mean())
+            share = 100 * float((one.argmax(1) == two.argmax(1)).mean())
             agreement = min(share, 100.0 if agreement is None else agreement)
-        batches = list(Samples(list(data.head(UNJUDGED_IMAGES).batches(spec, 1)), shape))
-        worst = min(worst, *judge(float_model, model, batches).sqnr_db.values())
+        worst = min(worst, *_sqnr_db(fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1)), (one, two)))
     enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
     flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
     return flow.likeness[key]
+
+
+def _sqnr_db(
+    fp32: Artefact, made: Artefact, batches: list[NDArray[Any]], logits: tuple[NDArray[Any], NDArray[Any]]
+) -> list[float]:
+    """Return the SQNR of each part of each output in dB; of a blocked file, opened as it is, of the first output."""
+    if made.contract:
+        found = accuracy.sqnr_db(*logits)
+        return [float("inf") if found is None else found]
+    return list(judge(net.read_model(fp32.path), net.read_model(made.path), batches).sqnr_db.values())
 
 
 def _lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:
