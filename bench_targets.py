@@ -31,6 +31,7 @@ FORMS = ("fp32", "int8-ort-x86")
 @click.option("--metrics", "chosen", default="", help="Only these metrics: latency,memory,accuracy,…")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; 0 leaves the choice to it.")
 @click.option("--batch", default=1, show_default=True, help="Images in a call, where the batch is free.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of inputs that leave it free.")
 @click.option("--processes", default=3, show_default=True, help="Fresh processes for each subject.")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--data", help="Labelled images: digits, or a folder.")
@@ -40,8 +41,8 @@ FORMS = ("fp32", "int8-ort-x86")
 @click.option("--minutes", default=20.0, show_default=True, help="With --all: begin no network that would end later.")
 def bench_command(
     paths: tuple[str, ...], precision: str, chosen: str, threads: int, batch: int, processes: int, seconds: float,
-    data: str | None, out: Path, bundles: Path, every: bool, minutes: float, as_json: bool,
-) -> None:  # fmt: skip
+    data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, as_json: bool,
+) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
     from . import bench_bundles
     from .bench import interleave, suite, tables
@@ -53,11 +54,11 @@ def bench_command(
         if paths or only or forms or data or batch != 1:
             raise UsageError("--all is a table of its own", expected="--threads, --processes, --seconds, --out only")
         _long(plan, out, bundles, minutes, threads, as_json)
-        return
+        return 0
     found: list[Context] = []
     for path in paths or [str(bench_bundles.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
-        found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data)
+        found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
     with progress("measuring", processes + len(found) * (processes + len(only or suite.usual_metrics()))) as advance:
         run = suite.measure(found, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
@@ -69,6 +70,19 @@ def bench_command(
     for text in tables.notes(run):
         note(f"note: {text}")
     _write(run, out, tables.markdown(run, _title(bool(paths))))
+    return _unmeasured(run)
+
+
+def _unmeasured(run: Run) -> int:
+    """Say what could not be timed; 3, cannot tell, where there is something, else 0."""
+    reasons = {
+        result.subject.key: reading.missing
+        for result in run.results
+        if (reading := result.readings.get("latency")) is not None and reading.missing
+    }
+    for key, reason in reasons.items():
+        note(f"error: {key} was not measured: {reason}")
+    return 3 if reasons else 0
 
 
 def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:

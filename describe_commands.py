@@ -19,17 +19,20 @@ from .runtime.errors import UsageError
 @click.argument("model")
 @click.option("--classes", type=click.IntRange(1), help="Size of the last layer, instead of the paper's.")
 @click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of a file's inputs that leave it free.")
 @click.option("--all", "every", is_flag=True, help="Show batch norm, activations and sums as well.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 def describe_command(
-    model: str, classes: int | None, side: int | None, every: bool, as_csv: bool, as_json: bool
+    model: str, classes: int | None, side: int | None, shape: str, every: bool, as_csv: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Show MODEL, a network's name or an ONNX file, layer by layer; nothing is computed or downloaded.
 
     Memory is that of the output in KB (1024 bytes, float32), parameters in thousands, MACs in millions. The receptive
     field, effective stride and effective padding are in pixels of the input; intensity is MACs per byte moved.
     """
-    report = _of_file(Path(model), classes, side) if _is_file(model) else _of_name(model, classes, side)
+    if shape and not _is_file(model):
+        raise UsageError("--shape is for files", got=model, do="give --side")
+    report = _of_file(Path(model), classes, side, shape) if _is_file(model) else _of_name(model, classes, side)
     if as_csv:
         _csv(report)
     else:
@@ -40,12 +43,12 @@ def _is_file(model: str) -> bool:
     return model.endswith(".onnx") or Path(model).is_file()
 
 
-def _of_file(path: Path, classes: int | None, side: int | None) -> Complexity:
+def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> Complexity:
     from .optimize.complexity import describe
 
     if classes or side:
-        raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="leave them out")
-    return describe(path)
+        raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
+    return describe(path, shape)
 
 
 def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:

@@ -81,6 +81,10 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
     for split in ("calibration", *SPLITS):
         if len(spec.input_shape) == 3:
             flow.data[split] = datasets.load(settings.data, split, calibration=settings.calibration)
+            if split == "calibration" and (
+                text := datasets.held_back(settings.data, flow.data[split], settings.calibration)
+            ):
+                flow.say(text)
         else:
             count = settings.calibration if split == "calibration" else UNJUDGED_IMAGES
             flow.data[split] = datasets.Noise.draw(spec, split, count)
@@ -107,7 +111,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         flow.add("fp32", "fp32", "generic", fp32)
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
-        detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, worst error {passes.check.worst_error:.1e}"
+        detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, {passes.check.error}"
         flow.checks.append(Check("graph passes", equal, detail))
     if settings.input != NORMALISED:
         with flow.stage("preprocessing"):
@@ -129,9 +133,9 @@ def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSp
         reports.append(preprocessing.embed(path, pixels, spec, kind))
         pixels.replace(path)
     verdicts = {{"equal": True, "different": False}.get(report.check.verdict) for report in reports}
-    worst = max(report.check.worst_error for report in reports)
+    worst = max((report.check for report in reports), key=lambda check: check.worst_error).error
     passed = verdicts.pop() if len(verdicts) == 1 else (None if False not in verdicts else False)
-    flow.checks.append(Check(f"input {kind}", passed, f"worst error {worst:.1e} in {len(paths)} files"))
+    flow.checks.append(Check(f"input {kind}", passed, f"{worst}, in {len(paths)} files"))
     flow.records[f"input {kind}"] = [report.to_dict() for report in reports]
     return preprocessing.raw_spec(spec, kind)
 

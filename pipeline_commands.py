@@ -46,6 +46,15 @@ if TYPE_CHECKING:
     help="Where trained weights are kept.",
 )
 @click.option("--max-drop", default=0.5, show_default=True, help="Points of top-1 that a lower precision may lose.")
+@click.option(
+    "--min-agreement",
+    default=95.0,
+    show_default=True,
+    help="Where no label can judge: per cent of images with FP32's top-1 that a lower precision must reach.",
+)
+@click.option(
+    "--min-sqnr", default=15.0, show_default=True, help="Where no label can judge: dB of the worst part of an output."
+)
 def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
     """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
     from .pipeline import run
@@ -78,6 +87,7 @@ COLUMNS = (
     "agree hard",
     "p50 ms",
     "p99 ms",
+    "vs FP32",
     "verdict",
 )
 
@@ -118,6 +128,7 @@ def _row(made: Artefact, summary: Summary) -> list[str]:
         _number(hard.get("agreement"), 2),
     ]
     times = [_number(found.get(key) and found[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
+    times.append(_number(found.get("speed", {}).get("ratio"), 2))
     backend = "tensorrt, not run" if made.sidecar else "ort, simulated" if made.simulated else "ort"
     verdict = next(
         (check for check in summary.checks if check.name in (f"accuracy {made.name}", f"engine {made.name}")), None

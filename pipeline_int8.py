@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from .optimize import mixed_trt, quantize
 from .pipeline_engines import ENGINE_INT8
-from .pipeline_measure import lost
-from .pipeline_types import Artefact, Flow
+from .pipeline_measure import kept
+from .pipeline_types import Artefact, Flow, Kept
 from .runtime import datasets
 from .runtime.spec import ModelSpec
 
@@ -29,16 +30,16 @@ def make_int8(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray
     """
     for target in flow.settings.targets:
         made, report = _form(flow, fp32, calibration, stem, target)
-        lost_points = _worst(flow, spec, made)
-        tried: list[dict[str, Any]] = [{"floats": [], "lost_points": lost_points}]
-        ranking = _noisiest(fp32, calibration, stem, target) if lost_points > flow.settings.max_drop else []
+        found = _worst(flow, spec, made)
+        tried = [_told([], found)]
+        ranking = [] if found.enough else _noisiest(flow, fp32, calibration, stem, target)
         for count in sorted({min(count, len(ranking) // 2) for count in TRIES} - {0}):
             made, report = _form(flow, fp32, calibration, stem, target, ranking[:count])
-            lost_points = _worst(flow, spec, made)
-            tried.append({"floats": ranking[:count], "lost_points": lost_points})
-            if lost_points <= flow.settings.max_drop:
+            found = _worst(flow, spec, made)
+            tried.append(_told(ranking[:count], found))
+            if found.enough:
                 break
-        if ranking and lost_points > flow.settings.max_drop:
+        if ranking and not found.enough:
             made, report = _form(flow, fp32, calibration, stem, target)
         for one in made:
             one.results["tried"] = tried
@@ -67,13 +68,18 @@ def _drawn(flow: Flow) -> bool:
     return isinstance(flow.data["calibration"], datasets.Noise)
 
 
-def _worst(flow: Flow, spec: ModelSpec, made: list[Artefact]) -> float:
-    return max(lost(flow, spec, one) for one in made)
+def _worst(flow: Flow, spec: ModelSpec, made: list[Artefact]) -> Kept:
+    """Return what is kept of the files of one form: of one that does not keep enough, where there is one."""
+    return min((kept(flow, spec, one) for one in made), key=lambda one: (one.enough, -(one.lost_points or 0.0)))
 
 
-def _noisiest(fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
+def _told(floats: list[str], found: Kept) -> dict[str, Any]:
+    return {"floats": floats, **dataclasses.asdict(found), "said": str(found)}
+
+
+def _noisiest(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
     """Return the layers by the noise that each makes when it alone is quantised, most first."""
     scratch = Path(f"{stem}-explained-{target}.onnx")
-    report = quantize.quantize(fp32, scratch, calibration, target=target, explain=True)
+    report = quantize.quantize(fp32, scratch, calibration, target=target, explain=True, allow_random=_drawn(flow))
     scratch.unlink()
     return sorted(report.layer_sqnr_db, key=lambda name: report.layer_sqnr_db[name])

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from .bench import interleave, stats
 from .bench.metrics import accuracy
 from .bench.workload import Target
-from .pipeline_types import SPLITS, Artefact, Check, Flow
+from .optimize.quantize import net
+from .optimize.quantize.layer_cost import is_here
+from .optimize.quantize.report import judge
+from .optimize.quantize.speed import Speed
+from .pipeline_types import SPLITS, Artefact, Check, Flow, Kept
 from .runtime.backends import ort
 from .runtime.backends._base import Session
 from .runtime.console import progress
-from .runtime.datasets import Dataset
+from .runtime.datasets import Dataset, Noise
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
 
@@ -26,6 +30,8 @@ from .runtime.verify import replay
 PLAN = interleave.Plan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
 
 UNJUDGED_IMAGES = 64
+# Where likeness decides: 1 % is then two or three images.
+LIKENESS_IMAGES = 256
 # Tasks whose answer is the best of several classes, for the image or each pixel, so that two answers agree or do not.
 CHOOSING = ("classify", "segment")
 
@@ -39,16 +45,49 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
         why_not = _not_judged(flow, spec)
         for split in SPLITS:
             _score(flow, runnable, spec, split, judged=not why_not)
-        flow.checks += [_accuracy_check(made, runnable[0], flow.settings.max_drop, why_not) for made in runnable[1:]]
+        flow.checks += [_accuracy_check(flow, spec, made, runnable[0], why_not) for made in runnable[1:]]
     else:
         flow.checks.append(Check("accuracy", None, "not evaluated, as asked"))
     _time([made for made in runnable if not made.simulated], flow.settings.threads)
+    flow.checks += [check for made in runnable[1:] if (check := _speed_check(made))]
 
 
-def lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:
-    """Return how many points of top-1 a form loses against FP32 on the worse split; 0 where that is not judged."""
-    if not flow.settings.evaluate or _not_judged(flow, spec):
-        return 0.0
+def kept(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
+    """Hold a form against FP32: by top-1 where labels can judge, else by likeness, unless the weights are random."""
+    if not flow.settings.evaluate or flow.settings.weights == "random":
+        return Kept()
+    if _not_judged(flow, spec):
+        return _alike(flow, spec, made)
+    lost = _lost(flow, spec, made)
+    return Kept(lost <= flow.settings.max_drop + 1e-9, lost)
+
+
+def _alike(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
+    """Hold a form's answers against FP32's where no label says which are right."""
+    fp32, settings = flow.onnx("fp32"), flow.settings
+    key = str(made.path), made.path.stat().st_mtime_ns
+    if key in flow.likeness:
+        return flow.likeness[key]
+    agreement, worst = None, float("inf")
+    for split in SPLITS:
+        data = flow.data[split].head(LIKENESS_IMAGES)
+        one, two = _logits(flow, [fp32, made], data, spec)
+        if spec.task == "classify" and not isinstance(data, Noise):
+            share = 100 * float((one.argmax(1) == two.argmax(1)).mean())
+            agreement = min(share, 100.0 if agreement is None else agreement)
+        worst = min(worst, *_sqnr_db(fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
+    enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
+    flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
+    return flow.likeness[key]
+
+
+def _sqnr_db(fp32: Artefact, made: Artefact, batches: list[NDArray[Any]]) -> list[float]:
+    """Return the SQNR of each part of each output in dB."""
+    return list(judge(net.read_model(fp32.path), net.read_model(made.path), batches).sqnr_db.values())
+
+
+def _lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:
+    """Return how many points of top-1 a form loses against FP32 on the worse split."""
     drops = []
     for split in SPLITS:
         labels = flow.data[split].labels
@@ -74,7 +113,8 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
 
 def _score(flow: Flow, runnable: list[Artefact], spec: ModelSpec, split: str, judged: bool) -> None:
     """Every artefact on the same images; where top-1 means nothing a few are enough for the agreement."""
-    data = flow.data[split] if judged else flow.data[split].head(UNJUDGED_IMAGES)
+    few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
+    data = flow.data[split] if judged else flow.data[split].head(few)
     logits = _logits(flow, runnable, data, spec)
     reference = logits[0]
     for made, found in zip(runnable, logits, strict=True):
@@ -124,28 +164,32 @@ def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpe
     return [replay(session, feeds)[spec.output_names[0]].astype(np.float32) for session in sessions]
 
 
-def _accuracy_check(made: Artefact, fp32: Artefact, max_drop: float, why_not: str) -> Check:
-    name = f"accuracy {made.name}"
+def _accuracy_check(flow: Flow, spec: ModelSpec, made: Artefact, fp32: Artefact, why_not: str) -> Check:
+    name, max_drop = f"accuracy {made.name}", flow.settings.max_drop
     agreement = ", ".join(_likeness(split, made.results[split]) for split in SPLITS)
-    if why_not:
+    if why_not and flow.settings.weights == "random":
         return Check(name, None, f"{why_not}; {agreement}")
+    if why_not:
+        found = kept(flow, spec, made)
+        asked = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
+        return Check(name, found.enough, f"{why_not}, so likeness decides: {found} {asked}; {agreement}{_tried(made)}")
     drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
     worst = max(drops.values())
     said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return Check(
         name, worst <= max_drop + 1e-9,
-        f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_kept(made, max_drop)}",
+        f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_tried(made)}",
     )  # fmt: skip
 
 
-def _kept(made: Artefact, max_drop: float) -> str:
-    """Say how many layers stay in float, and what was lost with fewer."""
+def _tried(made: Artefact) -> str:
+    """Say how many layers stay in float, and what was kept with none."""
     first, *others = made.results.get("tried") or [None]
     if not others:
         return ""
-    if others[-1]["lost_points"] > max_drop:
+    if not others[-1]["enough"]:
         return f"; up to {len(others[-1]['floats'])} layers in float did not help"
-    return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['lost_points']:.2f} points are lost"
+    return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['said']}"
 
 
 def _likeness(split: str, found: dict[str, Any]) -> str:
@@ -157,7 +201,8 @@ def _likeness(split: str, found: dict[str, Any]) -> str:
 
 def _time(runnable: list[Artefact], threads: int) -> None:
     targets = [Target(str(made.path), threads=threads) for made in runnable]
-    for made, timing in zip(runnable, interleave.collect(targets, PLAN), strict=True):
+    timings = interleave.collect(targets, PLAN)
+    for made, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]
         if timing.failure or not flat:
             made.results["latency_missing"] = timing.failure or "not measured"
@@ -165,3 +210,19 @@ def _time(runnable: list[Artefact], threads: int) -> None:
         made.results["p50_s"] = stats.percentile(flat, 50)
         made.results["p99_s"] = stats.percentile(flat, 99)
         made.results["samples"] = len(flat)
+        if made is not runnable[0] and "samples" in runnable[0].results:
+            ratio = stats.ratio(timing.samples, timings[0].samples)
+            seconds = runnable[0].results["p50_s"], made.results["p50_s"]
+            made.results["speed"] = Speed(ratio.estimate, ratio.low, ratio.high, made.backend, *seconds).to_dict()
+
+
+def _speed_check(made: Artefact) -> Check | None:
+    """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is no failure."""
+    if made.precision != "int8" or made.simulated:
+        return None
+    name = f"speed {made.name}"
+    if not is_here(made.target):
+        return Check(name, None, f"{made.target} is not this kind of machine")
+    if "speed" not in made.results:
+        return Check(name, None, made.results.get("latency_missing", "FP32 was not measured"))
+    return Check(name, True, made.results["speed"]["said"])

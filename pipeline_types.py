@@ -24,6 +24,8 @@ PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")
 # Points of top-1 that a lower precision may lose against FP32, on each split.
 MAX_DROP = 0.5
+# Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
+MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
 
 Say = Callable[[str], None]
@@ -50,6 +52,8 @@ class Settings:
     threads: int = 0
     weights_folder: Path = Path("weights")
     max_drop: float = MAX_DROP
+    min_agreement: float = MIN_AGREEMENT
+    min_sqnr: float = MIN_SQNR
     evaluate: bool = True
     input: str = NORMALISED
 
@@ -73,6 +77,30 @@ class Check:
     name: str
     passed: bool | None
     detail: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a form keeps of FP32's answers on the worse split, and whether that is enough.
+
+    Attributes:
+        enough: Whether it is what the settings ask for; True where nothing can be told.
+        lost_points: Points of top-1 that are lost, where labels can judge.
+        agreement: Else, where the network chooses a class: per cent of the images with the same top-1.
+        sqnr_db: Else: the SQNR of the worst part of an output, in dB; None where it is equal to FP32's.
+    """
+
+    enough: bool = True
+    lost_points: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+
+    def __str__(self) -> str:
+        """Say it."""
+        if self.lost_points is not None:
+            return f"{self.lost_points:.2f} points are lost"
+        sqnr = "all is equal" if self.sqnr_db is None else f"the SQNR is {self.sqnr_db:.1f} dB"
+        return sqnr if self.agreement is None else f"the agreement is {self.agreement:.2f} %, {sqnr}"
 
 
 @dataclass
@@ -144,6 +172,7 @@ class Flow:
         self.data: dict[str, datasets.Dataset] = {}
         self.records: dict[str, Any] = {}
         self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
+        self.likeness: dict[tuple[str, int], Kept] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -33,12 +33,13 @@ Told = tuple[list[Finding], list[dict[str, object]], list[int]]
 @click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,instructions,kernels.")
 @click.option("--precision", default="", help="Only these forms of a bundle; the best one here otherwise.")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of inputs that leave it free.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown summary here.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and add to the job's summary.")
 def gate_command(
     new: Path, baseline: str, threshold: float, max_seconds: float, also: str, precision: str, threads: int,
-    junit_path: Path | None, markdown_path: Path | None, github: bool, as_json: bool,
+    shape: str, junit_path: Path | None, markdown_path: Path | None, github: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure NEW (a bundle, .onnx or .py file) against a baseline until the answer is known.
 
@@ -51,12 +52,12 @@ def gate_command(
         raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
     if baseline.endswith(".json"):
-        findings, records, codes = _against_stored(Path(baseline), new, threshold, precision, threads, also)
+        findings, records, codes = _against_stored(Path(baseline), new, threshold, precision, threads, also, shape)
     else:
         rule, words = Rule(threshold=threshold, most_s=max_seconds), _words(also)
         with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
             base = _base(baseline, new, Path(folder))
-            both = _common(base, new, precision, threads)
+            both = _common(base, new, precision, threads, shape)
             findings, records, codes = _ask(both, rule, [word for word in words if word != KERNELS])
             if KERNELS in words:
                 more = _kernels(base, new)
@@ -93,7 +94,9 @@ def _kernels(base: Path, new: Path) -> Told:
     return findings, [{"gate": KERNELS, **one.to_dict()} for one in found], [one.exit_code for one in found]
 
 
-def _against_stored(stored: Path, new: Path, threshold: float, precision: str, threads: int, also: str) -> Told:
+def _against_stored(
+    stored: Path, new: Path, threshold: float, precision: str, threads: int, also: str, shape: str
+) -> Told:  # fmt: skip
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
     from . import compare, suite
     from .interleave import Plan
@@ -103,7 +106,7 @@ def _against_stored(stored: Path, new: Path, threshold: float, precision: str, t
         raise UsageError("a stored result is compared by latency only", got=f"--also {also}", do="leave --also out")
     base = read(stored)
     forms = [word for word in precision.split(",") if word]
-    found = suite.contexts(new, precisions=forms, threads=threads)
+    found = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
     plan = Plan(processes=5)
     with progress(f"latency of {new.name}", plan.processes * (len(found) + 1) + len(found)) as advance:
         run = suite.measure(found, plan, only=["latency"], reference=True, progress=advance)
@@ -113,12 +116,12 @@ def _against_stored(stored: Path, new: Path, threshold: float, precision: str, t
     return findings, records, [compare.EXIT[one.answer] for one in answers]
 
 
-def _common(base: Path, new: Path, precision: str, threads: int) -> list[tuple[Context, Context]]:
+def _common(base: Path, new: Path, precision: str, threads: int, shape: str) -> list[tuple[Context, Context]]:
     """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
     from .suite import contexts
 
     forms = [word for word in precision.split(",") if word]
-    sides = [contexts(path, precisions=forms, threads=threads) for path in (base, new)]
+    sides = [contexts(path, precisions=forms, threads=threads, shape=shape) for path in (base, new)]
     if base.suffix in (".onnx", ".py"):
         return [(sides[0][0], sides[1][0])]
     theirs = {(context.subject.form, context.subject.backend): context for context in sides[0]}

@@ -97,7 +97,7 @@ def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
     session = workload.session
     if session is None or not hasattr(session, "timed"):
         raise NotAvailable("only engines are timed by a GPU's own clock")
-    feeds = random_feeds(session, 1)
+    feeds = random_feeds(session, 1, workload.spec)
     splits = [asdict(session.timed(feeds)) for _ in range(count)]
     return {stage: [split[stage] for split in splits] for stage in splits[0]}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..runtime.errors import EdgesmithError
+from ..runtime.errors import EdgesmithError, UsageError
 from . import environment
 from .pinning import shared_core
 from .process import Process
@@ -88,6 +88,8 @@ def _start(
         process = Process(target, timeout_s=plan.timeout_s, core=core)
         alive[index] = process
         warm = process.ask("warm", most_s=plan.warm_up_s)
+    except UsageError:  # not the target's failure: it was asked for in a way that nothing can be measured in
+        raise
     except EdgesmithError as error:
         _fail(index, timing, error, alive)
         return

@@ -20,7 +20,8 @@ from ..runtime.engines import sidecar
 from ..runtime.engines.kernels import Kernel
 from ..runtime.errors import NotAvailable
 from ..runtime.manifest import Artefact
-from .workload import Target, random_feeds, random_input
+from ..runtime.sizes import settled
+from .workload import Target, embedded_spec, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
 PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
@@ -54,7 +55,7 @@ def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="edgesmith-layers-") as folder:
         settings.enable_profiling, settings.profile_file_prefix = True, f"{folder}/profile"
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        feeds = {item.name: _input(item, target.batch) for item in session.get_inputs()}
+        feeds = _feeds(session, target)
         for _ in range(count + 1):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -74,7 +75,7 @@ def of_engine(session: Any, target: Target, count: int) -> list[Row]:
     """
     known = {kernel["name"]: Kernel.from_dict(kernel) for kernel in _kernels(target)}
     return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(
-        random_feeds(session, target.batch), count).items()]  # fmt: skip
+        random_feeds(session, target.batch, shape=target.shape), count).items()]  # fmt: skip
 
 
 def _kernels(target: Target) -> tuple[Row, ...]:
@@ -124,10 +125,14 @@ def _artefact(target: Target) -> tuple[Bundle, Artefact]:
     return bundle, next(item for item in bundle.artefacts if item.name == target.artefact)
 
 
-def _input(item: Any, batch: int) -> Any:
-    shape = [size if isinstance(size, int) else None for size in item.shape]
-    kind = item.type[len("tensor(") : -1]
-    return random_input(shape, {"float": "float32", "double": "float64"}.get(kind, kind), batch)
+def _feeds(session: Any, target: Target) -> dict[str, Any]:
+    shapes = {
+        item.name: [size if isinstance(size, int) else None for size in item.shape] for item in session.get_inputs()
+    }
+    sizes = settled(shapes, target.shape, embedded_spec(session), target.batch)
+    kinds = {item.name: item.type[len("tensor(") : -1] for item in session.get_inputs()}
+    names = {"float": "float32", "double": "float64"}
+    return {name: random_input(sizes[name], names.get(kind, kind)) for name, kind in kinds.items()}
 
 
 def rows(events: list[Row], count: int) -> list[Row]:

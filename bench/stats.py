@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.proportion import wilson as wilson
+
 Floats = NDArray[np.float64]
 Groups = Sequence[Sequence[float]]  # one inner sequence of samples for each process
 Statistic = Callable[[Floats], Any]  # of each row
@@ -166,13 +168,3 @@ def mad(samples: Sequence[float]) -> float:
     """Return the median absolute deviation, scaled to the standard deviation of a normal distribution."""
     values = np.asarray(samples, dtype=np.float64)
     return 1.4826 * float(np.median(np.abs(values - np.median(values))))
-
-
-def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (Wilson, 1927); it holds near 0 and 1 too."""
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share, square = hits / count, z * z / count
-    reach = z * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    centre = share + square / 2
-    low = (centre - reach) / (1 + square) if hits else 0.0
-    return low, (centre + reach) / (1 + square) if hits < count else 1.0

@@ -74,8 +74,9 @@ def usual_metrics() -> list[str]:
 
 
 def contexts(
-    path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None
-) -> list[Context]:
+    path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None,
+    shape: str = "",
+) -> list[Context]:  # fmt: skip
     """List what can be measured in a bundle, an ONNX file or a Python file.
 
     Args:
@@ -83,6 +84,7 @@ def contexts(
         precisions: Only these forms ("fp32", "int8", "int8-ort-x86"); empty for all.
         threads: For CPU backends; 0 leaves the choice to them.
         batch: For artefacts with a free batch dimension.
+        shape: The size of inputs that leave it free, as `runtime.sizes.parse` reads it.
         data: Where the labelled images are: "digits" or a folder; None takes the digits for what was trained on them.
 
     Raises:
@@ -91,7 +93,7 @@ def contexts(
     """
     path = Path(path)
     if path.suffix in (".onnx", ".py"):
-        return [_file(path, threads, batch)]
+        return [_file(path, threads, batch, shape)]
     bundle, found, why = read(path), [], []
     for artefact in bundle.artefacts:
         form = _subject(bundle, artefact, "", threads, batch).form
@@ -100,7 +102,7 @@ def contexts(
         for backend in backends_for(artefact):
             usable, reason = load(backends, backend, "backend").available()
             if usable:
-                found.append(_context(bundle, artefact, backend, threads, batch, data))
+                found.append(_context(bundle, artefact, backend, threads, batch, data, shape))
             else:
                 why.append(f"{artefact.name}: {reason}")
     if not found and not why:
@@ -111,7 +113,7 @@ def contexts(
     return found
 
 
-def _file(path: Path, threads: int, batch: int) -> Context:
+def _file(path: Path, threads: int, batch: int, shape: str = "") -> Context:
     if not path.is_file():
         raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
     backend = "ort" if path.suffix == ".onnx" else "python"
@@ -121,7 +123,7 @@ def _file(path: Path, threads: int, batch: int) -> Context:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
     why = "a bare file says nothing of its images; measure a bundle"
-    return Context(subject, Target(str(path), "", backend, threads, batch), str(path), no_evaluation=why)
+    return Context(subject, Target(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why)
 
 
 def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int) -> Subject:
@@ -145,7 +147,7 @@ def _variant(bundle: Bundle, artefact: Artefact) -> str:
 
 
 def _context(
-    bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, data: str | None
+    bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, data: str | None, shape: str = ""
 ) -> Context:  # fmt: skip
     subject = _subject(bundle, artefact, backend, threads, batch)
     source = data or ("digits" if bundle.spec.weights == "digits" else None)
@@ -155,7 +157,7 @@ def _context(
             split: functools.partial(_evaluate, bundle, artefact, backend, source, split) for split in SPLITS
         }
     why = f"weights {bundle.spec.weights!r}, and no labelled images were given (--data)"
-    target = Target(str(bundle.source), artefact.name, backend, threads, batch)
+    target = Target(str(bundle.source), artefact.name, backend, threads, batch, shape)
     return Context(subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why)
 
 

@@ -9,6 +9,7 @@ The backend's library is imported only when `open_workload` is called, so that i
 
 from __future__ import annotations
 
+import functools
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from ..runtime.choose import open_artefact
 from ..runtime.console import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ..runtime.plugins import load
+from ..runtime.sizes import settled
 from .clock import now_ns
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Target:
     backend: str = "ort"
     threads: int = 1  # 0 leaves the choice to the backend
     batch: int = 1
+    shape: str = ""  # of inputs that leave it free, as `runtime.sizes.parse` reads it
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -87,7 +90,8 @@ def open_workload(target: Target) -> Workload:
     session, spec = None, None
     if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
         session, spec = _session(target, stages)
-        call = _caller(session, target.batch)
+        feeds = random_feeds(session, target.batch, spec, target.shape)
+        call: Callable[[], Any] = functools.partial(session.run, feeds, finite=True)
     elif path.suffix == ".py" and path.is_file():
         call = _python(path, stages)
     else:
@@ -111,6 +115,7 @@ def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]
     spec: ModelSpec | None = None
     if path.suffix == ".onnx":
         session: Session = backend.open(path, threads=target.threads or None)
+        spec = embedded_spec(getattr(session, "native", None))
     else:
         bundle = read(path)
         artefact = next((item for item in bundle.artefacts if item.name == target.artefact), None)
@@ -122,22 +127,28 @@ def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]
     return session, spec
 
 
-def _caller(session: Session, batch: int) -> Callable[[], Any]:
-    """Return a call that runs one batch of random input."""
-    feeds = random_feeds(session, batch)
-    return lambda: session.run(feeds, finite=True)
+def embedded_spec(native: Any) -> ModelSpec | None:
+    """Return the ModelSpec in the metadata of a session of ONNX Runtime, or None."""
+    from ..runtime.spec import SPEC_KEY, ModelSpec
+
+    texts = native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
+    return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
 
-def random_feeds(session: Session, batch: int) -> dict[str, Any]:
-    """Return a seeded random array for each input of a session."""
-    return {item.name: random_input(item.shape, item.dtype, batch) for item in session.inputs}
+def random_feeds(session: Session, batch: int, spec: ModelSpec | None = None, shape: str = "") -> dict[str, Any]:
+    """Return a seeded random array for each input of a session; see `runtime.sizes.settled` for its size.
+
+    Raises:
+        UsageError: A dimension other than the batch is free, and nothing says its size.
+    """
+    sizes = settled({item.name: item.shape for item in session.inputs}, shape, spec, batch)
+    return {item.name: random_input(sizes[item.name], item.dtype) for item in session.inputs}
 
 
-def random_input(shape: Sequence[int | None], dtype: str, batch: int) -> Any:
-    """Return a seeded random array; a free dimension is the batch where it is the first, else 1."""
-    dims = [(batch if axis == 0 else 1) if size is None else size for axis, size in enumerate(shape)]
+def random_input(sizes: Sequence[int], dtype: str) -> Any:
+    """Return a seeded random array."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 100, dims).astype(dtype) if "int" in dtype else rng.standard_normal(dims).astype(dtype)
+    return rng.integers(0, 100, sizes).astype(dtype) if "int" in dtype else rng.standard_normal(sizes).astype(dtype)
 
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:

@@ -89,7 +89,7 @@ def _sizes(report: Report) -> list[tuple[object, ...]]:
 def _summary(report: Report) -> str:
     check = report.check
     verdict = {
-        "equal": f"equal on {check.runs} inputs, worst error {check.worst_error:.2g}",
+        "equal": f"equal on {check.runs} inputs, {check.error}",
         "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
     }.get(check.verdict, check.verdict)
     undone = sum(len(entry.rolled_back) for entry in report.passes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) ->
     except Refusal as refusal:
         return Check("cannot tell", f"the source does not run here: {refusal}", seconds=time.perf_counter() - start)
     check = against(expected, result)
-    return Check(check.verdict, check.detail, check.worst_error, check.worst_output, check.runs, _since(start))
+    return replace(check, seconds=_since(start))
 
 
 def _since(start: float) -> float:
@@ -75,13 +75,13 @@ class Expected:
     pairs: list[tuple[Feeds, dict[str, Any]]]
     open: Callable[[Path], Any]
 
-    def allows(self, feeds: Feeds, name: str, error: float) -> bool:
-        """Say whether rounding alone explains an error: noise of a few last digits on the input moves the original so.
+    def moved(self, feeds: Feeds, name: str) -> float:
+        """Return how far noise of a few last digits on the input moves an output of the original; 0 where unknown.
 
         There are networks that are chaotic for some inputs: every last digit is amplified ten thousand times.
         """
         if self.source is None:
-            return False
+            return 0.0
         rng, noisy = np.random.default_rng(1), dict(feeds)
         for key, array in feeds.items():
             if array.dtype.kind == "f" and array.ndim:
@@ -89,7 +89,7 @@ class Expected:
                 noisy[key] = (array * (1 + noise)).astype(array.dtype)
         before = next(outputs for given, outputs in self.pairs if given is feeds)[name]
         moved, _ = difference(before, _run(self.open(self.source), noisy)[name])
-        return bool(np.isfinite(moved) and np.isfinite(error) and error <= AMPLE * moved)
+        return moved if np.isfinite(moved) else 0.0
 
 
 def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | None = None) -> Expected:
@@ -127,7 +127,8 @@ def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[t
 
 def against(expected: Expected, result: Path) -> Check:
     """Run a file on the inputs of `reference` and compare."""
-    worst, where = 0.0, ""
+    worst, where, scale = 0.0, "", 0.0
+    rounding: float | None = None
     try:
         session = expected.open(result)
         for runs, (feeds, outputs) in enumerate(expected.pairs, 1):
@@ -136,13 +137,23 @@ def against(expected: Expected, result: Path) -> Check:
                 return Check("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
             for name, output in outputs.items():
                 error, problem = difference(output, made[name])
-                if problem and not expected.allows(feeds, name, error):
+                moved = expected.moved(feeds, name) if problem and np.isfinite(error) else None
+                if problem and not (moved and error <= AMPLE * moved):
                     return Check("different", f"output {name!r}: {problem}", error, name, runs)
                 if error >= worst:
-                    worst, where = error, name
+                    worst, where, scale, rounding = error, name, _largest(output), moved
     except Refusal as refusal:
         return Check("different", f"the result does not run: {refusal}")
-    return Check("equal", "", worst, where, len(expected.pairs))
+    return Check("equal", "", worst, where, len(expected.pairs), scale=scale, rounding=rounding)
+
+
+def _largest(output: Any) -> float:
+    """Return the largest finite magnitude of an output; 0 where it has none."""
+    value = np.asarray(output) if isinstance(output, np.ndarray) else np.zeros(0)
+    if value.dtype.kind in "OUSb":
+        return 0.0
+    value = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+    return float(np.abs(value[np.isfinite(value)]).max(initial=0))
 
 
 def difference(expected: Any, got: Any) -> tuple[float, str]:

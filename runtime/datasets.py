@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import digits, folders
-from .errors import UsageError
+from .errors import DataError, UsageError
 from .plugins import did_you_mean
 from .preprocess import apply
 
@@ -88,6 +88,18 @@ class Noise(Dataset):
         """Yield the inputs as they are, at most `size` at a time."""
         for start in range(0, len(self), size):
             yield np.asarray(self.images[start : start + size], np.float32)
+
+
+def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
+    """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
+    if len(data) >= wanted:
+        return ""
+    said = f"{len(data)} images calibrate, {wanted} were asked for: "
+    try:
+        test = len(load(source, "test"))
+    except DataError:
+        return f"{said}there are no more"
+    return f"{said}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
 
 
 def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:

@@ -45,8 +45,8 @@ def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
     return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
 
-def check_model(model: onnx.ModelProto, source: str | Path) -> None:
-    """Refuse a graph that is quantised already, has a BatchNormalization that could be folded, or is too old.
+def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
+    """Return a graph; refuse one that is quantised, has a BatchNormalization that could be folded, or is too old.
 
     A BatchNormalization before an activation, as in DenseNet, folds into nothing: it stays, in float.
 
@@ -71,6 +71,7 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> None:
         raise ModelError(
             f"{source} is of opset {max(versions, default=0)}", expected="opset 13 or later", do="export it again"
         )
+    return model
 
 
 def _foldable_norms(model: onnx.ModelProto) -> list[str]:

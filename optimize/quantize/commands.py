@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ...runtime.console import command, emit, note
-from ...runtime.errors import UsageError
+from ...runtime.errors import DataError, UsageError
+from ...runtime.proportion import LEAST_IMAGES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from ...runtime.spec import ModelSpec
     from .report import QuantReport, Settings
 
+# How many images judge a result: so many, or fewer that have so many pixels together.
+JUDGES, JUDGED_PIXELS = 64, 1 << 22
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 
 
@@ -45,22 +49,10 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--explain", is_flag=True, help="Quantise each layer alone too, and show what it costs.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
 def quantize_command(
-    source: Path,
-    output: Path,
-    data: str | None,
-    target: str,
-    images: int,
-    method: str,
-    adaround: bool,
-    quick: bool,
-    allow_random: bool,
-    budget: str | None,
-    limit: float | None,
-    cache: Path | None,
-    explain: bool,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+    source: Path, output: Path, data: str | None, target: str, images: int, method: str, adaround: bool, quick: bool,
+    allow_random: bool, budget: str | None, limit: float | None, cache: Path | None, explain: bool,
+    plot: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from . import quantize, show
 
@@ -89,6 +81,8 @@ def quantize_command(
         labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
         cache=cache,
         explain=explain,
+        judges=_judges(source, data),
+        timed=True,
     )
     _warn(report)
     if plot is not None:
@@ -159,9 +153,27 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray
         note("calibrating on random data: the result is for trying things out, not for use")
         return _random(source, images)
     dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
+    if text := datasets.held_back(data, dataset, images):
+        note(text)
     for text in class_warnings(dataset.labels, dataset.classes, spec.labels):
         note(f"warning: {text}")
     return _Preprocessed(dataset, spec)
+
+
+def _judges(source: Path, data: str | None) -> _Preprocessed | None:
+    """Return images to which nothing is fitted, JUDGES of them or fewer large ones; None where there are none."""
+    from ...runtime import datasets
+
+    if data is None:
+        return None
+    spec = read_spec(source)
+    try:
+        held_out = datasets.load(data, "test")
+    except DataError as error:
+        note(f"warning: no images are held out to judge the result on: {error}")
+        return None
+    pixels = prod(spec.input_shape) // min(spec.input_shape)
+    return _Preprocessed(held_out.head(min(JUDGES, max(LEAST_IMAGES, JUDGED_PIXELS // pixels))), spec)
 
 
 def read_spec(source: Path) -> ModelSpec:

@@ -19,6 +19,10 @@ MOVES = frozenset(
 )  # fmt: skip
 
 
+# Those that put values elsewhere and change none.
+SHIFTS = (MOVES | {"Concat"}) - {"Relu", "Clip", "MaxPool"}
+
+
 @dataclass(frozen=True)
 class Form:
     """One target's form of Q/DQ.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
-from .forms import ANCHORS, MOVES, Form
+from .forms import ANCHORS, MOVES, SHIFTS, Form
 from .grid import Grid
 from .net import Net, attributes
 
@@ -114,15 +114,17 @@ def activations(net: Net, node: NodeProto) -> list[str]:
 def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
     """Quantise what the anchors write, then every operator that reads only quantised tensors."""
     inside = set(plan.readers) & set(net.inputs)
-    anchors = {id(node) for node in plan.anchors}
+    anchors, last = {id(node) for node in plan.anchors}, ends(net, form)
     for node in net.nodes:
         reads = activations(net, node)
         if id(node) in anchors:
-            if node.op_type != "Conv" and set(node.output) & set(net.outputs):
+            if node.output[0] in last or (node.op_type != "Conv" and set(node.output) & set(net.outputs)):
                 continue
             inside.add(node.output[0])
         elif node.op_type in form.glue and reads and node.name not in keep and set(reads) <= inside:
             if node.op_type not in MOVES and len(reads) != len([name for name in node.input if name]):
+                continue
+            if node.op_type == "Concat" and node.output[0] in last:
                 continue
             inside |= {name for name in node.output if name}
             plan.glue.append(node)
@@ -134,6 +136,32 @@ def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
         for reader in net.readers.get(name, []):
             if name not in net.inputs or id(reader) in anchors or reader in plan.glue:
                 plan.read(name, reader)
+
+
+def ends(net: Net, form: Form) -> set[str]:
+    """Return the tensors behind which nothing computes in INT8: moved as they are, or read by float operators alone.
+
+    What layers and Concat write there stays float. Boxes in pixels beside logits of a few units would share one scale,
+    in which the logits are all the same number; and no later operator is quicker for it.
+    """
+    found: set[str] = set()
+    leads: set[str] = set()  # tensors that a layer reads, or something that leads to one
+    for node in reversed(net.nodes):
+        if node.op_type in ANCHORS or leads & set(node.output):
+            leads |= set(node.input)
+    for node in reversed(net.nodes):
+        for name in node.output:
+            readers = net.readers.get(name, [])
+            if name not in leads and all(_ends_with(reader, found, form) for reader in readers):
+                found.add(name)
+    return found
+
+
+def _ends_with(node: NodeProto, found: set[str], form: Form) -> bool:
+    """Say whether a node that leads to no layer leaves what it reads in float."""
+    if node.op_type in SHIFTS:
+        return {name for name in node.output if name} <= found
+    return node.op_type not in form.glue
 
 
 def share_concats(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None:

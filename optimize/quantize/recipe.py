@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from .checks import check_model, embedded_spec, input_shape
 from .forms import Form, find, is_tensorrt
 from .lint import MIN_IMAGES, Inspection, inspect
-from .report import QuantReport, Settings, compare
+from .report import Quality, QuantReport, Settings, judge, spread
 from .samples import Samples, at_once, repeatable
 from .weights import LARGEST
 
@@ -25,20 +25,12 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    source: str | Path,
-    target_path: str | Path,
-    samples: Iterable[np.ndarray],
-    *,
-    target: str = "trt",
-    allow_random: bool = False,
-    min_images: int = MIN_IMAGES,
-    settings: Settings | None = None,
-    budget_db: float | None = None,
-    budget_points: float | None = None,
-    labels: np.ndarray | None = None,
-    cache: str | Path | None = None,
-    explain: bool = False,
-) -> QuantReport:
+    source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str = "trt",
+    allow_random: bool = False, min_images: int = MIN_IMAGES, settings: Settings | None = None,
+    budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
+    cache: str | Path | None = None, explain: bool = False, judges: Iterable[np.ndarray] | None = None,
+    timed: bool = False,
+) -> QuantReport:  # fmt: skip
     """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
 
     Args:
@@ -54,6 +46,8 @@ def quantize(
         labels: The classes of the images.
         cache: A folder that keeps what calibration counted, for each model, data and preprocessing.
         explain: Quantise each layer alone too, and report what it costs.
+        judges: Batches of other images, which SQNR and agreement are measured on: without, on those it was fitted to.
+        timed: Time both files where the target is this kind of machine; a second.
 
     Raises:
         UsageError: An unknown target or method, or no such file.
@@ -64,16 +58,22 @@ def quantize(
     from .budget import Budget
     from .net import read_model
 
-    form, model = find(target), read_model(source)
-    check_model(model, source)
+    form, model = find(target), check_model(read_model(source), source)
     wanted = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model), Path(cache) if cache is not None else None)
         data = inspect(checked, embedded_spec(model), min_images, allow_random)
-        found = _search(model, checked, data.digest, form, settings or Settings(), wanted, explain)
+        found = _search(model, checked, data.digest, form, settings or Settings(), wanted, explain, judges)
         _write(model, found.made, target, source, target_path, checked)
+        image = next(iter(checked))[: checked.shape[0] or 1]
     sizes = Path(source).stat().st_size, Path(target_path).stat().st_size
-    return _report(target, data, found, sizes)
+    report = _report(target, data, found, sizes)
+    if not timed or found.made is None:
+        return report
+    from .speed import race
+
+    speed, why = race(Path(source), Path(target_path), target, image)
+    return replace(report, speed=speed, not_timed=why)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class _Found:
     made: Converted | None
     search: Search | None
     alone: dict[str, float]
-    quality: tuple[dict[str, float], float | None]
+    quality: Quality
+    held_out: bool
 
 
 def _search(
@@ -94,6 +95,7 @@ def _search(
     settings: Settings,
     budget: Budget | None,
     explain: bool,
+    judges: Iterable[np.ndarray] | None = None,
 ) -> _Found:
     from .batch import fixed_as, freed
     from .budget import sensitivity, within_budget
@@ -115,10 +117,11 @@ def _search(
     else:
         search = within_budget(free, form, samples, settings, budget)
         made, alone = search.made, search.sensitivity_db
-    quality = compare(free, made.model if made else free, samples)
+    others = spread(samples) if judges is None else list(Samples(judges, input_shape(free)))
+    quality = judge(free, made.model if made else free, others)
     if made is not None:
         fixed_as(made.model, model)
-    return _Found(made, search, alone, quality)
+    return _Found(made, search, alone, quality, judges is not None)
 
 
 def _write(
@@ -162,6 +165,9 @@ def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]
         fitted=made.fitted if made else {},
         bytes_before=sizes[0],
         bytes_after=sizes[1],
-        sqnr_db=found.quality[0],
-        agreement=found.quality[1],
+        sqnr_db=found.quality.sqnr_db,
+        agreement=found.quality.agreement,
+        judged=found.quality.images,
+        held_out=found.held_out,
+        agreed=found.quality.agreed,
     )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.proportion import LEAST_IMAGES, wilson
+
 if TYPE_CHECKING:
     import onnx
+
+    from .parts import Parts
+    from .speed import Speed
 
 
 COMPARED = 1 << 19
@@ -69,8 +74,14 @@ class QuantReport:
         fitted: Layer -> share of its output's error left by fitting its weights, on images the fit had not seen.
         bytes_before: Size of the float file.
         bytes_after: Size of the quantised file.
-        sqnr_db: Signal to quantisation noise of each output on calibration images (`compare`), in dB.
+        sqnr_db: Signal to quantisation noise in dB of each part of each output (`Quality`), the worst first, on images
+            that nothing was fitted to where there are some (`held_out`), else on calibration images.
         agreement: Share of these images with the same top-1 in float and INT8 (None: no (N, classes) output).
+        judged: How many images these are.
+        held_out: Whether nothing was fitted to them. Where something was, the agreement is too good to be told.
+        agreed: Part of an output (N, classes) -> how many of them have the same largest value in it.
+        speed: INT8's speed beside the float file's on this machine (`speed.Speed`), or None.
+        not_timed: Why there is none.
     """
 
     target: str
@@ -91,37 +102,105 @@ class QuantReport:
     bytes_after: int
     sqnr_db: dict[str, float]
     agreement: float | None
+    judged: int = 0
+    held_out: bool = False
+    agreed: dict[str, int] = field(default_factory=dict)
+    speed: Speed | None = None
+    not_timed: str = "not asked for"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; an SQNR without noise (infinite) is None."""
         finite = {name: value if np.isfinite(value) else None for name, value in self.sqnr_db.items()}
-        return asdict(self) | {"sqnr_db": finite}
+        speed = self.speed.to_dict() if self.speed else None
+        return asdict(self) | {"sqnr_db": finite, "speed": speed, "agreement_interval": self.interval}
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the agreement; None where it cannot be told: too few images, or all fitted to."""
+        if self.agreement is None or not self.held_out or self.judged < LEAST_IMAGES:
+            return None
+        return wilson(round(self.agreement * self.judged), self.judged)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How like the float network's a graph's answers are, part by part of each output, the worst first.
+
+    Attributes:
+        sqnr_db: Part -> signal to quantisation noise in dB (infinite where equal). A part is an output, or what one of
+            the inputs of the Concat behind it contributes to it: `output[:, 0:4]`.
+        agreed: Part of an output (N, classes) -> how many images have the same largest value in it.
+        images: How many images were looked at.
+        first: The first output's name.
+    """
+
+    sqnr_db: dict[str, float]
+    agreed: dict[str, int]
+    images: int
+    first: str
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of images with the same top-1 in the first output, of its worst part; None without classes."""
+        shares = [hits / self.images for part, hits in self.agreed.items() if part.split("[")[0] == self.first]
+        return min(shares, default=None)
 
 
 def compare(
     before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]
 ) -> tuple[dict[str, float], float | None]:
-    """Return the SQNR of each output in dB, and the share of images with the same top-1 (None without classes).
+    """Return the SQNR of each part of each output in dB, and the share of images with the same top-1.
 
     Of more than COMPARED pixels, batches taken evenly with at least so many: 16 images of 224x224 among 128.
     """
-    from .observe import sqnr_db, stream
+    quality = judge(before, after, spread(samples))
+    return quality.sqnr_db, quality.agreement
 
-    samples = _spread(samples)
-    names = [item.name for item in before.graph.output]
-    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
+
+def judge(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[np.ndarray]) -> Quality:
+    """Compare the answers of two graphs of one interface, in the memory of one batch.
+
+    Args:
+        before: The float graph.
+        after: The other one; Q/DQ are computed as they are written.
+        samples: Batches of its input.
+    """
+    from .observe import stream
+    from .parts import Parts
+
+    names, parts = [item.name for item in before.graph.output], Parts(before)
+    power: dict[str, np.ndarray] = {}
+    agreed: dict[str, int] = {}
     floats = stream(before, names, samples, optimise=True)
     written = stream(after, names, samples, optimise=True, integers=False)
-    for one, two in zip(floats, written, strict=True):
+    for batch, one, two in zip(samples, floats, written, strict=True):
         for name in names:
-            pairs[name].append((one[name], two[name]))
-    joined = {name: [np.concatenate(side) for side in zip(*values, strict=True)] for name, values in pairs.items()}
-    first, second = joined[names[0]]
-    same = float((first.argmax(1) == second.argmax(1)).mean()) if first.ndim == 2 and first.shape[1] > 1 else None
-    return {name: sqnr_db(*sides) for name, sides in joined.items()}, same
+            numbers = parts.of(name, one[name].shape, {before.graph.input[0].name: batch})
+            for title, inside in _split(parts, name, one[name], numbers):
+                first, second = (values[name][inside].astype(np.float64) for values in (one, two))
+                sums = np.array([np.square(first).sum(), np.square(first - second).sum()])
+                power[title] = power.get(title, 0) + sums
+                if one[name].ndim == 2 and first.size > len(batch) and first.size % len(batch) == 0:
+                    first, second = (side.reshape(len(batch), -1).argmax(1) for side in (first, second))
+                    agreed[title] = agreed.get(title, 0) + int((first == second).sum())
+    each = {title: _db(*sums.tolist()) for title, sums in power.items()}
+    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, sum(map(len, samples)), names[0])
 
 
-def _spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
+def _split(parts: Parts, name: str, value: np.ndarray, numbers: np.ndarray | None) -> Iterator[tuple[str, Any]]:
+    """Yield each part of an output: how it is called, and the mask of its values."""
+    if numbers is None:
+        yield name, ...
+        return
+    for part in np.unique(numbers).tolist():
+        yield parts.title(name, numbers, part), numbers == part
+
+
+def _db(signal: float, noise: float) -> float:
+    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
+
+
+def spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Return every batch, or every second, fourth, ... one: at least COMPARED pixels, or all, and below twice that."""
     held: list[np.ndarray] = []
     every = 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...runtime import proportion
 from ...runtime.console import say, table
 
 if TYPE_CHECKING:
     from ..precision import PrecisionReport
     from .report import QuantReport
+
+PARTS = 5
 
 
 def half(report: PrecisionReport, output: Path) -> None:
@@ -31,12 +34,28 @@ def int8(report: QuantReport, output: Path) -> None:
         table("Left in float", ["node", "reason"], report.floats.items(), left=2)
     _noise(report)
     _tried(report)
-    sqnr = ", ".join(f"{name} {value:.1f} dB" for name, value in report.sqnr_db.items())
-    same = "" if report.agreement is None else f", same top-1 on {100 * report.agreement:.1f} %"
     say(
         f"{output}: {report.target}, {report.images} images, {report.bytes_before / 1e6:.2f} -> "
-        f"{report.bytes_after / 1e6:.2f} MB, {sqnr}{same}"
+        f"{report.bytes_after / 1e6:.2f} MB"
     )
+    say(_likeness(report))
+    if report.speed:
+        say(str(report.speed))
+
+
+def _likeness(report: QuantReport) -> str:
+    """Say how like the float network's the answers are, on which images, the worst part of an output first."""
+    fitted = "images that nothing was fitted to" if report.held_out else "of the images it was fitted to"
+    parts = list(report.sqnr_db.items())
+    more = f" and {len(parts) - PARTS} more" if len(parts) > PARTS else ""
+    said = (
+        f"on {report.judged} {fitted}: " + ", ".join(f"{name} {value:.1f} dB" for name, value in parts[:PARTS]) + more
+    )
+    if report.agreement is None:
+        return said
+    if not report.held_out:
+        return f"{said}; same top-1: cannot tell, no other images were given"
+    return f"{said}; same top-1: {proportion.said(round(report.agreement * report.judged), report.judged)}"
 
 
 def _noise(report: QuantReport) -> None:

@@ -74,11 +74,13 @@ class Walker:
         fixed = {name: self._constant(name) for name in node.input if name and name not in given}
         constants = [onnx.numpy_helper.from_array(value, name) for name, value in fixed.items()]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        count = min((len(value) for value in given.values()), default=0)
-        step = self.batch or max(count, 1)
-        inputs = [_info(name, value[:step]) for name, value in given.items()]
+        step = self.batch
+        inputs = [_info(name, value[:step] if step else value) for name, value in given.items()]
         graph = helper.make_graph([node], "one", inputs, outputs, constants)
         opened = session(helper.make_model(graph, opset_imports=self.net.model.opset_import, ir_version=10))
+        if not step:  # all at once: what a Shape answers is no row for each image
+            return answers(opened, given)
+        count = min((len(value) for value in given.values()), default=0)
         pieces = [
             answers(opened, {name: value[at : at + step] for name, value in given.items()})
             for at in range(0, max(count, 1), step)

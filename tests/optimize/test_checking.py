@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from edgesmith.cli import main
 from edgesmith.optimize import runner
 from edgesmith.optimize.base import Pass, Rewritten
+from edgesmith.optimize.report import Check
 from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import compare, difference
+from edgesmith.optimize.verify import AMPLE, compare, difference
 from edgesmith.runtime.errors import UsageError
 from support.graphs import batchnorm, model, ops
 
@@ -168,5 +169,25 @@ def test_a_network_that_amplifies_rounding_is_no_mistake(tmp_path):
     report = optimize(source, result)
     assert (report.check.verdict, ops(result)) == ("equal", ["Conv", "Mul", "Sin"])
     assert report.check.worst_error > 1e-4
+    assert report.check.worst_error <= AMPLE * report.check.rounding
+    assert report.check.scale == pytest.approx(1, abs=0.01)
+    assert "of values up to 1; noise in the input's last digits moves the source itself by" in report.check.error
     onnx.save(model(chaos.replace("Sin", "Cos"), weights), result)
     assert compare(source, result).verdict == "different"
+
+
+# check -> what is said of its error
+ERRORS = {
+    "none": (Check("equal"), "worst error 0"),
+    "small beside the values": (Check("equal", "", 0.51, scale=5100.0), "worst error 0.51 of values up to 5.1e+03"),
+    "the network's own": (
+        Check("equal", "", 0.51, "y", 5, scale=3.0, rounding=0.9),
+        "worst error 0.51 of values up to 3; noise in the input's last digits moves the source itself by 0.9",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_an_error_stands_beside_what_it_must_be_seen_with(case):
+    check, said = ERRORS[case]
+    assert check.error == said

@@ -3,10 +3,13 @@
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from edgesmith.models import complexity as of_module
 from edgesmith.optimize import complexity as of_onnx
+from edgesmith.optimize.quantize import Settings, quantize
 from edgesmith.runtime.errors import ModelError, UsageError
+from support.quant_graphs import batches, small_cnn
 from support.trained import trained, trained_onnx
 
 torch.set_num_threads(1)
@@ -55,3 +58,46 @@ def test_a_bad_file_is_one_line(tmp_path):
     path.write_text("hello")
     with pytest.raises(ModelError, match="is no ONNX file"):
         of_onnx.describe(path)
+
+
+def in_nodes(model):
+    """The same graph with its weights in Constant nodes, as some exporters write them."""
+    for tensor in reversed(model.graph.initializer):
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+    return model
+
+
+def through(model, op, **attributes):
+    """The same graph, each weight of two axes or more read through an operator that computes it from the weight."""
+    for tensor in list(model.graph.initializer):
+        if len(tensor.dims) >= 2:
+            for node in model.graph.node:
+                node.input[:] = [f"{name}_c" if name == tensor.name else name for name in node.input]
+            model.graph.node.insert(0, onnx.helper.make_node(op, [tensor.name], [f"{tensor.name}_c"], **attributes))
+    return model
+
+
+STORED = {
+    "in Constant nodes": in_nodes,
+    "behind Identity": lambda model: through(model, "Identity"),
+    "behind a Cast, in Constant nodes": lambda model: in_nodes(through(model, "Cast", to=1)),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_weights_count_wherever_they_are_stored(case, tmp_path):
+    onnx.save(small_cnn(batch=1), tmp_path / "plain.onnx")
+    onnx.save(STORED[case](small_cnn(batch=1)), tmp_path / "other.onnx")
+    plain, other = (of_onnx.describe(tmp_path / f"{name}.onnx") for name in ("plain", "other"))
+    assert plain.params == sum(numpy_helper.to_array(one).size for one in small_cnn().graph.initializer
+                               if one.name.endswith(("_w", "_b")))  # fmt: skip
+    assert (other.params, other.macs) == (plain.params, plain.macs)
+    assert heavy(other) == heavy(plain)
+
+
+def test_a_quantised_file_has_the_parameters_of_the_float_one(tmp_path):
+    onnx.save(small_cnn(batch=1), tmp_path / "m.onnx")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt", settings=Settings.quick())
+    one, two = (of_onnx.describe(tmp_path / f"{name}.onnx") for name in "mq")
+    assert (two.params, two.macs) == (one.params, one.macs)

@@ -356,7 +356,7 @@ def test_two_graphs_are_compared_output_by_output():
 def test_pixels_are_counted_once_for_all_channels(count, kept):
     quarter = np.zeros((1, 3, 512, 512), f32)  # four of them are twice as many pixels as are compared
     assert 4 * quarter[:, 0].size == 2 * report.COMPARED
-    assert len(report._spread([quarter] * count)) == kept
+    assert len(report.spread([quarter] * count)) == kept
 
 
 BUDGETS = {
@@ -418,12 +418,14 @@ def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     options = met[0]
     assert len(options.pop("labels")) == 64
+    assert sum(len(batch) for batch in options.pop("judges")) == 64
+    assert options.pop("timed") is True
     assert options == {
         "target": "ort-x86", "allow_random": False, "settings": Settings.quick("mse"), "budget_db": 10.0,
         "budget_points": None, "cache": tmp_path / "cache", "explain": True,
     }  # fmt: skip
     said = json.loads(done.stdout)
-    assert said["images"] == 64
+    assert (said["images"], said["judged"], said["held_out"]) == (64, 64, True)
     assert len(said["layer_sqnr_db"]) == 7
     assert "SQNR of the output" in (tmp_path / "noise.svg").read_text()
     assert list((tmp_path / "cache").iterdir())
@@ -516,7 +518,7 @@ REPORT = QuantReport(
     target="trt", images=64, data_sha256="", warnings=(), quantised={"Conv": 3, "Add": 1}, floats={"n1": "too old"},
     folded=("r0", "r1"), limited={}, ranges={}, reason="", tried=(), tensor_sqnr_db={name: 10.0 + at for at, name in
     enumerate("gfedcba")}, layer_sqnr_db={}, fitted={}, bytes_before=2_000_000, bytes_after=510_000,
-    sqnr_db={"y": 31.26, "z": np.inf}, agreement=0.9875,
+    sqnr_db={"y": 31.26, "z": np.inf}, agreement=0.9875, judged=80,
 )  # fmt: skip
 
 
@@ -531,8 +533,28 @@ def test_what_is_printed_to_the_letter(capsys):
         "Computed in INT8", "operator nodes", "Conv 3", "Add 1", "Relu/Clip folded into a range 2",
         "Left in float", "node reason", "n1 too old",
         "Noisiest tensors", "tensor SQNR, dB", "g 10.0", "f 11.0", "e 12.0", "d 13.0", "c 14.0",
-        "q.onnx: trt, 64 images, 2.00 -> 0.51 MB, y 31.3 dB, z inf dB, same top-1 on 98.8 %",
+        "q.onnx: trt, 64 images, 2.00 -> 0.51 MB",
+        "on 80 of the images it was fitted to: y 31.3 dB, z inf dB; "
+        "same top-1: cannot tell, no other images were given",
     ]  # fmt: skip
+
+
+# what judged -> the end of the line
+JUDGES = {
+    "other images": ({"held_out": True}, "80 images that nothing was fitted to: y 31.3 dB, z inf dB; "
+                     "same top-1: 98.8 % [93.3, 99.8] of 80 images"),
+    "few": ({"held_out": True, "judged": 7, "agreement": 1.0}, "same top-1: cannot tell from 7 images"),
+    "no classes": ({"held_out": True, "agreement": None}, "nothing was fitted to: y 31.3 dB, z inf dB"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", JUDGES)
+def test_an_agreement_says_on_how_many_images_and_how_sure(case, capsys):
+    changes, end = JUDGES[case]
+    made = dataclasses.replace(REPORT, **changes)
+    assert said(capsys, made)[-1].endswith(end)
+    assert (made.to_dict()["agreement_interval"] is None) is (case != "other images")
+    assert REPORT.interval is None
 
 
 def test_with_layers_every_tensor_is_printed(capsys):

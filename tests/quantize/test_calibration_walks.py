@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from edgesmith.optimize.quantize import Settings, batch, quantize
-from edgesmith.optimize.quantize.report import COMPARED, _spread
+from edgesmith.optimize.quantize.report import COMPARED, spread
 from edgesmith.optimize.quantize.samples import repeatable
 from support.quant_graphs import batches, images, small_cnn
 
@@ -19,7 +19,7 @@ def pixels(count, each):
 @pytest.mark.parametrize("share", [1, 2, 10, 40])
 def test_what_is_compared_is_spread_evenly_over_one_walk(count, share):
     each = COMPARED // share
-    taken = [int(one.flat[0]) for one in _spread(pixels(count, each))]
+    taken = [int(one.flat[0]) for one in spread(pixels(count, each))]
     apart = set(np.diff(taken).tolist())
     assert taken[0] == 0
     assert len(apart) <= 1

@@ -23,7 +23,8 @@ f32, i64 = np.float32, np.int64
 INF = float("inf")
 X = "(float[N,4,6,6] x)"
 W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "u": (4, 4, 1, 1), "k": f32([[[1]], [[2]], [[3]], [[4]]]), "z": f32(0),
-     "s": f32(6), "g": (4, 5), "t": f32(1), "n": f32(-1), "h": (5,), "cut": i64([1, 3])}  # fmt: skip
+     "s": f32(6), "g": (4, 5), "t": f32(1), "n": f32(-1), "h": (5,), "cut": i64([1, 3]),
+     "w8": (4, 8, 1, 1)}  # fmt: skip
 
 
 def net(text, weights=None, head=X, **options):
@@ -84,7 +85,7 @@ def test_tensorrt_has_the_inputs_of_layers_and_one_side_of_residuals(case):
 ORT = {
     "a chain": (
         "a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Sin(c)",
-        {"x": ["a"], "a": ["b"], "b": ["c"], "c": ["y"]}, ["b"], {},
+        {"x": ["a"], "a": ["b"], "b": ["c"]}, ["b"], {},
     ),
     "pooling has its input's scale": (
         "a = Conv(x, w) b = MaxPool<kernel_shape=[2,2]>(a) c = Clip(b, z, s) y = Sin(c)",
@@ -95,8 +96,8 @@ ORT = {
         {"x": ["a"], "a": ["b"], "b": ["c"], "c": ["y"]}, ["b", "c"], {"c": "b"},
     ),
     "a split has one scale for all": (
-        "a = Conv(x, w) b, c = Split<axis=1>(a, cut) y = Concat<axis=1>(c, b)",
-        {"x": ["a"], "a": ["b"], "b": ["y"], "c": ["y"], "y": []}, ["b", "y"], {"b": "a", "c": "a"},
+        "a = Conv(x, w) b, c = Split<axis=1>(a, cut) d = Concat<axis=1>(c, b) y = Conv(d, w)",
+        {"x": ["a"], "a": ["b"], "b": ["d"], "c": ["d"], "d": ["y"]}, ["b", "d"], {"b": "a", "c": "a"},
     ),
     "an addition of constants is not glue": (
         "a = Conv(x, w) b = Add(a, k) y = Sin(b)", {"x": ["a"], "a": ["b"]}, [], {},
@@ -109,17 +110,36 @@ ORT = {
         "a = Conv(x, w) b = Sin(a) c = Add(a, b) y = Sin(c)", {"x": ["a"], "a": ["b", "c"]}, [], {},
     ),
     "others do not read the input": (
-        "a = Conv(x, w) b = Sin(x) y = Mul(a, b)", {"x": ["a"], "a": ["y"]}, [], {},
+        "a = Conv(x, w) b = Sin(x) c = Mul(a, b) y = Conv(c, w)", {"x": ["a"], "a": ["c"], "c": ["y"]}, [], {},
     ),
     "glue reads the input": (
-        "a = Conv(x, w) b = MaxPool<kernel_shape=[1,1]>(x) c = Sin(x) d = Mul(b, c) y = Mul(a, d)",
-        {"x": ["a", "b"], "a": ["y"], "b": ["d"]}, ["b"], {"b": "x"},
+        "a = Conv(x, w) b = MaxPool<kernel_shape=[1,1]>(x) c = Sin(x) d = Mul(b, c) e = Mul(a, d) y = Conv(e, w)",
+        {"x": ["a", "b"], "a": ["e"], "b": ["d"], "e": ["y"]}, ["b"], {"b": "x"},
     ),
-    "glue before any layer": ("a = Relu(x) y = Conv(a, w)", {"a": ["y"], "y": []}, [], {}),
+    "glue before any layer": ("a = Relu(x) y = Conv(a, w)", {"a": ["y"]}, [], {}),
     "a last Gemm stays float": (
         "p = GlobalAveragePool(x) f = Flatten(p) y = Gemm(f, g, h)", {"f": ["y"]}, [], {},
     ),
-    "a last Conv does not": ("y = Conv(x, w)", {"x": ["y"], "y": []}, [], {}),
+    "a last Conv too": ("y = Conv(x, w)", {"x": ["y"]}, [], {}),
+    "and what it writes is moved in float": (
+        "a = Conv(x, w) b = Flatten(a) y = Softmax(b)", {"x": ["a"]}, [], {},
+    ),
+    "boxes and logits": (
+        "a = Conv(x, w) b = Relu(a) c = Conv(b, v) d = Conv(b, u) e = Concat<axis=1>(c, d) y = Flatten<axis=2>(e)",
+        {"x": ["a"], "a": ["b"], "b": ["c", "d"]}, ["b"], {},
+    ),
+    "a Concat of more than layers": (
+        "a = Conv(x, w) b = Relu(a) c = Conv(b, v) d = Add(a, c) y = Concat<axis=1>(b, d)",
+        {"x": ["a"], "a": ["b", "d"], "b": ["c", "y"], "c": ["d"], "d": ["y"]}, ["b", "d"], {},
+    ),
+    "a head that leads on does not end": (
+        "a = Conv(x, w) b = Concat<axis=1>(a, a) c = Softmax(b) y = Conv(c, w8)",
+        {"x": ["a"], "a": ["b"], "b": ["c"], "c": ["y"]}, ["b"], {},
+    ),
+    "a pooled end stays INT8": (
+        "a = Conv(x, w) b = GlobalAveragePool(a) y = Flatten(b)",
+        {"x": ["a"], "a": ["b"], "b": ["y"], "y": []}, ["b", "y"], {"y": "b"},
+    ),
 }  # fmt: skip
 
 
@@ -136,10 +156,10 @@ def test_onnxruntime_has_whole_regions(case):
 def test_what_is_kept_on_request_is_float():
     _, plan, readers = placed("a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Sin(c)", "ort-x86", ["Conv0"])
     assert plan.floats == {"Conv0": "kept float on request"}
-    assert readers == {"b": ["c"], "c": ["y"]}
+    assert readers == {"b": ["c"]}
     _, plan, readers = placed("a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Sin(c)", "ort-x86", ["Relu1"])
     assert [node.op_type for node in plan.glue] == []
-    assert readers == {"x": ["a"], "a": ["b"], "b": ["c"], "c": ["y"]}
+    assert readers == {"x": ["a"], "a": ["b"], "b": ["c"]}
 
 
 FLAT = "(float[3,5] x)"

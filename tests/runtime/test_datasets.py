@@ -222,3 +222,22 @@ def test_rotation_is_bilinear_with_black_outside(degrees, height, width):
                     weight = max(0, 1 - abs(row - at)) * max(0, 1 - abs(column - across))
                     expected[y, x] += weight * image[at, across, 0]
     assert np.abs(perturb.rotate(image, degrees)[..., 0] - expected).max() <= 1
+
+
+def test_pictures_that_are_not_calibrated_on_are_accounted_for(tmp_path):
+    """Of a hundred pictures, asked for all: what is said adds up to a hundred."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for at in range(50):
+            Image.fromarray(np.full((4, 4, 3), at, np.uint8)).save(tmp_path / name / f"{at}.png")
+    used, test = (datasets.load(tmp_path, split, calibration=100) for split in ("calibration", "test"))
+    said = datasets.held_back(tmp_path, used, 100)
+    end = f"of the 100 there are, {len(test)} are held out to judge the result on"
+    assert said == f"{len(used)} images calibrate, 100 were asked for: {end}"
+    assert len(used) + len(test) == 100
+    assert datasets.held_back(tmp_path, used, len(used)) == ""
+    (tmp_path / "cat").rename(tmp_path / "whole")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "whole").rename(tmp_path / "train" / "cat")
+    (tmp_path / "dog").rename(tmp_path / "train" / "dog")
+    assert datasets.held_back(tmp_path, datasets.load(tmp_path, "calibration"), 128).endswith("there are no more")
