@@ -25,6 +25,7 @@ TARGETS = ("ort-x86", "trt")
 # Points of top-1 that a lower precision may lose against FP32, on each split.
 MAX_DROP = 0.5
 SPLITS = ("test", "hard")
+TRAINED = "trained"  # weights that are trained on the folder of images
 
 Say = Callable[[str], None]
 
@@ -35,10 +36,13 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make; every field is an option of `edgesmith export`."""
+    """What to make; every field is an option of `edgesmith export`.
+
+    No `weights` are those trained on `data`: "digits", or TRAINED where that is a folder.
+    """
 
     model: str
-    weights: str = "digits"
+    weights: str = ""
     data: str = "digits"
     precisions: tuple[str, ...] = PRECISIONS
     targets: tuple[str, ...] = TARGETS
@@ -53,9 +57,12 @@ class Settings:
     evaluate: bool = True
     input: str = NORMALISED
     blocked: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
+        if not self.weights:
+            object.__setattr__(self, "weights", "digits" if self.data == "digits" else TRAINED)
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, given, known in words:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, note, say, table
+from ..runtime.console import command, emit, note, overwrite, say, table
 from ..runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
 @click.option("--blocked", is_flag=True, help="For ort-x86: a second file in ONNX Runtime's blocked layout beside it.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
+@overwrite
 def optimize_command(
     source: str,
     output: str,
@@ -38,6 +40,7 @@ def optimize_command(
     batch: int | None,
     preprocess: str | None,
     blocked: bool,
+    overwrite: bool,
     as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
@@ -45,10 +48,14 @@ def optimize_command(
     Each rewrite is checked with ONNX Runtime, optimisations off; one that fails is rolled back alone and named.
     Exit code 3 if the source does not run here, so that nothing could be compared (the file is written all the same).
     """
+    from ..runtime.outputs import claim
+    from .blocked import beside
     from .runner import optimize
 
     if blocked and target != "ort-x86":
         raise UsageError("--blocked is for ONNX Runtime on CPUs", got=f"--target {target}", expected="--target ort-x86")
+    for path in (Path(output), *([beside(Path(output))] if blocked else [])):
+        claim(path, "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
     if preprocess is not None:
         from .preprocessing import embed
