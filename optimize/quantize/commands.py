@@ -105,7 +105,7 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
         least = MIN_IMAGES
     if images < least:
         got, expected = f"--images {images}", f"at least {least}"
-        raise UsageError("too few calibration images", got=got, expected=expected, do="ask for more")
+        raise UsageError("too few calibration images", got=got, expected=expected, do="128 to 512 is usual")
     need("onnxruntime")
 
 
