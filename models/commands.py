@@ -115,6 +115,7 @@ def train_command(
     state = out.with_suffix(".state")
     for path, kind in ((out, "weights"), (state, "state"), *([(log, "csv")] if log else [])):
         claim(path, kind, overwrite=overwrite)
+    _before(data, start, state if resume else None)
     with progress(entry.name, chosen.epochs) as advance:
         result = train(
             entry.name, data, recipe=chosen, seed=seed, start=start, keep=state, resume=resume,
@@ -125,6 +126,20 @@ def train_command(
         _log(log, result.history)
     state.unlink(missing_ok=True)
     emit({**result.to_dict(), "weights": str(out)}, as_json, lambda: _draw_training(result, out))
+
+
+def _before(data: str, start: str, resumed: Path | None) -> None:
+    """Refuse what the options and the disk tell already, before images are read."""
+    from ..runtime import datasets
+    from ..runtime.files import existing_file
+    from .state import nothing_to_resume
+
+    for split in ("train", "test"):
+        datasets.load(data, split)
+    if start != "random":
+        existing_file(start, "checkpoint")
+    if resumed and not resumed.is_file():
+        raise nothing_to_resume(resumed)
 
 
 def _log(path: Path, history: Any) -> None:

@@ -95,11 +95,20 @@ def _make(target: Path) -> tuple[Path, int]:
         if fcntl and lock >= 0:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
-            (folder / MARK).write_text(MARKED, encoding="utf-8")
+            _mark(folder, lock)
             if _ledger >= 0:
                 os.write(_ledger, os.fsencode(folder.absolute()) + b"\0")
             return folder, lock
         _close(lock)
+
+
+def _mark(folder: Path, lock: int) -> None:
+    try:
+        (folder / MARK).write_bytes(MARKED.encode())
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
+        raise
 
 
 def remove_abandoned(folder: Path) -> None:
