@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 MODEL     ?= mobilenetv2
-WEIGHTS   ?=
+WEIGHTS   ?= trained
 DATA      ?= digits
 PRECISION ?= fp32,fp16,int8
 TARGET    ?= ort-x86,trt
@@ -32,7 +32,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 export: $(VENV)/.ready  ## PyTorch to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT.
-	@$(BIN)/edgesmith export $(MODEL) $(if $(WEIGHTS),--weights $(WEIGHTS)) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
+	@$(BIN)/edgesmith export $(MODEL) --weights $(WEIGHTS) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
 
 # The quick tests reach nearly all that the slow ones do, and tracing these would cost minutes.
 COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' --cov

@@ -75,7 +75,7 @@ def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     settings, source = flow.settings, flow.settings.weights
     if source == TRAINED:
         source = str(weights.trained(settings.model, settings.data, settings.weights_folder))
-        flow.say(f"no --weights: those trained on {settings.data} are taken, {source}")
+        flow.say(f"the weights are trained on {settings.data}: {source}")
     spec = catalog.spec(settings.model, source)
     module = catalog.build(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, source, folder=settings.weights_folder)

@@ -60,7 +60,7 @@ def _classes(settings: Settings) -> int | None:
         return None
     if source not in ("digits", "imagenet", "random") and not Path(source).is_file():
         raise UsageError(f"unknown weights {source!r}", got="no such file",
-                         expected="digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
+                         expected="trained, digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
     spec = catalog.spec(settings.model, source)
     told = source == "digits" or (Path(source).is_file() and bool(spec.labels))
     return spec.num_classes if told and spec.task == "classify" else None

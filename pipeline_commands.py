@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option(
     "--weights",
-    default="",
-    help="digits (trained when absent), imagenet, random, or a file.  [default: trained on what --data says]",
+    default="trained",
+    show_default=True,
+    help="trained on what --data says, digits, imagenet, random, or a file.",
 )
 @click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
 @click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions, comma-separated.")

@@ -38,11 +38,11 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 class Settings:
     """What to make; every field is an option of `edgesmith export`.
 
-    No `weights` are those trained on `data`: "digits", or TRAINED where that is a folder.
+    The `weights` TRAINED are trained on `data`: "digits", or the user's own where that is a folder.
     """
 
     model: str
-    weights: str = ""
+    weights: str = TRAINED
     data: str = "digits"
     precisions: tuple[str, ...] = PRECISIONS
     targets: tuple[str, ...] = TARGETS
@@ -61,8 +61,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
-        if not self.weights:
-            object.__setattr__(self, "weights", "digits" if self.data == "digits" else TRAINED)
+        if (self.weights, self.data) == (TRAINED, "digits"):
+            object.__setattr__(self, "weights", "digits")
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, given, known in words:

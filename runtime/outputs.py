@@ -133,7 +133,9 @@ def _writable(place: Path) -> None:
     if not near.is_dir():
         raise UsageError(f"cannot write {place}", got=f"{near} is no folder", do="check the path")
     if not os.access(near, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write {place}", got=f"no permission to write {near}", do="choose another folder")
+        sealed = hasattr(os, "statvfs") and os.statvfs(near).f_flag & os.ST_RDONLY
+        got = "Read-only file system" if sealed else f"no permission to write into {near}"
+        raise UsageError(f"cannot write {place}", got=got, do="choose another folder")
 
 
 def _replaceable(place: Path, status: os.stat_result, sort: Kind) -> bool:

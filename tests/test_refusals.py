@@ -228,13 +228,13 @@ def quick(out, **changes):
 def test_export_trains_on_the_images_that_it_is_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures(tmp_path / "pets", count=30)
-    settings = quick(Path("b"), weights="", data="pets")
+    settings = quick(Path("b"), weights=TRAINED, data="pets")
     lines = []
     assert settings.weights == TRAINED
     assert Settings("lenet5").weights == "digits"
     summary = pipeline.run(settings, lines.append)
     assert summary.written
-    assert lines[0].startswith("no --weights: those trained on pets are taken, weights/lenet5-pets-")
+    assert lines[0].startswith("the weights are trained on pets: weights/lenet5-pets-")
     made = bundle.read("b")
     assert (made.spec.labels, made.spec.num_classes) == (("blue", "green", "red"), 3)
     (kept,) = (path for path in Path("weights").iterdir() if path.suffix == ".safetensors")
