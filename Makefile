@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 MODEL     ?= mobilenetv2
-WEIGHTS   ?= digits
+WEIGHTS   ?= trained
 DATA      ?= digits
 PRECISION ?= fp32,fp16,int8
 TARGET    ?= ort-x86,trt

@@ -59,7 +59,9 @@ def _make(name: str, path: Path, side: int) -> None:
     from .optimize import runner
     from .runtime import bundle
     from .runtime.files import workplace
+    from .runtime.outputs import claim
 
+    claim(path, "bundle")
     spec = catalog.spec(name, "random")
     if side:
         spec = _resized(spec, side)

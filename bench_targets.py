@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .runtime.console import command, emit, note, progress, table
+from .runtime.console import command, emit, note, overwrite, progress, table
 from .runtime.errors import EdgesmithError, UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ FORMS = ("fp32", "int8-ort-x86")
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles stand.")
 @click.option("--all", "every", is_flag=True, help="The long table: twelve networks, one after the other; resumable.")
 @click.option("--minutes", default=20.0, show_default=True, help="With --all: begin no network that would end later.")
+@overwrite
 def bench_command(
     paths: tuple[str, ...], precision: str, chosen: str, threads: int, batch: int, processes: int, seconds: float,
-    data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, as_json: bool,
+    data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
     from . import bench_bundles
@@ -49,6 +50,7 @@ def bench_command(
 
     _sensible(threads, batch, processes, seconds, minutes)
     only, forms = _words(chosen), _words(precision)
+    _before(out, only, data, overwrite)
     plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     if every:
         if paths or only or forms or data or batch != 1:
@@ -83,6 +85,20 @@ def _unmeasured(run: Run) -> int:
     for key, reason in reasons.items():
         note(f"error: {key} was not measured: {reason}")
     return 3 if reasons else 0
+
+
+def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> None:
+    """Refuse what the options and the disk tell already, before a network is made or measured."""
+    from .bench import metrics, suite
+    from .runtime import datasets, plugins
+    from .runtime.outputs import claim
+
+    for path, kind in ((out, "result"), (out.with_suffix(".md"), "markdown")):
+        claim(path, kind, overwrite=overwrite)
+    for name in only:
+        plugins.load(metrics, name, "metric")
+    for split in suite.SPLITS if data else ():
+        datasets.load(data or "", split)
 
 
 def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:

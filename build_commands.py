@@ -8,13 +8,17 @@ from typing import Any
 import click
 
 from .runtime import console
-from .runtime.engines.flavour import PRECISIONS, normal_sm
+from .runtime.engines.flavour import PRECISIONS, choose, normal_sm
 from .runtime.errors import UsageError
+from .runtime.files import existing_file
+from .runtime.outputs import claim
 
 
 @console.command("build")
 @click.argument("onnx", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The engine; with several SMs -smXY is added.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="The engine; with several SMs -smXY is added.  [default: here]"
+)
 @click.option("--sm", default="8.6", show_default=True, help="Compute capabilities: 8.6,8.9 or current.")
 @click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="The intent.")
 @click.option("--fp16", "precision", flag_value="fp16", help="The same as --precision fp16.")
@@ -42,42 +46,55 @@ from .runtime.errors import UsageError
 )
 @click.option("--per-tensor", is_flag=True, help="With --best-for: one scale per INT8 weight; check accuracy.")
 @click.option("--check-only", is_flag=True, help="Look at the file as TensorRT would; build nothing.")
+@console.overwrite
 def build_command(
     onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
     workspace: int | None, level: int | None, timeout_s: float, allow_float: bool, gpu: str | None,
-    int8_from: Path | None, at_batch: int, per_tensor: bool, check_only: bool, as_json: bool, **options: Any,
+    int8_from: Path | None, at_batch: int, per_tensor: bool, check_only: bool, overwrite: bool, as_json: bool,
+    **options: Any,
 ) -> int:  # fmt: skip
     """Build TensorRT engines from ONNX, one per SM, each in a process of its own."""
     from .optimize import preflight
 
     if gpu or int8_from:
-        return _best(onnx, int8_from, out, gpu, at_batch, per_tensor, as_json)
+        return _best(onnx, int8_from, out, gpu, at_batch, per_tensor, overwrite, as_json)
 
     sms = list(dict.fromkeys(normal_sm(part) for part in sm.split(",")))
+    targets = _targets(onnx, out, sms, precision)
+    settings = {
+        "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
+        "shapes": dict(_shape(text) for text in shapes), "workspace": workspace and workspace << 20, "level": level,
+        "timeout_s": timeout_s, "allow_float": allow_float, "options": _options(options), "overwrite": overwrite,
+    }  # fmt: skip
+    if not check_only:
+        _before(onnx, targets, flavour, overwrite)
     findings = preflight.check(onnx, precision, sms)
     if not check_only and any(item.code == "sm75-gemm" for item in findings):
-        onnx = _for_turing(onnx, out)
+        onnx = _for_turing(onnx, targets[0][1], overwrite)
         findings = preflight.check(onnx, precision, sms)
     if check_only:
         _show_findings(findings, as_json)
         return int(any(item.severity == "error" for item in findings))
     _note_findings(findings)
     preflight.require(findings, onnx)
-    settings = {
-        "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
-        "shapes": dict(_shape(text) for text in shapes), "workspace": workspace and workspace << 20, "level": level,
-        "timeout_s": timeout_s, "allow_float": allow_float, "options": _options(options),
-    }  # fmt: skip
-    built = [_build(onnx, target, one, settings) for one, target in _targets(onnx, out, sms, precision)]
+    built = [_build(onnx, target, one, settings) for one, target in targets]
     console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
     return 0
 
 
-def _for_turing(onnx: Path, out: Path | None) -> Path:
+def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
+    """Refuse before the first engine what would stop a later one."""
+    existing_file(onnx, "ONNX file")
+    for sm, target in targets:
+        claim(target, "engine", overwrite=overwrite)
+        choose(flavour, sm)
+
+
+def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
     """Write the file with its Gemms as convolutions beside the engine, and return it; the given one where none is."""
     from .optimize.turing import gemm_to_conv
 
-    target = (out or onnx).with_name(f"{(out or onnx).stem}-conv.onnx")
+    target = claim(engine.with_name(f"{engine.stem}-conv.onnx"), "onnx", overwrite=overwrite)
     if not (count := gemm_to_conv(onnx, target)):
         return onnx
     console.note(f"SM 7.5 has no FP32 Gemm: {count} became 1x1 convolutions in {target}, which is built")
@@ -85,22 +102,26 @@ def _for_turing(onnx: Path, out: Path | None) -> Path:
 
 
 def _best(
-    onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, as_json: bool
-) -> int:
+    onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, overwrite: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     from .optimize.best_mix import best_mix
     from .runtime.engines import cost
 
     if gpu is None:
         raise UsageError("--int8-from needs --best-for GPU", do="see `edgesmith build --help`")
-    target = (out or onnx.with_name(f"{onnx.stem}-best.engine")).with_suffix(".onnx")
+    engine = (out or Path(f"{onnx.stem}-best.engine")).with_suffix(".engine")
+    target = claim(engine.with_suffix(".onnx"), "onnx", overwrite=overwrite)
     chip = cost.gpu(gpu)
+    _before(onnx, [(chip.sm, engine)], "auto", overwrite)
     report = best_mix(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=console.note)
     rows = [(c.name, c.kernels, c.int8, f"{c.estimate_s * 1e3:.3f}", f"{c.bytes / 1e6:.1f}") for c in report.candidates]
     columns = ("candidate", "kernels", "nodes in INT8", f"estimated ms, {chip.name}, batch {batch}", "MB")
     console.emit(report.to_dict(), as_json, lambda: console.table("", columns, rows))
     report.refuse_slower()
-    _build(target, target.with_suffix(".engine"), chip.sm, {"precision": "int8" if report.best.int8 else "fp16"})
-    console.note(f"written: {target} and {target.with_suffix('.engine')}, the {report.best.name} one")
+    precision = "int8" if report.best.int8 else "fp16"
+    _build(target, engine, chip.sm, {"precision": precision, "overwrite": overwrite})
+    console.note(f"written: {target} and {engine}, the {report.best.name} one")
     return 0
 
 
@@ -114,7 +135,7 @@ def _note_findings(findings: list[Any]) -> None:
 
 
 def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> list[tuple[str, Path]]:
-    base = out or onnx.with_name(f"{onnx.stem}-{precision}.engine")
+    base = out or Path(f"{onnx.stem}-{precision}.engine")
     if out and len(sms) == 1:
         return [(sms[0], out)]
     return [(sm, base.with_name(f"{base.stem}-sm{sm.replace('.', '')}{base.suffix or '.engine'}")) for sm in sms]

@@ -20,13 +20,15 @@ from .export import parity, to_onnx
 from .models import catalog, weights
 from .optimize import precision, preprocessing, runner
 from .optimize.carry import carry
+from .pipeline_checks import require
 from .pipeline_engines import ENGINE_FP16, attested, make_engines
 from .pipeline_int8 import make_int8
 from .pipeline_measure import UNJUDGED_IMAGES, measure
-from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, Artefact, Check, Flow, Say, Settings, Summary
+from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, TRAINED, Artefact, Check, Flow, Say, Settings, Summary
 from .runtime import bundle, contract, datasets
 from .runtime.backends import ort
-from .runtime.files import workplace
+from .runtime.files import swap, workplace
+from .runtime.outputs import claim
 from .runtime.packages import versions
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay
@@ -44,6 +46,7 @@ def run(settings: Settings, say: Say) -> Summary:
         EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is as it was.
     """
     out = settings.out or Path("bundles") / catalog.find(settings.model).name
+    require(settings, out)
     flow = Flow(settings, say)
     with flow.stage("weights"):
         module, spec = _module(flow)
@@ -58,19 +61,23 @@ def run(settings: Settings, say: Say) -> Summary:
         summary = Summary(spec, out, flow.artefacts, flow.checks, flow.seconds)
         if summary.passed:
             with flow.stage("bundle"):
-                _write(flow, spec, out)
+                _write(flow, spec, work / "bundle")
+            with flow.stage("verify"):
+                _verify(flow, work / "bundle")
+        if summary.passed:
+            swap(work / "bundle", claim(out, "bundle", overwrite=settings.overwrite))
             summary.written = True
-    if summary.written:
-        with flow.stage("verify"):
-            _verify(flow, out)
     return summary
 
 
 def _module(flow: Flow) -> tuple[Any, ModelSpec]:
-    settings = flow.settings
-    spec = catalog.spec(settings.model, settings.weights)
+    settings, source = flow.settings, flow.settings.weights
+    if source == TRAINED:
+        source = str(weights.trained(settings.model, settings.data, settings.weights_folder))
+        flow.say(f"the weights are trained on {settings.data}: {source}")
+    spec = catalog.spec(settings.model, source)
     module = catalog.build(settings.model, spec.num_classes)
-    spec = weights.load_into(module, spec, settings.weights, folder=settings.weights_folder)
+    spec = weights.load_into(module, spec, source, folder=settings.weights_folder)
     if settings.weights == "random":
         weights.settle(module, spec.input_shape)  # else a deep network answers the same to everything
     return module.eval(), spec

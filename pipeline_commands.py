@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .runtime.console import command, emit, note, table
+from .runtime.console import command, emit, note, overwrite, table
 from .runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @click.option(
-    "--weights", default="digits", show_default=True, help="digits (trained when absent), imagenet, random, or a file."
+    "--weights",
+    default="trained",
+    show_default=True,
+    help="trained on what --data says, digits, imagenet, random, or a file.",
 )
 @click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
 @click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions, comma-separated.")
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-sqnr", default=15.0, show_default=True, help="Where no label can judge: dB of the worst part of an output."
 )
+@overwrite
 def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
     """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
     from .pipeline import run
@@ -109,12 +113,7 @@ def draw(summary: Summary) -> None:
         left=3,
     )
     total = sum(summary.seconds.values())
-    if summary.passed:
-        said = f"{summary.bundle}: verified"
-    elif summary.written:
-        said = f"{summary.bundle}: written, but a check failed on it: do not ship it; `edgesmith verify` says more"
-    else:
-        said = "no bundle was written: a check failed"
+    said = f"{summary.bundle}: verified" if summary.written else "no bundle was written: a check failed"
     click.echo(f"{said} ({total:.0f} s)")
 
 

@@ -27,6 +27,7 @@ MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
 MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
+TRAINED = "trained"  # weights that are trained on the folder of images
 
 Say = Callable[[str], None]
 
@@ -37,10 +38,13 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 
 @dataclass(frozen=True)
 class Settings:
-    """What to make; every field is an option of `edgesmith export`."""
+    """What to make; every field is an option of `edgesmith export`.
+
+    The `weights` TRAINED are trained on `data`: "digits", or the user's own where that is a folder.
+    """
 
     model: str
-    weights: str = "digits"
+    weights: str = TRAINED
     data: str = "digits"
     precisions: tuple[str, ...] = PRECISIONS
     targets: tuple[str, ...] = TARGETS
@@ -56,9 +60,12 @@ class Settings:
     min_sqnr: float = MIN_SQNR
     evaluate: bool = True
     input: str = NORMALISED
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
+        if (self.weights, self.data) == (TRAINED, "digits"):
+            object.__setattr__(self, "weights", "digits")
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, given, known in words:

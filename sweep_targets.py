@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ _plain = sweep_commands.sweep_command
 
 def _run(resolutions: str, bundles: Path, paths: tuple[str, ...], debug: bool, **options: Any) -> None:
     found: list[str] = []
-    code = guarded(lambda: found.extend(targets(paths, resolutions, bundles)), debug=debug)
+    early = {name: options[name] for name in inspect.signature(sweep_commands.before).parameters}
+
+    def prepare() -> None:
+        sweep_commands.before(**early)
+        found.extend(targets(paths, resolutions, bundles))
+
+    code = guarded(prepare, debug=debug)
     if code:
         raise SystemExit(code)
     assert _plain.callback is not None

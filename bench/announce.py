@@ -5,9 +5,12 @@ Sources: the JUnit schema that Jenkins and GitLab read; GitHub's workflow comman
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
+
+_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,11 @@ def junit(findings: Sequence[Finding]) -> str:
     )  # fmt: skip
     for item in findings:
         case = ElementTree.SubElement(
-            suite, "testcase", classname="edgesmith", name=item.name, time=f"{item.seconds:.3f}"
+            suite, "testcase", classname="edgesmith", name=_NO_XML.sub("�", item.name), time=f"{item.seconds:.3f}"
         )
         if item.answer in ("slower", "cannot tell"):
             kind = "failure" if item.answer == "slower" else "skipped"
-            ElementTree.SubElement(case, kind, message=f"{item.answer}: {item.why}")
+            ElementTree.SubElement(case, kind, message=_NO_XML.sub("�", f"{item.answer}: {item.why}"))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 

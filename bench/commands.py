@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..runtime.console import command, emit, note, table
+from ..runtime.console import command, emit, need, note, overwrite, table
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -52,15 +52,26 @@ def _change(item: Comparison) -> str:
     help="Show what INT8 costs each layer: a bundle, or what `edgesmith quantize --json` printed. Repeatable.",
 )
 @click.option("--figures", type=click.Path(path_type=Path), help="Draw the figures as PNG and SVG into this folder.")
+@overwrite
 def report_command(
     results: tuple[Path, ...], out: Path | None, csv_path: Path | None, markdown_path: Path | None,
-    parquet_path: Path | None, quantised: tuple[Path, ...], figures: Path | None, as_json: bool,
+    parquet_path: Path | None, quantised: tuple[Path, ...], figures: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
+    from ..runtime.outputs import claim
     from . import tables
     from .report import page, sensitivity
+    from .report.figures import claimed
     from .result import read
 
+    for target, kind in ((out, "page"), (csv_path, "csv"), (markdown_path, "markdown"), (parquet_path, "parquet")):
+        if target:
+            claim(target, kind, overwrite=overwrite)
+    if parquet_path:
+        need("pyarrow")
+    if figures:
+        need("matplotlib")
+        claimed(figures, overwrite)
     runs = [read(path) for path in results]
     costs = {name: record for path in quantised for name, record in sensitivity.read(path).items()}
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ..runtime.console import command, emit, note, progress, table
-from ..runtime.errors import UsageError
+from ..runtime.console import command, emit, note, overwrite, progress, table
+from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from .announce import Finding
 
 if TYPE_CHECKING:
@@ -37,31 +39,32 @@ Told = tuple[list[Finding], list[dict[str, object]], list[int]]
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown summary here.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and add to the job's summary.")
+@overwrite
 def gate_command(
     new: Path, baseline: str, threshold: float, max_seconds: float, also: str, precision: str, threads: int,
-    shape: str, junit_path: Path | None, markdown_path: Path | None, github: bool, as_json: bool,
+    shape: str, junit_path: Path | None, markdown_path: Path | None, github: bool, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure NEW (a bundle, .onnx or .py file) against a baseline until the answer is known.
 
-    Faster or same: exit 0; slower: exit 1; cannot tell: exit 3.
+    Faster or same: exit 0; slower: exit 1; cannot tell, or nothing could be measured: exit 3.
     """
+    from ..runtime.outputs import claim
     from .gate import Rule
-    from .limits import KERNELS
 
     if not 0 < threshold < 1 or max_seconds <= 0:
         raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
+    words = _words(also)
+    for path, kind in ((junit_path, "junit"), (markdown_path, "markdown")):
+        if path:
+            claim(path, kind, overwrite=overwrite)
     if baseline.endswith(".json"):
-        findings, records, codes = _against_stored(Path(baseline), new, threshold, precision, threads, also, shape)
+        name = f"stored latency {new.name}"
+        told = _tried(name, lambda: _against_stored(Path(baseline), new, threshold, precision, threads, words, shape))
     else:
-        rule, words = Rule(threshold=threshold, most_s=max_seconds), _words(also)
-        with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
-            base = _base(baseline, new, Path(folder))
-            both = _common(base, new, precision, threads, shape)
-            findings, records, codes = _ask(both, rule, [word for word in words if word != KERNELS])
-            if KERNELS in words:
-                more = _kernels(base, new)
-                findings, records, codes = findings + more[0], records + more[1], codes + more[2]
+        rule = Rule(threshold=threshold, most_s=max_seconds)
+        told = _tried(f"latency {new.name}", lambda: _beside(baseline, new, rule, precision, threads, words, shape))
+    findings, records, codes = told
     emit(
         records,
         as_json,
@@ -69,6 +72,38 @@ def gate_command(
     )
     _announce(findings, junit_path, markdown_path, github)
     return 1 if 1 in codes else max(codes)
+
+
+def _tried(name: str, question: Callable[[], Told]) -> Told:
+    """Ask; what cannot be measured is a finding too: «cannot tell» with its reason, and never «slower».
+
+    Raises:
+        UsageError: Wrong use.
+    """
+    try:
+        return question()
+    except UsageError:
+        raise
+    except EdgesmithError as error:
+        told = {"gate": name.split()[0], "subject": name, "answer": "cannot tell", "why": str(error)}
+        return [Finding(name, "cannot tell", str(error))], [{**told}], [NotAvailable.exit_code]
+
+
+def _beside(
+    baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str
+) -> Told:  # fmt: skip
+    """Measure both versions side by side, then compare the kernels if asked."""
+    from .limits import KERNELS
+
+    with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
+        base = _base(baseline, new, Path(folder))
+        both = _common(base, new, precision, threads, shape)
+        told = _ask(both, rule, [word for word in words if word != KERNELS])
+        return _joined(told, _tried(f"kernels {new.name}", lambda: _kernels(base, new))) if KERNELS in words else told
+
+
+def _joined(one: Told, other: Told) -> Told:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _base(baseline: str, new: Path, folder: Path) -> Path:
@@ -95,7 +130,7 @@ def _kernels(base: Path, new: Path) -> Told:
 
 
 def _against_stored(
-    stored: Path, new: Path, threshold: float, precision: str, threads: int, also: str, shape: str
+    stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
 ) -> Told:  # fmt: skip
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
     from . import compare, suite
@@ -103,7 +138,8 @@ def _against_stored(
     from .result import read
 
     if also:
-        raise UsageError("a stored result is compared by latency only", got=f"--also {also}", do="leave --also out")
+        got = f"--also {','.join(also)}"
+        raise UsageError("a stored result is compared by latency only", got=got, do="leave --also out")
     base = read(stored)
     forms = [word for word in precision.split(",") if word]
     found = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
@@ -133,26 +169,36 @@ def _common(base: Path, new: Path, precision: str, threads: int, shape: str) -> 
 
 def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> Told:
     """Ask every question; return the findings, their records, and their exit codes."""
+    told: Told = ([], [], [])
+    for pair in both:
+        key = pair[1].subject.key
+        told = _joined(told, _tried(f"latency {key}", functools.partial(_latency, *pair, rule)))
+        if also:
+            told = _joined(told, _tried(f"{also[0]} {key}", functools.partial(_limits, *pair, also)))
+    return told
+
+
+def _latency(base: Context, new: Context, rule: Rule) -> Told:
     from .gate import gate
+
+    with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
+        told = gate(base.target, new.target, rule, progress=advance)
+    finding = Finding(f"latency {new.subject.key}", told.answer, told.why, told.seconds)
+    return [finding], [{"gate": "latency", "subject": new.subject.key, **told.to_dict()}], [told.exit_code]
+
+
+def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
     from .interleave import Plan
     from .limits import check
     from .suite import measure
 
-    findings, records, codes = [], [], []
-    for base, new in both:
-        with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
-            told = gate(base.target, new.target, rule, progress=advance)
-        findings.append(Finding(f"latency {new.subject.key}", told.answer, told.why, told.seconds))
-        records.append({"gate": "latency", "subject": new.subject.key, **told.to_dict()})
-        codes.append(told.exit_code)
-        if also:
-            run = measure([base, new], Plan(processes=0), only=also)
-        for metric in also:
-            limited = check(metric, run.results[0], run.results[1])
-            findings.append(Finding(f"{metric} {new.subject.key}", limited.answer, limited.why))
-            records.append({"gate": metric, "subject": new.subject.key, **limited.to_dict()})
-            codes.append(limited.exit_code)
-    return findings, records, codes
+    run = measure([base, new], Plan(processes=0), only=metrics)
+    found = [check(metric, run.results[0], run.results[1]) for metric in metrics]
+    findings = [Finding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in found]
+    records: list[dict[str, object]] = [
+        {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in found
+    ]
+    return findings, records, [one.exit_code for one in found]
 
 
 def _announce(findings: list[Finding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, note, progress, table
+from ..runtime.console import command, emit, need, note, overwrite, progress, table
 from ..runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 @click.option("--shards", default=8, show_default=True, help="With --evaluate: cells that the images are shared among.")
 @click.option("--scheduler", help="A Dask scheduler's address (tcp://…); cells go to its workers.")
 @click.option("--resource", default="device", show_default=True, help="The workers' resource that a cell takes.")
+@overwrite
 def sweep_command(
     paths: tuple[str, ...], precision: str, threads: str, batch: str, processes: int, seconds: float, out: Path,
-    evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None, resource: str, as_json: bool,
+    evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None, resource: str,
+    overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure every form of every path with every setting; the same command goes on where it stopped.
 
@@ -43,9 +45,8 @@ def sweep_command(
     from . import evaluate as evaluating
     from . import interleave, result, sweep, tables
 
+    before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
     forms = [word for word in precision.split(",") if word]
-    if shards < 1 or timeout <= 0:
-        raise UsageError("the limits make no sense", got=f"{shards} shards, {timeout:g} s", expected="more than 0")
     plan, store = interleave.Plan(processes=processes, least_s=seconds, timeout_s=timeout), sweep.Store(out / "cells")
     work: Callable[[Cell], dict[str, Any]] = functools.partial(sweep.measure, plan=plan)
     gather = sweep.gather
@@ -69,6 +70,31 @@ def sweep_command(
             note(f"failed: {cell.path} {cell.form}{part}: {why}")
     note(f"{done} cells measured, {len(cells) - done - failed} were there already, {failed} failed")
     return 1 if failed else 0
+
+
+def before(
+    out: Path, threads: str, batch: str, shards: int, timeout: float, evaluate: str | None, split: str,
+    scheduler: str | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Refuse what the options and the disk tell already, before a network is made or measured.
+
+    Raises:
+        UsageError: A number, split, data set or place that cannot be used.
+        DataError: The folder of images cannot be used.
+        NotAvailable: A scheduler is named and Dask is not installed.
+    """
+    from ..runtime import datasets
+    from ..runtime.outputs import claim
+
+    _numbers(threads, 0), _numbers(batch, 1)
+    if shards < 1 or timeout <= 0:
+        raise UsageError("the limits make no sense", got=f"{shards} shards, {timeout:g} s", expected="more than 0")
+    for path, kind in ((out / "sweep.json", "result"), (out / "sweep.md", "markdown")):
+        claim(path, kind, overwrite=overwrite)
+    if evaluate:
+        datasets.load(evaluate, split)
+    if scheduler:
+        need("distributed")
 
 
 def _numbers(text: str, least: int) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.console import need
+from ..runtime.outputs import STAMP, png_stamp
 
 SHARPER = 2  # the PNG has so many pixels for each unit, and is drawn with twice as many and shrunk
 
@@ -40,6 +41,7 @@ class Canvas:
         """Return the picture as SVG."""
         size = f'width="{self.width}" height="{self.height}" viewBox="0 0 {self.width} {self.height}"'
         parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans, sans-serif">']
+        parts.append(f"<!-- {STAMP} -->")
         parts.append(f'<rect width="{self.width}" height="{self.height}" fill="white"/>')
         parts += [_SVG[kind](*values) for kind, values in self.shapes]
         return "\n".join([*parts, "</svg>", ""])
@@ -62,7 +64,7 @@ class Canvas:
                 at = (scale * x, scale * y)
                 pen.text(at, words, "black", face, "ls", stroke_width=scale, stroke_fill="#ffffffb0")
         shape = (self.width * SHARPER, self.height * SHARPER)
-        picture.resize(shape, pillow.Resampling.LANCZOS).save(path, format="PNG")
+        picture.resize(shape, pillow.Resampling.LANCZOS).save(path, format="PNG", pnginfo=png_stamp())
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..runtime.console import command, emit, need, note, progress, table
+from ..runtime.console import command, emit, need, note, overwrite, progress, table
 from ..runtime.errors import UsageError
 from . import catalog
 
@@ -22,7 +22,8 @@ from . import catalog
     multiple=True,
     help="With --plot: measured latency in place of operations, from results of `bench` or rows of the zoo's table.",
 )
-def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
+@overwrite
+def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], overwrite: bool, as_json: bool) -> None:
     """List the networks whose name, alias or family holds PATTERN, with their published figures.
 
     Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on the
@@ -38,8 +39,10 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], a
     if results and not plot:
         raise UsageError("--results is for --plot", do="say --plot FILE as well")
     if plot:
+        from ..runtime.outputs import claim
         from .bubbles import draw, latencies
 
+        claim(plot, "picture", overwrite=overwrite)
         note(f"{draw(entries, plot, latencies(results) if results else None)} networks drawn in {plot}")
         return
     rows = [
@@ -92,15 +95,17 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights (.safetensors).")
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write a CSV with a row per epoch.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
+@overwrite
 def train_command(
     model: str, data: str, recipe: str | None, seed: int, start: str, out: Path | None, log: Path | None,
-    resume: bool, as_json: bool, **changes: Any,
+    resume: bool, overwrite: bool, as_json: bool, **changes: Any,
 ) -> None:  # fmt: skip
     """Train MODEL and write its weights.
 
     The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
     need("torch")
+    from ..runtime.outputs import claim
     from . import recipes, weights
     from .train import train
 
@@ -109,6 +114,9 @@ def train_command(
     chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"
     state = out.with_suffix(".state")
+    for path, kind in ((out, "weights"), (state, "state"), *([(log, "csv")] if log else [])):
+        claim(path, kind, overwrite=overwrite)
+    _before(data, start, state if resume else None)
     with progress(entry.name, chosen.epochs) as advance:
         result = train(
             entry.name, data, recipe=chosen, seed=seed, start=start, keep=state, resume=resume,
@@ -119,6 +127,20 @@ def train_command(
         _log(log, result.history)
     state.unlink(missing_ok=True)
     emit({**result.to_dict(), "weights": str(out)}, as_json, lambda: _draw_training(result, out))
+
+
+def _before(data: str, start: str, resumed: Path | None) -> None:
+    """Refuse what the options and the disk tell already, before images are read."""
+    from ..runtime import datasets
+    from ..runtime.files import existing_file
+    from .state import nothing_to_resume
+
+    for split in ("train", "test"):
+        datasets.load(data, split)
+    if start != "random":
+        existing_file(start, "checkpoint")
+    if resumed and not resumed.is_file():
+        raise nothing_to_resume(resumed)
 
 
 def _log(path: Path, history: Any) -> None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
+def nothing_to_resume(path: Path | None) -> UsageError:
+    """Return the error for a run that is to be resumed and is not there."""
+    return UsageError("there is no run to resume", got=str(path), do="train without --resume")
+
+
 @dataclass(frozen=True)
 class Keeper:
     """Writes the state to `path` after each epoch (None: nowhere) and restores it when `resume` is set."""
@@ -55,7 +60,7 @@ class Keeper:
         if not self.resume:
             return
         if self.path is None or not self.path.is_file():
-            raise UsageError("there is no run to resume", got=str(self.path), do="train without --resume")
+            raise nothing_to_resume(self.path)
         state = self._read()
         if state["recipe"] != self.recipe_digest:
             raise UsageError(f"{self.path} is a run of another recipe", do="use its options, or train without --resume")

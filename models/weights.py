@@ -22,6 +22,7 @@ from ..runtime import datasets
 from ..runtime.console import need, note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.files import atomic_file, locked, sha256
+from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import catalog, checkpoints, recipes
 
@@ -67,6 +68,47 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
     return spec
 
 
+def trainable(name: str) -> None:
+    """Refuse a network that cannot be trained on a folder of images by class.
+
+    Raises:
+        UsageError: No such network, it takes no images, or it is no classifier.
+    """
+    entry = catalog.find(name)
+    task = entry.row.get("task", "classify")
+    if len(entry.input_shape) != 3 or task != "classify":
+        got = f"input {entry.input_shape}, task {task}"
+        raise UsageError(f"{name} cannot be trained on images by class", got=got, do="give --weights random or a file")
+
+
+def trained(name: str, data: str, folder: Path = FOLDER) -> Path:
+    """Return a checkpoint trained on a folder of images with the network's own recipe; kept for the same images.
+
+    Raises:
+        UsageError: `trainable` refuses the network, or what stands at the checkpoint's place is not ours.
+        DataError: The images cannot be used.
+    """
+    trainable(name)
+    name = catalog.find(name).name
+    recipe = recipes.find(catalog.find(name).row.get("recipe", "onecycle"))
+    digest = _digest(data, recipe)
+    path = Path(folder) / f"{name}-{Path(data).resolve().name}-{digest[:12]}.safetensors"
+    _kept(path, name, data, recipe, digest)
+    return path
+
+
+def _digest(data: str, recipe: recipes.Recipe) -> str:
+    return hashlib.sha256(f"1 {datasets.load(data, 'train').digest} {recipe.digest}".encode()).hexdigest()
+
+
+def _kept(path: Path, name: str, data: str, recipe: recipes.Recipe, digest: str) -> None:
+    """Train unless the checkpoint is there and of these images and this recipe."""
+    claim(path, "weights")
+    with locked(path):
+        if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
+            _train(name, data, recipe, path, digest)
+
+
 def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
     wanted = catalog.spec(spec.name, "digits")
     if spec.input_shape != wanted.input_shape or spec.num_classes != wanted.num_classes:
@@ -78,20 +120,17 @@ def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec
         )
     path = folder / f"{spec.name}-digits.safetensors"
     recipe = recipes.find(catalog.find(spec.name).row.get("recipe", "onecycle"))
-    digest = hashlib.sha256(f"1 {datasets.load('digits', 'train').digest} {recipe.digest}".encode()).hexdigest()
-    with locked(path):
-        if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
-            _train(wanted, recipe, path, digest)
+    _kept(path, spec.name, "digits", recipe, _digest("digits", recipe))
     checkpoints.load(module, checkpoints.read(path), str(path))
     return dataclasses.replace(spec, weights="digits")
 
 
-def _train(spec: ModelSpec, recipe: recipes.Recipe, path: Path, digest: str) -> None:
+def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str) -> None:
     from .train import train
 
-    note(f"training {spec.name} on the digits, {recipe.epochs} epochs")
-    with progress(spec.name, recipe.epochs) as advance:
-        result = train(spec.name, "digits", recipe=recipe, say=lambda row: advance(1))
+    note(f"training {name} on {'the digits' if data == 'digits' else data}, {recipe.epochs} epochs")
+    with progress(name, recipe.epochs) as advance:
+        result = train(name, data, recipe=recipe, say=lambda row: advance(1))
     found = ", ".join(f"{split} {value:.2f} %" for split, value in result.top1_percent.items())
     note(f"trained in {result.seconds:.0f} s: {found}; kept in {path}")
     save(path, result.module, result.spec, digest)

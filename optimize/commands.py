@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, note, say, table
+from ..runtime.console import command, emit, note, overwrite, say, table
 
 if TYPE_CHECKING:
     from .report import Report
@@ -24,6 +25,7 @@ TARGETS = ("generic", "ort-x86", "trt", "openvino")
 @click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
+@overwrite
 def optimize_command(
     source: str,
     output: str,
@@ -34,6 +36,7 @@ def optimize_command(
     channel_block: int | None,
     batch: int | None,
     preprocess: str | None,
+    overwrite: bool,
     as_json: bool,
 ) -> int:
     """Rewrite an ONNX file into a smaller, faster one that computes the same.
@@ -41,8 +44,10 @@ def optimize_command(
     Each rewrite is checked with ONNX Runtime, optimisations off; one that fails is rolled back alone and named.
     Exit code 3 if the source does not run here, so that nothing could be compared (the file is written all the same).
     """
+    from ..runtime.outputs import claim
     from .runner import optimize
 
+    claim(Path(output), "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
     if preprocess is not None:
         from .preprocessing import embed

@@ -30,6 +30,8 @@ from .manifest import (
     Manifest,
     parse,
 )
+from .names import RULE, is_name
+from .outputs import claim
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -156,16 +158,10 @@ class Bundle:
 
 
 def write(
-    folder: str | Path,
-    spec: ModelSpec,
-    items: Sequence[Item],
-    *,
-    golden_inputs: Mapping[str, NDArray[Any]],
-    provenance: Mapping[str, Any] | None = None,
-    results: Mapping[str, Any] | None = None,
-    licence: str = "",
-    made_by: str = "edgesmith",
-) -> Bundle:
+    folder: str | Path, spec: ModelSpec, items: Sequence[Item], *, golden_inputs: Mapping[str, NDArray[Any]],
+    provenance: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None, licence: str = "",
+    made_by: str = "edgesmith", overwrite: bool = False,
+) -> Bundle:  # fmt: skip
     """Write a bundle; an earlier one at the same place is replaced only when the new one is whole.
 
     Args:
@@ -177,11 +173,13 @@ def write(
         results: Free-form: parity, accuracy, latency.
         licence: SPDX identifier of the weights' licence, where known.
         made_by: Name and version of the writer.
+        overwrite: A folder that is no bundle may be replaced too.
 
     Raises:
-        UsageError: A file is not there, two items have one name, or there is none.
+        UsageError: A file is not there, two items have one name, or there is none; or the place holds what is not ours.
         EdgesmithError: The disk is full or the folder cannot be written.
     """
+    claim(folder, "bundle", overwrite=overwrite)
     _check_items(items)
     with atomic_folder(folder) as temporary:
         archive.write_arrays(temporary / GOLDEN_INPUTS, dict(golden_inputs))
@@ -203,7 +201,10 @@ def _check_items(items: Sequence[Item]) -> None:
     if not names or len(set(names)) != len(names):
         raise UsageError("the files of a bundle need distinct names", got=", ".join(names) or "no files")
     for item in items:
-        existing_file(item.path, "artefact")
+        for path in (existing_file(item.path, "artefact"), *item.companions):
+            if not is_name(path.name):
+                raise UsageError(f"{path} cannot go into a bundle", got=f"the name {path.name!r}", expected=RULE,
+                                 do="rename the file")  # fmt: skip
 
 
 def _put(folder: Path, item: Item) -> Artefact:
@@ -277,12 +278,14 @@ def _small(file: Path, path: Path, largest: int) -> bytes:
     return text
 
 
-def pack(bundle: Bundle, target: str | Path) -> Path:
+def pack(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Path:
     """Write an opened bundle as one .zip, after checking every file's digest.
 
     Raises:
         BundleError: A file is missing or was changed.
+        UsageError: The place holds a file that is no zipped bundle, and `overwrite` is not set.
     """
+    claim(target, "zip", overwrite=overwrite)
     for name in bundle.manifest.files:
         bundle.file(name)
     archive.pack(bundle.folder, bundle.manifest, Path(target))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import command, emit, say, table
+from .console import command, emit, overwrite, say, table
 
 
 @command("verify")
@@ -69,14 +69,21 @@ def _draw_verify(report: Any, signer: str) -> None:
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, fp16 or int8.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to show.")
-def run_command(bundle: Path, images: tuple[str, ...], source: str | None, as_json: bool, **options: Any) -> int:
+@overwrite
+def run_command(
+    bundle: Path, images: tuple[str, ...], source: str | None, overwrite: bool, as_json: bool, **options: Any
+) -> int:
     """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each."""
     from .errors import UsageError
+    from .outputs import claim
     from .run import run_images, run_stream
     from .session import load
 
     if bool(images) == bool(source):
         raise UsageError("no images to run on" if not images else "images and a stream", expected="IMAGES or --source")
+    if options["out"]:
+        kind = {"": "frames", ".gif": "picture"}.get(options["out"].suffix.lower(), "video")
+        claim(options["out"], kind, overwrite=overwrite)
     with load(bundle, options["device"], options["precision"], options["threads"]) as model:
         if source:
             value = run_stream(model, source, options["policy"], options["top"], options["out"])
@@ -118,8 +125,14 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
 @click.option("--zip", "as_zip", type=click.Path(path_type=Path), help="Write the bundle as this one file.")
 @click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository into this folder.")
 @click.option("--precision", default="fp32", show_default=True, help="Which ONNX file Triton serves.")
-def pack_command(bundle: Path, as_zip: Path | None, triton: Path | None, precision: str, as_json: bool) -> int:
-    """Write BUNDLE as one .zip, or as a model repository for Triton Inference Server; digests are checked first."""
+@overwrite
+def pack_command(
+    bundle: Path, as_zip: Path | None, triton: Path | None, precision: str, overwrite: bool, as_json: bool
+) -> int:
+    """Write BUNDLE as one .zip, or into a model repository for Triton Inference Server; digests are checked first.
+
+    A repository's other models stay as they are.
+    """
     from .bundle import pack, read
     from .errors import UsageError
     from .triton import write
@@ -127,7 +140,10 @@ def pack_command(bundle: Path, as_zip: Path | None, triton: Path | None, precisi
     if bool(as_zip) == bool(triton):
         raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
     opened = read(bundle)
-    written = pack(opened, as_zip) if as_zip else write(opened, triton or Path(), precision)
+    if as_zip:
+        written = pack(opened, as_zip, overwrite=overwrite)
+    else:
+        written = write(opened, triton or Path(), precision, overwrite=overwrite)
     emit({"written": str(written)}, as_json, lambda: say(f"wrote {written}"))
     return 0
 

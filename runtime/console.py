@@ -40,6 +40,12 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
     return decorate
 
 
+overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace what stands where the output goes, though it is not ours."
+)
+"""The option of every command that writes where the user says; `outputs.claim` takes what it gives."""
+
+
 def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
     """Run an action; print a known error as one line and return its exit code.
 

@@ -1,7 +1,8 @@
 """Files that are whole or not there: made in a work folder beside the target, then renamed into its place.
 
-A work folder is `.<target>.<random>.tmp` and locked for as long as its maker lives. Who next writes the same target
-removes those that nobody holds any more: what a killed process left is gone after the next run, and nothing else is.
+A work folder is `.<target>.<random>.tmp`, holds the file MARK, and is locked for as long as its maker lives. Who next
+writes the same target removes those that nobody holds any more: what a killed process left is gone after the next run.
+A folder that only has such a name stays: without the mark it is somebody else's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -23,6 +25,8 @@ try:
 except ImportError:  # Windows: no locks, so nothing is taken for abandoned there
     fcntl = None  # type: ignore[assignment]
 
+MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: whoever next writes its target removes it.\n"
+_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _ledger = -1
 """A file descriptor where this process writes down its work folders, for who cleans up if it crashes; -1: nowhere."""
 
@@ -58,7 +62,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         temporary = folder / target.name
         temporary.mkdir()
         yield temporary
-        _swap(temporary, target)
+        swap(temporary, target)
 
 
 @contextlib.contextmanager
@@ -76,7 +80,8 @@ def workplace(target: str | Path) -> Iterator[Path]:
         folder, lock = _make(target)
     try:
         with translated(target):
-            yield folder
+            (folder / "work").mkdir()
+            yield folder / "work"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         _close(lock)
@@ -90,19 +95,32 @@ def _make(target: Path) -> tuple[Path, int]:
         if fcntl and lock >= 0:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
+            _mark(folder, lock)
             if _ledger >= 0:
                 os.write(_ledger, os.fsencode(folder.absolute()) + b"\0")
             return folder, lock
         _close(lock)
 
 
+def _mark(folder: Path, lock: int) -> None:
+    try:
+        (folder / MARK).write_bytes(MARKED.encode())
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
+        raise
+
+
 def remove_abandoned(folder: Path) -> None:
-    """Remove a work folder whose maker has ended; one that is in use stays."""
-    if not fcntl or folder.is_symlink() or (lock := _opened(folder)) < 0:
+    """Remove a work folder whose maker has ended; one that is in use stays, and what is none of ours."""
+    if not fcntl or folder.is_symlink() or not _NAME.fullmatch(folder.name) or (lock := _opened(folder)) < 0:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not any(folder.iterdir()) and stat.S_IMODE(folder.stat().st_mode) == 0o700:
+            folder.rmdir()  # killed before it was marked: nothing is lost
+        elif (folder / MARK).read_bytes() == MARKED.encode():
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return
     finally:
@@ -144,7 +162,8 @@ def locked(target: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if not os.fstat(descriptor).st_size:  # ours is empty
+            path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -164,10 +183,21 @@ def _acquire(path: Path) -> int:
         os.close(descriptor)
 
 
-def _swap(made: Path, target: Path) -> None:
-    if not target.exists():
+def swap(made: Path, target: Path) -> None:
+    """Put a folder into the place of another, which may be there and then stands beside where the folder was made.
+
+    Args:
+        made: A folder in a `workplace` of `target`.
+        target: Where it goes.
+
+    Raises:
+        OSError: A file or a link stands there, or the file system refuses.
+    """
+    if not os.path.lexists(target):
         made.replace(target)
         return
+    if target.is_symlink() or not target.is_dir():
+        raise NotADirectoryError(20, "a file or a link stands there")
     if _exchanged(made, target):
         return
     aside = made.with_name(made.name + ".old")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from .errors import BundleError, ModelError
+from .names import RULE, is_name, is_path
 from .spec import ModelSpec
 
 FORMAT, WRITTEN = 2, 1  # the latest that is read, and the one that is written
@@ -128,6 +128,8 @@ def _manifest(values: dict[str, Any]) -> Manifest:
 def _artefact(values: Any) -> Artefact:
     if not isinstance(values, dict) or set(values) != set(Artefact.__dataclass_fields__):
         raise TypeError(f"an artefact with fields {sorted(values) if isinstance(values, dict) else values!r}")
+    if not is_name(values["name"]):
+        raise ValueError(f"the artefact's name {str(values['name'])[:200]!r}, not {RULE}")
     if values["role"] not in ROLES:
         raise ValueError(f"role {values['role']!r}, none of {ROLES}")
     tolerance = values["tolerance"]
@@ -168,13 +170,11 @@ def safe_path(name: Any) -> str:
     """Return a member's path if it stays inside the bundle on every system.
 
     Raises:
-        BundleError: It is absolute, climbs with "..", or is no plain relative path.
+        BundleError: It is absolute, climbs with "..", or a part of it is no name (`names.is_name`).
     """
-    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-    bad = not parts or ".." in parts or name.startswith("/") or any(ord(c) < 32 or c in '\\:*?"<>|' for c in name)
-    if bad or str(PurePosixPath(name)) != name:
+    if not is_path(name):
         raise BundleError(
-            "a path in the bundle is not safe", got=repr(name)[:200], expected="a relative path inside it"
+            "a path in the bundle is not safe", got=repr(name)[:200], expected=f"a relative path inside it: {RULE}"
         )
     return str(name)
 

@@ -17,6 +17,7 @@ import numpy as np
 from .errors import NotAvailable, RunError, UsageError
 from .files import atomic_file, unreadable
 from .folders import SUFFIXES
+from .outputs import STAMP, png_stamp
 from .packages import need
 from .preprocess import decoding
 
@@ -150,7 +151,7 @@ class Writer:
     def add(self, index: int, image: NDArray[np.uint8]) -> None:
         """Keep one frame."""
         with atomic_file(self.target / f"{index:06d}.png") as temporary:
-            need("PIL.Image").fromarray(image).save(temporary, format="PNG")
+            need("PIL.Image").fromarray(image).save(temporary, format="PNG", pnginfo=png_stamp())
 
     def close(self) -> None:
         """Finish; what was added is kept."""
@@ -172,7 +173,10 @@ class AnimationWriter(Writer):
         if self._frames:
             with atomic_file(self.target) as temporary:
                 first, *rest = self._frames
-                first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=1000 // FPS, loop=0)
+                first.save(
+                    temporary, format="GIF", save_all=True, append_images=rest, duration=1000 // FPS, loop=0,
+                    comment=STAMP.encode(),
+                )  # fmt: skip
             self._frames.clear()
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import ModelError
+from .names import RULE, TEXT_RULE, is_name, is_text
 
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
 SPEC_KEY = "edgesmith.spec"
@@ -70,7 +71,8 @@ class ModelSpec:
     """Name, input, preprocessing, labels and published figures of one network.
 
     `input_shape` is without the batch dimension: (C, H, W) for layout NCHW. `labels` may be empty (class indices are
-    then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name.
+    then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name. `name`
+    becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
     """
 
     name: str
@@ -86,6 +88,18 @@ class ModelSpec:
     weights: str = "random"
     paper: str = ""
     published: Published = field(default_factory=Published)
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be one.
+
+        Raises:
+            ModelError: The name, a label or a tensor's name is not what `names` says.
+        """
+        if not is_name(self.name):
+            raise ModelError("the network's name cannot be used", got=repr(self.name)[:200], expected=RULE)
+        texts = (self.input_name, *self.output_names, *self.labels)
+        if odd := next((text for text in texts if isinstance(text, str) and not is_text(text)), None):
+            raise ModelError("a label or tensor's name cannot be used", got=repr(odd)[:200], expected=TEXT_RULE)
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
@@ -119,8 +133,6 @@ class ModelSpec:
         return spec
 
     def _check(self) -> None:
-        if not (isinstance(self.name, str) and self.name):
-            raise TypeError(f"name {self.name!r} is not a name")
         if self.task not in TASKS:
             raise TypeError(f"task {self.task!r} is none of {TASKS}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .choose import open_artefact
 from .errors import UsageError
-from .files import atomic_folder
+from .files import swap, workplace
+from .outputs import STAMP, claim
 
 if TYPE_CHECKING:
     from .backends._base import Tensor
@@ -29,7 +30,7 @@ TYPES = {
     "float32": "TYPE_FP32", "float16": "TYPE_FP16", "float64": "TYPE_FP64", "int64": "TYPE_INT64",
     "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
 }  # fmt: skip
-CARRIED = ("preprocess.py", "resize.py", "errors.py", "files.py", "packages.py", "spec.py")
+CARRIED = ("preprocess.py", "resize.py", "errors.py", "files.py", "names.py", "packages.py", "spec.py")
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
 
 import json
@@ -59,28 +60,33 @@ class TritonPythonModel:
 '''
 
 
-def write(bundle: Bundle, target: str | Path, precision: str = "fp32") -> Path:
-    """Write the model repository; an earlier folder there is replaced when this one is whole.
+def write(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
+    """Write the three models into a model repository; its other models stay as they are.
 
     Args:
         bundle: What to serve.
-        target: The repository's folder.
+        target: The repository's folder; made where there is none.
         precision: Which ONNX file to serve; "int8" takes the one for the CPU, as ONNX Runtime serves it there.
+        overwrite: Models of these three names that are not ours may be replaced too.
 
     Raises:
-        UsageError: The bundle has no ONNX file of that precision.
+        UsageError: The bundle has no ONNX file of that precision, or a model of one of the names is not ours.
         NotAvailable: onnxruntime, which is asked for the shapes, is not installed.
     """
+    target, names = Path(target), [bundle.spec.name + ending for ending in ("", "_preprocess", "_ensemble")]
+    for name in names:
+        claim(target / name, "triton", overwrite=overwrite)
     artefact = _chosen(bundle, precision)
     with open_artefact(bundle, artefact, "ort", threads=1) as session:
         inputs, outputs = session.inputs, session.outputs
-    name = bundle.spec.name
     batch = LARGEST_BATCH if inputs[0].shape[0] is None else 0
-    with atomic_folder(target) as folder:
-        _network(folder / name, bundle, artefact, inputs, outputs, batch)
-        _preprocess(folder / f"{name}_preprocess", bundle, inputs[0], batch)
-        _ensemble(folder / f"{name}_ensemble", bundle, inputs[0], outputs, batch)
-    return Path(target)
+    with workplace(target / names[0]) as work:
+        _network(work / names[0], bundle, artefact, inputs, outputs, batch)
+        _preprocess(work / names[1], bundle, inputs[0], batch)
+        _ensemble(work / names[2], bundle, inputs[0], outputs, batch)
+        for name in names:
+            swap(work / name, target / name)
+    return target
 
 
 def _chosen(bundle: Bundle, precision: str) -> Artefact:
@@ -164,7 +170,7 @@ class Symbol(str):
 
 
 def _write(folder: Path, config: Mapping[str, Any]) -> None:
-    (folder / "config.pbtxt").write_text("".join(text(config)), encoding="utf-8")
+    (folder / "config.pbtxt").write_text(f"# {STAMP}\n{text(config)}", encoding="utf-8")
 
 
 def text(config: Mapping[str, Any], indent: str = "") -> str:
@@ -172,7 +178,7 @@ def text(config: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for key, value in config.items():
         if key.endswith("_map"):
-            entries = [f'{indent}{key} {{ key: "{k}" value: "{v}" }}\n' for k, v in value.items()]
+            entries = [f"{indent}{key} {{ key: {_quoted(k)} value: {_quoted(v)} }}\n" for k, v in value.items()]
             lines += entries
             continue
         many = value if isinstance(value, list) and value and isinstance(value[0], Mapping) else [value]
@@ -186,6 +192,11 @@ def _field(key: str, value: Any, indent: str) -> str:
     if isinstance(value, list):
         return f"{indent}{key}: [{', '.join(map(str, value))}]\n"
     if isinstance(value, str) and not isinstance(value, Symbol):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{indent}{key}: "{escaped}"\n'
+        return f"{indent}{key}: {_quoted(value)}\n"
     return f"{indent}{key}: {value}\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a string as protobuf's text format writes it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

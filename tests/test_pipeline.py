@@ -17,6 +17,7 @@ from edgesmith.cli import main
 from edgesmith.pipeline_types import Settings
 from edgesmith.runtime import bundle, contract, datasets, load
 from edgesmith.runtime.errors import UsageError
+from support.bundles import colour_bundle
 
 pytestmark = pytest.mark.timeout(900)
 WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safetensors")
@@ -131,8 +132,9 @@ def test_the_table_and_its_json(summary):
 
 def test_a_verdict_of_no_writes_no_bundle_and_keeps_the_earlier_one(tmp_path):
     out = tmp_path / "kept"
-    out.mkdir()
-    (out / "earlier").write_text("bundle")
+    before = colour_bundle(out).digest
+    for path in tmp_path.glob("*.onnx"):
+        path.unlink()
     settings = Settings(
         MODEL, weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), out=out, max_drop=-100.0
     )
@@ -140,7 +142,7 @@ def test_a_verdict_of_no_writes_no_bundle_and_keeps_the_earlier_one(tmp_path):
     assert not made.passed
     assert [check.name for check in made.checks if check.passed is False] == ["accuracy int8-ort-x86"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
-    assert (out / "earlier").read_text() == "bundle"
+    assert bundle.read(out).digest == before
 
 
 WRONG_USE = {

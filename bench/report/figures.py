@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.files import atomic_file
+from ...runtime.outputs import STAMP, claim
 from ...runtime.packages import need
 from ..result import Run
 from .page import FIGURES
@@ -15,6 +16,20 @@ from .view import view
 
 FORMATS = ("png", "svg")
 INCHES = (8.0, 4.8)
+
+
+_ABOUT: dict[str, dict[str, str | None]] = {"svg": {"Date": None, "Creator": STAMP}, "png": {"Software": STAMP}}
+
+
+def claimed(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder in which a file of another's stands where a figure would go.
+
+    Raises:
+        UsageError: One does, or nothing can be written there.
+    """
+    for name in FIGURES:
+        for kind in FORMATS:
+            claim(folder / f"{name}.{kind}", "picture", overwrite=overwrite)
 
 
 def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
@@ -36,7 +51,7 @@ def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None 
             for kind in FORMATS:
                 path = folder / f"{name}.{kind}"
                 with atomic_file(path) as temporary:
-                    figure.savefig(temporary, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+                    figure.savefig(temporary, format=kind, dpi=160, metadata=_ABOUT[kind])
                 written.append(path)
             need("matplotlib.pyplot").close(figure)
     return written

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...runtime.console import command, emit, note
+from ...runtime.console import command, emit, need, note, overwrite
 from ...runtime.errors import DataError, UsageError
 from ...runtime.proportion import LEAST_IMAGES
 
@@ -48,25 +48,29 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--cache", type=click.Path(path_type=Path), help="A folder that keeps what calibration counted.")
 @click.option("--explain", is_flag=True, help="Quantise each layer alone too, and show what it costs.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
+@overwrite
 def quantize_command(
     source: Path, output: Path, data: str | None, target: str, images: int, method: str, adaround: bool, quick: bool,
-    allow_random: bool, budget: str | None, limit: float | None, cache: Path | None, explain: bool,
-    plot: Path | None, as_json: bool,
+    allow_random: bool, budget: str | None, limit: float | None, cache: Path | None, explain: bool, plot: Path | None,
+    overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from . import quantize, show
 
     if plot is not None and quick:
         raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="leave one out")
+    least_db, points = parse_budget(budget)
+    half = target in ("fp16", "bf16")
+    settings = None if half else _settings(method, adaround, quick, limit)
+    _before(source, output, plot, target, images, overwrite)
     if data is None and not allow_random:
         raise UsageError(
             "no calibration images",
             expected="--data DIR or --data digits",
             do="give images like those the network will see",
         )
-    least_db, points = parse_budget(budget)
     batches = _batches(source, data, images)
-    if target in ("fp16", "bf16"):
+    if half:
         _half(source, output, batches, limit, target, as_json)
         return
     report = quantize(
@@ -75,7 +79,7 @@ def quantize_command(
         iter(batches),  # spooled: images are decoded once, not for each walk
         target=target,
         allow_random=allow_random,
-        settings=_settings(method, adaround, quick, limit),
+        settings=settings,
         budget_db=least_db,
         budget_points=points,
         labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
@@ -92,9 +96,32 @@ def quantize_command(
     emit(report.to_dict(), as_json, lambda: show.int8(report, output))
 
 
+def _before(source: Path, output: Path, plot: Path | None, target: str, images: int, overwrite: bool) -> None:
+    """Refuse what the options and the disk tell already."""
+    from ...runtime.files import existing_file
+    from ...runtime.outputs import claim
+    from .forms import find
+    from .lint import MIN_IMAGES
+
+    claim(output, "onnx", overwrite=overwrite)
+    if plot is not None:
+        claim(plot, "picture", overwrite=overwrite)
+    existing_file(source, "ONNX file")
+    least = 1
+    if target not in ("fp16", "bf16"):
+        find(target)
+        least = MIN_IMAGES
+    if images < least:
+        got, expected = f"--images {images}", f"at least {least}"
+        raise UsageError("too few calibration images", got=got, expected=expected, do="128 to 512 is usual")
+    need("onnxruntime")
+
+
 def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
     from . import Settings
+    from .ranges import check_method
 
+    check_method(method)
     if limit is not None:
         raise UsageError("--limit is for FP16", got="an INT8 target", do="give --budget")
     if not quick:

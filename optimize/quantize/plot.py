@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from ...runtime.files import atomic_file
+from ...runtime.outputs import STAMP
 
 if TYPE_CHECKING:
     from .report import QuantReport
@@ -32,7 +33,7 @@ def draw(report: QuantReport, path: str | Path) -> None:
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 80}" height="{top + ROW}"'
     look = f'font-family="sans-serif" font-size="{TEXT}"'
     with atomic_file(path) as temporary:
-        temporary.write_text(f"{frame} {look}>\n{body}</svg>\n", encoding="utf-8")
+        temporary.write_text(f"{frame} {look}>\n<!-- {STAMP} -->\n{body}</svg>\n", encoding="utf-8")
 
 
 def _bars(title: str, values: dict[str, float], top: int) -> tuple[str, int]:

@@ -25,6 +25,7 @@ from typing import IO, Any
 from .. import errors
 from ..errors import BuildError, CheckFailed, EdgesmithError, UsageError
 from ..files import atomic_file, existing_file, sha256
+from ..outputs import claim
 from . import flavour as flavours
 from . import header, sidecar
 from .kernels import Attestation
@@ -64,7 +65,7 @@ def build_engine(
     onnx: str | Path, out: str | Path, *, sm: str = "8.6", precision: str = "fp32", flavour: str = "auto",
     batch: Sequence[int] | None = None, shapes: Shapes | None = None, workspace: int | None = None,
     level: int | None = None, options: Options | None = None, timeout_s: float = 600, allow_float: bool = False,
-    progress: Progress | None = None,
+    overwrite: bool = False, progress: Progress | None = None,
 ) -> Sidecar:  # fmt: skip
     """Build one engine and its sidecar `<out>.json`.
 
@@ -81,10 +82,11 @@ def build_engine(
         options: What only some TensorRTs offer.
         timeout_s: Seconds after which the build is ended.
         allow_float: Keep an engine whose convolutions run in a higher precision than was asked.
+        overwrite: A file at `out` that is no engine may be replaced.
         progress: Called with each event of the build.
 
     Raises:
-        UsageError: No such file, SM, precision, flavour or input.
+        UsageError: No such file, SM, precision, flavour or input; or `out` may not be replaced (`outputs.claim`).
         NotAvailable: No TensorRT here, or it needs a GPU for this.
         BuildError: TensorRT refused, crashed, or took too long.
         CheckFailed: The engine does not run in the precision that was asked for.
@@ -94,7 +96,7 @@ def build_engine(
     plain = {name: [list(shape) for shape in three] for name, three in (shapes or {}).items()}
     request |= {"batch": _batch(batch), "shapes": plain, "workspace": workspace, "level": level}
     request |= asdict(options or Options())
-    out = Path(out)
+    out = claim(out, "engine", overwrite=overwrite)
     with atomic_file(out) as engine, atomic_file(sidecar.path_of(out)) as beside:
         facts = _in_child({**request, "out": str(engine)}, timeout_s, progress)
         built = _sidecar(facts, request, source, engine, out)

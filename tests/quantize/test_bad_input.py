@@ -112,11 +112,12 @@ COMMANDS = {
         ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, or a folder of images; do: check the path",
     ),
     "too little data": (
-        [*DIGITS, "--images", "3"], 1, "too few calibration images; got 3; expected at least 32; "
-        "do: give more images (128 to 512 is usual)",
+        [*DIGITS, "--images", "3"], 2, "too few calibration images; got --images 3; expected at least 32; "
+        "do: 128 to 512 is usual",
     ),
     "no image at all": (
-        [*DIGITS, "--images", "0"], 1, "cannot draw 0 images; got * images; expected between 1 and all of them",
+        [*DIGITS, "--images", "0"], 2, "too few calibration images; got --images 0; expected at least 32; "
+        "do: 128 to 512 is usual",
     ),
     "an unknown target": (
         [*DIGITS, "--target", "tpu"], 2, "unknown quantisation target 'tpu'; "

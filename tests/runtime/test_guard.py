@@ -156,6 +156,6 @@ def test_the_ledger_names_work_folders(tmp_path):
         files.write_down(ledger.fileno())
         try:
             with files.workplace(tmp_path / "x") as place:
-                assert (tmp_path / "ledger").read_bytes() == os.fsencode(place) + b"\0"
+                assert (tmp_path / "ledger").read_bytes() == os.fsencode(place.parent) + b"\0"
         finally:
             files.write_down(-1)

@@ -1,0 +1,41 @@
+"""What a name may be: of networks and artefacts, which become files, and of labels and tensors, which never do."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+LONGEST_NAME, LONGEST_TEXT, DEEPEST = 128, 1024, 8
+RULE = f"at most {LONGEST_NAME} letters, digits and . _ - , that begin with a letter, digit or _; no device of Windows"
+TEXT_RULE = f"printable text of at most {LONGEST_TEXT} characters, no control character or end of line"
+_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._,-]{{0,{LONGEST_NAME - 1}}}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+# control characters, surrogates, ends of lines, and what turns the direction of the text around it
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_name(value: Any) -> bool:
+    """Say whether a value can be the name of a network, an artefact, a file or a folder on every system."""
+    return (
+        isinstance(value, str)
+        and _NAME.fullmatch(value) is not None
+        and not value.endswith(".")
+        and _RESERVED.fullmatch(value) is None
+    )
+
+
+def is_path(value: Any) -> bool:
+    """Say whether a value is a relative path of names, with / between them, at most DEEPEST."""
+    parts = value.split("/") if isinstance(value, str) else []
+    return 0 < len(parts) <= DEEPEST and all(map(is_name, parts))
+
+
+def is_text(value: Any) -> bool:
+    """Say whether a value can be a label or a tensor's name: any text that a person can read; never part of a path."""
+    return (
+        isinstance(value, str)
+        and len(value) <= LONGEST_TEXT
+        and not any(unicodedata.category(char) in _UNPRINTABLE or char in _TURNING for char in value)
+    )
