@@ -18,7 +18,8 @@ import onnx
 from ..runtime import nchwc
 from ..runtime.console import need
 from ..runtime.errors import CheckFailed, ModelError
-from ..runtime.files import existing_file, workplace
+from ..runtime.external import model_file
+from ..runtime.files import workplace
 from .recipes import RECIPES
 from .report import Report
 from .runner import optimize
@@ -75,7 +76,7 @@ def keep(
         CheckFailed: The result differs from the source even without the suspicious rewrites.
         UsageError: The source is not there.
     """
-    source = existing_file(source, "model")
+    source = model_file(source)
     target = beside(source) if target is None else Path(target)
     contract, kept = nchwc.contract(), None if samples is None else list(samples)
     _suits(source)
@@ -105,7 +106,7 @@ def contract_of(path: str | Path) -> dict[str, str]:
         ModelError: It is no ONNX file, or its contract cannot be read.
     """
     try:
-        model = onnx.load(str(existing_file(path, "model")), load_external_data=False)
+        model = onnx.load(str(model_file(path)), load_external_data=False)
         text = {entry.key: entry.value for entry in model.metadata_props}.get(KEY, "{}")
         return {str(key): str(value) for key, value in json.loads(text).items()}
     except (ValueError, AttributeError, RecursionError, onnx.checker.ValidationError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.complexity import Complexity, Op, summarise
 from ..runtime.console import need
 from ..runtime.errors import ModelError
-from ..runtime.files import existing_file
+from ..runtime.external import model_file
 
 _KINDS = {
     "Conv": "conv", "ConvTranspose": "deconv", "Gemm": "linear", "MatMul": "matmul", "MaxPool": "pool",
@@ -33,7 +33,7 @@ def describe(path: str | Path) -> Complexity:
         ModelError: It is no ONNX file, or the shape of a value cannot be inferred.
     """
     onnx = need("onnx")
-    path = existing_file(path, "model")
+    path = model_file(path)
     try:
         model = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False), data_prop=True)
     except Exception as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import archive, signing
+from . import archive, external, signing
 from .errors import BundleError, UsageError
 from .files import atomic_folder, existing_file, sha256, unreadable
 from .manifest import (
@@ -180,6 +180,7 @@ def write(
 
     Raises:
         UsageError: A file is not there, two items have one name, or there is none.
+        BundleError: An ONNX file keeps weights in files that are not its companions.
         EdgesmithError: The disk is full or the folder cannot be written.
     """
     _check_items(items)
@@ -195,6 +196,8 @@ def write(
         text = manifest.to_json()
         parse(text)
         (temporary / NAME).write_text(text, encoding="utf-8")
+        for name, problem in external.problems(Bundle(temporary, manifest, "", Path(folder))).items():
+            raise BundleError(f"{name} {problem}")
     return opened(folder)
 
 

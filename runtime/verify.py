@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import external
 from .choose import backends_for, open_artefact, usable
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
 from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE
@@ -78,7 +79,7 @@ def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
         BundleError: The golden inputs themselves cannot be read.
     """
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= _unlisted(bundle)
+    problems |= external.problems(bundle) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 

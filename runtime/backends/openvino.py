@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError, RunError
-from ..files import existing_file
+from ..external import checked_source
 from ..packages import need
 from ._base import Session, Tensor, brief, check_threads
 
@@ -74,7 +74,7 @@ def open(
         NotAvailable: openvino is not installed.
     """
     native = _ready()
-    source = str(existing_file(path, "model")) if content is None else content
+    source = checked_source(path, content)
     check_threads(threads)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
     if threads:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError, NotAvailable, RunError, UsageError
-from ..files import existing_file
+from ..external import checked_source
 from ..packages import need
 from ._base import Session, Tensor, brief, check_threads
 
@@ -150,7 +150,7 @@ def open(
         NotAvailable: torch or onnx is not installed, or there is no GPU for "cuda".
     """
     torch, onnx = need("torch"), need("onnx")
-    source = existing_file(path, "model") if content is None else None
+    source = checked_source(path, content)
     check_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -159,7 +159,7 @@ def open(
     if provider == "cuda" and not torch.cuda.is_available():
         raise NotAvailable("torch sees no GPU", do="install a CUDA build of torch, and a driver")
     try:
-        model = onnx.load_model_from_string(content) if source is None else onnx.load(str(source))
+        model = onnx.load_model_from_string(source) if isinstance(source, bytes) else onnx.load(source)
         onnx.checker.check_model(model)
     except Exception as error:
         raise ModelError(f"{path} is no ONNX file", got=brief(error)) from error

@@ -24,7 +24,8 @@ from typing import IO, Any
 
 from .. import errors
 from ..errors import BuildError, CheckFailed, EdgesmithError, UsageError
-from ..files import atomic_file, existing_file, sha256
+from ..external import model_file
+from ..files import atomic_file, sha256
 from . import flavour as flavours
 from . import header, sidecar
 from .kernels import Attestation
@@ -85,11 +86,12 @@ def build_engine(
 
     Raises:
         UsageError: No such file, SM, precision, flavour or input.
+        ModelError: The file keeps weights outside its folder.
         NotAvailable: No TensorRT here, or it needs a GPU for this.
         BuildError: TensorRT refused, crashed, or took too long.
         CheckFailed: The engine does not run in the precision that was asked for.
     """
-    source = existing_file(onnx, "ONNX file")
+    source = model_file(onnx, "ONNX file")
     request = _request(source, sm, precision, flavour)
     plain = {name: [list(shape) for shape in three] for name, three in (shapes or {}).items()}
     request |= {"batch": _batch(batch), "shapes": plain, "workspace": workspace, "level": level}
