@@ -10,6 +10,7 @@ The backend's library is imported only when `open_workload` is called, so that i
 from __future__ import annotations
 
 import runpy
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,6 +143,7 @@ def random_input(shape: Sequence[int | None], dtype: str, batch: int) -> Any:
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:
     stages.done("import")
+    sys.path.append(str(path.resolve().parent))  # last: what stands beside it can be imported, and hides nothing
     setup = runpy.run_path(str(path)).get("setup")
     call: Callable[[], Any] | None = setup() if callable(setup) else None
     if call is None or not callable(call):
