@@ -146,9 +146,9 @@ class Bundle:
             return f"was changed: {min(size, entry.bytes + 1)} bytes or more, not {entry.bytes}"
         return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
 
-    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Read a member that holds arrays (.npz)."""
-        return archive.read_arrays(self.file(name))
+    def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
+        """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
+        return archive.read_arrays(self.file(name), empty)
 
     def golden_inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs whose outputs were recorded, by name."""
@@ -181,6 +181,7 @@ def write(
     Raises:
         UsageError: A file is not there, two items have one name, or there is none.
         BundleError: An ONNX file keeps weights in files that are not its companions.
+        DataError: Golden inputs or outputs hold NaN or Inf.
         EdgesmithError: The disk is full or the folder cannot be written.
     """
     _check_items(items)

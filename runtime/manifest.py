@@ -3,6 +3,7 @@
 Format history:
     1  first format
     2  the role "nchwc"; a manifest without it is still written in format 1
+    3  the spec's `scores`; a manifest whose spec does not say it is still written in format 1 or 2
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from .errors import BundleError, ModelError
 from .spec import ModelSpec
 
-FORMAT = 2
+FORMAT = 3
 NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -71,11 +72,14 @@ class Manifest:
     @property
     def format(self) -> int:
         """The earliest format that can say all of this."""
+        if self.spec.scores:
+            return 3
         return 2 if any(artefact.role == "nchwc" for artefact in self.artefacts) else 1
 
     def to_json(self) -> str:
         """Return the manifest as JSON, the same for the same content."""
-        return json.dumps({**asdict(self), "format": self.format}, indent=1, sort_keys=True, default=_plain) + "\n"
+        values = {**asdict(self), "spec": self.spec.to_dict(), "format": self.format}
+        return json.dumps(values, indent=1, sort_keys=True, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -105,7 +109,7 @@ def parse(text: str | bytes) -> Manifest:
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
     if manifest.format > values["format"]:
-        got = f"the role nchwc in format {values['format']}"
+        got = f"format {values['format']} with what only format {manifest.format} has"
         raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
     _check_references(manifest)
     return manifest

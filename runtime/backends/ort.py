@@ -162,4 +162,5 @@ def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, 
 def _tensor(value: Any) -> Tensor:
     kind = value.type[len("tensor(") : -1]
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)
-    return Tensor(value.name, shape, _DTYPES.get(kind, kind))
+    names = tuple(dim if isinstance(dim, str) else "" for dim in value.shape)
+    return Tensor(value.name, shape, _DTYPES.get(kind, kind), names)

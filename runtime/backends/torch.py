@@ -104,7 +104,8 @@ class TorchSession(Session):
 def _declared(onnx: Any, item: Any) -> Tensor:
     kind = item.type.tensor_type
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
-    return Tensor(item.name, shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name)
+    names = tuple(dim.dim_param for dim in kind.shape.dim)
+    return Tensor(item.name, shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name, names)
 
 
 def _last_uses(steps: list[Any], kept: list[str]) -> list[list[str]]:
