@@ -14,6 +14,9 @@ SECONDS   ?= 3600
 MINUTES   ?= 25
 SEED      ?= 0
 
+# Scripts that import onnxruntime before anything of ours tell nobody either.
+export ORT_DISABLE_TELEMETRY ?= 1
+
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -1,5 +1,9 @@
 """`python -m edgesmith` is the `edgesmith` command."""
 
-from .cli import main
+from .runtime.child import forget_working_directory
+
+forget_working_directory()
+
+from .cli import main  # noqa: E402  what it imports must not come from the working directory
 
 main()

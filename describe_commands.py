@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .runtime.complexity import Complexity, Layer
-from .runtime.console import command, emit, need, table
+from .runtime.console import command, emit, need, note, table
 from .runtime.errors import UsageError
 
 
@@ -44,11 +44,16 @@ def _is_file(model: str) -> bool:
 
 
 def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> Complexity:
+    from .export import metadata
     from .optimize.complexity import describe
 
     if classes or side:
         raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
-    return describe(path, shape)
+    report = describe(path, shape)
+    for name, (held, kind) in metadata.ending(path).items():
+        if held == "probabilities":
+            note(f"output {name!r} holds probabilities: it ends in {kind}")
+    return report
 
 
 def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:

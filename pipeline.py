@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
-from .export import parity, to_onnx
+from .export import metadata, parity, to_onnx
 from .models import catalog, weights
 from .optimize import precision, preprocessing, runner
 from .optimize.carry import carry
@@ -106,6 +106,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         raw = to_onnx.export(
             module, spec, work / f"{stem}-raw.onnx", dynamic_batch=settings.dynamic_batch, opset=settings.opset
         )
+        spec = metadata.read(raw)  # it says now what the outputs hold
     with flow.stage("parity"):
         report = parity.check(module, raw, spec, np.concatenate(calibration[:3]))
         flow.records["parity"] = report.to_dict()

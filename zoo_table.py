@@ -27,6 +27,7 @@ import click
 
 from .bench import environment
 from .models import catalog
+from .runtime import child
 from .runtime.console import guarded, note
 from .runtime.errors import EdgesmithError, NotAvailable
 from .runtime.files import atomic_file
@@ -76,7 +77,7 @@ def _child(name: str, out: Path, sms: tuple[str, ...], timeout_s: int) -> str:
     if _read(out, name).get("done"):
         return f"{name}: was done"
     wanted = [option for sm in sms for option in ("--sm", sm)]
-    command = [sys.executable, "-m", f"{__package__}.zoo_table", name, "--one", "--out", str(out), *wanted]
+    command = child.python(f"{__package__}.zoo_table", name, "--one", "--out", str(out), *wanted)
     began = time.monotonic()
     reason = _ended(command, timeout_s)
     seconds = time.monotonic() - began

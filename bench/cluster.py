@@ -12,6 +12,7 @@ arrives once. Needs `pip install 'edgesmith[cluster]'`; workers need edgesmith a
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ class Cluster(Closing):
         self._resource, self._own = resource, None
         need("dask").config.set({"distributed.scheduler.allowed-failures": 0})
         if address is None:
+            # Workers import nothing out of the working directory; before Python 3.11 nothing can keep them from it.
+            os.environ.setdefault("PYTHONSAFEPATH", "1")
             self._own = self._dask.LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, resources={resource: 1},
                 dashboard_address=None,

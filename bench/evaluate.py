@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import datasets, folders
+from ..runtime import batch, datasets, folders
 from ..runtime.backends._base import Session
 from ..runtime.bundle import Bundle, read
 from ..runtime.choose import open_artefact
-from ..runtime.errors import EdgesmithError, UsageError
+from ..runtime.errors import EdgesmithError, RunError, UsageError
 from ..runtime.spec import ModelSpec
 from . import environment, stats, suite
 from .metrics import accuracy
@@ -155,14 +155,17 @@ def _batches(
 
 
 def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is filled up with the last image."""
-    size = session.inputs[0].shape[0] or len(images)
-    found = []
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        full = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        found.append(session.run({spec.input_name: full}, finite=True)[spec.output_names[0]][: len(part)])
-    return np.concatenate(found).astype(np.float32)
+    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is filled up with the last image.
+
+    Raises:
+        RunError: There is not one finite row of logits for each image.
+    """
+    name = spec.output_names[0]
+    logits = batch.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
+    if len(logits) != len(images) or not np.isfinite(logits).all():
+        expected = f"finite numbers of shape ({len(images)}, classes)"
+        raise RunError(f"output {name!r} gives no classes", got=f"shape {logits.shape}", expected=expected)
+    return logits.astype(np.float32)
 
 
 def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any, truth: NDArray[np.int64]) -> None:

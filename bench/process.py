@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime import errors
+from ..runtime import child, errors
 from ..runtime.closing import Closing
 from ..runtime.errors import EdgesmithError, RunError
 from . import clock
@@ -46,7 +46,7 @@ class Process(Closing):
     ) -> None:  # fmt: skip
         self.target, self.timeout_s = target, timeout_s
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        command = [*(fixed_layout() if repeatable else ()), *prefix, sys.executable, "-m", __package__ + ".worker"]
+        command = [*(fixed_layout() if repeatable else ()), *prefix, *child.python(f"{__package__}.worker")]
         began = clock.now_ns()
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,

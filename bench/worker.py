@@ -1,4 +1,4 @@
-"""The fresh process that measures: `python -m edgesmith.bench.worker`, one JSON request a line in, one answer out.
+"""The fresh process that measures: `main()`, one JSON request a line in, one answer out.
 
     {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}}
     {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}

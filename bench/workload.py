@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import runpy
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,6 +154,7 @@ def random_input(sizes: Sequence[int], dtype: str) -> Any:
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:
     stages.done("import")
+    sys.path.append(str(path.resolve().parent))  # last: what stands beside it can be imported, and hides nothing
     setup = runpy.run_path(str(path)).get("setup")
     call: Callable[[], Any] | None = setup() if callable(setup) else None
     if call is None or not callable(call):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,14 @@ from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:
     import onnx
+
+PASSED = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "QuantizeLinear",
+          "DequantizeLinear", "Dropout", "Resize", "GlobalAveragePool", "AveragePool", "ReduceMean"}  # fmt: skip
+# The softmax of a log-softmax is that softmax, so that it counts as logits.
+ENDS = {
+    "probabilities": {"Softmax", "Sigmoid"},
+    "logits": {"Gemm", "MatMul", "Conv", "ConvTranspose", "Add", "LogSoftmax", "BatchNormalization", "Relu"},
+}
 
 
 def write(model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -48,6 +57,33 @@ def count_nodes(path: str | Path) -> int:
         ModelError: It is no ONNX file.
     """
     return sum(node.op_type != "Constant" for node in _load(path).graph.node)
+
+
+def ending(path: str | Path) -> dict[str, tuple[str, str]]:
+    """Return for each output of an ONNX file what it holds and the operator that says so; see `scores`.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file.
+    """
+    graph = _load(path).graph
+    nodes = [(node.op_type, node.input[0], list(node.output)) for node in graph.node if node.input]
+    return {value.name: scores(value.name, nodes) for value in graph.output}
+
+
+def scores(output: str, nodes: Iterable[tuple[str, str, Sequence[str]]]) -> tuple[str, str]:
+    """Return what an output holds, "logits", "probabilities" or "" (cannot be told), and the operator that says so.
+
+    Each operator is (type, first input, outputs). What only moves or averages values is passed over.
+    """
+    made = {name: (kind, source) for kind, source, outputs in nodes for name in outputs}
+    for _ in range(len(made)):
+        kind, source = made.get(output, ("", ""))
+        if kind not in PASSED:
+            found = [what for what, kinds in ENDS.items() if kind in kinds]
+            return (found[0], kind) if found else ("", kind)
+        output = source
+    return "", ""
 
 
 def _load(path: str | Path) -> onnx.ModelProto:

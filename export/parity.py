@@ -18,6 +18,7 @@ from ..runtime.console import need
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import relative_error
+from .outputs import arranged
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,8 @@ def check(
 
     Args:
         module: The network; compared in eval mode, left in the mode it came in.
-        path: The ONNX file. A fixed batch of one is run image by image.
+        path: The ONNX file, whose outputs are matched with the module's by their keys; see `outputs.arranged`. Where
+            its batch is fixed to one, both are run image by image, whatever axis the outputs have for it.
         spec: Names and shapes.
         images: Real inputs, float32, (N >= 3, *spec.input_shape); without them only random inputs are compared.
         tolerance: Largest relative error that passes.
@@ -85,7 +87,7 @@ def check(
 
     Raises:
         CheckFailed: An output differs by more than the tolerance; the message names the worst one.
-        ModelError: ONNX Runtime cannot load or run the file.
+        ModelError: ONNX Runtime cannot load or run the file, or its outputs are not those of the module.
     """
     report = compare(module, path, spec, images, tolerance=tolerance, seed=seed)
     if not report.passed:
@@ -122,17 +124,23 @@ def compare(
 def _cases(
     module: torch.nn.Module, session: Any, spec: ModelSpec, name: str, batch: NDArray[np.float32], path: str | Path
 ) -> list[Case]:
-    expected = _eager(module, batch)
-    got = _onnx(session, batch, path)
-    if len(got) != len(expected):
-        raise ModelError(
-            f"{path} has {len(got)} outputs", expected=f"the module's {len(expected)}", do="export it again"
-        )
     names: Sequence[str] = [output.name for output in session.get_outputs()]
-    return [Case(name, len(batch), out, relative_error(a, b)) for out, a, b in zip(names, got, expected, strict=True)]
+    argument = session.get_inputs()[0]
+    step = 1 if argument.shape[0] == 1 else len(batch)
+    errors = dict.fromkeys(names, 0.0)
+    for start in range(0, len(batch), step):
+        part = batch[start : start + step]
+        expected = _eager(module, part, names)
+        try:
+            got = session.run(names, {argument.name: part})
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime cannot run {path}", got=" ".join(str(error).split())[:300]) from error
+        for out, a, b in zip(names, got, expected, strict=True):
+            errors[out] = max(errors[out], relative_error(a, b))
+    return [Case(name, len(batch), out, error) for out, error in errors.items()]
 
 
-def _eager(module: torch.nn.Module, batch: NDArray[np.float32]) -> list[NDArray[Any]]:
+def _eager(module: torch.nn.Module, batch: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[Any]]:
     torch = need("torch")
     was_training = module.training
     module.eval()
@@ -141,19 +149,7 @@ def _eager(module: torch.nn.Module, batch: NDArray[np.float32]) -> list[NDArray[
             outputs = module(torch.from_numpy(batch))
     finally:
         module.train(was_training)
-    outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
-    return [output.numpy() for output in outputs]
-
-
-def _onnx(session: Any, batch: NDArray[np.float32], path: str | Path) -> list[NDArray[Any]]:
-    argument = session.get_inputs()[0]
-    fixed = argument.shape[0] == 1
-    parts = [batch[i : i + 1] for i in range(len(batch))] if fixed else [batch]
-    try:
-        results = [session.run(None, {argument.name: part}) for part in parts]
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot run {path}", got=" ".join(str(error).split())[:300]) from error
-    return [np.concatenate(column) for column in zip(*results, strict=True)]
+    return [output.numpy() for output in arranged(outputs, names)]
 
 
 def _session(path: str | Path) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from ..runtime.console import need
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.files import workplace
 from ..runtime.spec import SPEC_KEY, ModelSpec
+from .metadata import scores
+from .outputs import arranged, is_plain
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +44,8 @@ def export(
 
     Args:
         module: The network. It is left in the mode (training or eval) that it came in.
-        spec: Names of the input and outputs, the input's shape; written into the file's metadata.
+        spec: Names of the input and outputs, the input's shape; written into the file's metadata, with `scores` read
+            off the graph where the spec does not say it.
         path: The .onnx file to write; it is whole or not there. Weights above 1.8 GB stand beside it in `<path>.data`.
         dynamic_batch: Leave N free (named "batch"); otherwise N is 1.
         opset: ONNX operator set, 18 to 23.
@@ -52,7 +56,8 @@ def export(
 
     Raises:
         UsageError: An opset that the exporter does not write.
-        ModelError: torch cannot capture the module; the message has its reason.
+        ModelError: torch cannot capture the module, the message has its reason; or its outputs do not fit the names in
+            the spec. They are matched by key where they have keys; see `outputs.arranged`.
     """
     if opset not in OPSETS:
         raise UsageError(
@@ -63,22 +68,50 @@ def export(
     path = Path(path)
     was_training = module.training
     module.eval()
+    # torch.export takes a batch of one for a constant, so a free batch is captured at two.
+    example = need("torch").zeros(2 if dynamic_batch else 1, *spec.input_shape)
     try:
-        program = _capture(module, spec, dynamic_batch, opset, optimize=not keep_batchnorm)
+        with _in_a_row(module, example, spec.output_names):
+            program = _capture(module, spec, example, dynamic_batch, opset, optimize=not keep_batchnorm)
     finally:
         module.train(was_training)
     _drop_made_biases(program.model)
-    _clean(program.model, spec)
+    _clean(program.model, _with_scores(spec, program.model))
     big = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()) > EXTERNAL_DATA_ABOVE
     _save(program, path, external_data=big)
     return path
 
 
-def _capture(module: torch.nn.Module, spec: ModelSpec, dynamic_batch: bool, opset: int, optimize: bool) -> Any:
+@contextmanager
+def _in_a_row(module: torch.nn.Module, example: torch.Tensor, names: Sequence[str]) -> Iterator[None]:
+    """Let a module return its tensors in the order of their names, where it returns something else than a row of them.
+
+    Raises:
+        ModelError: Its outputs do not fit the names.
+    """
+    try:
+        with need("torch").no_grad():
+            outputs = module(example)
+    except Exception:  # the exporter meets it again, and says more of it
+        yield
+        return
+    arranged(outputs, names)
+    if is_plain(outputs):
+        yield
+        return
+    forward = module.forward
+    module.forward = lambda *given: tuple(arranged(forward(*given), names))
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _capture(
+    module: torch.nn.Module, spec: ModelSpec, example: torch.Tensor, dynamic_batch: bool, opset: int, optimize: bool
+) -> Any:
     torch = need("torch")
     need("onnxscript")
-    # torch.export takes a batch of one for a constant, so a free batch is captured at two.
-    example = torch.zeros(2 if dynamic_batch else 1, *spec.input_shape)
     shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},) if dynamic_batch else None
     with _quiet():
         try:
@@ -129,6 +162,15 @@ def _drop_made_biases(model: Any) -> None:
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) == 3 else None
         if bias is not None and bias.producer() is not None and bias.producer().op_type == "Expand":
             node.resize_inputs(2)
+
+
+def _with_scores(spec: ModelSpec, model: Any) -> ModelSpec:
+    """Return the spec with what the first output holds, read off the graph where the spec does not say it."""
+    if spec.scores or spec.task not in ("classify", "segment"):
+        return spec
+    nodes = [node for node in model.graph.all_nodes() if node.inputs and node.inputs[0] is not None]
+    plain = [(node.op_type, node.inputs[0].name, [value.name for value in node.outputs]) for node in nodes]
+    return replace(spec, scores=scores(spec.output_names[0], plain)[0])
 
 
 def _clean(model: Any, spec: ModelSpec) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.complexity import Complexity, Op, summarise
 from ..runtime.console import need
 from ..runtime.errors import ModelError
-from ..runtime.files import existing_file
+from ..runtime.external import model_file
 from ..runtime.sizes import settled
 from .quantize.checks import embedded_spec
 
@@ -39,7 +39,7 @@ def describe(path: str | Path, shape: str = "") -> Complexity:
         ModelError: It is no ONNX file, or the shape of a value cannot be inferred.
     """
     onnx = need("onnx")
-    path = existing_file(path, "model")
+    path = model_file(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime.errors import ModelError
-from ..runtime.files import atomic_file, existing_file
+from ..runtime.external import model_file
+from ..runtime.files import atomic_file
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +53,7 @@ def mix(
     from .quantize.centre import centre, uncentre
     from .quantize.net import Net
 
-    source, model = (onnx.load(str(existing_file(path, "ONNX file"))) for path in (float_path, int8_path))
+    source, model = (onnx.load(str(model_file(path, "ONNX file"))) for path in (float_path, int8_path))
     moved = uncentre(Net(model))
     graph = _Graph(model, source)
     for name in floats:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from typing import Any
 
 import click
 
+from ..runtime import child
 from ..runtime.console import need, note, say
 from ..runtime.files import atomic_file
 from .peers_table import ONE_NODE, Row, markdown
@@ -93,9 +93,9 @@ def environment(folder: Path) -> Path:
     python = folder / "peers" / "bin" / "python"
     if not (folder / "peers" / ".ready").exists():
         note(f"installing the peers into {folder / 'peers'}")
-        subprocess.run([sys.executable, "-m", "venv", str(folder / "peers")], check=True)
+        subprocess.run(child.isolated("-m", "venv", str(folder / "peers")), check=True)
         wanted = [f"{name}=={version}" for name, version in PEERS.items()]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
+        subprocess.run([str(python), "-I", "-m", "pip", "install", "--quiet", *wanted], check=True)
         (folder / "peers" / ".ready").touch()
     return python
 
@@ -109,7 +109,7 @@ def models(folder: Path, names: Sequence[str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 note(f"exporting {path.stem}")
-                command = [sys.executable, "-c", EXPORT, name, exporter, str(path)]
+                command = child.code(EXPORT, name, exporter, str(path))
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     note(f"{path.stem} cannot be exported: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
@@ -135,7 +135,7 @@ def measured(
     runs: list[tuple[float, float, int]] = []
     while not runs or (len(runs) < TURNS and sum(cpu for cpu, _, _ in runs) < CHEAP_S):
         result.unlink(missing_ok=True)
-        launch = [sys.executable, "-IS", "-c", LAUNCH, *limits, *command]
+        launch = child.isolated("-S", "-c", LAUNCH, *limits, *command)
         # Some tools leave files where they stand.
         done = subprocess.run(launch, capture_output=True, text=True, check=True, cwd=result.parent)
         code, seconds, cpu, peak, errors = json.loads(done.stdout)
@@ -197,9 +197,9 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
     for model in paths:
         result = folder / "rows" / model.stem / "result.onnx"
         result.parent.mkdir(parents=True, exist_ok=True)
-        ours = [sys.executable, "-m", "edgesmith", "optimize", str(model), "-o", str(result)]
+        ours = child.python(f"{__package__.split('.')[0]}.cli", "optimize", str(model), "-o", str(result))
         timed = speed and not model.name.startswith("light_") and model.stem != ONE_NODE
-        commands = {tool: [str(python), "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
+        commands = {tool: [str(python), "-I", "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
         commands |= {tool: [*ours, *options] for tool, options in OURS.items()}
         rows, expected = [], None
         for tool, command in commands.items():

@@ -19,7 +19,8 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from ..runtime.errors import CheckFailed, ModelError, UsageError
-from ..runtime.files import existing_file, workplace
+from ..runtime.external import model_file
+from ..runtime.files import workplace
 from ..runtime.plugins import did_you_mean
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import verify as checks
@@ -66,7 +67,7 @@ def embed(
         raise UsageError(
             f"unknown input {input!r}", expected=", ".join(INPUTS), do=did_you_mean(input, INPUTS) or "choose one"
         )
-    source, out = existing_file(model_path, "model"), Path(out)
+    source, out = model_file(model_path), Path(out)
     if out.resolve() == source.resolve():
         raise UsageError(f"cannot write over {source}", got="the model itself as output", do="name another file")
     net = read(source)

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from ..runtime.errors import ModelError, UsageError
-from ..runtime.files import existing_file
+from ..runtime.external import model_file
 from .graph import STANDARD, Net
 from .validity import check_nodes
 
@@ -40,7 +40,7 @@ def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net
         model, folder, name = onnx.ModelProto(), Path(), "the model"
         model.CopyFrom(source)
     else:
-        model, folder, name = _parse(existing_file(source, "model")), Path(source).parent, str(source)
+        model, folder, name = _parse(model_file(source)), Path(source).parent, str(source)
     _validate(model, name)
     net = _import(model, folder, fold_inputs)
     if broken := net.sort():

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import CheckFailed, ModelError, UsageError
-from ..runtime.files import existing_file, workplace
+from ..runtime.external import model_file
+from ..runtime.files import workplace
 from ..runtime.plugins import load as load_plugin
 from . import passes as passes_package
 from . import verify as checks
@@ -139,7 +140,7 @@ def optimize(
         CheckFailed: The result differs from the source even with the suspicious rewrites undone.
         EdgesmithError: The target cannot be written.
     """
-    start, source, target_path = time.perf_counter(), existing_file(source, "model"), Path(target_path)
+    start, source, target_path = time.perf_counter(), model_file(source), Path(target_path)
     names = recipe(target) if passes is None else passes
     if target_path.is_dir():
         raise UsageError(f"cannot write {target_path}", got="a folder", expected="the path of a file")

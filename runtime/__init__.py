@@ -7,7 +7,11 @@
 Nothing heavy is imported until it is used: `load` and `Model` are looked up on first access.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read by ONNX Runtime when it is imported; else it keeps a device id and events, and reports them to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from .session import Model, load

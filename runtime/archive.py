@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from .errors import BundleError, EdgesmithError
+from .errors import BundleError, DataError, EdgesmithError
 from .files import atomic_file
 from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse
 
@@ -99,7 +99,17 @@ def _copy(member: IO[bytes], file: IO[bytes], size: int) -> int:
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write named arrays as .npz, compressed, the same bytes for the same arrays."""
+    """Write named arrays as .npz, compressed, the same bytes for the same arrays.
+
+    Raises:
+        DataError: One holds NaN or Inf, which nothing can be compared with.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(
+                f"the golden array {name!r} holds NaN or Inf", expected="finite numbers",
+                do="look for the layer that overflows: FP16 ends at 65504; or choose other images",
+            )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
@@ -107,8 +117,12 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+def read_arrays(path: Path, empty: bool = False) -> dict[str, NDArray[np.generic]]:
     """Read named batches of numbers; no pickles, at most 1 GiB.
+
+    Args:
+        path: The .npz file.
+        empty: Allow arrays without elements: a detector's output where it found nothing.
 
     Raises:
         BundleError: The file is missing, damaged or too large, or an array is empty, no batch, or not of numbers.
@@ -123,15 +137,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
         raise
     except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …
         raise BundleError(f"{path} cannot be read", got=_said(error), expected="arrays in .npz") from error
-    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in found.items() if not _is_batch(array)]
+    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in found.items() if not _is_batch(array, empty)]
     if odd or not found:
         got = odd[0] if odd else "no array"
         raise BundleError(f"{path} cannot be used", got=got, expected="batches of numbers, one image or more")
     return found
 
 
-def _is_batch(array: NDArray[np.generic]) -> bool:
-    return array.ndim > 0 and array.size > 0 and array.dtype.kind in "fiub"
+def _is_batch(array: NDArray[np.generic], empty: bool) -> bool:
+    return array.ndim > 0 and (empty or array.size > 0) and array.dtype.kind in "fiub"
 
 
 def _said(error: Exception) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import archive, signing
+from . import archive, external, signing
 from .errors import BundleError, UsageError
 from .files import atomic_folder, existing_file, sha256, unreadable
 from .manifest import (
@@ -148,9 +148,9 @@ class Bundle:
             return f"was changed: {min(size, entry.bytes + 1)} bytes or more, not {entry.bytes}"
         return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
 
-    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Read a member that holds arrays (.npz)."""
-        return archive.read_arrays(self.file(name))
+    def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
+        """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
+        return archive.read_arrays(self.file(name), empty)
 
     def golden_inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs whose outputs were recorded, by name."""
@@ -177,6 +177,8 @@ def write(
 
     Raises:
         UsageError: A file is not there, two items have one name, or there is none; or the place holds what is not ours.
+        BundleError: An ONNX file keeps weights in files that are not its companions.
+        DataError: Golden inputs or outputs hold NaN or Inf.
         EdgesmithError: The disk is full or the folder cannot be written.
     """
     claim(folder, "bundle", overwrite=overwrite)
@@ -193,6 +195,8 @@ def write(
         text = manifest.to_json()
         parse(text)
         (temporary / NAME).write_text(text, encoding="utf-8")
+        for name, problem in external.problems(Bundle(temporary, manifest, "", Path(folder))).items():
+            raise BundleError(f"{name} {problem}")
     return opened(folder)
 
 

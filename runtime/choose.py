@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import backends, contract
+from . import backends, contract, external
 from .errors import NotAvailable, UsageError
 from .machine import gpu_possible
 from .plugins import did_you_mean, load
@@ -128,29 +128,26 @@ def open_artefact(
 ) -> Session:
     """Open one artefact on one backend: what is loaded are the very bytes whose digest was checked.
 
-    Only an ONNX file with weights in files beside it is loaded by its path, after the digests of all were checked.
+    Only an ONNX file with weights in files beside it is loaded by its path, after the digests of all were checked and
+    the file was found to name none but these.
 
     A form made for TensorRT is computed as written: ONNX Runtime's fused INT8 kernels saturate its signed 8-bit weights
     on CPUs without VNNI, which TensorRT does not.
 
     Raises:
         NotAvailable: The backend is not installed or does not work here.
-        BundleError: The file is not what the manifest says.
+        BundleError: The file is not what the manifest says, or names weights that the manifest does not list.
         ModelError: The backend cannot load it.
         BuildError: An engine is for another GPU or version.
     """
-    for name in artefact.companions:
-        bundle.file(name)
     module = _ready(backend)
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
     contract.check(artefact)
-    path = bundle.folder / artefact.path
-    if artefact.role == "engine" or not artefact.companions:
-        options["content"] = bundle.content(artefact.path)
-    else:
-        bundle.file(artefact.path)
-    session: Session = module.open(path, threads=threads, **options)
+    content = external.network(bundle, artefact)
+    if content is not None:
+        options["content"] = content
+    session: Session = module.open(bundle.folder / artefact.path, threads=threads, **options)
     return session
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import external
 from .errors import BuildError, ModelError, NotAvailable
 from .files import locked, private_folder
 from .tune import folder
@@ -140,6 +141,7 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
 
     Raises:
         ModelError: The bundle has no ONNX file of that precision.
+        BundleError: The ONNX file was changed, or names weights that the manifest does not list.
         NotAvailable: No TensorRT, or no GPU for "current".
         BuildError: TensorRT cannot build it, or the cache belongs to somebody else.
     """
@@ -147,6 +149,7 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     from .engines import flavour as flavours
 
     source = source_of(bundle, artefact)
+    external.network(bundle, source)
     network = bundle.file(source.path)
     name, module = flavours.choose(flavour, sm)
     version = str(getattr(flavours.load(module), "__version__", ""))

@@ -3,6 +3,7 @@
 Format history:
     1  first format
     2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and passed over when read
+    3  the spec's `scores`; a manifest whose spec does not say it is still written in format 1
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .errors import BundleError, ModelError
 from .names import RULE, is_name, is_path
 from .spec import ModelSpec
 
-FORMAT, WRITTEN = 2, 1  # the latest that is read, and the one that is written
+FORMAT = 3
 NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -67,9 +68,15 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def format(self) -> int:
+        """The earliest format that can say all of this."""
+        return 3 if self.spec.scores else 1
+
     def to_json(self) -> str:
         """Return the manifest as JSON, the same for the same content."""
-        return json.dumps({**asdict(self), "format": WRITTEN}, indent=1, sort_keys=True, default=_plain) + "\n"
+        values = {**asdict(self), "spec": self.spec.to_dict(), "format": self.format}
+        return json.dumps(values, indent=1, sort_keys=True, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -98,6 +105,9 @@ def parse(text: str | bytes) -> Manifest:
         raise BundleError(
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
+    if manifest.format > values["format"]:
+        got = f"format {values['format']} with what only format {manifest.format} has"
+        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
     _check_references(manifest)
     return manifest
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 from .errors import NotAvailable
@@ -16,15 +19,33 @@ _EXTRA = {
 
 
 def need(module: str) -> ModuleType:
-    """Import an optional package.
+    """Import an optional package, so that it tells nobody.
 
     Raises:
         NotAvailable: It is not installed; the message has the command that installs it.
     """
     try:
-        return importlib.import_module(module)
+        with _without_telemetry(module.split(".")[0]):
+            return importlib.import_module(module)
     except ImportError as error:
         raise _missing(module, error) from error
+
+
+@contextlib.contextmanager
+def _without_telemetry(package: str) -> Iterator[None]:
+    """Hide OpenVINO's telemetry while it is imported: it would report that over the network, from a new process.
+
+    It is an optional package, for which OpenVINO has a stub of its own.
+    """
+    name = "openvino_telemetry"
+    if package != "openvino" or package in sys.modules or name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
 
 
 def not_installed(error: ModuleNotFoundError) -> NotAvailable | None:

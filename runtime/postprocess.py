@@ -13,6 +13,8 @@ from .errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+WHOLE = 1e-3  # how far from 1 the sum of what are taken for probabilities may be
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -41,18 +43,34 @@ def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float32]:
     return result
 
 
-def top_k(logits: NDArray[Any], k: int, labels: Sequence[str] = ()) -> tuple[Guess, ...]:
+def probabilities(values: NDArray[Any], scores: str = "", axis: int = -1) -> NDArray[np.float32]:
+    """Return the probability of each class, float32: a network's softmax is not followed by another one.
+
+    Args:
+        values: A network's output.
+        scores: What it holds, "logits" or "probabilities"; "" takes values that are nowhere negative and add up to 1
+            along the axis, within 1e-3, for probabilities.
+        axis: That of the classes.
+    """
+    given = scores == "probabilities"
+    if not scores and values.size and values.min() >= 0:
+        given = bool(np.abs(values.sum(axis=axis, dtype=np.float64) - 1).max() <= WHOLE)
+    return values.astype(np.float32) if given else softmax(values, axis)
+
+
+def top_k(values: NDArray[Any], k: int, labels: Sequence[str] = (), scores: str = "") -> tuple[Guess, ...]:
     """Return the `k` best classes of one image, best first; of equals the one with the lower index first.
 
     Args:
-        logits: (classes,), before softmax.
+        values: A network's output, (classes,).
         k: How many; more than there are gives all.
         labels: A name for each class; without them the index is the name.
+        scores: What the output holds; see `probabilities`.
     """
-    probabilities = softmax(logits)
-    order = np.argsort(-probabilities, kind="stable")[:k]
+    chances = probabilities(values, scores)
+    order = np.argsort(-chances, kind="stable")[:k]
     return tuple(
-        Guess(labels[at] if at < len(labels) else str(at), int(at), float(probabilities[at])) for at in order.tolist()
+        Guess(labels[at] if at < len(labels) else str(at), int(at), float(chances[at])) for at in order.tolist()
     )
 
 

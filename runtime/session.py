@@ -9,19 +9,19 @@ with load("bundles/mobilenetv2") as model:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import signing, tune
+from .answer import Answer
+from .backends._base import is_finite
+from .batch import answers, axes, run
 from .bundle import Bundle, read
 from .choose import Candidate, candidates, open_artefact, open_file, retired, usable
 from .closing import Closing
 from .errors import CANNOT, DataError, NotAvailable, RunError
-from .postprocess import Box, Guess, box, class_map, softmax, top_k
 from .preprocess import apply
 
 if TYPE_CHECKING:
@@ -31,71 +31,23 @@ if TYPE_CHECKING:
     from .signing import Keys
 
 
+__all__ = ["Answer", "Model", "load"]
 PROVED_IMAGES = 2
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the network said about one image: its outputs by name, without the batch dimension.
-
-    `task` is the spec's: "classify" has `top`, "segment" `class_map`, "localise" `box`.
-    """
-
-    outputs: Mapping[str, NDArray[Any]]
-    labels: tuple[str, ...] = ()
-    task: str = "classify"
-
-    @property
-    def logits(self) -> NDArray[Any]:
-        """The first output, (classes,) for a classifier."""
-        return next(iter(self.outputs.values()))
-
-    @functools.cached_property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Softmax of the logits, float32."""
-        return softmax(self.logits, axis=0)
-
-    def top(self, k: int = 5) -> tuple[Guess, ...]:
-        """Return the `k` best classes, best first.
-
-        Raises:
-            DataError: The network does not classify.
-        """
-        if self.logits.ndim != 1 or self.task != "classify":
-            raise DataError("this network does not classify", got=self._what())
-        return top_k(self.logits, k, self.labels)
-
-    def class_map(self) -> NDArray[np.int64]:
-        """Return the best class of each pixel, int64 (H, W).
-
-        Raises:
-            DataError: The network does not segment: its output is no map of class scores (classes, H, W).
-        """
-        if self.logits.ndim != 3 or self.task != "segment":
-            raise DataError("this network does not segment", got=self._what())
-        return class_map(self.logits)
-
-    def box(self) -> Box:
-        """Return the rectangle around the object, as shares of the image.
-
-        Raises:
-            DataError: The network does not localise.
-        """
-        if self.logits.shape != (4,) or self.task != "localise":
-            raise DataError("this network does not localise", got=self._what())
-        return box(self.logits)
-
-    def _what(self) -> str:
-        return f"task {self.task}, an output of shape {self.logits.shape}"
 
 
 class Model(Closing):
     """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
 
+    allow_nonfinite = False  # outputs that hold NaN or Inf are given as they are
+
     def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, notes: tuple[str, ...] = ()) -> None:
         self.bundle, self.session, self.chosen, self.notes = bundle, session, chosen, notes
         self.spec = bundle.spec
-        self._batch = session.inputs[0].shape[0]
+
+    @functools.cached_property
+    def batch_axes(self) -> dict[str, int | None]:
+        """The axis of each output that is the batch, None where it has none; see `batch.axes`."""
+        return axes(self.session, self.spec.task, self.spec.input_shape)
 
     def __call__(self, images: Any) -> Any:
         """Answer what is on one image or several.
@@ -109,7 +61,8 @@ class Model(Closing):
 
         Raises:
             DataError: An image cannot be used.
-            RunError: The backend failed.
+            RunError: The backend failed; an output holds NaN or Inf; or an output has no batch axis, and the model
+                takes several images at once.
         """
         if isinstance(images, (list, tuple)):
             return self.answers(apply(images, self.spec), finite=True) if images else []
@@ -118,44 +71,71 @@ class Model(Closing):
         return self.answers(apply([images], self.spec), finite=True)[0]
 
     def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
-        """Compute the outputs of a preprocessed batch, by name.
+        """Compute the outputs of a preprocessed batch, by name, as the network gives them.
 
         Args:
             batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last one
-                filled up with copies of its last image.
-            finite: Skip the search for NaN and Inf, where the caller knows that there are none.
+                filled up with copies of its last image; their outputs are joined along the batch axis of each.
+            finite: Skip the search for NaN and Inf in the batch, where the caller knows that there are none.
 
         Raises:
             DataError: Wrong shape or dtype, or NaN or Inf in it.
-            RunError: The backend failed, or the model is closed.
+            RunError: The backend failed, or the model is closed; an output holds NaN or Inf; or it would have to be
+                joined and has no batch axis.
+        """
+        name, size = self.session.inputs[0].name, self.session.inputs[0].shape[0]
+        if self._is_whole(batch) and size not in (None, len(batch)):
+            return self._checked(run(self.session, batch, self.batch_axes, finite=finite))
+        return self._checked(self.session.run({name: batch}, finite=finite))
+
+    def _is_whole(self, batch: Any) -> bool:
+        """Return whether this is a batch of images; one of other dimensions is left to the session to refuse.
+
+        Raises:
+            DataError: It is no array, or empty.
         """
         if not isinstance(batch, np.ndarray) or not batch.ndim:
             raise DataError("this is no batch", got=type(batch).__name__, expected="an array in NCHW")
-        size, name = self._batch, self.session.inputs[0].name
-        if size is None or len(batch) == size or batch.ndim != 1 + len(self.spec.input_shape):
-            return self.session.run({name: batch}, finite=finite)
-        count = len(batch)
-        if not count:
+        if batch.ndim != 1 + len(self.spec.input_shape):
+            return False
+        if not len(batch):
             raise DataError("the batch is empty", expected="one image or more")
-        filled = np.concatenate([batch, *[batch[-1:]] * (-count % size)]) if count % size else batch
-        parts = [self.session.run({name: filled[at : at + size]}, finite=finite) for at in range(0, count, size)]
-        return {key: np.concatenate([part[key] for part in parts])[:count] for key in parts[0]}
+        return True
+
+    def _checked(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for name, value in outputs.items() if not self.allow_nonfinite else ():
+            if not is_finite(value):
+                raise RunError(
+                    f"output {name!r} of {self.chosen.artefact.name} holds NaN or Inf", expected="finite numbers",
+                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) gives them as they are",
+                )  # fmt: skip
+        return outputs
 
     def why(self) -> str:
         """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
-        return "\n".join([f"chosen: {self.chosen}", *self.notes])
+        lines = [f"chosen: {self.chosen}", *self.notes]
+        for name, axis in self.batch_axes.items():
+            if axis != 0:
+                lines.append(f"output {name!r}: {'no batch axis' if axis is None else f'the batch is axis {axis}'}")
+        return "\n".join(lines)
 
     def close(self) -> None:
         """Give the backend's memory back; a second call does nothing."""
         self.session.close()
 
     def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
-        """Return one Answer for each image of a preprocessed batch; see `run`."""
-        outputs = self.run(batch, finite=finite)
-        return [
-            Answer({name: value[at] for name, value in outputs.items()}, self.spec.labels, self.spec.task)
-            for at in range(len(batch))
-        ]
+        """Return one Answer for each image of a preprocessed batch.
+
+        An output without a batch axis (the boxes found, for one) is in it as the network gave it; each image is then a
+        run of its own.
+
+        Raises:
+            DataError, RunError: As `__call__`.
+        """
+        if not self._is_whole(batch):
+            self.run(batch, finite=finite)  # which refuses it and says why
+        parts = answers(self.session, batch, self.batch_axes, finite=finite)
+        return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
 
 
 def load(
@@ -166,6 +146,7 @@ def load(
     *,
     rebuild: bool = False,
     trusted_key: Keys | None = None,
+    allow_nonfinite: bool = False,
 ) -> Model:
     """Load the best artefact of a bundle that works on this device; see `choose` for the order.
 
@@ -180,6 +161,7 @@ def load(
         rebuild: Where a GPU is and no engine in the bundle fits it, build one from the bundle's ONNX file; it takes
             minutes the first time and is kept in the cache.
         trusted_key: Public keys, one of which must have signed the bundle; None takes those of $EDGESMITH_TRUSTED_KEYS.
+        allow_nonfinite: Give outputs that hold NaN or Inf as they are; else they are a RunError.
 
     Raises:
         UsageError: Nothing is there, or no such device, precision or key.
@@ -189,6 +171,13 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
     if opened is bundle:
         signing.check(opened, trusted_key)
+    model = _loaded(opened, device, precision, threads, rebuild)
+    model.allow_nonfinite = allow_nonfinite
+    return model
+
+
+def _loaded(opened: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
+    """Load the best artefact of an opened bundle; see `load`."""
     order = candidates(opened, device, precision)
     notes = [f"passed over: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))

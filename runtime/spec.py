@@ -16,6 +16,7 @@ from .names import RULE, TEXT_RULE, is_name, is_text
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
 SPEC_KEY = "edgesmith.spec"
 LONGEST_SIDE = 1 << 16
+SCORES = ("", "logits", "probabilities")
 TASKS = ("classify", "segment", "localise", "reconstruct", "features")
 
 
@@ -73,6 +74,8 @@ class ModelSpec:
     `input_shape` is without the batch dimension: (C, H, W) for layout NCHW. `labels` may be empty (class indices are
     then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name. `name`
     becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
+    `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
+    not known.
     """
 
     name: str
@@ -88,6 +91,14 @@ class ModelSpec:
     weights: str = "random"
     paper: str = ""
     published: Published = field(default_factory=Published)
+    scores: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; `scores` is left out where it says nothing, as in what earlier versions wrote."""
+        values = asdict(self)
+        if not self.scores:
+            del values["scores"]
+        return values
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot be one.
@@ -103,7 +114,7 @@ class ModelSpec:
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -135,6 +146,8 @@ class ModelSpec:
     def _check(self) -> None:
         if self.task not in TASKS:
             raise TypeError(f"task {self.task!r} is none of {TASKS}")
+        if self.scores not in SCORES:
+            raise TypeError(f"scores {self.scores!r} is none of {SCORES}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
         if not self.input_shape or not all(isinstance(dim, int) and dim > 0 for dim in dims):
             raise TypeError(f"sizes {dims} are not all positive integers")

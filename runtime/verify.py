@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import external
+from .batch import may_be_first
 from .choose import backends_for, open_artefact, retired, usable
-from .errors import BuildError, BundleError, EdgesmithError, NotAvailable
+from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
 from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
         BundleError: The golden inputs themselves cannot be read.
     """
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= _unlisted(bundle)
+    problems |= external.problems(bundle) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 
@@ -119,24 +121,33 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     """
     if artefact.golden is None:
         return Replay(artefact.name, backend, "skipped", "it has no golden outputs")
-    batch = session.inputs[0].shape[0] or 1
-    count = None if images is None else images // batch * batch or batch
-    inputs, expected = (
-        {name: array[:count] for name, array in bundle.arrays(path).items()}
-        for path in (GOLDEN_INPUTS, artefact.golden)
-    )
+    inputs, expected = bundle.golden_inputs(), bundle.arrays(artefact.golden, empty=True)
+    if images is not None and _one_row_an_image(session, inputs, expected):
+        batch = session.inputs[0].shape[0] or 1
+        count = images // batch * batch or batch
+        inputs, expected = ({name: array[:count] for name, array in some.items()} for some in (inputs, expected))
     got = replay(session, inputs)
     worst = max((relative_error(got[name], value) if name in got else math.inf) for name, value in expected.items())
-    passed = worst <= artefact.tolerance
+    odd = [name for name, value in {**expected, **got}.items() if not np.isfinite(value).all()]
+    passed = worst <= artefact.tolerance and not odd
     reason = "" if passed else "its outputs differ from the recorded ones"
+    reason = f"output {odd[0]!r} holds NaN or Inf" if odd else reason
     agreement = _agreement(got, expected) if bundle.spec.task == "classify" else None
     found = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
     wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
     return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *found)
 
 
+def _one_row_an_image(session: Session, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Return whether the first outputs recorded are those of the first inputs."""
+    rows = {len(array) for array in (*inputs.values(), *expected.values())}
+    return len(rows) == 1 and may_be_first(session)
+
+
 def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Run all images through a session, whatever batch it is fixed to, and return the outputs stacked again.
+    """Run all images through a session, whatever batch it is fixed to, and return the outputs of all runs.
+
+    Those of several runs are joined along the first axis, whatever it means: right to compare one replay with another.
 
     Args:
         session: A backend's session.
@@ -144,7 +155,7 @@ def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ND
 
     Raises:
         DataError: N is no multiple of the session's batch.
-        RunError: The backend failed.
+        RunError: The backend failed, or the runs give outputs of other shapes.
     """
     batch = session.inputs[0].shape[0]
     count = len(next(iter(inputs.values())))
@@ -153,7 +164,13 @@ def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ND
         session.run({name: array[start : start + size] for name, array in inputs.items()})
         for start in range(0, count, size)
     ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    try:
+        return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
+    except ValueError as error:
+        raise RunError(
+            "the outputs of several runs cannot be joined", got=str(error)[:200],
+            expected="one shape but for the first axis", do=f"record golden outputs of {size} image(s) only",
+        ) from error  # fmt: skip
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:

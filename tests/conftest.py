@@ -5,6 +5,8 @@ import tempfile
 
 import pytest
 
+import edgesmith.runtime  # noqa: F401  before a test imports onnxruntime, which reports itself otherwise
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache():

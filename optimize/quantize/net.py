@@ -11,7 +11,8 @@ import onnx.inliner
 from onnx import NodeProto, helper, numpy_helper
 
 from ...runtime.errors import ModelError
-from ...runtime.files import atomic_file, existing_file
+from ...runtime.external import model_file
+from ...runtime.files import atomic_file
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
@@ -31,7 +32,7 @@ def loaded(path: str | Path, checked: bool = False) -> onnx.ModelProto:
         UsageError: No such file.
         ModelError: Not an ONNX file, or one that onnx.checker refuses.
     """
-    path = existing_file(path, "ONNX file")
+    path = model_file(path, "ONNX file")
     try:
         model = onnx.load(path)
         if checked:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: its name, its shape (None where a dimension is dynamic) and its NumPy dtype's name."""
+    """One input or output: its name, its shape (None where a dimension is dynamic) and its NumPy dtype's name.
+
+    `names` are the dimensions' own names where the backend tells them, "" for one without; equal names, equal sizes.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @functools.cached_property
     def numpy(self) -> np.dtype[Any]:

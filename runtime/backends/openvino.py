@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError, RunError
-from ..files import existing_file
+from ..external import checked_source
 from ..packages import need
 from ._base import Session, Tensor, brief, check_threads
 
@@ -74,7 +73,7 @@ def open(
         NotAvailable: openvino is not installed.
     """
     native = _ready()
-    source = str(existing_file(path, "model")) if content is None else content
+    source = checked_source(path, content)
     check_threads(threads)
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **options}
     if threads:
@@ -98,7 +97,7 @@ def _ready() -> Any:
     there at once waited for each other for ever (openvino 2026.1).
     """
     with _FIRST:
-        native = _silent()
+        native = need("openvino")
         if not _used:
             given = native.opset8.parameter([1], np.float32, name="x")
             model = native.Model([native.opset8.relu(given)], [given])
@@ -109,21 +108,6 @@ def _ready() -> Any:
             session.close()
             _used.append(True)
     return native
-
-
-def _silent() -> Any:
-    """Import openvino so that it tells nobody: its import would report itself over the network, from a new process.
-
-    Its telemetry is an optional package, for which it has a stub of its own.
-    """
-    name = "openvino_telemetry"
-    if "openvino" in sys.modules or name in sys.modules:
-        return need("openvino")
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        return need("openvino")
-    finally:
-        sys.modules.pop(name, None)
 
 
 def _tensor(port: Any) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError, NotAvailable, RunError
-from ..files import existing_file
+from ..external import checked_source
 from ..packages import need
 from ._base import Session, Tensor, brief, check_threads, fixed_shape
 
@@ -126,7 +126,7 @@ def open(
         NotAvailable: onnxruntime, or the provider, is not installed.
     """
     ort = need("onnxruntime")
-    source = str(existing_file(path, "model")) if content is None else content
+    source = checked_source(path, content)
     wanted = PROVIDERS.get(provider, provider)
     if wanted not in ort.get_available_providers():
         raise NotAvailable(
@@ -162,4 +162,5 @@ def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, 
 def _tensor(value: Any) -> Tensor:
     kind = value.type[len("tensor(") : -1]
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape)
-    return Tensor(value.name, shape, _DTYPES.get(kind, kind))
+    names = tuple(dim if isinstance(dim, str) else "" for dim in value.shape)
+    return Tensor(value.name, shape, _DTYPES.get(kind, kind), names)

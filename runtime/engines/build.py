@@ -14,7 +14,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .. import errors
+from .. import child, errors
 from ..errors import BuildError, CheckFailed, EdgesmithError, UsageError
-from ..files import atomic_file, existing_file, sha256
+from ..external import model_file
+from ..files import atomic_file, sha256
 from ..outputs import claim
 from . import flavour as flavours
 from . import header, sidecar
 from .kernels import Attestation
 from .sidecar import Sidecar
 
-_BOOT = """import importlib, json, sys
-sys.path[:] = json.loads(sys.argv[1])
-importlib.import_module(sys.argv[2]).main()"""
 Shapes = Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]]
 Progress = Callable[[dict[str, Any]], None]
 
@@ -87,11 +84,12 @@ def build_engine(
 
     Raises:
         UsageError: No such file, SM, precision, flavour or input; or `out` may not be replaced (`outputs.claim`).
+        ModelError: The file keeps weights outside its folder.
         NotAvailable: No TensorRT here, or it needs a GPU for this.
         BuildError: TensorRT refused, crashed, or took too long.
         CheckFailed: The engine does not run in the precision that was asked for.
     """
-    source = existing_file(onnx, "ONNX file")
+    source = model_file(onnx, "ONNX file")
     request = _request(source, sm, precision, flavour)
     plain = {name: [list(shape) for shape in three] for name, three in (shapes or {}).items()}
     request |= {"batch": _batch(batch), "shapes": plain, "workspace": workspace, "level": level}
@@ -157,7 +155,7 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
 
 def _in_child(request: dict[str, Any], timeout_s: float, progress: Progress | None) -> dict[str, Any]:
     """Run one request in a process of its own and return its answer."""
-    command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), f"{__package__}._child"]
+    command = child.python(f"{__package__}._child")
     with tempfile.TemporaryFile() as said:
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True)

@@ -89,7 +89,7 @@ def test_weights_outside_the_files_folder_are_not_read(case, tmp_path):
         lambda: ort.open(onnx_file, threads=1, content=onnx_file.read_bytes()),
         lambda: runner.optimize(onnx_file, tmp_path / "out.onnx"),
     ):
-        with pytest.raises(ModelError, match=r"External data path|cannot be read from|ONNX Runtime cannot load"):
+        with pytest.raises(ModelError, match="outside its folder|from memory"):
             reader()
 
 

@@ -42,7 +42,7 @@ def put(values, path, value):
 
 
 WRONG = {
-    "a later format": (("format",), 3),
+    "a later format": (("format",), 4),
     "files a list": (("files",), []),
     "an unknown field": (("plugin",), 1),
     "an artefact's unknown field": (("artefacts", 0, "plugin"), "x.so"),

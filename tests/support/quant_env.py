@@ -19,7 +19,7 @@ from edgesmith.runtime.files import atomic_file
 
 PEERS = {"nncf": "nncf==3.4.0", "modelopt": "nvidia-modelopt==0.47.0", "quark": "amd-quark==0.13"}
 IMPORTS = {
-    "nncf": "import nncf, nncf.onnx.quantization",
+    "nncf": "import sys; sys.modules['openvino_telemetry'] = None; import nncf, nncf.onnx.quantization",
     "modelopt": "from modelopt.onnx.quantization import quantize",
     "quark": "from quark.onnx import ModelQuantizer",
 }

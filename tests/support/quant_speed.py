@@ -9,6 +9,7 @@ from edgesmith.bench import ceilings
 from edgesmith.optimize.quantize.layer_cost import layer_work
 from edgesmith.optimize.quantize.net import copied
 from edgesmith.optimize.quantize.observe import session
+from edgesmith.runtime.packages import need
 
 WARM, QUARTILES = 3, (25, 50, 75)
 
@@ -87,8 +88,7 @@ def _ort(model, image):
 
 
 def _openvino(model, image):
-    import openvino
-
+    openvino = need("openvino")
     options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
     core = openvino.Core()
     request = core.compile_model(core.read_model(model.SerializeToString()), "CPU", options).create_infer_request()

@@ -1,0 +1,94 @@
+"""What a module returns, whatever holds it, as tensors in the order of their names.
+
+A tensor, a tuple, a list, a dict, a dataclass, a named tuple, or any of these inside another. Where there are keys,
+they and not the order decide which tensor has which name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.console import need
+from ..runtime.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+Path = tuple[str | int, ...]
+
+
+def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
+    """Return the tensors of a module's outputs, one for each name.
+
+    A tensor of a dict or a dataclass is found by its key; inside another holder by its keys joined with "." or "_", as
+    "heads.0", or by the last of them if that is the only such. Tensors that no key names are taken in their order, and
+    so is a single tensor. Entries that are None are left out.
+
+    Raises:
+        ModelError: There are more or fewer tensors than names, something else than a tensor, or no such key.
+    """
+    leaves = list(_leaves(outputs, ()))
+    if wrong := [(path, leaf) for path, leaf in leaves if not isinstance(leaf, need("torch").Tensor)]:
+        path, leaf = wrong[0]
+        raise ModelError(f"the module returns a {type(leaf).__name__}", got=_joined(path), expected="tensors only")
+    known = ", ".join(_joined(path) or "a tensor" for path, _ in leaves)
+    if len(leaves) != len(names):
+        raise ModelError(
+            f"the module returns {len(leaves)} tensors, and {len(names)} outputs are named", got=known or "nothing",
+            expected=", ".join(names), do="name each in ModelSpec.output_names",
+        )  # fmt: skip
+    found = _by_key(leaves, names)
+    if found is not None:
+        return found
+    if len(leaves) > 1 and any(isinstance(step, str) for path, _ in leaves for step in path) and not _is_row(outputs):
+        raise ModelError(
+            "the module's outputs have other keys than the outputs have names", got=known, expected=", ".join(names),
+            do="name them by their keys in ModelSpec.output_names",
+        )  # fmt: skip
+    return [leaf for _, leaf in leaves]
+
+
+def is_plain(outputs: Any) -> bool:
+    """Return whether these are a tensor, or tensors in a row: what an exporter takes as it is."""
+    torch = need("torch")
+    return isinstance(outputs, torch.Tensor) or (
+        type(outputs) in (tuple, list) and all(isinstance(item, torch.Tensor) for item in outputs)
+    )
+
+
+def _is_row(outputs: Any) -> bool:
+    """A named tuple is one: its order means as much as its names."""
+    return isinstance(outputs, tuple) and all(isinstance(item, need("torch").Tensor) for item in outputs)
+
+
+def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, Mapping):
+        items: list[tuple[str | int, Any]] = [(str(key), item) for key, item in value.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        items = list(zip(value._fields, value, strict=True))
+    elif isinstance(value, (tuple, list)):
+        items = list(enumerate(value))
+    else:
+        if value is not None:
+            yield path, value
+        return
+    for step, item in items:
+        yield from _leaves(item, (*path, step))
+
+
+def _joined(path: Path, by: str = ".") -> str:
+    return by.join(map(str, path))
+
+
+def _by_key(leaves: list[tuple[Path, Any]], names: Sequence[str]) -> list[Any] | None:
+    """Return the leaves in the order of the names, or None unless each name is the key of one of them."""
+    lasts = [path[-1] if path else "" for path, _ in leaves]
+    found = []
+    for name in names:
+        exact = [at for at, (path, _) in enumerate(leaves) if name in (_joined(path), _joined(path, "_"))]
+        found += exact[:1] or [at for at, last in enumerate(lasts) if last == name and lasts.count(last) == 1]
+    return [leaves[at][1] for at in found] if len(set(found)) == len(names) == len(found) else None

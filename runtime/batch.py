@@ -1,0 +1,180 @@
+"""Which axis of each output is the batch, and how outputs are joined and taken apart along it.
+
+It is the first in most networks, but not in all: a recogniser gives (time, batch, class), a detector (boxes found, 4).
+An output without a batch axis belongs to one run, so it can be neither joined nor taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import EdgesmithError, RunError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .backends._base import Session, Tensor
+
+    Arrays = dict[str, NDArray[Any]]
+
+# A network of one of these tasks gives one answer an image, the batch first.
+BATCH_FIRST = ("classify", "segment", "localise", "reconstruct")
+TRIED = (1, 2, 3)
+
+
+def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int | None]:
+    """Return the axis of each output that is the batch, None where it has none.
+
+    A free batch is the axis of its name; where names say nothing, batches of one, two and three are run, and the axis
+    that grows with them is the batch. A fixed batch of several is run twice, in another order, and the batch is the
+    axis along which the output follows. A fixed batch of one is the first axis if that is one long, or the only one
+    that is. What cannot be told so has the batch first where the task says so, and none elsewhere.
+
+    Args:
+        session: An open session.
+        task: The spec's.
+        shape: Of one image, for the runs, where the session's own is free.
+    """
+    given = session.inputs[0]
+    found = {tensor.name: _declared(given, tensor) for tensor in session.outputs}
+    unknown = [name for name, axis in found.items() if axis is Ellipsis]
+    if (given.shape[0] or 0) > 1 or (given.shape[0] is None and unknown):
+        tried = _tried(session, given, shape)
+        found |= {name: axis for name, axis in tried.items() if name in unknown or given.shape[0]}
+    first = 0 if task in BATCH_FIRST else None
+    return {name: first if axis is Ellipsis else axis for name, axis in found.items()}
+
+
+def may_be_first(session: Session) -> bool:
+    """Return whether no output's declared shape says that its batch is another axis than the first, or none."""
+    return all(_declared(session.inputs[0], tensor) in (0, Ellipsis) for tensor in session.outputs)
+
+
+def _declared(given: Tensor, tensor: Tensor) -> Any:
+    """Return the batch axis that the shapes say, None for none, Ellipsis where they do not say."""
+    size, name = given.shape[0], given.names[0] if given.names else ""
+    known = bool(tensor.shape) and None not in tensor.shape
+    if size is None:
+        if name and name in tensor.names:
+            return tensor.names.index(name)
+        # An axis of one beside a free batch may be a batch that an exporter wrote down as it saw it.
+        return None if known and 1 not in tensor.shape else Ellipsis
+    if tensor.shape and tensor.shape[0] == size:
+        return 0
+    if known and tensor.shape.count(size) == 1:
+        return tensor.shape.index(size)
+    return None if known else Ellipsis
+
+
+def _tried(session: Session, given: Tensor, shape: tuple[int, ...]) -> dict[str, int | None]:
+    """Return the batch axis of each output as runs on random images show it; nothing where they cannot run."""
+    size, fixed = given.shape[0], tuple(dim for dim in given.shape[1:] if dim is not None)
+    shape = fixed if len(fixed) == len(given.shape) - 1 else shape
+    images = np.random.default_rng(0).standard_normal((size or max(TRIED), *shape))
+    images = (images if given.numpy.kind == "f" else 64 * np.abs(images)).astype(given.numpy)
+    batches = [images, np.roll(images, 1, 0)] if size else [images[:count] for count in TRIED]
+    try:
+        runs = [session.run({given.name: batch}) for batch in batches]
+    except EdgesmithError:
+        return {}
+    shown = _followed if size else _grown
+    return {name: shown([run[name] for run in runs], len(images)) for name in runs[0]}
+
+
+def _grown(outputs: list[NDArray[Any]], _: int) -> int | None:
+    """Return the axis that is one, two, three long."""
+    shapes = [output.shape for output in outputs]
+    for axis in range(min(map(len, shapes))):
+        others = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
+        if tuple(shape[axis] for shape in shapes) == TRIED and len(others) == 1:
+            return axis
+    return None
+
+
+def _followed(outputs: list[NDArray[Any]], size: int) -> int | None:
+    """Return the axis along which the second output is the first one moved by one, rather than not moved."""
+    first, second = (np.asarray(output, np.float64) for output in outputs)
+    if first.shape != second.shape:
+        return None
+    allowed = np.abs(second - first).max(initial=0) + 1e-5 * np.abs(second).max(initial=0)
+    for axis in (axis for axis, length in enumerate(first.shape) if length == size):
+        if np.abs(second - np.roll(first, 1, axis)).max(initial=0) <= allowed:
+            return axis
+    return None
+
+
+def run(session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, finite: bool = False) -> Arrays:
+    """Compute the outputs of a batch of any size, by name.
+
+    A session with a fixed batch runs it in slices, the last one filled up with copies of its last image.
+
+    Args:
+        session: An open session with one input.
+        batch: One image or more, along the first axis.
+        of: The batch axis of each output.
+        finite: As for `Session.run`.
+
+    Raises:
+        DataError: The batch does not fit the input.
+        RunError: The backend failed; or there is more than one slice, or one that is filled up, and an output has no
+            batch axis.
+    """
+    size, name, count = session.inputs[0].shape[0], session.inputs[0].name, len(batch)
+    if size is None or count == size:
+        return session.run({name: batch}, finite=finite)
+    filled = np.concatenate([batch, *[batch[-1:]] * (-count % size)]) if count % size else batch
+    parts = [session.run({name: filled[at : at + size]}, finite=finite) for at in range(0, count, size)]
+    joined = {}
+    for key, first in parts[0].items():
+        axis, shapes = of.get(key), [part[key].shape for part in parts]
+        if axis is None or any(len(shape) <= axis or shape[axis] != size for shape in shapes):
+            raise _unsplit(key, first.shape, size, count)
+        whole = np.concatenate([part[key] for part in parts], axis)
+        joined[key] = whole[(slice(None),) * axis + (slice(count),)]
+    return joined
+
+
+def answers(
+    session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, finite: bool = False
+) -> list[Arrays]:
+    """Compute the outputs of each image of a batch, without their batch axis; those that have none as they are.
+
+    Where an output has none, each image is a run of its own.
+
+    Raises:
+        DataError, RunError: As `run`; or an output has no batch axis and the session takes several images at once.
+    """
+    if all(axis is not None for axis in of.values()):
+        outputs = run(session, batch, of, finite=finite)
+        return [{name: _taken(name, value, of[name], at, len(batch)) for name, value in outputs.items()}
+                for at in range(len(batch))]  # fmt: skip
+    name, size = session.inputs[0].name, session.inputs[0].shape[0]
+    if size not in (None, 1):
+        whole = next(tensor for tensor in session.outputs if of[tensor.name] is None)
+        raise _unsplit(whole.name, tuple(dim or 0 for dim in whole.shape), size or 0, len(batch))
+    parts = [session.run({name: batch[at : at + 1]}, finite=finite) for at in range(len(batch))]
+    return [{key: _taken(key, value, of[key], 0, 1) for key, value in part.items()} for part in parts]
+
+
+def _taken(name: str, value: NDArray[Any], axis: int | None, at: int, count: int) -> NDArray[Any]:
+    if axis is not None and value.ndim > axis and value.shape[axis] == count:
+        taken: NDArray[Any] = value[(slice(None),) * axis + (at,)]
+        return taken
+    if count > 1:
+        raise RunError(
+            f"output {name!r} has not one part for each image", got=f"shape {value.shape}",
+            expected=f"{count} along axis {axis}", do="give the images one at a time, or export the network anew",
+        )  # fmt: skip
+    return value
+
+
+def _unsplit(name: str, shape: tuple[int, ...], size: int, count: int) -> RunError:
+    one = "call the model with a list of images: each is then a run of its own"
+    several = f"give exactly {size} to `run` and take the outputs as they are, or export the network with a batch of 1"
+    return RunError(
+        f"output {name!r} has no batch axis, so {count} images cannot share a model with a batch of {size}",
+        got=f"shape {shape}", expected="an axis that is as long as the batch", do=one if size == 1 else several,
+    )  # fmt: skip
