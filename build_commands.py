@@ -85,6 +85,7 @@ def build_command(
 def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
     """Refuse before the first engine what would stop a later one."""
     existing_file(onnx, "ONNX file")
+    console.need("onnx")
     for sm, target in targets:
         claim(target, "engine", overwrite=overwrite)
         choose(flavour, sm)

@@ -114,7 +114,8 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
     if images < least:
         got, expected = f"--images {images}", f"at least {least}"
         raise UsageError("too few calibration images", got=got, expected=expected, do="128 to 512 is usual")
-    need("onnxruntime")
+    for package in ("onnx", "onnxruntime"):
+        need(package)
 
 
 def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
