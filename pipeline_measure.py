@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .bench import interleave, stats
 from .bench.metrics import accuracy
 from .bench.workload import Target
+from .cli.console import progress
 from .optimize.quantize import net
 from .optimize.quantize.layer_cost import is_here
 from .optimize.quantize.report import judge
@@ -21,7 +22,6 @@ from .optimize.quantize.speed import Speed
 from .pipeline_types import SPLITS, Artefact, Check, Flow, Kept
 from .runtime.backends import ort
 from .runtime.backends._base import Session
-from .runtime.console import progress
 from .runtime.datasets import Dataset, Noise
 from .runtime.spec import ModelSpec
 from .runtime.verify import replay

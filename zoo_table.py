@@ -26,9 +26,9 @@ from typing import Any
 import click
 
 from .bench import environment
+from .cli.console import guarded, note
 from .models import catalog
 from .runtime import child
-from .runtime.console import guarded, note
 from .runtime.errors import EdgesmithError, NotAvailable
 from .runtime.files import atomic_file
 

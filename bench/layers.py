@@ -13,9 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from ..cli.console import need
 from ..runtime.backends.ort import SIMULATED
 from ..runtime.bundle import Bundle, read
-from ..runtime.console import need
 from ..runtime.engines import sidecar
 from ..runtime.engines.kernels import Kernel
 from ..runtime.errors import NotAvailable

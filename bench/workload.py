@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..cli.console import need
 from ..runtime import backends
 from ..runtime.bundle import read
 from ..runtime.choose import open_artefact
-from ..runtime.console import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ..runtime.plugins import load
 from ..runtime.sizes import settled

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.console import need
+from ..cli.console import need
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.files import workplace
 from ..runtime.spec import SPEC_KEY, ModelSpec

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.console import need
+from ..cli.console import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ..runtime.files import atomic_file, existing_file
 from .canvas import Canvas, text_width

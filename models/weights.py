@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cli.console import need, note, progress
 from ..runtime import datasets
-from ..runtime.console import need, note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.files import atomic_file, locked, sha256
 from ..runtime.outputs import claim

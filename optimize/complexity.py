@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ..cli.console import need
 from ..runtime.complexity import Complexity, Op, summarise
-from ..runtime.console import need
 from ..runtime.errors import ModelError
 from ..runtime.external import model_file
 from ..runtime.sizes import settled

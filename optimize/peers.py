@@ -20,8 +20,8 @@ from typing import Any
 
 import click
 
+from ..cli.console import need, note, say
 from ..runtime import child
-from ..runtime.console import need, note, say
 from ..runtime.files import atomic_file
 from .peers_table import ONE_NODE, Row, markdown
 

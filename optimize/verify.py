@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.console import need
+from ..cli.console import need
 from .report import Check
 
 Array = np.ndarray[Any, Any]

@@ -117,7 +117,7 @@ def test_the_runtime_chooses_int8_for_this_cpu_and_says_why(summary):
 
 
 def test_the_table_and_its_json(summary):
-    from edgesmith.pipeline_commands import draw
+    from edgesmith.cli.export import draw
 
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["passed"] is True

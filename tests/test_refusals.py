@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith import bench_bundles, pipeline
-from edgesmith.bench import gate_commands, suite, sweep
-from edgesmith.cli import COMMANDS, main
+from edgesmith.bench import suite, sweep
+from edgesmith.cli import COMMANDS, gate, main
 from edgesmith.models import checkpoints, weights
 from edgesmith.models import train as training
 from edgesmith.optimize import preflight, runner
@@ -25,7 +25,7 @@ from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, pict
 
 THESIS = b"three years of work\n" * 40
 WORK = (
-    (pipeline, "_module"), (bench_bundles, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate_commands, "_base"),
+    (pipeline, "_module"), (bench_bundles, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
     (training, "train"), (recipe, "Samples"), (preflight, "check"), (runner, "_attempt"), (checkpoints, "write"),
 )  # fmt: skip
 
@@ -170,14 +170,14 @@ def test_work_that_begins_is_noticed(idle):
 
 
 def test_build_writes_where_it_is_started(idle, monkeypatch):
-    from edgesmith import build_commands
+    from edgesmith.cli import build
 
     built = []
     monkeypatch.setattr(preflight, "check", lambda *rest: [])
-    monkeypatch.setattr(build_commands, "_build", lambda onnx, target, sm, settings: built.append(target))
-    monkeypatch.setattr(build_commands, "_show", lambda items: None)
-    monkeypatch.setattr(build_commands.console, "emit", lambda *rest: None)
-    monkeypatch.setattr(build_commands, "choose", lambda flavour, sm: None)
+    monkeypatch.setattr(build, "_build", lambda onnx, target, sm, settings: built.append(target))
+    monkeypatch.setattr(build, "_show", lambda items: None)
+    monkeypatch.setattr(build.console, "emit", lambda *rest: None)
+    monkeypatch.setattr(build, "choose", lambda flavour, sm: None)
     done = CliRunner().invoke(main, ["build", "nets/b/onnx/colours-fp32.onnx", "--sm", "8.6,8.9"])
     names = [f"colours-fp32-fp32-sm{sm}.engine" for sm in (86, 89)]
     assert (done.exit_code, [str(path) for path in built]) == (1, names)  # 1: what was built is faked
@@ -281,8 +281,8 @@ def test_what_was_measured_counts_beside_what_was_not(answers, monkeypatch, tmp_
             raise RunError("it hangs")
         return [Finding("q", word, "w")], [{"answer": word}], [EXIT[word]]
 
-    monkeypatch.setattr(gate_commands, "_latency", question)
-    monkeypatch.setattr(gate_commands, "_limits", question)
+    monkeypatch.setattr(gate, "_latency", question)
+    monkeypatch.setattr(gate, "_limits", question)
     net = colour_net(tmp_path / "n.onnx")
     also = ["--also", "size"] if len(answers) > 1 else []
     done = CliRunner().invoke(main, ["gate", str(net), "--baseline", str(net), "--json", *also])

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.runtime import console, plugins
+from edgesmith.cli import console
+from edgesmith.runtime import plugins
 from edgesmith.runtime.errors import CheckFailed, EdgesmithError, ModelError, NotAvailable, UsageError
 from edgesmith.runtime.files import atomic_file, atomic_folder, existing_file, sha256
 from edgesmith.runtime.spec import ModelSpec, Preprocess, Published

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime.console import progress
+from ...cli.console import progress
 from ...runtime.errors import CheckFailed
 from .layer_cost import Costs, is_here, latencies, model_costs
 from .observe import session, sqnr_db

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ...runtime.console import need, progress
+from ...cli.console import need, progress
 from ...runtime.errors import DataError, ModelError
 from ...runtime.machine import cores
 from .histogram import Histogram, sampled

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.commands import compare_command, report_command
-from edgesmith.bench.gate_commands import gate_command
 from edgesmith.bench.report import view
 from edgesmith.bench.result import VERSION, write
-from edgesmith.bench_targets import bench_command
+from edgesmith.cli.bench import bench_command
+from edgesmith.cli.compare import compare_command, report_command
+from edgesmith.cli.gate import gate_command
 from support.results import run
 
 WORK = "def setup():\n    return lambda: sum(range(2000))"

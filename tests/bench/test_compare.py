@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.bench import compare, environment, result
-from edgesmith.bench.commands import compare_command
 from edgesmith.bench.result import Reading, Result, Run, Subject
 from edgesmith.bench.stats import Interval
+from edgesmith.cli.compare import compare_command
 from edgesmith.runtime.errors import DataError
 
 HERE = environment.here()

@@ -11,7 +11,7 @@ from PIL import Image
 from edgesmith.bench import evaluate, suite, sweep
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.sweep import Store
-from edgesmith.bench.sweep_commands import sweep_command
+from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.bundle import read
 from edgesmith.runtime.choose import open_artefact
 from support.bundles import LABELS, colour_bundle, picture

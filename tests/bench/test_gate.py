@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from edgesmith.bench import announce, baseline, gate, limits, result, suite
 from edgesmith.bench.announce import Finding
 from edgesmith.bench.gate import Pair, Rule
-from edgesmith.bench.gate_commands import gate_command
 from edgesmith.bench.interleave import Plan
 from edgesmith.bench.result import Reading, Result, Subject
 from edgesmith.bench.workload import Target
+from edgesmith.cli.gate import gate_command
 from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
 from support.bundles import SPEC, colour_net, golden_inputs

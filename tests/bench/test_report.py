@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.bench import tables
-from edgesmith.bench.commands import report_command
 from edgesmith.bench.report import page, view
 from edgesmith.bench.result import Reading, Run, write
 from edgesmith.bench.stats import wilson
+from edgesmith.cli.compare import report_command
 from support import browser
 from support.results import NETS, result, run, with_layers
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith import advise
 from edgesmith.bench import devices, roofline
+from edgesmith.cli import advise
 from edgesmith.models import complexity
 from edgesmith.runtime.complexity import Op, summarise
 from edgesmith.runtime.errors import UsageError

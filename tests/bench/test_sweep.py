@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from edgesmith.bench import sweep
 from edgesmith.bench.interleave import Plan
 from edgesmith.bench.sweep import Cell, Outcome, Store
-from edgesmith.bench.sweep_commands import sweep_command
+from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
 

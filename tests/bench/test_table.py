@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from edgesmith import bench_bundles, bench_table
+from edgesmith import bench_bundles
 from edgesmith.bench import by_network, environment, result, tables
 from edgesmith.bench.context import Context
 from edgesmith.bench.interleave import Plan
 from edgesmith.bench.metrics import engines
 from edgesmith.bench.result import Reading, Subject
 from edgesmith.bench.workload import Target
+from edgesmith.cli import _bench_table
 from edgesmith.runtime.bundle import Item, read, write
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
@@ -68,8 +69,8 @@ def test_the_kernels_are_those_of_the_engines_in_the_bundle(tmp_path):
 
 
 def test_boards_are_modelled_with_their_range():
-    reading = bench_table.modelled("shufflenetv2")
-    assert len(reading.values) == len(bench_table.BOARDS)
+    reading = _bench_table.modelled("shufflenetv2")
+    assert len(reading.values) == len(_bench_table.BOARDS)
     for name, value in reading.values.items():
         low, high = reading.intervals[name]
         assert low < value < high
@@ -81,7 +82,7 @@ def test_boards_are_modelled_with_their_range():
 def measured(tmp_path_factory):
     place = tmp_path_factory.mktemp("long")
     names = ["lenet5"]
-    first = bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    first = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
     return place, names, first
 
 
@@ -90,11 +91,11 @@ def test_what_is_there_is_not_measured_again(measured, monkeypatch):
     place, names, first = measured
     assert {one.subject.form for one in first.results} == {"fp32", "int8-ort-x86"}
     assert first.reference
-    again = bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    again = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert again == first
     other = dataclasses.replace(environment.here(), cpu="another one")
     monkeypatch.setattr(environment, "here", lambda: other)
-    anew = bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    anew = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert anew.environment.cpu == "another one"
     assert anew.created != first.created or anew.results != first.results
 
@@ -107,9 +108,9 @@ def test_a_changed_bundle_is_measured_again_and_time_that_is_up_ends_it(measured
     told["results"][0]["subject"]["sha256"] = "0" * 64
     part.write_text(json.dumps(told))
     with pytest.raises(EdgesmithError, match="no network could be measured"):
-        bench_table.measure(names, place / "bundles", place / "parts", QUICK, -1, 1)
+        _bench_table.measure(names, place / "bundles", place / "parts", QUICK, -1, 1)
     assert "no time was left for lenet5" in capsys.readouterr().err
-    anew = bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    anew = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert anew.results[0].subject.sha256 == first.results[0].subject.sha256
     assert result.read(part).results[0].subject.sha256 == first.results[0].subject.sha256
 

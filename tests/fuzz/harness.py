@@ -25,7 +25,8 @@ from types import ModuleType
 
 import numpy as np
 
-from edgesmith.runtime import console, guard
+from edgesmith.cli import console
+from edgesmith.runtime import guard
 from edgesmith.runtime.errors import LONGEST_PART
 
 LONGEST_LINE = 4 * LONGEST_PART + 100

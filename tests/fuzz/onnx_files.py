@@ -2,9 +2,9 @@
 
 import onnx
 
+from edgesmith.cli.quantize import read_spec
 from edgesmith.export import metadata
 from edgesmith.optimize import precision, preflight, quantize, runner
-from edgesmith.optimize.quantize.commands import read_spec
 from edgesmith.runtime import guard
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.engines.build import build_engine
@@ -79,7 +79,7 @@ def built(path, out):
 
 def images(path):
     """Make inputs for the calibrating commands out of what the file says its input is."""
-    from edgesmith.optimize.quantize.commands import _random
+    from edgesmith.cli.quantize import _random
 
     return _random(path, 2)
 

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from edgesmith.cli.models import train_command
 from edgesmith.models import catalog, optim, recipes, train, transfer
 from edgesmith.models.augment import Augment, augment
-from edgesmith.models.commands import train_command
 from edgesmith.models.feed import Feed, black
 from edgesmith.models.recipes import Recipe
 from edgesmith.models.state import Keeper

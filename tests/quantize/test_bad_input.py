@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import helper
 
-from edgesmith.optimize.quantize.commands import quantize_command
+from edgesmith.cli.quantize import quantize_command
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.quant_graphs import Graph, small_cnn
 

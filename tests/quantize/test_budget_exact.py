@@ -9,19 +9,12 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.optimize.quantize import Settings, budget, plot, quantize, recipe, report, show
+from edgesmith.cli import _noise_plot, _quantize_tables
+from edgesmith.cli.quantize import _random, _settings, _warn, parse_budget, quantize_command
+from edgesmith.optimize.quantize import Settings, budget, quantize, recipe, report
 from edgesmith.optimize.quantize.budget import Budget, Tried, _named, _nothing, _Searcher, _with_front, within_budget
-from edgesmith.optimize.quantize.commands import _random, _settings, _warn, parse_budget, quantize_command
 from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.layer_cost import (
-    CPU,
-    MACHINES,
-    Costs,
-    is_here,
-    latencies,
-    layer_work,
-    model_costs,
-)
+from edgesmith.optimize.quantize.layer_cost import CPU, MACHINES, Costs, is_here, latencies, layer_work, model_costs
 from edgesmith.optimize.quantize.net import copied
 from edgesmith.optimize.quantize.observe import sqnr_db
 from edgesmith.optimize.quantize.report import QuantReport, compare
@@ -523,7 +516,7 @@ REPORT = QuantReport(
 
 
 def said(capsys, made):
-    show.int8(made, Path("q.onnx"))
+    _quantize_tables.int8(made, Path("q.onnx"))
     return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
 
 
@@ -576,18 +569,18 @@ def test_what_became_half_is_printed(capsys):
     from edgesmith.optimize.precision import PrecisionReport
 
     made = PrecisionReport(10, 8, {"n1": "no FP16"}, 2, 0.0, 2_000_000, 1_010_000, {"y": 1.24e-3, "z": 3e-4})
-    show.half(made, Path("h.onnx"))
+    _quantize_tables.half(made, Path("h.onnx"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert [line for line in lines if "─" not in line] == [
         "Stayed FP32", "node reason", "n1 no FP16",
         "h.onnx: 8 of 10 nodes in FP16, 2.00 -> 1.01 MB, largest relative error 1.2e-03",
     ]  # fmt: skip
-    show.half(dataclasses.replace(made, kept={}), Path("h.onnx"))
+    _quantize_tables.half(dataclasses.replace(made, kept={}), Path("h.onnx"))
     assert "Stayed" not in capsys.readouterr().out
 
 
 def test_the_plot_is_drawn_to_the_pixel():
-    text, at = plot._bars("a <title>", {"quiet": 40.0, "x" * 60: 10.0, "wrong": -5.0}, 100)
+    text, at = _noise_plot._bars("a <title>", {"quiet": 40.0, "x" * 60: 10.0, "wrong": -5.0}, 100)
     lines = text.splitlines()
     assert at == 100 + 3 * 16 + 3 * 16
     assert lines[0] == '<text x="4" y="132" font-weight="bold">a &lt;title&gt;</text>'
@@ -599,16 +592,16 @@ def test_the_plot_is_drawn_to_the_pixel():
             f'<rect x="320" y="{top + 2}" width="{wide:.1f}" height="12" fill="#4878a8"/>'
             f'<text x="{324 + wide:.1f}" y="{top + 11}">{value}</text>'
         )
-    assert 'width="0.0"' in plot._bars("t", {"a": 0.0}, 0)[0]
+    assert 'width="0.0"' in _noise_plot._bars("t", {"a": 0.0}, 0)[0]
 
 
 def test_the_plot_has_a_frame_around_what_is_known(tmp_path):
-    plot.draw(REPORT, tmp_path / "p.svg")
+    _noise_plot.draw(REPORT, tmp_path / "p.svg")
     text = (tmp_path / "p.svg").read_text()
     assert text.startswith('<svg xmlns="http://www.w3.org/2000/svg" width="880" height="176" font-family="sans-serif"')
     assert "one layer alone" not in text
     assert text.count("<rect") == 7
-    plot.draw(dataclasses.replace(REPORT, tensor_sqnr_db={}), tmp_path / "p.svg")
+    _noise_plot.draw(dataclasses.replace(REPORT, tensor_sqnr_db={}), tmp_path / "p.svg")
     assert 'height="16"' in (tmp_path / "p.svg").read_text()
 
 

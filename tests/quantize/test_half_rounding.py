@@ -7,11 +7,11 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from edgesmith.cli.quantize import quantize_command
 from edgesmith.optimize.half import cast_graph
 from edgesmith.optimize.half_rounding import rounded
 from edgesmith.optimize.precision import FIRST, relative_error, to_fp16
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.commands import quantize_command
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 f16, f32 = np.float16, np.float32

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from edgesmith.cli.quantize import quantize_command
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.commands import quantize_command
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.quant_graphs import Graph, batches, images, small_cnn

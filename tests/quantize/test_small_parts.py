@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.quantize import Settings, plot, quantize, show
+from edgesmith.cli import _noise_plot, _quantize_tables
+from edgesmith.optimize.quantize import Settings, quantize
 from edgesmith.optimize.quantize.batch import freed
 from edgesmith.optimize.quantize.checks import input_shape
 from edgesmith.optimize.quantize.grid import grid
@@ -225,7 +226,7 @@ def report(tmp_path_factory):
 
 
 def test_what_is_printed_says_all_of_it(report, capsys):
-    show.int8(report, Path("q.onnx"))
+    _quantize_tables.int8(report, Path("q.onnx"))
     said = " ".join(capsys.readouterr().out.split())
     for part in ("Computed in INT8", "Left in float", "n_c0", "it is the first", "two <2>", "10.0", "Noisiest tensors",
                  "Tried for the budget", "the quickest that is allowed", "q.onnx: trt, 64 images", "31.2"):  # fmt: skip
@@ -235,24 +236,24 @@ def test_what_is_printed_says_all_of_it(report, capsys):
 
 def test_what_is_not_there_is_not_printed(report, capsys):
     bare = dataclasses.replace(report, layer_sqnr_db={}, tensor_sqnr_db={}, tried=(), floats={}, agreement=None)
-    show.int8(bare, Path("q.onnx"))
+    _quantize_tables.int8(bare, Path("q.onnx"))
     said = capsys.readouterr().out
     for part in ("Left in float", "Noisiest", "Tried", "top-1", "alone"):
         assert part not in said
 
 
 def test_the_plot_has_a_bar_for_each_the_noisiest_first(report, tmp_path):
-    plot.draw(report, tmp_path / "noise.svg")
+    _noise_plot.draw(report, tmp_path / "noise.svg")
     tree = ElementTree.parse(tmp_path / "noise.svg").getroot()
     space = "{http://www.w3.org/2000/svg}"
     bars = [float(bar.get("width")) for bar in tree.iter(f"{space}rect")]
-    assert bars == [pytest.approx(plot.WIDTH / 3, abs=0.1), plot.WIDTH, plot.WIDTH]
+    assert bars == [pytest.approx(_noise_plot.WIDTH / 3, abs=0.1), _noise_plot.WIDTH, _noise_plot.WIDTH]
     texts = [text.text for text in tree.iter(f"{space}text")]
     assert [text for text in texts if text in ("one", "two <2>", "x")] == ["two <2>", "one", "x"]
     assert [text for text in texts if text in ("10.0", "20.0", "30.0")] == ["10.0", "30.0", "20.0"]
     places = [float(text.get("y")) for text in tree.iter(f"{space}text") if text.get("font-weight")]
-    assert places == [2 * plot.ROW, 7 * plot.ROW]
-    assert float(tree.get("height")) == 10 * plot.ROW
+    assert places == [2 * _noise_plot.ROW, 7 * _noise_plot.ROW]
+    assert float(tree.get("height")) == 10 * _noise_plot.ROW
 
 
 def test_a_grid_reaches_the_farther_end():

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.gate_commands import gate_command
 from edgesmith.bench.workload import Target, open_workload
-from edgesmith.bench_targets import bench_command
-from edgesmith.describe_commands import describe_command
+from edgesmith.cli.bench import bench_command
+from edgesmith.cli.describe import describe_command
+from edgesmith.cli.gate import gate_command
 from edgesmith.optimize import complexity
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.sizes import parse, settled

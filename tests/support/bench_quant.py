@@ -34,7 +34,7 @@ from quant_nets import fp32, optimised
 from quant_speed import speeds
 from quant_table import table
 
-from edgesmith.optimize.quantize.commands import read_spec
+from edgesmith.cli.quantize import read_spec
 from edgesmith.runtime import datasets
 from edgesmith.runtime.files import atomic_file
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...runtime import proportion
-from ...runtime.console import say, table
+from ..runtime import proportion
+from .console import say, table
 
 if TYPE_CHECKING:
-    from ..precision import PrecisionReport
-    from .report import QuantReport
+    from ..optimize.precision import PrecisionReport
+    from ..optimize.quantize.report import QuantReport
 
 PARTS = 5
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ..runtime.console import command, emit, need, note, overwrite, progress, table
+from ..models import catalog
 from ..runtime.errors import UsageError
-from . import catalog
+from .console import command, emit, need, note, overwrite, progress, table
 
 
 @command("models", short_help="List the networks, with parameters, operations and published accuracy.")
@@ -39,8 +39,8 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     if results and not plot:
         raise UsageError("--results is for --plot", do="say --plot FILE as well")
     if plot:
+        from ..models.bubbles import draw, latencies
         from ..runtime.outputs import claim
-        from .bubbles import draw, latencies
 
         claim(plot, "picture", overwrite=overwrite)
         note(f"{draw(entries, plot, latencies(results) if results else None)} networks drawn in {plot}")
@@ -105,9 +105,9 @@ def train_command(
     The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
     need("torch")
+    from ..models import recipes, weights
+    from ..models.train import train
     from ..runtime.outputs import claim
-    from . import recipes, weights
-    from .train import train
 
     entry = catalog.find(model)
     chosen = recipes.find(recipe or entry.row.get("recipe", "onecycle"))
@@ -131,9 +131,9 @@ def train_command(
 
 def _before(data: str, start: str, resumed: Path | None) -> None:
     """Refuse what the options and the disk tell already, before images are read."""
+    from ..models.state import nothing_to_resume
     from ..runtime import datasets
     from ..runtime.files import existing_file
-    from .state import nothing_to_resume
 
     for split in ("train", "test"):
         datasets.load(data, split)

@@ -14,29 +14,29 @@ from typing import Any
 
 import click
 
-from . import __version__
+from .. import __version__
 
 # name -> (module, one line of help); the function in the module is called `<name>_command`.
 COMMANDS = {
-    "models": ("models.commands", "List the networks, with parameters, operations and published accuracy."),
-    "describe": ("describe_commands", "Show a network or an ONNX file layer by layer."),
-    "train": ("models.commands", "Train a network on the embedded digits or a folder of images."),
-    "export": ("pipeline_commands", "Take a network from PyTorch to a verified bundle."),
-    "optimize": ("optimize.commands", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
-    "quantize": ("optimize.quantize.commands", "Cast an ONNX file to FP16, or calibrate it to INT8."),
-    "build": ("build_commands", "Build a TensorRT engine from an ONNX file."),
-    "verify": ("runtime.commands", "Recompute a bundle's digests and replay its golden inputs here."),
-    "run": ("runtime.commands", "Run a bundle on images."),
-    "keygen": ("runtime.commands", "Make a key pair for signing bundles."),
-    "sign": ("runtime.commands", "Sign a bundle, so that a device can tell who made it."),
-    "pack": ("runtime.commands", "Write a bundle as one .zip, or as a Triton model repository."),
-    "doctor": ("runtime.commands", "Say what is installed here, what is missing, and how to mend it."),
-    "bench": ("bench_targets", "Measure latency, memory and accuracy."),
-    "gate": ("bench.gate_commands", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
-    "compare": ("bench.commands", "Compare two results: faster, slower or cannot tell."),
-    "sweep": ("sweep_targets", "Measure many networks or bundles with many settings, here or on a cluster; resumable."),
+    "models": ("models", "List the networks, with parameters, operations and published accuracy."),
+    "describe": ("describe", "Show a network or an ONNX file layer by layer."),
+    "train": ("models", "Train a network on the embedded digits or a folder of images."),
+    "export": ("export", "Take a network from PyTorch to a verified bundle."),
+    "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
+    "quantize": ("quantize", "Cast an ONNX file to FP16, or calibrate it to INT8."),
+    "build": ("build", "Build a TensorRT engine from an ONNX file."),
+    "verify": ("run", "Recompute a bundle's digests and replay its golden inputs here."),
+    "run": ("run", "Run a bundle on images."),
+    "keygen": ("run", "Make a key pair for signing bundles."),
+    "sign": ("run", "Sign a bundle, so that a device can tell who made it."),
+    "pack": ("run", "Write a bundle as one .zip, or as a Triton model repository."),
+    "doctor": ("run", "Say what is installed here, what is missing, and how to mend it."),
+    "bench": ("bench", "Measure latency, memory and accuracy."),
+    "gate": ("gate", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
+    "compare": ("compare", "Compare two results: faster, slower or cannot tell."),
+    "sweep": ("sweep", "Measure many networks or bundles with many settings, here or on a cluster; resumable."),
     "advise": ("advise", "Pick a network for a device by accuracy and modelled latency."),
-    "report": ("bench.commands", "Draw results as tables and a page."),
+    "report": ("compare", "Draw results as tables and a page."),
 }
 
 # Commands that read files from elsewhere run in a child process; its time limit in seconds, None for no end.
@@ -54,7 +54,7 @@ class Lazy(click.Group):
         name = sys.argv[1] if args is None and len(sys.argv) > 1 else ""
         if name not in FOREIGN or not hasattr(os, "fork"):
             return super().main(args, *others, **settings)
-        from .runtime import console
+        from . import console
 
         run = functools.partial(super().main, args, *others, **settings)
         sys.exit(console.guarded(lambda: _contained(name, run)))
@@ -73,7 +73,7 @@ class Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command that the first word names, or say which one was probably meant."""
-        from .runtime.plugins import did_you_mean
+        from ..runtime.plugins import did_you_mean
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = did_you_mean(args[0], COMMANDS) or "see `edgesmith --help`"
@@ -87,7 +87,7 @@ class Lazy(click.Group):
 
 
 def _contained(name: str, run: Callable[[], Any]) -> int:
-    from .runtime import guard
+    from ..runtime import guard
 
     limits = guard.Limits.from_environment(FOREIGN[name])
     ended = guard.run(run, limits)

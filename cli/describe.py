@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from .runtime.complexity import Complexity, Layer
-from .runtime.console import command, emit, need, note, table
-from .runtime.errors import UsageError
+from ..runtime.complexity import Complexity, Layer
+from ..runtime.errors import UsageError
+from .console import command, emit, need, note, table
 
 
 @command("describe", short_help="Show a network or an ONNX file layer by layer.")
@@ -44,8 +44,8 @@ def _is_file(model: str) -> bool:
 
 
 def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> Complexity:
-    from .export import metadata
-    from .optimize.complexity import describe
+    from ..export import metadata
+    from ..optimize.complexity import describe
 
     if classes or side:
         raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
@@ -57,13 +57,13 @@ def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> C
 
 
 def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:
-    from .models import catalog
+    from ..models import catalog
 
     entry = catalog.find(model)
     if side and len(entry.input_shape) != 3:
         raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
     need("torch")
-    from .models.complexity import describe
+    from ..models.complexity import describe
 
     shape = (entry.input_shape[0], side, side) if side else entry.input_shape
     return describe(entry.name, shape, classes or entry.classes)

@@ -1,7 +1,7 @@
 """`edgesmith bench`: measure bundles, and with none named make the networks of the table and measure those.
 
 The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1; with --all
-the networks of `bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
+the networks of `cli/_bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
 comes from the digits-trained bundles.
 """
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .runtime.console import command, emit, note, overwrite, progress, table
-from .runtime.errors import EdgesmithError, UsageError
+from ..runtime.errors import EdgesmithError, UsageError
+from .console import command, emit, note, overwrite, progress, table
 
 if TYPE_CHECKING:
-    from .bench.context import Context
-    from .bench.interleave import Plan
-    from .bench.result import Result, Run
+    from ..bench.context import Context
+    from ..bench.interleave import Plan
+    from ..bench.result import Result, Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 FORMS = ("fp32", "int8-ort-x86")
@@ -45,8 +45,8 @@ def bench_command(
     data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
-    from . import bench_bundles
-    from .bench import interleave, suite, tables
+    from .. import bench_bundles
+    from ..bench import interleave, suite, tables
 
     _sensible(threads, batch, processes, seconds, minutes)
     only, forms = _words(chosen), _words(precision)
@@ -89,9 +89,9 @@ def _unmeasured(run: Run) -> int:
 
 def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> None:
     """Refuse what the options and the disk tell already, before a network is made or measured."""
-    from .bench import metrics, suite
-    from .runtime import datasets, plugins
-    from .runtime.outputs import claim
+    from ..bench import metrics, suite
+    from ..runtime import datasets, plugins
+    from ..runtime.outputs import claim
 
     for path, kind in ((out, "result"), (out.with_suffix(".md"), "markdown")):
         claim(path, kind, overwrite=overwrite)
@@ -103,10 +103,10 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
 
 def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
     """Measure the long table, and write it as JSON and as Markdown: by network first, then every form."""
-    from . import bench_table
-    from .bench import by_network, tables
+    from ..bench import by_network, tables
+    from . import _bench_table
 
-    run = bench_table.measure(bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
+    run = _bench_table.measure(_bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
     heads, rows = by_network.rows(run)
     shown = [at for at, head in enumerate(heads) if not head.endswith(("modelled", "engine MB"))]  # a terminal's width
     brief = [[line[at] for at in shown] for line in (heads, *rows)]
@@ -116,7 +116,7 @@ def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as
 
 def _write(run: Run, out: Path, text: str) -> None:
     """Write a run that was shown already: a full disk must not take with it what was measured."""
-    from .bench import result, tables
+    from ..bench import result, tables
 
     result.write(run, out)
     tables.write(out.with_suffix(".md"), text)
@@ -147,8 +147,8 @@ def with_digits_accuracy(run: Run, folder: Path) -> Run:
 
 
 def _with_digits(result: Result, folder: Path) -> Result:
-    from .bench import suite
-    from .bench.metrics import accuracy
+    from ..bench import suite
+    from ..bench.metrics import accuracy
 
     subject, path = result.subject, folder / result.subject.model
     try:

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .runtime.console import note, progress
-from .runtime.errors import EdgesmithError
+from ..runtime.errors import EdgesmithError
+from .console import note, progress
 
 if TYPE_CHECKING:
-    from .bench.context import Context
-    from .bench.interleave import Plan
-    from .bench.result import Reading, Run
+    from ..bench.context import Context
+    from ..bench.interleave import Plan
+    from ..bench.result import Reading, Run
 
 NETWORKS = (
     "mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large", "shufflenetv1_g3", "shufflenetv2",
@@ -45,7 +45,7 @@ def measure(names: Sequence[str], bundles: Path, folder: Path, plan: Plan, minut
     Raises:
         EdgesmithError: None of the networks gave a result.
     """
-    from .bench import clock
+    from ..bench import clock
 
     parts: list[Run] = []
     began, spent, left = clock.now_ns(), list[float](), list[str]()
@@ -77,9 +77,9 @@ def together(parts: Sequence[Run]) -> Run:
 
 def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     """Return what is there of a network, unless it is of another machine, other packages or other files."""
-    from .bench import environment, result
-    from .bench_bundles import place
-    from .bench_targets import FORMS
+    from ..bench import environment, result
+    from ..bench_bundles import place
+    from .bench import FORMS
 
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -98,9 +98,9 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
 
 def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Run | None:
     """Measure one network and write it down; say why where that fails."""
-    from .bench import result, suite
-    from .bench_bundles import ensure
-    from .bench_targets import FORMS, with_digits_accuracy
+    from ..bench import result, suite
+    from ..bench_bundles import ensure
+    from .bench import FORMS, with_digits_accuracy
 
     try:
         found = _contexts(ensure(name, bundles), FORMS, threads)
@@ -114,7 +114,7 @@ def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Ru
 
 
 def _contexts(path: Path, forms: Sequence[str], threads: int) -> list[Context]:
-    from .bench import suite
+    from ..bench import suite
 
     return suite.contexts(path, precisions=forms, threads=threads)
 
@@ -127,9 +127,9 @@ def with_boards(run: Run, name: str) -> Run:
 
 def modelled(name: str) -> Reading:
     """Return the expected seconds of one image on each board, with the range that holds two cases of three."""
-    from .bench import devices, roofline
-    from .bench.result import Reading
-    from .models import complexity
+    from ..bench import devices, roofline
+    from ..bench.result import Reading
+    from ..models import complexity
 
     network = complexity.describe(name)
     values, intervals = dict[str, float](), dict[str, tuple[float, float]]()

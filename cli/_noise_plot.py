@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from ...runtime.files import atomic_file
-from ...runtime.outputs import STAMP
+from ..runtime.files import atomic_file
+from ..runtime.outputs import STAMP
 
 if TYPE_CHECKING:
-    from .report import QuantReport
+    from ..optimize.quantize.report import QuantReport
 
 ROW, LEFT, WIDTH, TEXT = 16, 320, 480, 11
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DataError
-from .preprocess import as_image
-from .sources import annotate, frames, writer
-from .stream import Stream
+from ..runtime.errors import DataError
+from ..runtime.preprocess import as_image
+from ..runtime.sources import annotate, frames, writer
+from ..runtime.stream import Stream
 
 if TYPE_CHECKING:
-    from .session import Answer, Model
+    from ..runtime.session import Answer, Model
 
 
 def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:

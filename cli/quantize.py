@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...runtime.console import command, emit, need, note, overwrite
-from ...runtime.errors import DataError, UsageError
-from ...runtime.proportion import LEAST_IMAGES
+from ..runtime.errors import DataError, UsageError
+from ..runtime.proportion import LEAST_IMAGES
+from .console import command, emit, need, note, overwrite
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ...runtime.datasets import Dataset
-    from ...runtime.spec import ModelSpec
-    from .report import QuantReport, Settings
+    from ..optimize.quantize.report import QuantReport, Settings
+    from ..runtime.datasets import Dataset
+    from ..runtime.spec import ModelSpec
 
 # How many images judge a result: so many, or fewer that have so many pixels together.
 JUDGES, JUDGED_PIXELS = 64, 1 << 22
@@ -55,7 +55,8 @@ def quantize_command(
     overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
-    from . import quantize, show
+    from ..optimize.quantize import quantize
+    from . import _quantize_tables
 
     if plot is not None and quick:
         raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="leave one out")
@@ -90,18 +91,18 @@ def quantize_command(
     )
     _warn(report)
     if plot is not None:
-        from .plot import draw
+        from ._noise_plot import draw
 
         draw(report, plot)
-    emit(report.to_dict(), as_json, lambda: show.int8(report, output))
+    emit(report.to_dict(), as_json, lambda: _quantize_tables.int8(report, output))
 
 
 def _before(source: Path, output: Path, plot: Path | None, target: str, images: int, overwrite: bool) -> None:
     """Refuse what the options and the disk tell already."""
-    from ...runtime.files import existing_file
-    from ...runtime.outputs import claim
-    from .forms import find
-    from .lint import MIN_IMAGES
+    from ..optimize.quantize.forms import find
+    from ..optimize.quantize.lint import MIN_IMAGES
+    from ..runtime.files import existing_file
+    from ..runtime.outputs import claim
 
     claim(output, "onnx", overwrite=overwrite)
     if plot is not None:
@@ -119,8 +120,8 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
 
 
 def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
-    from . import Settings
-    from .ranges import check_method
+    from ..optimize.quantize import Settings
+    from ..optimize.quantize.ranges import check_method
 
     check_method(method)
     if limit is not None:
@@ -150,11 +151,11 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
 def _half(
     source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
 ) -> None:
-    from ..precision import KINDS, to_fp16
-    from . import show
+    from ..optimize.precision import KINDS, to_fp16
+    from . import _quantize_tables
 
     half = to_fp16(source, output, iter(batches), limit=limit, kind=KINDS[kind])
-    emit(half.to_dict(), as_json, lambda: show.half(half, output))
+    emit(half.to_dict(), as_json, lambda: _quantize_tables.half(half, output))
 
 
 def _warn(report: QuantReport) -> None:
@@ -174,8 +175,8 @@ class _Preprocessed:
 
 
 def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray]:
-    from ...runtime import datasets
-    from .lint import class_warnings
+    from ..optimize.quantize.lint import class_warnings
+    from ..runtime import datasets
 
     if data is None:
         note("calibrating on random data: the result is for trying things out, not for use")
@@ -190,7 +191,7 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray
 
 def _judges(source: Path, data: str | None) -> _Preprocessed | None:
     """Return images to which nothing is fitted, JUDGES of them or fewer large ones; None where there are none."""
-    from ...runtime import datasets
+    from ..runtime import datasets
 
     if data is None:
         return None
@@ -210,9 +211,9 @@ def read_spec(source: Path) -> ModelSpec:
     Raises:
         UsageError: The file holds none, so that nobody knows how images become its input.
     """
-    from ...runtime.spec import SPEC_KEY
-    from .checks import embedded_spec
-    from .net import loaded
+    from ..optimize.quantize.checks import embedded_spec
+    from ..optimize.quantize.net import loaded
+    from ..runtime.spec import SPEC_KEY
 
     spec = embedded_spec(loaded(source))
     if spec is None:
@@ -228,8 +229,8 @@ def read_spec(source: Path) -> ModelSpec:
 def _random(source: Path, images: int) -> list[np.ndarray]:
     import numpy as np
 
-    from .checks import input_shape
-    from .net import read_model
+    from ..optimize.quantize.checks import input_shape
+    from ..optimize.quantize.net import read_model
 
     shape = input_shape(read_model(source))
     if None in shape[1:]:

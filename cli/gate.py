@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..runtime.console import command, emit, note, overwrite, progress, table
+from ..bench.announce import Finding
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
-from .announce import Finding
+from .console import command, emit, note, overwrite, progress, table
 
 if TYPE_CHECKING:
-    from .context import Context
-    from .gate import Rule
+    from ..bench.context import Context
+    from ..bench.gate import Rule
 
 # findings to print, their records for JSON, and their exit codes
 Told = tuple[list[Finding], list[dict[str, object]], list[int]]
@@ -48,8 +48,8 @@ def gate_command(
 
     Faster or same: exit 0; slower: exit 1; cannot tell, or nothing could be measured: exit 3.
     """
+    from ..bench.gate import Rule
     from ..runtime.outputs import claim
-    from .gate import Rule
 
     if not 0 < threshold < 1 or max_seconds <= 0:
         raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
@@ -93,7 +93,7 @@ def _beside(
     baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str
 ) -> Told:  # fmt: skip
     """Measure both versions side by side, then compare the kernels if asked."""
-    from .limits import KERNELS
+    from ..bench.limits import KERNELS
 
     with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
         base = _base(baseline, new, Path(folder))
@@ -107,13 +107,13 @@ def _joined(one: Told, other: Told) -> Told:
 
 
 def _base(baseline: str, new: Path, folder: Path) -> Path:
-    from .baseline import at_revision
+    from ..bench.baseline import at_revision
 
     return Path(baseline) if Path(baseline).exists() else at_revision(baseline, new, folder)
 
 
 def _words(text: str) -> list[str]:
-    from .limits import KERNELS, LIMITS
+    from ..bench.limits import KERNELS, LIMITS
 
     words = [word for word in text.replace(" ", "").split(",") if word]
     if unknown := [word for word in words if word not in (*LIMITS, KERNELS)]:
@@ -122,7 +122,7 @@ def _words(text: str) -> list[str]:
 
 
 def _kernels(base: Path, new: Path) -> Told:
-    from .limits import KERNELS, kernels
+    from ..bench.limits import KERNELS, kernels
 
     found = kernels(base, new)
     findings = [Finding(f"kernels {new.name}", one.answer, one.why) for one in found]
@@ -133,9 +133,9 @@ def _against_stored(
     stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
 ) -> Told:  # fmt: skip
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
-    from . import compare, suite
-    from .interleave import Plan
-    from .result import read
+    from ..bench import compare, suite
+    from ..bench.interleave import Plan
+    from ..bench.result import read
 
     if also:
         got = f"--also {','.join(also)}"
@@ -154,7 +154,7 @@ def _against_stored(
 
 def _common(base: Path, new: Path, precision: str, threads: int, shape: str) -> list[tuple[Context, Context]]:
     """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
-    from .suite import contexts
+    from ..bench.suite import contexts
 
     forms = [word for word in precision.split(",") if word]
     sides = [contexts(path, precisions=forms, threads=threads, shape=shape) for path in (base, new)]
@@ -179,7 +179,7 @@ def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> To
 
 
 def _latency(base: Context, new: Context, rule: Rule) -> Told:
-    from .gate import gate
+    from ..bench.gate import gate
 
     with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
         told = gate(base.target, new.target, rule, progress=advance)
@@ -188,9 +188,9 @@ def _latency(base: Context, new: Context, rule: Rule) -> Told:
 
 
 def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
-    from .interleave import Plan
-    from .limits import check
-    from .suite import measure
+    from ..bench.interleave import Plan
+    from ..bench.limits import check
+    from ..bench.suite import measure
 
     run = measure([base, new], Plan(processes=0), only=metrics)
     found = [check(metric, run.results[0], run.results[1]) for metric in metrics]
@@ -202,9 +202,9 @@ def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
 
 
 def _announce(findings: list[Finding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
-    from .announce import github as annotations
-    from .announce import junit, markdown
-    from .tables import write
+    from ..bench.announce import github as annotations
+    from ..bench.announce import junit, markdown
+    from ..bench.tables import write
 
     for path, text in ((junit_path, junit(findings)), (markdown_path, markdown(findings))):
         if path:

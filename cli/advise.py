@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from .bench import devices, roofline
-from .bench.devices import Device
-from .bench.roofline import Estimate
-from .models import catalog
-from .models.catalog import Entry
-from .runtime.console import command, emit, note, progress, table
-from .runtime.errors import UsageError
+from ..bench import devices, roofline
+from ..bench.devices import Device
+from ..bench.roofline import Estimate
+from ..models import catalog
+from ..models.catalog import Entry
+from ..runtime.errors import UsageError
+from .console import command, emit, note, progress, table
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def rank(
 
 
 def _judge(entry: Entry, board: Device, precision: str, batch: int, max_ms: float | None) -> Advice:
-    from .models import complexity
+    from ..models import complexity
 
     network = complexity.describe(entry.name)
     told = roofline.estimate(network, board, precision, batch)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, need, note, overwrite, progress, table
 from ..runtime.errors import UsageError
+from .console import command, emit, need, note, overwrite, progress, table
 
 if TYPE_CHECKING:
-    from .result import Run
-    from .sweep import Cell, Dispatch
+    from ..bench.result import Run
+    from ..bench.sweep import Cell, Dispatch
 
 
 @command("sweep")
@@ -42,8 +42,8 @@ def sweep_command(
 
     Exit code 1 when a cell failed.
     """
-    from . import evaluate as evaluating
-    from . import interleave, result, sweep, tables
+    from ..bench import evaluate as evaluating
+    from ..bench import interleave, result, sweep, tables
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
     forms = [word for word in precision.split(",") if word]
@@ -111,20 +111,20 @@ def _numbers(text: str, least: int) -> list[int]:
 
 @contextlib.contextmanager
 def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
-    from . import sweep
+    from ..bench import sweep
 
     if scheduler is None:
         yield sweep.local
         return
-    from .cluster import Cluster
+    from ..bench.cluster import Cluster
 
     with Cluster(scheduler, resource=resource) as cluster:
         yield cluster
 
 
 def _draw(runs: list[Run]) -> None:
-    from . import tables
-    from .report.view import view
+    from ..bench import tables
+    from ..bench.report.view import view
 
     for run in runs:
         shown: dict[str, Any] = view([run])["tradeoff"]

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import backends
-from .choose import usable
-from .errors import EdgesmithError
-from .machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
-from .plugins import names
+from ..runtime import backends
+from ..runtime.choose import usable
+from ..runtime.errors import EdgesmithError
+from ..runtime.machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
+from ..runtime.plugins import names
 
 PYTHON_OLDEST = (3, 10)
 # L4T's first number -> JetPack, https://developer.nvidia.com/embedded/jetpack-archive
@@ -126,7 +126,7 @@ def _is_nvidia(vendor: Path) -> bool:
 
 
 def _sm(names: list[str]) -> Finding:
-    from .engines import gpu
+    from ..runtime.engines import gpu
 
     try:
         return Finding("gpu", "ok", f"SM {gpu.device_sm()} {', '.join(names)}".strip())

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .runtime import console
-from .runtime.engines.flavour import PRECISIONS, choose, normal_sm
-from .runtime.errors import UsageError
-from .runtime.files import existing_file
-from .runtime.outputs import claim
+from ..runtime.engines.flavour import PRECISIONS, choose, normal_sm
+from ..runtime.errors import UsageError
+from ..runtime.files import existing_file
+from ..runtime.outputs import claim
+from . import console
 
 
 @console.command("build")
@@ -54,7 +54,7 @@ def build_command(
     **options: Any,
 ) -> int:  # fmt: skip
     """Build TensorRT engines from ONNX, one per SM, each in a process of its own."""
-    from .optimize import preflight
+    from ..optimize import preflight
 
     if gpu or int8_from:
         return _best(onnx, int8_from, out, gpu, at_batch, per_tensor, overwrite, as_json)
@@ -93,7 +93,7 @@ def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite
 
 def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
     """Write the file with its Gemms as convolutions beside the engine, and return it; the given one where none is."""
-    from .optimize.turing import gemm_to_conv
+    from ..optimize.turing import gemm_to_conv
 
     target = claim(engine.with_name(f"{engine.stem}-conv.onnx"), "onnx", overwrite=overwrite)
     if not (count := gemm_to_conv(onnx, target)):
@@ -106,8 +106,8 @@ def _best(
     onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, overwrite: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    from .optimize.best_mix import best_mix
-    from .runtime.engines import cost
+    from ..optimize.best_mix import best_mix
+    from ..runtime.engines import cost
 
     if gpu is None:
         raise UsageError("--int8-from needs --best-for GPU", do="see `edgesmith build --help`")
@@ -143,8 +143,8 @@ def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> li
 
 
 def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
-    from .runtime.engines.build import build_engine
-    from .runtime.engines.progress import Percent
+    from ..runtime.engines.build import build_engine
+    from ..runtime.engines.progress import Percent
 
     with console.progress(f"{target.name} (SM {sm}), %", 100) as advance:
         percent = Percent(advance)
@@ -154,7 +154,7 @@ def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
 
 
 def _options(values: dict[str, Any]) -> Any:
-    from .runtime.engines.build import Options
+    from ..runtime.engines.build import Options
 
     return Options(**{**values, "hardware": values["hardware"] or "", "timing_cache": values["timing_cache"] or ""})
 

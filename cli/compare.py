@@ -1,4 +1,4 @@
-"""`edgesmith compare` and `edgesmith report`; `bench` itself stands in `bench_targets.py`, for it may make bundles."""
+"""`edgesmith compare` and `edgesmith report`; `bench` itself stands in `cli/bench.py`, for it may make bundles."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..runtime.console import command, emit, need, note, overwrite, table
+from .console import command, emit, need, note, overwrite, table
 
 if TYPE_CHECKING:
-    from .compare import Comparison
-    from .result import Run
+    from ..bench.compare import Comparison
+    from ..bench.result import Run
 
 
 @command("compare")
@@ -24,8 +24,8 @@ def compare_command(
     base: Path, new: Path, threshold: float, other_machine: bool, calibrate: bool, as_json: bool
 ) -> int:
     """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
-    from . import compare as comparing
-    from .result import read
+    from ..bench import compare as comparing
+    from ..bench.result import read
 
     runs = read(base), read(new)
     answers = comparing.compare(*runs, threshold=threshold, other_machine=other_machine, calibrate=calibrate)
@@ -58,11 +58,11 @@ def report_command(
     parquet_path: Path | None, quantised: tuple[Path, ...], figures: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
+    from ..bench import tables
+    from ..bench.report import page, sensitivity
+    from ..bench.report.figures import claimed
+    from ..bench.result import read
     from ..runtime.outputs import claim
-    from . import tables
-    from .report import page, sensitivity
-    from .report.figures import claimed
-    from .result import read
 
     for target, kind in ((out, "page"), (csv_path, "csv"), (markdown_path, "markdown"), (parquet_path, "parquet")):
         if target:
@@ -86,14 +86,14 @@ def report_command(
     if parquet_path:
         note(f"wrote {tables.write_parquet(parquet_path, runs)}")
     if figures:
-        from .report.figures import draw
+        from ..bench.report.figures import draw
 
         for path in draw(runs, figures, costs):
             note(f"wrote {path}")
 
 
 def _draw(runs: list[Run]) -> None:
-    from . import tables
+    from ..bench import tables
 
     for run in runs:
         kept = tables.used(run.results)

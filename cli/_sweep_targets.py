@@ -8,19 +8,19 @@ from typing import Any
 
 import click
 
-from .bench import sweep_commands
-from .runtime.console import guarded
-from .runtime.errors import UsageError
+from ..runtime.errors import UsageError
+from . import sweep
+from .console import guarded
 
-_plain = sweep_commands.sweep_command
+_plain = sweep.sweep_command
 
 
 def _run(resolutions: str, bundles: Path, paths: tuple[str, ...], debug: bool, **options: Any) -> None:
     found: list[str] = []
-    early = {name: options[name] for name in inspect.signature(sweep_commands.before).parameters}
+    early = {name: options[name] for name in inspect.signature(sweep.before).parameters}
 
     def prepare() -> None:
-        sweep_commands.before(**early)
+        sweep.before(**early)
         found.extend(targets(paths, resolutions, bundles))
 
     code = guarded(prepare, debug=debug)
@@ -56,8 +56,8 @@ def targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str
 
 
 def _made(name: str, sides: list[int], bundles: Path) -> list[Path]:
-    from . import bench_bundles
-    from .models import catalog
+    from .. import bench_bundles
+    from ..models import catalog
 
     known = catalog.find(name).name
     return [bench_bundles.ensure(known, bundles, side) for side in sides or [0]]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.console import command, emit, note, overwrite, say, table
+from .console import command, emit, note, overwrite, say, table
 
 if TYPE_CHECKING:
-    from .report import Report
+    from ..optimize.report import Report
 
 TARGETS = ("generic", "ort-x86", "trt", "openvino")
 
@@ -44,13 +44,13 @@ def optimize_command(
     Each rewrite is checked with ONNX Runtime, optimisations off; one that fails is rolled back alone and named.
     Exit code 3 if the source does not run here, so that nothing could be compared (the file is written all the same).
     """
+    from ..optimize.runner import optimize
     from ..runtime.outputs import claim
-    from .runner import optimize
 
     claim(Path(output), "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
     if preprocess is not None:
-        from .preprocessing import embed
+        from ..optimize.preprocessing import embed
 
         report = embed(source, output, input=preprocess, verify=verify, **options)
     else:
