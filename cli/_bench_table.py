@@ -78,7 +78,7 @@ def together(parts: Sequence[Run]) -> Run:
 def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     """Return what is there of a network, unless it is of another machine, other packages or other files."""
     from ..bench import environment, result
-    from ..bench_bundles import place
+    from ..export.untrained import place
     from .bench import FORMS
 
     path = folder / f"{name}.json"
@@ -99,7 +99,7 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
 def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Run | None:
     """Measure one network and write it down; say why where that fails."""
     from ..bench import result, suite
-    from ..bench_bundles import ensure
+    from ..export.untrained import ensure
     from .bench import FORMS, with_digits_accuracy
 
     try:

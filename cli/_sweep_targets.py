@@ -56,11 +56,11 @@ def targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str
 
 
 def _made(name: str, sides: list[int], bundles: Path) -> list[Path]:
-    from .. import bench_bundles
+    from ..export import untrained
     from ..models import catalog
 
     known = catalog.find(name).name
-    return [bench_bundles.ensure(known, bundles, side) for side in sides or [0]]
+    return [untrained.ensure(known, bundles, side) for side in sides or [0]]
 
 
 def _side(word: str) -> int:

@@ -45,8 +45,8 @@ def bench_command(
     data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
-    from .. import bench_bundles
     from ..bench import interleave, suite, tables
+    from ..export import untrained
 
     _sensible(threads, batch, processes, seconds, minutes)
     only, forms = _words(chosen), _words(precision)
@@ -58,7 +58,7 @@ def bench_command(
         _long(plan, out, bundles, minutes, threads, as_json)
         return 0
     found: list[Context] = []
-    for path in paths or [str(bench_bundles.ensure(name, bundles)) for name in TABLE]:
+    for path in paths or [str(untrained.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
         found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
     with progress("measuring", processes + len(found) * (processes + len(only or suite.usual_metrics()))) as advance:

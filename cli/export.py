@@ -11,7 +11,7 @@ from ..runtime.errors import UsageError
 from .console import command, emit, note, overwrite, table
 
 if TYPE_CHECKING:
-    from ..pipeline_types import Artefact, Summary
+    from ..export.settings import Artefact, Summary
 
 
 @command(
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 @overwrite
 def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
     """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
-    from ..pipeline import run
-    from ..pipeline_types import Settings
+    from ..export.pipeline import run
+    from ..export.settings import Settings
 
     settings = Settings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
     summary = run(settings, note)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith import pipeline
 from edgesmith.cli import main
-from edgesmith.pipeline_types import Settings
+from edgesmith.export import pipeline
+from edgesmith.export.settings import Settings
 from edgesmith.runtime import bundle, contract, datasets, load
 from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith import pipeline, pipeline_int8
-from edgesmith.pipeline_measure import _accuracy_check, kept
-from edgesmith.pipeline_types import Artefact, Flow, Kept, Settings
+from edgesmith.export import int8, pipeline
+from edgesmith.export.measure import _accuracy_check, kept
+from edgesmith.export.settings import Artefact, Flow, Kept, Settings
 from edgesmith.runtime import datasets
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support import quant_graphs
@@ -40,9 +40,9 @@ CASES = {
 def test_layers_go_back_to_float_until_the_loss_is_allowed(case, flow, tmp_path, monkeypatch):
     losses, floats, tried = CASES[case]
     asked = iter(losses)
-    monkeypatch.setattr(pipeline_int8, "kept", lambda flow, spec, made: Kept((lost := next(asked)) <= 0.5, lost))
+    monkeypatch.setattr(int8, "kept", lambda flow, spec, made: Kept((lost := next(asked)) <= 0.5, lost))
     batches = [image[None] for image in quant_graphs.images(64)]
-    pipeline_int8.make_int8(flow, SimpleNamespace(), tmp_path / "fp32.onnx", batches, tmp_path / "net")
+    int8.make_int8(flow, SimpleNamespace(), tmp_path / "fp32.onnx", batches, tmp_path / "net")
     (made,) = flow.artefacts
     assert [len(one["floats"]) for one in made.results["tried"]] == [0, 2, 3][:tried]
     weighted = {node.name for node in onnx.load(tmp_path / "fp32.onnx").graph.node if node.op_type in ("Conv", "Gemm")}
@@ -108,7 +108,7 @@ def test_random_weights_are_held_against_nothing(unlabelled, tmp_path):
 def test_likeness_too_sends_layers_back_to_float(unlabelled, tmp_path):
     unlabelled.settings = dataclasses.replace(unlabelled.settings, min_sqnr=200.0)
     batches = [image[None] for image in quant_graphs.images(64)]
-    pipeline_int8.make_int8(unlabelled, SPEC, tmp_path / "fp32.onnx", batches, tmp_path / "net")
+    int8.make_int8(unlabelled, SPEC, tmp_path / "fp32.onnx", batches, tmp_path / "net")
     tried = unlabelled.artefacts[-1].results["tried"]
     assert [len(one["floats"]) for one in tried] == [0, 2, 3]
     assert tried[0]["sqnr_db"] < tried[-1]["sqnr_db"]

@@ -11,21 +11,21 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edgesmith import bench_bundles, pipeline
 from edgesmith.bench import suite, sweep
 from edgesmith.cli import COMMANDS, gate, main
+from edgesmith.export import pipeline, untrained
+from edgesmith.export.settings import TRAINED, Check, Settings
 from edgesmith.models import checkpoints, weights
 from edgesmith.models import train as training
 from edgesmith.optimize import preflight, runner
 from edgesmith.optimize.quantize import recipe
-from edgesmith.pipeline_types import TRAINED, Check, Settings
 from edgesmith.runtime import bundle, signing
 from edgesmith.runtime.errors import RunError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, picture
 
 THESIS = b"three years of work\n" * 40
 WORK = (
-    (pipeline, "_module"), (bench_bundles, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
+    (pipeline, "_module"), (untrained, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
     (training, "train"), (recipe, "Samples"), (preflight, "check"), (runner, "_attempt"), (checkpoints, "write"),
 )  # fmt: skip
 

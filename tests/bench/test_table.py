@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from edgesmith import bench_bundles
 from edgesmith.bench import by_network, environment, result, tables
 from edgesmith.bench.context import Context
 from edgesmith.bench.interleave import Plan
@@ -13,6 +12,7 @@ from edgesmith.bench.metrics import engines
 from edgesmith.bench.result import Reading, Subject
 from edgesmith.bench.workload import Target
 from edgesmith.cli import _bench_table
+from edgesmith.export import untrained
 from edgesmith.runtime.bundle import Item, read, write
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
@@ -118,7 +118,7 @@ def test_a_changed_bundle_is_measured_again_and_time_that_is_up_ends_it(measured
 @pytest.mark.slow
 def test_the_bundle_to_time_holds_both_forms(measured):
     place, _, _ = measured
-    made = read(bench_bundles.place("lenet5", place / "bundles"))
+    made = read(untrained.place("lenet5", place / "bundles"))
     onnx = [(one.precision, one.target) for one in made.artefacts if one.role == "onnx"]
     assert onnx == [("fp32", "generic"), ("int8", "ort-x86")]
     assert all(one.facts["kernels"] > 0 for one in made.artefacts if one.role == "engine")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 from pathlib import Path
 
-from .optimize import preflight
-from .pipeline_types import Artefact, Check, Flow
-from .runtime.engines import build, cost
-from .runtime.errors import CheckFailed, NotAvailable
-from .runtime.spec import ModelSpec
+from ..optimize import preflight
+from ..runtime.engines import build, cost
+from ..runtime.errors import CheckFailed, NotAvailable
+from ..runtime.spec import ModelSpec
+from .settings import Artefact, Check, Flow
 
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .cli.console import need
-from .export.to_onnx import OPSETS
-from .models import catalog
-from .models.weights import trainable
-from .optimize.quantize.lint import MIN_IMAGES
-from .pipeline_types import SPLITS, TRAINED, Settings
-from .runtime import datasets
-from .runtime.engines.flavour import normal_sm
-from .runtime.errors import DataError, UsageError
-from .runtime.outputs import claim
+from ..cli.console import need
+from ..models import catalog
+from ..models.weights import trainable
+from ..optimize.quantize.lint import MIN_IMAGES
+from ..runtime import datasets
+from ..runtime.engines.flavour import normal_sm
+from ..runtime.errors import DataError, UsageError
+from ..runtime.outputs import claim
+from .settings import SPLITS, TRAINED, Settings
+from .to_onnx import OPSETS
 
 PACKAGES = ("torch", "onnx", "onnx_graphsurgeon", "onnxruntime", "onnxscript", "safetensors")
 

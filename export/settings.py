@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .export import metadata
-from .runtime import datasets
-from .runtime.backends import ort
-from .runtime.errors import UsageError
-from .runtime.plugins import did_you_mean
-from .runtime.spec import ModelSpec
+from ..runtime import datasets
+from ..runtime.backends import ort
+from ..runtime.errors import UsageError
+from ..runtime.plugins import did_you_mean
+from ..runtime.spec import ModelSpec
+from . import metadata
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")

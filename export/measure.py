@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bench import interleave, stats
-from .bench.metrics import accuracy
-from .bench.workload import Target
-from .cli.console import progress
-from .optimize.quantize import net
-from .optimize.quantize.layer_cost import is_here
-from .optimize.quantize.report import judge
-from .optimize.quantize.speed import Speed
-from .pipeline_types import SPLITS, Artefact, Check, Flow, Kept
-from .runtime.backends import ort
-from .runtime.backends._base import Session
-from .runtime.datasets import Dataset, Noise
-from .runtime.spec import ModelSpec
-from .runtime.verify import replay
+from ..bench import interleave, stats
+from ..bench.metrics import accuracy
+from ..bench.workload import Target
+from ..cli.console import progress
+from ..optimize.quantize import net
+from ..optimize.quantize.layer_cost import is_here
+from ..optimize.quantize.report import judge
+from ..optimize.quantize.speed import Speed
+from ..runtime.backends import ort
+from ..runtime.backends._base import Session
+from ..runtime.datasets import Dataset, Noise
+from ..runtime.spec import ModelSpec
+from ..runtime.verify import replay
+from .settings import SPLITS, Artefact, Check, Flow, Kept
 
 # One process for each artefact, half a second each: a figure for the table, not for a gate.
 PLAN = interleave.Plan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)

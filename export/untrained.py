@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli.console import note
-from .runtime.errors import EdgesmithError, NotAvailable, UsageError
+from ..cli.console import note
+from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:
-    from .runtime.bundle import Item
-    from .runtime.engines.sidecar import Sidecar
-    from .runtime.spec import ModelSpec
+    from ..runtime.bundle import Item
+    from ..runtime.engines.sidecar import Sidecar
+    from ..runtime.spec import ModelSpec
 
 SM = "8.6"  # Ampere, as Orin: the nearest that TensorRT-RTX builds for
 IMAGES = 8
@@ -39,7 +39,7 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
     Raises:
         EdgesmithError: The network cannot be exported.
     """
-    from .runtime.bundle import read
+    from ..runtime.bundle import read
 
     path = place(name, folder, side)
     try:
@@ -53,13 +53,13 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
 def _make(name: str, path: Path, side: int) -> None:
     import numpy as np
 
-    from . import __version__
-    from .export import to_onnx
-    from .models import catalog, weights
-    from .optimize import runner
-    from .runtime import bundle
-    from .runtime.files import workplace
-    from .runtime.outputs import claim
+    from .. import __version__
+    from ..models import catalog, weights
+    from ..optimize import runner
+    from ..runtime import bundle
+    from ..runtime.files import workplace
+    from ..runtime.outputs import claim
+    from . import to_onnx
 
     claim(path, "bundle")
     spec = catalog.spec(name, "random")
@@ -100,8 +100,8 @@ def _resized(spec: ModelSpec, side: int) -> ModelSpec:
 
 def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     """Return FP32 and INT8 for CPUs, and what engines could be built."""
-    from .optimize import quantize
-    from .runtime.bundle import Item
+    from ..optimize import quantize
+    from ..runtime.bundle import Item
 
     settings = quantize.Settings.quick()
 
@@ -125,11 +125,11 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     Raises:
         NotAvailable: There is no TensorRT here that builds them.
     """
-    from .optimize import mixed_trt, precision
-    from .optimize.carry import carry
-    from .runtime import contract
-    from .runtime.bundle import Item
-    from .runtime.engines import cost
+    from ..optimize import mixed_trt, precision
+    from ..optimize.carry import carry
+    from ..runtime import contract
+    from ..runtime.bundle import Item
+    from ..runtime.engines import cost
 
     chip = cost.of_sm(SM)
     assert chip is not None
@@ -152,7 +152,7 @@ def _built(source: Path, kind: str) -> tuple[Path, Sidecar] | None:
     Raises:
         NotAvailable: It fails for all of them.
     """
-    from .runtime.engines import build
+    from ..runtime.engines import build
 
     engine = source.with_suffix(".engine")
     try:

@@ -8,12 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .optimize import mixed_trt, quantize
-from .pipeline_engines import ENGINE_INT8
-from .pipeline_measure import kept
-from .pipeline_types import Artefact, Flow, Kept
-from .runtime import datasets
-from .runtime.spec import ModelSpec
+from ..optimize import mixed_trt, quantize
+from ..runtime import datasets
+from ..runtime.spec import ModelSpec
+from .engines import ENGINE_INT8
+from .measure import kept
+from .settings import Artefact, Flow, Kept
 
 TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
 

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__
-from .export import metadata, parity, to_onnx
-from .models import catalog, weights
-from .optimize import precision, preprocessing, runner
-from .optimize.carry import carry
-from .pipeline_checks import require
-from .pipeline_engines import ENGINE_FP16, attested, make_engines
-from .pipeline_int8 import make_int8
-from .pipeline_measure import UNJUDGED_IMAGES, measure
-from .pipeline_types import FLOATS, NORMALISED, PIXELS, SPLITS, TRAINED, Artefact, Check, Flow, Say, Settings, Summary
-from .runtime import bundle, contract, datasets
-from .runtime.backends import ort
-from .runtime.files import swap, workplace
-from .runtime.outputs import claim
-from .runtime.packages import versions
-from .runtime.spec import ModelSpec
-from .runtime.verify import replay
+from .. import __version__
+from ..models import catalog, weights
+from ..optimize import precision, preprocessing, runner
+from ..optimize.carry import carry
+from ..runtime import bundle, contract, datasets
+from ..runtime.backends import ort
+from ..runtime.files import swap, workplace
+from ..runtime.outputs import claim
+from ..runtime.packages import versions
+from ..runtime.spec import ModelSpec
+from ..runtime.verify import replay
+from . import metadata, parity, to_onnx
+from .engines import ENGINE_FP16, attested, make_engines
+from .int8 import make_int8
+from .measure import UNJUDGED_IMAGES, measure
+from .preconditions import require
+from .settings import FLOATS, NORMALISED, PIXELS, SPLITS, TRAINED, Artefact, Check, Flow, Say, Settings, Summary
 
 
 def run(settings: Settings, say: Say) -> Summary:
