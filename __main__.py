@@ -1,6 +1,6 @@
 """`python -m edgesmith` is the `edgesmith` command."""
 
-from .runtime.child import forget_working_directory
+from .runtime.common.child_process import forget_working_directory
 
 forget_working_directory()
 

@@ -28,9 +28,9 @@ import click
 from .bench import environment
 from .cli.console import guarded, note
 from .models import catalog
-from .runtime import child
+from .runtime.common import child_process as child
+from .runtime.common.files import atomic_file
 from .runtime.errors import EdgesmithError, NotAvailable
-from .runtime.files import atomic_file
 
 BIGGEST = 150_000_000
 RUNS, WARM_UP, LONGEST_NS = 15, 3, 15_000_000_000

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..cli.console import need
-from ..runtime.closing import Closing
+from ..runtime.common.closeable import Closing
 from ..runtime.errors import RunError
 from .sweep import Cell, Outcome, Work, attempt
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import batch, datasets, folders
+from ..runtime import batch_axes, datasets
 from ..runtime.backends._base import Session
-from ..runtime.bundle import Bundle, read
-from ..runtime.choose import open_artefact
+from ..runtime.bundle.bundle import Bundle, read
+from ..runtime.datasets import image_folder
 from ..runtime.errors import EdgesmithError, RunError, UsageError
+from ..runtime.selection.candidates import open_artefact
 from ..runtime.spec import ModelSpec
 from . import environment, stats, suite
 from .metrics import accuracy
@@ -130,7 +131,7 @@ def _tally(bundle: Bundle, artefact: str, cell: Cell) -> tuple[Tally, dict[int, 
     data = datasets.load(cell.data, cell.split)
     chosen = list(range(cell.shard, len(data), cell.shards))
     labels = suite.labels_for(bundle.spec, data, cell.data)[chosen]
-    part = datasets.Dataset(data.name, data.split, folders.pick(data.images, chosen), labels, data.classes)
+    part = datasets.Dataset(data.name, data.split, image_folder.pick(data.images, chosen), labels, data.classes)
     own = next(item for item in bundle.artefacts if item.name == artefact)
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
     tally: Tally = dict.fromkeys(SUMS, 0.0)
@@ -161,7 +162,7 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
         RunError: There is not one finite row of logits for each image.
     """
     name = spec.output_names[0]
-    logits = batch.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
+    logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
     if len(logits) != len(images) or not np.isfinite(logits).all():
         expected = f"finite numbers of shape ({len(images)}, classes)"
         raise RunError(f"output {name!r} gives no classes", got=f"shape {logits.shape}", expected=expected)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.common.packages import need
 from ..runtime.errors import NotAvailable, UsageError
-from ..runtime.packages import need
-from ..runtime.postprocess import top_k
-from ..runtime.preprocess import apply, read_image
+from ..runtime.images.postprocess import top_k
+from ..runtime.images.preprocess import apply, read_image
 from . import clock
 from .workload import Workload, random_feeds
 

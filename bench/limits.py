@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import read
+from ..runtime.bundle.bundle import read
 from ..runtime.errors import UsageError
 from .compare import EXIT, Answer
 from .result import Result

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime import child, errors
-from ..runtime.closing import Closing
+from ..runtime import errors
+from ..runtime.common import child_process
+from ..runtime.common.closeable import Closing
 from ..runtime.errors import EdgesmithError, RunError
 from . import clock
 from .workload import Target
@@ -46,7 +47,7 @@ class Process(Closing):
     ) -> None:  # fmt: skip
         self.target, self.timeout_s = target, timeout_s
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        command = [*(fixed_layout() if repeatable else ()), *prefix, *child.python(f"{__package__}.worker")]
+        command = [*(fixed_layout() if repeatable else ()), *prefix, *child_process.python(f"{__package__}.worker")]
         began = clock.now_ns()
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,

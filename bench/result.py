@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import DataError
-from ..runtime.files import atomic_file, existing_file
 from .environment import Environment
 
 FORMAT, VERSION = "edgesmith-bench", 3

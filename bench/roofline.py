@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from ..runtime.complexity import HEAVY, Complexity, Layer
+from ..runtime.common.complexity import HEAVY, Complexity, Layer
 from . import devices
 from .devices import Device
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.proportion import wilson as wilson
+from ..runtime.common.proportion import wilson as wilson
 
 Floats = NDArray[np.float64]
 Groups = Sequence[Sequence[float]]  # one inner sequence of samples for each process

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..runtime import backends, datasets
-from ..runtime.bundle import Bundle, read
-from ..runtime.choose import backends_for, open_artefact
+from ..runtime.bundle.bundle import Bundle, read
+from ..runtime.bundle.manifest import Artefact
+from ..runtime.common.files import sha256
+from ..runtime.common.plugins import load, names
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
-from ..runtime.files import sha256
-from ..runtime.manifest import Artefact
-from ..runtime.plugins import load, names
+from ..runtime.selection.candidates import backends_for, open_artefact
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
 from . import environment, interleave, metrics

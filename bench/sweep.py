@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import EdgesmithError
-from ..runtime.files import atomic_file, existing_file
 from . import result, suite
 from .interleave import Plan
 from .result import Run

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.files import atomic_file
-from ..runtime.packages import need
+from ..runtime.common.files import atomic_file
+from ..runtime.common.packages import need
 from .result import Result, Run
 
 Cell = Callable[[Result], str]

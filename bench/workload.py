@@ -21,11 +21,11 @@ import numpy as np
 
 from ..cli.console import need
 from ..runtime import backends
-from ..runtime.bundle import read
-from ..runtime.choose import open_artefact
+from ..runtime.bundle.bundle import read
+from ..runtime.common.plugins import load
+from ..runtime.common.sizes import settled
 from ..runtime.errors import DataError, NotAvailable, UsageError
-from ..runtime.plugins import load
-from ..runtime.sizes import settled
+from ..runtime.selection.candidates import open_artefact
 from .clock import now_ns
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ class Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command that the first word names, or say which one was probably meant."""
-        from ..runtime.plugins import did_you_mean
+        from ..runtime.common.plugins import did_you_mean
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = did_you_mean(args[0], COMMANDS) or "see `edgesmith --help`"
@@ -87,10 +87,10 @@ class Lazy(click.Group):
 
 
 def _contained(name: str, run: Callable[[], Any]) -> int:
-    from ..runtime import guard
+    from ..runtime.common import isolation
 
-    limits = guard.Limits.from_environment(FOREIGN[name])
-    ended = guard.run(run, limits)
+    limits = isolation.Limits.from_environment(FOREIGN[name])
+    ended = isolation.run(run, limits)
     if error := ended.error(f"`edgesmith {name}`", limits):
         raise error
     return ended.code

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime import backends
-from ..runtime.choose import usable
+from ..runtime.common.machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
+from ..runtime.common.plugins import names
 from ..runtime.errors import EdgesmithError
-from ..runtime.machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
-from ..runtime.plugins import names
+from ..runtime.selection.candidates import usable
 
 PYTHON_OLDEST = (3, 10)
 # L4T's first number -> JetPack, https://developer.nvidia.com/embedded/jetpack-archive

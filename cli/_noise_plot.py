@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from ..runtime.files import atomic_file
+from ..runtime.common.files import atomic_file
 from ..runtime.outputs import STAMP
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..runtime import proportion
+from ..runtime.common import proportion
 from .console import say, table
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime.errors import DataError
-from ..runtime.preprocess import as_image
-from ..runtime.sources import annotate, frames, writer
-from ..runtime.stream import Stream
+from ..runtime.images.preprocess import as_image
+from ..runtime.serving.frame_sources import annotate, frames, writer
+from ..runtime.serving.stream import Stream
 
 if TYPE_CHECKING:
-    from ..runtime.session import Answer, Model
+    from ..runtime.model import Answer, Model
 
 
 def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def _unmeasured(run: Run) -> int:
 def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> None:
     """Refuse what the options and the disk tell already, before a network is made or measured."""
     from ..bench import metrics, suite
-    from ..runtime import datasets, plugins
+    from ..runtime import datasets
+    from ..runtime.common import plugins
     from ..runtime.outputs import claim
 
     for path, kind in ((out, "result"), (out.with_suffix(".md"), "markdown")):

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from ..runtime.common.files import existing_file
 from ..runtime.engines.flavour import PRECISIONS, choose, normal_sm
 from ..runtime.errors import UsageError
-from ..runtime.files import existing_file
 from ..runtime.outputs import claim
 from . import console
 

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..runtime.common.packages import need as need
+from ..runtime.common.packages import not_installed
 from ..runtime.errors import EdgesmithError
-from ..runtime.packages import need as need
-from ..runtime.packages import not_installed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..runtime.complexity import Complexity, Layer
+from ..runtime.common.complexity import Complexity, Layer
 from ..runtime.errors import UsageError
 from .console import command, emit, need, note, table
 

@@ -29,7 +29,7 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     Parameters in millions, multiply-adds in millions for one image of the input's size, accuracy in per cent on the
     data set named beside it: figures on different data sets cannot be compared.
     """
-    from ..runtime.plugins import normalise
+    from ..runtime.common.plugins import normalise
 
     wanted = normalise(pattern)
     entries = [catalog.find(name) for name in catalog.names()]
@@ -133,7 +133,7 @@ def _before(data: str, start: str, resumed: Path | None) -> None:
     """Refuse what the options and the disk tell already, before images are read."""
     from ..models.state import nothing_to_resume
     from ..runtime import datasets
-    from ..runtime.files import existing_file
+    from ..runtime.common.files import existing_file
 
     for split in ("train", "test"):
         datasets.load(data, split)
@@ -146,7 +146,7 @@ def _before(data: str, start: str, resumed: Path | None) -> None:
 def _log(path: Path, history: Any) -> None:
     import csv
 
-    from ..runtime.files import atomic_file
+    from ..runtime.common.files import atomic_file
 
     with atomic_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(history[0]))

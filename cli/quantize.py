@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.common.proportion import LEAST_IMAGES
 from ..runtime.errors import DataError, UsageError
-from ..runtime.proportion import LEAST_IMAGES
 from .console import command, emit, need, note, overwrite
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
     """Refuse what the options and the disk tell already."""
     from ..optimize.quantize.forms import find
     from ..optimize.quantize.lint import MIN_IMAGES
-    from ..runtime.files import existing_file
+    from ..runtime.common.files import existing_file
     from ..runtime.outputs import claim
 
     claim(output, "onnx", overwrite=overwrite)

@@ -20,9 +20,9 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
 
     Exit codes: 0 it is what it says and computes what it should, 1 it is not, 3 nothing in it runs here.
     """
-    from ..runtime.bundle import read, verify
+    from ..runtime.bundle.bundle import read, verify
+    from ..runtime.bundle.signing import check
     from ..runtime.errors import BundleError
-    from ..runtime.signing import check
 
     opened = read(bundle, trusted_key=key)
     signer = check(opened, key)
@@ -75,8 +75,8 @@ def run_command(
 ) -> int:
     """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each."""
     from ..runtime.errors import UsageError
+    from ..runtime.model import load
     from ..runtime.outputs import claim
-    from ..runtime.session import load
     from ._run_images import run_images, run_stream
 
     if bool(images) == bool(source):
@@ -133,9 +133,9 @@ def pack_command(
 
     A repository's other models stay as they are.
     """
-    from ..runtime.bundle import pack, read
+    from ..runtime.bundle.bundle import pack, read
     from ..runtime.errors import UsageError
-    from ..runtime.triton import write
+    from ..runtime.serving.triton import write
 
     if bool(as_zip) == bool(triton):
         raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
@@ -152,7 +152,7 @@ def pack_command(
 @click.argument("path", type=click.Path(path_type=Path))
 def keygen_command(path: Path, as_json: bool) -> None:
     """Make a key pair: the private key in PATH, for `sign`; the public one in PATH.pub, for devices."""
-    from ..runtime.signing import generate
+    from ..runtime.bundle.signing import generate
 
     name = generate(path)
     emit({"key": name, "private": str(path), "public": f"{path}.pub"}, as_json,
@@ -164,8 +164,8 @@ def keygen_command(path: Path, as_json: bool) -> None:
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that keygen made.")
 def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
     """Sign BUNDLE (a folder or .zip) in its place, after its digests were checked."""
-    from ..runtime.bundle import opened
-    from ..runtime.signing import sign
+    from ..runtime.bundle.bundle import opened
+    from ..runtime.bundle.signing import sign
 
     name = sign(opened(bundle), key)
     emit({"signed": str(bundle), "key": name}, as_json, lambda: say(f"{bundle} is signed by key {name[:16]}…"))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime.common.files import existing_file
 from ..runtime.errors import ModelError
-from ..runtime.files import existing_file
 from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:

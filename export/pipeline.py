@@ -19,11 +19,12 @@ from .. import __version__
 from ..models import catalog, weights
 from ..optimize import precision, preprocessing, runner
 from ..optimize.carry import carry
-from ..runtime import bundle, contract, datasets
+from ..runtime import datasets
 from ..runtime.backends import ort
-from ..runtime.files import swap, workplace
+from ..runtime.bundle import bundle, requirements
+from ..runtime.common.files import swap, workplace
+from ..runtime.common.packages import versions
 from ..runtime.outputs import claim
-from ..runtime.packages import versions
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
 from . import metadata, parity, to_onnx
@@ -191,7 +192,7 @@ def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.
     source = made.results["source"]
     return bundle.Item(
         made.path, "engine", made.precision, made.target, golden[source],
-        requires=contract.of_engine(made.sidecar),
+        requires=requirements.of_engine(made.sidecar),
         facts={"kernels": made.nodes, "attestation": attested(made)}
         | {key: made.results[key] for key in ("estimated_s", "estimated_on") if key in made.results},
     )  # fmt: skip

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..runtime import datasets
 from ..runtime.backends import ort
+from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
-from ..runtime.plugins import did_you_mean
 from ..runtime.spec import ModelSpec
 from . import metadata
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli.console import need
+from ..runtime.common.files import workplace
 from ..runtime.errors import ModelError, UsageError
-from ..runtime.files import workplace
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from .metadata import scores
 from .outputs import arranged, is_plain

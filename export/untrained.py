@@ -15,7 +15,7 @@ from ..cli.console import note
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import Item
+    from ..runtime.bundle.bundle import Item
     from ..runtime.engines.sidecar import Sidecar
     from ..runtime.spec import ModelSpec
 
@@ -39,7 +39,7 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
     Raises:
         EdgesmithError: The network cannot be exported.
     """
-    from ..runtime.bundle import read
+    from ..runtime.bundle.bundle import read
 
     path = place(name, folder, side)
     try:
@@ -56,8 +56,8 @@ def _make(name: str, path: Path, side: int) -> None:
     from .. import __version__
     from ..models import catalog, weights
     from ..optimize import runner
-    from ..runtime import bundle
-    from ..runtime.files import workplace
+    from ..runtime.bundle import bundle
+    from ..runtime.common.files import workplace
     from ..runtime.outputs import claim
     from . import to_onnx
 
@@ -101,7 +101,7 @@ def _resized(spec: ModelSpec, side: int) -> ModelSpec:
 def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     """Return FP32 and INT8 for CPUs, and what engines could be built."""
     from ..optimize import quantize
-    from ..runtime.bundle import Item
+    from ..runtime.bundle.bundle import Item
 
     settings = quantize.Settings.quick()
 
@@ -127,8 +127,8 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     """
     from ..optimize import mixed_trt, precision
     from ..optimize.carry import carry
-    from ..runtime import contract
-    from ..runtime.bundle import Item
+    from ..runtime.bundle import requirements
+    from ..runtime.bundle.bundle import Item
     from ..runtime.engines import cost
 
     chip = cost.of_sm(SM)
@@ -142,7 +142,7 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
             engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))
-            requires, facts = contract.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
+            requires, facts = requirements.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
             yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
 
 

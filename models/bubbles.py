@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.console import need
+from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import DataError, NotAvailable, UsageError
-from ..runtime.files import atomic_file, existing_file
 from .canvas import Canvas, text_width
 from .catalog import Entry, build, find
 

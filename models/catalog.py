@@ -28,8 +28,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.common.plugins import did_you_mean, normalise
 from ..runtime.errors import UsageError
-from ..runtime.plugins import did_you_mean, normalise
 from ..runtime.spec import ModelSpec, Preprocess, Published
 from . import checkpoints
 

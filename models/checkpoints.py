@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import ModelError
-from ..runtime.files import atomic_file, existing_file
 from ..runtime.spec import SPEC_KEY, ModelSpec
 
 if TYPE_CHECKING:

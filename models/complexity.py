@@ -1,4 +1,4 @@
-"""The table of `runtime/complexity.py` for any torch module: it is run once on tensors that hold no numbers.
+"""The table of `runtime/common/complexity.py` for any torch module: it is run once on tensors that hold no numbers.
 
 Each operation that PyTorch dispatches is written down with the module it happened in, so that functional calls,
 branches and shared layers are seen as they are.
@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..runtime.complexity import Complexity, Op, summarise
+from ..runtime.common.complexity import Complexity, Op, summarise
 from ..runtime.errors import ModelError
 from . import catalog
 

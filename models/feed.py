@@ -11,7 +11,7 @@ import torch
 
 from ..runtime.datasets import Dataset
 from ..runtime.errors import DataError
-from ..runtime.preprocess import apply
+from ..runtime.images.preprocess import apply
 from ..runtime.spec import ModelSpec
 
 IN_MEMORY_BYTES = 1_000_000_000

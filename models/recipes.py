@@ -7,8 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
-from ..runtime.plugins import did_you_mean
 from .augment import Augment
 
 OPTIMIZERS = ("adamw", "sgd")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.common.files import atomic_file
 from ..runtime.errors import ModelError, UsageError
-from ..runtime.files import atomic_file
 
 if TYPE_CHECKING:
     from .train import Run

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
-from ..runtime.plugins import did_you_mean
 from . import checkpoints
 
 

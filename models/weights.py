@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from ..cli.console import need, note, progress
 from ..runtime import datasets
+from ..runtime.common.files import atomic_file, locked, sha256
 from ..runtime.errors import ModelError, NotAvailable, UsageError
-from ..runtime.files import atomic_file, locked, sha256
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import catalog, checkpoints, recipes

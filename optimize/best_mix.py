@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.common.files import atomic_file
 from ..runtime.engines import cost
 from ..runtime.engines.build import build_engine
 from ..runtime.errors import CheckFailed
-from ..runtime.files import atomic_file
 from .carry import carry
 from .mixed_trt import mix
 from .placement_trt import Placement, kernels_of, place, weighted_nodes

@@ -1,4 +1,4 @@
-"""The table of `runtime/complexity.py` for any ONNX file, ours or not; weights in external files are not read."""
+"""The table of `runtime/common/complexity.py` for any ONNX file, ours or not; weights in external files are not read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cli.console import need
-from ..runtime.complexity import Complexity, Op, summarise
+from ..runtime.common.complexity import Complexity, Op, summarise
+from ..runtime.common.external_data import model_file
+from ..runtime.common.sizes import settled
 from ..runtime.errors import ModelError
-from ..runtime.external import model_file
-from ..runtime.sizes import settled
 from .quantize.checks import embedded_spec
 
 _KINDS = {

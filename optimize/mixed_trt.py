@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.common.external_data import model_file
+from ..runtime.common.files import atomic_file
 from ..runtime.errors import ModelError
-from ..runtime.external import model_file
-from ..runtime.files import atomic_file
 
 if TYPE_CHECKING:
     import onnx

@@ -21,8 +21,8 @@ from typing import Any
 import click
 
 from ..cli.console import need, note, say
-from ..runtime import child
-from ..runtime.files import atomic_file
+from ..runtime.common import child_process
+from ..runtime.common.files import atomic_file
 from .peers_table import ONE_NODE, Row, markdown
 
 PEERS = {
@@ -93,7 +93,7 @@ def environment(folder: Path) -> Path:
     python = folder / "peers" / "bin" / "python"
     if not (folder / "peers" / ".ready").exists():
         note(f"installing the peers into {folder / 'peers'}")
-        subprocess.run(child.isolated("-m", "venv", str(folder / "peers")), check=True)
+        subprocess.run(child_process.isolated("-m", "venv", str(folder / "peers")), check=True)
         wanted = [f"{name}=={version}" for name, version in PEERS.items()]
         subprocess.run([str(python), "-I", "-m", "pip", "install", "--quiet", *wanted], check=True)
         (folder / "peers" / ".ready").touch()
@@ -109,7 +109,7 @@ def models(folder: Path, names: Sequence[str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 note(f"exporting {path.stem}")
-                command = child.code(EXPORT, name, exporter, str(path))
+                command = child_process.code(EXPORT, name, exporter, str(path))
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     note(f"{path.stem} cannot be exported: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
@@ -135,7 +135,7 @@ def measured(
     runs: list[tuple[float, float, int]] = []
     while not runs or (len(runs) < TURNS and sum(cpu for cpu, _, _ in runs) < CHEAP_S):
         result.unlink(missing_ok=True)
-        launch = child.isolated("-S", "-c", LAUNCH, *limits, *command)
+        launch = child_process.isolated("-S", "-c", LAUNCH, *limits, *command)
         # Some tools leave files where they stand.
         done = subprocess.run(launch, capture_output=True, text=True, check=True, cwd=result.parent)
         code, seconds, cpu, peak, errors = json.loads(done.stdout)
@@ -197,7 +197,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
     for model in paths:
         result = folder / "rows" / model.stem / "result.onnx"
         result.parent.mkdir(parents=True, exist_ok=True)
-        ours = child.python(f"{__package__.split('.')[0]}.cli", "optimize", str(model), "-o", str(result))
+        ours = child_process.python(f"{__package__.split('.')[0]}.cli", "optimize", str(model), "-o", str(result))
         timed = speed and not model.name.startswith("light_") and model.stem != ONE_NODE
         commands = {tool: [str(python), "-I", "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
         commands |= {tool: [*ours, *options] for tool, options in OURS.items()}

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..runtime.common.files import existing_file
 from ..runtime.errors import ModelError
-from ..runtime.files import existing_file
 
 NEWEST_OPSET = 27
 MANY_NODES = 5000

@@ -18,10 +18,10 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from ..runtime.common.external_data import model_file
+from ..runtime.common.files import workplace
+from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import CheckFailed, ModelError, UsageError
-from ..runtime.external import model_file
-from ..runtime.files import workplace
-from ..runtime.plugins import did_you_mean
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import verify as checks
 from .graph import Net, is_a

@@ -13,8 +13,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
+from ..runtime.common.external_data import model_file
 from ..runtime.errors import ModelError, UsageError
-from ..runtime.external import model_file
 from .graph import STANDARD, Net
 from .validity import check_nodes
 

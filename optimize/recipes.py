@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
-from ..runtime.plugins import did_you_mean
 
 CLEAN = (
     "drop_identity",

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..runtime.common.external_data import model_file
+from ..runtime.common.files import workplace
+from ..runtime.common.plugins import load as load_plugin
 from ..runtime.errors import CheckFailed, ModelError, UsageError
-from ..runtime.external import model_file
-from ..runtime.files import workplace
-from ..runtime.plugins import load as load_plugin
 from . import passes as passes_package
 from . import verify as checks
 from .base import Outcome, Pass, Permit, Rewritten

@@ -14,8 +14,8 @@ import onnx.external_data_helper
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
+from ..runtime.common.files import atomic_file
 from ..runtime.errors import CheckFailed, ModelError
-from ..runtime.files import atomic_file
 from .graph import Net
 from .reading import LOCAL, captured, copied, copy_fields, is_plain
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
-    from .session import Model, load
+    from .model import Model, load
 
 __all__ = ["Model", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from . import session
+        from . import model
 
-        return getattr(session, name)
+        return getattr(model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError
-from .postprocess import Box, Guess, box, class_map, probabilities, top_k
+from .images.postprocess import Box, Guess, box, class_map, probabilities, top_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse
+from .common.packages import need
 from .engines import header
 from .errors import EdgesmithError, UsageError
-from .manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse
-from .packages import need
 
 STAMP = "made by edgesmith"
 """What pictures and pages say of themselves in their first bytes."""

@@ -10,8 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .common.names import RULE, TEXT_RULE, is_name, is_text
 from .errors import ModelError
-from .names import RULE, TEXT_RULE, is_name, is_text
 
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
 SPEC_KEY = "edgesmith.spec"

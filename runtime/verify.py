@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import external
-from .batch import may_be_first
-from .choose import backends_for, open_artefact, retired, usable
+from .batch_axes import may_be_first
+from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
+from .common import external_data
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
-from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE
+from .selection.candidates import backends_for, open_artefact, retired, usable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .backends._base import Session
-    from .bundle import Bundle
-    from .manifest import Artefact
+    from .bundle.bundle import Bundle
+    from .bundle.manifest import Artefact
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
         BundleError: The golden inputs themselves cannot be read.
     """
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= external.problems(bundle) | _unlisted(bundle)
+    problems |= external_data.problems(bundle) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 

@@ -13,7 +13,7 @@ from edgesmith import zoo_table
 from edgesmith.bench.process import Process
 from edgesmith.bench.workload import Target
 from edgesmith.optimize import peers
-from edgesmith.runtime import child
+from edgesmith.runtime.common import child_process
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError
 from support.bundles import colour_net
@@ -90,8 +90,8 @@ def test_the_peers(poisoned, tmp_path, monkeypatch):
         ran(command)
         assert (tmp_path / "out" / "rows" / "in" / "result.onnx").exists()
         (tmp_path / "out" / "rows" / "in" / "result.onnx").unlink()
-    assert ran(child.code(peers.EXPORT.partition(" torch;")[0] + " sys; print('here')")) == "here\n"
-    assert ran(child.isolated("-S", "-c", peers.LAUNCH, "60", str(64 << 30), *copy)).startswith("[0, ")
+    assert ran(child_process.code(peers.EXPORT.partition(" torch;")[0] + " sys; print('here')")) == "here\n"
+    assert ran(child_process.isolated("-S", "-c", peers.LAUNCH, "60", str(64 << 30), *copy)).startswith("[0, ")
     assert poisoned() == []
 
 
@@ -143,9 +143,9 @@ def test_the_path_that_a_child_gets(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), *kept, str(tmp_path / "alias"), "."])
     for value, path in (("", kept), (os.pathsep, kept), ("lib", kept)):
         monkeypatch.setenv("PYTHONPATH", value)
-        assert child._path() == path
+        assert child_process._path() == path
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # whoever names it means it
-    assert child._path() == [str(tmp_path), *kept, str(tmp_path / "alias"), "."]
+    assert child_process._path() == [str(tmp_path), *kept, str(tmp_path / "alias"), "."]
 
 
 def test_a_source_checkout_and_pythonpath_still_work(tmp_path):

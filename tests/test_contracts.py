@@ -8,8 +8,8 @@ from edgesmith.bench.context import Context
 from edgesmith.bench.interleave import Plan, collect
 from edgesmith.optimize import passes
 from edgesmith.runtime import backends
-from edgesmith.runtime.choose import BACKENDS
-from edgesmith.runtime.plugins import names
+from edgesmith.runtime.common.plugins import names
+from edgesmith.runtime.selection.candidates import BACKENDS
 from support.bundles import colour_bundle, colour_net, golden_inputs
 from support.contracts import backend_problems, metric_problems, pass_problems, planted
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesmith.runtime import bundle, contract, files
+from edgesmith.runtime.bundle import bundle, requirements
+from edgesmith.runtime.common import files
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError
 from support import faults, sameness, soak
@@ -79,7 +80,7 @@ def test_two_builds_of_one_cached_engine_are_one(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_engine", counted)
 
     def work():
-        found.append(contract.rebuild(made, made.artefacts[1], sm="8.6"))
+        found.append(requirements.rebuild(made, made.artefacts[1], sm="8.6"))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for one in threads:

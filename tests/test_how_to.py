@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgesmith.cli import main
 from edgesmith.export import metadata
-from edgesmith.runtime import preprocess
+from edgesmith.runtime.images import preprocess
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from edgesmith.cli import main
 from edgesmith.export import pipeline
 from edgesmith.export.settings import Settings
-from edgesmith.runtime import bundle, contract, datasets, load
+from edgesmith.runtime import datasets, load
+from edgesmith.runtime.bundle import bundle, requirements
 from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle
 
@@ -60,7 +61,7 @@ def test_the_fp16_engine_is_built_from_the_file_with_fewer_kernels(summary):
     assert engines["fp16"].nodes < 0.75 * engines["fp32"].nodes
     held = {artefact.name: artefact for artefact in bundle.read(summary.bundle).artefacts}
     (engine,) = (artefact for artefact in held.values() if artefact.role == "engine" and artefact.precision == "fp16")
-    assert contract.source_of(bundle.read(summary.bundle), engine).target == "trt"
+    assert requirements.source_of(bundle.read(summary.bundle), engine).target == "trt"
 
 
 def test_the_faster_engine_by_estimate_comes_first(summary):

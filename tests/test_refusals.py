@@ -19,7 +19,7 @@ from edgesmith.models import checkpoints, weights
 from edgesmith.models import train as training
 from edgesmith.optimize import preflight, runner
 from edgesmith.optimize.quantize import recipe
-from edgesmith.runtime import bundle, signing
+from edgesmith.runtime.bundle import bundle, signing
 from edgesmith.runtime.errors import RunError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, picture
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.cli import console
-from edgesmith.runtime import plugins
+from edgesmith.runtime.common import plugins
+from edgesmith.runtime.common.files import atomic_file, atomic_folder, existing_file, sha256
 from edgesmith.runtime.errors import CheckFailed, EdgesmithError, ModelError, NotAvailable, UsageError
-from edgesmith.runtime.files import atomic_file, atomic_folder, existing_file, sha256
 from edgesmith.runtime.spec import ModelSpec, Preprocess, Published
 
 

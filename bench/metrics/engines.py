@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...runtime.bundle import Bundle, read
+from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
-from ...runtime.manifest import Artefact
 from ..context import Context
 from ..result import Reading
 

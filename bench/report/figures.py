@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...runtime.files import atomic_file
+from ...runtime.common.files import atomic_file
+from ...runtime.common.packages import need
 from ...runtime.outputs import STAMP, claim
-from ...runtime.packages import need
 from ..result import Run
 from .page import FIGURES
 from .view import view

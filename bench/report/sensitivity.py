@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import read as read_bundle
+from ...runtime.bundle.bundle import read as read_bundle
+from ...runtime.common.files import existing_file
 from ...runtime.errors import DataError
-from ...runtime.files import existing_file
 
 KINDS = {"layer_sqnr_db": "layer alone", "tensor_sqnr_db": "tensor"}
 SHOWN = 24  # bars of one chart; the data behind it has all

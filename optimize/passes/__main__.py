@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ...runtime.plugins import names
+from ...runtime.common.plugins import names
 from .. import passes
 from ..runner import find
 

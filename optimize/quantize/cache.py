@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...runtime.files import atomic_file
+from ...runtime.common.files import atomic_file
 from .histogram import Histogram
 from .observe import Stats
 from .overflow import collect

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ...runtime.common.plugins import did_you_mean
 from ...runtime.errors import UsageError
-from ...runtime.plugins import did_you_mean
 
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
 # Operators that only move values: the output has the input's scale.

@@ -119,7 +119,7 @@ def _refuse_values(seen: _Seen, spec: ModelSpec) -> None:
             f"the calibration images are not preprocessed as {spec.name} wants them",
             got=f"values from {np.min(seen.low):.2f} to {np.max(seen.high):.2f}",
             expected=f"values from {low.min():.2f} to {high.max():.2f}, (pixel / 255 - mean) / std",
-            do="use edgesmith.runtime.preprocess.apply with the model's own spec",
+            do="use edgesmith.runtime.images.preprocess.apply with the model's own spec",
         )
 
 

@@ -10,9 +10,9 @@ import onnx
 import onnx.inliner
 from onnx import NodeProto, helper, numpy_helper
 
+from ...runtime.common.external_data import model_file
+from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
-from ...runtime.external import model_file
-from ...runtime.files import atomic_file
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:

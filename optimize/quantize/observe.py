@@ -11,8 +11,8 @@ import onnx
 from onnx import helper
 
 from ...cli.console import need, progress
+from ...runtime.common.machine import cores
 from ...runtime.errors import DataError, ModelError
-from ...runtime.machine import cores
 from .histogram import Histogram, sampled
 
 AVERAGING = 0.01

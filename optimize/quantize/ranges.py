@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...runtime.common.plugins import did_you_mean
 from ...runtime.errors import UsageError
-from ...runtime.plugins import did_you_mean
 from .grid import Grid, grid
 from .histogram import Histogram
 from .observe import Stats

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime.proportion import LEAST_IMAGES, wilson
+from ...runtime.common.proportion import LEAST_IMAGES, wilson
 
 if TYPE_CHECKING:
     import onnx

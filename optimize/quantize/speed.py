@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime import backends
+from ...runtime.common.plugins import load
 from ...runtime.errors import CANNOT
-from ...runtime.plugins import load
 from .layer_cost import is_here
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..closing import Closing
+from ..common.closeable import Closing
 from ..errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:

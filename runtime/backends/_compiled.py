@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..common.files import atomic_file, private_folder
 from ..errors import EdgesmithError, ModelError
-from ..files import atomic_file, private_folder
 from ._base import Tensor
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.external_data import checked_source
+from ..common.packages import need
 from ..errors import ModelError, RunError
-from ..external import checked_source
-from ..packages import need
 from ._base import Session, Tensor, brief, check_threads
 
 if TYPE_CHECKING:

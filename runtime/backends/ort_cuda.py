@@ -9,8 +9,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ..machine import gpu_possible
-from ..packages import need
+from ..common.machine import gpu_possible
+from ..common.packages import need
 from . import ort
 
 

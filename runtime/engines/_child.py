@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from .. import guard
+from ..common import isolation
 from ..errors import EdgesmithError
 from . import _network
 
@@ -31,7 +31,7 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        guard.limit_memory(guard.Limits.from_environment(None).bytes)
+        isolation.limit_memory(isolation.Limits.from_environment(None).bytes)
         send({"event": "done", **_network.run(request, send)})
     except EdgesmithError as error:
         parts = {"what": error.what, "got": error.got, "expected": error.expected, "do": error.do}

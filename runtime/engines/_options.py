@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ..common.files import atomic_file
 from ..errors import BuildError, NotAvailable
-from ..files import atomic_file
 
 # option -> the BuilderFlag behind it
 FLAGS = {"refit": "REFIT", "strip": "STRIP_PLAN", "version_compatible": "VERSION_COMPATIBLE"}

@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .. import child, errors
+from .. import errors
+from ..common import child_process
+from ..common.external_data import model_file
+from ..common.files import atomic_file, sha256
 from ..errors import BuildError, CheckFailed, EdgesmithError, UsageError
-from ..external import model_file
-from ..files import atomic_file, sha256
 from ..outputs import claim
 from . import flavour as flavours
 from . import header, sidecar
@@ -155,7 +156,7 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
 
 def _in_child(request: dict[str, Any], timeout_s: float, progress: Progress | None) -> dict[str, Any]:
     """Run one request in a process of its own and return its answer."""
-    command = child.python(f"{__package__}._child")
+    command = child_process.python(f"{__package__}._child")
     with tempfile.TemporaryFile() as said:
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True)

@@ -19,8 +19,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from ..common.plugins import did_you_mean, normalise
 from ..errors import UsageError
-from ..plugins import did_you_mean, normalise
 from .kernels import CONVOLVING, SYNCHRONISING, Kernel, Tensor
 
 BYTES = {"int8": 1, "fp8": 1, "uint8": 1, "bool": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8}
@@ -142,8 +142,8 @@ def estimate_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> float:
 
 @lru_cache
 def gpus() -> dict[str, Gpu]:
-    """Return the GPUs whose rates are known, by name (runtime/data/gpus.csv; sources there)."""
-    path = Path(__file__).parents[1] / "data" / "gpus.csv"
+    """Return the GPUs whose rates are known, by name (runtime/engines/gpus.csv; sources there)."""
+    path = Path(__file__).with_name("gpus.csv")
     with path.open(encoding="utf-8", newline="") as file:
         return {row["name"]: _gpu(row) for row in csv.DictReader(file)}
 

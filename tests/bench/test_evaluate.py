@@ -12,8 +12,8 @@ from edgesmith.bench import evaluate, suite, sweep
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.sweep import Store
 from edgesmith.cli.sweep import sweep_command
-from edgesmith.runtime.bundle import read
-from edgesmith.runtime.choose import open_artefact
+from edgesmith.runtime.bundle.bundle import read
+from edgesmith.runtime.selection.candidates import open_artefact
 from support.bundles import LABELS, colour_bundle, picture
 
 

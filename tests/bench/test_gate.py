@@ -16,7 +16,7 @@ from edgesmith.bench.interleave import Plan
 from edgesmith.bench.result import Reading, Result, Subject
 from edgesmith.bench.workload import Target
 from edgesmith.cli.gate import gate_command
-from edgesmith.runtime import bundle
+from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
 from support.bundles import SPEC, colour_net, golden_inputs
 

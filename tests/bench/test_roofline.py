@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from edgesmith.bench import devices, roofline
 from edgesmith.cli import advise
 from edgesmith.models import complexity
-from edgesmith.runtime.complexity import Op, summarise
+from edgesmith.runtime.common.complexity import Op, summarise
 from edgesmith.runtime.errors import UsageError
 
 ORIN = devices.find("agx-orin-64gb")

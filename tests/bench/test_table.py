@@ -13,7 +13,7 @@ from edgesmith.bench.result import Reading, Subject
 from edgesmith.bench.workload import Target
 from edgesmith.cli import _bench_table
 from edgesmith.export import untrained
-from edgesmith.runtime.bundle import Item, read, write
+from edgesmith.runtime.bundle.bundle import Item, read, write
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
 from support.bundles import colour_bundle

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesmith.runtime import files
+from edgesmith.runtime.common import files
 from edgesmith.runtime.engines import header, sidecar
 from edgesmith.runtime.engines.build import build_engine
 from edgesmith.runtime.errors import BuildError, CheckFailed, EdgesmithError, NotAvailable, UsageError

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from edgesmith.runtime.backends import trt as backend
+from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.engines import gpu
 from edgesmith.runtime.engines.build import build_engine
 from edgesmith.runtime.errors import BuildError, ModelError, NotAvailable, UsageError
-from edgesmith.runtime.files import sha256
 from support.engine_graphs import saved, small_net
 
 trt = pytest.importorskip("tensorrt_rtx_bindings")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from edgesmith.export import metadata, outputs, parity, to_onnx
-from edgesmith.runtime import bundle, load
+from edgesmith.runtime import load
 from edgesmith.runtime.answer import Answer
+from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import CheckFailed, ModelError
-from edgesmith.runtime.postprocess import softmax
+from edgesmith.runtime.images.postprocess import softmax
 from edgesmith.runtime.spec import ModelSpec
 
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from edgesmith.runtime import guard, load
+from edgesmith.runtime import load
+from edgesmith.runtime.common import isolation
 from fuzz.harness import Case
 from support.bundles import colour_bundle
 
-LIMITS = guard.Limits(120, 1500 << 20)
+LIMITS = isolation.Limits(120, 1500 << 20)
 CONTAINS = False
 DTYPES = ("f4", "f8", "f2", "u1", "i1", "i2", "i4", "i8", "u8", "?", "c8", "c16", ">f4", "S3", "U3", "O", "M8[s]", "V4")
 ODD = (

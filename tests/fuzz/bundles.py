@@ -11,13 +11,15 @@ import zipfile
 
 import numpy as np
 
-from edgesmith.runtime import bundle, guard, load
-from edgesmith.runtime.files import sha256
+from edgesmith.runtime import load
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.common import isolation
+from edgesmith.runtime.common.files import sha256
 from fuzz.damage import damaged
 from fuzz.harness import Case
 from support.bundles import colour_bundle
 
-LIMITS = guard.Limits(120, 1500 << 20)
+LIMITS = isolation.Limits(120, 1500 << 20)
 CONTAINS = True  # an ONNX file whose digest fits goes into ONNX Runtime
 VALUES = (None, True, -1, 0, 1.5, 1e308, 2**70, "", "x", "../../x", "/etc/passwd", "a\0b", "é" * 400, [], {}, [[]],
           [None], {"a": 1}, "nan", "onnx/colours-fp32.onnx", 99, "engine", "null", "int8")  # fmt: skip

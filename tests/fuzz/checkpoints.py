@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from edgesmith.models import catalog, checkpoints, weights
-from edgesmith.runtime import guard
+from edgesmith.runtime.common import isolation
 from fuzz.bundles import spoil_json
 from fuzz.damage import damaged
 from fuzz.harness import Case
 
-LIMITS = guard.Limits(120, 2 << 30)
+LIMITS = isolation.Limits(120, 2 << 30)
 CONTAINS = False
 NAME = "lenet5"
 

@@ -6,8 +6,10 @@ import struct
 
 import numpy as np
 
-from edgesmith.runtime import bundle, guard, load
+from edgesmith.runtime import load
 from edgesmith.runtime.backends import trt
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.common import isolation
 from edgesmith.runtime.engines import header, sidecar
 from edgesmith.runtime.engines.build import build_engine
 from edgesmith.runtime.engines.kernels import Attestation
@@ -17,7 +19,7 @@ from fuzz.harness import Case
 from support.bundles import SPEC, colour_net, golden_inputs
 from support.engine_graphs import saved, small_net
 
-LIMITS = guard.Limits(120, 1500 << 20)
+LIMITS = isolation.Limits(120, 1500 << 20)
 CONTAINS = False
 MADE = ("net.onnx", "b", "b/*")
 

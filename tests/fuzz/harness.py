@@ -26,7 +26,7 @@ from types import ModuleType
 import numpy as np
 
 from edgesmith.cli import console
-from edgesmith.runtime import guard
+from edgesmith.runtime.common import isolation
 from edgesmith.runtime.errors import LONGEST_PART
 
 LONGEST_LINE = 4 * LONGEST_PART + 100
@@ -101,7 +101,7 @@ def one(kind: ModuleType, tally: Tally, material: object, folder: Path, rng: np.
     case = kind.case(rng, material, folder)
     given, said, imported = listing(folder), folder.parent / "said", folder.parent / "imported"
     began = time.monotonic()
-    ended = guard.run(lambda: attempt(case.action, said, imported, debug), kind.LIMITS)
+    ended = isolation.run(lambda: attempt(case.action, said, imported, debug), kind.LIMITS)
     took = time.monotonic() - began
     warm(imported)
     text = said.read_text(errors="replace")
@@ -157,7 +157,7 @@ def warm(imported: Path) -> None:
     gc.freeze()
 
 
-def faults(ended: guard.Ended, text: str, contains: bool) -> list[str]:
+def faults(ended: isolation.Ended, text: str, contains: bool) -> list[str]:
     """Say what is wrong with how an input ended."""
     if ended.late or ended.signal:
         what = "took too long" if ended.late else f"signal {ended.signal}"

@@ -8,12 +8,14 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from edgesmith.runtime import guard, preprocess, sources
+from edgesmith.runtime.common import isolation
+from edgesmith.runtime.images import preprocess
+from edgesmith.runtime.serving import frame_sources
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from fuzz.damage import damaged
 from fuzz.harness import Case
 
-LIMITS = guard.Limits(120, 1500 << 20)
+LIMITS = isolation.Limits(120, 1500 << 20)
 CONTAINS = False
 SPEC = ModelSpec("small", (3, 32, 32), 10, preprocess=Preprocess((32, 32), 36))
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr", "HSV")
@@ -120,7 +122,7 @@ def opened_before(path):
 
 def walked(path):
     """Read it as a source of frames, of which each becomes the network's input."""
-    for number, frame in enumerate(sources.frames(str(path))):
+    for number, frame in enumerate(frame_sources.frames(str(path))):
         preprocess.apply([frame], SPEC)
         if number == 1:
             break

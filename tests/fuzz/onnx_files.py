@@ -5,15 +5,15 @@ import onnx
 from edgesmith.cli.quantize import read_spec
 from edgesmith.export import metadata
 from edgesmith.optimize import precision, preflight, quantize, runner
-from edgesmith.runtime import guard
 from edgesmith.runtime.backends import ort
+from edgesmith.runtime.common import isolation
 from edgesmith.runtime.engines.build import build_engine
 from fuzz import graphs
 from fuzz.damage import damaged
 from fuzz.harness import Case
 from support.bundles import colour_net
 
-LIMITS = guard.Limits(15, 3 << 30)
+LIMITS = isolation.Limits(15, 3 << 30)
 CONTAINS = True
 
 

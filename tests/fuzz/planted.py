@@ -5,7 +5,7 @@ import signal
 import time
 from types import SimpleNamespace
 
-from edgesmith.runtime import guard
+from edgesmith.runtime.common import isolation
 from edgesmith.runtime.errors import DataError
 from fuzz import harness
 from fuzz.harness import Case
@@ -60,7 +60,7 @@ FINE = (refusal, essay, success, memory)
 
 def tally(action, contains=False):
     kind = SimpleNamespace(
-        __name__=action.__name__, LIMITS=guard.Limits(1, 512 << 20), CONTAINS=contains, material=lambda folder: None,
+        __name__=action.__name__, LIMITS=isolation.Limits(1, 512 << 20), CONTAINS=contains, material=lambda folder: None,
         case=lambda rng, material, folder: Case(action.__name__, lambda: action(folder), ("out",)),
     )  # fmt: skip
     return harness.run(kind, seed=0, inputs=1)

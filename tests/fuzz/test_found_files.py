@@ -16,9 +16,13 @@ from PIL import Image
 
 from edgesmith.models import checkpoints
 from edgesmith.optimize.quantize import cache
-from edgesmith.runtime import archive, bundle, load, preprocess, sources, tune
+from edgesmith.runtime import load
+from edgesmith.runtime.bundle import archive, bundle
+from edgesmith.runtime.common.files import existing_file, sha256
 from edgesmith.runtime.errors import BundleError, DataError, ModelError, UsageError
-from edgesmith.runtime.files import existing_file, sha256
+from edgesmith.runtime.images import preprocess
+from edgesmith.runtime.selection import autotune_cache
+from edgesmith.runtime.serving import frame_sources
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.bundles import SPEC, colour_bundle, picture
 
@@ -33,7 +37,7 @@ def test_what_is_no_batch(case, tmp_path):
         assert loaded(picture("blue")).top(1)[0].label == "blue"
 
 
-@pytest.mark.parametrize("reader", [preprocess.read_image, lambda path: list(sources.frames(str(path)))])
+@pytest.mark.parametrize("reader", [preprocess.read_image, lambda path: list(frame_sources.frames(str(path)))])
 def test_what_is_no_image_file(reader, tmp_path):
     os.mkfifo(tmp_path / "pipe.gif")
     with pytest.raises((DataError, UsageError), match="no regular file|no such file"):
@@ -47,7 +51,7 @@ def test_a_path_that_cannot_be_one():
         with pytest.raises(UsageError, match="cannot read model"):
             existing_file(path, "model")
         with pytest.raises(UsageError, match="cannot read source"):
-            sources.frames(path)
+            frame_sources.frames(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "setresuid"), reason="this system has no users to become")
@@ -87,7 +91,7 @@ def test_an_animation_far_larger_than_its_file(tmp_path):
     head = b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x80\x00\x00" + bytes(6)
     (tmp_path / "x.gif").write_bytes(head + frame + b"\x3b")
     with pytest.raises(DataError, match="animation .* is too large"):
-        list(sources.frames(str(tmp_path / "x.gif")))
+        list(frame_sources.frames(str(tmp_path / "x.gif")))
 
 
 def test_an_animation_that_breaks_off_gives_the_frames_before(tmp_path):
@@ -95,7 +99,7 @@ def test_an_animation_that_breaks_off_gives_the_frames_before(tmp_path):
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     data = (tmp_path / "x.gif").read_bytes()
     (tmp_path / "x.gif").write_bytes(data[: len(data) * 2 // 3])
-    found = sources.frames(str(tmp_path / "x.gif"))
+    found = frame_sources.frames(str(tmp_path / "x.gif"))
     assert next(found).shape == (40, 30, 3)
 
 
@@ -234,6 +238,6 @@ def test_a_remembered_choice_of_nonsense_is_none(seconds, tmp_path, monkeypatch)
     monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path))
     text = '{"artefact": "a", "backend": "ort", "threads": 1, "seconds": {"a": 0.5}}'
     (tmp_path / "k.json").write_text(text)
-    assert tune.remembered("k").seconds == {"a": 0.5}
+    assert autotune_cache.remembered("k").seconds == {"a": 0.5}
     (tmp_path / "k.json").write_text(text.replace('{"a": 0.5}', seconds))
-    assert tune.remembered("k") is None
+    assert autotune_cache.remembered("k") is None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from edgesmith.runtime import guard
+from edgesmith.runtime.common import isolation
 from fuzz import harness
 from fuzz.__main__ import KINDS
 
-pytestmark = pytest.mark.skipif(not guard.CAN_FORK, reason="this system cannot fork")
+pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
 TESTS = Path(__file__).resolve().parents[1]
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from edgesmith.models import catalog
+from edgesmith.runtime.common.plugins import normalise
 from edgesmith.runtime.errors import UsageError
-from edgesmith.runtime.plugins import normalise
 
 torch.set_num_threads(1)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edgesmith.models import catalog, weights
+from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.errors import ModelError, NotAvailable
-from edgesmith.runtime.files import sha256
 
 torch.set_num_threads(1)
 NAME = "lenet5"

@@ -7,7 +7,7 @@ import pytest
 from edgesmith.optimize import passes
 from edgesmith.optimize.passes import __main__ as documentation
 from edgesmith.optimize.recipes import RECIPES, recipe
-from edgesmith.runtime.plugins import names
+from edgesmith.runtime.common.plugins import names
 
 NAMES = names(passes)
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from edgesmith.cli import main
 from edgesmith.optimize.preprocessing import embed, raw_spec
-from edgesmith.runtime import preprocess
 from edgesmith.runtime.errors import ModelError, UsageError
+from edgesmith.runtime.images import preprocess
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
 from support.graphs import model, ops
 

@@ -79,7 +79,7 @@ def test_values_that_the_preprocessing_cannot_give_are_refused(case):
 def test_the_bounds_are_those_of_black_and_white():
     low, high = bounds(SPEC.preprocess, 3)
     black, white = (np.full((20, 20, 3), value, np.uint8) for value in (0, 255))
-    from edgesmith.runtime.preprocess import apply
+    from edgesmith.runtime.images.preprocess import apply
 
     assert np.allclose(apply([black], SPEC)[0, :, 0, 0], low, atol=1e-6)
     assert np.allclose(apply([white], SPEC)[0, :, 0, 0], high, atol=1e-6)

@@ -16,8 +16,8 @@ from edgesmith.optimize.quantize.observe import (
     stream,
     watched,
 )
+from edgesmith.runtime.common.machine import cores
 from edgesmith.runtime.errors import DataError, ModelError
-from edgesmith.runtime.machine import cores
 from support.graphs import model
 from support.quant_graphs import run
 

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.runtime import backends, plugins
+from edgesmith.runtime import backends
 from edgesmith.runtime.backends import _base, null, ort
+from edgesmith.runtime.common import plugins
 from edgesmith.runtime.errors import DataError, ModelError, NotAvailable, RunError, UsageError
 from support.bundles import SIDE, colour_net, golden_inputs
 from support.graphs import model

@@ -6,11 +6,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgesmith.bench import evaluate
-from edgesmith.runtime import batch, bundle, load
+from edgesmith.runtime import batch_axes, load
 from edgesmith.runtime.backends import null, ort
 from edgesmith.runtime.backends._base import Session, Tensor
-from edgesmith.runtime.choose import open_file
+from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import DataError, NotAvailable, RunError
+from edgesmith.runtime.selection.candidates import open_file
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from edgesmith.runtime.verify import replay
 
@@ -163,8 +164,8 @@ class Declared(Session):
 def test_the_first_axis_of_a_free_size_is_the_batch_where_the_task_says_so():
     """A classifier of which only the input was fixed to one image."""
     session = Declared((1, 3), (None, 4), lambda x: np.zeros((1, 4)))
-    assert batch.axes(session, "classify", (3,)) == {"y": 0}
-    assert batch.axes(session, "features", (3,)) == {"y": None}
+    assert batch_axes.axes(session, "classify", (3,)) == {"y": 0}
+    assert batch_axes.axes(session, "features", (3,)) == {"y": None}
 
 
 WRONG_SHAPES = {
@@ -180,11 +181,11 @@ WRONG_SHAPES = {
 def test_an_output_that_is_not_as_declared_is_answered_whole_or_refused(case, task):
     given, told, outputs, shape = WRONG_SHAPES[case]
     session = Declared(given, told, outputs)
-    (answer,) = batch.answers(session, np.zeros((1, 3), np.float32), batch.axes(session, task, (3,)))
+    (answer,) = batch_axes.answers(session, np.zeros((1, 3), np.float32), batch_axes.axes(session, task, (3,)))
     assert answer["y"].shape == shape
     free = Declared((None, 3), told, outputs)
     with pytest.raises(RunError, match="not one part for each image"):
-        batch.answers(free, np.zeros((3, 3), np.float32), {"y": 0})
+        batch_axes.answers(free, np.zeros((3, 3), np.float32), {"y": 0})
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -198,13 +199,13 @@ def test_random_outputs_are_taken_apart_along_their_batch(seed):
     weights = rng.standard_normal((3, int(np.prod(rest)))).astype("f4")
     session = Declared((size, 3), told, lambda x: np.moveaxis((x @ weights).reshape(-1, *rest), 0, axis))
     images = rng.standard_normal((int(rng.integers(1, 9)), 3)).astype("f4")
-    axes = batch.axes(session, "features", (3,))
+    axes = batch_axes.axes(session, "features", (3,))
     assert axes == {"y": axis}
-    answers = batch.answers(session, images, axes)
+    answers = batch_axes.answers(session, images, axes)
     assert len(answers) == len(images)
     for answer, image in zip(answers, images, strict=True):
         np.testing.assert_allclose(answer["y"], (image @ weights).reshape(rest), rtol=1e-5)
-    whole = batch.run(session, images, axes)["y"]
+    whole = batch_axes.run(session, images, axes)["y"]
     np.testing.assert_allclose(np.moveaxis(whole, axis, 0), (images @ weights).reshape(-1, *rest), rtol=1e-5)
 
 
@@ -215,8 +216,8 @@ def test_where_batches_cannot_be_tried_the_task_says(tmp_path):
         return np.zeros((1, 4))
 
     session = Declared((None, 3), (None, 4), one_only)
-    assert batch.axes(session, "classify", (3,)) == {"y": 0}
-    assert batch.axes(session, "features", (3,)) == {"y": None}
+    assert batch_axes.axes(session, "classify", (3,)) == {"y": 0}
+    assert batch_axes.axes(session, "features", (3,)) == {"y": None}
 
 
 def test_the_null_backend_has_its_batch_first(tmp_path):
@@ -224,7 +225,7 @@ def test_the_null_backend_has_its_batch_first(tmp_path):
     text += '"outputs": [{"name": "y", "shape": [null, 4], "dtype": "float32"}]}'
     (tmp_path / "net.null").write_text(text)
     with null.open(tmp_path / "net.null") as session:
-        assert batch.axes(session, "features", (3,)) == {"y": 0}
+        assert batch_axes.axes(session, "features", (3,)) == {"y": 0}
 
 
 def test_accuracy_wants_a_row_for_each_image():

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgesmith.cli import main
-from edgesmith.runtime import load, postprocess, sources
+from edgesmith.runtime import load
 from edgesmith.runtime.errors import DataError, NotAvailable, RunError, UsageError
-from edgesmith.runtime.session import Answer
+from edgesmith.runtime.images import postprocess
+from edgesmith.runtime.model import Answer
+from edgesmith.runtime.serving import frame_sources
 from support.bundles import LABELS, colour_bundle, picture
 
 
@@ -64,7 +66,7 @@ def test_a_class_map_is_the_best_class_of_each_pixel():
         answer.top(1)
     with pytest.raises(DataError, match="does not segment"):
         Answer({"output": np.zeros(3)}).class_map()
-    drawn = sources.annotate(np.full((8, 8, 3), 100, np.uint8), answer)
+    drawn = frame_sources.annotate(np.full((8, 8, 3), 100, np.uint8), answer)
     assert len({tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}) == 3
 
 
@@ -79,7 +81,7 @@ def test_a_box_has_corners_inside_the_image(case):
     values, corners = BOXES[case]
     answer = Answer({"output": np.array(values)}, task="localise")
     assert tuple(vars(answer.box()).values()) == pytest.approx(corners)
-    drawn = sources.annotate(np.zeros((20, 40, 3), np.uint8), answer)
+    drawn = frame_sources.annotate(np.zeros((20, 40, 3), np.uint8), answer)
     rows, columns = np.nonzero(drawn[..., 0])
     assert (columns.min(), rows.min()) == (round(40 * corners[0]), round(20 * corners[1]))
     with pytest.raises(DataError, match="does not localise; got task classify, an output of shape"):
@@ -97,13 +99,13 @@ def test_frames_of_files_folders_and_animations(tmp_path):
     for name in ("b.png", "a.png"):
         Image.fromarray(picture("red")).save(tmp_path / name)
     save_gif(tmp_path / "x.gif", ["red", "green", "blue"])
-    assert list(sources.frames(str(tmp_path))) == [tmp_path / "a.png", tmp_path / "b.png"]
-    assert list(sources.frames(str(tmp_path / "a.png"))) == [tmp_path / "a.png"]
-    found = list(sources.frames(str(tmp_path / "x.gif")))
+    assert list(frame_sources.frames(str(tmp_path))) == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert list(frame_sources.frames(str(tmp_path / "a.png"))) == [tmp_path / "a.png"]
+    found = list(frame_sources.frames(str(tmp_path / "x.gif")))
     assert [frame.mean(axis=(0, 1)).argmax() for frame in found] == [0, 1, 2]
     (tmp_path / "x.gif").write_bytes(b"GIF89a")
     with pytest.raises(DataError, match="cannot read animation"):
-        list(sources.frames(str(tmp_path / "x.gif")))
+        list(frame_sources.frames(str(tmp_path / "x.gif")))
 
 
 def test_a_video_needs_opencv_and_says_so(tmp_path, monkeypatch):
@@ -111,7 +113,7 @@ def test_a_video_needs_opencv_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     for source in (str(tmp_path / "x.mp4"), "camera", "camera:1"):
         with pytest.raises(NotAvailable, match="needs OpenCV; .*do: pip install opencv-python-headless"):
-            sources.frames(source)
+            frame_sources.frames(source)
 
 
 class Capture:
@@ -134,7 +136,7 @@ def test_an_unplugged_camera_is_an_error_and_the_end_of_a_file_is_not():
     for live in (True, False):
         capture, found = Capture(), []
         try:
-            found.extend(sources._grabbed(capture, "camera", live))
+            found.extend(frame_sources._grabbed(capture, "camera", live))
             ended = "quietly"
         except RunError as error:
             ended = str(error)
@@ -146,11 +148,11 @@ def test_an_unplugged_camera_is_an_error_and_the_end_of_a_file_is_not():
 
 def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(UsageError, match="cannot read source nowhere"):
-        sources.frames("nowhere")
+        frame_sources.frames("nowhere")
     with pytest.raises(UsageError, match="holds no images"):
-        sources.frames(str(tmp_path))
+        frame_sources.frames(str(tmp_path))
     with pytest.raises(UsageError, match="cannot write .*; got .doc; expected a folder, .gif, .mp4, .avi, .mkv"):
-        sources.writer(tmp_path / "x.doc")
+        frame_sources.writer(tmp_path / "x.doc")
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +164,7 @@ def test_the_label_is_drawn_on_the_picture(made):
     with load(made, device="ort", threads=1) as model:
         image = picture("green", (120, 160))
         before = image.copy()
-        drawn = sources.annotate(image, model(image))
+        drawn = frame_sources.annotate(image, model(image))
     assert drawn.shape == image.shape
     assert (image == before).all()
     changed = (drawn != image).any(axis=2)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgesmith.runtime import datasets, digits, draw, folders, perturb
+from edgesmith.runtime import datasets
+from edgesmith.runtime.datasets import corruptions, digits, image_folder, sampling
 from edgesmith.runtime.errors import DataError, UsageError
 
 SIZES = {"train": 1437, "calibration": 128, "test": 360, "hard": 1440}
@@ -55,15 +56,15 @@ def test_upsampling_is_bilinear_with_half_pixel_centres():
 def test_rotation_turns_about_the_centre():
     image = np.zeros((9, 9, 1), np.uint8)
     image[4, 4], image[4, 8] = 200, 100
-    turned = perturb.rotate(image, 90)
+    turned = corruptions.rotate(image, 90)
     assert turned[4, 4, 0] == 200
     assert turned[:, :, 0].argmax() == 40
     assert turned[0, 4, 0] == 100 or turned[8, 4, 0] == 100
-    assert (perturb.rotate(image, 0) == image).all()
+    assert (corruptions.rotate(image, 0) == image).all()
 
 
 def test_noise_has_the_stated_spread():
-    values = perturb._noise(np.random.PCG64(0).random_raw(200_000), 40)
+    values = corruptions._noise(np.random.PCG64(0).random_raw(200_000), 40)
     assert abs(values.mean()) < 1
     assert abs(values.std() - 40) < 0.5
 
@@ -73,7 +74,7 @@ def test_noise_has_the_stated_spread():
 def test_a_stratified_draw_keeps_every_share(labels, data):
     count = data.draw(st.integers(1, len(labels)))
     names = [f"image{at}" for at in range(len(labels))]
-    drawn = draw.stratified(names, labels, count, seed="s")
+    drawn = sampling.stratified(names, labels, count, seed="s")
     assert len(set(drawn)) == count
     for label in set(labels):
         share = labels.count(label) * count / len(labels)
@@ -198,13 +199,13 @@ def test_a_corrupt_image_is_named_when_it_is_asked_for(case, tmp_path):
     image_file(tmp_path / "a" / "0.png")
     whole = (tmp_path / "a" / "0.png").read_bytes()
     (tmp_path / "a" / "0.png").write_bytes(whole[: len(whole) // 2] if CORRUPT[case] is None else CORRUPT[case])
-    files, _, _ = folders.load(tmp_path, "train" if datasets_has_train(tmp_path) else "test", 1)
+    files, _, _ = image_folder.load(tmp_path, "train" if datasets_has_train(tmp_path) else "test", 1)
     with pytest.raises(DataError, match=r"cannot read image .*0\.png"):
         files[0]
 
 
 def datasets_has_train(folder):
-    return draw.rank("a/0.png", "test") % 100 >= folders.TEST_PERCENT
+    return sampling.rank("a/0.png", "test") % 100 >= image_folder.TEST_PERCENT
 
 
 @given(st.integers(-90, 90), st.integers(1, 12), st.integers(1, 12))
@@ -221,7 +222,7 @@ def test_rotation_is_bilinear_with_black_outside(degrees, height, width):
                 for across in range(width):
                     weight = max(0, 1 - abs(row - at)) * max(0, 1 - abs(column - across))
                     expected[y, x] += weight * image[at, across, 0]
-    assert np.abs(perturb.rotate(image, degrees)[..., 0] - expected).max() <= 1
+    assert np.abs(corruptions.rotate(image, degrees)[..., 0] - expected).max() <= 1
 
 
 def test_pictures_that_are_not_calibrated_on_are_accounted_for(tmp_path):

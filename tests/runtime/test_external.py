@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesmith.runtime import bundle, external
-from edgesmith.runtime.choose import open_artefact
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.common import external_data
+from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.errors import BundleError, ModelError
-from edgesmith.runtime.files import sha256
+from edgesmith.runtime.selection.candidates import open_artefact
 from support.bundles import SPEC, golden_inputs
 
 BACKENDS = ("ort", "openvino", "torch")
@@ -44,7 +45,7 @@ def tensor_fields(descriptor) -> dict[str, dict[int, str]]:
 
 
 def test_every_field_that_leads_to_a_tensor_is_walked():
-    assert tensor_fields(onnx.ModelProto.DESCRIPTOR) == external.FIELDS
+    assert tensor_fields(onnx.ModelProto.DESCRIPTOR) == external_data.FIELDS
 
 
 def said_by_onnx(message) -> set[str]:
@@ -106,18 +107,18 @@ def test_the_walk_finds_what_protobuf_finds(seed):
         function.attribute_proto.extend(node.attribute)
     model.training_info.add().algorithm.CopyFrom(random_graph(rng, 1, count))
     data = model.SerializeToString()
-    assert set(external.locations(data)) == said_by_onnx(model)
+    assert set(external_data.locations(data)) == said_by_onnx(model)
     # Protobuf merges a message that stands there twice: the walk sees both.
     twice = onnx.ModelProto()
     twice.ParseFromString(data + data)
-    assert set(external.locations(data + data)) == said_by_onnx(twice)
+    assert set(external_data.locations(data + data)) == said_by_onnx(twice)
     for _ in range(40):  # damaged: what protobuf still reads, the walk reads alike or refuses
         damaged = bytearray(data)
         damaged[rng.integers(len(data))] = rng.integers(256)
         again = onnx.ModelProto()
         try:
             again.ParseFromString(bytes(damaged))
-            places = external.locations(bytes(damaged))
+            places = external_data.locations(bytes(damaged))
         except Exception:
             continue
         assert said_by_onnx(again) <= set(places)
@@ -138,7 +139,7 @@ def test_an_entry_is_read_as_protobuf_reads_it(case):
     tensor = b"\x6a" + bytes([len(entry)]) + entry
     graph = b"\x2a" + bytes([len(tensor)]) + tensor
     data = b"\x3a" + bytes([len(graph)]) + graph
-    assert said_by_onnx(onnx.ModelProto.FromString(data)) == set(external.locations(data)) == {"last"}
+    assert said_by_onnx(onnx.ModelProto.FromString(data)) == set(external_data.locations(data)) == {"last"}
 
 
 CUT = {
@@ -150,10 +151,10 @@ CUT = {
 @pytest.mark.parametrize("case", CUT)
 def test_what_is_no_message_is_refused(case, tmp_path):
     with pytest.raises(ValueError, match=r"byte|cut off"):
-        external.locations(CUT[case])
+        external_data.locations(CUT[case])
     (tmp_path / "x.onnx").write_bytes(CUT[case])
     with pytest.raises(ModelError, match="no ONNX file"):
-        external.model_file(tmp_path / "x.onnx")
+        external_data.model_file(tmp_path / "x.onnx")
 
 
 def net(path: Path, place: str, where: str = "initializer") -> Path:
@@ -286,10 +287,10 @@ def test_a_users_own_file_keeps_its_weights_inside_its_folder(case, foreign):
     place, right = FOREIGN[case]
     path = net(foreign / "net.onnx", place.format(up=foreign.parent))
     if right:
-        assert external.model_file(path) == path
+        assert external_data.model_file(path) == path
         return
     with pytest.raises(ModelError, match="outside its folder"):
-        external.model_file(path)
+        external_data.model_file(path)
 
 
 def commands():

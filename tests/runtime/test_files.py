@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from edgesmith.runtime import files
+from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import EdgesmithError
 
 HALF = """

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from edgesmith.runtime import files, guard, machine
+from edgesmith.runtime.common import files, isolation, machine
 from edgesmith.runtime.errors import UsageError
 
-pytestmark = pytest.mark.skipif(not guard.CAN_FORK, reason="this system cannot fork")
+pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
 IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime import files, guard\n"
 
 
@@ -123,14 +123,14 @@ def test_the_child_ends_when_its_parent_is_killed(tmp_path):
 
 
 def test_limits_come_from_the_environment(monkeypatch):
-    assert guard.Limits.from_environment(60).seconds == 60
+    assert isolation.Limits.from_environment(60).seconds == 60
     monkeypatch.setenv("EDGESMITH_MAX_SECONDS", "5")
     monkeypatch.setenv("EDGESMITH_MAX_BYTES", "1e9")
-    assert guard.Limits.from_environment(None) == guard.Limits(5.0, 10**9)
+    assert isolation.Limits.from_environment(None) == isolation.Limits(5.0, 10**9)
     for wrong in ("-1", "many", "0", "inf", "nan"):
         monkeypatch.setenv("EDGESMITH_MAX_BYTES", wrong)
         with pytest.raises(UsageError, match="EDGESMITH_MAX_BYTES is no limit; got .*; expected a positive number"):
-            guard.Limits.from_environment(None)
+            isolation.Limits.from_environment(None)
 
 
 def test_a_crash_of_a_command_is_one_line(tmp_path):

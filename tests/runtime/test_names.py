@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesmith.models import catalog
-from edgesmith.runtime import bundle, names, triton
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.bundle.manifest import parse, safe_path
+from edgesmith.runtime.common import names
 from edgesmith.runtime.errors import BundleError, ModelError, UsageError
-from edgesmith.runtime.manifest import parse, safe_path
+from edgesmith.runtime.serving import triton
 from edgesmith.runtime.spec import ModelSpec
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs
 

@@ -13,9 +13,12 @@ from PIL import Image
 from edgesmith.bench import announce
 from edgesmith.bench.report import page
 from edgesmith.models.canvas import Canvas
-from edgesmith.runtime import bundle, files, outputs, signing, triton
+from edgesmith.runtime import outputs
+from edgesmith.runtime.bundle import bundle, signing
+from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import UsageError
-from edgesmith.runtime.sources import writer
+from edgesmith.runtime.serving import triton
+from edgesmith.runtime.serving.frame_sources import writer
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
 THESIS = b"three years of work\n" * 40

@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import archive, bundle, contract, load, manifest, triton
+from edgesmith.runtime import load
+from edgesmith.runtime.bundle import archive, bundle, manifest, requirements
 from edgesmith.runtime.errors import BuildError, ModelError, UsageError
-from edgesmith.runtime.preprocess import apply
+from edgesmith.runtime.images.preprocess import apply
+from edgesmith.runtime.serving import triton
 from support import schema
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
 
@@ -201,7 +203,7 @@ CONTRACTS = {
 @pytest.mark.parametrize("case", CONTRACTS)
 def test_what_does_not_hold_is_named(case):
     requires, expected = CONTRACTS[case]
-    assert list(contract.broken(requires, HERE)) == expected
+    assert list(requirements.broken(requires, HERE)) == expected
 
 
 def test_a_broken_contract_passes_the_artefact_over(tmp_path):
@@ -213,7 +215,7 @@ def test_a_broken_contract_passes_the_artefact_over(tmp_path):
         assert "a was made for another machine; got os " in model.why()
         assert "expected os plan9" in model.why()
     with pytest.raises(BuildError, match="made for another machine"):
-        contract.check(made.artefacts[0])
+        requirements.check(made.artefacts[0])
 
 
 def engine_bundle(tmp_path, precision="fp32", **sources):
@@ -227,7 +229,7 @@ def engine_bundle(tmp_path, precision="fp32", **sources):
 def test_an_engine_without_its_source_cannot_be_rebuilt(tmp_path):
     made = engine_bundle(tmp_path, precision="fp16")
     with pytest.raises(ModelError, match="no ONNX file to build old from; got fp32 for generic; expected fp16"):
-        contract.source_of(made, made.artefacts[0])
+        requirements.source_of(made, made.artefacts[0])
 
 
 @pytest.mark.slow
@@ -235,12 +237,12 @@ def test_an_engine_is_rebuilt_once_for_this_content(tmp_path, monkeypatch):
     pytest.importorskip("tensorrt_rtx_bindings")
     monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path / "cache"))
     made = engine_bundle(tmp_path)
-    first = contract.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx")
+    first = requirements.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx")
     stamp = first.stat().st_mtime_ns
     assert first.read_bytes()[:4] == b"vtrt"
-    assert contract.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx") == first
+    assert requirements.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx") == first
     assert first.stat().st_mtime_ns == stamp
-    other = contract.rebuild(made, made.artefacts[0], sm="8.9", flavour="rtx")
+    other = requirements.rebuild(made, made.artefacts[0], sm="8.9", flavour="rtx")
     assert other != first
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgesmith.runtime import postprocess, preprocess
 from edgesmith.runtime.errors import DataError
-from edgesmith.runtime.resize import INTERPOLATIONS, resize
+from edgesmith.runtime.images import postprocess, preprocess
+from edgesmith.runtime.images.resize import INTERPOLATIONS, resize
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 
 SHAPES = [(64, 64), (480, 640), (640, 480), (31, 257), (224, 224), (7, 5), (300, 301)]

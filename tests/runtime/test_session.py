@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgesmith.runtime import bundle, choose, load
+from edgesmith.runtime import load
+from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import BundleError, DataError, NotAvailable, RunError, UsageError
+from edgesmith.runtime.selection import candidates
 from support.bundles import LABELS, SIDE, SPEC, colour_bundle, golden_inputs, picture
 
 
@@ -89,7 +91,7 @@ def test_the_order_is_the_stated_one(case, tmp_path, made):
         items.append(bundle.Item(path, "engine", precision, "sm86"))
     several = bundle.write(tmp_path / "several", SPEC, items, golden_inputs=golden_inputs())
     device, precision, expected = ORDER[case]
-    found = choose.candidates(several, device, precision)
+    found = candidates.candidates(several, device, precision)
     order = list(dict.fromkeys(f"{one.artefact.precision} {one.artefact.target}" for one in found))
     assert order[: len(expected)] == expected
 
@@ -110,7 +112,7 @@ def test_engines_are_ranked_by_their_estimates(case, tmp_path):
         path.write_bytes(b"vtrt")
         facts = {"estimated_s": estimates[precision]} if precision in estimates else {}
         items.append(bundle.Item(path, "engine", precision, "sm86", facts=facts))
-    found = choose.candidates(
+    found = candidates.candidates(
         bundle.write(tmp_path / "engines", SPEC, items, golden_inputs=golden_inputs()), "auto", "auto"
     )
     assert [one.artefact.precision for one in found] == expected

@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import bundle, load, signing
+from edgesmith.runtime import load
 from edgesmith.runtime.backends import ort
+from edgesmith.runtime.bundle import bundle, signing
 from edgesmith.runtime.errors import BundleError, UsageError
 from support.bundles import colour_bundle, golden_inputs, picture
 

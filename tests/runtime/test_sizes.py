@@ -10,8 +10,8 @@ from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command
 from edgesmith.optimize import complexity
+from edgesmith.runtime.common.sizes import parse, settled
 from edgesmith.runtime.errors import UsageError
-from edgesmith.runtime.sizes import parse, settled
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
 from support.quant_graphs import Graph
 

@@ -12,8 +12,8 @@ import pytest
 
 from edgesmith.runtime import load
 from edgesmith.runtime.errors import DataError, RunError, UsageError
-from edgesmith.runtime.live import Live, Pool
-from edgesmith.runtime.stream import Stream
+from edgesmith.runtime.serving.reload import Live, Pool
+from edgesmith.runtime.serving.stream import Stream
 from support.bundles import LABELS, SIDE, colour_bundle, picture
 
 RIGHT = (SIDE, SIDE)

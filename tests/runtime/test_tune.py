@@ -8,10 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgesmith.runtime import archive, choose, load, machine, trial, tune
+from edgesmith.runtime import load
 from edgesmith.runtime.backends._base import Session, Tensor
+from edgesmith.runtime.bundle import archive
+from edgesmith.runtime.common import machine
+from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.errors import RunError
-from edgesmith.runtime.files import sha256
+from edgesmith.runtime.selection import autotune, autotune_cache
+from edgesmith.runtime.selection import candidates as choose
 from edgesmith.runtime.verify import Replay, VerifyReport
 from support.bundles import colour_bundle
 
@@ -64,15 +68,15 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_fastest_is_chosen(case, made, monkeypatch):
     times, artefact, threads = CASES[case]
-    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
-    monkeypatch.setattr(trial, "_timed", lambda session, feeds: session.seconds)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(autotune, "_timed", lambda session, feeds: session.seconds)
     opened = []
 
     def open_one(one, count):
         opened.append(Sleeper(times[one.artefact.name, count] / 1e3))
         return opened[-1]
 
-    winner = trial.measure(candidates(made), open_one, None)
+    winner = autotune.measure(candidates(made), open_one, None)
     assert (winner.candidate.artefact.name, winner.threads) == (artefact, threads)
     assert len(winner.seconds) == len(times)
     assert [session for session in opened if not session.closed] == [winner.session]
@@ -87,10 +91,10 @@ def named(name, precision, target="generic", backend="ort", device="cpu"):
 def test_what_a_cpu_computes_alike_is_measured_once():
     forms = [("a", "int8", "ort-x86"), ("b", "fp32"), ("c", "int8", "trt"), ("d", "int8", "trt"), ("e", "fp16")]
     both = [named(*form, backend=backend) for backend in ("ort", "openvino") for form in forms]
-    found = [("".join(one.artefact.name for one in kind), kind[0].backend) for kind in trial._kinds(both)]
+    found = [("".join(one.artefact.name for one in kind), kind[0].backend) for kind in autotune._kinds(both)]
     assert found == [(names, backend) for backend in ("ort", "openvino") for names in ("a", "be", "cd")]
     engines = [named(name, "fp16", backend="trt", device="gpu") for name in "xy"]
-    assert trial._kinds(engines) == [[one] for one in engines]
+    assert autotune._kinds(engines) == [[one] for one in engines]
 
 
 def test_where_the_first_of_its_kind_does_not_open_the_next_does():
@@ -101,7 +105,7 @@ def test_where_the_first_of_its_kind_does_not_open_the_next_does():
             raise RunError("it computes something else here")
         return Sleeper({"d": 0.001, "b": 0.004}[one.artefact.name])
 
-    assert trial.measure(forms, open_one, 1).candidate is forms[1]
+    assert autotune.measure(forms, open_one, 1).candidate is forms[1]
 
 
 def test_what_would_not_be_open_in_time_is_not_opened(monkeypatch):
@@ -112,9 +116,9 @@ def test_what_would_not_be_open_in_time_is_not_opened(monkeypatch):
         time.sleep(1.0 if one.backend == "openvino" else 0)
         return Sleeper(0.003)
 
-    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
-    monkeypatch.setattr(trial, "BUDGET_S", 2.0)
-    trial.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(autotune, "BUDGET_S", 2.0)
+    autotune.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
     assert opened[:2] == [("ort", 2), ("openvino", 2)]
     assert ("openvino", 1) not in opened
 
@@ -122,9 +126,9 @@ def test_what_would_not_be_open_in_time_is_not_opened(monkeypatch):
 def test_what_was_beaten_is_not_run_again():
     sessions = {"fast": Sleeper(0.001), "slow": Sleeper(0.02)}
     forms = [named("fast", "fp32"), named("slow", "fp32", backend="openvino")]
-    winner = trial.measure(forms, lambda one, count: sessions[one.artefact.name], 1)
+    winner = autotune.measure(forms, lambda one, count: sessions[one.artefact.name], 1)
     assert winner.candidate is forms[0]
-    assert sessions["slow"].runs == trial.HEAT_ROUNDS * (trial.WARM_UPS + 1)
+    assert sessions["slow"].runs == autotune.HEAT_ROUNDS * (autotune.WARM_UPS + 1)
 
 
 @pytest.mark.parametrize(("milliseconds", "first"), [(0.3, 1), (5.0, 2)], ids=["small", "large"])
@@ -135,15 +139,15 @@ def test_what_loads_slowly_begins_with_the_threads_that_suit_the_network(millise
         opened.append((one.backend, threads))
         return Sleeper(milliseconds * 1e-3)
 
-    monkeypatch.setattr(trial, "thread_counts", lambda: [2, 1])
-    monkeypatch.setattr(trial, "SMALL_S", 0.002)
-    trial.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
+    monkeypatch.setattr(autotune, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(autotune, "SMALL_S", 0.002)
+    autotune.measure([named("a", "fp32"), named("a", "fp32", backend="openvino")], open_one, None)
     assert opened[0] == ("ort", 2)
     assert next(threads for backend, threads in opened if backend == "openvino") == first
 
 
 def test_given_threads_are_kept(made):
-    assert trial.measure(candidates(made), lambda one, n: Sleeper(0.001 * n), 3).threads == 3
+    assert autotune.measure(candidates(made), lambda one, n: Sleeper(0.001 * n), 3).threads == 3
 
 
 def test_one_that_fails_half_way_is_left_out(made):
@@ -153,7 +157,7 @@ def test_one_that_fails_half_way_is_left_out(made):
         opened.append(Sleeper(0.001, fails_at=5) if one.artefact.name == "colours-int8" else Sleeper(0.003))
         return opened[-1]
 
-    winner = trial.measure(candidates(made), open_one, 1)
+    winner = autotune.measure(candidates(made), open_one, 1)
     assert winner.candidate.artefact.name == "colours-fp32"
     assert [session for session in opened if not session.closed] == [winner.session]
 
@@ -162,13 +166,13 @@ def test_nothing_that_runs_is_no_choice(made):
     def open_one(one, threads):
         raise RunError("no memory")
 
-    assert trial.measure(candidates(made), open_one, 1) is None
+    assert autotune.measure(candidates(made), open_one, 1) is None
 
 
 def test_it_keeps_to_its_time(made, monkeypatch):
-    monkeypatch.setattr(trial, "BUDGET_S", 0.3)
+    monkeypatch.setattr(autotune, "BUDGET_S", 0.3)
     start = time.perf_counter()
-    trial.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
+    autotune.measure(candidates(made), lambda one, n: Sleeper(0.05), 1)
     assert time.perf_counter() - start < 2.0
 
 
@@ -177,7 +181,7 @@ def test_load_measures_once_and_then_remembers(made, cache, monkeypatch):
         assert "measured here: " in first.why()
     (file,) = cache.iterdir()
     assert json.loads(file.read_text())["artefact"] == first.chosen.artefact.name
-    monkeypatch.setattr(trial, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(autotune, "measure", lambda *_: pytest.fail("measured again"))
     with load(made) as second:
         assert second.why() == first.why()
         assert second.run(np.zeros((1, 3, 16, 16), np.float32))["output"].shape == (1, 3)
@@ -189,22 +193,26 @@ def test_load_measures_once_and_then_remembers(made, cache, monkeypatch):
 def test_a_damaged_memory_is_measured_again(text, cache):
     cache.mkdir()
     (cache / "x.json").write_text(text)
-    assert tune.remembered("x") is None
+    assert autotune_cache.remembered("x") is None
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(cache):
     cache.write_text("a file in the way")
-    tune.remember("x", tune.Choice("a", "b", 1, {}))
-    assert tune.remembered("x") is None
+    autotune_cache.remember("x", autotune_cache.Choice("a", "b", 1, {}))
+    assert autotune_cache.remembered("x") is None
 
 
 def test_the_key_changes_with_what_it_depends_on(made, monkeypatch):
     order = candidates(made)
-    keys = [tune.key(made, order, None), tune.key(made, order, 1), tune.key(made, order[:1], None)]
-    monkeypatch.setattr(tune, "cores", lambda: 77)
-    keys.append(tune.key(made, order, None))
-    monkeypatch.setattr(tune, "_version", lambda backend: "next")
-    keys.append(tune.key(made, order, None))
+    keys = [
+        autotune_cache.key(made, order, None),
+        autotune_cache.key(made, order, 1),
+        autotune_cache.key(made, order[:1], None),
+    ]
+    monkeypatch.setattr(autotune_cache, "cores", lambda: 77)
+    keys.append(autotune_cache.key(made, order, None))
+    monkeypatch.setattr(autotune_cache, "_version", lambda backend: "next")
+    keys.append(autotune_cache.key(made, order, None))
     assert len(set(keys)) == 5
 
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import sources
+from edgesmith.runtime.serving import frame_sources
 from support.bundles import LABELS, colour_bundle, picture
 
 cv2 = pytest.importorskip("cv2")
@@ -24,7 +24,7 @@ def video(tmp_path):
 
 
 def test_a_video_gives_its_frames_in_rgb(video):
-    found = list(sources.frames(str(video)))
+    found = list(frame_sources.frames(str(video)))
     assert [frame.shape for frame in found] == [(64, 96, 3)] * 3
     assert [frame.mean(axis=(0, 1)).argmax() for frame in found] == [0, 1, 2]
 
@@ -46,15 +46,15 @@ def test_annotated_frames_become_a_video(video, tmp_path, name):
     words = ["run", made.folder, "--source", video, "--device", "ort", "--out", out]
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    drawn = list(sources.frames(str(out)))
+    drawn = list(frame_sources.frames(str(out)))
     assert [frame.shape for frame in drawn] == [(64, 96, 3)] * 3
     assert [frame[40:].mean(axis=(0, 1)).argmax() for frame in drawn] == [0, 1, 2]
     assert [path.name for path in tmp_path.iterdir() if "drawn" in path.name] == [name]
 
 
 def test_frames_of_other_sizes_take_the_first_ones(tmp_path):
-    kept = sources.writer(tmp_path / "x.avi")
+    kept = frame_sources.writer(tmp_path / "x.avi")
     for index, size in enumerate(((64, 96), (32, 48))):
         kept.add(index, picture("red", size))
     kept.close()
-    assert [frame.shape for frame in sources.frames(str(tmp_path / "x.avi"))] == [(64, 96, 3)] * 2
+    assert [frame.shape for frame in frame_sources.frames(str(tmp_path / "x.avi"))] == [(64, 96, 3)] * 2

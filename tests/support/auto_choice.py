@@ -19,16 +19,18 @@ from pathlib import Path
 import click
 
 from edgesmith.bench.workload import random_feeds
-from edgesmith.runtime import bundle, choose, load, trial, tune
+from edgesmith.runtime import load
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.common.machine import thread_counts
 from edgesmith.runtime.errors import CANNOT
-from edgesmith.runtime.machine import thread_counts
+from edgesmith.runtime.selection import autotune, autotune_cache, candidates
 
 CALLS_S = 0.03  # a turn
 
 
 def turn(session, feeds):
     """Return the least seconds of one call, of as many as fit into a turn, after another's threads have stopped."""
-    trial.settle()
+    autotune.settle()
     session.run(feeds, finite=True)
     found, end = [], time.perf_counter() + CALLS_S
     while not found or time.perf_counter() < end:
@@ -40,13 +42,13 @@ def turn(session, feeds):
 
 def rivals(made):
     """Open every form on every backend with every number of threads that `auto` may take."""
-    kept, _ = choose.fitting(choose.candidates(made, "cpu", "auto"))
+    kept, _ = candidates.fitting(candidates.candidates(made, "cpu", "auto"))
     for candidate in kept:
         for threads in thread_counts():
-            if not choose.usable(candidate.backend)[0]:
+            if not candidates.usable(candidate.backend)[0]:
                 continue
             try:
-                session = choose.open_artefact(made, candidate.artefact, candidate.backend, threads=threads)
+                session = candidates.open_artefact(made, candidate.artefact, candidate.backend, threads=threads)
             except CANNOT:
                 continue
             yield f"{candidate.artefact.name} with {candidate.backend}, {threads} threads", session
@@ -57,7 +59,7 @@ def judge(path, rounds):
     start = time.perf_counter()
     model = load(path, device="auto")
     loaded_s = time.perf_counter() - start
-    choice = tune.remembered(next(Path(os.environ["EDGESMITH_CACHE"]).glob("*.json")).stem)
+    choice = autotune_cache.remembered(next(Path(os.environ["EDGESMITH_CACHE"]).glob("*.json")).stem)
     sessions = {"auto": model.session, **dict(rivals(made))}
     feeds = {name: random_feeds(session, 1) for name, session in sessions.items()}
     times = {name: [] for name in sessions}

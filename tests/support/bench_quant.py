@@ -36,7 +36,7 @@ from quant_table import table
 
 from edgesmith.cli.quantize import read_spec
 from edgesmith.runtime import datasets
-from edgesmith.runtime.files import atomic_file
+from edgesmith.runtime.common.files import atomic_file
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

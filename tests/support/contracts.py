@@ -18,8 +18,8 @@ from edgesmith.optimize import passes, runner
 from edgesmith.optimize.base import Pass
 from edgesmith.optimize.recipes import RECIPES
 from edgesmith.runtime import backends
+from edgesmith.runtime.common.plugins import load
 from edgesmith.runtime.errors import DataError, EdgesmithError
-from edgesmith.runtime.plugins import load
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgesmith.runtime import files
+from edgesmith.runtime.common import files
 from support import sameness
 
 MARK = "EDGESMITH_FAULT_MARK"

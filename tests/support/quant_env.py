@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesmith.runtime.files import atomic_file
+from edgesmith.runtime.common.files import atomic_file
 
 PEERS = {"nncf": "nncf==3.4.0", "modelopt": "nvidia-modelopt==0.47.0", "quark": "amd-quark==0.13"}
 IMPORTS = {

@@ -9,7 +9,7 @@ from edgesmith.bench import ceilings
 from edgesmith.optimize.quantize.layer_cost import layer_work
 from edgesmith.optimize.quantize.net import copied
 from edgesmith.optimize.quantize.observe import session
-from edgesmith.runtime.packages import need
+from edgesmith.runtime.common.packages import need
 
 WARM, QUARTILES = 3, (25, 50, 75)
 

@@ -23,7 +23,7 @@ def main() -> None:
     import torchvision
 
     from edgesmith.models import catalog
-    from edgesmith.runtime.plugins import normalise
+    from edgesmith.runtime.common.plugins import normalise
 
     warnings.simplefilter("ignore")
     torch.set_grad_enabled(False)

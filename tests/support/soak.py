@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesmith.runtime import bundle, files
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.live import Live
-from edgesmith.runtime.machine import read_text
+from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime.common import files
+from edgesmith.runtime.common.machine import read_text
+from edgesmith.runtime.serving.reload import Live
 from edgesmith.runtime.verify import replay
 from support.bundles import SPEC, colour_net, golden_inputs
 

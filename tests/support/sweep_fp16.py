@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesmith.runtime.files import atomic_file
+from edgesmith.runtime.common.files import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "fp16"

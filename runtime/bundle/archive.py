@@ -1,0 +1,152 @@
+"""Bundles as one .zip: written deterministically, read with nothing trusted that the manifest does not list."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+import zipfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from ..common.files import atomic_file
+from ..errors import BundleError, DataError, EdgesmithError
+from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGEST_ARRAYS = 1 << 30
+_COMPRESSED = (".json", ".txt", ".md")
+
+
+def pack(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Write a folder's files into a .zip, in the manifest's order, with no times in it; weights are stored plainly."""
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
+        for name in (NAME, *signature, *sorted(manifest.files)):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
+            info.external_attr = 0o644 << 16
+            with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as member:
+                shutil.copyfileobj(source, member, 1 << 20)
+
+
+class Extracted:
+    """A zipped bundle in a temporary folder, which is removed when nobody holds this any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="edgesmith-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, True)
+        try:
+            unpack(path, self.folder)
+        except BaseException:
+            self._remove()
+            raise
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Extract a zipped bundle's listed files, each no larger than the manifest says, into an empty folder.
+
+    Raises:
+        BundleError: The archive is damaged, lacks a listed member, holds one twice, or a member's size differs.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(set(names)) != len(names):
+                raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
+            manifest = parse(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
+            if SIGNATURE in names:
+                _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
+            for name, entry in manifest.files.items():
+                _extract(archive, path, name, entry.bytes, folder)
+    except EdgesmithError:
+        raise
+    except Exception as error:  # zlib, lzma, struct and others raise whatever a damaged file leads them to
+        raise BundleError(f"{path} cannot be read", got=_said(error), expected="a zipped bundle") from error
+
+
+def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
+    if name not in archive.namelist():
+        raise BundleError(f"{path} is no bundle", got=f"no {name}", expected="a zipped bundle")
+    if (size := archive.getinfo(name).file_size) > largest:
+        raise BundleError(f"{path} has too large a {name}", got=f"{size} bytes", expected=f"at most {largest}")
+    return _extract(archive, path, name, size, folder).read_bytes()
+
+
+def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder: Path) -> Path:
+    if name not in archive.namelist():
+        raise BundleError(f"{path} is incomplete", got=f"no {name}", do="copy it again")
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(name) as member, target.open("wb") as file:
+        written = _copy(member, file, size)
+    if written != size:
+        raise BundleError(f"{path}: {name} has another size than the manifest says", expected=f"{size} bytes")
+    return target
+
+
+def _copy(member: IO[bytes], file: IO[bytes], size: int) -> int:
+    """Copy until the end, or until one byte more than `size`."""
+    written = 0
+    while written <= size and (block := member.read(min(1 << 20, size + 1 - written))):
+        file.write(block)
+        written += len(block)
+    return written
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write named arrays as .npz, compressed, the same bytes for the same arrays.
+
+    Raises:
+        DataError: One holds NaN or Inf, which nothing can be compared with.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(
+                f"the golden array {name!r} holds NaN or Inf", expected="finite numbers",
+                do="look for the layer that overflows: FP16 ends at 65504; or choose other images",
+            )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), "w") as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_arrays(path: Path, empty: bool = False) -> dict[str, NDArray[np.generic]]:
+    """Read named batches of numbers; no pickles, at most 1 GiB.
+
+    Args:
+        path: The .npz file.
+        empty: Allow arrays without elements: a detector's output where it found nothing.
+
+    Raises:
+        BundleError: The file is missing, damaged or too large, or an array is empty, no batch, or not of numbers.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
+                raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}  # no array: NumPy gives its bytes
+    except EdgesmithError:
+        raise
+    except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …
+        raise BundleError(f"{path} cannot be read", got=_said(error), expected="arrays in .npz") from error
+    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in found.items() if not _is_batch(array, empty)]
+    if odd or not found:
+        got = odd[0] if odd else "no array"
+        raise BundleError(f"{path} cannot be used", got=got, expected="batches of numbers, one image or more")
+    return found
+
+
+def _is_batch(array: NDArray[np.generic], empty: bool) -> bool:
+    return array.ndim > 0 and (empty or array.size > 0) and array.dtype.kind in "fiub"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,163 @@
+"""What an artefact needs of the machine, checked before it is loaded; and an engine built anew where it does not hold.
+
+A manifest's `requires` may say: sm, flavour, tensorrt and cuda (an engine's; the CUDA that the driver must know), os,
+machine. What a machine does not know of itself is not held against the artefact: the backend checks the engine's own
+header again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common import external_data
+from ..common.files import locked, private_folder
+from ..errors import BuildError, ModelError, NotAvailable
+from ..selection.autotune_cache import folder
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .manifest import Artefact
+
+ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+
+
+def facts(flavour: str = "") -> dict[str, str]:
+    """Return what is known of this machine: os, machine; with TensorRT flavour and its version; with a GPU sm, cuda."""
+    machine = platform.machine().lower()
+    known = {"os": platform.system().lower(), "machine": ARCHITECTURES.get(machine, machine)}
+    if flavour:
+        known |= _gpu_facts(flavour)
+    return known
+
+
+def gpu() -> dict[str, str]:
+    """Return the name and compute capability of the first GPU; nothing where none can be used."""
+    from ..engines import gpu as device
+
+    try:
+        return {"name": device.device_name(), "sm": device.device_sm()}
+    except NotAvailable:
+        return {}
+
+
+def _gpu_facts(flavour: str) -> dict[str, str]:
+    from ..engines import flavour as flavours
+    from ..engines import gpu
+
+    found = {}
+    module = flavours.installed(flavour)
+    if module is not None:
+        found = {"flavour": flavour, "tensorrt": str(getattr(flavours.load(module), "__version__", ""))}
+    try:
+        return {**found, "sm": gpu.device_sm(), "cuda": gpu.driver_cuda()}
+    except NotAvailable:
+        return found
+
+
+def of_engine(sidecar: Mapping[str, Any]) -> dict[str, str]:
+    """Return the contract of an engine that was built here: GPU, TensorRT, this system, this CUDA or a later one.
+
+    Args:
+        sidecar: What stands beside the engine, as plain data.
+    """
+    from ..engines import gpu
+
+    named = {"sm": sidecar["sm"], "tensorrt": sidecar["version"], "flavour": sidecar["flavour"]}
+    cuda = gpu.library_cuda()
+    return {**named, **facts(), **({"cuda": cuda} if cuda else {})}
+
+
+def broken(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Return what does not hold, as {key: (got, expected)}.
+
+    TensorRT's version holds when its first two parts are equal, CUDA's when the driver's major one is no older (CUDA
+    compatibility: minor versions of one major version run on each other's drivers).
+    """
+    return {
+        key: (known[key], wanted)
+        for key, wanted in requires.items()
+        if known.get(key) and not _holds(key, wanted, known[key])
+    }
+
+
+def _holds(key: str, wanted: str, got: str) -> bool:
+    if key == "tensorrt":
+        return wanted.split(".")[:2] == got.split(".")[:2]
+    if key == "cuda":
+        parts = (version.split(".")[0] for version in (got, wanted))
+        have, need = (int(part) if part.isdecimal() else 0 for part in parts)
+        return have >= need
+    return wanted.lower() == got.lower()
+
+
+def check(artefact: Artefact) -> None:
+    """Compare an artefact's contract with this machine.
+
+    Raises:
+        BuildError: It does not hold; the message has the first point.
+    """
+    if not artefact.requires:
+        return
+    wrong = broken(artefact.requires, facts(artefact.requires.get("flavour", "")))
+    for key, (got, wanted) in wrong.items():
+        raise BuildError(
+            f"{artefact.name} was made for another machine", got=f"{key} {got}", expected=f"{key} {wanted}",
+            do="build it here: load(…, rebuild=True)",
+        )  # fmt: skip
+
+
+def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
+    """Return the ONNX file in the bundle that an engine of this precision is built from.
+
+    Raises:
+        ModelError: There is none.
+    """
+    same = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == artefact.precision]
+    for target in ("trt", "generic"):
+        for found in same:
+            if found.target == target:
+                return found
+    raise ModelError(
+        f"the bundle has no ONNX file to build {artefact.name} from",
+        got=", ".join(f"{a.precision} for {a.target}" for a in bundle.artefacts if a.role == "onnx") or "none",
+        expected=f"{artefact.precision} for trt or generic",
+    )
+
+
+def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour: str = "auto", **options: Any) -> Path:
+    """Build an engine from the bundle's own ONNX file, or return the one built before from the same content.
+
+    Args:
+        bundle: Where the ONNX file is.
+        artefact: The engine that does not fit here.
+        sm: For which GPU; "current" is this machine's.
+        flavour: Which TensorRT: "rtx", "standard" or "auto".
+        options: What `engines.build.build_engine` takes.
+
+    Raises:
+        ModelError: The bundle has no ONNX file of that precision.
+        BundleError: The ONNX file was changed, or names weights that the manifest does not list.
+        NotAvailable: No TensorRT, or no GPU for "current".
+        BuildError: TensorRT cannot build it, or the cache belongs to somebody else.
+    """
+    from ..engines import build, gpu
+    from ..engines import flavour as flavours
+
+    source = source_of(bundle, artefact)
+    external_data.network(bundle, source)
+    network = bundle.file(source.path)
+    name, module = flavours.choose(flavour, sm)
+    version = str(getattr(flavours.load(module), "__version__", ""))
+    true_sm = gpu.device_sm() if sm == "current" else sm
+    key = json.dumps([bundle.manifest.files[source.path].sha256, true_sm, name, version, sorted(options.items())])
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    target = private_folder(folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
+    with locked(target):
+        if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
+            build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)
+    return target

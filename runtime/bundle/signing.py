@@ -1,0 +1,171 @@
+"""Who made a bundle: an Ed25519 signature (RFC 8032) over its manifest's digest, and so over every file's.
+
+`signature.json` beside the manifest:
+
+    {"format": 1, "algorithm": "ed25519", "key": SHA-256 of the public key, "signature": 128 hexadecimal digits}
+
+What is signed is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them. The
+cryptography package is imported only where something is signed or a signature is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.files import atomic_file, existing_file
+from ..common.packages import need
+from ..errors import BundleError, UsageError
+from . import archive
+from .manifest import SIGNATURE
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+
+Keys = str | Path | Sequence[str | Path]
+VARIABLE = "EDGESMITH_TRUSTED_KEYS"
+DOMAIN = b"edgesmith bundle 1\0"
+FORMAT = 1
+_PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+_ED25519 = "cryptography.hazmat.primitives.asymmetric.ed25519"
+_FORMS = "cryptography.hazmat.primitives.serialization"
+
+
+def generate(path: str | Path) -> str:
+    """Make a key pair: the private key in `path` (readable by its owner only), the public one in `<path>.pub`.
+
+    Returns:
+        The key's name: the SHA-256 of the public key's 32 bytes.
+
+    Raises:
+        UsageError: One of the files is there already.
+        NotAvailable: cryptography is not installed.
+    """
+    forms, path = need(_FORMS), Path(path)
+    public_path = path.with_name(path.name + ".pub")
+    for file in (path, public_path):
+        if file.exists():
+            raise UsageError(f"{file} is there already", do="choose another name: a key is never overwritten")
+    key = need(_ED25519).Ed25519PrivateKey.generate()
+    secret = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+    public = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+    with atomic_file(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(secret)
+    with atomic_file(public_path) as temporary:
+        temporary.write_bytes(public)
+    return name_of(key.public_key())
+
+
+def name_of(public: Any) -> str:
+    """Return the SHA-256 of a public key's 32 bytes, in hexadecimal."""
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()
+
+
+def sign(bundle: Bundle, key: str | Path) -> str:
+    """Sign an opened bundle in its place, after checking every file's digest; an earlier signature is replaced.
+
+    Returns:
+        The key's name.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+        UsageError: There is no such key, or it is no Ed25519 key.
+        NotAvailable: cryptography is not installed.
+    """
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    private = _private(existing_file(key, "key"))
+    name = name_of(private.public_key())
+    signature = private.sign(DOMAIN + bytes.fromhex(bundle.digest)).hex()
+    text = json.dumps({"format": FORMAT, "algorithm": "ed25519", "key": name, "signature": signature}, indent=1) + "\n"
+    with atomic_file(bundle.folder / SIGNATURE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if bundle.source.is_file():
+        archive.pack(bundle.folder, bundle.manifest, bundle.source)
+    return name
+
+
+def _private(path: Path) -> Any:
+    try:
+        key = need(_FORMS).load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, OSError) as error:
+        raise UsageError(f"{path} is no private key", got=str(error)[:100], expected="what keygen writes") from error
+    if not isinstance(key, need(_ED25519).Ed25519PrivateKey):
+        raise UsageError(f"{path} is a key of another kind", got=type(key).__name__, expected="an Ed25519 key")
+    return key
+
+
+def trusted(keys: Keys | None) -> list[Any]:
+    """Return the public keys of PEM files, each with one or more; None takes those of $EDGESMITH_TRUSTED_KEYS.
+
+    Raises:
+        UsageError: There is no such file, or no Ed25519 key in it.
+        NotAvailable: cryptography is not installed.
+    """
+    if keys is None:
+        keys = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+    paths = [keys] if isinstance(keys, (str, Path)) else list(keys)
+    return [key for path in paths for key in _public(existing_file(path, "public key"))]
+
+
+def _public(path: Path) -> list[Any]:
+    forms, kind = need(_FORMS), need(_ED25519).Ed25519PublicKey
+    try:
+        found = [forms.load_pem_public_key(block) for block in _PUBLIC.findall(path.read_bytes())]
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} is no public key", got=str(error)[:100], expected="PEM, as keygen writes") from error
+    if not found or not all(isinstance(key, kind) for key in found):
+        raise UsageError(f"{path} holds no Ed25519 key", expected="PEM, as `edgesmith keygen` writes")
+    return found
+
+
+def check(bundle: Bundle, keys: Keys | None) -> str:
+    """Return the name of the trusted key that signed a bundle; an empty string where no key is asked for.
+
+    Args:
+        bundle: An opened bundle.
+        keys: The public keys, any of which will do; None takes those of $EDGESMITH_TRUSTED_KEYS, if it is set.
+
+    Raises:
+        BundleError: It is not signed, by another key, or the signature is not of this manifest.
+        UsageError: A key cannot be read.
+        NotAvailable: cryptography is not installed.
+    """
+    if keys is None and not os.environ.get(VARIABLE):
+        return ""
+    known = {name_of(key): key for key in trusted(keys)}
+    name, signature = _read(bundle)
+    if name not in known:
+        raise BundleError(
+            f"{bundle.source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
+            expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask who made it for its key",
+        )  # fmt: skip
+    try:
+        known[name].verify(signature, DOMAIN + bytes.fromhex(bundle.digest))
+    except need("cryptography.exceptions").InvalidSignature as error:
+        raise BundleError(
+            f"the signature of {bundle.source} is not of this manifest", got=f"manifest {bundle.digest[:16]}…",
+            expected="the manifest that was signed", do="do not load it; get it again from who made it",
+        ) from error  # fmt: skip
+    return name
+
+
+def _read(bundle: Bundle) -> tuple[str, bytes]:
+    if not bundle.signature:
+        raise BundleError(
+            f"{bundle.source} is not signed", expected=SIGNATURE, do="`edgesmith sign` it where it is made"
+        )
+    try:
+        values = json.loads(bundle.signature)
+        if (values["format"], values["algorithm"]) != (FORMAT, "ed25519"):
+            raise ValueError(f"format {values['format']!r}, algorithm {values['algorithm']!r}")
+        name, signature = str(values["key"]), bytes.fromhex(values["signature"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BundleError(f"the signature of {bundle.source} cannot be read", got=str(error)[:100]) from error
+    return name, signature

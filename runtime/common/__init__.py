@@ -1,0 +1,1 @@
+"""What every room shares: whole files, plugins, isolation, the machine."""

@@ -1,0 +1,193 @@
+"""External data: the weights of an ONNX file that stand in files beside it, found without the onnx package.
+
+A file names them itself, so a stranger's file may name /etc/passwd. In a bundle they must be companions that the
+manifest lists; anywhere else they must stay inside the file's folder. Nothing is loaded before that has been checked.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..errors import BundleError, EdgesmithError, ModelError
+from .files import existing_file
+
+if TYPE_CHECKING:
+    from ..bundle.bundle import Bundle
+    from ..bundle.manifest import Artefact
+
+ROLES = ("onnx", "nchwc")
+# Message of onnx.proto -> {number of a field: its message}, for every field that leads to a TensorProto.
+FIELDS: dict[str, dict[int, str]] = {
+    "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
+    "TrainingInfoProto": {1: "GraphProto", 2: "GraphProto"},
+    "GraphProto": {1: "NodeProto", 5: "TensorProto", 15: "SparseTensorProto"},
+    "FunctionProto": {7: "NodeProto", 11: "AttributeProto"},
+    "NodeProto": {5: "AttributeProto"},
+    "AttributeProto": {
+        5: "TensorProto", 6: "GraphProto", 10: "TensorProto", 11: "GraphProto", 22: "SparseTensorProto",
+        23: "SparseTensorProto",
+    },
+    "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
+    "TensorProto": {13: "StringStringEntryProto"},
+}  # fmt: skip
+_KEY = b"location"
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def locations(data: bytes | mmap.mmap) -> list[str]:
+    """Return where an ONNX file says that its external data stand, each place once, in no order that means anything.
+
+    The walk takes time in proportion to the file's fields, and none where the word "location" is nowhere in it.
+
+    Raises:
+        ValueError: It is no serialised protobuf message.
+    """
+    if data.find(_KEY) < 0:
+        return []
+    with memoryview(data) as view:
+        found: dict[str, None] = {}
+        parts = [("ModelProto", 0, len(view))]
+        while parts:
+            message, start, end = parts.pop()
+            inner = FIELDS[message]
+            for number, first, last in _fields(view, start, end):
+                if number not in inner:
+                    continue
+                if message != "TensorProto":
+                    parts.append((inner[number], first, last))
+                elif (place := _location(view, first, last)) is not None:
+                    found[place] = None
+        return list(found)
+
+
+def _location(view: memoryview, start: int, end: int) -> str | None:
+    """Return the value of an entry whose key is "location"; as in protobuf, the last of equal fields counts."""
+    texts = {number: bytes(view[first:last]) for number, first, last in _fields(view, start, end)}
+    return texts.get(2, b"").decode(errors="surrogateescape") if texts.get(1) == _KEY else None
+
+
+def _fields(view: memoryview, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Return (number, start, end) of each field of a message that has a length."""
+    fields, at = [], start
+    while at < end:
+        tag, at = _varint(view, at, end)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            _, at = _varint(view, at, end)
+            size = 0
+        elif kind == _BYTES:
+            size, at = _varint(view, at, end)
+            fields.append((number, at, at + size))
+        elif kind in (_FIXED64, _FIXED32):
+            size = 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"a field of type {kind} at byte {at}")
+        at += size
+        if not number or at > end:
+            raise ValueError(f"a field that goes beyond its message at byte {at - size}")
+    return fields
+
+
+def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            raise ValueError("the file is cut off")
+        byte = view[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+    raise ValueError(f"a number of more than ten bytes at byte {at}")
+
+
+def _read(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
+    try:
+        return locations(data)
+    except ValueError as error:
+        raise ModelError(f"{path} is no ONNX file", got=str(error), do="export it again") from error
+
+
+def model_file(path: str | Path, kind: str = "model") -> Path:
+    """Return the path of an ONNX file that is there, and whose external data all stand inside its own folder.
+
+    Raises:
+        UsageError: Nothing is there, or it is not a regular file.
+        ModelError: It names a file outside its folder: by an absolute path, by "..", or through a link.
+    """
+    source = existing_file(path, kind)
+    if not source.stat().st_size:
+        return source
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        places = _read(data, source)
+    for place in places:
+        if not _stays_inside(place, source.parent):
+            raise ModelError(
+                f"{source} keeps weights outside its folder", got=repr(place)[:200],
+                expected="a relative path inside the folder", do="do not use this file; or save it again with onnx",
+            )  # fmt: skip
+    return source
+
+
+def _stays_inside(place: str, folder: Path) -> bool:
+    try:
+        target = (folder / place).resolve()
+    except (OSError, ValueError, RuntimeError):  # a name with a zero byte, or links in a circle
+        return False
+    plain = not PurePosixPath(place).is_absolute() and ".." not in place.replace("\\", "/").split("/")
+    return plain and folder.resolve() in target.parents
+
+
+def checked_source(path: str | Path, content: bytes | None) -> str | bytes:
+    """Return what a backend may load: the content, if it needs no other file, or where there is none, the path.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: Content that names external data, which would be looked for in the working directory; or a file
+            that keeps weights outside its folder.
+    """
+    if content is None:
+        return str(model_file(path))
+    if places := _read(content, path):
+        raise ModelError(
+            f"{path} cannot be loaded from memory", got=f"weights in {places[0]!r}"[:200],
+            expected="weights in the file itself", do="load it by its path",
+        )  # fmt: skip
+    return content
+
+
+def network(bundle: Bundle, artefact: Artefact) -> bytes | None:
+    """Return the checked bytes of an artefact; None for an ONNX file whose weights stand in companions, checked too.
+
+    Raises:
+        BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
+            companions.
+        ModelError: It is no ONNX file.
+    """
+    for name in artefact.companions:
+        bundle.file(name)
+    content = bundle.content(artefact.path)
+    places = _read(content, bundle.folder / artefact.path) if artefact.role in ROLES else []
+    beside = {PurePosixPath(name) for name in artefact.companions}
+    for place in places:
+        if not place or PurePosixPath(artefact.path).parent / place not in beside:
+            raise BundleError(
+                f"{bundle.source}: {artefact.path} names weights that the manifest does not list",
+                got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
+                do="do not run it; whoever made it can write the bundle again with this file as a companion",
+            )  # fmt: skip
+    return None if places else content
+
+
+def problems(bundle: Bundle) -> dict[str, str]:
+    """Return the path of each ONNX file that names weights which the manifest does not list, with what is wrong."""
+    wrong = {}
+    for artefact in bundle.artefacts:
+        if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):
+            try:
+                network(bundle, artefact)
+            except EdgesmithError as error:
+                wrong[artefact.path] = f"cannot be used: {error}"
+    return wrong

@@ -1,0 +1,294 @@
+"""Files that are whole or not there: made in a work folder beside the target, then renamed into its place.
+
+A work folder is `.<target>.<random>.tmp`, holds the file MARK, and is locked for as long as its maker lives. Who next
+writes the same target removes those that nobody holds any more: what a killed process left is gone after the next run.
+A folder that only has such a name stays: without the mark it is somebody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import BuildError, EdgesmithError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks, so nothing is taken for abandoned there
+    fcntl = None  # type: ignore[assignment]
+
+MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: whoever next writes its target removes it.\n"
+_NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp", re.DOTALL)
+_ledger = -1
+"""A file descriptor where this process writes down its work folders, for who cleans up if it crashes; -1: nowhere."""
+
+
+@contextlib.contextmanager
+def atomic_file(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it becomes `target`, on any error it is removed.
+
+    Raises:
+        EdgesmithError: The folder cannot be written or the disk is full; `target` is as it was.
+    """
+    target = Path(target)
+    with workplace(target) as folder:
+        temporary = folder / target.name
+        temporary.touch()
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it takes `target`'s place whole, else it is removed.
+
+    An earlier `target` is exchanged for the new one in one step where the system can do that (Linux), so that at each
+    moment one whole folder stands there; elsewhere it is moved aside first.
+
+    Raises:
+        EdgesmithError: The parent cannot be written or the disk is full; an earlier `target` is as it was.
+    """
+    target = Path(target)
+    with workplace(target) as folder:
+        temporary = folder / target.name
+        temporary.mkdir()
+        yield temporary
+        swap(temporary, target)
+
+
+@contextlib.contextmanager
+def workplace(target: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`, which is gone afterwards; what is to stay is renamed out of it.
+
+    Raises:
+        EdgesmithError: The parent cannot be written, or an OSError happened while this was open.
+    """
+    target = Path(target)
+    with translated(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+            remove_abandoned(left)
+        folder, lock = _make(target)
+    try:
+        with translated(target):
+            (folder / "work").mkdir()
+            yield folder / "work"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
+
+
+def _make(target: Path) -> tuple[Path, int]:
+    """Make a work folder and lock it; once more, if somebody took it for abandoned before it was locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        lock = _opened(folder)
+        if fcntl and lock >= 0:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            _mark(folder, lock)
+            if _ledger >= 0:
+                os.write(_ledger, os.fsencode(folder.absolute()) + b"\0")
+            return folder, lock
+        _close(lock)
+
+
+def _mark(folder: Path, lock: int) -> None:
+    try:
+        (folder / MARK).write_bytes(MARKED.encode())
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        _close(lock)
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove a work folder whose maker has ended; one that is in use stays, and what is none of ours."""
+    if not fcntl or folder.is_symlink() or not _NAME.fullmatch(folder.name) or (lock := _opened(folder)) < 0:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not any(folder.iterdir()) and stat.S_IMODE(folder.stat().st_mode) == 0o700:
+            folder.rmdir()  # killed before it was marked: nothing is lost
+        elif (folder / MARK).read_bytes() == MARKED.encode():
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return
+    finally:
+        os.close(lock)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError:
+        return -1
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def write_down(descriptor: int) -> None:
+    """From now on write this process's work folders into an open file, each ended by a zero byte."""
+    global _ledger
+    _ledger = descriptor
+
+
+@contextlib.contextmanager
+def locked(target: str | Path) -> Iterator[None]:
+    """Hold the one lock of `target` among processes and threads, waiting for who holds it.
+
+    The lock is the file `.<target>.lock` beside it; the system drops the lock of a process that ends in any way.
+
+    Raises:
+        EdgesmithError: The parent cannot be written.
+    """
+    target = Path(target)
+    path = target.with_name(f".{target.name}.lock")
+    with translated(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        if not os.fstat(descriptor).st_size:  # ours is empty
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Lock the file that stands at `path`; who releases it unlinks it, so look again whether it is still that one."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def swap(made: Path, target: Path) -> None:
+    """Put a folder into the place of another, which may be there and then stands beside where the folder was made.
+
+    Args:
+        made: A folder in a `workplace` of `target`.
+        target: Where it goes.
+
+    Raises:
+        OSError: A file or a link stands there, or the file system refuses.
+    """
+    if not os.path.lexists(target):
+        made.replace(target)
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise NotADirectoryError(20, "a file or a link stands there")
+    if _exchanged(made, target):
+        return
+    aside = made.with_name(made.name + ".old")
+    target.replace(aside)
+    try:
+        made.replace(target)
+    except OSError:
+        aside.replace(target)
+        raise
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step: renameat2 with RENAME_EXCHANGE; False where the system cannot."""
+    import ctypes
+
+    here, exchange = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+@contextlib.contextmanager
+def translated(target: Path) -> Iterator[None]:
+    """Turn an OSError about `target` into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            28: "free some space",
+            122: "free some space",
+            13: "check the folder's permissions",
+            30: "choose another folder",
+        }
+        raise EdgesmithError(
+            f"cannot write {target}",
+            got=error.strerror or str(error),
+            do=remedy.get(error.errno or 0, "check the path"),
+        ) from error
+
+
+def existing_file(path: str | Path, kind: str) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        UsageError: Nothing is there, or it is not a regular file.
+    """
+    if why := unreadable(path):
+        raise UsageError(f"cannot read {kind} {str(path)[:300]}", got=why, expected="a file", do="check the path")
+    return Path(path)
+
+
+def unreadable(path: str | Path) -> str:
+    """Return why there is no regular file at a path, or an empty string."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", "") or str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+    return "" if os.access(path, os.R_OK) else "no permission to read it"
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def private_folder(place: Path) -> Path:
+    """Make and return a folder which only its owner may write: what lies there will be executed.
+
+    Raises:
+        BuildError: It belongs to somebody else.
+    """
+    with translated(place):
+        place.mkdir(parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and place.stat().st_uid != os.getuid():
+            raise BuildError(
+                f"the cache {place} belongs to another user", do="set EDGESMITH_CACHE to a folder of your own"
+            )
+        place.chmod(0o700)
+    return place

@@ -1,0 +1,69 @@
+"""Packages that are optional: imported where they are used, and named with their remedy where they are missing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+from ..errors import NotAvailable
+
+_EXTRA = {
+    "torch": "export", "onnxscript": "export", "safetensors": "export",
+    "onnx": "optimize", "onnx_graphsurgeon": "optimize", "onnxruntime": "ort",
+    "openvino": "openvino", "cryptography": "sign", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
+    "ml_dtypes": "optimize", "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
+}  # fmt: skip
+
+
+def need(module: str) -> ModuleType:
+    """Import an optional package, so that it tells nobody.
+
+    Raises:
+        NotAvailable: It is not installed; the message has the command that installs it.
+    """
+    try:
+        with _without_telemetry(module.split(".")[0]):
+            return importlib.import_module(module)
+    except ImportError as error:
+        raise _missing(module, error) from error
+
+
+@contextlib.contextmanager
+def _without_telemetry(package: str) -> Iterator[None]:
+    """Hide OpenVINO's telemetry while it is imported: it would report that over the network, from a new process.
+
+    It is an optional package, for which OpenVINO has a stub of its own.
+    """
+    name = "openvino_telemetry"
+    if package != "openvino" or package in sys.modules or name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+
+
+def not_installed(error: ModuleNotFoundError) -> NotAvailable | None:
+    """Return what to say of an import that failed, if it is that of an optional package; else None."""
+    return _missing(error.name, error) if error.name and error.name.split(".")[0] in _EXTRA else None
+
+
+def _missing(module: str, error: ImportError) -> NotAvailable:
+    package = module.split(".")[0]
+    extra = _EXTRA.get(package)
+    command = f"pip install 'edgesmith[{extra}]'" if extra else f"pip install {package}"
+    return NotAvailable(f"{package} is not installed", got=str(error), do=command)
+
+
+def versions() -> dict[str, str]:
+    """Return the version of Python and of every installed distribution, by name: a lock of what made something."""
+    import platform
+    from importlib import metadata
+
+    found = {str(one.metadata["Name"]).lower(): str(one.version) for one in metadata.distributions()}
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}

@@ -1,0 +1,52 @@
+"""Plugins are files: a folder lists its own, and the name of one is the stem of its file.
+
+Nothing is imported until it is named, so a list of names costs a directory listing. A file that starts with an
+underscore is a helper, not a plugin.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import UsageError
+
+
+def names(package: ModuleType) -> list[str]:
+    """List the plugins of a package, sorted."""
+    folder = Path(str(package.__file__)).parent
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load(package: ModuleType, name: str, kind: str) -> ModuleType:
+    """Import one plugin by its name.
+
+    Args:
+        package: The imported package (folder) to look in.
+        name: The file's stem.
+        kind: What to call it in the error: "backend", "pass", "metric".
+
+    Raises:
+        UsageError: No such plugin; the message says which name was probably meant.
+    """
+    known = names(package)
+    if name not in known:
+        raise UsageError(
+            f"unknown {kind} {name!r}", expected=", ".join(known), do=did_you_mean(name, known) or "choose one of these"
+        )
+    return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return «did you mean 'x'?» for the nearest known name, or an empty string."""
+    plain = {normalise(candidate): candidate for candidate in known}
+    near = difflib.get_close_matches(normalise(name), list(plain), n=1, cutoff=0.6)
+    return f"did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def normalise(name: str) -> str:
+    """Drop case, `_`, `-` and blanks: «MobileNet-V2» and «mobilenet_v2» are one name."""
+    return "".join(character for character in name.lower() if character not in "_- ")

@@ -1,0 +1,86 @@
+"""Which size an input with free dimensions is given: what the command says, else what the network's spec says.
+
+Nothing is made up: a picture of 1x1 pixels is quick and tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..spec import ModelSpec
+
+Shape = Sequence["int | None"]
+
+
+def parse(text: str) -> dict[str, tuple[int, ...]]:
+    """Read `x=1x3x320x320,y=1x4`, or `1x3x320x320` for the only input, under the name "".
+
+    Raises:
+        UsageError: It is not written so.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for part in filter(None, text.replace(" ", "").split(",")):
+        name, _, sizes = part.rpartition("=")
+        numbers = sizes.lower().split("x")
+        if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
+            raise UsageError("cannot read the shape", got=repr(part), expected="NAME=1x3x320x320, or 1x3x320x320")
+        found[name] = tuple(map(int, numbers))
+    return found
+
+
+def settled(
+    shapes: Mapping[str, Shape], given: str = "", spec: ModelSpec | None = None, batch: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """Return a size for every dimension of every input; None is a free one.
+
+    Args:
+        shapes: Input -> its declared shape.
+        given: What the command says, as `parse` reads it.
+        spec: What the file or bundle says of its input.
+        batch: The size of a free first dimension that nothing else says.
+
+    Raises:
+        UsageError: A dimension other than the first stays free, or what was given does not fit.
+    """
+    asked = parse(given)
+    if unknown := [name for name in asked if name not in shapes and not (name == "" and len(shapes) == 1)]:
+        raise UsageError(
+            "--shape names no input", got=", ".join(name or "a shape without a name" for name in unknown),
+            expected=", ".join(shapes), do="write NAME=SIZES",
+        )  # fmt: skip
+    return {name: _settled(name, shape, asked.get(name, asked.get("")), spec, batch) for name, shape in shapes.items()}
+
+
+def _settled(
+    name: str, shape: Shape, asked: tuple[int, ...] | None, spec: ModelSpec | None, batch: int
+) -> tuple[int, ...]:
+    if asked is not None:
+        if not _fits(asked, shape):
+            got, expected = "x".join(map(str, asked)), _text(shape)
+            raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
+        return asked
+    if spec is not None and spec.input_name == name:
+        told = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
+        if _fits(told, shape):
+            return told
+    sizes = tuple(batch if at == 0 and size is None else size for at, size in enumerate(shape))
+    if any(size is None for size in sizes):
+        free = ", ".join(str(at) for at, size in enumerate(sizes) if size is None)
+        words = "x".join("SIZE" if size is None else str(size) for size in sizes)
+        raise UsageError(
+            f"the input {name!r} has no fixed size", got=f"{_text(shape)}: axes {free} are free",
+            expected="the size to measure it at", do=f"give --shape {name}={words}",
+        )  # fmt: skip
+    return tuple(size or 0 for size in sizes)
+
+
+def _fits(sizes: tuple[int, ...], shape: Shape) -> bool:
+    return len(sizes) == len(shape) and all(want in (None, have) for have, want in zip(sizes, shape, strict=True))
+
+
+def _text(shape: Shape) -> str:
+    return "x".join("?" if size is None else str(size) for size in shape)

@@ -1,0 +1,126 @@
+"""Images with labels, by source and split: the embedded digits, or a folder of your own. No torch, nothing downloaded.
+
+train        what weights are fitted on
+calibration  a stratified draw from train, 128 images unless told otherwise: what quantisers look at
+test         held out
+hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise)
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.plugins import did_you_mean
+from ..errors import DataError, UsageError
+from ..images.preprocess import apply
+from . import digits, image_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..spec import ModelSpec
+
+SPLITS = ("train", "calibration", "test", "hard")
+CALIBRATION = 128
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and what they show.
+
+    `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
+    for files. `labels` is int64 (N,), an index into `classes`.
+    """
+
+    name: str
+    split: str
+    images: image_folder.Images
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
+        found = hashlib.sha256("\0".join(self.classes).encode())
+        found.update(self.labels.astype("<i8").tobytes())
+        for chunk in image_folder.raw(self.images):
+            found.update(chunk)
+        return found.hexdigest()
+
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
+        """Yield preprocessed batches, NCHW float32, at most `size` images each."""
+        for start in range(0, len(self), size):
+            yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
+
+    def head(self, count: int) -> Dataset:
+        """Return the first `count` images, spread evenly over the split so that all classes are in it."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        return replace(self, images=image_folder.pick(self.images, chosen.tolist()), labels=self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Noise(Dataset):
+    """Standard normal inputs of a network's own shape, float32 (N, *shape), for what takes no images: sounds, videos.
+
+    They have no classes, so that nothing can be right or wrong about an answer.
+    """
+
+    @classmethod
+    def draw(cls, spec: ModelSpec, split: str, count: int) -> Noise:
+        """Draw `count` inputs; a split's are always the same ones."""
+        rng = np.random.default_rng(SPLITS.index(split))
+        values: Any = rng.standard_normal((count, *spec.input_shape), dtype=np.float32)
+        return cls("noise", split, values, np.zeros(count, np.int64), ())
+
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
+        """Yield the inputs as they are, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            yield np.asarray(self.images[start : start + size], np.float32)
+
+
+def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
+    """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
+    if len(data) >= wanted:
+        return ""
+    said = f"{len(data)} images calibrate, {wanted} were asked for: "
+    try:
+        test = len(load(source, "test"))
+    except DataError:
+        return f"{said}there are no more"
+    return f"{said}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
+
+
+def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:
+    """Load one split.
+
+    Args:
+        source: "digits", or a folder: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, or images with a
+            label file (see docs/data.md).
+        split: "train", "calibration", "test" or "hard".
+        calibration: How many images "calibration" draws from "train".
+
+    Raises:
+        UsageError: No such split or source.
+        DataError: The folder holds no images, an empty class, or a label file that does not fit.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
+    if str(source) == "digits":
+        return Dataset("digits", split, *digits.load(split, calibration), digits.CLASSES)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise UsageError(f"unknown data {str(source)!r}", expected="digits, or a folder of images", do="check the path")
+    files, labels, classes = image_folder.load(folder, split, calibration)
+    return Dataset(folder.name, split, files, labels, classes)

@@ -1,0 +1,1 @@
+"""From pixels to the network's input, and from its output to an answer."""

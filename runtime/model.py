@@ -1,0 +1,279 @@
+"""Load a bundle and ask it: the part of Edgesmith that an application on the device imports.
+
+from edgesmith.runtime import load
+with load("bundles/mobilenetv2") as model:
+    for guess in model("photo.png").top(5):
+        print(guess.label, guess.probability)
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .answer import Answer
+from .backends._base import is_finite
+from .batch_axes import answers, axes, run
+from .bundle import signing
+from .bundle.bundle import Bundle, read
+from .common.closeable import Closing
+from .errors import CANNOT, DataError, NotAvailable, RunError
+from .images.preprocess import apply
+from .selection import autotune_cache
+from .selection.candidates import Candidate, candidates, open_artefact, open_file, retired, usable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .backends._base import Session
+    from .bundle.signing import Keys
+
+
+__all__ = ["Answer", "Model", "load"]
+PROVED_IMAGES = 2
+
+
+class Model(Closing):
+    """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
+
+    allow_nonfinite = False  # outputs that hold NaN or Inf are given as they are
+
+    def __init__(self, bundle: Bundle, session: Session, chosen: Candidate, notes: tuple[str, ...] = ()) -> None:
+        self.bundle, self.session, self.chosen, self.notes = bundle, session, chosen, notes
+        self.spec = bundle.spec
+
+    @functools.cached_property
+    def batch_axes(self) -> dict[str, int | None]:
+        """The axis of each output that is the batch, None where it has none; see `batch.axes`."""
+        return axes(self.session, self.spec.task, self.spec.input_shape)
+
+    def __call__(self, images: Any) -> Any:
+        """Answer what is on one image or several.
+
+        Args:
+            images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these, or a preprocessed
+                batch as a float array in NCHW.
+
+        Returns:
+            An Answer for one image, a list of Answers for a list or a batch.
+
+        Raises:
+            DataError: An image cannot be used.
+            RunError: The backend failed; an output holds NaN or Inf; or an output has no batch axis, and the model
+                takes several images at once.
+        """
+        if isinstance(images, (list, tuple)):
+            return self.answers(apply(images, self.spec), finite=True) if images else []
+        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            return self.answers(images, finite=False)
+        return self.answers(apply([images], self.spec), finite=True)[0]
+
+    def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
+        """Compute the outputs of a preprocessed batch, by name, as the network gives them.
+
+        Args:
+            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last one
+                filled up with copies of its last image; their outputs are joined along the batch axis of each.
+            finite: Skip the search for NaN and Inf in the batch, where the caller knows that there are none.
+
+        Raises:
+            DataError: Wrong shape or dtype, or NaN or Inf in it.
+            RunError: The backend failed, or the model is closed; an output holds NaN or Inf; or it would have to be
+                joined and has no batch axis.
+        """
+        name, size = self.session.inputs[0].name, self.session.inputs[0].shape[0]
+        if self._is_whole(batch) and size not in (None, len(batch)):
+            return self._checked(run(self.session, batch, self.batch_axes, finite=finite))
+        return self._checked(self.session.run({name: batch}, finite=finite))
+
+    def _is_whole(self, batch: Any) -> bool:
+        """Return whether this is a batch of images; one of other dimensions is left to the session to refuse.
+
+        Raises:
+            DataError: It is no array, or empty.
+        """
+        if not isinstance(batch, np.ndarray) or not batch.ndim:
+            raise DataError("this is no batch", got=type(batch).__name__, expected="an array in NCHW")
+        if batch.ndim != 1 + len(self.spec.input_shape):
+            return False
+        if not len(batch):
+            raise DataError("the batch is empty", expected="one image or more")
+        return True
+
+    def _checked(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        for name, value in outputs.items() if not self.allow_nonfinite else ():
+            if not is_finite(value):
+                raise RunError(
+                    f"output {name!r} of {self.chosen.artefact.name} holds NaN or Inf", expected="finite numbers",
+                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) gives them as they are",
+                )  # fmt: skip
+        return outputs
+
+    def why(self) -> str:
+        """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
+        lines = [f"chosen: {self.chosen}", *self.notes]
+        for name, axis in self.batch_axes.items():
+            if axis != 0:
+                lines.append(f"output {name!r}: {'no batch axis' if axis is None else f'the batch is axis {axis}'}")
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Give the backend's memory back; a second call does nothing."""
+        self.session.close()
+
+    def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
+        """Return one Answer for each image of a preprocessed batch.
+
+        An output without a batch axis (the boxes found, for one) is in it as the network gave it; each image is then a
+        run of its own.
+
+        Raises:
+            DataError, RunError: As `__call__`.
+        """
+        if not self._is_whole(batch):
+            self.run(batch, finite=finite)  # which refuses it and says why
+        parts = answers(self.session, batch, self.batch_axes, finite=finite)
+        return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
+
+
+def load(
+    bundle: str | Path | Bundle,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    *,
+    rebuild: bool = False,
+    trusted_key: Keys | None = None,
+    allow_nonfinite: bool = False,
+) -> Model:
+    """Load the best artefact of a bundle that works on this device; see `choose` for the order.
+
+    With device "auto" what runs on the GPU, or where nothing does, on the CPU, is measured once and remembered; see
+    `tune`.
+
+    Args:
+        bundle: A bundle's folder or .zip, or one that was read already.
+        device: "auto", "cpu", "gpu", or a backend's name ("ort", "trt").
+        precision: "auto", "fp32", "fp16", "int8".
+        threads: For CPU backends; None leaves the choice to them.
+        rebuild: Where a GPU is and no engine in the bundle fits it, build one from the bundle's ONNX file; it takes
+            minutes the first time and is kept in the cache.
+        trusted_key: Public keys, one of which must have signed the bundle; None takes those of $EDGESMITH_TRUSTED_KEYS.
+        allow_nonfinite: Give outputs that hold NaN or Inf as they are; else they are a RunError.
+
+    Raises:
+        UsageError: Nothing is there, or no such device, precision or key.
+        BundleError: The bundle is damaged, was tampered with, or is not signed as asked.
+        NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
+    if opened is bundle:
+        signing.check(opened, trusted_key)
+    model = _loaded(opened, device, precision, threads, rebuild)
+    model.allow_nonfinite = allow_nonfinite
+    return model
+
+
+def _loaded(opened: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
+    """Load the best artefact of an opened bundle; see `load`."""
+    order = candidates(opened, device, precision)
+    notes = [f"passed over: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
+    on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
+    begun: Session | None = None
+    if device == "auto":
+        on_gpu, _, begun = _measured(opened, on_gpu, 1, notes)
+    if model := _first(opened, on_gpu, threads, notes, begun):
+        return model
+    if rebuild and (model := _rebuilt(opened, order, notes)):
+        return model
+    if device == "auto":
+        on_cpu, threads, begun = _measured(opened, on_cpu, threads, notes)
+    if model := _first(opened, on_cpu, threads, notes, begun):
+        return model
+    raise NotAvailable(
+        f"nothing in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
+        do="see `edgesmith doctor`",
+    )  # fmt: skip
+
+
+def _first(
+    bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str], begun: Session | None = None
+) -> Model | None:
+    """Open the first candidate that can be opened, and note why those before it cannot; `begun` is the first, open."""
+    for backend in dict.fromkeys(candidate.backend for candidate in order):
+        ready, reason = usable(backend)
+        if not ready:
+            count = sum(candidate.backend == backend for candidate in order)
+            notes.append(f"passed over: {count} for {backend}, which cannot be used here: {reason}")
+    if begun:
+        return Model(bundle, begun, order[0], tuple(notes))
+    for candidate in (one for one in order if usable(one.backend)[0]):
+        try:
+            session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+        except CANNOT as error:
+            notes.append(f"passed over: {candidate}: {error}")
+            continue
+        return Model(bundle, session, candidate, tuple(notes))
+    return None
+
+
+def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model | None:
+    """Build the best engine anew for this machine, and open it."""
+    from .bundle import requirements
+
+    for candidate in (one for one in order if one.artefact.role == "engine" and usable(one.backend)[0]):
+        try:
+            path = requirements.rebuild(bundle, candidate.artefact)
+            session = open_file(path, candidate.backend)
+        except CANNOT as error:
+            notes.append(f"not rebuilt: {candidate}: {error}")
+            continue
+        notes.append(f"rebuilt here: {path}")
+        return Model(bundle, session, candidate, tuple(notes))
+    return None
+
+
+def _measured(
+    bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]
+) -> tuple[list[Candidate], int | None, Session | None]:
+    """Put the candidate that is fastest here in front, and note what was measured.
+
+    Returns:
+        The order, the threads of its first, and that one's session where it was opened to be measured.
+    """
+    able = [candidate for candidate in order if usable(candidate.backend)[0] and not _emulated(candidate)]
+    if len(able) < 2:
+        return order, threads, None
+    name, session = autotune_cache.key(bundle, able, threads), None
+    choice = autotune_cache.remembered(name)
+    if choice is None:
+        from .selection import autotune
+
+        winner = autotune.measure(able, lambda one, count: _proved(bundle, one, count), threads)
+        if winner is None:
+            return order, threads, None
+        choice, session = autotune_cache.Choice.of(winner), winner.session
+        autotune_cache.remember(name, choice)
+    chosen = (choice.artefact, choice.backend)
+    notes += [f"measured here: {1e3 * seconds:.2f} ms {what}" for what, seconds in choice.seconds.items()]
+    return sorted(order, key=lambda one: (one.artefact.name, one.backend) != chosen), choice.threads, session
+
+
+def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
+    """Open a candidate, and refuse it if it does not compute here what the artefact computed where it was made."""
+    from .verify import replayed
+
+    session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
+    result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
+    if result.status in ("failed", "differs"):
+        session.close()
+        raise RunError(f"{candidate} does not compute here what it did where it was made", got=f"error {result.error}")
+    return session
+
+
+def _emulated(candidate: Candidate) -> bool:
+    """ONNX Runtime computes TensorRT's form operator by operator: right, and slow."""
+    return candidate.backend == "ort" and candidate.artefact.target == "trt"

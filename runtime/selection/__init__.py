@@ -1,0 +1,1 @@
+"""Which artefact on which backend: the order, and what is fastest here."""

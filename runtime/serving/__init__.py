@@ -1,0 +1,1 @@
+"""Streams, reloading, frame sources and Triton."""

@@ -1,0 +1,213 @@
+"""Where frames come from: an image, a folder, an animation, a video file or a camera; and where drawn ones go.
+
+Pillow reads images and animations (GIF, APNG, WebP, multi-page TIFF); videos and cameras need OpenCV.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.files import atomic_file, unreadable
+from ..common.packages import need
+from ..datasets.image_folder import SUFFIXES
+from ..errors import NotAvailable, RunError, UsageError
+from ..images.preprocess import decoding
+from ..outputs import STAMP, png_stamp
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..model import Answer
+
+ANIMATIONS = frozenset({".gif", ".apng"})
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
+FPS = 25
+_PALETTE = 255 * np.array([(at >> 2 & 1, at >> 1 & 1, at & 1) for at in range(8)], np.uint8)
+
+
+def frames(source: str) -> Iterator[Any]:
+    """Yield a source's frames: paths of image files, or uint8 arrays (H, W, 3) in RGB.
+
+    Args:
+        source: A file, a folder of images, or "camera", "camera:1" for a camera by its number.
+
+    Raises:
+        UsageError: Nothing is there, or the folder holds no images; at once, not at the first frame.
+        NotAvailable: It needs OpenCV, which is not installed.
+        RunError: The camera or video ends with an error (while iterating).
+    """
+    if match := re.fullmatch(r"camera(?::(\d+))?", source):
+        return _captured(int(match[1] or 0), source)
+    path, why = Path(source), unreadable(source)
+    if why == "a folder":
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
+        return iter(found)
+    if why:
+        why = "no such file or folder" if why == "no such file" else why
+        raise UsageError(f"cannot read source {source[:300]}", got=why, expected="or camera, camera:1")
+    if path.suffix.lower() in ANIMATIONS:
+        return _animation(path)
+    return _captured(str(path), source) if path.suffix.lower() in VIDEOS else iter([path])
+
+
+def _animation(path: Path) -> Iterator[NDArray[np.uint8]]:
+    with decoding(path, "animation"):
+        image = need("PIL.Image").open(path)
+    with image:
+        for number in itertools.count():
+            with decoding(path, "animation"):
+                try:
+                    image.seek(number)
+                except EOFError:
+                    return
+                frame = np.asarray(image.convert("RGB"))
+            yield frame
+
+
+def _captured(what: int | str, name: str) -> Iterator[NDArray[np.uint8]]:
+    cv2 = _opencv(name)
+    capture = cv2.VideoCapture(what)
+    if not capture.isOpened():
+        capture.release()
+        raise UsageError(f"cannot open {name}", do="check the path, or that the camera is plugged in and free")
+    return _grabbed(capture, name, live=isinstance(what, int))
+
+
+def _opencv(name: str) -> Any:
+    try:
+        return need("cv2")
+    except NotAvailable as error:
+        raise NotAvailable(f"{name} needs OpenCV", got=error.got, do="pip install opencv-python-headless") from error
+
+
+def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]:
+    try:
+        while True:
+            found, frame = capture.read()
+            if not found:
+                if live:
+                    raise RunError(f"{name} gives no more frames", do="check its cable")
+                return
+            yield np.ascontiguousarray(frame[..., ::-1])
+    finally:
+        capture.release()
+
+
+def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
+    """Draw an answer on a copy of its image, uint8 (H, W, 3): the best class, the map of classes, or the box."""
+    pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
+    picture = pillow.fromarray(np.ascontiguousarray(image))
+    if answer.task == "localise":
+        found, (width, height) = answer.box(), picture.size
+        corners = (found.x1 * width, found.y1 * height, found.x2 * width, found.y2 * height)
+        draw.Draw(picture).rectangle(corners, outline=(255, 0, 0), width=max(1, height // 100))
+    elif answer.task == "segment":
+        colours = _PALETTE[answer.class_map() % len(_PALETTE)]
+        over = pillow.fromarray(colours).resize(picture.size, pillow.Resampling.NEAREST)
+        return np.asarray(pillow.blend(picture, over, 0.5))
+    elif answer.task == "classify" and answer.logits.ndim == 1:
+        best = answer.top(1)[0]
+        size = max(10, picture.height // 16)
+        canvas = draw.Draw(picture)
+        text = f"{best.label} {100 * best.probability:.0f} %"
+        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
+        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
+        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
+    return np.asarray(picture)
+
+
+def writer(target: Path) -> Writer:
+    """Return what keeps annotated frames: a folder gets one PNG for each, a `.gif` or a video file all of them.
+
+    Raises:
+        UsageError: Frames cannot be kept in such a file.
+        NotAvailable: A video, and OpenCV is not installed.
+    """
+    suffix = target.suffix.lower()
+    if suffix in CODECS:
+        _opencv(str(target))
+        return VideoWriter(target)
+    if suffix not in ("", ".gif"):
+        raise UsageError(f"cannot write {target}", got=suffix, expected=f"a folder, .gif, {', '.join(CODECS)}")
+    return AnimationWriter(target) if suffix else Writer(target)
+
+
+class Writer:
+    """Keep frames, uint8 (H, W, 3) in RGB, as PNG files in a folder; the other writers keep all in one file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Keep one frame."""
+        with atomic_file(self.target / f"{index:06d}.png") as temporary:
+            need("PIL.Image").fromarray(image).save(temporary, format="PNG", pnginfo=png_stamp())
+
+    def close(self) -> None:
+        """Finish; what was added is kept."""
+
+
+class AnimationWriter(Writer):
+    """Keep frames in memory, and write a GIF at the end."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self._frames = list[Any]()
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Keep one frame."""
+        self._frames.append(need("PIL.Image").fromarray(image))
+
+    def close(self) -> None:
+        """Write the animation, if it has frames."""
+        if self._frames:
+            with atomic_file(self.target) as temporary:
+                first, *rest = self._frames
+                first.save(
+                    temporary, format="GIF", save_all=True, append_images=rest, duration=1000 // FPS, loop=0,
+                    comment=STAMP.encode(),
+                )  # fmt: skip
+            self._frames.clear()
+
+
+class VideoWriter(Writer):
+    """Write frames to a video as they come; all take the size of the first one."""
+
+    def __init__(self, target: Path) -> None:
+        super().__init__(target)
+        self._open, self._size = contextlib.ExitStack(), (0, 0)
+        self._video: Any = None
+
+    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+        """Write one frame.
+
+        Raises:
+            RunError: OpenCV cannot write such a video here.
+        """
+        cv2 = _opencv(str(self.target))
+        if self._video is None:
+            self._size = (image.shape[1], image.shape[0])
+            place = str(self._open.enter_context(atomic_file(self.target)))
+            code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
+            self._video = cv2.VideoWriter(place, code, FPS, self._size)
+            if not self._video.isOpened():
+                raise RunError(f"cannot write {self.target}", got="no encoder for it here", do="write a folder instead")
+        frame = np.ascontiguousarray(image[..., ::-1])
+        self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
+
+    def close(self) -> None:
+        """Finish the file, if it has frames."""
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+        self._open.close()

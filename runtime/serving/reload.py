@@ -1,0 +1,167 @@
+"""Work beside the caller: futures with a bounded queue, and a model that follows its bundle when that is replaced.
+
+with Pool(model, workers=2, capacity=8) as pool:
+    future = pool.submit("photo.png")          # concurrent.futures.Future; `await asyncio.wrap_future(future)`
+with Live("bundles/mobilenetv2") as live:
+    live(image); live.refresh()
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundle.manifest import NAME
+from ..common.closeable import Closing
+from ..errors import EdgesmithError, RunError, UsageError
+from ..model import load
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+class Pool(Closing):
+    """A few threads that call a model; a full queue is an error for who submits, never memory without end.
+
+    Args:
+        model: A loaded model; the pool does not close it.
+        workers: Threads. With a CPU backend that uses all cores, one or two.
+        capacity: How many calls may wait.
+
+    Raises:
+        UsageError: A number below 1.
+    """
+
+    def __init__(self, model: Model, *, workers: int = 1, capacity: int = 8) -> None:
+        if min(workers, capacity) < 1:
+            raise UsageError("a number is not positive", got=f"workers {workers}, capacity {capacity}", expected="1 up")
+        self._model = model
+        self._calls: queue.Queue[tuple[Future[Any], Any] | None] = queue.Queue(capacity)
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, images: Any, timeout: float | None = 0.0) -> Future[Any]:
+        """Queue a call of the model and return its Future, whose error is what the call raised.
+
+        Args:
+            images: What `Model.__call__` takes.
+            timeout: Seconds to wait for a place in the queue; None waits for ever.
+
+        Raises:
+            RunError: The queue is full, or the pool is closed.
+        """
+        if self._closed:
+            raise RunError("this pool is closed", do="make a new one")
+        future: Future[Any] = Future()
+        try:
+            self._calls.put((future, images), block=timeout != 0, timeout=timeout or None)
+        except queue.Full as error:
+            got = f"{self._calls.maxsize} calls waiting"
+            raise RunError("the queue is full", got=got, do="wait for answers, or submit less often") from error
+        return future
+
+    def close(self) -> None:
+        """Finish what waits, then end the threads."""
+        if not self._closed:
+            self._closed = True
+            for _ in self._threads:
+                self._calls.put(None)
+            for thread in self._threads:
+                thread.join()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, images = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._model(images))
+            except BaseException as error:
+                future.set_exception(error)
+
+
+class Live(Closing):
+    """A model that is loaded anew when its bundle changes; calls that are under way finish on the old one.
+
+    Args:
+        path: The bundle's folder or .zip.
+        settings: What `session.load` takes.
+    """
+
+    def __init__(self, path: str | Path, **settings: Any) -> None:
+        self.path, self._settings = Path(path), settings
+        self._lock = threading.Lock()
+        self._users: dict[int, int] = {}
+        self._stamp = self._look()
+        self._model = load(self.path, **settings)
+        self.problem: EdgesmithError | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model that answers now."""
+        return self._model
+
+    def __call__(self, images: Any) -> Any:
+        """Call the model; see `Model.__call__`."""
+        with self._borrowed() as model:
+            return model(images)
+
+    def refresh(self) -> bool:
+        """Load the bundle again if it was replaced, and return whether it was.
+
+        A bundle that cannot be loaded changes nothing: the earlier model goes on, `problem` says what is wrong, and it
+        is tried again when the bundle changes again.
+        """
+        stamp = self._look()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            new = load(self.path, **self._settings)
+        except EdgesmithError as error:
+            self.problem = error
+            return False
+        with self._lock:
+            old, self._model, self.problem = self._model, new, None
+            idle = not self._users.get(id(old))
+        if idle:
+            old.close()
+        return True
+
+    def close(self) -> None:
+        """Close the model."""
+        self._model.close()
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[Model]:
+        with self._lock:
+            model = self._model
+            self._users[id(model)] = self._users.get(id(model), 0) + 1
+        try:
+            yield model
+        finally:
+            with self._lock:
+                self._users[id(model)] -= 1
+                last = not self._users[id(model)]
+                if last:
+                    del self._users[id(model)]
+                retired = last and model is not self._model
+            if retired:
+                model.close()
+
+    def _look(self) -> str:
+        """Return what changes when the bundle does: its manifest's digest, or the time and size of a .zip."""
+        with contextlib.suppress(OSError):
+            if self.path.is_dir():
+                return hashlib.sha256((self.path / NAME).read_bytes()).hexdigest()
+            status = self.path.stat()
+            return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
+        return ""

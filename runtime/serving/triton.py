@@ -1,0 +1,202 @@
+"""A bundle as a Triton Inference Server model repository: the network, its preprocessing, and an ensemble of both.
+
+    <name>/config.pbtxt, 1/model.onnx or 1/model.plan, labels.txt
+    <name>_preprocess/config.pbtxt, 1/model.py and the runtime's own preprocessing beside it
+    <name>_ensemble/config.pbtxt, 1/      an image, uint8 (H, W, 3), in; the network's outputs out
+
+An engine of TensorRT-RTX cannot be served: Triton's TensorRT backend loads standard engines only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.files import swap, workplace
+from ..errors import UsageError
+from ..outputs import STAMP, claim
+from ..selection.candidates import open_artefact
+
+if TYPE_CHECKING:
+    from ..backends._base import Tensor
+    from ..bundle.bundle import Bundle
+    from ..bundle.manifest import Artefact
+
+LARGEST_BATCH = 32
+QUEUE_DELAY_US = 500
+TYPES = {
+    "float32": "TYPE_FP32", "float16": "TYPE_FP16", "float64": "TYPE_FP64", "int64": "TYPE_INT64",
+    "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
+}  # fmt: skip
+CARRIED = ("preprocess.py", "resize.py", "errors.py", "files.py", "names.py", "packages.py", "spec.py")
+MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from edgesmith_runtime.preprocess import apply
+from edgesmith_runtime.spec import ModelSpec
+
+SPEC = ModelSpec.from_json((Path(__file__).parent / "spec.json").read_text(encoding="utf-8"))
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            try:
+                images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+                batch = apply(list(images if images.ndim == 4 else images[None]), SPEC)
+                tensor = pb_utils.Tensor(SPEC.input_name, batch)
+                responses.append(pb_utils.InferenceResponse(output_tensors=[tensor]))
+            except Exception as error:
+                problem = pb_utils.TritonError(str(error))
+                responses.append(pb_utils.InferenceResponse(output_tensors=[], error=problem))
+        return responses
+'''
+
+
+def write(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
+    """Write the three models into a model repository; its other models stay as they are.
+
+    Args:
+        bundle: What to serve.
+        target: The repository's folder; made where there is none.
+        precision: Which ONNX file to serve; "int8" takes the one for the CPU, as ONNX Runtime serves it there.
+        overwrite: Models of these three names that are not ours may be replaced too.
+
+    Raises:
+        UsageError: The bundle has no ONNX file of that precision, or a model of one of the names is not ours.
+        NotAvailable: onnxruntime, which is asked for the shapes, is not installed.
+    """
+    target, names = Path(target), [bundle.spec.name + ending for ending in ("", "_preprocess", "_ensemble")]
+    for name in names:
+        claim(target / name, "triton", overwrite=overwrite)
+    artefact = _chosen(bundle, precision)
+    with open_artefact(bundle, artefact, "ort", threads=1) as session:
+        inputs, outputs = session.inputs, session.outputs
+    batch = LARGEST_BATCH if inputs[0].shape[0] is None else 0
+    with workplace(target / names[0]) as work:
+        _network(work / names[0], bundle, artefact, inputs, outputs, batch)
+        _preprocess(work / names[1], bundle, inputs[0], batch)
+        _ensemble(work / names[2], bundle, inputs[0], outputs, batch)
+        for name in names:
+            swap(work / name, target / name)
+    return target
+
+
+def _chosen(bundle: Bundle, precision: str) -> Artefact:
+    found = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == precision]
+    if not found:
+        known = sorted({a.precision for a in bundle.artefacts if a.role == "onnx"})
+        raise UsageError(f"the bundle has no ONNX file in {precision!r}", expected=", ".join(known) or "an ONNX file")
+    return min(found, key=lambda a: ("generic", "ort-x86").index(a.target) if a.target in ("generic", "ort-x86") else 9)
+
+
+def _network(
+    folder: Path, bundle: Bundle, artefact: Artefact, inputs: Sequence[Tensor], outputs: Sequence[Tensor], batch: int
+) -> None:
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(bundle.content(artefact.path))
+    told = [_tensor(tensor, batch) for tensor in outputs]
+    if bundle.spec.labels:
+        (folder / "labels.txt").write_text("\n".join(bundle.spec.labels) + "\n", encoding="utf-8")
+        told[0]["label_filename"] = "labels.txt"
+    config = {
+        "name": bundle.spec.name,
+        "platform": "onnxruntime_onnx",
+        "max_batch_size": batch,
+        "input": [_tensor(tensor, batch) for tensor in inputs],
+        "output": told,
+        **({"dynamic_batching": {"max_queue_delay_microseconds": QUEUE_DELAY_US}} if batch else {}),
+    }
+    _write(folder, config)
+
+
+def _preprocess(folder: Path, bundle: Bundle, tensor: Tensor, batch: int) -> None:
+    carried = folder / "1" / "edgesmith_runtime"
+    carried.mkdir(parents=True)
+    for name in CARRIED:
+        shutil.copyfile(Path(__file__).parent / name, carried / name)
+    (carried / "__init__.py").write_text('"""The part of the runtime that makes a network\'s input."""\n')
+    (folder / "1" / "model.py").write_text(MODEL, encoding="utf-8")
+    (folder / "1" / "spec.json").write_text(bundle.spec.to_json() + "\n", encoding="utf-8")
+    config = {
+        "name": f"{bundle.spec.name}_preprocess",
+        "backend": "python",
+        "max_batch_size": batch,
+        "input": [_image()],
+        "output": [_tensor(tensor, batch)],
+    }
+    _write(folder, config)
+
+
+def _ensemble(folder: Path, bundle: Bundle, tensor: Tensor, outputs: Sequence[Tensor], batch: int) -> None:
+    (folder / "1").mkdir(parents=True)
+    name = bundle.spec.name
+    prepared = {"model_name": f"{name}_preprocess", "model_version": -1,
+                "input_map": {"image": "image"}, "output_map": {tensor.name: "prepared"}}  # fmt: skip
+    computed = {"model_name": name, "model_version": -1, "input_map": {tensor.name: "prepared"},
+                "output_map": {output.name: output.name for output in outputs}}  # fmt: skip
+    config = {
+        "name": f"{name}_ensemble",
+        "platform": "ensemble",
+        "max_batch_size": batch,
+        "input": [_image()],
+        "output": [_tensor(output, batch) for output in outputs],
+        "ensemble_scheduling": {"step": [prepared, computed]},
+    }
+    _write(folder, config)
+    (folder / "1" / ".keep").write_text("", encoding="utf-8")
+
+
+def _image() -> dict[str, Any]:
+    return {"name": "image", "data_type": Symbol("TYPE_UINT8"), "dims": [-1, -1, 3]}
+
+
+def _tensor(tensor: Tensor, batch: int) -> dict[str, Any]:
+    dims = [-1 if dim is None else dim for dim in tensor.shape]
+    return {"name": tensor.name, "data_type": Symbol(TYPES[tensor.dtype]), "dims": dims[1:] if batch else dims}
+
+
+class Symbol(str):
+    """A word that stands in protobuf text without quotes: an enumeration's value."""
+
+    __slots__ = ()
+
+
+def _write(folder: Path, config: Mapping[str, Any]) -> None:
+    (folder / "config.pbtxt").write_text(f"# {STAMP}\n{text(config)}", encoding="utf-8")
+
+
+def text(config: Mapping[str, Any], indent: str = "") -> str:
+    """Return a message in protobuf's text format: dictionaries are messages, lists repeat, `*_map` are maps."""
+    lines = []
+    for key, value in config.items():
+        if key.endswith("_map"):
+            entries = [f"{indent}{key} {{ key: {_quoted(k)} value: {_quoted(v)} }}\n" for k, v in value.items()]
+            lines += entries
+            continue
+        many = value if isinstance(value, list) and value and isinstance(value[0], Mapping) else [value]
+        lines += [_field(key, one, indent) for one in many]
+    return "".join(lines)
+
+
+def _field(key: str, value: Any, indent: str) -> str:
+    if isinstance(value, Mapping):
+        return f"{indent}{key} {{\n{text(value, indent + '  ')}{indent}}}\n"
+    if isinstance(value, list):
+        return f"{indent}{key}: [{', '.join(map(str, value))}]\n"
+    if isinstance(value, str) and not isinstance(value, Symbol):
+        return f"{indent}{key}: {_quoted(value)}\n"
+    return f"{indent}{key}: {value}\n"
+
+
+def _quoted(text: str) -> str:
+    """Return a string as protobuf's text format writes it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
