@@ -39,7 +39,7 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     if results and not plot:
         raise UsageError("--results is for --plot", do="say --plot FILE as well")
     if plot:
-        from ..models.bubbles import draw, latencies
+        from ..models.accuracy_chart import draw, latencies
         from ..runtime.outputs import claim
 
         claim(plot, "picture", overwrite=overwrite)
@@ -105,8 +105,9 @@ def train_command(
     The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
     need("torch")
-    from ..models import recipes, weights
-    from ..models.train import train
+    from ..models import weights
+    from ..models.training import recipes
+    from ..models.training.train import train
     from ..runtime.outputs import claim
 
     entry = catalog.find(model)
@@ -131,7 +132,7 @@ def train_command(
 
 def _before(data: str, start: str, resumed: Path | None) -> None:
     """Refuse what the options and the disk tell already, before images are read."""
-    from ..models.state import nothing_to_resume
+    from ..models.training.run_state import nothing_to_resume
     from ..runtime import datasets
     from ..runtime.common.files import existing_file
 

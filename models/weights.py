@@ -24,7 +24,8 @@ from ..runtime.common.files import atomic_file, locked, sha256
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
-from . import catalog, checkpoints, recipes
+from . import catalog, checkpoints
+from .training import recipes
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,7 @@ def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec
 
 
 def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str) -> None:
-    from .train import train
+    from .training.train import train
 
     note(f"training {name} on {'the digits' if data == 'digits' else data}, {recipe.epochs} epochs")
     with progress(name, recipe.epochs) as advance:

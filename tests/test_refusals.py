@@ -16,7 +16,7 @@ from edgesmith.cli import COMMANDS, gate, main
 from edgesmith.export import pipeline, untrained
 from edgesmith.export.settings import TRAINED, Check, Settings
 from edgesmith.models import checkpoints, weights
-from edgesmith.models import train as training
+from edgesmith.models.training import train as training
 from edgesmith.optimize import preflight, runner
 from edgesmith.optimize.quantize import recipe
 from edgesmith.runtime.bundle import bundle, signing

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgesmith.cli import main
-from edgesmith.models import bubbles, catalog
-from edgesmith.models.bubbles import Bubble, Chart, pareto
+from edgesmith.models import accuracy_chart, catalog
+from edgesmith.models.accuracy_chart import Bubble, Chart, pareto
 from edgesmith.runtime.errors import DataError, UsageError
 
 ALL = [catalog.find(name) for name in catalog.names()]
@@ -25,7 +25,7 @@ def shapes(path, kind):
 
 def test_every_network_with_three_figures_is_a_circle_at_its_place(tmp_path):
     path = tmp_path / "zoo.svg"
-    drawn = bubbles.draw(ALL, path)
+    drawn = accuracy_chart.draw(ALL, path)
     found = {item[0].text.split(":")[0]: item for item in shapes(path, "circle") if item[0].text}
     assert len(found) == drawn > 60
     small, large = found["mobilenetv3_small"], found["vgg16"]
@@ -38,7 +38,7 @@ def test_every_network_with_three_figures_is_a_circle_at_its_place(tmp_path):
 def test_parameters_that_the_paper_does_not_print_are_counted():
     entry = catalog.find("shufflenetv1_g3_0.25")
     assert entry.figures.params is None
-    (found,) = bubbles.collect([entry])
+    (found,) = accuracy_chart.collect([entry])
     with torch.device("meta"):
         counted = sum(parameter.numel() for parameter in catalog.build(entry.name).parameters())
     assert found.params_m == counted / 1e6 > 0.2
@@ -47,7 +47,7 @@ def test_parameters_that_the_paper_does_not_print_are_counted():
 def test_a_bubble_s_area_follows_the_parameters():
     made = [Bubble(name, "f", 1.0, 70.0, size) for name, size in (("a", 1.0), ("b", 100.0))]
     chart = Chart(made, "x")
-    first, second = (chart.radius(bubble) - bubbles.SMALLEST_RADIUS for bubble in made)
+    first, second = (chart.radius(bubble) - accuracy_chart.SMALLEST_RADIUS for bubble in made)
     assert (second / first) ** 2 == pytest.approx(100)
 
 
@@ -66,11 +66,11 @@ def test_on_a_curve_are_those_that_no_other_beats(pairs):
 
 
 def test_no_name_covers_another():
-    chart = Chart(bubbles.collect(ALL), "multiply-adds, G")
-    boxes = [(x, y - 10, x + bubbles.text_width(name, 10), y + 2) for x, y, name in chart.names()]
+    chart = Chart(accuracy_chart.collect(ALL), "multiply-adds, G")
+    boxes = [(x, y - 10, x + accuracy_chart.text_width(name, 10), y + 2) for x, y, name in chart.names()]
     assert len(boxes) > 50
-    assert not any(bubbles._overlap(one, other) for i, one in enumerate(boxes) for other in boxes[:i])
-    assert bubbles._overlap((0, 0, 2, 2), (1, 1, 3, 3))
+    assert not any(accuracy_chart._overlap(one, other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert accuracy_chart._overlap((0, 0, 2, 2), (1, 1, 3, 3))
 
 
 def test_both_files_are_written_and_nothing_else(tmp_path):
@@ -79,7 +79,7 @@ def test_both_files_are_written_and_nothing_else(tmp_path):
         assert done.exit_code == 0, done.output
         assert re.search(r"\d+ networks drawn in ", done.stderr)
     with Image.open(tmp_path / "zoo.png") as picture:
-        assert picture.size == (2 * bubbles.WIDTH, 2 * bubbles.HEIGHT)
+        assert picture.size == (2 * accuracy_chart.WIDTH, 2 * accuracy_chart.HEIGHT)
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zoo.png", "zoo.svg"]
 
@@ -94,7 +94,7 @@ def test_measured_latency_takes_the_place_of_operations(tmp_path):
     (made / "a.json").write_text(json.dumps({"results": [bench_result("ResNet-18", 0.02), bench_result("vgg16", 0.3)]}))
     (made / "b.json").write_text(json.dumps({"network": "resnet18", "ort_p50_ms": 15.0}))
     (made / "c.json").write_text(json.dumps({"network": "alexnet", "failed": "export"}))
-    assert bubbles.latencies([made]) == {"resnet18": 15.0, "vgg16": 300.0}
+    assert accuracy_chart.latencies([made]) == {"resnet18": 15.0, "vgg16": 300.0}
     path = tmp_path / "zoo.svg"
     done = CliRunner().invoke(main, ["models", "--plot", str(path), "--results", str(made)])
     assert (done.exit_code, "2 networks drawn" in done.stderr) == (0, True)
@@ -115,15 +115,15 @@ def test_other_files_are_refused(case, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        bubbles.latencies([path])
+        accuracy_chart.latencies([path])
 
 
 def test_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="nothing to draw; got no network with accuracy, parameters and MACs"):
-        bubbles.draw([catalog.find("lenet5")], tmp_path / "x.svg")
+        accuracy_chart.draw([catalog.find("lenet5")], tmp_path / "x.svg")
     with pytest.raises(UsageError, match="expected .svg or .png"):
-        bubbles.draw(ALL, tmp_path / "x.pdf")
+        accuracy_chart.draw(ALL, tmp_path / "x.pdf")
     with pytest.raises(UsageError, match="no such file"):
-        bubbles.latencies([tmp_path / "no.json"])
+        accuracy_chart.latencies([tmp_path / "no.json"])
     done = CliRunner().invoke(main, ["models", "--results", str(tmp_path)])
     assert (done.exit_code, "--results is for --plot" in done.stderr) == (2, True)

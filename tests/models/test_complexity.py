@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgesmith.models import catalog, complexity, googlenet, resnet
-from edgesmith.models.layers import ConvNormAct, SqueezeExcite
+from edgesmith.models import catalog, complexity
+from edgesmith.models.zoo import googlenet, resnet
+from edgesmith.models.zoo._layers import ConvNormAct, SqueezeExcite
 from edgesmith.runtime.errors import ModelError
 
 torch.set_num_threads(1)

@@ -9,11 +9,12 @@ from PIL import Image
 from torch import nn
 
 from edgesmith.cli.models import train_command
-from edgesmith.models import catalog, optim, recipes, train, transfer
-from edgesmith.models.augment import Augment, augment
-from edgesmith.models.feed import Feed, black
-from edgesmith.models.recipes import Recipe
-from edgesmith.models.state import Keeper
+from edgesmith.models import catalog
+from edgesmith.models.training import optimizers, recipes, train, transfer
+from edgesmith.models.training.augment import Augment, augment
+from edgesmith.models.training.batches import Feed, black
+from edgesmith.models.training.recipes import Recipe
+from edgesmith.models.training.run_state import Keeper
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
 from support.trained import FILE, NAME, trained
@@ -116,7 +117,7 @@ def test_a_probe_trains_the_last_layer_only(feed):
 
 def test_lower_layers_learn_at_lower_rates():
     module = catalog.build("resnet20_cifar", 10)
-    found = optim.groups(module, Recipe(lr=1.0, lower_lr=0.1))
+    found = optimizers.groups(module, Recipe(lr=1.0, lower_lr=0.1))
     rates = {id(parameter): group["lr"] for group in found for parameter in group["params"]}
     assert rates[id(module.conv1.weight)] == pytest.approx(0.01)
     assert rates[id(module.layer2[1].conv1.weight)] == pytest.approx(0.1)

@@ -4,8 +4,9 @@ import pickle
 import pytest
 import torch
 
-from edgesmith.models import catalog, checkpoints, train, transfer, weights
-from edgesmith.models.feed import Feed
+from edgesmith.models import catalog, checkpoints, weights
+from edgesmith.models.training import train, transfer
+from edgesmith.models.training.batches import Feed
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.trained import FILE, NAME, trained

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgesmith.bench import announce
 from edgesmith.bench.report import page
-from edgesmith.models.canvas import Canvas
+from edgesmith.models._svg import Canvas
 from edgesmith.runtime import outputs
 from edgesmith.runtime.bundle import bundle, signing
 from edgesmith.runtime.common import files

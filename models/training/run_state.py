@@ -1,0 +1,99 @@
+"""The state of a training run in one file, from which it continues bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.common.files import atomic_file
+from ...runtime.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from .train import Run
+
+VERSION = 1
+
+
+def nothing_to_resume(path: Path | None) -> UsageError:
+    """Return the error for a run that is to be resumed and is not there."""
+    return UsageError("there is no run to resume", got=str(path), do="train without --resume")
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Writes the state to `path` after each epoch (None: nowhere) and restores it when `resume` is set."""
+
+    path: Path | None
+    resume: bool
+    recipe_digest: str
+
+    def save(self, run: Run) -> None:
+        """Write everything that the next epoch depends on; the file is whole or the earlier one stays."""
+        if self.path is None:
+            return
+        import torch
+
+        state: dict[str, Any] = {
+            "version": VERSION,
+            "recipe": self.recipe_digest,
+            "module": run.module.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scheduler": run.scheduler.state_dict(),
+            "generator": run.generator.get_state(),
+            "global_generator": torch.get_rng_state(),
+            "average": run.average,
+            "best": run.best,
+            "progress": [run.best_loss, run.since_best, run.epoch],
+            "history": run.history,
+        }
+        with atomic_file(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, run: Run) -> None:
+        """Continue where the file ends, when asked to.
+
+        Raises:
+            UsageError: There is nothing to resume, or it is a run of another recipe.
+            ModelError: The file is damaged or another network's.
+        """
+        if not self.resume:
+            return
+        if self.path is None or not self.path.is_file():
+            raise nothing_to_resume(self.path)
+        state = self._read()
+        if state["recipe"] != self.recipe_digest:
+            raise UsageError(f"{self.path} is a run of another recipe", do="use its options, or train without --resume")
+        try:
+            self._apply(run, state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{self.path} is no run of this network", got=str(error)[:200], do="train without --resume"
+            ) from error
+
+    def _read(self) -> dict[str, Any]:
+        import torch
+
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+            if state["version"] != VERSION:
+                raise ValueError(f"version {state['version']}")
+        except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+            raise ModelError(
+                f"{self.path} is no training state", got=str(error)[:200], do="train without --resume"
+            ) from error
+        found: dict[str, Any] = state
+        return found
+
+    @staticmethod
+    def _apply(run: Run, state: dict[str, Any]) -> None:
+        import torch
+
+        run.module.load_state_dict(state["module"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        run.scheduler.load_state_dict(state["scheduler"])
+        run.generator.set_state(state["generator"])
+        torch.set_rng_state(state["global_generator"])
+        run.average, run.best = state["average"], state["best"]
+        run.best_loss, run.since_best, run.epoch = state["progress"]
+        run.history = list(state["history"])

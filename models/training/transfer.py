@@ -1,0 +1,71 @@
+"""Using what a network has learnt elsewhere: start from its weights, or take its features as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...runtime.common.plugins import did_you_mean
+from ...runtime.errors import UsageError
+from .. import checkpoints
+
+
+def begin(module: nn.Module, start: str | Path) -> nn.Module:
+    """Give a fresh network the weights of a checkpoint, save for layers whose shape follows the number of classes.
+
+    Args:
+        module: Changed in place.
+        start: "random" leaves it as it is; otherwise a checkpoint.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: The checkpoint does not fit in more than the last layer of a head; nothing was loaded.
+    """
+    if str(start) == "random":
+        return module
+    state, own = checkpoints.read(start), module.state_dict()
+    heads = {name.rpartition(".")[0] for name, value in own.items() if value.dim() == 2}
+    for key, value in own.items():
+        if key in state and state[key].shape != value.shape and key.rpartition(".")[0] in heads:
+            state[key] = value
+    checkpoints.load(module, state, str(start))
+    return module
+
+
+def features(module: nn.Module, layer: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from images to the activations of one layer: off-the-shelf features.
+
+    Args:
+        module: Any network; it is switched to eval mode.
+        layer: A name out of `module.named_modules()`, such as "layer3.0.conv1".
+
+    Returns:
+        A function: float32 (N, C, H, W) to the layer's output, without gradients.
+
+    Raises:
+        UsageError: No such layer; the message has the nearest name.
+    """
+    layers = dict(module.named_modules())
+    if layer not in layers or not layer:
+        raise UsageError(f"unknown layer {layer!r}", do=did_you_mean(layer, layers) or "see `edgesmith describe`")
+
+    def extract(x: torch.Tensor) -> torch.Tensor:
+        found: list[torch.Tensor] = []
+
+        def keep(_: nn.Module, __: Any, out: torch.Tensor) -> None:
+            found.append(out.detach().clone())
+
+        module.eval()
+        handle = layers[layer].register_forward_hook(keep)
+        try:
+            with torch.inference_mode():
+                module(x)
+        finally:
+            handle.remove()
+        return found[-1]
+
+    return extract

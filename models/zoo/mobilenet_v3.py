@@ -1,0 +1,98 @@
+"""MobileNet v3: v2's block with squeeze-and-excite and hard-swish, widths and kernels found by search (paper below).
+
+Hard-swish is x * relu6(x + 3) / 6: swish's shape without its exponential. State-dict keys are torchvision's.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+
+from ._layers import ConvNormAct, SqueezeExcite, he_init, relu, round_channels
+
+PAPER = "Howard et al., Searching for MobileNetV3, 2019, arXiv:1905.02244"
+
+# kernel, expanded channels, output channels, squeeze-and-excite, hard-swish, stride (the paper's tables 1 and 2)
+NETWORK = {
+    "large": (
+        (3, 16, 16, 0, 0, 1), (3, 64, 24, 0, 0, 2), (3, 72, 24, 0, 0, 1), (5, 72, 40, 1, 0, 2), (5, 120, 40, 1, 0, 1),
+        (5, 120, 40, 1, 0, 1), (3, 240, 80, 0, 1, 2), (3, 200, 80, 0, 1, 1), (3, 184, 80, 0, 1, 1),
+        (3, 184, 80, 0, 1, 1),
+        (3, 480, 112, 1, 1, 1), (3, 672, 112, 1, 1, 1), (5, 672, 160, 1, 1, 2), (5, 960, 160, 1, 1, 1),
+        (5, 960, 160, 1, 1, 1),
+    ),
+    "small": (
+        (3, 16, 16, 1, 0, 2), (3, 72, 24, 0, 0, 2), (3, 88, 24, 0, 0, 1), (5, 96, 40, 1, 1, 2), (5, 240, 40, 1, 1, 1),
+        (5, 240, 40, 1, 1, 1), (5, 120, 48, 1, 1, 1), (5, 144, 48, 1, 1, 1), (5, 288, 96, 1, 1, 2),
+        (5, 576, 96, 1, 1, 1), (5, 576, 96, 1, 1, 1),
+    ),
+}  # fmt: skip
+HEAD = {"large": 1280, "small": 1024}
+Unit = functools.partial(ConvNormAct, eps=0.001, momentum=0.01)
+
+
+def hard_swish() -> nn.Module:
+    """Return x * relu6(x + 3) / 6, in place."""
+    return nn.Hardswish(inplace=True)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 widen - depthwise - squeeze-and-excite - 1x1 narrow (linear); added to the input where shapes agree.
+
+    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)
+    """
+
+    def __init__(self, inputs: int, row: tuple[int, ...]) -> None:
+        super().__init__()
+        kernel, wide, outputs, excite, swish, stride = row
+        act = hard_swish if swish else relu
+        self.block = nn.Sequential(
+            *([Unit(inputs, wide, 1, act=act)] if wide != inputs else []),
+            Unit(wide, wide, kernel, stride, groups=wide, act=act),
+            *([SqueezeExcite(wide, round_channels(wide // 4), gate=nn.Hardsigmoid)] if excite else []),
+            Unit(wide, outputs, 1, act=None),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output."""
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+class MobileNetV3(nn.Module):
+    """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
+
+    def __init__(self, size: str, num_classes: int) -> None:
+        super().__init__()
+        channels = 16
+        layers: list[nn.Module] = [Unit(3, channels, 3, 2, act=hard_swish)]
+        for row in NETWORK[size]:
+            layers.append(InvertedResidual(channels, row))
+            channels = row[2]
+        self.features = nn.Sequential(*layers, Unit(channels, 6 * channels, 1, act=hard_swish))
+        head = HEAD[size]
+        self.classifier = nn.Sequential(
+            nn.Linear(6 * channels, head), hard_swish(), nn.Dropout(0.2), nn.Linear(head, num_classes)
+        )
+        he_init(self, linear_std=0.01)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+# fmt: off
+VARIANTS = {
+    "mobilenetv3_small": {"args": {"size": "small"}, "aliases": ["mobilenet_v3_small"], "params": 2542856,
+        "macs": 57000000, "top1": 67.668, "top5": 87.402, "checkpoint": "mobilenet_v3_small-047dcff4.pth"},
+    "mobilenetv3_large": {"args": {"size": "large"}, "aliases": ["mobilenet_v3_large"], "params": 5483032,
+        "macs": 217000000, "top1": 74.042, "top5": 91.34, "checkpoint": "mobilenet_v3_large-8738ca79.pth"},
+}
+# fmt: on
+
+
+def build(size: str, num_classes: int = 1000) -> nn.Module:
+    """Build MobileNet v3 "small" or "large"."""
+    return MobileNetV3(size, num_classes)
