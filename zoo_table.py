@@ -164,7 +164,8 @@ def measure(
 
     from .export import parity, to_onnx
     from .models import complexity, weights
-    from .optimize import precision, runner
+    from .optimize import optimizer
+    from .optimize.fp16 import convert
 
     entry, row = catalog.find(name), _Row(keep)
     spec = catalog.spec(name)
@@ -182,12 +183,12 @@ def measure(
     with row.stage("parity"):
         row["parity"] = parity.check(module, raw, spec).worst.error
     with row.stage("passes"):
-        report = runner.optimize(raw, fp32, samples=batches[:2])
+        report = optimizer.optimize(raw, fp32, samples=batches[:2])
         row["nodes"] = [report.before.nodes, report.after.nodes]
     with row.stage("latency"):
         row["ort_p50_ms"] = _latency(fp32, spec.input_name, batches[0])
     for kind, path, make in (
-        ("fp16", fp16, lambda: precision.to_fp16(fp32, fp16, batches[:2])),
+        ("fp16", fp16, lambda: convert.to_fp16(fp32, fp16, batches[:2])),
         ("int8", int8, lambda: _int8(fp32, int8, batches)),
     ):
         with row.stage(kind):
@@ -197,17 +198,18 @@ def measure(
 
 def _int8(fp32: Path, target: Path, batches: list[Any]) -> None:
     """Make the file that INT8 engines are built from: Q/DQ by the plainest calibration, the rest in FP16."""
-    from .optimize import mixed_trt, quantize
+    from .optimize import quantize
+    from .optimize.trt import mixed_precision
 
     settings = quantize.Settings.quick()
     pairs = target.with_name("pairs.onnx")
     quantize.quantize(fp32, pairs, batches, target="trt", allow_random=True, min_images=len(batches), settings=settings)
-    mixed_trt.mix(fp32, pairs, [], target)
+    mixed_precision.mix(fp32, pairs, [], target)
 
 
 def _engines(path: Path, make: Callable[[], Any], sms: tuple[str, ...], kind: str) -> dict[str, str]:
     """Return for each SM "built", or why it was not."""
-    from .optimize import preflight
+    from .optimize.trt import preflight
     from .runtime.engines import build
 
     found = {}

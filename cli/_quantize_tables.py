@@ -9,7 +9,7 @@ from ..runtime.common import proportion
 from .console import say, table
 
 if TYPE_CHECKING:
-    from ..optimize.precision import PrecisionReport
+    from ..optimize.fp16.convert import PrecisionReport
     from ..optimize.quantize.report import QuantReport
 
 PARTS = 5

@@ -54,7 +54,7 @@ def build_command(
     **options: Any,
 ) -> int:  # fmt: skip
     """Build TensorRT engines from ONNX, one per SM, each in a process of its own."""
-    from ..optimize import preflight
+    from ..optimize.trt import preflight
 
     if gpu or int8_from:
         return _best(onnx, int8_from, out, gpu, at_batch, per_tensor, overwrite, as_json)
@@ -93,7 +93,7 @@ def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite
 
 def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
     """Write the file with its Gemms as convolutions beside the engine, and return it; the given one where none is."""
-    from ..optimize.turing import gemm_to_conv
+    from ..optimize.trt.gemm_to_conv import gemm_to_conv
 
     target = claim(engine.with_name(f"{engine.stem}-conv.onnx"), "onnx", overwrite=overwrite)
     if not (count := gemm_to_conv(onnx, target)):
@@ -106,7 +106,7 @@ def _best(
     onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, overwrite: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    from ..optimize.best_mix import best_mix
+    from ..optimize.trt.autotune import best_mix
     from ..runtime.engines import cost
 
     if gpu is None:

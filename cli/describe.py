@@ -44,13 +44,13 @@ def _is_file(model: str) -> bool:
 
 
 def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> Complexity:
-    from ..export import metadata
-    from ..optimize.complexity import describe
+    from ..optimize.graph import spec_metadata
+    from ..optimize.graph.complexity import describe
 
     if classes or side:
         raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
     report = describe(path, shape)
-    for name, (held, kind) in metadata.ending(path).items():
+    for name, (held, kind) in spec_metadata.ending(path).items():
         if held == "probabilities":
             note(f"output {name!r} holds probabilities: it ends in {kind}")
     return report

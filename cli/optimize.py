@@ -44,13 +44,13 @@ def optimize_command(
     Each rewrite is checked with ONNX Runtime, optimisations off; one that fails is rolled back alone and named.
     Exit code 3 if the source does not run here, so that nothing could be compared (the file is written all the same).
     """
-    from ..optimize.runner import optimize
+    from ..optimize.optimizer import optimize
     from ..runtime.outputs import claim
 
     claim(Path(output), "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
     if preprocess is not None:
-        from ..optimize.preprocessing import embed
+        from ..optimize.embed_preprocessing import embed
 
         report = embed(source, output, input=preprocess, verify=verify, **options)
     else:

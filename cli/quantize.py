@@ -99,8 +99,8 @@ def quantize_command(
 
 def _before(source: Path, output: Path, plot: Path | None, target: str, images: int, overwrite: bool) -> None:
     """Refuse what the options and the disk tell already."""
-    from ..optimize.quantize.forms import find
-    from ..optimize.quantize.lint import MIN_IMAGES
+    from ..optimize.calibration.data_checks import MIN_IMAGES
+    from ..optimize.quantize.targets import find
     from ..runtime.common.files import existing_file
     from ..runtime.outputs import claim
 
@@ -121,7 +121,7 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
 
 def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
     from ..optimize.quantize import Settings
-    from ..optimize.quantize.ranges import check_method
+    from ..optimize.quantize.range_estimators import check_method
 
     check_method(method)
     if limit is not None:
@@ -151,7 +151,7 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
 def _half(
     source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
 ) -> None:
-    from ..optimize.precision import KINDS, to_fp16
+    from ..optimize.fp16.convert import KINDS, to_fp16
     from . import _quantize_tables
 
     half = to_fp16(source, output, iter(batches), limit=limit, kind=KINDS[kind])
@@ -175,7 +175,7 @@ class _Preprocessed:
 
 
 def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray]:
-    from ..optimize.quantize.lint import class_warnings
+    from ..optimize.calibration.data_checks import class_warnings
     from ..runtime import datasets
 
     if data is None:
@@ -211,8 +211,8 @@ def read_spec(source: Path) -> ModelSpec:
     Raises:
         UsageError: The file holds none, so that nobody knows how images become its input.
     """
-    from ..optimize.quantize.checks import embedded_spec
-    from ..optimize.quantize.net import loaded
+    from ..optimize.graph.proto_graph import loaded
+    from ..optimize.quantize.preconditions import embedded_spec
     from ..runtime.spec import SPEC_KEY
 
     spec = embedded_spec(loaded(source))
@@ -229,8 +229,8 @@ def read_spec(source: Path) -> ModelSpec:
 def _random(source: Path, images: int) -> list[np.ndarray]:
     import numpy as np
 
-    from ..optimize.quantize.checks import input_shape
-    from ..optimize.quantize.net import read_model
+    from ..optimize.graph.proto_graph import read_model
+    from ..optimize.quantize.preconditions import input_shape
 
     shape = input_shape(read_model(source))
     if None in shape[1:]:

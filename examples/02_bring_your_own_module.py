@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from edgesmith.export import parity, to_onnx
-from edgesmith.optimize import quantize, runner
+from edgesmith.optimize import optimizer, quantize
 from edgesmith.runtime import datasets
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.bundle import bundle
@@ -31,7 +31,7 @@ images = list(datasets.load("digits", "calibration").batches(spec, 1))
 
 raw = to_onnx.export(module, spec, folder / "raw.onnx")
 print("parity:", parity.check(module, raw, spec, np.concatenate(images[:3])).worst)
-report = runner.optimize(raw, folder / "fp32.onnx", samples=images[:2])
+report = optimizer.optimize(raw, folder / "fp32.onnx", samples=images[:2])
 print(f"passes: {report.before.nodes} -> {report.after.nodes} nodes, {report.check.verdict}")
 int8 = quantize.quantize(folder / "fp32.onnx", folder / "int8.onnx", images, target="ort-x86")
 print("int8:", int8.quantised, {name: f"{db:.1f} dB" for name, db in int8.sqnr_db.items()})

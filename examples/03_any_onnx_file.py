@@ -2,9 +2,9 @@
 
 import sys
 
-from edgesmith.optimize import runner
+from edgesmith.optimize import optimizer
 
-report = runner.optimize(sys.argv[1], sys.argv[2], target="ort-x86")
+report = optimizer.optimize(sys.argv[1], sys.argv[2], target="ort-x86")
 print(f"{report.before.nodes} -> {report.after.nodes} nodes; compared with its source: {report.check.verdict}")
 for entry in report.passes:
     for node, how in entry.rewrites:

@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..optimize import mixed_trt, quantize
+from ..optimize import quantize
+from ..optimize.trt import mixed_precision
 from ..runtime import datasets
 from ..runtime.spec import ModelSpec
 from .engines import ENGINE_INT8
@@ -58,7 +59,7 @@ def _form(
     made = [flow.artefact(f"int8-{target}", "int8", target, path)]
     if target == "trt":
         mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
-        mixed_trt.mix(fp32, path, [], mixed)
+        mixed_precision.mix(fp32, path, [], mixed)
         made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
     return made, report
 

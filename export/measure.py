@@ -15,8 +15,8 @@ from ..bench import interleave, stats
 from ..bench.metrics import accuracy
 from ..bench.workload import Target
 from ..cli.console import progress
-from ..optimize.quantize import net
-from ..optimize.quantize.layer_cost import is_here
+from ..optimize.graph import proto_graph
+from ..optimize.quantize.mixed_precision.latency_model import is_here
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed
 from ..runtime.backends import ort
@@ -83,7 +83,7 @@ def _alike(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
 
 def _sqnr_db(fp32: Artefact, made: Artefact, batches: list[NDArray[Any]]) -> list[float]:
     """Return the SQNR of each part of each output in dB."""
-    return list(judge(net.read_model(fp32.path), net.read_model(made.path), batches).sqnr_db.values())
+    return list(judge(proto_graph.read_model(fp32.path), proto_graph.read_model(made.path), batches).sqnr_db.values())
 
 
 def _lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..models import catalog, weights
-from ..optimize import precision, preprocessing, runner
-from ..optimize.carry import carry
+from ..optimize import embed_preprocessing, optimizer
+from ..optimize.fp16 import convert
+from ..optimize.graph import spec_metadata
+from ..optimize.trt.fold_passthrough_channels import carry
 from ..runtime import datasets
 from ..runtime.backends import ort
 from ..runtime.bundle import bundle, requirements
@@ -27,7 +29,7 @@ from ..runtime.common.packages import versions
 from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
-from . import metadata, parity, to_onnx
+from . import parity, to_onnx
 from .engines import ENGINE_FP16, attested, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
@@ -107,7 +109,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         raw = to_onnx.export(
             module, spec, work / f"{stem}-raw.onnx", dynamic_batch=settings.dynamic_batch, opset=settings.opset
         )
-        spec = metadata.read(raw)  # it says now what the outputs hold
+        spec = spec_metadata.read(raw)  # it says now what the outputs hold
     with flow.stage("parity"):
         report = parity.check(module, raw, spec, np.concatenate(calibration[:3]))
         flow.records["parity"] = report.to_dict()
@@ -116,7 +118,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         )
     with flow.stage("optimize"):
         fp32 = work / f"{stem}-fp32.onnx"
-        passes = runner.optimize(raw, fp32, samples=calibration[:2])
+        passes = optimizer.optimize(raw, fp32, samples=calibration[:2])
         flow.add("fp32", "fp32", "generic", fp32)
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
@@ -139,26 +141,26 @@ def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSp
     reports = []
     for path in paths:
         pixels = path.with_name(f"pixels-{path.name}")
-        reports.append(preprocessing.embed(path, pixels, spec, kind))
+        reports.append(embed_preprocessing.embed(path, pixels, spec, kind))
         pixels.replace(path)
     verdicts = {{"equal": True, "different": False}.get(report.check.verdict) for report in reports}
     worst = max((report.check for report in reports), key=lambda check: check.worst_error).error
     passed = verdicts.pop() if len(verdicts) == 1 else (None if False not in verdicts else False)
     flow.checks.append(Check(f"input {kind}", passed, f"{worst}, in {len(paths)} files"))
     flow.records[f"input {kind}"] = [report.to_dict() for report in reports]
-    return preprocessing.raw_spec(spec, kind)
+    return embed_preprocessing.raw_spec(spec, kind)
 
 
 def _lower(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
     """FP16 and INT8 from the optimised FP32 file."""
     if "fp16" in flow.settings.precisions:
         path = Path(f"{stem}-fp16.onnx")
-        flow.records["fp16"] = precision.to_fp16(fp32, path, calibration[:8]).to_dict()
+        flow.records["fp16"] = convert.to_fp16(fp32, path, calibration[:8]).to_dict()
         flow.add("fp16", "fp16", "generic", path)
         carried = Path(f"{stem}-carried.onnx")
         if "trt" in flow.settings.targets and carry(fp32, carried):
             path = Path(f"{stem}-{ENGINE_FP16}.onnx")
-            flow.records[ENGINE_FP16] = precision.to_fp16(carried, path, calibration[:8]).to_dict()
+            flow.records[ENGINE_FP16] = convert.to_fp16(carried, path, calibration[:8]).to_dict()
             flow.add(ENGINE_FP16, "fp16", "trt", path)
     if "int8" in flow.settings.precisions:
         make_int8(flow, spec, fp32, calibration, stem)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..cli.console import need
 from ..models import catalog
 from ..models.weights import trainable
-from ..optimize.quantize.lint import MIN_IMAGES
+from ..optimize.calibration.data_checks import MIN_IMAGES
 from ..runtime import datasets
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..optimize.graph import spec_metadata
 from ..runtime import datasets
 from ..runtime.backends import ort
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
-from . import metadata
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")
@@ -199,4 +199,4 @@ class Flow:
 
     def artefact(self, name: str, precision: str, target: str, path: Path) -> Artefact:
         """Return an ONNX file that was made as an artefact."""
-        return Artefact(name, precision, target, path, metadata.count_nodes(path))
+        return Artefact(name, precision, target, path, spec_metadata.count_nodes(path))

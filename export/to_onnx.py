@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli.console import need
+from ..optimize.graph.spec_metadata import scores
 from ..runtime.common.files import workplace
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.spec import SPEC_KEY, ModelSpec
-from .metadata import scores
 from .outputs import arranged, is_plain
 
 if TYPE_CHECKING:

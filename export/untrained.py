@@ -55,7 +55,7 @@ def _make(name: str, path: Path, side: int) -> None:
 
     from .. import __version__
     from ..models import catalog, weights
-    from ..optimize import runner
+    from ..optimize import optimizer
     from ..runtime.bundle import bundle
     from ..runtime.common.files import workplace
     from ..runtime.outputs import claim
@@ -78,7 +78,7 @@ def _make(name: str, path: Path, side: int) -> None:
     with workplace(path) as work:
         raw, fp32 = work / f"{name}-raw.onnx", work / f"{name}-fp32.onnx"
         to_onnx.export(module.eval(), spec, raw)
-        runner.optimize(raw, fp32, samples=list(images[:2]))
+        optimizer.optimize(raw, fp32, samples=list(images[:2]))
         items = _lowered(fp32, work / name, list(images))
         made_by = f"edgesmith {__version__}"
         bundle.write(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
@@ -125,8 +125,9 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     Raises:
         NotAvailable: There is no TensorRT here that builds them.
     """
-    from ..optimize import mixed_trt, precision
-    from ..optimize.carry import carry
+    from ..optimize.fp16 import convert
+    from ..optimize.trt import mixed_precision
+    from ..optimize.trt.fold_passthrough_channels import carry
     from ..runtime.bundle import requirements
     from ..runtime.bundle.bundle import Item
     from ..runtime.engines import cost
@@ -137,8 +138,8 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     halves = []
     for name, source in (("fp16", fp32), *([("fp16-trt", carried)] if carry(fp32, carried) else [])):
         halves.append(Path(f"{stem}-{name}.onnx"))
-        precision.to_fp16(source, halves[-1], batches[:2])
-    mixed_trt.mix(fp32, pairs, [], mixed)
+        convert.to_fp16(source, halves[-1], batches[:2])
+    mixed_precision.mix(fp32, pairs, [], mixed)
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
             engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))

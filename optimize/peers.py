@@ -149,14 +149,14 @@ def measured(
 
 def row(model: Path, tool: str, command: list[str], result: Path, expected: Any, speed: bool, **limits: Any) -> Row:
     """Run one tool on one model and judge what comes out."""
-    from . import verify
+    from . import equivalence
 
     seconds, cpu, peak, why = measured(command, result, **limits)
     size = max(path.stat().st_size if path.exists() else 0 for path in (model, result))
     if why:
         return Row(model.stem, tool, None, f"failed: {why}", seconds, cpu, peak, size)
     nodes = len(need("onnx").load(str(result), load_external_data=False).graph.node)
-    verdict = verify.against(expected, result).verdict if expected is not None else "cannot tell"
+    verdict = equivalence.against(expected, result).verdict if expected is not None else "cannot tell"
     ratios = [speed_up(model, result, optimised) for optimised in (False, True)] if speed else [None, None]
     return Row(model.stem, tool, nodes, verdict, seconds, cpu, peak, size, *ratios)
 
@@ -191,7 +191,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
 
     ONNX's light graphs are not timed: their networks are. Tools whose names begin with `again` are run anew.
     """
-    from . import verify
+    from . import equivalence
 
     python = environment(folder)
     for model in paths:
@@ -208,8 +208,8 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
                 rows.append(Row(**json.loads(place.read_text(encoding="utf-8"))))
                 continue
             if expected is None:
-                with contextlib.suppress(verify.Refusal):
-                    expected = verify.reference(model)
+                with contextlib.suppress(equivalence.Refusal):
+                    expected = equivalence.reference(model)
             rows.append(row(model, tool, command, result, expected, timed and tool not in UNTIMED, **limits))
             with atomic_file(place) as temporary:
                 temporary.write_text(json.dumps(asdict(rows[-1]), indent=1), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .base import Outcome, Refused, Rewritten
+from .passes._base import Outcome, Refused, Rewritten
 
 
 @dataclass(frozen=True)

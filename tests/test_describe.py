@@ -13,7 +13,7 @@ from edgesmith.cli import main
 from edgesmith.export.to_onnx import export
 from edgesmith.models import catalog
 from edgesmith.models import complexity as of_module
-from edgesmith.optimize import complexity as of_onnx
+from edgesmith.optimize.graph import complexity as of_onnx
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 
 torch.set_num_threads(1)

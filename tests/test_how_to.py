@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.cli import main
-from edgesmith.export import metadata
+from edgesmith.optimize.graph import spec_metadata
 from edgesmith.runtime.images import preprocess
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net
 
@@ -44,7 +44,7 @@ def place(tmp_path, monkeypatch):
     model.graph.initializer.append(weight)
     model.graph.node.insert(0, onnx.helper.make_node("Conv", ["input", "w"], ["mixed"], name="mix"))
     model.graph.node[1].input[0] = "mixed"
-    metadata.write(model, SPEC)
+    spec_metadata.write(model, SPEC)
     onnx.save(model, tmp_path / "net.onnx")
     for colour in LABELS:
         (tmp_path / "images" / colour).mkdir(parents=True)

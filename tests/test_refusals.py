@@ -17,8 +17,9 @@ from edgesmith.export import pipeline, untrained
 from edgesmith.export.settings import TRAINED, Check, Settings
 from edgesmith.models import checkpoints, weights
 from edgesmith.models.training import train as training
-from edgesmith.optimize import preflight, runner
-from edgesmith.optimize.quantize import recipe
+from edgesmith.optimize import optimizer
+from edgesmith.optimize.quantize import post_training
+from edgesmith.optimize.trt import preflight
 from edgesmith.runtime.bundle import bundle, signing
 from edgesmith.runtime.errors import RunError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, picture
@@ -26,7 +27,7 @@ from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, pict
 THESIS = b"three years of work\n" * 40
 WORK = (
     (pipeline, "_module"), (untrained, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
-    (training, "train"), (recipe, "Samples"), (preflight, "check"), (runner, "_attempt"), (checkpoints, "write"),
+    (training, "train"), (post_training, "Samples"), (preflight, "check"), (optimizer, "_attempt"), (checkpoints, "write"),
 )  # fmt: skip
 
 

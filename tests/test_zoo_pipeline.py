@@ -9,7 +9,8 @@ import torch
 
 from edgesmith.export import parity, to_onnx
 from edgesmith.models import catalog, weights
-from edgesmith.optimize import precision, quantize, runner
+from edgesmith.optimize import optimizer, quantize
+from edgesmith.optimize.fp16 import convert
 from edgesmith.runtime import datasets
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.engines import build
@@ -74,7 +75,7 @@ def test_a_network_goes_all_the_way(name, tmp_path):
     batches = [images[at : at + 1] for at in range(len(images))]
     to_onnx.export(module, spec, raw)
     parity.check(module, raw, spec)
-    report = runner.optimize(raw, fp32, samples=batches[:1])
+    report = optimizer.optimize(raw, fp32, samples=batches[:1])
     assert report.check.verdict == "equal"
     assert report.after.nodes <= report.before.nodes
     plain = quantize.Settings(equalize=None, refine=False, noise=0.0)
@@ -83,7 +84,7 @@ def test_a_network_goes_all_the_way(name, tmp_path):
     assert relative_error(found[fp32], found[raw]) < 1e-4
     assert relative_error(found[int8], found[raw]) < 0.5
     if name in ENGINES and importlib.util.find_spec("tensorrt_rtx_bindings"):
-        precision.to_fp16(fp32, tmp_path / "fp16.onnx", batches[:2])
+        convert.to_fp16(fp32, tmp_path / "fp16.onnx", batches[:2])
         assert build.build_engine(tmp_path / "fp16.onnx", tmp_path / "e", sm="8.6", precision="fp16").sm == "8.6"
 
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from edgesmith.export import to_onnx
 from edgesmith.models import catalog
-from edgesmith.optimize import runner
-from edgesmith.optimize.best_mix import best_mix
+from edgesmith.optimize import optimizer
 from edgesmith.optimize.quantize import quantize
+from edgesmith.optimize.trt.autotune import best_mix
 from edgesmith.runtime.engines import cost
 
 
@@ -34,7 +34,7 @@ def network(name: str, folder: Path) -> tuple[Path, Path]:
     with torch.no_grad():
         module.train()(torch.from_numpy(images[0]))
     to_onnx.export(module.eval(), catalog.spec(name), folder / "raw.onnx")
-    runner.optimize(folder / "raw.onnx", folder / "fp32.onnx", target="trt")
+    optimizer.optimize(folder / "raw.onnx", folder / "fp32.onnx", target="trt")
     quantize(folder / "fp32.onnx", folder / "int8.onnx", images, target="trt", allow_random=True, min_images=1)
     return folder / "fp32.onnx", folder / "int8.onnx"
 

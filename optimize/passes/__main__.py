@@ -6,7 +6,7 @@ import click
 
 from ...runtime.common.plugins import names
 from .. import passes
-from ..runner import find
+from ..optimizer import find
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Refused, Rewritten
 
 
 def at(net: Net, node: Any) -> Outcome | None:

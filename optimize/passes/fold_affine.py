@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import affine
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from . import _affine
+from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
@@ -25,13 +25,13 @@ def at(net: Net, node: Any) -> Outcome | None:
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     if side is None or net.value(node.inputs[1 - side]) is not None:
         return None
-    layer = net.made_by(node.inputs[1 - side], *affine.ABSORBERS, "BatchNormalization")
+    layer = net.made_by(node.inputs[1 - side], *_affine.ABSORBERS, "BatchNormalization")
     if layer is None:
         return None
-    folded = affine.operand(net, node, side, *_sizes(net, layer))
+    folded = _affine.operand(net, node, side, *_sizes(net, layer))
     if isinstance(folded, str):
         return Refused(node.name, folded)
-    why = affine.refusal(net, layer) or affine.absorb(net, layer, *folded)
+    why = _affine.refusal(net, layer) or _affine.absorb(net, layer, *folded)
     if why:
         return Refused(node.name, why)
     net.bypass(node, layer.outputs[0])
@@ -44,7 +44,7 @@ def _sizes(net: Net, layer: Any) -> tuple[int, int]:
         shape = net.static(layer.inputs[1]) or (0,)
         return net.rank(layer.outputs[0]) or 0, shape[0]
     rank = net.rank(layer.inputs[1]) or 0
-    return rank, affine.channels(net, layer) if rank >= 2 else 0
+    return rank, _affine.channels(net, layer) if rank >= 2 else 0
 
 
 PASS = Pass(

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import affine
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from . import _affine
+from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,9 @@ def at(net: Net, node: Any) -> Outcome | None:
     if layer.inputs[0] is not node.outputs[0] or net.value(layer.inputs[1]) is None:
         return None
     size = _inputs(net, layer)
-    folded = affine.batchnorm(net, node) if node.op == "BatchNormalization" else affine.operand(net, node, side, *size)
+    folded = (
+        _affine.batchnorm(net, node) if node.op == "BatchNormalization" else _affine.operand(net, node, side, *size)
+    )
     if node.op != "BatchNormalization" and _widens(net, node, side, *size):
         folded = "its constant may give what it is combined with more dimensions or channels"
     if isinstance(folded, str):
@@ -61,7 +63,7 @@ def _widens(net: Net, node: Any, side: int, rank: int, size: int) -> bool:
 
 def _refusal(net: Net, layer: Any, scale: Array, shift: Array) -> str:
     bias = net.input(layer, 2)
-    if net.dtype(layer.inputs[1]) not in affine.FLOATS:
+    if net.dtype(layer.inputs[1]) not in _affine.FLOATS:
         return f"the weights of {layer.name!r} are integers"
     if len(scale) != _inputs(net, layer)[1]:
         return f"its parameters do not match the channels that {layer.name!r} reads"
@@ -89,13 +91,13 @@ def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
         added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
-    made = affine.times(weights, spread)
+    made = _affine.times(weights, spread)
     if made is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None
     if np.any(shift):
-        total = affine.bias_of(net, layer) + (added if layer.op == "Conv" else added * layer.attrs.get("alpha", 1.0))
-        bias = affine.rounded(total, weights.dtype)
+        total = _affine.bias_of(net, layer) + (added if layer.op == "Conv" else added * layer.attrs.get("alpha", 1.0))
+        bias = _affine.rounded(total, weights.dtype)
         if bias is None:
             return f"the folded bias does not fit {weights.dtype}"
     rest = list(layer.inputs[2:]) if bias is None else [net.constant(f"{layer.name or layer.op}_bias", bias)]

@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx_graphsurgeon as gs
 
-from .. import evaluate
-from ..base import Outcome, Pass, Rewritten
-from ..graph import Net
-from .merge_duplicates import RANDOM, mergeable
+from ..graph import evaluate_node
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Rewritten
+from .eliminate_common_subexpressions import RANDOM, mergeable
 
 FREELY_BYTES, WEIGHT_BYTES = 1 << 20, 1 << 29
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "PRelu", "InstanceNormalization")
@@ -34,7 +34,7 @@ def at(net: Net, node: Any) -> Outcome | None:
         return None
     if not _fits(net, node):
         return None
-    results = evaluate.node(net, node)
+    results = evaluate_node.node(net, node)
     if results is None or any(array.dtype == object for array in results):
         return None
     for tensor, array in zip(node.outputs, results, strict=True):
@@ -59,7 +59,7 @@ def _fits(net: Net, node: Any) -> bool:
         return True
     given = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
     weights = _only_weights(net, node)
-    return bool(evaluate.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
+    return bool(evaluate_node.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
 
 
 def _only_weights(net: Net, node: Any) -> bool:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import shapes, symbols
-from ..base import Outcome, Pass, Permit, Rewritten
-from ..graph import Net
+from ..graph import shape_inference, symbolic_shapes
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Permit, Rewritten
 
 ARITHMETIC = ("Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div", "Squeeze", "Unsqueeze", "Cast")
 INTEGERS = {6: np.int32, 7: np.int64}
-Memo = dict[str, symbols.Values | None]
+Memo = dict[str, symbolic_shapes.Values | None]
 
 
 class FoldShapes(Pass):
@@ -35,7 +35,7 @@ class FoldShapes(Pass):
 
 
 def _at(net: Net, node: Any, memo: Memo) -> Outcome | None:
-    shapes.infer_one(net, node)
+    shape_inference.infer_one(net, node)
     if node.op not in (*ARITHMETIC, "Reshape"):
         return None
     return _reshape(net, node, memo) if node.op == "Reshape" else _number(net, node, memo)
@@ -45,7 +45,7 @@ def _number(net: Net, node: Any, memo: Memo) -> Outcome | None:
     output = node.outputs[0]
     if output.name in net.pinned or net.dtype(output) not in INTEGERS:
         return None
-    found, shape = symbols.values(net, output, memo), net.static(output)
+    found, shape = symbolic_shapes.values(net, output, memo), net.static(output)
     if found is None or shape is None or not all(isinstance(item, int) for item in found):
         return None
     if len(shape) > 1 or int(np.prod(shape, dtype=np.int64)) != len(found):
@@ -59,7 +59,7 @@ def _number(net: Net, node: Any, memo: Memo) -> Outcome | None:
 def _reshape(net: Net, node: Any, memo: Memo) -> Outcome | None:
     if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
         return _keep_first(net, node) if len(node.inputs) > 1 else None
-    found = symbols.values(net, node.inputs[1], memo)
+    found = symbolic_shapes.values(net, node.inputs[1], memo)
     if found is None or 0 in found:
         return None
     own = net.shape(node.inputs[0]) or ()
@@ -73,7 +73,7 @@ def _reshape(net: Net, node: Any, memo: Memo) -> Outcome | None:
     node.attrs.pop("allowzero", None)
     node.inputs[1] = net.constant(f"{node.name}_shape", np.array(sizes, np.int64))
     net.kinds.pop(node.outputs[0].name, None)
-    shapes.infer_one(net, node)
+    shape_inference.infer_one(net, node)
     return Rewritten(node.name, f"Reshape to {sizes}")
 
 
@@ -88,7 +88,7 @@ def _keep_first(net: Net, node: Any) -> Outcome | None:
     node.attrs.pop("allowzero", None)
     node.inputs[1] = net.constant(f"{node.name}_shape", np.array([0, *wanted[1:]], np.int64))
     net.kinds.pop(node.outputs[0].name, None)
-    shapes.infer_one(net, node)
+    shape_inference.infer_one(net, node)
     return Rewritten(node.name, f"Reshape to {[0, *wanted[1:]]}")
 
 

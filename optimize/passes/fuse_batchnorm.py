@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import affine
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from . import _affine
+from ._base import Outcome, Pass, Refused, Rewritten
 
 
 def at(net: Net, node: Any) -> Outcome | None:
@@ -24,15 +24,15 @@ def at(net: Net, node: Any) -> Outcome | None:
     layer = net.producer(node.inputs[0])
     if layer is not None and layer.op == "Concat" and not layer.domain:
         return _into_branches(net, node, layer)
-    if layer is None or layer.domain or layer.op not in affine.ABSORBERS:
+    if layer is None or layer.domain or layer.op not in _affine.ABSORBERS:
         return Refused(node.name, f"it follows {layer.op if layer is not None else 'an input'}, not a layer")
-    parameters = affine.batchnorm(net, node)
+    parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):
         return Refused(node.name, parameters)
-    why = affine.refusal(net, layer)
-    if not why and len(parameters[0]) != affine.channels(net, layer):
-        why = f"its parameters do not match the {affine.channels(net, layer)} channels before it"
-    why = why or affine.absorb(net, layer, *parameters)
+    why = _affine.refusal(net, layer)
+    if not why and len(parameters[0]) != _affine.channels(net, layer):
+        why = f"its parameters do not match the {_affine.channels(net, layer)} channels before it"
+    why = why or _affine.absorb(net, layer, *parameters)
     if why:
         return Refused(node.name, why)
     net.bypass(node, layer.outputs[0])
@@ -41,27 +41,27 @@ def at(net: Net, node: Any) -> Outcome | None:
 
 def _into_branches(net: Net, node: Any, concat: Any) -> Outcome:
     """Fold into every layer that a Concat of channels joins, or into none."""
-    parameters = affine.batchnorm(net, node)
+    parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):
         return Refused(node.name, parameters)
-    layers = [net.made_by(tensor, *affine.ABSORBERS) for tensor in concat.inputs]
+    layers = [net.made_by(tensor, *_affine.ABSORBERS) for tensor in concat.inputs]
     rank = net.rank(node.outputs[0]) or 0
     if any(layer is None for layer in layers) or rank < 2 or concat.attrs["axis"] % rank != 1:
         return Refused(node.name, "it follows a Concat of other things than layers")
     if net.only_user(node.inputs[0]) is None:
         return Refused(node.name, f"the output of {concat.name!r} is also read elsewhere or is an output of the graph")
-    why = next((text for text in (affine.refusal(net, layer) for layer in layers) if text), "")
+    why = next((text for text in (_affine.refusal(net, layer) for layer in layers) if text), "")
     if why:
         return Refused(node.name, why)
-    sizes = [affine.channels(net, layer) for layer in layers]
+    sizes = [_affine.channels(net, layer) for layer in layers]
     if sum(sizes) != len(parameters[0]):
         return Refused(node.name, f"its parameters do not match the {sum(sizes)} channels before it")
     ends = np.cumsum(sizes)
     pieces = [[values[end - size : end] for values in parameters] for size, end in zip(sizes, ends, strict=True)]
-    if not all(affine.fits(net, layer, *piece) for layer, piece in zip(layers, pieces, strict=True)):
+    if not all(_affine.fits(net, layer, *piece) for layer, piece in zip(layers, pieces, strict=True)):
         return Refused(node.name, "the folded weights do not fit their type")
     for layer, piece in zip(layers, pieces, strict=True):
-        affine.absorb(net, layer, *piece)
+        _affine.absorb(net, layer, *piece)
     net.bypass(node, concat.outputs[0])
     return Rewritten(node.name, f"into {len(layers)} layers before Concat {concat.name!r}")
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Outcome, Pass, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Rewritten
 
 HALF_OR_SINGLE = (1, 10)
 

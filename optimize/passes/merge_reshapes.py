@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Outcome, Pass, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Rewritten
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 

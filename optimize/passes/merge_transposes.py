@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Refused, Rewritten
 
 
 def at(net: Net, node: Any) -> Outcome | None:

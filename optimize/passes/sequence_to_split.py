@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Outcome, Pass, Refused, Rewritten
-from ..graph import Net, is_a
+from ..graph.graph import Net, is_a
+from ._base import Outcome, Pass, Refused, Rewritten
 from .slices_to_split import split
 
 

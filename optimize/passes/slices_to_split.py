@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Outcome, Pass, Rewritten
-from ..graph import Net, is_a
+from ..graph.graph import Net, is_a
+from ._base import Outcome, Pass, Rewritten
 
 Part = tuple[int, int, int]
 

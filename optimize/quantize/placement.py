@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
-from .forms import ANCHORS, MOVES, SHIFTS, Form
-from .grid import Grid
-from .net import Net, attributes
+from ..graph.proto_graph import Net, attributes
+from .quant_params import Grid
+from .targets import ANCHORS, MOVES, SHIFTS, Form
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ...runtime.common.proportion import LEAST_IMAGES, wilson
 if TYPE_CHECKING:
     import onnx
 
-    from .parts import Parts
+    from .output_parts import Parts
     from .speed import Speed
 
 
@@ -165,8 +165,8 @@ def judge(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[np.
         after: The other one; Q/DQ are computed as they are written.
         samples: Batches of its input.
     """
-    from .observe import stream
-    from .parts import Parts
+    from ..calibration.statistics import stream
+    from .output_parts import Parts
 
     names, parts = [item.name for item in before.graph.output], Parts(before)
     power: dict[str, np.ndarray] = {}

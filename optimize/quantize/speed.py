@@ -18,7 +18,7 @@ import numpy as np
 from ...runtime import backends
 from ...runtime.common.plugins import load
 from ...runtime.errors import CANNOT
-from .layer_cost import is_here
+from .mixed_precision.latency_model import is_here
 
 if TYPE_CHECKING:
     from ...runtime.backends._base import Session

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.optimize.best_mix import best_mix
+from edgesmith.optimize.trt.autotune import best_mix
 from edgesmith.runtime.engines import cost, sidecar
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from support.engine_graphs import saved, small_net

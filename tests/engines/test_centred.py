@@ -5,11 +5,11 @@ import dataclasses
 import onnx
 import pytest
 
-from edgesmith.optimize.half import cast_graph
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.fp16.cast_graph import cast_graph
 from edgesmith.optimize.quantize import Settings
-from edgesmith.optimize.quantize.convert import convert
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.samples import Samples
+from edgesmith.optimize.quantize.pipeline import convert
+from edgesmith.optimize.quantize.targets import find
 from edgesmith.runtime.engines.build import build_engine
 from support.quant_graphs import batches, relu_paths, small_cnn
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgesmith.export import metadata, parity, to_onnx
+from edgesmith.export import parity, to_onnx
+from edgesmith.optimize.graph import spec_metadata
 from edgesmith.runtime.errors import CheckFailed, ModelError, UsageError
 from edgesmith.runtime.spec import ModelSpec
 
@@ -51,7 +52,7 @@ def test_batchnorm_stays_and_the_file_is_valid(exported):
 
 
 def test_the_spec_travels(exported):
-    assert metadata.read(exported) == replace(SPEC, scores="logits")
+    assert spec_metadata.read(exported) == replace(SPEC, scores="logits")
 
 
 def test_no_path_of_this_machine_is_left(exported):
@@ -140,13 +141,13 @@ def test_a_corrupt_file_is_a_model_error(name, exported, tmp_path):
     with pytest.raises(ModelError):
         parity.check(tiny(), path, SPEC)
     with pytest.raises(ModelError):
-        metadata.read(path)
+        spec_metadata.read(path)
 
 
 def test_metadata_is_replaced_not_added_twice(exported):
     model = onnx.load(exported)
-    metadata.write(model, SPEC)
-    assert [entry.key for entry in model.metadata_props].count(metadata.SPEC_KEY) == 1
+    spec_metadata.write(model, SPEC)
+    assert [entry.key for entry in model.metadata_props].count(spec_metadata.SPEC_KEY) == 1
 
 
 def test_a_convolution_over_time_and_space_needs_no_bias(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgesmith.export import metadata, outputs, parity, to_onnx
+from edgesmith.export import outputs, parity, to_onnx
+from edgesmith.optimize.graph import spec_metadata
 from edgesmith.runtime import load
 from edgesmith.runtime.answer import Answer
 from edgesmith.runtime.bundle import bundle
@@ -174,9 +175,9 @@ def test_the_spec_says_what_the_graph_ends_in(case, tmp_path):
     end, scores = ENDS[case]
     net = Net(lambda big, small: small, end).eval()
     path = to_onnx.export(net, spec(("output",), task="classify"), tmp_path / "net.onnx")
-    told = metadata.read(path)
+    told = spec_metadata.read(path)
     assert told.scores == scores
-    assert scores in ("", metadata.ending(path)["output"][0])
+    assert scores in ("", spec_metadata.ending(path)["output"][0])
     image = np.random.default_rng(0).integers(0, 255, (6, 5, 2)).astype("f4").transpose(2, 0, 1)[None] / 50
     golden = answers(path, image)
     made = bundle.write(tmp_path / "b", told, [bundle.Item(path, golden=golden)], golden_inputs={"input": image})
@@ -207,7 +208,7 @@ def test_the_end_is_read_off_a_file(case, tmp_path):
     model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]> g (float[1,3] x) => (float[1,3] y)
         <int64[2] n = {{1, 3}}, float c = {{0.1}}, float[3,3] w = {{1,2,3,4,5,6,7,8,9}}> {{ {text} }}""")
     onnx.save(model, tmp_path / "net.onnx")
-    assert metadata.ending(tmp_path / "net.onnx") == {"y": expected}
+    assert spec_metadata.ending(tmp_path / "net.onnx") == {"y": expected}
 
 
 SURE = np.array([0.99996, 0.00003, 0.00001], np.float32)

@@ -3,8 +3,10 @@
 import onnx
 
 from edgesmith.cli.quantize import read_spec
-from edgesmith.export import metadata
-from edgesmith.optimize import precision, preflight, quantize, runner
+from edgesmith.optimize import optimizer, quantize
+from edgesmith.optimize.fp16 import convert
+from edgesmith.optimize.graph import spec_metadata
+from edgesmith.optimize.trt import preflight
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.common import isolation
 from edgesmith.runtime.engines.build import build_engine
@@ -42,19 +44,19 @@ def case(rng, material, folder):
 
 
 def optimised(path, out):
-    runner.optimize(path, out)
+    optimizer.optimize(path, out)
 
 
 def optimised_for_x86(path, out):
-    runner.optimize(path, out, target="ort-x86", batch=1)
+    optimizer.optimize(path, out, target="ort-x86", batch=1)
 
 
 def unverified(path, out):
-    runner.optimize(path, out, target="trt", verify=False, fold_inputs=True)
+    optimizer.optimize(path, out, target="trt", verify=False, fold_inputs=True)
 
 
 def halved(path, out):
-    precision.to_fp16(path, out, images(path))
+    convert.to_fp16(path, out, images(path))
 
 
 def quantised(path, out):
@@ -63,7 +65,7 @@ def quantised(path, out):
 
 def checked(path, out):
     preflight.check(path, "fp16", ["8.6"])
-    metadata.count_nodes(path)
+    spec_metadata.count_nodes(path)
     read_spec(path)
 
 

@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize import precision, runner
+from edgesmith.optimize import optimizer
+from edgesmith.optimize.calibration.statistics import answers, session
+from edgesmith.optimize.fp16 import convert
+from edgesmith.optimize.graph.proto_graph import read_model
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.net import read_model
-from edgesmith.optimize.quantize.observe import answers, session
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.errors import DataError, ModelError
 from support.graphs import model
@@ -47,7 +48,7 @@ def test_a_node_that_does_not_fit_its_operator(case, tmp_path):
     spoil(made)
     onnx.save(made, tmp_path / "in.onnx")
     with pytest.raises(ModelError, match=message):
-        runner.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx")
+        optimizer.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["in.onnx"]
 
 
@@ -55,7 +56,7 @@ def test_a_name_that_is_no_text(tmp_path):
     data = model(CONV, {"w": (4, 3, 3, 3)}).SerializeToString().replace(b"Conv0", b"Con\xff0")
     (tmp_path / "in.onnx").write_bytes(data)
     with pytest.raises(ModelError, match=r"is damaged; got the name b.Con|no ONNX file"):
-        runner.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx")
+        optimizer.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx")
 
 
 def test_an_endless_name_is_cut_in_the_message():
@@ -87,7 +88,7 @@ def test_weights_outside_the_files_folder_are_not_read(case, tmp_path):
     for reader in (
         lambda: ort.open(onnx_file, threads=1),
         lambda: ort.open(onnx_file, threads=1, content=onnx_file.read_bytes()),
-        lambda: runner.optimize(onnx_file, tmp_path / "out.onnx"),
+        lambda: optimizer.optimize(onnx_file, tmp_path / "out.onnx"),
     ):
         with pytest.raises(ModelError, match="outside its folder|from memory"):
             reader()
@@ -114,14 +115,14 @@ def test_a_graph_that_loads_and_does_not_run(tmp_path):
     onnx.save(made, tmp_path / "in.onnx")
     batches = [np.ones((1, 3, 8, 8), np.float32)]
     with pytest.raises(ModelError, match="ONNX Runtime (cannot run|refuses) the graph|is not a usable ONNX file"):
-        precision.to_fp16(tmp_path / "in.onnx", tmp_path / "out.onnx", batches)
+        convert.to_fp16(tmp_path / "in.onnx", tmp_path / "out.onnx", batches)
     assert not (tmp_path / "out.onnx").exists()
 
 
 def test_an_input_of_a_galaxy_is_not_made_up(tmp_path):
     made = model("(float[4611686018427387904, 4] x) => (float[a, 4] y) { y = Relu (x) }")
     onnx.save(made, tmp_path / "in.onnx")
-    check = runner.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx").check
+    check = optimizer.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx").check
     assert (check.verdict, "too large to be made up" in check.detail) == ("cannot tell", True)
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from edgesmith.models import checkpoints
-from edgesmith.optimize.quantize import cache
+from edgesmith.optimize.calibration import statistics_cache
 from edgesmith.runtime import load
 from edgesmith.runtime.bundle import archive, bundle
 from edgesmith.runtime.common.files import existing_file, sha256
@@ -205,12 +205,12 @@ def test_a_member_that_is_no_array(tmp_path):
 
 def test_a_calibration_cache_whose_compression_is_damaged_is_none(tmp_path):
     np.savez_compressed(tmp_path / "c.npz", **{"ends/a": np.zeros(4), "channels/a": np.zeros((2, 3))})
-    assert cache.read(tmp_path / "c.npz", ["a"])["a"].high == 0
+    assert statistics_cache.read(tmp_path / "c.npz", ["a"])["a"].high == 0
     data = bytearray((tmp_path / "c.npz").read_bytes())
     name, extra = struct.unpack_from("<HH", data, 26)
     data[30 + name + extra] = 0xFF  # a block of no kind: zlib.error
     (tmp_path / "c.npz").write_bytes(data)
-    assert cache.read(tmp_path / "c.npz", ["a"]) is None
+    assert statistics_cache.read(tmp_path / "c.npz", ["a"]) is None
 
 
 def test_a_zipped_bundle_whose_compression_is_another(tmp_path):

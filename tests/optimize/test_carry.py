@@ -6,8 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesmith.optimize import runner
-from edgesmith.optimize.carry import carry
+from edgesmith.optimize import optimizer
+from edgesmith.optimize.trt.fold_passthrough_channels import carry
 from edgesmith.runtime.errors import UsageError
 from support.engine_graphs import saved, small_net
 
@@ -81,7 +81,7 @@ def kinds(path):
 def test_it_computes_the_same_in_three_convolutions_a_unit(units, before, tmp_path):
     source = saved(Shuffle(units=units).model(), tmp_path / "s.onnx")
     if before == "shuffles eliminated":
-        runner.optimize(source, tmp_path / "o.onnx")
+        optimizer.optimize(source, tmp_path / "o.onnx")
         source = tmp_path / "o.onnx"
     assert carry(source, tmp_path / "c.onnx") == units + 1
     assert kinds(tmp_path / "c.onnx").count("Conv") == 2 + 3 * (units + 1)

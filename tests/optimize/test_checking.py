@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.optimize import runner
-from edgesmith.optimize.base import Pass, Rewritten
+from edgesmith.optimize import optimizer
+from edgesmith.optimize.equivalence import AMPLE, compare, difference
+from edgesmith.optimize.optimizer import optimize
+from edgesmith.optimize.passes._base import Pass, Rewritten
 from edgesmith.optimize.report import Check
-from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import AMPLE, compare, difference
 from edgesmith.runtime.errors import UsageError
 from support.graphs import batchnorm, model, ops
 
@@ -57,9 +57,9 @@ def _swap(net, node):
 
 def test_a_wrong_rewrite_is_undone_alone(tmp_path, monkeypatch):
     onnx.save(model(CHAIN), tmp_path / "source.onnx")
-    found = runner.find
+    found = optimizer.find
     planted = Pass(_swap, (), "wrong")
-    monkeypatch.setattr(runner, "find", lambda name: planted if name == "planted" else found(name))
+    monkeypatch.setattr(optimizer, "find", lambda name: planted if name == "planted" else found(name))
     report = optimize(
         tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("planted", "drop_identity", "merge_duplicates")
     )
@@ -87,8 +87,8 @@ def _lose(net, node):
 @pytest.mark.parametrize(("wrong", "reason"), [(_stumble, "KeyError: 'stumbled'"), (_lose, "broke the graph")])
 def test_a_pass_that_fails_is_left_out(wrong, reason, tmp_path, monkeypatch):
     onnx.save(model(CHAIN), tmp_path / "source.onnx")
-    found = runner.find
-    monkeypatch.setattr(runner, "find", lambda name: Pass(wrong, (), "wrong") if name == "planted" else found(name))
+    found = optimizer.find
+    monkeypatch.setattr(optimizer, "find", lambda name: Pass(wrong, (), "wrong") if name == "planted" else found(name))
     report = optimize(tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("drop_identity", "planted"))
     undone = {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back}
     assert list(undone) == ["planted"]

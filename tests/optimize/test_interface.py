@@ -6,8 +6,8 @@ import onnx.helper
 import onnx.numpy_helper
 import pytest
 
-from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import compare
+from edgesmith.optimize.equivalence import compare
+from edgesmith.optimize.optimizer import optimize
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.graphs import batchnorm, model, ops
 
@@ -127,7 +127,7 @@ def test_weights_outside_the_file(above, tmp_path, monkeypatch):
     made = model(CONV_BN, W | BN)
     source, result = tmp_path / "source.onnx", tmp_path / "out" / "result.onnx"
     onnx.save(made, source, save_as_external_data=True, location="weights.bin", size_threshold=16)
-    monkeypatch.setattr("edgesmith.optimize.writing.EXTERNAL_ABOVE", above)
+    monkeypatch.setattr("edgesmith.optimize.graph.writer.EXTERNAL_ABOVE", above)
     report = optimize(source, result)
     assert report.check.verdict == "equal"
     assert (

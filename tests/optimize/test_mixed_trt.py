@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize.mixed_trt import mix
+from edgesmith.optimize.trt.mixed_precision import mix
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.engine_graphs import saved, small_net
 

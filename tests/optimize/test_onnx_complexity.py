@@ -6,7 +6,7 @@ import torch
 from onnx import numpy_helper
 
 from edgesmith.models import complexity as of_module
-from edgesmith.optimize import complexity as of_onnx
+from edgesmith.optimize.graph import complexity as of_onnx
 from edgesmith.optimize.quantize import Settings, quantize
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.quant_graphs import batches, small_cnn

@@ -4,7 +4,7 @@ import sys
 
 import onnx
 
-from edgesmith.optimize import peers, verify
+from edgesmith.optimize import equivalence, peers
 from support.graphs import model
 
 TEXT = "(float[1,4] x) => (float[1,4] y) { a = Identity(x) y = Relu(a) }"
@@ -15,7 +15,7 @@ def rows(tmp_path):
     source, wrong = tmp_path / "source.onnx", tmp_path / "wrong.onnx"
     onnx.save(model(TEXT), source)
     onnx.save(model(TEXT.replace("Relu", "Neg")), wrong)
-    expected, result = verify.reference(source), tmp_path / "result.onnx"
+    expected, result = equivalence.reference(source), tmp_path / "result.onnx"
     python = [sys.executable, "-c"]
     commands = {
         "copy": [*python, COPY, str(source), str(result)],

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 
-from edgesmith.optimize.mixed_trt import mix
-from edgesmith.optimize.placement_trt import Chain, kernels_of, place, weighted_nodes
+from edgesmith.optimize.trt.int8_placement import Chain, kernels_of, place, weighted_nodes
+from edgesmith.optimize.trt.mixed_precision import mix
 from edgesmith.runtime.engines import cost
 from edgesmith.runtime.engines.kernels import Kernel, Tensor
 from support.engine_graphs import saved, small_net

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesmith.optimize import preflight
+from edgesmith.optimize.trt import preflight
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.engine_graphs import saved, small_net, text_model
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.optimize.preprocessing import embed, raw_spec
+from edgesmith.optimize.embed_preprocessing import embed, raw_spec
 from edgesmith.runtime.errors import ModelError, UsageError
 from edgesmith.runtime.images import preprocess
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess

@@ -7,7 +7,7 @@ import onnx.numpy_helper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesmith.optimize.runner import optimize
+from edgesmith.optimize.optimizer import optimize
 
 f32, i64 = np.float32, np.int64
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import compare
+from edgesmith.optimize.equivalence import compare
+from edgesmith.optimize.optimizer import optimize
 from support.graphs import batchnorm, model, ops
 
 f32, f16, f64, i64 = np.float32, np.float16, np.float64, np.int64

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import compare
+from edgesmith.optimize.equivalence import compare
+from edgesmith.optimize.optimizer import optimize
 from support.graphs import model, ops
 
 i64 = np.int64
@@ -79,7 +79,7 @@ def test_blocks_lose_their_shuffles(blocks, batch, tmp_path):
 
 @pytest.mark.parametrize("block", [4, 8, 16])
 def test_groups_are_filled_up(block, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_READ", 100.0)
+    monkeypatch.setattr("edgesmith.optimize.passes._channel_reordering.MOST_READ", 100.0)
     left, _ = run(tmp_path, *network(2, 12), target="ort-x86", block=block)
     assert set(left) <= {"Conv", "Relu", "Concat"}
     loaded = onnx.load(tmp_path / "result.onnx")
@@ -122,8 +122,8 @@ def test_where_no_shuffle_goes_no_chain_is_filled_up(tmp_path):
 
 
 def test_the_rests_of_groups_share_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_READ", 100.0)
-    monkeypatch.setattr("edgesmith.optimize.rerouting.MOST_PIECES", 100.0)
+    monkeypatch.setattr("edgesmith.optimize.passes._channel_reordering.MOST_READ", 100.0)
+    monkeypatch.setattr("edgesmith.optimize.passes._channel_reordering.MOST_PIECES", 100.0)
     run(tmp_path, *network(4, 48), target="ort-x86", block=16)
     loaded = onnx.load(tmp_path / "result.onnx")
     shapes = {tensor.name: tuple(tensor.dims) for tensor in loaded.graph.initializer}

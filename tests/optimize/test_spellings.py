@@ -69,7 +69,7 @@ TRAINING = {
 
 @pytest.mark.parametrize("opset", TRAINING)
 def test_training_mode_is_left_alone(opset, tmp_path):
-    from edgesmith.optimize.runner import optimize
+    from edgesmith.optimize.optimizer import optimize
 
     text = f"(float[2,3,8,8] x) => (float[2,4,6,6] y) {{ c = Conv(x, w) {TRAINING[opset]} }}"
     onnx.save(model(text, W | BN, opset, 8), tmp_path / "source.onnx")

@@ -168,7 +168,7 @@ def test_defaults_that_may_be_fed(tmp_path):
 def test_an_input_without_a_shape(tmp_path):
     made = model("(float[] x) => (float[] y) { a = Mul(x, s) b = Relu(a) c = Flatten(b) y = Reshape(c, t) }",
                  {"s": (3, 1, 1), "t": i64([-1])})  # fmt: skip
-    from edgesmith.optimize.runner import optimize
+    from edgesmith.optimize.optimizer import optimize
 
     onnx.save(made, tmp_path / "source.onnx")
     optimize(tmp_path / "source.onnx", tmp_path / "result.onnx", verify=False)

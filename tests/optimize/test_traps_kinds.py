@@ -6,7 +6,7 @@ import onnx.helper
 import onnx.numpy_helper
 import pytest
 
-from edgesmith.optimize.runner import optimize
+from edgesmith.optimize.optimizer import optimize
 from edgesmith.runtime.errors import ModelError
 from support.graphs import batchnorm, model, ops
 from support.sound import TARGETS, sound

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgesmith.optimize.turing import gemm_to_conv
+from edgesmith.optimize.trt.gemm_to_conv import gemm_to_conv
 from support.engine_graphs import saved, small_net, text_model
 
 WEIGHT = "float[3,2] w = {1.0,2.0,3.0,4.0,5.0,6.0}"

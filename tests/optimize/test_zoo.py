@@ -5,7 +5,7 @@ import torch
 
 from edgesmith.export.to_onnx import export
 from edgesmith.models import catalog
-from edgesmith.optimize.runner import optimize
+from edgesmith.optimize.optimizer import optimize
 from support.graphs import ops
 
 # name -> the node types that may be left

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.statistics import sqnr_db
+from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.bends import bends, sigmoid, silu
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.observe import sqnr_db
+from edgesmith.optimize.quantize.activation_clipping import bends, sigmoid, silu
 from edgesmith.optimize.quantize.placement import place
+from edgesmith.optimize.quantize.targets import find
 from support.quant_graphs import Graph, batches, images, run
 
 
@@ -98,7 +98,7 @@ def test_cutting_gains_what_it_should(activation, refine, tmp_path, monkeypatch)
     quality = []
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr("edgesmith.optimize.quantize.convert.bends", lambda net, plan: {})
+            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.bends", lambda net, plan: {})
         report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=settings)
         quality.append(sqnr_db(run(model, seen), run(tmp_path / "q.onnx", seen)))
         assert (report.ranges["c0"][0] > -9) == kept

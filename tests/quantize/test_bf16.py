@@ -6,10 +6,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize.half import cast_graph
-from edgesmith.optimize.half_rounding import rounded
-from edgesmith.optimize.precision import BF16, to_fp16
-from edgesmith.optimize.quantize.observe import session
+from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.fp16.cast_graph import cast_graph
+from edgesmith.optimize.fp16.convert import BF16, to_fp16
+from edgesmith.optimize.fp16.simulate import rounded
 from edgesmith.runtime.errors import ModelError
 from support.graphs import model
 from support.quant_graphs import batches, small_cnn

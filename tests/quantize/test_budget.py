@@ -4,14 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.budget import Tried, points_lost, sensitivity
-from edgesmith.optimize.quantize.budget import _with_front as with_front
-from edgesmith.optimize.quantize.checks import input_shape
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.layer_cost import layer_work, model_costs
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.samples import Samples
+from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
+from edgesmith.optimize.quantize.mixed_precision.search import Tried, points_lost, sensitivity
+from edgesmith.optimize.quantize.mixed_precision.search import _with_front as with_front
+from edgesmith.optimize.quantize.preconditions import input_shape
+from edgesmith.optimize.quantize.targets import find
 from edgesmith.runtime.errors import CheckFailed
 from support.quant_graphs import batches, run, small_cnn
 
@@ -43,7 +43,7 @@ def test_the_fragile_layer_is_the_most_sensitive(fragile, target):
 @pytest.fixture
 def cheap(monkeypatch):
     """INT8 at a third of the time, as the model has it: what this busy machine measures would decide otherwise."""
-    monkeypatch.setattr("edgesmith.optimize.quantize.budget.is_here", lambda target: False)
+    monkeypatch.setattr("edgesmith.optimize.quantize.mixed_precision.search.is_here", lambda target: False)
 
 
 def test_a_budget_leaves_as_few_layers_in_float_as_it_needs(fragile, cheap):
@@ -91,8 +91,10 @@ def test_a_budget_that_nothing_meets_is_refused(fragile, tmp_path, wanted):
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
 def test_where_int8_is_slower_the_float_network_is_chosen(target, tmp_path, monkeypatch):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    monkeypatch.setattr("edgesmith.optimize.quantize.budget.is_here", lambda target: True)
-    monkeypatch.setattr("edgesmith.optimize.quantize.budget.latencies", lambda models, image: [1e-3, 1.04e-3])
+    monkeypatch.setattr("edgesmith.optimize.quantize.mixed_precision.search.is_here", lambda target: True)
+    monkeypatch.setattr(
+        "edgesmith.optimize.quantize.mixed_precision.search.latencies", lambda models, image: [1e-3, 1.04e-3]
+    )
     report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, budget_db=10)
     name = {"trt": "FP16", "ort-x86": "FP32"}[target]
     assert report.reason == f"INT8 is 4 % slower than {name} (measured here): {name} chosen"

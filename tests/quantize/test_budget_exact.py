@@ -11,14 +11,31 @@ from click.testing import CliRunner
 
 from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.cli.quantize import _random, _settings, _warn, parse_budget, quantize_command
-from edgesmith.optimize.quantize import Settings, budget, quantize, recipe, report
-from edgesmith.optimize.quantize.budget import Budget, Tried, _named, _nothing, _Searcher, _with_front, within_budget
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.layer_cost import CPU, MACHINES, Costs, is_here, latencies, layer_work, model_costs
-from edgesmith.optimize.quantize.net import copied
-from edgesmith.optimize.quantize.observe import sqnr_db
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.calibration.statistics import sqnr_db
+from edgesmith.optimize.graph.proto_graph import copied
+from edgesmith.optimize.quantize import Settings, post_training, quantize, report
+from edgesmith.optimize.quantize.mixed_precision import search
+from edgesmith.optimize.quantize.mixed_precision.latency_model import (
+    CPU,
+    MACHINES,
+    Costs,
+    is_here,
+    latencies,
+    layer_work,
+    model_costs,
+)
+from edgesmith.optimize.quantize.mixed_precision.search import (
+    Budget,
+    Tried,
+    _named,
+    _nothing,
+    _Searcher,
+    _with_front,
+    within_budget,
+)
 from edgesmith.optimize.quantize.report import QuantReport, compare
-from edgesmith.optimize.quantize.samples import Samples
+from edgesmith.optimize.quantize.targets import find
 from edgesmith.runtime.engines.cost import COEFFICIENTS, gpu
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -109,7 +126,9 @@ def test_which_targets_are_this_machine(machine, targets, monkeypatch):
 
 def test_latencies_are_the_least_of_each_model_in_turns(monkeypatch):
     ticks = iter([0, 5, 10, 12, 20, 23, 30, 39])
-    monkeypatch.setattr("edgesmith.optimize.quantize.layer_cost.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(
+        "edgesmith.optimize.quantize.mixed_precision.latency_model.time.perf_counter", lambda: next(ticks)
+    )
     small = model("(float[N,2] x) => (float[N,2] y) { y = Sin(x) }")
     assert latencies([small, small], np.zeros((1, 2), f32), runs=2) == [3, 2]
     assert next(ticks, None) is None
@@ -203,8 +222,8 @@ def test_layers_are_ranked_by_noise_for_a_second(monkeypatch):
     wanted = ["n_c2", "n_c0", "n_output", "n_c4", "n_c1", "n_c5"]
     noise = {name: -10 * np.log10(price[name] * 1e3 / 1.2**place) for place, name in enumerate(wanted)}
     noise |= {"other": 1.0, "n_c3": 1.0}
-    monkeypatch.setattr(budget, "is_here", lambda target: False)
-    monkeypatch.setattr(budget, "sensitivity", lambda *given: dict(sorted(noise.items(), key=lambda item: item[1])))
+    monkeypatch.setattr(search, "is_here", lambda target: False)
+    monkeypatch.setattr(search, "sensitivity", lambda *given: dict(sorted(noise.items(), key=lambda item: item[1])))
     made = searcher("", [])
     made.settings = dataclasses.replace(made.settings, keep=frozenset({"n_c3"}))
     made.order()
@@ -222,9 +241,9 @@ def test_measured_latencies_are_what_the_costs_are_set_to(monkeypatch):
         met.append((models, image.shape))
         return [3e-3, 1e-3]
 
-    monkeypatch.setattr(budget, "is_here", lambda target: target == "ort-x86")
-    monkeypatch.setattr(budget, "latencies", measured)
-    monkeypatch.setattr(budget, "sensitivity", lambda *given: {"n_c0": 20.0})
+    monkeypatch.setattr(search, "is_here", lambda target: target == "ort-x86")
+    monkeypatch.setattr(search, "latencies", measured)
+    monkeypatch.setattr(search, "sensitivity", lambda *given: {"n_c0": 20.0})
     made = searcher("", [])
     made.order()
     assert made.costs.total(()) == pytest.approx(1e-3)
@@ -252,7 +271,7 @@ def test_a_configuration_meets_its_budget_at_the_edge(case):
     other = made._convert(1).model
     db = min(compare(made.model, other, made.samples)[0].values())
     reference, answer = (run(one, np.concatenate(batches())).argmax(1) for one in (made.model, other))
-    points = budget.points_lost(made.model, other, made.samples, None)
+    points = search.points_lost(made.model, other, made.samples, None)
     assert points == pytest.approx(100 * (reference != answer).mean())
     assert 0 < points < 100
     wanted, meets = JUDGED[case]
@@ -286,7 +305,7 @@ def test_points_lost_count_labels_for_as_many_images_as_there_are():
     labels = np.append(answers, [0] * 16)
     labels[::3] = (labels[::3] + 1) % 10
     expected = 100 * ((answers == labels[:48]).mean() - (other == labels[:48]).mean())
-    assert budget.points_lost(made, worse, samples, labels) == pytest.approx(max(0.0, expected))
+    assert search.points_lost(made, worse, samples, labels) == pytest.approx(max(0.0, expected))
     assert expected > 1
 
 
@@ -294,8 +313,8 @@ def test_points_lost_count_labels_for_as_many_images_as_there_are():
     ("seconds", "chosen"), [((3e-3, 1e-3), "int8"), ((1e-3, 1e-3), "float"), ((1e-3, 1.5e-3), "float")]
 )
 def test_the_quicker_of_int8_and_float_is_chosen(seconds, chosen, monkeypatch):
-    monkeypatch.setattr(budget, "is_here", lambda target: True)
-    monkeypatch.setattr(budget, "latencies", lambda models, image: seconds)
+    monkeypatch.setattr(search, "is_here", lambda target: True)
+    monkeypatch.setattr(search, "latencies", lambda models, image: seconds)
     samples = Samples(batches(), (None, 3, 16, 16))
     found = within_budget(small_cnn(), find("ort-x86"), samples, Settings.quick(), Budget(10.0))
     assert found.measured
@@ -316,7 +335,7 @@ def test_the_quicker_of_int8_and_float_is_chosen(seconds, chosen, monkeypatch):
 
 
 def test_a_budget_that_cannot_be_met_names_points(monkeypatch):
-    monkeypatch.setattr(budget, "is_here", lambda target: False)
+    monkeypatch.setattr(search, "is_here", lambda target: False)
     samples = Samples(batches(), (None, 3, 16, 16))
     with pytest.raises(CheckFailed, match=r"no configuration reaches 200 dB; got at best .* 6 of 7 layers"):
         within_budget(small_cnn(), find("ort-x86"), samples, Settings.quick(), Budget(200.0))
@@ -402,7 +421,7 @@ def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
         return quantize(source, output, samples, **options)
 
     monkeypatch.setattr("edgesmith.optimize.quantize.quantize", watched)
-    monkeypatch.setattr(budget, "is_here", lambda target: False)
+    monkeypatch.setattr(search, "is_here", lambda target: False)
     words = ["--data", "digits", "--target", "ort-x86", "--images", "64", "--quick", "--method", "mse", "--explain",
              "--cache", str(tmp_path / "cache"), "--plot", str(tmp_path / "noise.svg"), "--budget", "10dB"]  # fmt: skip
     done = CliRunner().invoke(
@@ -480,8 +499,8 @@ def quantize_small(folder, target, **options):
 
 
 def test_the_float_network_is_written_where_nothing_quicker_was_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "is_here", lambda target: True)
-    monkeypatch.setattr(budget, "latencies", lambda models, image: [1e-3, 2e-3])
+    monkeypatch.setattr(search, "is_here", lambda target: True)
+    monkeypatch.setattr(search, "latencies", lambda models, image: [1e-3, 2e-3])
     made = quantize_small(tmp_path, "ort-x86", budget_db=10.0)
     assert (made.quantised, made.ranges, made.folded, made.limited, made.fitted) == ({}, {}, (), {}, {})
     assert (made.sqnr_db, made.agreement) == ({"output": np.inf}, 1.0)
@@ -500,7 +519,7 @@ def test_explaining_measures_each_layer_alone(tmp_path):
 
 def test_a_budget_of_zero_is_a_budget(tmp_path, monkeypatch):
     met = []
-    monkeypatch.setattr(recipe, "_search", lambda *given: met.append(given[5]) or 1 / 0)
+    monkeypatch.setattr(post_training, "_search", lambda *given: met.append(given[5]) or 1 / 0)
     for options in ({}, {"budget_db": 0.0}, {"budget_points": 0.0}):
         with pytest.raises(ZeroDivisionError):
             quantize_small(tmp_path, "trt", **options)
@@ -566,7 +585,7 @@ def test_with_layers_every_tensor_is_printed(capsys):
 
 
 def test_what_became_half_is_printed(capsys):
-    from edgesmith.optimize.precision import PrecisionReport
+    from edgesmith.optimize.fp16.convert import PrecisionReport
 
     made = PrecisionReport(10, 8, {"n1": "no FP16"}, 2, 0.0, 2_000_000, 1_010_000, {"y": 1.24e-3, "z": 3e-4})
     _quantize_tables.half(made, Path("h.onnx"))
@@ -613,7 +632,7 @@ def test_warnings_are_printed_line_by_line(capsys):
 @pytest.mark.parametrize("batch", [4, 5, 16])
 def test_layers_of_a_fixed_batch_are_measured_on_whole_batches(batch):
     samples = Samples(batches(), (batch, 3, 16, 16))
-    found = budget.sensitivity(small_cnn(batch=batch), find("ort-x86"), samples)
-    free = budget.sensitivity(small_cnn(), find("ort-x86"), Samples(batches(), (None, 3, 16, 16)))
+    found = search.sensitivity(small_cnn(batch=batch), find("ort-x86"), samples)
+    free = search.sensitivity(small_cnn(), find("ort-x86"), Samples(batches(), (None, 3, 16, 16)))
     assert set(found) == set(free)
     assert all(abs(found[name] - free[name]) < 6 for name in free)

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.quantize import Settings, batch, quantize
+from edgesmith.optimize.calibration import batching
+from edgesmith.optimize.calibration.samples import repeatable
+from edgesmith.optimize.quantize import Settings, quantize
 from edgesmith.optimize.quantize.report import COMPARED, spread
-from edgesmith.optimize.quantize.samples import repeatable
 from support.quant_graphs import batches, images, small_cnn
 
 
@@ -49,8 +50,8 @@ def test_what_was_spooled_comes_back_whatever_its_kind():
 @pytest.mark.parametrize("settings", [Settings.quick(), Settings(adaround=False)])
 def test_a_batch_that_is_right_already_is_freed_only_where_that_serves(tmp_path, monkeypatch, settings):
     tried = []
-    real = batch.freed
-    monkeypatch.setattr(batch, "freed", lambda model, image: tried.append(len(image)) or real(model, image))
+    real = batching.freed
+    monkeypatch.setattr(batching, "freed", lambda model, image: tried.append(len(image)) or real(model, image))
     written = []
     for size in (16, 4):
         source, target = tmp_path / f"{size}.onnx", tmp_path / f"q{size}.onnx"

@@ -7,16 +7,16 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.mixed_trt import mix
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.calibration.statistics import collect, sqnr_db
+from edgesmith.optimize.graph.proto_graph import Net, attributes, copied
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.centre import MOVED, centre, kinds, uncentre
-from edgesmith.optimize.quantize.convert import convert
-from edgesmith.optimize.quantize.equalize import unshare
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.net import Net, attributes, copied
-from edgesmith.optimize.quantize.observe import collect, sqnr_db
+from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.quantize.pipeline import convert
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.samples import Samples
+from edgesmith.optimize.quantize.qdq.zero_points_to_biases import MOVED, centre, kinds, uncentre
+from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.trt.mixed_precision import mix
 from support.quant_graphs import Graph, batches, images, relu_paths, run, small_cnn
 
 TRT = find("trt-rtx")

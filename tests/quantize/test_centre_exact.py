@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from edgesmith.optimize.quantize.borders import pads, pads_by_list
-from edgesmith.optimize.quantize.centre import (
+from edgesmith.optimize.calibration.statistics import Stats
+from edgesmith.optimize.graph.proto_graph import Net, attributes
+from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.quantize.placement import place
+from edgesmith.optimize.quantize.qdq.explicit_padding import pads, pads_by_list
+from edgesmith.optimize.quantize.qdq.insert import emit
+from edgesmith.optimize.quantize.qdq.zero_points_to_biases import (
     _addend,
     _gains,
     _layer,
@@ -17,13 +22,8 @@ from edgesmith.optimize.quantize.centre import (
     centre,
     kinds,
 )
-from edgesmith.optimize.quantize.emit import emit
-from edgesmith.optimize.quantize.equalize import unshare
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.grid import Grid
-from edgesmith.optimize.quantize.net import Net, attributes
-from edgesmith.optimize.quantize.observe import Stats
-from edgesmith.optimize.quantize.placement import place
+from edgesmith.optimize.quantize.quant_params import Grid
+from edgesmith.optimize.quantize.targets import find
 from support.graphs import model
 
 f32, i64 = np.float32, np.int64

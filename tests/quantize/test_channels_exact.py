@@ -6,9 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize import gains
-from edgesmith.optimize.quantize.bends import CUTS, Bend, bends, sigmoid, silu
-from edgesmith.optimize.quantize.equalize import (
+from edgesmith.optimize.calibration.statistics import Stats, collect
+from edgesmith.optimize.graph.proto_graph import Net
+from edgesmith.optimize.quantize.activation_clipping import CUTS, Bend, bends, sigmoid, silu
+from edgesmith.optimize.quantize.equalization import explicit_scales
+from edgesmith.optimize.quantize.equalization.channel_groups import Space, spaces
+from edgesmith.optimize.quantize.equalization.cross_layer import (
     _centres,
     _scales,
     _shiftable,
@@ -18,12 +21,9 @@ from edgesmith.optimize.quantize.equalize import (
     unshare,
     write_scaled,
 )
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.grid import grid
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.observe import Stats, collect
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.spaces import Space, spaces
+from edgesmith.optimize.quantize.quant_params import grid
+from edgesmith.optimize.quantize.targets import find
 from support.graphs import model
 from support.quant_graphs import run
 
@@ -272,7 +272,7 @@ def test_a_layer_writes_what_is_scaled_and_shifted(text):
 
 
 def run_tensor(made, name):
-    from edgesmith.optimize.quantize.observe import watched
+    from edgesmith.optimize.calibration.statistics import watched
 
     return run(watched(made.model, [name]), IMAGES)
 
@@ -358,10 +358,10 @@ def test_linear_tensors_are_centred_where_they_may_be(shift):
 def test_factors_fill_one_with_the_loudest(kind, strength):
     low, high = np.array([-1.0, 0.5, -0.001, 0.0]), np.array([0.5, 4.0, -0.0005, 0.0])
     norm = np.array([1, 2, 0.5, 1])
-    wide = gains.spans(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
+    wide = explicit_scales.spans(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
     wide = np.maximum(wide, wide.max() / 64)
     expected = (wide * norm) ** (1 - strength) / wide
-    made = gains._factors(low, high, norm, strength, kind)
+    made = explicit_scales._factors(low, high, norm, strength, kind)
     assert made.dtype == f32
     assert made == pytest.approx(expected / (expected * wide).max(), rel=1e-6)
     assert (made * wide).max() == pytest.approx(1)
@@ -378,8 +378,8 @@ def test_spans_are_the_best_of_all_places_of_zero():
             each.append(max(below, above))
         total = sum((span * by) ** 2 for span, by in zip(each, weight, strict=True))
         tried.append((total, each))
-    assert gains.spans(low, high, weight, "u8") == pytest.approx(min(tried)[1])
-    assert gains.spans(low, high, weight, "symmetric").tolist() == [4, 10, 6]
+    assert explicit_scales.spans(low, high, weight, "u8") == pytest.approx(min(tried)[1])
+    assert explicit_scales.spans(low, high, weight, "symmetric").tolist() == [4, 10, 6]
 
 
 EDGES = {
@@ -409,34 +409,34 @@ def test_between_layers_and_operators_in_float(case, target):
     made, form = net(text), find(target)
     plan = place(made, form)
     stats = collect(made.model, sorted(plan.readers), [IMAGES])
-    assert "".join(gains.edges(made, plan, stats, form)) == expected[target]
+    assert "".join(explicit_scales.edges(made, plan, stats, form)) == expected[target]
     for name in expected[target]:
-        assert name not in gains.edges(made, plan, {k: v for k, v in stats.items() if k != name}, form)
+        assert name not in explicit_scales.edges(made, plan, {k: v for k, v in stats.items() if k != name}, form)
         joined = place(made, form)
         joined.join("other", name)
-        assert name not in gains.edges(made, joined, stats, form)
+        assert name not in explicit_scales.edges(made, joined, stats, form)
         joined = place(made, form)
         joined.join(name, "other")
-        assert name not in gains.edges(made, joined, stats, form)
+        assert name not in explicit_scales.edges(made, joined, stats, form)
         one = stats | {name: stats_of([0], [1])}
-        assert name not in gains.edges(made, plan, one, form)
+        assert name not in explicit_scales.edges(made, plan, one, form)
         outputs, made.outputs = made.outputs, [*made.outputs, name]
-        assert name not in gains.edges(made, plan, stats, form)
+        assert name not in explicit_scales.edges(made, plan, stats, form)
         made.outputs = outputs
 
 
 def test_a_product_stands_behind_its_maker_and_only_some_read_it():
     made = net("a = Conv(x, w) b = HardSwish(a) c = Conv(b, v) e = Mul(b, b) y = Add(c, e)")
-    value = gains._multiply(made, "b", np.array([1, 2, 3, 4.0]), [made.nodes[2]])
+    value = explicit_scales._multiply(made, "b", np.array([1, 2, 3, 4.0]), [made.nodes[2]])
     assert value == "b_even"
     assert [node.name for node in made.nodes][:3] == ["Conv0", "HardSwish1", "b_even/gain"]
     assert [list(node.input) for node in made.nodes[2:5]] == [["b", "b_even_factor"], ["b_even", "v"], ["b", "b"]]
     assert made.arrays["b_even_factor"].shape == (4, 1, 1)
     assert made.arrays["b_even_factor"].dtype == f32
-    assert gains._multiply(made, "b", np.ones(4), [made.nodes[4]]) == "b_even_1"
+    assert explicit_scales._multiply(made, "b", np.ones(4), [made.nodes[4]]) == "b_even_1"
     assert [list(node.input) for node in made.nodes if node.output[0] == "e"] == [["b_even_1", "b_even_1"]]
     flat = net("p = GlobalAveragePool(x) f = Flatten(p) h = Sigmoid(f) y = Gemm<transB=1>(h, g)")
-    gains._multiply(flat, "h", np.array([1, 2, 3, 4.0]), [flat.nodes[3]])
+    explicit_scales._multiply(flat, "h", np.array([1, 2, 3, 4.0]), [flat.nodes[3]])
     assert flat.arrays["h_even_factor"].tolist() == [1, 2, 3, 4]
 
 
@@ -448,7 +448,7 @@ def test_only_channels_that_differ_by_a_quarter_are_worth_a_product(loud, scaled
         plan = place(made, form)
         stats = {"a": stats_of([-1] * 4, [1] * 4), "b": stats_of([-1] * 4, [1] * 4)}
         stats[name] = stats_of([-loud, -1, -1, -1], [loud, 1, 1, 1])
-        done = gains.gain(made, plan, stats, form, 1.0, bends(made, plan))
+        done = explicit_scales.gain(made, plan, stats, form, 1.0, bends(made, plan))
         assert done == ({name: pytest.approx(loud, rel=1e-4)} if scaled else {})
 
 
@@ -457,7 +457,7 @@ def test_a_bend_follows_its_tensor():
     plan = place(made, form)
     stats = {"a": stats_of([-9, -2, -1, -6], [1, 2, 8, 0.5])}
     bent = bends(made, plan)
-    gains.gain(made, plan, stats, form, 0.5, bent)
+    explicit_scales.gain(made, plan, stats, form, 0.5, bent)
     gain = bent["a"].gain
     low, high = np.maximum([-9, -2, -1, -6], -3) * gain, np.array([1, 2, 8, 0.5]) * gain
     assert bent["a"].limits == ((pytest.approx(low.min()), pytest.approx(high.max())),)

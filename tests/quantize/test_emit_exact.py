@@ -4,19 +4,20 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.quantize import Settings, convert, refine
-from edgesmith.optimize.quantize.centre import uncentre
-from edgesmith.optimize.quantize.convert import _alternatives, _ceilings, _joined, _limits, _method, grids_of
-from edgesmith.optimize.quantize.emit import channels_first, emit, integer_biases, weight_scales
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.grid import Grid, grid
-from edgesmith.optimize.quantize.net import Net, attributes
-from edgesmith.optimize.quantize.observe import Stats, sqnr_db, watched
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.calibration.statistics import Stats, sqnr_db, watched
+from edgesmith.optimize.graph.proto_graph import Net, attributes
+from edgesmith.optimize.quantize import Settings, pipeline
+from edgesmith.optimize.quantize.pipeline import _alternatives, _ceilings, _joined, _limits, _method, grids_of
 from edgesmith.optimize.quantize.placement import Plan, place
-from edgesmith.optimize.quantize.ranges import METHODS
-from edgesmith.optimize.quantize.samples import Samples
-from edgesmith.optimize.quantize.saturation import largest_integers, raw_peaks
-from edgesmith.optimize.quantize.weights import bias_scales, narrowed, scales
+from edgesmith.optimize.quantize.qdq.insert import channels_first, emit, integer_biases, weight_scales
+from edgesmith.optimize.quantize.qdq.zero_points_to_biases import uncentre
+from edgesmith.optimize.quantize.quant_params import Grid, grid
+from edgesmith.optimize.quantize.range_estimators import METHODS
+from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.weights import reconstruction
+from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
+from edgesmith.optimize.quantize.weights.quantize_weights import bias_scales, narrowed, scales
 from edgesmith.runtime.errors import ModelError
 from support.graphs import model
 from support.quant_graphs import run
@@ -298,15 +299,15 @@ def test_a_graph_with_nothing_to_quantise_says_why():
     made = model(f"{X} => (float y) {{ q = Sin(w) y = Conv(x, q) }}", W)
     samples = Samples([np.zeros((8, 4, 6, 6), f32)], (None, 4, 6, 6))
     with pytest.raises(ModelError) as caught:
-        convert.convert(made, X86, samples, Settings.quick())
+        pipeline.convert(made, X86, samples, Settings.quick())
     assert caught.value.got == "Conv1: its weights are computed, not constant"
     made = model(f"{X} => (float y) {{ y = Sin(x) }}")
     with pytest.raises(ModelError) as caught:
-        convert.convert(made, X86, samples, Settings.quick())
+        pipeline.convert(made, X86, samples, Settings.quick())
     assert caught.value.got == "no Conv, Gemm or MatMul"
     many = "q = Sin(w) a = Conv(x, q) b = Conv(a, q) c = Conv(b, q) y = Conv(c, q)"
     with pytest.raises(ModelError) as caught:
-        convert.convert(model(f"{X} => (float y) {{ {many} }}", W), X86, samples, Settings.quick())
+        pipeline.convert(model(f"{X} => (float y) {{ {many} }}", W), X86, samples, Settings.quick())
     assert caught.value.got.count("computed") == 3
 
 
@@ -328,7 +329,7 @@ def coarse():
 
 def converted(made, form, batch=None, **options):
     settings = Settings(**({"equalize": None, "noise": 0.0, "cover": 0.0} | options))
-    return convert.convert(made, form, Samples([IMAGES], (batch, 4, 6, 6)), settings)
+    return pipeline.convert(made, form, Samples([IMAGES], (batch, 4, 6, 6)), settings)
 
 
 def value_of(made, name):
@@ -408,8 +409,8 @@ class Setup:
         plan.readers = {"x": plan.readers["x"]}
         self.grids = {"x": Grid(scale, 100 if form is X86 else 0, form.grid)}
         emit(self.net, plan, self.grids, form, {})
-        source = refine.Source(self.net, {}, {}, {}, ranges or {}, bends or {})
-        self.refiner = refine.Refiner(
+        source = reconstruction.Source(self.net, {}, {}, {}, ranges or {}, bends or {})
+        self.refiner = reconstruction.Refiner(
             self.net, plan, self.grids, ceilings or {}, source, form, Settings(reconstruct=False)
         )
         self.value = IMAGES if value is None else value
@@ -417,7 +418,7 @@ class Setup:
 
 
 def widths(at, kind, low=-np.inf, high=np.inf):
-    return [grid(max(at.low * width, low), min(at.high * width, high), kind) for width in refine.WIDTHS]
+    return [grid(max(at.low * width, low), min(at.high * width, high), kind) for width in reconstruction.WIDTHS]
 
 
 def least(tried, value, shape=lambda x: x):
@@ -459,7 +460,7 @@ def test_no_scale_gets_smaller_than_the_form_allows():
 
 def test_a_large_tensor_is_sampled_in_odd_steps(monkeypatch):
     for most, step in ((1 << 16, 1), (3456, 1), (3455, 1), (1728, 3), (1151, 3), (700, 5)):
-        monkeypatch.setattr(refine, "VALUES", most)
+        monkeypatch.setattr(reconstruction, "VALUES", most)
         made = Setup(value=IMAGES)
         value = IMAGES.reshape(-1)[::step].astype(np.float64)
         assert IMAGES.size == 3456
@@ -469,7 +470,7 @@ def test_a_large_tensor_is_sampled_in_odd_steps(monkeypatch):
 
 
 def test_behind_a_bend_only_what_the_function_tells_apart_counts():
-    from edgesmith.optimize.quantize.bends import Bend, silu
+    from edgesmith.optimize.quantize.activation_clipping import Bend, silu
 
     gain = np.array([1, 0.5, 2, 1], f32)
     bend = Bend(silu, ((-2.0, np.inf), (-1.0, 2.5)), gain)
@@ -492,8 +493,8 @@ def test_tensors_with_one_scale_are_chosen_once_by_the_first():
     grids = {name: Grid(0.05, 128, "u8") for name in ("x", "a", "b", "y")}
     emit(made, plan, grids, X86, {})
     assert plan.same == {"b": "a"}
-    source = refine.Source(made, {}, {}, {}, {}, {})
-    refiner = refine.Refiner(made, plan, grids, {}, source, X86, Settings(reconstruct=False))
+    source = reconstruction.Source(made, {}, {}, {}, {}, {})
+    refiner = reconstruction.Refiner(made, plan, grids, {}, source, X86, Settings(reconstruct=False))
     refiner.run(IMAGES)
     assert grids["a"] == grids["b"] != Grid(0.05, 128, "u8")
     assert set(refiner.sqnr_db) == {"x", "a"}
@@ -510,9 +511,12 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
         calls.append(sum(len(batch) for batch in batches))
         return quality[made.plan]
 
-    first, second = convert.Converted(None, "first", {}, (), {}, {}), convert.Converted(None, "second", {}, (), {}, {})
-    monkeypatch.setattr(convert, "_kept", kept)
-    monkeypatch.setattr(convert, "_converted", lambda *given, **more: ((second if more or given[-1] else first), True))
+    first, second = (
+        pipeline.Converted(None, "first", {}, (), {}, {}),
+        pipeline.Converted(None, "second", {}, (), {}, {}),
+    )
+    monkeypatch.setattr(pipeline, "_kept", kept)
+    monkeypatch.setattr(pipeline, "_converted", lambda *given, **more: ((second if more or given[-1] else first), True))
     samples = Samples([np.concatenate([IMAGES, IMAGES])], (None, 4, 6, 6))
     for one, two, best, times in (
         (30.0, 99, first, 1),
@@ -522,17 +526,17 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
     ):
         quality.update(first=one, second=two)
         calls.clear()
-        assert convert.convert(coarse(), X86, samples, Settings()) is best
+        assert pipeline.convert(coarse(), X86, samples, Settings()) is best
         assert calls == [32] * times
     calls.clear()
-    assert convert.convert(coarse(), TRT, samples, Settings()) is second
-    assert convert.convert(coarse(), X86, samples, Settings(equalize=None)) is first
+    assert pipeline.convert(coarse(), TRT, samples, Settings()) is second
+    assert pipeline.convert(coarse(), X86, samples, Settings(equalize=None)) is first
     assert calls == []
     quality.update(first=40.0)
     calls.clear()
     for batch, count in ((5, 30), (40, 40)):
         fixed = Samples([np.concatenate([IMAGES, IMAGES])], (batch, 4, 6, 6))
-        convert.convert(coarse(), X86, fixed, Settings())
+        pipeline.convert(coarse(), X86, fixed, Settings())
         assert calls.pop() == count
 
 
@@ -557,8 +561,8 @@ def test_a_clip_that_must_stay_has_a_grid_before_it():
 @pytest.mark.parametrize(("batch", "images", "count"), [(None, 8, 8), (None, 19, 16), (4, 9, 8), (5, 24, 20)])
 def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, monkeypatch):
     met = []
-    monkeypatch.setattr(convert, "fitting", lambda sizes: met.append(sorted(sizes)) or images)
-    monkeypatch.setattr(refine.Refiner, "run", lambda self, given: met.append(len(given)))
+    monkeypatch.setattr(pipeline, "fitting", lambda sizes: met.append(sorted(sizes)) or images)
+    monkeypatch.setattr(reconstruction.Refiner, "run", lambda self, given: met.append(len(given)))
     made = coarse()
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch or 0
     if batch is None:

@@ -4,13 +4,13 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.statistics import collect, sqnr_db
+from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.equalize import equalise
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.observe import collect, sqnr_db
+from edgesmith.optimize.quantize.equalization.channel_groups import spaces
+from edgesmith.optimize.quantize.equalization.cross_layer import equalise
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.spaces import spaces
+from edgesmith.optimize.quantize.targets import find
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 

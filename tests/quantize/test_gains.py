@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgesmith.optimize.calibration.statistics import collect, sqnr_db
+from edgesmith.optimize.graph.proto_graph import Net, copied
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.bends import bends
-from edgesmith.optimize.quantize.equalize import unshare
-from edgesmith.optimize.quantize.forms import find
-from edgesmith.optimize.quantize.gains import SUFFIX, gain, spans
-from edgesmith.optimize.quantize.net import Net, copied
-from edgesmith.optimize.quantize.observe import collect, sqnr_db
+from edgesmith.optimize.quantize.activation_clipping import bends
+from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.quantize.equalization.explicit_scales import SUFFIX, gain, spans
 from edgesmith.optimize.quantize.placement import place
+from edgesmith.optimize.quantize.targets import find
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 
@@ -82,7 +82,7 @@ def products(path):
 @pytest.fixture
 def needed(monkeypatch):
     """Every network needs its channels made alike, also where that costs time."""
-    monkeypatch.setattr("edgesmith.optimize.quantize.convert.NEED_DB", np.inf)
+    monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.NEED_DB", np.inf)
 
 
 @pytest.mark.parametrize("target", ["trt", "ort-x86", "ort-arm", "openvino"])
@@ -91,7 +91,7 @@ def test_less_noise(target, tmp_path, monkeypatch, needed):
     onnx.save(model, tmp_path / "m.onnx")
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr("edgesmith.optimize.quantize.convert.gain", lambda *given: {})
+            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.gain", lambda *given: {})
         quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=Settings(refine=False))
         quality.append(sqnr_db(run(model, seen), run(tmp_path / "q.onnx", seen)))
         assert bool(products(tmp_path / "q.onnx")) == kept
@@ -101,7 +101,7 @@ def test_less_noise(target, tmp_path, monkeypatch, needed):
 @pytest.mark.parametrize(("need", "count"), [(-np.inf, 0), (np.inf, 6)])
 def test_where_products_cost_time_they_stand_only_if_needed(need, count, tmp_path, monkeypatch):
     onnx.save(uneven(), tmp_path / "m.onnx")
-    monkeypatch.setattr("edgesmith.optimize.quantize.convert.NEED_DB", need)
+    monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.NEED_DB", need)
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
     assert len(products(tmp_path / "q.onnx")) == count
 
@@ -109,7 +109,7 @@ def test_where_products_cost_time_they_stand_only_if_needed(need, count, tmp_pat
 def test_products_that_gain_nothing_are_left_out(tmp_path, monkeypatch, needed):
     onnx.save(uneven(), tmp_path / "m.onnx")
     kept = iter([20.0, 19.0])
-    monkeypatch.setattr("edgesmith.optimize.quantize.convert._kept", lambda *given: next(kept))
+    monkeypatch.setattr("edgesmith.optimize.quantize.pipeline._kept", lambda *given: next(kept))
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
     assert products(tmp_path / "q.onnx") == []
     assert next(kept, None) is None
@@ -117,7 +117,7 @@ def test_products_that_gain_nothing_are_left_out(tmp_path, monkeypatch, needed):
 
 def test_a_network_without_such_edges_is_converted_once(tmp_path, monkeypatch, needed):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    monkeypatch.setattr("edgesmith.optimize.quantize.convert._kept", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr("edgesmith.optimize.quantize.pipeline._kept", lambda *given: pytest.fail("measured"))
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
     assert products(tmp_path / "q.onnx") == []
 
@@ -205,7 +205,7 @@ def test_the_loud_channel_decides_where_zero_lies():
 
 
 def test_channels_that_hardly_differ_are_left_alone(monkeypatch):
-    monkeypatch.setattr("edgesmith.optimize.quantize.gains.WORTH", 1e9)
+    monkeypatch.setattr("edgesmith.optimize.quantize.equalization.explicit_scales.WORTH", 1e9)
     net, stats, plan, done = gained(uneven(), "ort-x86")
     assert done == {}
     assert set(stats) >= plan.readers.keys() - {"output"}

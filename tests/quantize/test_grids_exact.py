@@ -5,10 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize.grid import Grid, grid
-from edgesmith.optimize.quantize.histogram import Histogram, sampled
-from edgesmith.optimize.quantize.saturation import largest_integers, raw_peaks
-from edgesmith.optimize.quantize.weights import NARROWER, Quantised, bias_scales, narrowed, quantise, scales, spread
+from edgesmith.optimize.calibration.histogram import Histogram, sampled
+from edgesmith.optimize.quantize.quant_params import Grid, grid
+from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
+from edgesmith.optimize.quantize.weights.quantize_weights import (
+    NARROWER,
+    Quantised,
+    bias_scales,
+    narrowed,
+    quantise,
+    scales,
+    spread,
+)
 
 f32 = np.float32
 

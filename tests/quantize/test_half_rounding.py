@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli.quantize import quantize_command
-from edgesmith.optimize.half import cast_graph
-from edgesmith.optimize.half_rounding import rounded
-from edgesmith.optimize.precision import FIRST, relative_error, to_fp16
+from edgesmith.optimize.fp16.cast_graph import cast_graph
+from edgesmith.optimize.fp16.convert import FIRST, relative_error, to_fp16
+from edgesmith.optimize.fp16.simulate import rounded
 from edgesmith.optimize.quantize import Settings, quantize
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 

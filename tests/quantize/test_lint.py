@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.data_checks import bounds, class_warnings, inspect
+from edgesmith.optimize.calibration.samples import Perturbed, Samples
+from edgesmith.optimize.calibration.statistics_cache import collected
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.cache import collected
-from edgesmith.optimize.quantize.lint import bounds, class_warnings, inspect
-from edgesmith.optimize.quantize.samples import Perturbed, Samples
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import DataError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -125,7 +125,7 @@ def same(one, two):
 def test_a_second_run_reads_what_the_first_counted(kept, monkeypatch):
     statistics, folder = kept
     first = statistics()
-    monkeypatch.setattr("edgesmith.optimize.quantize.cache.collect", None)
+    monkeypatch.setattr("edgesmith.optimize.calibration.statistics_cache.collect", None)
     assert same(first, statistics())
     assert len(list(folder.iterdir())) == 1
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize import moments, rounding
-from edgesmith.optimize.quantize.moments import Moments, measure, patches, places, together
+from edgesmith.optimize.quantize.weights import rounding, second_moments
+from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, patches, places, together
 
 # weights, images, attributes; the input is 7x6
 LAYERS = {
@@ -86,16 +86,16 @@ def test_a_quarter_of_the_images_judges_even_and_odd_ones():
 
 def test_the_error_of_large_answers_is_summed_in_double_precision():
     residual = np.full((1, 2, 1), 1e20, np.float32)
-    made = moments._moments(np.zeros((1, 2, 1), np.float32), residual)
+    made = second_moments._moments(np.zeros((1, 2, 1), np.float32), residual)
     assert made.error == pytest.approx(1e40)
     assert made.gram.dtype == made.cross.dtype == np.float64
-    assert moments._moments(np.zeros((1, 0, 1)), np.zeros((1, 0, 1))).count == 1
+    assert second_moments._moments(np.zeros((1, 0, 1)), np.zeros((1, 0, 1))).count == 1
 
 
 def test_the_loss_of_a_change_is_the_error_of_the_changed_weights():
     draw = np.random.default_rng(2)
     rows, residual = draw.normal(0, 1, (2, 30, 4)), draw.normal(0, 1, (2, 30, 3))
-    made = moments._moments(rows, residual)
+    made = second_moments._moments(rows, residual)
     for change in (np.zeros((2, 3, 4)), draw.normal(0, 1, (2, 3, 4))):
         left = residual - rows @ change.transpose(0, 2, 1)
         assert made.loss(change) == pytest.approx(np.square(left).sum() / 30)
@@ -104,8 +104,8 @@ def test_the_loss_of_a_change_is_the_error_of_the_changed_weights():
 def test_moments_of_both_sets_weigh_by_their_positions():
     draw = np.random.default_rng(3)
     rows, residual = draw.normal(0, 1, (1, 30, 4)), draw.normal(0, 1, (1, 30, 3))
-    parts = [moments._moments(rows[:, at], residual[:, at]) for at in (slice(0, 10), slice(10, 30))]
-    whole, joined = moments._moments(rows, residual), together(*parts)
+    parts = [second_moments._moments(rows[:, at], residual[:, at]) for at in (slice(0, 10), slice(10, 30))]
+    whole, joined = second_moments._moments(rows, residual), together(*parts)
     assert joined.count == 30
     for key in ("gram", "cross", "error"):
         assert getattr(joined, key) == pytest.approx(getattr(whole, key))
@@ -117,8 +117,8 @@ def test_moments_of_both_sets_weigh_by_their_positions():
      (1 << 23, 600, 10, 600), (1 << 23, 300, 10, 300), (9000, 1 << 13, 30, 300)],
 )  # fmt: skip
 def test_as_many_places_as_fit_are_drawn_once_each(elements, most, width, count, monkeypatch):
-    monkeypatch.setattr(moments, "ELEMENTS", elements)
-    monkeypatch.setattr(moments, "PLACES", most)
+    monkeypatch.setattr(second_moments, "ELEMENTS", elements)
+    monkeypatch.setattr(second_moments, "PLACES", most)
     found = places(np.zeros((5, 7, 12, 10)), width)
     assert [part.max() < size for part, size in zip(found, (5, 12, 10), strict=True)] == [True] * 3
     flat = np.ravel_multi_index(found, (5, 12, 10))
@@ -140,7 +140,7 @@ def random_moments(seed, groups=2, outputs=3, inputs=4, positions=40, noise=1.0)
     rows = draw.normal(0, 1, (groups, positions, inputs)) * np.array([1, 0.5, 2, 0.1])
     true = np.random.default_rng(9).normal(0, 1, (groups, outputs, inputs))
     residual = rows @ true.transpose(0, 2, 1) + noise * draw.normal(0, 1, (groups, positions, outputs))
-    return moments._moments(rows, residual)
+    return second_moments._moments(rows, residual)
 
 
 def solved(made, ridge):

@@ -5,10 +5,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgesmith.optimize.quantize import batch, walk
-from edgesmith.optimize.quantize.batch import fixed_as, freed
-from edgesmith.optimize.quantize.checks import check_model, embedded_spec, input_shape
-from edgesmith.optimize.quantize.net import (
+from edgesmith.optimize.calibration import batching as batch
+from edgesmith.optimize.calibration.batching import fixed_as, freed
+from edgesmith.optimize.graph.proto_graph import (
     Net,
     all_inputs,
     attributes,
@@ -18,7 +17,9 @@ from edgesmith.optimize.quantize.net import (
     sort_nodes,
     write_model,
 )
-from edgesmith.optimize.quantize.walk import Walker, fitting
+from edgesmith.optimize.quantize.preconditions import check_model, embedded_spec, input_shape
+from edgesmith.optimize.quantize.weights import layerwise
+from edgesmith.optimize.quantize.weights.layerwise import Walker, fitting
 from edgesmith.runtime.errors import ModelError, UsageError
 from edgesmith.runtime.spec import ModelSpec
 from support.graphs import model
@@ -420,5 +421,5 @@ def test_a_tensor_is_held_until_it_is_asked_for():
     [([], 192 << 16), ([1 << 20], 12), ([(1 << 20) + 1], 11), ([1, 1 << 20, 5], 12), ([1 << 30], 8), ([12 << 17], 8)],
 )
 def test_as_many_images_as_the_memory_holds(sizes, count):
-    assert walk.BUDGET_BYTES == 192 << 20
+    assert layerwise.BUDGET_BYTES == 192 << 20
     assert fitting(sizes) == count

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.calibration.statistics import collect, reduced, session, sqnr_db, stream
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.observe import collect, reduced, session, sqnr_db, stream
-from edgesmith.optimize.quantize.samples import Samples
 from edgesmith.runtime.errors import DataError
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from edgesmith.optimize.quantize import observe
-from edgesmith.optimize.quantize.observe import (
+from edgesmith.optimize.calibration import statistics
+from edgesmith.optimize.calibration.statistics import (
     Inside,
     Stats,
     answers,
@@ -172,7 +172,7 @@ STARTS = {
 def test_what_starts_at_zero(case):
     text, _, starts = STARTS[case]
     made = model(f"(float[1,2,3,3] x) => (float[1,2,3,3] y) {{ {text} y = Sin(x) }}", {"z": f32(0), "s": f32(6)})
-    assert ("t" in observe._from_zero(made)) is starts
+    assert ("t" in statistics._from_zero(made)) is starts
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 20])
@@ -232,8 +232,8 @@ def test_the_first_tensor_that_is_not_finite_is_named():
                 "seen/whole": np.reshape(np.array(whole, f32), shape)}  # fmt: skip
 
     ends = {}
-    observe._widen(ends, seen([1, 2, 3, 4], [1, 1, 1, 1]), inside)
-    observe._widen(ends, seen([0, 9, 3, 1], [1, 1, 1, 1]), inside)
+    statistics._widen(ends, seen([1, 2, 3, 4], [1, 1, 1, 1]), inside)
+    statistics._widen(ends, seen([0, 9, 3, 1], [1, 1, 1, 1]), inside)
     assert ends["seen/high"].tolist() == [1, 9, 3, 4]
     for high, whole, name in (
         ([1, 2, np.inf, np.inf], [1, 1, 1, 1], "b"),
@@ -242,13 +242,13 @@ def test_the_first_tensor_that_is_not_finite_is_named():
         ([-np.inf, 2, 3, 4], [1, 1, 1, 1], "a"),
     ):
         with pytest.raises(DataError, match=f"tensor '{name}' holds NaN"):
-            observe._widen({}, seen(high, whole), inside)
+            statistics._widen({}, seen(high, whole), inside)
 
 
 def test_joined_channels_come_apart():
-    made = observe._apart(np.arange(6), {"a": 1, "b": 3, "c": 2})
+    made = statistics._apart(np.arange(6), {"a": 1, "b": 3, "c": 2})
     assert {name: part.tolist() for name, part in made.items()} == {"a": [0], "b": [1, 2, 3], "c": [4, 5]}
-    assert observe._apart(np.zeros(0), {}) == {}
+    assert statistics._apart(np.zeros(0), {}) == {}
 
 
 def test_the_optimised_answer_is_the_plain_one():

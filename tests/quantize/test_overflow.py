@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize import observe, overflow
+from edgesmith.optimize.calibration import finite_check, statistics
 from edgesmith.runtime.errors import DataError
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
@@ -59,12 +59,12 @@ CASES = {
 def test_nothing_is_larger_than_the_bound(name, monkeypatch):
     model, given = CASES[name], images(32, size=16 if name == "all together" else 8)
     most, seen = float(np.abs(run(model, given)).max()), {"input": float(np.abs(given).max())}
-    assert overflow.is_known(model)
-    assert overflow.finite(model, seen)
-    monkeypatch.setattr(overflow, "LARGEST", most * (1 - 1e-6))
-    assert not overflow.finite(model, seen)
-    monkeypatch.setattr(overflow, "LARGEST", 1e9 * most)  # the bound is not without end either
-    assert overflow.finite(model, seen)
+    assert finite_check.is_known(model)
+    assert finite_check.finite(model, seen)
+    monkeypatch.setattr(finite_check, "LARGEST", most * (1 - 1e-6))
+    assert not finite_check.finite(model, seen)
+    monkeypatch.setattr(finite_check, "LARGEST", 1e9 * most)  # the bound is not without end either
+    assert finite_check.finite(model, seen)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -75,24 +75,24 @@ def test_a_constant_that_is_not_finite_is_no_bound(wrong, name):
         "Add": np.array([[[wrong]], [[1.0]], [[1.0]]]),
     }
     model = one((name, ["x", "w"], {}), ("Relu", ["x"], {}), w=spoilt[name])
-    assert overflow.is_known(model)
-    assert not overflow.finite(model, {"input": 1.0})
+    assert finite_check.is_known(model)
+    assert not finite_check.finite(model, {"input": 1.0})
     with pytest.raises(DataError, match="tensor 't0' holds NaN or infinity"):
-        overflow.collect(model, ["t0", "output"], batches(size=8))
+        finite_check.collect(model, ["t0", "output"], batches(size=8))
 
 
 def test_what_is_made_of_something_unknown_has_no_bound():
     model = one(("Relu", ["x"], {}))
-    assert not overflow.finite(model, {"output": 1.0})
-    assert overflow.finite(model, {"input": 1.0})
+    assert not finite_check.finite(model, {"output": 1.0})
+    assert finite_check.finite(model, {"input": 1.0})
 
 
 @pytest.mark.parametrize(("factor", "walks"), [(1.0, 1), (1e30, 2)])
 def test_only_what_may_overflow_is_walked_twice(factor, walks):
     model, given = one(("Mul", ["x", "c"], {}), ("Relu", ["x"], {}), c=np.float32(factor)), Walked(batches(size=8))
-    found = overflow.collect(model, ["t0", "output"], given)
+    found = finite_check.collect(model, ["t0", "output"], given)
     assert given.times == walks
-    whole = observe.collect(model, ["t0", "output"], batches(size=8))
+    whole = statistics.collect(model, ["t0", "output"], batches(size=8))
     assert {name: seen.highs().tolist() for name, seen in found.items()} == {
         name: seen.highs().tolist() for name, seen in whole.items()
     }
@@ -100,8 +100,8 @@ def test_only_what_may_overflow_is_walked_twice(factor, walks):
 
 def test_an_operator_without_a_bound_is_searched_at_once():
     model, given = one(("Exp", ["x"], {}), ("Relu", ["x"], {})), Walked(batches(size=8))
-    assert not overflow.is_known(model)
-    overflow.collect(model, ["t0"], given)
+    assert not finite_check.is_known(model)
+    finite_check.collect(model, ["t0"], given)
     assert given.times == 1
 
 
@@ -116,4 +116,4 @@ def test_nan_inside_is_found_whatever_the_maximum_makes_of_it():
     assert not wrong.all()
     model = one(*layers, ("Relu", ["x"], {}), w=large, v=difference)
     with pytest.raises(DataError, match="holds NaN or infinity"):
-        overflow.collect(model, ["output"], batches(size=8))
+        finite_check.collect(model, ["output"], batches(size=8))

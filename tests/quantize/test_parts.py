@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgesmith.optimize.calibration.statistics import sqnr_db
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.observe import sqnr_db
-from edgesmith.optimize.quantize.parts import Parts
+from edgesmith.optimize.quantize.output_parts import Parts
 from edgesmith.optimize.quantize.report import judge
 from support.graphs import model
 from support.quant_graphs import Graph, batches, images, run

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgesmith.optimize.quantize.samples import Perturbed, Samples
+from edgesmith.optimize.calibration.samples import Perturbed, Samples
 
 
 def photographs(count=40):

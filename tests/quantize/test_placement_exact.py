@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize.forms import FORMS, find
-from edgesmith.optimize.quantize.grid import Grid
-from edgesmith.optimize.quantize.net import Net
+from edgesmith.optimize.graph.proto_graph import Net
+from edgesmith.optimize.quantize.equalization.channel_groups import _keeps_channels, _split_sizes, is_plain, spaces
 from edgesmith.optimize.quantize.placement import (
     Plan,
     _unfit,
@@ -16,7 +15,8 @@ from edgesmith.optimize.quantize.placement import (
     place,
     share_concats,
 )
-from edgesmith.optimize.quantize.spaces import _keeps_channels, _split_sizes, is_plain, spaces
+from edgesmith.optimize.quantize.quant_params import Grid
+from edgesmith.optimize.quantize.targets import FORMS, find
 from support.graphs import model
 
 f32, i64 = np.float32, np.int64

@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgesmith.optimize.half import cast_graph
-from edgesmith.optimize.precision import to_fp16
+from edgesmith.optimize.fp16.cast_graph import cast_graph
+from edgesmith.optimize.fp16.convert import to_fp16
 from edgesmith.optimize.quantize import quantize
 from edgesmith.runtime.errors import CheckFailed, DataError
 from support.quant_graphs import Graph, batches, images, run, small_cnn

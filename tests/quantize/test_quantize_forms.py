@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgesmith.optimize.calibration.statistics import sqnr_db
+from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.observe import sqnr_db
 from support.quant_graphs import batches, images, run, small_cnn
 
 TYPES = {"trt": np.int8, "ort-x86": np.uint8, "ort-arm": np.int8, "openvino": np.uint8}
@@ -159,8 +159,8 @@ def test_a_fixed_batch_is_calibrated_too(made, tmp_path):
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from([(8, 6, 1, 1), (4, 3, 3, 3), (5, 7), (6, 2, 3, 3)]))
 def test_no_pair_of_products_leaves_16_bits(seed, shape):
-    from edgesmith.optimize.quantize.saturation import largest_integers
-    from edgesmith.optimize.quantize.weights import quantise, scales
+    from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers
+    from edgesmith.optimize.quantize.weights.quantize_weights import quantise, scales
 
     draw = np.random.default_rng(seed)
     groups = 3 if shape[0] == 6 else 1
@@ -180,7 +180,7 @@ def test_no_pair_of_products_leaves_16_bits(seed, shape):
 
 
 def test_a_pair_that_would_saturate_is_found_and_a_depthwise_kernel_is_left_alone():
-    from edgesmith.optimize.quantize.saturation import largest_integers
+    from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers
 
     full = np.full(4, 255.0)
     assert largest_integers(np.ones((1, 4, 1, 1)), 1, full).tolist() == [63]

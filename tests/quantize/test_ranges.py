@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.optimize.quantize.grid import KINDS, grid
-from edgesmith.optimize.quantize.histogram import HALF, Histogram, sampled
-from edgesmith.optimize.quantize.observe import Stats
-from edgesmith.optimize.quantize.ranges import METHODS, candidates, check_method, choose, divergence, error
+from edgesmith.optimize.calibration.histogram import HALF, Histogram, sampled
+from edgesmith.optimize.calibration.statistics import Stats
+from edgesmith.optimize.quantize.quant_params import KINDS, grid
+from edgesmith.optimize.quantize.range_estimators import METHODS, candidates, check_method, choose, divergence, error
 from edgesmith.runtime.errors import UsageError
 
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize import ranges
-from edgesmith.optimize.quantize.grid import KINDS, grid
-from edgesmith.optimize.quantize.histogram import Histogram
-from edgesmith.optimize.quantize.observe import Stats
-from edgesmith.optimize.quantize.ranges import candidates, check_method, choose, divergence, error
+from edgesmith.optimize.calibration.histogram import Histogram
+from edgesmith.optimize.calibration.statistics import Stats
+from edgesmith.optimize.quantize import range_estimators
+from edgesmith.optimize.quantize.quant_params import KINDS, grid
+from edgesmith.optimize.quantize.range_estimators import candidates, check_method, choose, divergence, error
 from edgesmith.runtime.errors import UsageError
 
 DRAW = np.random.default_rng(0)
@@ -128,13 +128,13 @@ def test_both_searches_find_the_least_of_their_steps(case, kind, method):
 
 @pytest.mark.parametrize("case", VALUES)
 def test_percentiles_are_those_of_the_values_and_lie_within_them(case, monkeypatch):
-    monkeypatch.setattr(ranges, "PERCENTILE", 0.9)
+    monkeypatch.setattr(range_estimators, "PERCENTILE", 0.9)
     stats = seen(VALUES[case])
     low, high = choose(stats, "percentile", "u8")
     width = stats.histogram.width
     assert low == pytest.approx(np.quantile(VALUES[case], 0.1, method="inverted_cdf"), abs=2 * width)
     assert high == pytest.approx(np.quantile(VALUES[case], 0.9, method="inverted_cdf"), abs=2 * width)
-    monkeypatch.setattr(ranges, "PERCENTILE", 1.0)
+    monkeypatch.setattr(range_estimators, "PERCENTILE", 1.0)
     assert choose(stats, "percentile", "u8") == (stats.low, stats.high)
 
 
@@ -143,16 +143,16 @@ def test_a_method_answers_with_its_own_range_and_auto_with_the_best():
     values[3, 0, :2] = -1.2, 1.3
     stats = seen(values)
     found = candidates(stats, "u8")
-    assert tuple(found) == ranges.METHODS
+    assert tuple(found) == range_estimators.METHODS
     assert found["min-max"] == (-1.2, 1.3)
     assert found["moving-average"] == stats.average
-    assert all(choose(stats, method, "u8") == found[method] for method in ranges.METHODS)
+    assert all(choose(stats, method, "u8") == found[method] for method in range_estimators.METHODS)
     errors = {ends: error(stats.histogram, grid(*ends, "u8")) for ends in found.values()}
     assert choose(stats, "auto", "u8") == min(errors, key=errors.get) != found["min-max"]
 
 
 def test_a_method_has_a_name():
-    for name in ("auto", *ranges.METHODS):
+    for name in ("auto", *range_estimators.METHODS):
         assert check_method(name) == name
     with pytest.raises(UsageError) as caught:
         check_method("mean")

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.moments import Moments, measure, patches, places, together
-from edgesmith.optimize.quantize.rounding import adaround, best, feedback, fit, loss, nearest
-from edgesmith.optimize.quantize.weights import narrowed, quantise, scales
+from edgesmith.optimize.quantize.weights.quantize_weights import narrowed, quantise, scales
+from edgesmith.optimize.quantize.weights.rounding import adaround, best, feedback, fit, loss, nearest
+from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, patches, places, together
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 CONVOLUTIONS = {

@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize import cache, lint
-from edgesmith.optimize.quantize.histogram import Histogram
-from edgesmith.optimize.quantize.lint import bounds, class_warnings, inspect
-from edgesmith.optimize.quantize.observe import Stats
-from edgesmith.optimize.quantize.samples import Perturbed, Samples, repeatable
+from edgesmith.optimize.calibration import data_checks, statistics_cache
+from edgesmith.optimize.calibration.data_checks import bounds, class_warnings, inspect
+from edgesmith.optimize.calibration.histogram import Histogram
+from edgesmith.optimize.calibration.samples import Perturbed, Samples, repeatable
+from edgesmith.optimize.calibration.statistics import Stats
 from edgesmith.runtime.errors import DataError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.graphs import model
@@ -204,8 +204,8 @@ def correlated(share, count=64, side=64):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_neighbours_hardly_alike_look_random(sign):
     flip = sign ** np.arange(64)
-    assert lint._looks_random(correlated(0.08) * flip)
-    assert not lint._looks_random(correlated(0.12) * flip)
+    assert data_checks._looks_random(correlated(0.08) * flip)
+    assert not data_checks._looks_random(correlated(0.12) * flip)
     noise = np.random.default_rng(0).standard_normal((32, 3, 16, 16)).astype(f32)
     with pytest.raises(DataError) as caught:
         looked_at([noise])
@@ -216,13 +216,13 @@ def test_neighbours_hardly_alike_look_random(sign):
 
 def test_only_images_can_look_random():
     draw = np.random.default_rng(0)
-    assert lint._looks_random(draw.standard_normal((64, 1, 64, 8)))
-    assert not lint._looks_random(draw.standard_normal((64, 1, 64, 7)))
-    assert not lint._looks_random(draw.standard_normal((64, 64, 8)))
+    assert data_checks._looks_random(draw.standard_normal((64, 1, 64, 8)))
+    assert not data_checks._looks_random(draw.standard_normal((64, 1, 64, 7)))
+    assert not data_checks._looks_random(draw.standard_normal((64, 64, 8)))
     column = np.zeros((2, 1, 4, 9))
     column[..., 0] = draw.standard_normal((2, 1, 4))
-    assert not lint._looks_random(column)
-    assert not lint._looks_random(column[..., ::-1])
+    assert not data_checks._looks_random(column)
+    assert not data_checks._looks_random(column[..., ::-1])
 
 
 GREY = ModelSpec("grey", (3, 16, 16), 10, preprocess=Preprocess(mean=(0.5,) * 3, std=(0.5,) * 3))
@@ -316,8 +316,8 @@ def counted(**options):
 def test_what_was_counted_is_read_back(tmp_path):
     path = tmp_path / "deep" / "a.npz"
     path.parent.mkdir()
-    cache.write(path, {"t/1": counted(), "u": counted(histogram=False)})
-    found = cache.read(path, ["t/1", "u"])
+    statistics_cache.write(path, {"t/1": counted(), "u": counted(histogram=False)})
+    found = statistics_cache.read(path, ["t/1", "u"])
     for name in ("t/1", "u"):
         read = found[name]
         assert (read.low, read.high, read.average) == (-1.5, 2.5, (-1.25, 2.25))
@@ -325,9 +325,9 @@ def test_what_was_counted_is_read_back(tmp_path):
     assert found["u"].histogram is None
     assert found["t/1"].histogram.exponent == counted().histogram.exponent
     assert found["t/1"].histogram.counts.tolist() == counted().histogram.counts.tolist()
-    assert list(cache.read(path, ["u"])) == ["u"]
-    assert cache.read(path, ["nowhere"]) is None
-    assert cache.read(tmp_path / "nowhere", ["u"]) is None
+    assert list(statistics_cache.read(path, ["u"])) == ["u"]
+    assert statistics_cache.read(path, ["nowhere"]) is None
+    assert statistics_cache.read(tmp_path / "nowhere", ["u"]) is None
 
 
 def test_the_key_names_the_graph_the_tensors_the_images_and_the_noise():
@@ -335,7 +335,7 @@ def test_the_key_names_the_graph_the_tensors_the_images_and_the_noise():
 
     def key(weight=1, names=("x",), digest="d", noise=0.1, cover=0.2, histograms=True):
         seen = Perturbed(Samples([], (None, 1, 8, 8), digest=digest), noise, cover)
-        return cache.key(model(text, {"k": f32(weight)}), names, seen, histograms)
+        return statistics_cache.key(model(text, {"k": f32(weight)}), names, seen, histograms)
 
     changes = [{}, {"weight": 2}, {"names": ("x", "y")}, {"digest": "e"}, {"noise": 0.2}, {"cover": 0.3},
                {"histograms": False}, {"names": ()}]  # fmt: skip
@@ -348,13 +348,13 @@ def test_statistics_are_computed_once_where_there_is_a_folder(tmp_path, monkeypa
     made = model("(float[N,3,16,16] x) => (float[N,3,16,16] y) { a = Relu(x) y = Sin(a) }")
     for folder, files in ((None, 0), (tmp_path / "kept", 1)):
         seen = Perturbed(Samples([images(4)], (None, 3, 16, 16), folder, "digest"), 0.0)
-        plain = cache.collected(made, ["a"], seen)
+        plain = statistics_cache.collected(made, ["a"], seen)
         assert plain["a"].histogram is None
         assert plain["a"].highs() == pytest.approx(images(4).clip(0).max((0, 2, 3)))
         assert len(list(tmp_path.rglob("*.npz"))) == files
-    counted_too = cache.collected(made, ["a"], seen, histograms=True)["a"]
+    counted_too = statistics_cache.collected(made, ["a"], seen, histograms=True)["a"]
     assert counted_too.histogram.counts.sum() == images(4).size
     assert len(list(tmp_path.rglob("*.npz"))) == 2
-    monkeypatch.setattr(cache, "collect", None)
-    assert cache.collected(made, ["a"], seen)["a"].histogram is None
-    assert cache.collected(made, ["a"], seen, histograms=True)["a"].histogram is not None
+    monkeypatch.setattr(statistics_cache, "collect", None)
+    assert statistics_cache.collected(made, ["a"], seen)["a"].histogram is None
+    assert statistics_cache.collected(made, ["a"], seen, histograms=True)["a"].histogram is not None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.quantize.observe import collect, session
+from edgesmith.optimize.calibration.statistics import collect, session
 from edgesmith.runtime.errors import ModelError
 from support.quant_graphs import Graph, images
 

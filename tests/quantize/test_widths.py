@@ -4,12 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.quantize import Settings, convert, equalize, pools, quantize
-from edgesmith.optimize.quantize.net import Net
-from edgesmith.optimize.quantize.observe import session
-from edgesmith.optimize.quantize.saturation import largest_integers
-from edgesmith.optimize.quantize.spaces import spaces
-from edgesmith.optimize.quantize.widths import reads_colours, widen
+from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.graph.proto_graph import Net
+from edgesmith.optimize.quantize import Settings, pipeline, quantize
+from edgesmith.optimize.quantize.equalization import cross_layer
+from edgesmith.optimize.quantize.equalization.channel_groups import spaces
+from edgesmith.optimize.quantize.qdq import mean_to_pool
+from edgesmith.optimize.quantize.qdq.pad_channels import reads_colours, widen
+from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers
 from support.graphs import model
 from support.quant_graphs import Graph, images
 
@@ -85,7 +87,7 @@ CASES = {
 def quantised(tmp_path, made, monkeypatch, settings=PLAIN):
     """Quantise without padding."""
     onnx.save(made, tmp_path / "in.onnx")
-    monkeypatch.setattr(convert, "widen", lambda net: {})
+    monkeypatch.setattr(pipeline, "widen", lambda net: {})
     given = [images()[at : at + 1] for at in range(64)]
     quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", given, target="ort-x86", settings=settings, allow_random=True)
     return onnx.load(tmp_path / "out.onnx")
@@ -158,14 +160,14 @@ def test_means_become_pools_and_nothing_else_changes():
         "(float[2, 3, 8, 8] x) => (float[2, 3] y, float[2, 3, 8] z) {{ y = ReduceMean <keepdims = {}> (x, a) z = {} }}"
     )
     both = model(text.format(0, "ReduceMean <keepdims = 0> (x, b)"), {"a": np.array([2, 3]), "b": np.array([3])})
-    made = pools.pooled(both)
+    made = mean_to_pool.pooled(both)
     assert sorted(node.op_type for node in made.graph.node) == ["Flatten", "GlobalAveragePool", "ReduceMean"]
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)}
     for ours, theirs in zip(
         session(made, optimise=False).run(None, feeds), session(both).run(None, feeds), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
-    assert pools.pooled(unit(plainly)[1]).graph.node[0].op_type == "Conv"
+    assert mean_to_pool.pooled(unit(plainly)[1]).graph.node[0].op_type == "Conv"
 
 
 def test_weights_of_zero_shift_no_channel_in_equalisation():
@@ -181,7 +183,7 @@ def test_weights_of_zero_shift_no_channel_in_equalisation():
         )
         net = Net(made)
         (space,) = [one for one in spaces(net) if one.writers and one.readers]
-        return equalize.norms(net, space, 6 + extra)
+        return cross_layer.norms(net, space, 6 + extra)
 
     np.testing.assert_allclose(norms(4)[:6], norms(0), rtol=1e-12)
     assert norms(4)[6:].tolist() == [1.0] * 4

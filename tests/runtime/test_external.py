@@ -295,15 +295,17 @@ def test_a_users_own_file_keeps_its_weights_inside_its_folder(case, foreign):
 
 def commands():
     from edgesmith.bench.workload import Target, open_workload
-    from edgesmith.optimize import complexity, precision, runner
-    from edgesmith.optimize.quantize import net as quantised
+    from edgesmith.optimize import optimizer
+    from edgesmith.optimize.fp16 import convert
+    from edgesmith.optimize.graph import complexity
+    from edgesmith.optimize.graph import proto_graph as quantised
     from edgesmith.runtime.backends import openvino, ort, torch
     from edgesmith.runtime.engines import build
 
     return {
-        "optimize": lambda path: runner.optimize(path, path.with_name("out.onnx")),
+        "optimize": lambda path: optimizer.optimize(path, path.with_name("out.onnx")),
         "quantize": quantised.read_model,
-        "fp16": lambda path: precision.to_fp16(path, path.with_name("out.onnx"), []),
+        "fp16": lambda path: convert.to_fp16(path, path.with_name("out.onnx"), []),
         "describe": complexity.describe,
         "bench": lambda path: open_workload(Target(str(path))),
         "build": lambda path: build.build_engine(path, path.with_name("out.engine")),

@@ -9,7 +9,7 @@ from edgesmith.bench.workload import Target, open_workload
 from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command
-from edgesmith.optimize import complexity
+from edgesmith.optimize.graph import complexity
 from edgesmith.runtime.common.sizes import parse, settled
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess

@@ -14,8 +14,8 @@ import onnx
 from edgesmith.bench import environment, metrics, result
 from edgesmith.bench.context import Context
 from edgesmith.bench.result import Reading, Result, Run
-from edgesmith.optimize import passes, runner
-from edgesmith.optimize.base import Pass
+from edgesmith.optimize import optimizer, passes
+from edgesmith.optimize.passes._base import Pass
 from edgesmith.optimize.recipes import RECIPES
 from edgesmith.runtime import backends
 from edgesmith.runtime.common.plugins import load
@@ -63,14 +63,14 @@ def _rewriting_problems(name: str, folder: Path) -> list[str]:
     source, first, second = (folder / f"{stem}.onnx" for stem in ("source", "first", "second"))
     made = model(EVERYWHERE, batchnorm(4) | {"w": (4, 4, 3, 3), "h": np.float32(0.5)})
     onnx.save(made, source)
-    report = runner.optimize(source, first, passes=(name,))
+    report = optimizer.optimize(source, first, passes=(name,))
     wrong = [f"rolled back: {why}" for one in report.passes for _, why in one.rolled_back]
     if report.check.verdict != "equal":
         wrong.append(f"the result is {report.check.verdict}")
     after = onnx.load(first)
     if (list(after.graph.input), list(after.graph.output)) != (list(made.graph.input), list(made.graph.output)):
         wrong.append("the interface changed")
-    if runner.optimize(first, second, passes=(name,)).rewrites:
+    if optimizer.optimize(first, second, passes=(name,)).rewrites:
         wrong.append("it does not come to rest")
     return wrong
 

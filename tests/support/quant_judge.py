@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from edgesmith.optimize.quantize.observe import session, sqnr_db
+from edgesmith.optimize.calibration.statistics import session, sqnr_db
 
 # How Q/DQ are computed: in float as they are written, or by this machine's integer kernels.
 KINDS = {"written": False, "here": True}

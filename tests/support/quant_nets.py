@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgesmith.optimize.quantize.checks import SPEC_KEY
-from edgesmith.optimize.quantize.equalize import unshare
-from edgesmith.optimize.quantize.net import Net, attributes
-from edgesmith.optimize.quantize.spaces import spaces
+from edgesmith.optimize.graph.proto_graph import Net, attributes
+from edgesmith.optimize.quantize.equalization.channel_groups import spaces
+from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.quantize.preconditions import SPEC_KEY
 
 LARGEST = 16.0
 EXPORTED_SIDE = 224

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 
 from edgesmith.bench import ceilings
-from edgesmith.optimize.quantize.layer_cost import layer_work
-from edgesmith.optimize.quantize.net import copied
-from edgesmith.optimize.quantize.observe import session
+from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.graph.proto_graph import copied
+from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work
 from edgesmith.runtime.common.packages import need
 
 WARM, QUARTILES = 3, (25, 50, 75)

@@ -3,8 +3,8 @@
 import onnx
 import onnx.shape_inference
 
-from edgesmith.optimize.runner import optimize
-from edgesmith.optimize.verify import compare
+from edgesmith.optimize.equivalence import compare
+from edgesmith.optimize.optimizer import optimize
 from support.graphs import ops
 
 TARGETS = {"generic": {}, "ort-x86": {"target": "ort-x86", "block": 8}}

@@ -36,9 +36,10 @@ def measure(name):
     """Return what FP16 keeps of one network."""
     from edgesmith.export import to_onnx
     from edgesmith.models import catalog, weights
-    from edgesmith.optimize import precision, runner
-    from edgesmith.optimize.precision import relative_error
-    from edgesmith.optimize.quantize.net import read_model
+    from edgesmith.optimize import optimizer
+    from edgesmith.optimize.fp16 import convert
+    from edgesmith.optimize.fp16.convert import relative_error
+    from edgesmith.optimize.graph.proto_graph import read_model
 
     started, spec = time.perf_counter(), catalog.spec(name)
     module = catalog.build(name, spec.num_classes)
@@ -50,13 +51,13 @@ def measure(name):
     with tempfile.TemporaryDirectory() as folder:
         raw, fp32, fp16 = (Path(folder) / f"{stem}.onnx" for stem in ("raw", "fp32", "fp16"))
         to_onnx.export(module, spec, raw)
-        runner.optimize(raw, fp32, samples=seen[:1])
+        optimizer.optimize(raw, fp32, samples=seen[:1])
         model = read_model(fp32)
-        whole = precision.to_fp16(fp32, fp16, seen)
+        whole = convert.to_fp16(fp32, fp16, seen)
         error, alone = max(relative_error(model, read_model(fp16), unseen).values()), input_alone(model, unseen)
         report, limited = whole, error
         if max(whole.relative_error.values()) >= LIMIT / 2:
-            report = precision.to_fp16(fp32, fp16, seen, limit=LIMIT)
+            report = convert.to_fp16(fp32, fp16, seen, limit=LIMIT)
             limited = max(relative_error(model, read_model(fp16), unseen).values())
     return {
         "params": sum(parameter.numel() for parameter in module.parameters()),
@@ -74,7 +75,7 @@ def measure(name):
 
 def input_alone(model, images):
     """Return the relative error of the logits when nothing but the input is rounded to FP16."""
-    from edgesmith.optimize.quantize.observe import stream
+    from edgesmith.optimize.calibration.statistics import stream
 
     names = [item.name for item in model.graph.output]
     rounded = [image.astype("f2").astype("f4") for image in images]

@@ -1,0 +1,1 @@
+"""What calibration images show of a graph's tensors: samples in, histograms and moments out."""

@@ -1,0 +1,300 @@
+"""Whether two ONNX files compute the same: ONNX Runtime with every optimisation off, on random and on real inputs.
+
+One session of each file is open at a time, and the number of inputs is bounded by time, so that checking a big model
+costs about two loads and two runs of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cli.console import need
+from .report import Check
+
+Array = np.ndarray[Any, Any]
+Feeds = dict[str, Array]
+
+# data type -> (relative to the largest magnitude of the output, absolute)
+TOLERANCE = {"float64": (1e-6, 1e-9), "float32": (1e-4, 1e-6), "float16": (2e-2, 1e-3), "bfloat16": (6e-2, 1e-2)}
+# Integers of 8 bits come out of quantisers, where float rounding may move a value that lies between two steps.
+STEP = {"uint8": 1, "int8": 1}
+# Noise on the input in last digits, and how many times what it does to the original the result may be off.
+NOISE, AMPLE = 4, 8
+# Sizes tried for free dimensions: (the first dimension, any other).
+FREE = ((2, 64), (2, 224), (1, 32), (1, 8), (1, 1))
+ENOUGH_S = 0.2
+MOST_ELEMENTS = 1 << 28
+NUMPY = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
+}  # fmt: skip
+
+
+def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) -> Check:
+    """Compare two files on the same inputs.
+
+    Args:
+        source: The original.
+        result: What must compute the same.
+        samples: Real inputs, if any: arrays for the first input, or dicts by input name. At most four are used.
+
+    Returns:
+        Verdict "equal", "different", or "cannot tell" when the original itself does not run here.
+    """
+    start = time.perf_counter()
+    try:
+        expected = reference(source, samples)
+    except Refusal as refusal:
+        return Check("cannot tell", f"the source does not run here: {refusal}", seconds=time.perf_counter() - start)
+    check = against(expected, result)
+    return replace(check, seconds=_since(start))
+
+
+def _since(start: float) -> float:
+    return time.perf_counter() - start
+
+
+class Refusal(Exception):
+    """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Inputs with the outputs of the original (which takes them, unless it is None), and what opens a file."""
+
+    source: Path | None
+    pairs: list[tuple[Feeds, dict[str, Any]]]
+    open: Callable[[Path], Any]
+
+    def moved(self, feeds: Feeds, name: str) -> float:
+        """Return how far noise of a few last digits on the input moves an output of the original; 0 where unknown.
+
+        There are networks that are chaotic for some inputs: every last digit is amplified ten thousand times.
+        """
+        if self.source is None:
+            return 0.0
+        rng, noisy = np.random.default_rng(1), dict(feeds)
+        for key, array in feeds.items():
+            if array.dtype.kind == "f" and array.ndim:
+                noise = rng.choice([-1.0, 1.0], array.shape) * NOISE * float(np.finfo(array.dtype).eps)
+                noisy[key] = (array * (1 + noise)).astype(array.dtype)
+        before = next(outputs for given, outputs in self.pairs if given is feeds)[name]
+        moved, _ = difference(before, _run(self.open(self.source), noisy)[name])
+        return moved if np.isfinite(moved) else 0.0
+
+
+def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | None = None) -> Expected:
+    """Run the original on random and real inputs and return them with its outputs.
+
+    What ONNX Runtime cannot run is given to ONNX's reference evaluator, if it is small.
+
+    Args:
+        source: The original.
+        samples: As for `compare`.
+        batch: The only size to try for free first dimensions.
+
+    Raises:
+        Refusal: It does not load, or no input that was tried suits it.
+    """
+    kept = None if samples is None else list(samples)
+    try:
+        return Expected(source, _pairs(_session(source), kept, batch), _session)
+    except Refusal as refusal:
+        try:
+            return Expected(source, _pairs(_evaluator(source), kept, batch), _evaluator)
+        except Refusal:
+            raise refusal from None
+
+
+def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
+    pairs = _first_that_runs(session, batch)
+    start = time.perf_counter()
+    for feeds in [*_more(pairs[0][0]), *_real(session, samples, batch)]:
+        if time.perf_counter() - start > ENOUGH_S and samples is None:
+            break
+        pairs.append((feeds, _run(session, feeds)))
+    return pairs
+
+
+def against(expected: Expected, result: Path) -> Check:
+    """Run a file on the inputs of `reference` and compare."""
+    worst, where, scale = 0.0, "", 0.0
+    rounding: float | None = None
+    try:
+        session = expected.open(result)
+        for runs, (feeds, outputs) in enumerate(expected.pairs, 1):
+            made = _run(session, feeds)
+            if list(made) != list(outputs):
+                return Check("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
+            for name, output in outputs.items():
+                error, problem = difference(output, made[name])
+                moved = expected.moved(feeds, name) if problem and np.isfinite(error) else None
+                if problem and not (moved and error <= AMPLE * moved):
+                    return Check("different", f"output {name!r}: {problem}", error, name, runs)
+                if error >= worst:
+                    worst, where, scale, rounding = error, name, _largest(output), moved
+    except Refusal as refusal:
+        return Check("different", f"the result does not run: {refusal}")
+    return Check("equal", "", worst, where, len(expected.pairs), scale=scale, rounding=rounding)
+
+
+def _largest(output: Any) -> float:
+    """Return the largest finite magnitude of an output; 0 where it has none."""
+    value = np.asarray(output) if isinstance(output, np.ndarray) else np.zeros(0)
+    if value.dtype.kind in "OUSb":
+        return 0.0
+    value = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+    return float(np.abs(value[np.isfinite(value)]).max(initial=0))
+
+
+def difference(expected: Any, got: Any) -> tuple[float, str]:
+    """Compare two outputs: arrays, or sequences of arrays.
+
+    Returns:
+        The largest absolute difference, and what is wrong (empty when it is within the tolerance of the data type).
+    """
+    if isinstance(expected, (list, dict)) or expected is None or isinstance(got, (list, dict)):
+        return _sequences(expected, got)
+    expected, got = np.asarray(expected), np.asarray(got)
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        return np.inf, f"{got.dtype}{list(got.shape)} instead of {expected.dtype}{list(expected.shape)}"
+    if expected.dtype.kind in "OUSb" or expected.size == 0:
+        same = bool(np.array_equal(expected, got))
+        return (0.0, "") if same else (1.0, "other values")
+    return _numbers(expected, got)
+
+
+def _sequences(expected: Any, got: Any) -> tuple[float, str]:
+    if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        found = [difference(one, other) for one, other in zip(expected, got, strict=True)]
+        worst = max((error for error, _ in found), default=0.0)
+        return worst, next((problem for _, problem in found if problem), "")
+    return (0.0, "") if expected == got else (1.0, "another sequence")
+
+
+def _numbers(expected: Array, got: Array) -> tuple[float, str]:
+    relative, absolute = TOLERANCE.get(str(expected.dtype), (0.0, STEP.get(str(expected.dtype), 0)))
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    one, other = expected.astype(wide), got.astype(wide)
+    finite = np.isfinite(one)
+    if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(one[~finite], other[~finite], True):
+        return np.inf, "NaN or infinity in other places"
+    if not finite.any():
+        return 0.0, ""
+    one, other = one[finite], other[finite]
+    error = float(np.abs(one - other).max())
+    allowed = relative * float(np.abs(one).max()) + absolute
+    return error, "" if error <= allowed else f"differs by {error:.3g}, allowed {allowed:.3g}"
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _session(path: Path) -> Any:
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    # A few runs gain nothing from an arena, which takes up to twice what the activations need.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    try:
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _evaluator(path: Path) -> Any:
+    from .reference_evaluator import Evaluator
+
+    try:
+        return Evaluator(path)
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _run(session: Any, feeds: Feeds) -> dict[str, Any]:
+    names = [value.name for value in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except Exception as error:
+        raise Refusal(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _first_that_runs(session: Any, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
+    fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
+    refusal = Refusal("it has inputs of a type that cannot be made up")
+    for first, other in FREE[:1] if fixed else FREE:
+        feeds = _random(session, batch or first, other)
+        if feeds is None:
+            break
+        try:
+            return [(feeds, _run(session, feeds))]
+        except Refusal as error:
+            refusal = error
+    raise refusal
+
+
+def _random(session: Any, first: int, other: int) -> Feeds | None:
+    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size."""
+    rng = np.random.default_rng(0)
+    sizes: dict[str, int] = {}
+    feeds = {}
+    for value in session.get_inputs():
+        if value.type not in NUMPY:
+            return None
+        shape = [
+            dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
+            for axis, dim in enumerate(value.shape)
+        ]
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
+        feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
+    return feeds
+
+
+def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind == "U":
+        return np.full(shape, "a")
+    top = 256 if dtype == np.uint8 and len(shape) >= 3 else 2
+    return rng.integers(0, top, shape).astype(dtype)
+
+
+def _more(feeds: Feeds) -> Iterator[Feeds]:
+    """Yield the same inputs at other scales: small ones, and ones that reach the bounds of activations."""
+    if any(array.dtype.kind == "f" for array in feeds.values()):
+        for factor in (8.0, 0.05):
+            yield {
+                name: (array[::-1] * factor).astype(array.dtype) if array.ndim and array.dtype.kind == "f" else array
+                for name, array in feeds.items()
+            }
+
+
+def _real(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
+    first = session.get_inputs()[0] if session.get_inputs() else None
+    for index, sample in enumerate(samples or ()):
+        if index == 4 or first is None:
+            return
+        if isinstance(sample, dict):
+            yield sample
+            continue
+        array = np.asarray(sample)
+        free = not first.shape or not isinstance(first.shape[0], int)
+        fixed = (batch or len(array)) if free else first.shape[0]
+        if len(array) >= fixed:
+            yield {first.name: array[:fixed]}

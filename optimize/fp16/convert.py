@@ -1,0 +1,229 @@
+"""FP32 to FP16 or BF16 with FP32 inputs and outputs: a strongly typed graph, explicit Casts, nothing left to a builder.
+
+Each node is half or float. Weights of half nodes are stored in FP16; where a tensor crosses from one kind to the other
+a Cast stands, one for each tensor and kind. What FP16 cannot hold stays float and is named: values beyond 65504 on the
+samples or in the weights, operators whose ONNX schema has no FP16 type, and a few that are known to lose their meaning.
+
+Sources: ONNX operator schemas (type constraints); TensorRT developer guide, «strongly typed networks».
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...runtime.errors import CheckFailed, DataError, ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .cast_graph import Cast
+
+# Between this opset and 22 no operator of a network like these changed its meaning.
+NEAR_OPSET = 18
+# Where the error has a limit: the shares of the nodes, from the input on, that are tried in float, one after another.
+FIRST = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+KEEP_FLOAT = frozenset(
+    {"CumSum", "NonMaxSuppression", "RoiAlign", "TopK", "Upsample", "Celu", "If", "Loop", "Scan", "RandomNormal",
+     "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "LayerNormalization"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One 16-bit kind of number.
+
+    Attributes:
+        name: In messages and in the names of tensors.
+        type: Its number in ONNX's TensorProto.
+        word: Its name in ONNX's operator schemas.
+        largest: The largest finite number.
+        smallest: The smallest normal one: below it a bit is lost with each halving, so that a tensor whose largest
+            value is there keeps its digits only in FP32.
+        bottom: That, in words.
+        opset: The first opset whose convolutions have it.
+        refused: Operators that TensorRT does not read in it.
+    """
+
+    name: str
+    type: int
+    word: str
+    largest: float
+    smallest: float
+    bottom: str
+    opset: int = 0
+    refused: frozenset[str] = frozenset()
+
+    def dtype(self) -> np.dtype[Any]:
+        """Return NumPy's type; BF16's is of a package that onnx brings."""
+        if self.name == "FP16":
+            return np.dtype(np.float16)
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+
+
+FP16 = Kind("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")
+BF16 = Kind(
+    "BF16", 16, "tensor(bfloat16)", (2 - 2.0**-7) * 2.0**127, 2.0**-126, "BF16's 1.2e-38", 22, frozenset({"HardSwish"})
+)
+KINDS = {"fp16": FP16, "bf16": BF16}
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What became FP16 or BF16.
+
+    Attributes:
+        nodes: Nodes in the result, Casts included.
+        half: Nodes that compute in it.
+        kept: Node that stayed FP32 -> the reason.
+        casts: Casts that were inserted.
+        flushed: Weights that became zero or subnormal, as a share of the non-zero ones.
+        bytes_before: Size of the FP32 file.
+        bytes_after: Size of the new file.
+        relative_error: Output -> max|half - float| / max|float| over the samples.
+    """
+
+    nodes: int
+    half: int
+    kept: dict[str, str]
+    casts: int
+    flushed: float
+    bytes_before: int
+    bytes_after: int
+    relative_error: dict[str, float]
+    kind: str = "FP16"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def to_fp16(
+    source: str | Path,
+    target_path: str | Path,
+    samples: Iterable[np.ndarray],
+    *,
+    limit: float | None = None,
+    kind: Kind = FP16,
+) -> PrecisionReport:
+    """Cast an ONNX file to FP16 (or BF16), keeping its inputs and outputs in FP32.
+
+    Args:
+        source: A float32 ONNX file with one input.
+        target_path: The file to write; it is whole or not there.
+        samples: Batches of preprocessed images, float32 NCHW, on which ranges and the error are measured.
+        limit: The first layers stay FP32 until the relative error of each output is under half of this, say 2e-3 (other
+            images lose more): what is rounded first grows most on its way. None leaves all in FP16 that can be. Where
+            half of the nodes do not do, they stay FP32 all the same, and `relative_error` says what is left.
+        kind: FP16, or BF16, which has FP32's range and an eighth of FP16's digits; its file is of opset 22.
+
+    Raises:
+        UsageError: No such file.
+        ModelError: Not a usable ONNX file, or for BF16 one below opset 18, whose operators mean something else in 22.
+        DataError: No samples, or samples or activations with NaN or infinity.
+        CheckFailed: The new graph answers NaN or infinity.
+    """
+    from ..calibration.samples import Samples, repeatable
+    from ..graph.proto_graph import read_model, write_model
+    from ..quantize.preconditions import input_shape
+
+    model = read_model(source)
+    opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if kind.opset and opset < NEAR_OPSET:
+        raise ModelError(f"{source} is of opset {opset}", expected=f"{NEAR_OPSET} or later for {kind.name}",
+                         do="export it again, with --opset 18")  # fmt: skip
+    with repeatable(samples) as batches:
+        checked = Samples(batches, input_shape(model))
+        if not checked.count():
+            raise DataError(
+                f"no samples to measure {kind.name} on", expected="at least one image", do="give some images"
+            )
+        result, error = _cast(model, _beyond(model, checked, kind), checked, limit, kind)
+    if bad := [name for name, value in error.items() if not np.isfinite(value)]:
+        raise CheckFailed(
+            f"output {bad[0]!r} is NaN or infinite in {kind.name}",
+            expected="finite values",
+            do="keep this network in FP32",
+        )
+    write_model(result.model, target_path)
+    return _report(result, error, (Path(source).stat().st_size, Path(target_path).stat().st_size), kind)
+
+
+def _report(result: Cast, error: dict[str, float], sizes: tuple[int, int], kind: Kind) -> PrecisionReport:
+    return PrecisionReport(
+        nodes=len(result.model.graph.node),
+        half=result.half,
+        kept=result.kept,
+        casts=result.casts,
+        flushed=result.flushed,
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
+        relative_error=error,
+        kind=kind.name,
+    )
+
+
+def _cast(
+    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: Kind
+) -> tuple[Cast, dict[str, float]]:
+    """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
+    from .cast_graph import cast_graph
+
+    names = [node.name or node.output[0] for node in model.graph.node]
+    counts = sorted({round(share * len(names)) for share in FIRST}) if limit is not None else [0]
+    for count in counts:
+        first = dict.fromkeys(names[:count], f"the error grows from here; under {limit} is asked for")
+        result = cast_graph(model, first | kept, kind)
+        error = relative_error(model, result.model, samples)
+        if limit is None or max(error.values()) < limit / 2:
+            break
+    return result, error
+
+
+def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: Kind) -> dict[str, str]:
+    """Return the nodes that touch a tensor beyond the kind's range on the samples, at either end -> the reason."""
+    import onnx
+
+    from ..calibration.statistics import collect
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.graph.value_info, *model.graph.output)}
+    names = [name for node in model.graph.node for name in node.output if kinds.get(name) == onnx.TensorProto.FLOAT]
+    constants = {node.output[0] for node in model.graph.node if not any(node.input)}
+    names = [model.graph.input[0].name, *(name for name in names if name not in constants)]
+    stats = collect(model, names, samples, channels=False)
+    peak = {name: max(-seen.low, seen.high) for name, seen in stats.items()}
+    kept = {}
+    for node in model.graph.node:
+        seen = [name for name in (*node.input, *node.output) if name in peak]
+        loud = [name for name in seen if peak[name] > kind.largest]
+        quiet = [name for name in seen if 0 < peak[name] < kind.smallest]
+        if loud:
+            kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond {kind.largest:.5g}"
+        elif quiet:
+            kept[node.name or node.output[0]] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below {kind.bottom}"
+    return kept
+
+
+def relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
+    """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such."""
+    from ..calibration.statistics import stream
+    from .simulate import rounded
+
+    names = [item.name for item in before.graph.output]
+    error = dict.fromkeys(names, 0.0)
+    size = dict.fromkeys(names, 0.0)
+    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, rounded(after)))
+    for one, two in zip(floats, halves, strict=True):
+        for name in names:
+            apart = np.abs(one[name].astype(np.float64) - two[name])
+            error[name] = float(np.maximum(error[name], apart.max(initial=0)))
+            size[name] = max(size[name], float(np.abs(one[name]).max(initial=0)))
+    return {name: error[name] / max(size[name], 1e-30) for name in names}

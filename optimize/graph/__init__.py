@@ -1,0 +1,1 @@
+"""An ONNX graph in memory: read, written, sorted, its shapes inferred."""

@@ -1,0 +1,195 @@
+"""Computing one node on constants: numpy for the operators of shape arithmetic, ONNX Runtime for the others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+
+from .graph import Net
+
+Array = np.ndarray[Any, Any]
+# Operators whose result may be far larger than their inputs.
+GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "MatMul"}
+
+
+def result_bytes(net: Net, node: Any) -> float:
+    """Return about how many bytes the outputs of a node on constants have; infinity if that cannot be told."""
+    if node.op in ("ConstantOfShape", "Expand", "Tile"):
+        item = _item_bytes(net, node.outputs[0])
+        sizes = net.ints(node, "shape", 0 if node.op == "ConstantOfShape" else 1)
+        held = item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
+        return math.inf if sizes is None else held * math.prod(float(size) for size in sizes)
+    total = 0.0
+    for tensor in node.outputs:
+        shape = net.static(tensor)
+        total += math.inf if shape is None else _item_bytes(net, tensor) * math.prod(shape)
+    if math.isfinite(total):
+        return total
+    given = sum(_bytes(net, tensor) for tensor in node.inputs)
+    return math.inf if node.op in GROWING else max(given, given * given / 64)
+
+
+def _item_bytes(net: Net, tensor: Any) -> float:
+    kind = net.dtype(tensor)
+    return float(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize) if kind else 8.0
+
+
+def _bytes(net: Net, tensor: Any) -> float:
+    return float(tensor._values.nbytes) if hasattr(tensor, "_values") else 0.0
+
+
+def node(net: Net, node: Any) -> list[Array] | None:
+    """Compute a node's outputs, or None if that cannot be done exactly here.
+
+    Args:
+        net: The graph.
+        node: A node of the standard domain whose inputs are constants (Shape, Size, CastLike: see fold_constants).
+    """
+    try:
+        with np.errstate(all="ignore"):
+            if node.op in TABLE:
+                made = TABLE[node.op](net, node)
+                return None if made is None else [np.asarray(array) for array in made]
+            return _by_runtime(net, node)
+    except (ValueError, TypeError, IndexError, KeyError, ZeroDivisionError, OverflowError, MemoryError):
+        return None
+
+
+def _values(net: Net, node: Any) -> list[Array | None]:
+    return [net.value(tensor) if tensor.name else None for tensor in node.inputs]
+
+
+def _constant(net: Net, node: Any) -> list[Array] | None:
+    for key, value in node.attrs.items():
+        if key == "value":
+            held = value._values if isinstance(value._values, np.ndarray) else None
+            return [net.load(value._values.tensor) if held is None else held]
+        if key in ("value_float", "value_floats"):
+            return [np.array(value, np.float32)]
+        if key in ("value_int", "value_ints"):
+            return [np.array(value, np.int64)]
+    return None
+
+
+def _shape(net: Net, node: Any) -> list[Array]:
+    shape = net.static(node.inputs[0]) or ()
+    if node.op == "Size":
+        return [np.array(math.prod(shape), np.int64)]
+    return [np.array(shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))], np.int64)]
+
+
+def _cast(net: Net, node: Any) -> list[Array] | None:
+    kind = node.attrs.get("to") if node.op == "Cast" else net.dtype(node.inputs[1])
+    kind = kind if isinstance(kind, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    array, dtype = net.value(node.inputs[0]), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
+    if array is None or dtype.kind not in "fiub" or array.dtype.kind not in "fiub":
+        return None
+    if dtype.kind in "iu" and array.dtype.kind == "f":
+        bounds = np.iinfo(dtype)
+        if not (np.isfinite(array).all() and np.all(array >= bounds.min) and np.all(array < float(bounds.max) + 1)):
+            return None
+    return [array.astype(dtype)]
+
+
+def _elementwise(function: Callable[..., Array]) -> Callable[[Net, Any], list[Array] | None]:
+    def compute(net: Net, node: Any) -> list[Array] | None:
+        arrays = _values(net, node)
+        made = function(*arrays)
+        return [made.astype(arrays[0].dtype)] if arrays[0] is not None else None
+
+    return compute
+
+
+def _divide(one: Array, other: Array) -> Array:
+    if one.dtype.kind in "iu":
+        if not np.all(other):
+            raise ZeroDivisionError
+        quotient = one // other  # rounds down; ONNX rounds towards zero
+        towards_zero: Array = quotient + ((quotient * other != one) & ((one < 0) != (other < 0)))
+        return towards_zero
+    return one / other
+
+
+def _gather(net: Net, node: Any) -> list[Array]:
+    data, indices = _values(net, node)
+    return [np.take(data, indices.astype(np.int64), axis=node.attrs.get("axis", 0))]  # type: ignore[union-attr, arg-type]
+
+
+def _concat(net: Net, node: Any) -> list[Array]:
+    return [np.concatenate(_values(net, node), axis=node.attrs["axis"])]  # type: ignore[arg-type]
+
+
+def _unsqueeze(net: Net, node: Any) -> list[Array] | None:
+    array, axes = net.value(node.inputs[0]), net.ints(node, "axes", 1)
+    return None if axes is None or array is None else [np.expand_dims(array, tuple(axes))]
+
+
+def _squeeze(net: Net, node: Any) -> list[Array] | None:
+    array, axes = net.value(node.inputs[0]), net.ints(node, "axes", 1)
+    return None if array is None else [np.squeeze(array, None if axes is None else tuple(axes))]
+
+
+def _reshape(net: Net, node: Any) -> list[Array] | None:
+    array, wanted = net.value(node.inputs[0]), net.ints(node, "shape", 1)
+    if array is None or wanted is None:
+        return None
+    if not node.attrs.get("allowzero", 0):
+        wanted = [array.shape[axis] if size == 0 else size for axis, size in enumerate(wanted)]
+    return [array.reshape(wanted)]
+
+
+def _transpose(net: Net, node: Any) -> list[Array] | None:
+    array = net.value(node.inputs[0])
+    return None if array is None else [np.ascontiguousarray(array.transpose(node.attrs.get("perm")))]
+
+
+def _expand(net: Net, node: Any) -> list[Array] | None:
+    array, wanted = net.value(node.inputs[0]), net.ints(node, "shape", 1)
+    if array is None or wanted is None:
+        return None
+    return [np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(wanted))).copy()]
+
+
+def _fill(net: Net, node: Any) -> list[Array] | None:
+    wanted, value = net.ints(node, "shape", 0), node.attrs.get("value")
+    filler = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
+    # A view of one element: weights that are all alike take no memory, however many there are.
+    return None if wanted is None else [np.broadcast_to(filler.reshape(-1)[0], wanted)]
+
+
+TABLE: dict[str, Callable[[Net, Any], list[Array] | None]] = {
+    "Constant": _constant, "Shape": _shape, "Size": _shape, "Cast": _cast, "CastLike": _cast, "Gather": _gather,
+    "Concat": _concat, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Transpose": _transpose,
+    "Expand": _expand, "ConstantOfShape": _fill, "Identity": lambda net, node: [net.array(node.inputs[0])],
+    "Add": _elementwise(np.add), "Sub": _elementwise(np.subtract), "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(_divide), "Neg": _elementwise(np.negative), "Sqrt": _elementwise(np.sqrt),
+    "Reciprocal": _elementwise(np.reciprocal), "Floor": _elementwise(np.floor), "Ceil": _elementwise(np.ceil),
+}  # fmt: skip
+
+
+def _by_runtime(net: Net, node: Any) -> list[Array] | None:
+    """Run the node alone in ONNX Runtime."""
+    from .writer import node_proto
+
+    runtime = __import__("onnxruntime")
+    proto = node_proto(net, node)
+    arrays = {tensor.name: net.array(tensor) for tensor in node.inputs if tensor.name}
+    outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
+    inits = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph([proto], "one", [], outputs, inits)
+    model = onnx.helper.make_model(graph, opset_imports=net.shell.opset_import, ir_version=max(4, net.shell.ir_version))
+    options = runtime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        made = iter(session.run(None, {}))
+    except Exception:  # whatever it cannot do is not folded
+        return None
+    results = [next(made) if name else np.zeros(0) for name in proto.output]
+    return results if all(isinstance(array, np.ndarray) for array in results) else None

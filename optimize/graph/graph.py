@@ -1,0 +1,299 @@
+"""The graph that passes rewrite: an onnx-graphsurgeon Graph with its constants, shapes and pinned tensors.
+
+A tensor is pinned when something outside the rewrite reads it by name: a graph output, or a body of If, Loop or Scan
+that captures it. Passes may move what computes a pinned tensor, never rename or drop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx_graphsurgeon as gs
+
+from ...runtime.errors import ModelError
+from .topological_sort import topological
+
+Shape = tuple[Any, ...]
+STANDARD = ("", "ai.onnx", None)
+
+
+def is_a(node: Any, *ops: str) -> bool:
+    """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
+    return node.op in ops and not node.domain
+
+
+@dataclass
+class Net:
+    """A graph being rewritten.
+
+    Attributes:
+        graph: The nodes and tensors. Bodies of If, Loop and Scan are not in it; their nodes are opaque.
+        shell: The model without nodes and weights: inputs, outputs, metadata, opsets.
+        origin: `id(node)` to the NodeProto it was read from, with the attributes that GraphSurgeon does not know.
+        kept: Tensors kept as they were read and never constants here: defaults of graph inputs, sparse and exotic ones.
+        pinned: Names that must go on existing.
+        block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
+        captures: `id(node)` to the tensors that the node's bodies read by name.
+        folder: Where external weights stand.
+    """
+
+    graph: Any
+    shell: onnx.ModelProto
+    origin: dict[int, onnx.NodeProto]
+    kept: dict[str, Any]
+    pinned: set[str]
+    folder: Path
+    block: int = 1
+    captures: dict[int, list[Any]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    kinds: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
+    inferred: bool = False
+    inferences: int = 0
+    ends: dict[str, bytes] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operator set."""
+        found = [entry.version for entry in self.shell.opset_import if entry.domain in STANDARD]
+        return int(found[0]) if found else 1
+
+    def nodes(self, *ops: str) -> Iterator[Any]:
+        """Yield the live nodes of the standard domain, all or of some types, in their order now."""
+        for node in list(self.graph.nodes):
+            if id(node) not in self.dead and (is_a(node, *ops) if ops else not node.domain):
+                yield node
+
+    def everything(self) -> list[Any]:
+        """Return the live nodes of every domain."""
+        return [node for node in self.graph.nodes if id(node) not in self.dead]
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def value(self, tensor: Any) -> np.ndarray[Any, Any] | None:
+        """Return a constant's array, or None when the tensor is no constant. The array must not be written to."""
+        if not isinstance(tensor, gs.Constant):
+            return None
+        held = tensor._values
+        if isinstance(held, np.ndarray):
+            return held
+        array = self.load(held.tensor)
+        if array.nbytes <= 4096:
+            tensor._values = array
+        return np.asarray(array)
+
+    def load(self, proto: onnx.TensorProto) -> np.ndarray[Any, Any]:
+        """Return the array of a tensor as it was read.
+
+        Raises:
+            ModelError: Its bytes stand in another file, which is not there or too short.
+        """
+        try:
+            return np.asarray(onnx.numpy_helper.to_array(proto, str(self.folder)))
+        except (ValueError, OSError, onnx.checker.ValidationError) as error:
+            place = {entry.key: entry.value for entry in proto.external_data}.get("location", "the file itself")
+            raise ModelError(
+                f"the weights {proto.name!r} cannot be read from {place}",
+                got=str(error)[:200],
+                do="put the file of weights beside the model",
+            ) from error
+
+    def array(self, tensor: Any) -> np.ndarray[Any, Any]:
+        """Return the array of what is known to be a constant."""
+        found = self.value(tensor)
+        assert found is not None, tensor.name
+        return found
+
+    def scalar(self, tensor: Any) -> float | None:
+        """Return the value of a constant with one element (any rank), or None."""
+        if not isinstance(tensor, gs.Constant) or int(np.prod(tensor._values.shape)) != 1:
+            return None
+        array = self.value(tensor)
+        return None if array is None or array.dtype == object else float(array.reshape(-1)[0])
+
+    def producer(self, tensor: Any) -> Any:
+        """Return the node that makes a tensor, or None for inputs and constants."""
+        return tensor.inputs[0] if tensor.inputs else None
+
+    def made_by(self, tensor: Any, *ops: str) -> Any:
+        """Return the node that makes a tensor if it is of one of these standard types, else None."""
+        node = self.producer(tensor)
+        return node if node is not None and is_a(node, *ops) else None
+
+    def users(self, tensor: Any) -> list[Any]:
+        """Return the distinct nodes that read a tensor."""
+        return list({id(node): node for node in tensor.outputs}.values())
+
+    def only_user(self, tensor: Any) -> Any:
+        """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
+        return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.pinned else None
+
+    def input(self, node: Any, index: int) -> Any:
+        """Return a node's input, or None where it is left out."""
+        if index >= len(node.inputs) or node.inputs[index].name == "":
+            return None
+        return node.inputs[index]
+
+    def ints(self, node: Any, attribute: str, index: int) -> list[int] | None:
+        """Return integers that older opsets keep in an attribute and newer ones in an input; None if not constant."""
+        if attribute in node.attrs:
+            held = node.attrs[attribute]
+            return [int(item) for item in held] if isinstance(held, list) else [int(held)]
+        tensor = self.input(node, index)
+        array = None if tensor is None else self.value(tensor)
+        return None if array is None else [int(item) for item in array.reshape(-1)]
+
+    def shape(self, tensor: Any) -> Shape | None:
+        """Return a tensor's shape: integers, names of free dimensions, None for unknown ones; None if not known."""
+        return self.known(tensor)[1]
+
+    def dtype(self, tensor: Any) -> int:
+        """Return a tensor's ONNX data type (0 when it is not known)."""
+        return self.known(tensor)[0]
+
+    def static(self, tensor: Any) -> tuple[int, ...] | None:
+        """Return a tensor's shape if every dimension is a known number, else None."""
+        shape = self.shape(tensor)
+        return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None
+
+    def same_shape(self, one: Any, other: Any) -> bool:
+        """Say whether two tensors certainly have the same shape; free dimensions of one name are equal."""
+        shape = self.shape(one)
+        return shape is not None and None not in shape and shape == self.shape(other)
+
+    def rank(self, tensor: Any) -> int | None:
+        """Return the number of dimensions, or None."""
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
+
+    def refresh(self) -> None:
+        """Have shapes inferred again when one is asked for, if some were not known."""
+        if any(shape is None or None in shape for _, shape in self.kinds.values()):
+            self.kinds, self.inferred = {}, False
+
+    def known(self, tensor: Any) -> tuple[int, Shape | None]:
+        """Return a tensor's data type (0: not known) and shape (None: not known)."""
+        if isinstance(tensor, gs.Constant):
+            held = tensor._values
+            if isinstance(held, np.ndarray):
+                return int(onnx.helper.np_dtype_to_tensor_dtype(held.dtype)), tuple(held.shape)
+            return int(held.tensor.data_type), tuple(held.tensor.dims)
+        if tensor.name not in self.kinds and not self.inferred:
+            from .shape_inference import infer
+
+            infer(self)
+        return self.kinds.get(tensor.name, (0, None))
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """Return a name that nothing in the model has, bodies of If, Loop and Scan included."""
+        name, number = hint, 1
+        while name in self.taken:
+            name, number = f"{hint}_{number}", number + 1
+        self.taken.add(name)
+        return name
+
+    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
+        """Make a constant tensor."""
+        alike = array.size > 1 and not any(array.strides)
+        return gs.Constant(self.fresh(hint), array if alike else np.ascontiguousarray(array).reshape(np.shape(array)))
+
+    def variable(self, like: Any, hint: str | None = None) -> Any:
+        """Make a tensor with the data type and shape of another."""
+        made = gs.Variable(self.fresh(hint or like.name))
+        self.kinds[made.name] = self.known(like)
+        return made
+
+    def blank(self, hint: str) -> Any:
+        """Make a tensor whose data type and shape are yet to be inferred."""
+        return gs.Variable(self.fresh(hint))
+
+    def add(
+        self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], near: Any, attrs: dict[str, Any] | None = None
+    ) -> Any:
+        """Put a node of the standard domain into the graph, named and placed after the node it stands for."""
+        name = self.fresh(f"{near.name or near.op}_{op}")
+        node = gs.Node(op, name, dict(attrs or {}), list(inputs), list(outputs))
+        at = next((index for index, item in enumerate(self.graph.nodes) if item is near), len(self.graph.nodes))
+        list.insert(self.graph.nodes, at + 1, node)
+        self.inferred = False
+        return node
+
+    def drop(self, node: Any) -> None:
+        """Take a node out; its outputs lose their producer."""
+        node.inputs.clear()
+        node.outputs.clear()
+        self.dead.add(id(node))
+        if self.captures.pop(id(node), None):
+            named = {value.name for value in self.shell.graph.output}
+            self.pinned = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
+
+    def substitute(self, old: Any, new: Any) -> None:
+        """Let every reader of one tensor read another instead."""
+        for node in self.users(old):
+            for index, tensor in enumerate(node.inputs):
+                if tensor is old:
+                    node.inputs[index] = new
+
+    def can_bypass(self, node: Any, source: Any) -> bool:
+        """Say whether `bypass` would succeed."""
+        output = node.outputs[0]
+        if output.name not in self.pinned:
+            return True
+        return source.name not in self.pinned and bool(source.inputs) and not isinstance(source, gs.Constant)
+
+    def bypass(self, node: Any, source: Any) -> bool:
+        """Take out a node whose first output always equals `source`; false if names forbid it."""
+        if not self.can_bypass(node, source):
+            return False
+        output = node.outputs[0]
+        self.drop(node)
+        if output.name not in self.pinned:
+            self.substitute(output, source)
+            return True
+        maker = source.inputs[0]
+        self.substitute(source, output)
+        maker.outputs[next(index for index, item in enumerate(maker.outputs) if item is source)] = output
+        return True
+
+    def sweep(self) -> None:
+        """Forget the nodes that were dropped."""
+        if self.dead:
+            alive = [node for node in self.graph.nodes if id(node) not in self.dead]
+            list.clear(self.graph.nodes)
+            list.extend(self.graph.nodes, alive)
+            self.dead.clear()
+
+    def sort(self) -> list[Any]:
+        """Put the nodes in topological order, keeping their order where it is free.
+
+        Returns:
+            The nodes that stand on a cycle (empty in a valid graph).
+        """
+        self.sweep()
+        order = self.ordered()
+        position = {id(node): index for index, node in enumerate(order)}
+        broken = [
+            node
+            for node in order
+            for tensor in self.reads(node)
+            if tensor.inputs and position[id(tensor.inputs[0])] >= position[id(node)]
+        ]
+        list.clear(self.graph.nodes)
+        list.extend(self.graph.nodes, order)
+        return broken
+
+    def ordered(self) -> list[Any]:
+        """Return the live nodes, each after what it needs, otherwise in their order."""
+        return topological(self.everything(), self.reads)
+
+    def reads(self, node: Any) -> Iterable[Any]:
+        """Return the tensors that a node reads, with those that its bodies capture."""
+        return [*(tensor for tensor in node.inputs if tensor.name), *self.captures.get(id(node), ())]

@@ -1,0 +1,252 @@
+"""Reading an ONNX file into a Net.
+
+What GraphSurgeon does not carry (defaults of graph inputs, bodies of If and Loop, local functions, sparse and exotic
+tensors, attributes of types it does not know, metadata, documentation) is kept as it was read, for the writer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from ...runtime.common.external_data import model_file
+from ...runtime.errors import ModelError, UsageError
+from .graph import STANDARD, Net
+from .schema_check import check_nodes
+
+PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
+# Stands for the domain of a node that calls a local function which has the name of a standard operator.
+LOCAL = "local function"
+EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
+PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not name.startswith(EXOTIC)}
+
+
+def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net:
+    """Read a model.
+
+    Args:
+        source: A file (weights in external files are read when they are needed), or a model in memory (left as it is).
+        fold_inputs: Take initialisers that are also graph inputs for constants; those inputs are then dropped.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX model, or its graph is broken: a tensor that nothing makes, one made twice, a cycle.
+    """
+    if isinstance(source, onnx.ModelProto):
+        model, folder, name = onnx.ModelProto(), Path(), "the model"
+        model.CopyFrom(source)
+    else:
+        model, folder, name = _parse(model_file(source)), Path(source).parent, str(source)
+    _validate(model, name)
+    net = _import(model, folder, fold_inputs)
+    if broken := net.sort():
+        raise ModelError(f"the graph of {name} has a cycle", got=f"through node {broken[0].name!r}")
+    return net
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(
+            f"{path} is no ONNX file",
+            got=type(error).__name__,
+            expected="a serialised ModelProto",
+            do="export it again",
+        ) from error
+
+
+def _validate(model: onnx.ModelProto, name: str) -> None:
+    graph = model.graph
+    if not graph.output:
+        raise ModelError(f"{name} is no ONNX model", got="a graph without outputs", do="export it again")
+    made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    made |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
+    initial = len(made)
+    outputs = [output for node in graph.node for output in node.output if output]
+    made.update(outputs)
+    if len(made) != initial + len(outputs):
+        raise ModelError(f"{name} is no valid graph", got="a tensor that is made twice", expected="one producer each")
+    wanted = [(node.name or node.op_type, item) for node in graph.node for item in (*node.input, *captured(node))]
+    wanted += [("the graph's outputs", value.name) for value in graph.output]
+    if missing := [(reader, item) for reader, item in wanted if item not in made]:
+        reader, item = missing[0]
+        raise ModelError(f"{name} is no valid graph", got=f"{reader} reads {item!r}, which nothing makes")
+    check_nodes(model, name)
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """Return the outer names that a node's bodies read, in order."""
+    found: dict[str, None] = {}
+    for attribute in node.attribute:
+        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer} | {""}
+            own |= {tensor.values.name for tensor in body.sparse_initializer}
+            own |= {output for inner in body.node for output in inner.output}
+            reads = [item for inner in body.node for item in (*inner.input, *captured(inner))]
+            found |= dict.fromkeys(item for item in [*reads, *(value.name for value in body.output)] if item not in own)
+    return list(found)
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """Return every name of a graph and of the bodies inside it."""
+    found = {value.name for part in (graph.input, graph.output, graph.value_info) for value in part}
+    found |= {tensor.name for tensor in graph.initializer}
+    found |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for node in graph.node:
+        found |= {node.name, *node.input, *node.output}
+        for attribute in node.attribute:
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                found |= _names(body)
+    return found
+
+
+def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
+    taken, graph = _names(model.graph), model.graph
+    captures = [captured(node) for node in graph.node]
+    origin = [_detached(node) for node in graph.node]
+    kept = _keep(model, fold_inputs)
+    shell = onnx.ModelProto()
+    copy_fields(model, shell, "graph")
+    copy_fields(graph, shell.graph, "node", "initializer", "sparse_initializer")
+    _drop_default_inputs(shell, {tensor.name for tensor in graph.initializer})
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type not in PLAIN_TYPES:
+            value.ClearField("type")
+    del model.functions[:]
+    imported = _quietly_import(model)
+    for part in (*imported.nodes, *shell.opset_import):
+        part.domain = "" if part.domain in STANDARD else part.domain
+    local = {function.name for function in shell.functions if function.domain in STANDARD}
+    for node in imported.nodes:
+        node.domain = LOCAL if not node.domain and node.op in local else node.domain
+    tensors = imported.tensors()
+    for tensor in (*imported.inputs, *imported.outputs):
+        tensors[tensor.name] = tensor
+    for tensor in graph.initializer:  # read by bodies only
+        if tensor.name not in tensors:
+            kept[tensor.name] = tensor
+    named = zip(imported.nodes, captures, strict=True)
+    held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
+    pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
+    proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
+    return Net(imported, shell, proto, kept, pinned, folder, captures=held, taken=taken)
+
+
+def fix_batch(net: Net, batch: int) -> None:
+    """Give the free first dimension of every input a size, and the same to all dimensions of its name.
+
+    Raises:
+        UsageError: No input has a free first dimension, or one is fixed to another size.
+    """
+    firsts = [value.type.tensor_type.shape.dim[0] for value in net.shell.graph.input if _has_dimensions(value)]
+    names = {dim.dim_param for dim in firsts if dim.dim_param}
+    if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
+        found = sorted({dim.dim_value for dim in firsts})
+        raise UsageError(
+            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {found}", expected="a free batch"
+        )
+    for dim in firsts:
+        if dim.dim_value <= 0 and not dim.dim_param:
+            dim.dim_value = batch
+    graph = net.shell.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.dim_param in names and dim.dim_param:
+                dim.dim_value = batch
+    net.kinds, net.inferred = {}, False
+
+
+def _has_dimensions(value: onnx.ValueInfoProto) -> bool:
+    return value.type.HasField("tensor_type") and len(value.type.tensor_type.shape.dim) > 0
+
+
+def _detached(node: onnx.NodeProto) -> onnx.NodeProto:
+    """Return the node as read; in the graph, it loses the attributes that GraphSurgeon would misread."""
+    odd = [attribute.name for attribute in node.attribute if not is_plain(attribute)]
+    if not odd:
+        return node
+    whole = onnx.NodeProto()
+    whole.CopyFrom(node)
+    plain = [attribute for attribute in whole.attribute if attribute.name not in odd]
+    del node.attribute[:]
+    node.attribute.extend(plain)
+    return whole
+
+
+def is_plain(attribute: onnx.AttributeProto) -> bool:
+    """Say whether GraphSurgeon carries an attribute without loss."""
+    kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
+    if attribute.ref_attr_name or kind not in PLAIN_ATTRIBUTES:
+        return False
+    if kind == "TENSOR":
+        return attribute.t.data_type in PLAIN_TYPES
+    try:
+        [text.decode() for text in (attribute.s, *attribute.strings)]
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Any]:
+    """Take out the initialisers that are no constants to us: defaults of inputs (from IR 4 on), sparse and exotic."""
+    graph = model.graph
+    inputs = {value.name for value in graph.input} if model.ir_version >= 4 and not fold_inputs else set()
+    kept: dict[str, Any] = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+    kept |= {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.name in inputs or tensor.data_type not in PLAIN_TYPES
+    }
+    if kept:
+        plain = [tensor for tensor in graph.initializer if tensor.name not in kept]
+        kept = {name: copied(tensor) for name, tensor in kept.items()}
+        rest = onnx.GraphProto()
+        rest.initializer.extend(plain)
+        del graph.initializer[:], graph.sparse_initializer[:]
+        graph.initializer.MergeFrom(rest.initializer)
+    return kept
+
+
+def copied(message: Any) -> Any:
+    """Return a copy of a protobuf message."""
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+def copy_fields(source: Any, target: Any, *without: str) -> None:
+    """Copy the fields of a protobuf message, but for some."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name in without:
+            continue
+        if descriptor.is_repeated:
+            getattr(target, descriptor.name).extend(value)
+        elif descriptor.message_type:
+            getattr(target, descriptor.name).CopyFrom(value)
+        else:
+            setattr(target, descriptor.name, value)
+
+
+def _drop_default_inputs(shell: onnx.ModelProto, constants: set[str]) -> None:
+    """Drop the inputs that are constants; before IR 4 each initialiser had to be listed as one and could not be fed."""
+    inputs = [value for value in shell.graph.input if value.name not in constants]
+    if len(inputs) < len(shell.graph.input):
+        whole = [copied(value) for value in inputs]
+        del shell.graph.input[:]
+        shell.graph.input.extend(whole)
+        shell.ir_version = max(shell.ir_version, 4)
+
+
+def _quietly_import(model: onnx.ModelProto) -> Any:
+    level = G_LOGGER.severity
+    G_LOGGER.severity = G_LOGGER.ERROR
+    try:
+        return gs.import_onnx(model)
+    finally:
+        G_LOGGER.severity = level

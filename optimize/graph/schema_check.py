@@ -1,0 +1,58 @@
+"""Whether nodes fit their operators' schemas: numbers of inputs and outputs, inputs left out, types of attributes.
+
+What a schema forbids no pass has to expect. Operators without a schema (custom ones, newer opsets) pass as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+import onnx.defs
+
+from ...runtime.errors import ModelError
+
+
+def check_nodes(model: onnx.ModelProto, name: str) -> None:
+    """Compare every node of the main graph with its schema.
+
+    Raises:
+        ModelError: One does not fit, or a name is no UTF-8 (protobuf then gives bytes); the message names it.
+    """
+    graph = model.graph
+    named = (*graph.input, *graph.output, *graph.initializer, *graph.node)
+    texts = (item.name for item in named)
+    words = (word for node in graph.node for word in (node.op_type, node.domain, *node.input, *node.output))
+    if bad := next((text for text in (*texts, *words) if isinstance(text, bytes)), None):
+        raise ModelError(f"{name} is damaged", got=f"the name {bad[:100]!r}", expected="UTF-8", do="export it again")
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in graph.node:
+        if (node.domain, node.op_type) not in own and (problem := _problem(node, versions)):
+            raise ModelError(
+                f"{name} is no valid graph", got=f"{node.op_type} node {node.name[:100]!r} {problem}",
+                expected="nodes as their operators are defined", do="export it again",
+            )  # fmt: skip
+
+
+def _problem(node: onnx.NodeProto, versions: dict[str, int]) -> str:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        schema = onnx.defs.get_schema(node.op_type, versions.get(domain, versions.get("ai.onnx", 1)), domain)
+    except (onnx.defs.SchemaError, TypeError, OverflowError):
+        return ""
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        return f"with {len(node.input)} inputs"
+    if not schema.min_output <= len(node.output) <= schema.max_output:
+        return f"with {len(node.output)} outputs"
+    for formal, given in zip(schema.inputs, node.input, strict=False):
+        if not given and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            return f"without its input {formal.name!r}"
+    return next((problem for item in node.attribute if (problem := _wrong_type(item, schema))), "")
+
+
+def _wrong_type(item: onnx.AttributeProto, schema: Any) -> str:
+    formal = schema.attributes.get(item.name)
+    if formal is None or item.ref_attr_name or int(formal.type) == item.type:
+        return ""
+    return f"with attribute {item.name!r} of type {item.type}"

@@ -1,0 +1,96 @@
+"""The ModelSpec inside an ONNX file: one entry of `metadata_props`, JSON, under the key `edgesmith.spec`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...runtime.common.files import existing_file
+from ...runtime.errors import ModelError
+from ...runtime.spec import SPEC_KEY, ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+PASSED = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "QuantizeLinear",
+          "DequantizeLinear", "Dropout", "Resize", "GlobalAveragePool", "AveragePool", "ReduceMean"}  # fmt: skip
+# The softmax of a log-softmax is that softmax, so that it counts as logits.
+ENDS = {
+    "probabilities": {"Softmax", "Sigmoid"},
+    "logits": {"Gemm", "MatMul", "Conv", "ConvTranspose", "Add", "LogSoftmax", "BatchNormalization", "Relu"},
+}
+
+
+def write(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Put the spec into a model's metadata, in place of an earlier one."""
+    kept = [entry for entry in model.metadata_props if entry.key != SPEC_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=SPEC_KEY, value=spec.to_json())
+
+
+def read(path: str | Path) -> ModelSpec:
+    """Read the spec out of an ONNX file; weights in external files are not touched.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file, or holds no spec.
+    """
+    model = _load(path)
+    for entry in model.metadata_props:
+        if entry.key == SPEC_KEY:
+            return ModelSpec.from_json(entry.value)
+    raise ModelError(
+        f"{path} holds no ModelSpec",
+        got=f"metadata {[entry.key for entry in model.metadata_props]}",
+        expected=f"an entry {SPEC_KEY!r}",
+        do="export it with edgesmith, or write one with edgesmith.optimize.graph.spec_metadata.write",
+    )
+
+
+def count_nodes(path: str | Path) -> int:
+    """Count the nodes of an ONNX file's main graph, constants left out.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file.
+    """
+    return sum(node.op_type != "Constant" for node in _load(path).graph.node)
+
+
+def ending(path: str | Path) -> dict[str, tuple[str, str]]:
+    """Return for each output of an ONNX file what it holds and the operator that says so; see `scores`.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file.
+    """
+    graph = _load(path).graph
+    nodes = [(node.op_type, node.input[0], list(node.output)) for node in graph.node if node.input]
+    return {value.name: scores(value.name, nodes) for value in graph.output}
+
+
+def scores(output: str, nodes: Iterable[tuple[str, str, Sequence[str]]]) -> tuple[str, str]:
+    """Return what an output holds, "logits", "probabilities" or "" (cannot be told), and the operator that says so.
+
+    Each operator is (type, first input, outputs). What only moves or averages values is passed over.
+    """
+    made = {name: (kind, source) for kind, source, outputs in nodes for name in outputs}
+    for _ in range(len(made)):
+        kind, source = made.get(output, ("", ""))
+        if kind not in PASSED:
+            found = [what for what, kinds in ENDS.items() if kind in kinds]
+            return (found[0], kind) if found else ("", kind)
+        output = source
+    return "", ""
+
+
+def _load(path: str | Path) -> onnx.ModelProto:
+    import onnx
+
+    path = existing_file(path, "model")
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:
+        raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error

@@ -1,0 +1,220 @@
+"""Writing a Net as an ONNX file: weights one at a time, so that writing needs no second copy of them in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import onnx
+import onnx.external_data_helper
+import onnx.numpy_helper
+import onnx_graphsurgeon as gs
+
+from ...runtime.common.files import atomic_file
+from ...runtime.errors import CheckFailed, ModelError
+from .graph import Net
+from .reader import LOCAL, captured, copied, copy_fields, is_plain
+
+EXTERNAL_ABOVE = 1_800_000_000
+ALIGNMENT = 4096
+# Field numbers of onnx.proto with wire type 2: ModelProto.graph, GraphProto.initializer.
+GRAPH, INITIALIZER = b"\x3a", b"\x2a"
+# That of TensorProto.raw_data; how many equal elements are written at a time; below, typed data stays as it was read.
+RAW_DATA, PIECE, SMALL = b"\x4a", 1 << 18, 1 << 20
+Array = np.ndarray[Any, Any]
+
+
+def write(net: Net, path: Path, data: Path | None = None) -> None:
+    """Write a Net as an ONNX file.
+
+    Args:
+        net: What to write.
+        path: The file; not atomic in itself, callers give a temporary one.
+        data: Where to put the weights, if outside the file; its name is what the model will refer to.
+    """
+    skeleton, constants = to_shell(net)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(data.open("wb")) if data else None
+        file = stack.enter_context(path.open("wb"))
+        _stream(net, file, skeleton, constants, store)
+
+
+def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
+    """Write a Net whole, and only if it computes what the file does that it was read from.
+
+    Raises:
+        CheckFailed: It computes something else (a bug; nothing is written).
+    """
+    from .. import equivalence
+
+    with atomic_file(target_path) as temporary:
+        write(net, temporary)
+        check = equivalence.compare(Path(source), temporary)
+        if check.verdict != "equal":
+            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")
+
+
+def needs_data_file(net: Net) -> bool:
+    """Say whether weights must stand outside the file, because protobuf ends at 2 GiB."""
+    return sum(int(tensor._values.nbytes) for tensor in _constants(net).values()) > EXTERNAL_ABOVE
+
+
+def to_proto(net: Net) -> onnx.ModelProto:
+    """Return a Net as a model in memory."""
+    skeleton, constants = to_shell(net)
+    skeleton.graph.initializer.extend(_tensor(net, tensor) for tensor in constants)
+    return skeleton
+
+
+def to_shell(net: Net) -> tuple[onnx.ModelProto, list[Any]]:
+    """Return the model without its weights, and the constants that it needs."""
+    model, constants = copied(net.shell), _constants(net)
+    model.graph.node.extend(node_proto(net, node) for node in net.ordered())
+    reads = {item for node in model.graph.node for item in (*node.input, *captured(node))}
+    reads |= {value.name for value in (*model.graph.input, *model.graph.output)}
+    for name, tensor in net.kept.items():
+        if name in reads:
+            sparse = isinstance(tensor, onnx.SparseTensorProto)
+            (model.graph.sparse_initializer if sparse else model.graph.initializer).append(tensor)
+    alive = {output for node in model.graph.node for output in node.output}
+    _filter(model.graph.value_info, lambda value: value.name in alive)
+    _filter(model.graph.quantization_annotation, lambda note: note.tensor_name in alive | reads)
+    return model, list(constants.values())
+
+
+def _filter(repeated: Any, wanted: Any) -> None:
+    left = [copied(item) for item in repeated if wanted(item)]
+    del repeated[:]
+    repeated.extend(left)
+
+
+def _constants(net: Net) -> dict[str, Any]:
+    found = {}
+    for node in net.everything():
+        for tensor in net.reads(node):
+            if isinstance(tensor, gs.Constant):
+                found[tensor.name] = tensor
+    found |= {tensor.name: tensor for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
+    return found
+
+
+def node_proto(net: Net, node: Any) -> onnx.NodeProto:
+    """Return a node's proto: attributes as they were read where a pass did not change them."""
+    read = net.origin.get(id(node))
+    names = [tensor.name for tensor in node.inputs]
+    made = onnx.NodeProto(op_type=node.op, name=node.name, input=names, output=[item.name for item in node.outputs])
+    if node.domain and node.domain != LOCAL:
+        made.domain = node.domain
+    old = {} if read is None else {attribute.name: attribute for attribute in read.attribute}
+    if read is not None:
+        copy_fields(read, made, "op_type", "name", "domain", "input", "output", "attribute")
+    for key, value in node.attrs.items():
+        made.attribute.append(_attribute(key, value, old.get(key)))
+    made.attribute.extend(attribute for key, attribute in old.items() if not is_plain(attribute))
+    return made
+
+
+def _attribute(key: str, value: Any, old: onnx.AttributeProto | None) -> onnx.AttributeProto:
+    if isinstance(value, gs.Constant):
+        return old or onnx.helper.make_attribute(key, onnx.numpy_helper.from_array(value.values))
+    if old is not None and _same(value, onnx.helper.get_attribute_value(old)):
+        return old
+    kind = onnx.AttributeProto.INTS if isinstance(value, list) and not value else None
+    return onnx.helper.make_attribute(key, value, attr_type=kind)
+
+
+def _same(value: Any, read: Any) -> bool:
+    if isinstance(value, list):
+        return value == [item.decode() if isinstance(item, bytes) else item for item in read]
+    return bool(value == (read.decode() if isinstance(read, bytes) else read))
+
+
+def _tensor(net: Net, tensor: Any) -> onnx.TensorProto:
+    held = tensor._values
+    if isinstance(held, np.ndarray):
+        return onnx.numpy_helper.from_array(held, tensor.name)
+    if held.tensor.name == tensor.name and not onnx.external_data_helper.uses_external_data(held.tensor):
+        stored: onnx.TensorProto = held.tensor
+        return stored
+    return onnx.numpy_helper.from_array(net.array(tensor), tensor.name)
+
+
+def _stream(net: Net, file: BinaryIO, model: onnx.ModelProto, constants: list[Any], store: BinaryIO | None) -> None:
+    """Write the wire format by hand: the graph's weights follow its other fields, one tensor in memory at a time."""
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    file.write(model.SerializeToString())
+    if store:
+        parts = [(_stored(net, tensor, store).SerializeToString(), 0) for tensor in constants]
+    else:
+        parts = [_head(net, tensor) for tensor in constants]
+    sizes = [len(head) + size for head, size in parts]
+    total = len(graph) + sum(1 + len(_varint(size)) + size for size in sizes)
+    file.write(GRAPH + _varint(total) + graph)
+    for tensor, (head, size), whole in zip(constants, parts, sizes, strict=True):
+        file.write(INITIALIZER + _varint(whole) + head)
+        if size:
+            _write_raw(file, _raw(net, tensor), size, tensor.name)
+
+
+def _head(net: Net, tensor: Any) -> tuple[bytes, int]:
+    """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
+    held, data_type, shape = tensor._values, *net.known(tensor)
+    stored = None if isinstance(held, np.ndarray) else held.tensor
+    kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    size = 0 if kind.hasobject else math.prod(shape or ()) * kind.itemsize
+    if stored is not None and (stored.HasField("segment") or (size < SMALL and not stored.HasField("raw_data"))):
+        size = 0
+    if not size or sys.byteorder != "little":
+        return _tensor(net, tensor).SerializeToString(), 0
+    made = onnx.TensorProto(name=tensor.name, data_type=data_type, dims=shape)
+    if stored is not None:
+        made.doc_string = stored.doc_string
+        made.metadata_props.extend(stored.metadata_props)
+    return made.SerializeToString() + RAW_DATA + _varint(size), size
+
+
+def _raw(net: Net, tensor: Any) -> Array | bytes:
+    held = tensor._values
+    if isinstance(held, np.ndarray):
+        return held
+    return bytes(held.tensor.raw_data) if held.tensor.HasField("raw_data") else net.array(tensor)
+
+
+def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None:
+    """Write a tensor's bytes without a copy of them where they lie in order; what is all alike piece by piece."""
+    if isinstance(raw, np.ndarray) and raw.size > PIECE and not any(raw.strides):
+        piece = np.full(PIECE, raw.flat[0], raw.dtype).tobytes()
+        for _ in range(size // len(piece)):
+            file.write(piece)
+        raw = piece[: size % len(piece)]
+    elif (found := len(raw) if isinstance(raw, bytes) else raw.nbytes) != size:
+        raise ModelError(f"the weights {name!r} are damaged", got=f"{found} bytes", expected=f"{size} bytes")
+    file.write(np.ascontiguousarray(raw).view(np.uint8).data if isinstance(raw, np.ndarray) else raw)
+
+
+def _stored(net: Net, tensor: Any, store: BinaryIO) -> onnx.TensorProto:
+    """Write a tensor's bytes into the data file and return the reference to them; small ones stay in the model."""
+    array = net.array(tensor)
+    if array.nbytes < 1024:
+        return onnx.numpy_helper.from_array(array, tensor.name)
+    store.write(b"\0" * (-store.tell() % ALIGNMENT))
+    made = onnx.TensorProto(name=tensor.name, data_type=net.dtype(tensor), dims=array.shape)
+    made.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", Path(store.name).name), ("offset", store.tell()), ("length", array.nbytes)):
+        made.external_data.add(key=key, value=str(value))
+    store.write(np.ascontiguousarray(array).tobytes())
+    return made
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,202 @@
+"""Folding y = a * x + c per channel into the node that makes x, or reading such a map off a node.
+
+For a Conv with weights W of shape (M, C/group, ...) and bias b: a * (W * x + b) + c = (a W) * x + (a b + c).
+A ConvTranspose keeps its weights as (C, M/group, ...), so that output channel g * M/group + j is W[i, j] for the input
+channels i of group g. Gemm scales the columns (rows with transB) of B. All arithmetic is in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..graph.graph import Net
+
+Array = np.ndarray[Any, Any]
+# FLOAT, FLOAT16, DOUBLE, BFLOAT16
+FLOATS = (1, 10, 11, 16)
+ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def refusal(net: Net, node: Any) -> str:
+    """Return why a node cannot take up a map of its output, or an empty string."""
+    if node.op == "BatchNormalization":
+        found = batchnorm(net, node)
+        elsewhere = f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
+        return found if isinstance(found, str) else "" if net.only_user(node.outputs[0]) else elsewhere
+    if node.op not in ABSORBERS:
+        return f"{node.op} has no weights to fold into"
+    if net.only_user(node.outputs[0]) is None:
+        return f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
+    if net.value(node.inputs[1]) is None:
+        return f"the weights of {node.name!r} are not constant"
+    if net.dtype(node.inputs[1]) not in FLOATS:
+        return f"the weights of {node.name!r} are integers"
+    bias = net.input(node, 2)
+    if bias is not None and net.value(bias) is None:
+        return f"the bias of {node.name!r} is not constant"
+    if node.op == "MatMul" and (net.rank(node.inputs[0]), net.rank(node.inputs[1])) != (2, 2):
+        return f"{node.name!r} is no product of two matrices"
+    return ""
+
+
+def channels(net: Net, node: Any) -> int:
+    """Return how many output channels a node that `refusal` accepts has."""
+    shape = net.shape(node.inputs[1]) or ()
+    if node.op == "ConvTranspose":
+        return int(shape[1]) * int(node.attrs.get("group", 1))
+    if node.op == "Conv" or node.attrs.get("transB"):
+        return int(shape[0])
+    return int(shape[1])
+
+
+def fits(net: Net, node: Any, scale: Array, shift: Array) -> bool:
+    """Say whether `absorb` would succeed."""
+    return all(made is not None for made in _scaled(net, node, scale, shift))
+
+
+def _scaled(net: Net, node: Any, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
+    """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
+    weights = net.array(node.inputs[1])
+    made = times(weights, _spread(node, weights, scale))
+    return made, rounded(bias_of(net, node) * scale + shift, weights.dtype)
+
+
+def absorb(net: Net, node: Any, scale: Array, shift: Array) -> str:
+    """Fold y = scale * x + shift, per output channel, into a node that `refusal` accepts.
+
+    Args:
+        net: The graph.
+        node: The Conv, ConvTranspose, Gemm or MatMul (which becomes a Gemm).
+        scale: float64, shape (channels,).
+        shift: float64, shape (channels,).
+
+    Returns:
+        Why it was left as it was, or an empty string.
+    """
+    if node.op == "BatchNormalization":
+        return _absorb_in_batchnorm(net, node, scale, shift)
+    made, made_bias = _scaled(net, node, scale, shift)
+    if made is None or made_bias is None:
+        return f"the folded weights do not fit {net.array(node.inputs[1]).dtype}"
+    unscaled = bool(np.all(scale == 1))
+    first = node.inputs[0]
+    kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", made)
+    node.inputs = [first, kept, net.constant(f"{node.name or node.op}_bias", made_bias)]
+    if node.op == "MatMul":
+        node.op = "Gemm"
+    node.attrs.pop("beta", None)
+    return ""
+
+
+def _absorb_in_batchnorm(net: Net, node: Any, scale: Array, shift: Array) -> str:
+    gain, bias = net.array(node.inputs[1]), net.array(node.inputs[2])
+    made = rounded(gain.astype(np.float64) * scale, gain.dtype)
+    made_bias = rounded(bias.astype(np.float64) * scale + shift, bias.dtype)
+    if made is None or made_bias is None:
+        return f"the folded parameters do not fit {gain.dtype}"
+    node.inputs[1] = net.constant(f"{node.inputs[1].name}_folded", made)
+    node.inputs[2] = net.constant(f"{node.inputs[2].name}_folded", made_bias)
+    return ""
+
+
+def bias_of(net: Net, node: Any) -> Array:
+    """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
+    tensor = net.input(node, 2)
+    held = None if tensor is None else net.value(tensor)
+    if held is None:
+        return np.zeros(channels(net, node))
+    beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
+    return held.astype(np.float64) * beta if beta else np.zeros(channels(net, node))
+
+
+def _spread(node: Any, weights: Array, scale: Array) -> Array:
+    """Shape a scale per output channel so that it multiplies with the weights."""
+    tail = (1,) * (weights.ndim - 2)
+    if node.op == "Conv":
+        return scale.reshape(-1, 1, *tail)
+    if node.op == "ConvTranspose":
+        groups = int(node.attrs.get("group", 1))
+        each = np.repeat(scale.reshape(groups, -1), weights.shape[0] // groups, axis=0)
+        return each.reshape(*each.shape, *tail)
+    return scale.reshape(-1, 1) if node.attrs.get("transB") else scale.reshape(1, -1)
+
+
+def times(weights: Array, spread: Array) -> Array | None:
+    """Return weights * spread in the weights' type, computed in float64 and rounded once.
+
+    None if something overflows, or may fall so low that a channel loses digits: what follows may scale it up again.
+    No copy in float64 is made: networks are large.
+    """
+    made = np.empty(weights.shape, weights.dtype)
+    with np.errstate(all="ignore"):
+        np.multiply(weights, spread, out=made, casting="unsafe")
+        largest = max(float(weights.max(initial=0)), -float(weights.min(initial=0)))
+        smallest = np.abs(spread[spread != 0]).min(initial=np.inf)
+    if not np.isfinite(made).all():
+        return None
+    lost = float(ml_dtypes.finfo(weights.dtype).smallest_subnormal) / 2  # type: ignore[no-untyped-call]
+    return made if largest == 0 or lost <= _digits(made) * largest * smallest else None
+
+
+def rounded(exact: Array, dtype: Any) -> Array | None:
+    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
+    with np.errstate(all="ignore"):
+        made = exact.astype(dtype)
+        back = made.astype(np.float64)
+    lost, largest = np.abs(back - exact).max(initial=0.0), np.abs(exact).max(initial=0.0)
+    return made if np.isfinite(back).all() and lost <= _digits(made) * largest else None
+
+
+def _digits(made: Array) -> float:
+    return 2.0**-6 if made.dtype.kind == "V" else 2.0**-9 if made.itemsize == 2 else 2.0**-20
+
+
+def batchnorm(net: Net, node: Any) -> tuple[Array, Array] | str:
+    """Read scale and shift, float64 of shape (C,), off a BatchNormalization in inference form, or say why not."""
+    if node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
+        return "it is in training mode" if node.attrs.get("training_mode", 0) else "it has statistics per position"
+    if any(tensor.name for tensor in node.outputs[1:]):
+        return "it is in training mode: it has running statistics as outputs"
+    names = ("scale", "bias", "mean", "variance")
+    held = [net.value(tensor) for tensor in node.inputs[1:5]]
+    for name, array in zip(names, held, strict=True):
+        if array is None:
+            return f"its {name} is not constant"
+    gain, bias, mean, variance = (array.astype(np.float64) for array in held if array is not None)
+    with np.errstate(all="ignore"):
+        scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        shift = bias - mean * scale
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        return "its parameters give NaN or infinity"
+    return scale, shift
+
+
+def operand(net: Net, node: Any, side: int, rank: int, size: int) -> tuple[Array, Array] | str:
+    """Read scale and shift, float64 of shape (size,), off a Mul, Add, Sub or Div by a constant, or say why not.
+
+    Args:
+        net: The graph.
+        node: The operator.
+        side: Which of its inputs is the constant.
+        rank: The rank of the other input, channels on axis 1.
+        size: Its number of channels.
+    """
+    held = net.array(node.inputs[side])
+    if held.ndim > rank or rank < 2:
+        return "its constant has more dimensions than what it is combined with"
+    shape = (1,) * (rank - held.ndim) + held.shape
+    if any(dim != 1 for axis, dim in enumerate(shape) if axis != 1) or shape[1] not in (1, size):
+        return f"its constant of shape {list(held.shape)} is not one value per channel"
+    values = np.broadcast_to(held.astype(np.float64).reshape(-1), (size,))
+    ones, zeros = np.ones(size), np.zeros(size)
+    with np.errstate(all="ignore"):
+        scale = {"Mul": values, "Div": 1 / values}.get(node.op, -ones if node.op == "Sub" and side == 0 else ones)
+    shift = {"Add": values, "Sub": values if side == 0 else -values}.get(node.op, zeros)
+    if node.op == "Div" and side == 0:
+        return "it divides a constant by the activation"
+    if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
+        return "its constant gives NaN or infinity"
+    return scale, shift

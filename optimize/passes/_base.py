@@ -1,0 +1,130 @@
+"""What a pass is: a rewrite with a name, that says what it rewrote, what it refused, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_graphsurgeon as gs
+
+from ...runtime.errors import CheckFailed
+from ..graph.graph import Net
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A pass changed the graph at this node; `detail` says how."""
+
+    node: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A pass looked at this node and left it alone; `why` is for the person who wonders."""
+
+    node: str
+    why: str
+
+
+Outcome = Rewritten | Refused
+
+
+@dataclass
+class Permit:
+    """Which rewrites may happen: used to replay a run and to leave single rewrites out of it.
+
+    Attributes:
+        left: How many more rewrites may happen; None for any number.
+        banned: (pass, site) of rewrites that must not happen.
+        done: (pass, site) of those that did, in order.
+    """
+
+    left: int | None = None
+    banned: set[tuple[str, str]] = field(default_factory=set)
+    done: list[tuple[str, str]] = field(default_factory=list)
+
+    def allows(self, name: str, where: str) -> bool:
+        """Say whether a pass may rewrite at a site."""
+        return (self.left is None or self.left > 0) and (name, where) not in self.banned
+
+    def note(self, name: str, where: str) -> None:
+        """Count a rewrite that happened."""
+        self.done.append((name, where))
+        if self.left is not None:
+            self.left -= 1
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewrite tried at each node of some types, or at the graph as a whole.
+
+    Attributes:
+        at: Tries the rewrite at one node and answers; None when the node is not its business.
+        ops: The node types to try it at; empty for every node of the standard domain.
+        summary: One line: what becomes what.
+        lowest_opset: Below it the operators mean something else (broadcasting before 7), so the pass stays away.
+        custom: Whether nodes of other domains are tried too.
+    """
+
+    at: Callable[[Net, Any], Outcome | None]
+    ops: tuple[str, ...]
+    summary: str
+    lowest_opset: int = 7
+    custom: bool = False
+
+    def requires(self, net: Net) -> str:
+        """Return why the pass cannot run on this graph, or an empty string."""
+        return f"opset {net.opset} is below {self.lowest_opset}" if net.opset < self.lowest_opset else ""
+
+    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+        """Run the pass once over the graph, under its name, and check what it promises."""
+        if why := self.requires(net):
+            return [Refused("the graph", why)]
+        outcomes = []
+        for node in [item for item in net.everything() if self.custom or not item.domain]:
+            if id(node) in net.dead or (self.ops and node.op not in self.ops):
+                continue
+            where = site(node)
+            if not permit.allows(name, where):
+                continue
+            outcome = self.at(net, node)
+            if isinstance(outcome, Rewritten):
+                permit.note(name, where)
+            if outcome is not None:
+                outcomes.append(outcome)
+        net.sweep()
+        if any(isinstance(outcome, Rewritten) for outcome in outcomes):
+            self.ensures(net, name)
+        return outcomes
+
+    def ensures(self, net: Net, name: str) -> None:
+        """Check what no pass may break: the model's interface, one producer per tensor, no tensor from nowhere.
+
+        Raises:
+            CheckFailed: A pass broke it; that is a bug in the pass, and the message names it.
+        """
+        if problem := _broken(net):
+            raise CheckFailed(f"the pass {name} broke the graph", got=problem, do="run without it and report it")
+
+
+def site(node: Any) -> str:
+    """Return what identifies a rewrite's place from one run to the next: the node's first output."""
+    return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))
+
+
+def _broken(net: Net) -> str:
+    made = {value.name for value in net.shell.graph.input} | set(net.kept)
+    for node in net.everything():
+        for tensor in node.outputs:
+            if tensor.name and tensor.name in made:
+                return f"{tensor.name!r} is made twice"
+            made.add(tensor.name)
+    for node in net.everything():
+        for tensor in net.reads(node):
+            if not isinstance(tensor, gs.Constant) and tensor.name not in made:
+                return f"{node.name!r} reads {tensor.name!r}, which nothing makes"
+    made |= {tensor.name for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
+    lost = [value.name for value in net.shell.graph.output if value.name not in made]
+    return f"output {lost[0]!r} is lost" if lost else ""

@@ -1,0 +1,224 @@
+"""Where each channel of a tensor comes from, through Concat, Split, Slice, Gather and channel shuffles.
+
+A source is a tensor that no such routing makes: the output of a Conv, of an activation, an input of the graph. The
+provenance of a tensor is a list with one atom (source, channel) per channel of axis 1. A demand is an input of a node
+that is no routing; it wants the atoms of its tensor, in any order if the node is flexible (a Conv that reads all
+channels: its weights are permuted; an operator per channel: its output comes in the order of its input).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..graph.graph import Net
+
+Atom = tuple[str, int]
+ROUTING = ("Concat", "Split", "Slice", "Gather", "Reshape")
+UNARY = {
+    "Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Identity", "MaxPool",
+    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Neg", "Abs", "Sqrt", "Exp", "Softplus", "Mish", "Gelu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """What one input of one node wants.
+
+    Attributes:
+        number: Its place among the demands.
+        node: Who reads; None for the outside (outputs of the graph, bodies).
+        tensor: What is read.
+        atoms: Its provenance.
+        kind: "dense" (any order, weights follow), "tied" (any order, output follows), "rigid" (this order).
+    """
+
+    number: int
+    node: Any
+    tensor: Any
+    atoms: tuple[Atom, ...]
+    kind: str
+
+
+class Provenance:
+    """Provenances of one graph, found when asked for.
+
+    Attributes:
+        sources: Tensors that no routing makes, by name.
+        shuffled: The last node of each shuffle, by the name of its output.
+        behind: Names of tensors that a shuffle leads to.
+    """
+
+    def __init__(self, net: Net) -> None:
+        self.net = net
+        self.memo: dict[str, tuple[Atom, ...] | None] = {}
+        self.sources: dict[str, Any] = {}
+        self.shuffled: dict[str, Any] = {}
+        self.behind: set[str] = set()
+        self.inner = _inner_nodes(net)
+
+    def of(self, tensor: Any) -> tuple[Atom, ...] | None:
+        """Return the atoms of a tensor; None if it has no known number of channels on axis 1."""
+        if tensor.name not in self.memo:
+            self.memo[tensor.name] = self._find(tensor)
+        return self.memo[tensor.name]
+
+    def routes(self, node: Any) -> bool:
+        """Say whether a node only moves channels about."""
+        if node is None or node.domain or id(node) in self.inner:
+            return node is not None and id(node) in self.inner
+        return node.op in ROUTING and self._indices(node) is not None
+
+    def _find(self, tensor: Any) -> tuple[Atom, ...] | None:
+        shape, node = self.net.shape(tensor), self.net.producer(tensor)
+        if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or self.net.value(tensor) is not None:
+            return None
+        if node is not None and not node.domain and node.op in ROUTING:
+            found = self._routed(tensor, node)
+            if found is not None:
+                return found
+        self.sources[tensor.name] = tensor
+        return tuple((tensor.name, channel) for channel in range(shape[1]))
+
+    def _routed(self, tensor: Any, node: Any) -> tuple[Atom, ...] | None:
+        indices = self._indices(node)
+        if indices is None:
+            return None
+        origin = self.inner_source(node) if node.op == "Reshape" else node.inputs[0]
+        parts = [self.of(item) for item in (node.inputs if node.op == "Concat" else [origin])]
+        if any(part is None for part in parts):
+            return None
+        atoms = [atom for part in parts if part for atom in part]
+        if node.op in ("Reshape", "Gather"):
+            self.shuffled[tensor.name] = node
+        inputs = node.inputs if node.op == "Concat" else [origin]
+        if node.op in ("Reshape", "Gather") or any(item.name in self.behind for item in inputs):
+            self.behind.add(tensor.name)
+        if node.op == "Split":
+            place = next(index for index, item in enumerate(node.outputs) if item is tensor)
+            sizes = self._sizes(node)
+            start = sum(sizes[:place])
+            return tuple(atoms[start : start + sizes[place]])
+        return tuple(atoms[index] for index in indices)
+
+    def _indices(self, node: Any) -> list[int] | None:
+        """Return which channels of its joined inputs a routing node takes, in order; None if it is none."""
+        net, source = self.net, node.inputs[0]
+        if node.op == "Reshape":
+            return _shuffle(net, node) if id(node) in self.inner else None
+        shape = net.shape(source)
+        if shape is None or len(shape) < 3 or not isinstance(shape[1], int):
+            return None
+        if node.op == "Slice":
+            return _slice(net, node, shape)
+        axis = int(node.attrs.get("axis", 0)) % len(shape)
+        if axis != 1:
+            return None
+        if node.op == "Concat":
+            channels = [(net.shape(tensor) or (0, None))[1] for tensor in node.inputs]
+            constant = any(net.value(tensor) is not None for tensor in node.inputs)
+            known = not constant and all(isinstance(size, int) for size in channels)
+            return list(range(sum(channels))) if known else None
+        if node.op == "Split":
+            return list(range(shape[1])) if self._sizes(node) else None
+        held = net.value(node.inputs[1])
+        if held is None or held.ndim != 1:
+            return None
+        return [int(index) % shape[1] for index in held]
+
+    def _sizes(self, node: Any) -> list[int]:
+        shapes = [self.net.shape(tensor) for tensor in node.outputs]
+        found = [shape[1] if shape and len(shape) > 1 else None for shape in shapes]
+        return [int(size) for size in found if size is not None] if all(isinstance(s, int) for s in found) else []
+
+    def inner_source(self, last: Any) -> Any:
+        """Return what a shuffle, given by its last Reshape, reads."""
+        return last.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]
+
+
+def _inner_nodes(net: Net) -> set[int]:
+    """Return the nodes of all channel shuffles."""
+    found: set[int] = set()
+    for node in net.nodes("Reshape"):
+        turn = net.made_by(node.inputs[0], "Transpose")
+        first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
+        if first is None or net.only_user(turn.outputs[0]) is None or net.only_user(first.outputs[0]) is None:
+            continue
+        if _shuffle(net, node) is not None:
+            found |= {id(node), id(turn), id(first)}
+    return found
+
+
+def _shuffle(net: Net, last: Any) -> list[int] | None:
+    """Return the channel order that Reshape-Transpose-Reshape makes, or None if it does anything else."""
+    turn = net.made_by(last.inputs[0], "Transpose")
+    first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
+    if turn is None or first is None:
+        return None
+    start, middle, end = (net.shape(item) for item in (first.inputs[0], first.outputs[0], last.outputs[0]))
+    if start is None or middle is None or start != end or len(start) < 3 or not isinstance(start[1], int):
+        return None
+    extra, order = len(middle) - len(start), turn.attrs.get("perm")
+    sizes = middle[1 : 2 + extra]
+    if extra < 1 or order is None or None in (*start, *middle) or not all(isinstance(size, int) for size in sizes):
+        return None
+    if middle[0] != start[0] or middle[2 + extra :] != start[2:] or math.prod(sizes) != start[1]:
+        return None
+    inside = order[1 : 2 + extra]
+    if order[0] != 0 or order[2 + extra :] != list(range(2 + extra, len(middle))):
+        return None
+    moved = np.arange(start[1]).reshape(sizes).transpose([axis - 1 for axis in inside])
+    return [int(index) for index in moved.reshape(-1)]
+
+
+def _slice(net: Net, node: Any, shape: Any) -> list[int] | None:
+    starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
+    axes = net.ints(node, "axes", 3) if net.input(node, 3) is not None or "axes" in node.attrs else [0]
+    steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]
+    if not starts or not ends or not axes or not steps or len(starts) != 1 or axes[0] % len(shape) != 1:
+        return None
+    # A negative end of a backward slice means «past the first», which Python's slice spells None.
+    end = None if steps[0] < 0 and ends[0] < -shape[1] else ends[0]
+    return list(range(shape[1]))[slice(starts[0], end, steps[0])]
+
+
+def demands(net: Net, provenance: Provenance) -> list[Demand]:
+    """Return what every node that is no routing, and the outside, want."""
+    found: list[Demand] = []
+
+    def note(node: Any, tensor: Any, kind: str) -> None:
+        atoms = provenance.of(tensor) if tensor.name else None
+        if atoms is not None:
+            found.append(Demand(len(found), node, tensor, atoms, kind))
+
+    for node in net.everything():
+        if provenance.routes(node):
+            for tensor in node.outputs:
+                if tensor.name in net.pinned:
+                    note(None, tensor, "rigid")
+            continue
+        for index, tensor in enumerate(node.inputs):
+            note(node, tensor, _flexibility(net, node) if index == 0 else "rigid")
+        for tensor in (*net.captures.get(id(node), ()), *(item for item in node.outputs if item.name in net.pinned)):
+            note(None, tensor, "rigid")
+    return found
+
+
+def _flexibility(net: Net, node: Any) -> str:
+    if node.domain:
+        return "rigid"
+    if node.op in UNARY:
+        constant = all(net.scalar(tensor) is not None for tensor in node.inputs[1:] if tensor.name)
+        return "tied" if constant and len(node.outputs) == 1 else "rigid"
+    if node.op == "BatchNormalization":
+        constant = all(net.value(tensor) is not None for tensor in node.inputs[1:5])
+        return "tied" if constant and len(node.outputs) == 1 and not node.attrs.get("training_mode", 0) else "rigid"
+    if node.op != "Conv" or any(net.value(tensor) is None for tensor in node.inputs[1:] if tensor.name):
+        return "rigid"
+    weights, groups = net.shape(node.inputs[1]) or (0, 0), int(node.attrs.get("group", 1))
+    if groups == 1:
+        return "dense"
+    return "tied" if weights[0] == groups and weights[1] == 1 else "rigid"

@@ -1,0 +1,203 @@
+"""Channel shuffles, by letting every Conv put out its channels in the order in which they are wanted.
+
+Before: Concat(a, b) -> Reshape (N, 2, C/2, H, W) -> Transpose -> Reshape (N, C, H, W) -> Split -> Conv ...
+After:  each Conv's filters permuted so that what one reader wants is contiguous; one Split per source, one Concat per
+        reader, and the readers' weights permuted to match
+When:   a network of Concat, Split, Slice, Gather and shuffles joins Convs that read all channels, depthwise Convs,
+        activations and pools. What needs its own order (outputs, sums) gets it back by one Gather.
+Why:    Conv(x)[p] = Conv with filters [p], and sum over i of W[i] x[i] has no order: the copies were never needed.
+        For ort-x86, channels between Convs are filled up with zeros to the channel block: ONNX Runtime leaves its
+        blocked layout for a depthwise Conv of other numbers. Groups are filled up where that costs little.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from ..graph.graph import Net, is_a
+from ._base import Outcome, Pass, Permit, Refused, Rewritten
+from ._channel_provenance import Demand, Provenance, demands
+from ._channel_reordering import Plan, Source, components, is_cheap, plan
+from .eliminate_dead_nodes import cascade
+from .slices_to_split import split
+
+Array = np.ndarray[Any, Any]
+
+
+class DropShuffles(Pass):
+    """Looks at whole networks of routing, so it is called once per graph."""
+
+    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+        """Rewrite every network of routing with a shuffle in it."""
+        if self.requires(net) or not any(net.nodes("Reshape", "Gather")):
+            return []
+        for node in net.everything():  # what nothing reads wants no channels
+            cascade(net, node)
+        provenance = Provenance(net)
+        if not provenance.inner and not any(provenance.routes(node) for node in net.nodes("Gather")):
+            return []
+        shuffled, chains = components(provenance, demands(net, provenance))
+        routing = [node for node in reversed(net.everything()) if provenance.routes(node)]
+        outcomes = [
+            _rewrite(net, provenance, wanted, _block(net, provenance, wanted), where, routing)
+            for wanted, where in shuffled
+            if permit.allows(name, where)
+        ]
+        done = [outcome for outcome in outcomes if isinstance(outcome, Rewritten)]
+        for outcome in done:
+            permit.note(name, outcome.node)
+        for wanted, where in chains if done and net.block > 1 else []:
+            _rewrite(net, provenance, wanted, net.block, where, routing)
+        if not done:
+            return outcomes
+        net.kinds, net.inferred = {}, False
+        net.sweep()
+        self.ensures(net, name)
+        return outcomes
+
+
+def _block(net: Net, provenance: Provenance, wanted: list[Demand]) -> int:
+    """Return the target's channel block, or 1 where filling groups up to it costs more than it gains."""
+    made = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
+    return net.block if isinstance(made, Plan) and is_cheap(made) else 1
+
+
+def _rewrite(
+    net: Net, provenance: Provenance, wanted: list[Demand], block: int, where: str, routing: list[Any]
+) -> Outcome:
+    made = plan(net, provenance, wanted, block)
+    if isinstance(made, str):
+        return Refused(where, made)
+    names = {owner for demand in wanted for owner, _ in demand.atoms}
+    found = [provenance.memo[key] or () for key in provenance.shuffled]
+    shuffles = sum(any(owner in names for owner, _ in atoms) for atoms in found)
+    gathers = sum(demand.kind == "rigid" and not _is_plain(made, demand) for demand in made.demands)
+    if gathers and gathers >= shuffles:
+        return Refused(where, "as many readers need the shuffled order itself as there are shuffles")
+    parts = _cut(net, made)
+    for demand in made.demands:
+        _serve(net, made, demand, parts)
+    for source in made.sources.values():
+        _permute_outputs(net, source)
+    for node in routing:
+        if id(node) not in net.dead:
+            cascade(net, node)
+    _rename(net, made)
+    return Rewritten(where, f"{shuffles} shuffles" + (f", {gathers} Gather instead" if gathers else ""))
+
+
+def _rename(net: Net, made: Plan) -> None:
+    """Rename what changed its channels, so that no declared shape is left behind."""
+    for source in made.sources.values():
+        if source.layout != list(range(len(source.layout))) or len(source.group) != len(source.layout):
+            source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
+
+
+def _is_plain(made: Plan, demand: Demand) -> bool:
+    return made.layout(demand) == list(range(len(demand.atoms)))
+
+
+def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
+    """Put in one Split per source that somebody wants a part of; return the parts of every source."""
+    parts = {}
+    for name, source in made.sources.items():
+        size = len(source.layout)
+        ranges = [item for demand in made.demands for item in made.ranges(demand) if item[0] == name]
+        bounds = sorted({0, size} | {bound for _, begin, end in ranges for bound in (begin, end)})
+        sizes = [last - first for first, last in itertools.pairwise(bounds)]
+        if len(sizes) < 2:
+            parts[name] = [(0, size, source.tensor)]
+            continue
+        outputs = [net.blank(f"{name}_group") for _ in sizes]
+        near = source.tensor.inputs[0] if source.tensor.inputs else net.graph.nodes[0]
+        split(net, near, source.tensor, sizes, 1, outputs)
+        parts[name] = list(zip(bounds[:-1], bounds[1:], outputs, strict=True))
+    return parts
+
+
+def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
+    """Give one reader its channels."""
+    given, layout = [], made.layout(demand)
+    for name, begin, end in made.ranges(demand):
+        # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
+        whole = made.block == 1 and (begin, end) == (0, len(made.sources[name].layout))
+        pieces = [part for first, last, part in parts[name] if begin <= first < end]
+        given += [made.sources[name].tensor] if whole else pieces
+    if len(given) == 1 and given[0] is demand.tensor and layout == list(range(len(layout))):
+        return
+    near = demand.node if demand.node is not None else net.graph.nodes[-1]
+    joined = _join(net, given, near)
+    if demand.kind == "rigid":
+        _restore(net, demand, joined, layout, near)
+        return
+    for index, tensor in enumerate(demand.node.inputs):
+        if tensor is demand.tensor:
+            demand.node.inputs[index] = joined
+    if demand.kind == "dense" and layout != list(range(len(demand.atoms))):
+        weights = net.array(demand.node.inputs[1])
+        demand.node.inputs[1] = net.constant(f"{demand.node.inputs[1].name}_regrouped", _take(weights, layout, 1))
+
+
+def _join(net: Net, given: list[Any], near: Any) -> Any:
+    """Return the Concat of some tensors, an old one if there is one."""
+    if len(given) == 1:
+        return given[0]
+    for user in net.users(given[0]):
+        same = is_a(user, "Concat") and user.attrs.get("axis") == 1 and len(user.inputs) == len(given)
+        if same and all(one is other for one, other in zip(user.inputs, given, strict=True)):
+            return user.outputs[0]
+    joined = net.blank(f"{near.name or near.op}_channels")
+    net.add("Concat", given, [joined], near, {"axis": 1})
+    return joined
+
+
+def _restore(net: Net, demand: Demand, joined: Any, layout: list[int], near: Any) -> None:
+    """Give a reader that needs its own order that order."""
+    order = [layout.index(channel) for channel in range(len(demand.atoms))]
+    result = demand.tensor
+    if demand.node is None:
+        for node in list(result.inputs):
+            node.outputs[next(place for place, item in enumerate(node.outputs) if item is result)] = net.blank(
+                f"{result.name}_old"
+            )
+    else:
+        result = net.blank(f"{demand.tensor.name}_ordered")
+    if order == list(range(len(layout))):
+        net.add("Identity", [joined], [result], near)
+    else:
+        indices = net.constant(f"{result.name}_order", np.array(order, np.int64))
+        net.add("Gather", [joined, indices], [result], near, {"axis": 1})
+    if demand.node is not None:
+        for index, tensor in enumerate(demand.node.inputs):
+            if tensor is demand.tensor:
+                demand.node.inputs[index] = result
+
+
+def _permute_outputs(net: Net, source: Source) -> None:
+    """Bring the parameters of a source's node into the order of its layout."""
+    layout, node = source.layout, net.producer(source.tensor)
+    if source.kind == "fixed" or (layout == list(range(len(layout))) and len(layout) == len(source.group)):
+        return
+    last = 3 if node.op == "Conv" else 5 if node.op == "BatchNormalization" else 0
+    for index in range(1, min(last, len(node.inputs))):
+        held = net.value(node.inputs[index])
+        if held is not None:
+            fill = 1.0 if (node.op, index) == ("BatchNormalization", 4) else 0.0
+            name = f"{node.inputs[index].name}_regrouped"
+            node.inputs[index] = net.constant(name, _take(held, layout, 0, fill))
+    if source.kind == "tied" and node.op == "Conv":
+        node.attrs["group"] = len(layout)
+
+
+def _take(array: Array, layout: list[int], axis: int, fill: float = 0.0) -> Array:
+    """Take slices of an array in an order; -1 gives a slice of `fill`."""
+    taken = np.take(array, [max(index, 0) for index in layout], axis=axis)
+    empty = np.array([index < 0 for index in layout])
+    taken[(slice(None),) * axis + (empty,)] = fill
+    return taken
+
+
+PASS = DropShuffles(lambda net, node: None, (), "channel shuffles taken up by the order of the Convs' filters")

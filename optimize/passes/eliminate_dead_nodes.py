@@ -1,0 +1,43 @@
+"""Nodes that nothing reads.
+
+Before: y = f(x), and neither a node, nor a body of If, Loop or Scan, nor an output of the graph reads y
+After:  nothing
+When:   always; weights that lose their last reader are not written either.
+Why:    ONNX Runtime drops them at load, other tools run them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Rewritten
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Drop a node that nothing reads, then those before it that nothing reads any more."""
+    if not _dead(net, node):
+        return None
+    dropped = cascade(net, node)
+    return Rewritten(node.name, f"{dropped} nodes" if dropped > 1 else "")
+
+
+def cascade(net: Net, node: Any) -> int:
+    """Drop a node if nothing reads it, then those before it that nothing reads any more; return how many."""
+    pending, dropped = [node], 0
+    while pending:
+        last = pending.pop()
+        if id(last) in net.dead or not _dead(net, last):
+            continue
+        makers = [tensor.inputs[0] for tensor in net.reads(last) if tensor.inputs]
+        net.drop(last)
+        dropped += 1
+        pending += makers
+    return dropped
+
+
+def _dead(net: Net, node: Any) -> bool:
+    return not any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs if tensor.name)
+
+
+PASS = Pass(at, (), "nodes and weights that nothing reads dropped", lowest_opset=1, custom=True)

@@ -1,0 +1,128 @@
+"""Activations spelled out of arithmetic, into the operator that has their name.
+
+Before: Clip(x + 3, 0, 6) / 6;  x * HardSigmoid(x, 1/6, 1/2);  x * Clip(x + 3, 0, 6) / 6;  x * (1 + Erf(x / sqrt 2)) / 2
+After:  HardSigmoid(x, 1/6, 1/2);  HardSwish(x) from opset 14;  HardSwish(x);  Gelu(x) from opset 20
+When:   the constants are these scalars, and nothing else reads what lies between. ONNX Runtime has none for float64.
+Why:    one pass over the activation instead of three to five: spelled as Clip, HardSwish costs ONNX Runtime 15 to 30 %
+        of a MobileNet v3.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..graph.graph import Net
+from ._base import Outcome, Pass, Rewritten
+
+FLOATS = (1, 10)
+LONGEST = 4
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Recognise the activation that ends at one Mul or Div."""
+    if net.dtype(node.outputs[0]) not in FLOATS:
+        return None
+    found = _factors(net, node)
+    if found is None:
+        return None
+    scale, tensors = found
+    if len(tensors) == 1:
+        return _hard_sigmoid(net, node, scale, tensors[0])
+    return _swish(net, node, scale, tensors) or _gelu(net, node, scale, tensors) if len(tensors) == 2 else None
+
+
+def _factors(net: Net, node: Any, depth: int = LONGEST) -> tuple[float, list[Any]] | None:
+    """Return the constant factor and the variable factors of a product, through products that only it reads."""
+    if depth == 0:
+        return None
+    scale: float = 1.0
+    tensors: list[Any] = []
+    for index, tensor in enumerate(node.inputs):
+        value, before = net.scalar(tensor), net.made_by(tensor, "Mul", "Div")
+        if value is not None:
+            if node.op == "Div" and (index == 0 or value == 0):
+                return None
+            scale *= 1 / value if node.op == "Div" else value
+        elif node.op == "Div" and index == 1:
+            return None
+        elif before is not None and net.only_user(tensor) is node and (inner := _factors(net, before, depth - 1)):
+            scale, tensors = scale * inner[0], [*tensors, *inner[1]]
+        else:
+            tensors.append(tensor)
+    return scale, tensors
+
+
+def _clipped(net: Net, tensor: Any, top: float) -> tuple[Any, float] | None:
+    """Return x and b if a tensor is Clip(x + b, 0, top) that only one node reads."""
+    clip = net.made_by(tensor, "Clip")
+    if clip is None or net.only_user(tensor) is None:
+        return None
+    bounds = [
+        clip.attrs.get(name) if net.input(clip, index) is None else net.scalar(net.input(clip, index))
+        for index, name in ((1, "min"), (2, "max"))
+    ]
+    shifted = net.made_by(clip.inputs[0], "Add")
+    if bounds[0] != 0 or bounds[1] is None or not _near(bounds[1], top) or shifted is None:
+        return None
+    side = next((index for index in (0, 1) if net.scalar(shifted.inputs[index]) is not None), None)
+    if side is None or net.only_user(clip.inputs[0]) is None or not net.same_shape(shifted.inputs[1 - side], tensor):
+        return None
+    return shifted.inputs[1 - side], float(net.scalar(shifted.inputs[side]) or 0.0)
+
+
+def _hard_sigmoid(net: Net, node: Any, scale: float, tensor: Any) -> Outcome | None:
+    found = _clipped(net, tensor, 1 / scale) if scale > 0 else None
+    if found is None or not net.same_shape(found[0], node.outputs[0]):
+        return None
+    return _emit(net, node, "HardSigmoid", found[0], {"alpha": scale, "beta": found[1] * scale})
+
+
+def _swish(net: Net, node: Any, scale: float, tensors: list[Any]) -> Outcome | None:
+    if net.opset < 14:
+        return None
+    for x, gate in (tensors, tensors[::-1]):
+        named = net.made_by(gate, "HardSigmoid")
+        if named is not None and named.inputs[0] is x and net.only_user(gate) is not None and _near(scale, 1.0):
+            slope, middle = named.attrs.get("alpha", 0.2), named.attrs.get("beta", 0.5)
+            if _near(slope, 1 / 6) and _near(middle, 0.5):
+                return _emit(net, node, "HardSwish", x, {})
+        found = _clipped(net, gate, 6.0) if _near(scale, 1 / 6) else None
+        if found is not None and found[0] is x and _near(found[1], 3.0):
+            return _emit(net, node, "HardSwish", x, {})
+    return None
+
+
+def _gelu(net: Net, node: Any, scale: float, tensors: list[Any]) -> Outcome | None:
+    if net.opset < 20 or not _near(scale, 0.5):
+        return None
+    for x, gate in (tensors, tensors[::-1]):
+        added = net.made_by(gate, "Add")
+        if added is None or net.only_user(gate) is None:
+            continue
+        side = next((index for index in (0, 1) if net.scalar(added.inputs[index]) == 1), None)
+        erf = net.made_by(added.inputs[1 - side], "Erf") if side is not None else None
+        inner = net.made_by(erf.inputs[0], "Mul", "Div") if erf is not None else None
+        found = _factors(net, inner) if inner is not None else None
+        alone = (
+            erf is not None and net.only_user(erf.outputs[0]) is not None and net.only_user(erf.inputs[0]) is not None
+        )
+        if alone and found is not None and len(found[1]) == 1 and found[1][0] is x and _near(found[0], math.sqrt(0.5)):
+            return _emit(net, node, "Gelu", x, {})
+    return None
+
+
+def _near(value: float, wanted: float) -> bool:
+    return abs(value - wanted) <= 1e-6 * abs(wanted)
+
+
+def _emit(net: Net, node: Any, kind: str, source: Any, attrs: dict[str, float]) -> Outcome | None:
+    output = node.outputs[0]
+    if not net.same_shape(source, output):
+        return None
+    net.drop(node)
+    net.add(kind, [source], [output], node, attrs)
+    return Rewritten(node.name, kind)
+
+
+PASS = Pass(at, ("Mul", "Div"), "HardSigmoid, HardSwish and Gelu recognised in arithmetic")

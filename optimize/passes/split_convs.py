@@ -1,0 +1,54 @@
+"""A Conv whose output is split, into one Conv per part.
+
+Before: Split(Relu(Conv(x, W, b)), (32, 16, 16), axis 1)
+After:  Relu(Conv(x, W[0:32], b[0:32])), Relu(Conv(x, W[32:48], b[32:48])), Relu(Conv(x, W[48:64], b[48:64]))
+When:   the parts are multiples of the target's channel block, the Conv reads all channels, its weights are constant and
+        nothing else reads what lies between. Only for ort-x86: it is more nodes.
+Why:    ONNX Runtime has no Split in its blocked layout: each one costs a conversion there and back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..graph.graph import Net, is_a
+from ._base import Outcome, Pass, Refused, Rewritten
+
+
+def at(net: Net, node: Any) -> Outcome | None:
+    """Split one Conv."""
+    chain = [net.producer(node.inputs[0])]
+    if chain[0] is not None and is_a(chain[0], "Relu", "Clip"):
+        chain.append(net.producer(chain[0].inputs[0]))
+    conv, sizes = chain[-1], net.ints(node, "split", 1)
+    if conv is None or not is_a(conv, "Conv") or int(conv.attrs.get("group", 1)) != 1:
+        return None
+    if sizes is None or node.attrs.get("axis", 0) != 1 or net.block == 1:
+        return None
+    if any(size % net.block for size in sizes):
+        return Refused(node.name, f"its parts {sizes} are no multiples of {net.block}")
+    if any(net.value(tensor) is None for tensor in conv.inputs[1:]):
+        return Refused(node.name, f"the weights of {conv.name!r} are not constant")
+    if any(net.only_user(item.outputs[0]) is None for item in chain):
+        return Refused(node.name, f"what {conv.name!r} makes is also read elsewhere")
+    _split(net, node, conv, chain[:-1], sizes)
+    return Rewritten(node.name, f"{conv.name!r} into {len(sizes)} Convs")
+
+
+def _split(net: Net, node: Any, conv: Any, between: list[Any], sizes: list[int]) -> None:
+    outputs, source = list(node.outputs), conv.inputs[0]
+    weights = [(tensor.name, net.array(tensor)) for tensor in conv.inputs[1:]]
+    node.outputs.clear()
+    for output, end, size in zip(outputs, np.cumsum(sizes), sizes, strict=True):
+        parts = [net.constant(f"{name}_part", array[end - size : end]) for name, array in weights]
+        made = output if not between else net.variable(output, f"{output.name}_layer")
+        net.add("Conv", [source, *parts], [made], conv, dict(conv.attrs))
+        for item in between:
+            net.add(item.op, [made, *item.inputs[1:]], [output], item, dict(item.attrs))
+    for item in (node, *between, conv):
+        net.drop(item)
+
+
+PASS = Pass(at, ("Split",), "a Conv whose output is split into one Conv per part")

@@ -1,0 +1,1 @@
+"""Cross-layer equalisation and explicit channel scales."""

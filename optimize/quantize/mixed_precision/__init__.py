@@ -1,0 +1,1 @@
+"""Which layers stay in float: a search under an accuracy budget, and a latency model."""

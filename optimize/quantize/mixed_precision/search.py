@@ -1,0 +1,251 @@
+"""The fastest configuration within a budget: which layers stay in float, and what that costs.
+
+Each layer is quantised alone to see how much noise it makes. Noise of different layers is nearly uncorrelated, so it
+adds up: layers go back to float in the order of noise taken away for each second it costs, and bisection over that
+order finds how many are needed. Every configuration that is tried is really converted and really measured; at most
+about log2(layers) + 3 of them are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ....cli.console import progress
+from ....runtime.errors import CheckFailed
+from ...calibration.samples import Perturbed, Samples
+from ...calibration.statistics import session, sqnr_db
+from ..report import Settings, compare
+from .latency_model import Costs, is_here, latencies, model_costs
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..pipeline import Converted
+    from ..targets import Form
+
+SENSITIVITY_IMAGES = 16
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What must be kept: the least SQNR of the worst output in dB, or the most points of top-1 that may be lost.
+
+    `labels` are the classes of the calibration images; without them a changed top-1 counts as a lost one.
+    """
+
+    least_db: float | None = None
+    points: float | None = None
+    labels: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        return f"{self.least_db:g} dB" if self.least_db is not None else f"{self.points:g} points"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One configuration: layers in float, seconds by the cost model, SQNR, points lost, and whether it is good enough.
+
+    `best` marks those that no other beats in both seconds and SQNR (the Pareto front).
+    """
+
+    floats: tuple[str, ...]
+    seconds: float
+    sqnr_db: float
+    points: float
+    meets: bool
+    best: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        finite = self.sqnr_db if np.isfinite(self.sqnr_db) else None
+        return asdict(self) | {"layers_in_float": len(self.floats), "sqnr_db": finite}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was tried, which one was chosen and why; `made` is None where the float network was."""
+
+    made: Converted | None
+    tried: tuple[Tried, ...]
+    chosen: Tried
+    reason: str
+    sensitivity_db: dict[str, float]
+    measured: bool
+
+
+def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[str, float]:
+    """Return for each layer the SQNR of the first output, in dB, when that layer alone is quantised; worst first.
+
+    Args:
+        model: The float graph; ranges are plain minima and maxima.
+        form: The target's form.
+        samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
+    """
+    from ...calibration.statistics_cache import collected
+    from ...graph.proto_graph import Net, copied
+    from ..pipeline import grids_of
+    from ..placement import place
+    from ..qdq.insert import emit
+    from ..qdq.zero_points_to_biases import kinds
+
+    seen = Perturbed(samples, Settings().noise, Settings().cover)
+    picked, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
+    images = [picked[at : at + step] for at in range(0, len(picked) // step * step, step)]
+    reference = _outputs(model, images)
+    whole = place(Net(copied(model)), form)
+    stats = collected(model, sorted(whole.readers), seen)
+    names = {node.name for node in whole.anchors}
+    found, plain = {}, Settings(method="min-max")
+    with progress("layers", len(names)) as advance:
+        for name in sorted(names):
+            net = Net(copied(model))
+            plan = place(net, form, frozenset(names - {name}))
+            plan.kinds = kinds(net, plan, stats, form)
+            grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}, plain)
+            emit(net, plan, grids, form, {})
+            found[name] = sqnr_db(reference, _outputs(net.model, images))
+            advance(1)
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _outputs(model: onnx.ModelProto, images: list[np.ndarray]) -> np.ndarray:
+    opened = session(model)
+    given = opened.get_inputs()[0].name
+    return np.concatenate([opened.run(None, {given: batch})[0] for batch in images])
+
+
+class _Searcher:
+    """Converts and measures configurations, each once."""
+
+    def __init__(
+        self, model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget
+    ) -> None:
+        self.model, self.form, self.samples, self.settings, self.budget = model, form, samples, settings, budget
+        self.made: dict[int, Converted] = {}
+        self.tried: dict[int, Tried] = {}
+
+    def order(self) -> None:
+        """Rank the layers by noise taken away for each second, after converting everything to INT8."""
+        self.costs: Costs = model_costs(self.model, self.form.name)
+        self.names: list[str] = []
+        whole = self._convert(0)
+        if is_here(self.form.name):
+            image = next(iter(self.samples))[:1]
+            self.costs = self.costs.anchored(*latencies([self.model, whole.model], image))
+        self.db = sensitivity(self.model, self.form, self.samples)
+        ranked = [name for name in self.db if name not in self.settings.keep and name in self.costs.float_s]
+        noise = {name: 10 ** (-self.db[name] / 10) for name in ranked}
+        price = {name: max(self.costs.float_s[name] - self.costs.int8_s[name], 1e-9) for name in ranked}
+        self.names = sorted(ranked, key=lambda name: -noise[name] / price[name])
+
+    def _convert(self, count: int) -> Converted:
+        from ..pipeline import convert
+
+        if count not in self.made:
+            keep = self.settings.keep | frozenset(self.names[:count])
+            self.made[count] = convert(self.model, self.form, self.samples, replace(self.settings, keep=keep))
+        return self.made[count]
+
+    def judge(self, count: int) -> Tried:
+        """Return how good the configuration with the first `count` layers in float is."""
+        if count not in self.tried:
+            made = self._convert(count)
+            quality = compare(self.model, made.model, self.samples)
+            worst = min(quality[0].values())
+            lost = points_lost(self.model, made.model, self.samples, self.budget.labels)
+            meets = (
+                worst >= self.budget.least_db if self.budget.least_db is not None else lost <= (self.budget.points or 0)
+            )
+            floats = tuple(self.names[:count])
+            self.tried[count] = Tried(floats, self.costs.total(floats), worst, lost, meets)
+        return self.tried[count]
+
+    def fewest(self) -> int | None:
+        """Return the fewest layers in float with which the budget is met; None where even all but one do not do."""
+        low, high = 0, max(len(self.names) - 1, 0)
+        if self.judge(0).meets:
+            return 0
+        if not self.judge(high).meets:
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.judge(middle).meets else (middle, high)
+        return high
+
+
+def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
+    """Return how many points of top-1 were lost, per cent of the images; never below 0."""
+    one, two = (_outputs(model, list(samples)).argmax(axis=1) for model in (before, after))
+    if labels is None:
+        return 100 * float((one != two).mean())
+    labels = labels[: len(one)]
+    return max(0.0, 100 * float((one == labels).mean() - (two == labels).mean()))
+
+
+def within_budget(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget) -> Search:
+    """Find the fastest configuration that meets a budget.
+
+    Args:
+        model: The float graph.
+        form: The target's form.
+        samples: Calibration images.
+        settings: As for `quantize`; what it keeps in float stays so.
+        budget: What must be kept, on the calibration images.
+
+    Returns:
+        The search: never less accurate than all INT8, never slower than all float by the cost model.
+
+    Raises:
+        CheckFailed: Nothing meets the budget; the message names the closest.
+    """
+    searcher = _Searcher(model, form, samples, settings, budget)
+    searcher.order()
+    count = searcher.fewest()
+    if count is None:
+        raise _nothing(searcher, budget)
+    costs, chosen = searcher.costs, searcher.tried[count]
+    whole, everything = costs.total(()), costs.total(costs.float_s)
+    kind = "measured here" if costs.measured else "by the cost model"
+    tried = _with_front([*searcher.tried.values(), Tried(tuple(costs.float_s), everything, np.inf, 0.0, meets=True)])
+    if chosen.seconds >= everything:
+        slower = 100 * (chosen.seconds / everything - 1)
+        reason = f"INT8 is {slower:.0f} % slower than {costs.float_name} ({kind}): {costs.float_name} chosen"
+        return Search(None, tried, tried[-1], reason, searcher.db, costs.measured)
+    gain = f"{everything / chosen.seconds:.2f} times as fast as {costs.float_name}, all INT8 {everything / whole:.2f}"
+    reason = f"{count} of {len(searcher.names)} layers in float meet {budget}: {gain} ({kind})"
+    return Search(searcher.made[count], tried, chosen, reason, searcher.db, costs.measured)
+
+
+def _with_front(tried: list[Tried]) -> tuple[Tried, ...]:
+    """Mark those that no other one beats in both seconds and SQNR."""
+    beaten: Callable[[Tried], bool] = lambda one: any(  # noqa: E731
+        two.seconds <= one.seconds and two.sqnr_db >= one.sqnr_db and two is not one for two in tried
+    )
+    return tuple(replace(one, best=not beaten(one)) for one in tried)
+
+
+def _nothing(searcher: _Searcher, budget: Budget) -> CheckFailed:
+    best = max(searcher.tried.values(), key=lambda one: one.sqnr_db)
+    ask = f"{int(best.sqnr_db)} dB" if budget.least_db is not None else f"{best.points:.1f} points"
+    return CheckFailed(
+        f"no configuration reaches {budget}",
+        got=f"at best {best.sqnr_db:.1f} dB, {best.points:.1f} points lost, "
+        f"with {len(best.floats)} of {len(searcher.names)} layers in float{_named(best.floats, searcher.names)}",
+        expected=str(budget),
+        do=f"ask for {ask}, or use FP16",
+    )
+
+
+def _named(floats: tuple[str, ...], names: list[str]) -> str:
+    """Name the layers in float, or those that are not, whichever are fewer."""
+    if not floats:
+        return ""
+    rest = [name for name in names if name not in floats]
+    shown, lead = (rest, "all but ") if len(rest) < len(floats) else (list(floats), "")
+    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+    return f" ({lead}{', '.join(shown[:NAMED])}{more})"

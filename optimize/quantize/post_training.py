@@ -1,0 +1,173 @@
+"""From a float graph and images to an explicit Q/DQ graph: the whole flow of one quantisation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
+from ..calibration.samples import Samples, at_once, repeatable
+from .preconditions import check_model, embedded_spec, input_shape
+from .report import Quality, QuantReport, Settings, judge, spread
+from .targets import Form, find, is_tensorrt
+from .weights.quantize_weights import LARGEST
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .mixed_precision.search import Budget, Search
+    from .pipeline import Converted
+
+
+def quantize(
+    source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str = "trt",
+    allow_random: bool = False, min_images: int = MIN_IMAGES, settings: Settings | None = None,
+    budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
+    cache: str | Path | None = None, explain: bool = False, judges: Iterable[np.ndarray] | None = None,
+    timed: bool = False,
+) -> QuantReport:  # fmt: skip
+    """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
+
+    Args:
+        source: A float32 ONNX file with one input and its BatchNormalization folded (run `optimize` first).
+        target_path: The file to write, whole or not at all.
+        samples: Batches of preprocessed images, float32 NCHW; read several times (a generator is spooled to disk).
+        target: A name in `forms.FORMS`.
+        allow_random: Accept samples that look like noise, or that the model's preprocessing cannot give.
+        min_images: The fewest calibration images that are accepted.
+        settings: What is done to keep the accuracy; the default does all of it but AdaRound.
+        budget_db: The least SQNR on the calibration images, in dB: layers are left in float until it is met.
+        budget_points: The same with points of top-1; without `labels` a changed answer counts as a lost one.
+        labels: The classes of the images.
+        cache: A folder that keeps what calibration counted, for each model, data and preprocessing.
+        explain: Quantise each layer alone too, and report what it costs.
+        judges: Batches of other images, which SQNR and agreement are measured on: without, on those it was fitted to.
+        timed: Time both files where the target is this kind of machine; a second.
+
+    Raises:
+        UsageError: An unknown target or method, or no such file.
+        ModelError: Not a float graph that can be quantised.
+        DataError: Too few images, of the wrong shape, dtype or range, NaN in images or activations.
+        CheckFailed: Nothing meets the budget; nothing is written.
+    """
+    from ..graph.proto_graph import read_model
+    from .mixed_precision.search import Budget
+
+    form, model = find(target), check_model(read_model(source), source)
+    wanted = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
+    with repeatable(samples) as batches:
+        checked = Samples(batches, input_shape(model), Path(cache) if cache is not None else None)
+        data = inspect(checked, embedded_spec(model), min_images, allow_random)
+        found = _search(model, checked, data.digest, form, settings or Settings(), wanted, explain, judges)
+        _write(model, found.made, target, source, target_path, checked)
+        image = next(iter(checked))[: checked.shape[0] or 1]
+    sizes = Path(source).stat().st_size, Path(target_path).stat().st_size
+    report = _report(target, data, found, sizes)
+    if not timed or found.made is None:
+        return report
+    from .speed import race
+
+    speed, why = race(Path(source), Path(target_path), target, image)
+    return replace(report, speed=speed, not_timed=why)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A quantised graph (None: the float one was better), how it was searched for, and how good it is."""
+
+    made: Converted | None
+    search: Search | None
+    alone: dict[str, float]
+    quality: Quality
+    held_out: bool
+
+
+def _search(
+    model: onnx.ModelProto,
+    samples: Samples,
+    digest: str,
+    form: Form,
+    settings: Settings,
+    budget: Budget | None,
+    explain: bool,
+    judges: Iterable[np.ndarray] | None = None,
+) -> _Found:
+    from ..calibration.batching import fixed_as, freed
+    from .mixed_precision.search import sensitivity, within_budget
+    from .pipeline import convert
+    from .qdq.mean_to_pool import pooled
+    from .range_estimators import check_method
+
+    check_method(settings.method)
+    first = next(iter(samples))
+    ranges_alone = budget is None and not settings.refine
+    model = pooled(model) if "GlobalAveragePool" in form.glue else model
+    free = model if ranges_alone and len(first) == at_once(first.shape) else freed(model, first) or model
+    samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
+    made: Converted | None
+    search = None
+    if budget is None:
+        made = convert(free, form, samples, settings)
+        alone = sensitivity(free, form, samples) if explain else {}
+    else:
+        search = within_budget(free, form, samples, settings, budget)
+        made, alone = search.made, search.sensitivity_db
+    others = spread(samples) if judges is None else list(Samples(judges, input_shape(free)))
+    quality = judge(free, made.model if made else free, others)
+    if made is not None:
+        fixed_as(made.model, model)
+    return _Found(made, search, alone, quality, judges is not None)
+
+
+def _write(
+    model: onnx.ModelProto,
+    made: Converted | None,
+    target: str,
+    source: str | Path,
+    target_path: str | Path,
+    samples: Samples,
+) -> None:
+    """Write the quantised graph, or the float one where that is faster: in FP16 for a GPU, as it is for a CPU."""
+    from ..fp16.convert import to_fp16
+    from ..graph.proto_graph import write_model
+
+    if made is None and is_tensorrt(target):
+        to_fp16(source, target_path, samples)
+    else:
+        write_model(made.model if made else model, target_path)
+
+
+def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]) -> QuantReport:
+    from .placement import Plan
+
+    made, search = found.made, found.search
+    plan = made.plan if made else Plan()
+    grids, limits = (made.grids, made.limits) if made else ({}, {})
+    return QuantReport(
+        target=target,
+        images=data.images,
+        data_sha256=data.digest,
+        warnings=data.warnings,
+        quantised=dict(Counter(node.op_type for node in (*plan.anchors, *plan.glue))),
+        floats=plan.floats,
+        folded=made.folded if made else (),
+        limited={name: count for name, limit in limits.items() if (count := int((np.asarray(limit) < LARGEST).sum()))},
+        ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.readers)},
+        reason=search.reason if search else "",
+        tried=tuple(one.to_dict() for one in search.tried) if search else (),
+        tensor_sqnr_db=made.noise if made else {},
+        layer_sqnr_db=found.alone,
+        fitted=made.fitted if made else {},
+        bytes_before=sizes[0],
+        bytes_after=sizes[1],
+        sqnr_db=found.quality.sqnr_db,
+        agreement=found.quality.agreement,
+        judged=found.quality.images,
+        held_out=found.held_out,
+        agreed=found.quality.agreed,
+    )

@@ -1,0 +1,1 @@
+"""Explicit QuantizeLinear and DequantizeLinear nodes, and the graph around them."""

@@ -1,0 +1,120 @@
+"""Padding done before a quantiser, with the value that zero has there: convolutions themselves pad with zero.
+
+Before    x ─Q(s, 0)─DQ─▶ Conv(pads p), Conv(no pads)
+After     x ─Q(s, 0)─DQ─▶ Conv(no pads)
+          └─▶ Pad(p, v) ─Q(s, 0)─DQ─▶ Conv(no pads)          the first pair is not there where all readers pad alike
+When      v stands for zero in x: all of x was moved by v (`centre`).
+Why       A convolution's own padding would now be -v.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from ...graph.proto_graph import Net, attributes
+
+PAD = "pad"
+
+
+def pads(node: NodeProto) -> list[int]:
+    """Return a convolution's padding, [] for none and for other operators."""
+    found = [int(pad) for pad in attributes(node).get("pads", [])]
+    return found if any(found) else []
+
+
+def pads_by_list(node: NodeProto) -> bool:
+    """Say whether a convolution's padding stands in `pads`, not in words whose meaning depends on the image's size."""
+    return attributes(node).get("auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"}
+
+
+def readers_behind(net: Net, quantiser: NodeProto) -> list[NodeProto]:
+    """Return who reads the dequantised value."""
+    return [node for pair in net.readers[quantiser.output[0]] for node in net.readers[pair.output[0]]]
+
+
+def pad_outside(net: Net, quantiser: NodeProto, value: float) -> None:
+    """Let a Pad before a quantiser do the padding of the convolutions behind it, with a value of its own.
+
+    Where readers pad differently, each padding gets a quantiser of its own.
+    """
+    readers, source = readers_behind(net, quantiser), quantiser.input[0]
+    wanted = sorted({tuple(pads(node)) for node in readers})
+    for number, sizes in enumerate(wanted):
+        if sizes:
+            alike = [node for node in readers if tuple(pads(node)) == sizes]
+            own = quantiser if len(wanted) == 1 else _split(net, quantiser, alike, number)
+            half, name = len(sizes) // 2, f"{quantiser.name}/{PAD}{number}"
+            given = np.array([0, 0, *sizes[:half], 0, 0, *sizes[half:]], np.int64)
+            inputs = [
+                source,
+                net.add_array(f"{name}/sizes", given),
+                net.add_array(f"{name}/value", np.array(value, np.float32)),
+            ]
+            insert(net, own, helper.make_node("Pad", inputs, [net.fresh(f"{source}_padded")], name))
+            for node in alike:
+                _set_pads(node, [0] * len(sizes))
+
+
+def _split(net: Net, quantiser: NodeProto, readers: list[NodeProto], number: int) -> NodeProto:
+    """Give some of a quantiser's readers a copy of it."""
+    (pair,) = net.readers[quantiser.output[0]]
+    value = net.fresh(pair.output[0])
+    integers = net.fresh(quantiser.output[0])
+    one = helper.make_node("QuantizeLinear", quantiser.input, [integers], f"{quantiser.name}/{number}")
+    two = helper.make_node("DequantizeLinear", [integers, *pair.input[1:]], [value], f"{pair.name}/{number}")
+    for node in readers:
+        node.input[0] = value
+    at = net.nodes.index(pair) + 1
+    for made in (two, one):
+        net.graph.node.insert(at, made)
+    net.index()
+    found: NodeProto = net.producer[integers]
+    return found
+
+
+def pad_inside(net: Net, quantiser: NodeProto) -> None:
+    """Give the padding back to the convolutions, and their quantisers' copies up."""
+    source = quantiser.input[0]
+    own = net.producer.get(source)
+    if own is not None and own.name.startswith(f"{quantiser.name}/{PAD}"):
+        _unpad(net, own, quantiser)
+        remove(net, quantiser, own)
+        return
+    (pair,) = net.readers[quantiser.output[0]]
+    for pad in [node for node in net.readers[source] if node.name.startswith(f"{quantiser.name}/{PAD}")]:
+        (copy,) = net.readers[pad.output[0]]
+        (other,) = net.readers[copy.output[0]]
+        _unpad(net, pad, copy)
+        for node in net.readers[other.output[0]]:
+            node.input[0] = pair.output[0]
+        for node in (pad, copy, other):
+            net.graph.node.remove(node)
+        net.index()
+
+
+def _unpad(net: Net, pad: NodeProto, quantiser: NodeProto) -> None:
+    sizes = net.arrays[pad.input[1]].tolist()
+    half = len(sizes) // 2
+    for node in readers_behind(net, quantiser):
+        _set_pads(node, [*sizes[2:half], *sizes[half + 2 :]])
+
+
+def _set_pads(node: NodeProto, pads: list[int]) -> None:
+    for item in node.attribute:
+        if item.name == "pads":
+            item.ints[:] = pads
+
+
+def insert(net: Net, before: NodeProto, made: NodeProto) -> None:
+    """Let a node stand before another one's first input."""
+    before.input[0] = made.output[0]
+    net.graph.node.insert(net.nodes.index(before), made)
+    net.index()
+
+
+def remove(net: Net, reader: NodeProto, node: NodeProto) -> None:
+    """Take a node away that stands before another one's first input."""
+    reader.input[0] = node.input[0]
+    net.graph.node.remove(node)
+    net.index()

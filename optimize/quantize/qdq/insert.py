@@ -1,0 +1,163 @@
+"""Write a plan into a graph as explicit QuantizeLinear and DequantizeLinear nodes."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from ...graph.proto_graph import Net, sort_nodes
+from ..placement import Plan
+from ..quant_params import Grid
+from ..targets import Form
+from ..weights.quantize_weights import LARGEST, Quantised, bias_scales, narrowed, quantise, scales
+
+
+def emit(
+    net: Net,
+    plan: Plan,
+    grids: dict[str, Grid],
+    form: Form,
+    limits: dict[str, np.ndarray],
+    *,
+    per_tensor: bool = False,
+) -> dict[str, np.ndarray]:
+    """Insert the Q/DQ pairs and store weights as INT8; biases stay float.
+
+    Args:
+        net: The graph; it is changed in place and sorted.
+        plan: What is quantised.
+        grids: Tensor -> its grid.
+        form: The target's form.
+        limits: Node name -> the largest integer of each output channel's weights; absent: 127.
+        per_tensor: One scale for each weight instead of one for each output channel.
+
+    Returns:
+        Node name -> its float weights, output channels first (as they are for MatMul).
+    """
+    weights = {}
+    for node in plan.anchors:
+        weights[node.name] = _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
+    for name in sorted(plan.readers):
+        _activation(net, plan, name, grids[name])
+    sort_nodes(net.graph)
+    net.index()
+    net.prune()
+    return weights
+
+
+def _activation(net: Net, plan: Plan, name: str, at: Grid) -> None:
+    scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
+    zero = net.add_array(f"{name}_zero", np.array(at.zero, at.dtype))
+    readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
+    is_output = name in net.outputs
+    if not readers and not is_output:
+        return
+    source = net.fresh(f"{name}_float") if is_output else name
+    value = name if is_output else net.fresh(f"{name}_dq")
+    if is_output:
+        _rename_output(net.producer[name], name, source)
+    for node in readers:
+        _rename_input(node, name, value)
+    integers = net.fresh(f"{name}_q")
+    net.graph.node.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integers], f"{name}/Q"))
+    net.graph.node.append(helper.make_node("DequantizeLinear", [integers, scale, zero], [value], f"{name}/DQ"))
+
+
+def _rename_input(node: NodeProto, old: str, new: str) -> None:
+    for index, name in enumerate(node.input):
+        if name == old:
+            node.input[index] = new
+
+
+def _rename_output(node: NodeProto, old: str, new: str) -> None:
+    for index, name in enumerate(node.output):
+        if name == old:
+            node.output[index] = new
+
+
+def _weights(
+    net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None, per_tensor: bool
+) -> np.ndarray:
+    weight, axis = channels_first(net, node)
+    axis = None if per_tensor else axis
+    bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
+    scale = weight_scales(weight, axis, form, limit, bias, read.scale)
+    node.input[1] = _dequantise(net, f"{node.name}/weight", quantise(weight, scale, axis))
+    return weight
+
+
+def weight_scales(
+    weight: np.ndarray, axis: int | None, form: Form, limit: np.ndarray | None, bias: np.ndarray | None, read: float
+) -> np.ndarray:
+    """Return the scales of a layer's weights, float32, (M,) or a scalar.
+
+    Args:
+        weight: Float weights.
+        axis: The output channels' axis; None for one scale.
+        form: The target's form.
+        limit: The largest integers, (M,); None: 127.
+        bias: The float bias, (M,).
+        read: The scale of the activation that the layer reads.
+    """
+    limit = limit if limit is None or axis is not None else np.min(limit)
+    scale = scales(weight, axis, LARGEST if limit is None else limit)
+    if axis == 0:
+        free = np.full(len(weight), True) if limit is None else limit == LARGEST
+        scale = np.where(free, narrowed(weight, scale), scale)
+    if form.integer_bias and bias is not None:
+        scale = np.asarray(bias_scales(scale, read, bias), np.float32)
+        scale = scale if axis is not None else scale.max()
+    return np.asarray(np.maximum(scale, form.least_scale), np.float32)
+
+
+def integer_biases(net: Net, plan: Plan) -> None:
+    """Turn the float biases of quantised layers into INT32 ones with the scale s_x s_w, zero point 0.
+
+    The last step: it reads the scales that stand in the graph, and rounds by at most half of the smallest product.
+    """
+    names = {node.name for node in plan.anchors}
+    for node in [item for item in net.nodes if item.name in names]:
+        if len(node.input) < 3 or not node.input[2]:
+            continue
+        bias = net.arrays[node.input[2]]
+        product = _scale(net, node.input[0]) * _scale(net, node.input[1])
+        integers = np.clip(np.rint(bias / product), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
+        product = np.broadcast_to(product, bias.shape).astype(np.float32)
+        node.input[2] = _dequantise(net, f"{node.name}/bias", Quantised(integers, product, 0))
+    sort_nodes(net.graph)
+    net.index()
+    net.prune()
+
+
+def _scale(net: Net, name: str) -> np.ndarray:
+    """Return the scale of the DequantizeLinear that makes a tensor, in float64."""
+    return net.arrays[net.producer[name].input[1]].astype(np.float64)
+
+
+def channels_first(net: Net, node: NodeProto) -> tuple[np.ndarray, int | None]:
+    """Return a weighted node's weights and the axis of their output channels; Gemm weights are turned to (N, K).
+
+    MatMul's channels stand on axis 1, which TensorRT would run in float: it gets one scale for all.
+    """
+    weight = net.arrays[node.input[1]]
+    if node.op_type == "MatMul":
+        return weight, None
+    if node.op_type == "Gemm" and not any(item.name == "transB" and item.i for item in node.attribute):
+        weight = np.ascontiguousarray(weight.T)
+        node.input[1] = net.add_array(f"{node.input[1]}_t", weight)
+        kept = [item for item in node.attribute if item.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+    return weight, 0
+
+
+def _dequantise(net: Net, name: str, packed: Quantised) -> str:
+    integers = net.add_array(f"{name}_q", packed.integers)
+    scale = net.add_array(f"{name}_scale", packed.scale)
+    zero = net.add_array(f"{name}_zero", np.zeros(packed.scale.shape, packed.integers.dtype))
+    value = net.fresh(f"{name}_dq")
+    node = helper.make_node("DequantizeLinear", [integers, scale, zero], [value], f"{name}/DQ")
+    if packed.axis is not None:
+        node.attribute.append(helper.make_attribute("axis", packed.axis))
+    net.graph.node.append(node)
+    return value

@@ -1,0 +1,108 @@
+"""Which range a tensor's integers cover: five methods on what calibration counted, and the best for each tensor.
+
+min-max          the smallest and the largest value seen
+moving-average   each image's extremes, averaged with weight 0.01 for the next image (Jacob et al. 2018)
+percentile       leaves 0.01 % of the values out at either end
+entropy          the clipping that keeps most of the distribution, by Kullback-Leibler divergence (Migacz 2017)
+mse              the clipping with the least mean squared error
+auto             for each tensor the one with the least error on the values of the quantised network
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ...runtime.common.plugins import did_you_mean
+from ...runtime.errors import UsageError
+from ..calibration.histogram import Histogram
+from ..calibration.statistics import Stats
+from .quant_params import Grid, grid
+
+METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
+AUTO = "auto"
+PERCENTILE = 0.9999
+SHARES = np.linspace(1.0, 0.2, 41)
+Range = tuple[float, float]
+
+
+def check_method(name: str) -> str:
+    """Return the name of a method.
+
+    Raises:
+        UsageError: There is no such method.
+    """
+    known = (AUTO, *METHODS)
+    if name not in known:
+        do = did_you_mean(name, known) or "choose one of these"
+        raise UsageError(f"unknown range method {name!r}", expected=", ".join(known), do=do)
+    return name
+
+
+def candidates(stats: Stats, kind: str) -> dict[str, Range]:
+    """Return the (low, high) that each method gives one tensor; only min-max where nothing was counted."""
+    found: dict[str, Range] = {"min-max": (stats.low, stats.high)}
+    counted = stats.histogram
+    if counted is None or not counted.counts.any():
+        return found
+    found["moving-average"] = stats.average
+    found["percentile"] = _inside(stats, counted.quantile(1 - PERCENTILE), counted.quantile(PERCENTILE))
+    found["entropy"] = _least(stats, kind, lambda ends: divergence(counted, ends))
+    found["mse"] = _least(stats, kind, lambda ends: error(counted, grid(ends[0], ends[1], kind)))
+    return found
+
+
+def choose(stats: Stats, method: str, kind: str) -> Range:
+    """Return the (low, high) of one tensor by a method; "auto" takes the least squared error on the histogram."""
+    found = candidates(stats, kind)
+    counted = stats.histogram
+    if method != AUTO or counted is None:
+        return found.get(method, found["min-max"])
+    return min(found.values(), key=lambda ends: error(counted, grid(ends[0], ends[1], kind)))
+
+
+def error(counted: Histogram, at: Grid) -> float:
+    """Return the mean squared error of rounding and clipping the counted values to a grid."""
+    used = counted.counts > 0
+    values, counts = counted.centres[used], counted.counts[used]
+    return float(np.square(at.rounded(values) - values) @ counts / max(int(counts.sum()), 1))
+
+
+def divergence(counted: Histogram, ends: Range) -> float:
+    """Return the Kullback-Leibler divergence of the counted values from what 255 levels keep of them, in nats.
+
+    Args:
+        counted: The values.
+        ends: What the levels cover; what lies outside counts at its ends.
+    """
+    inside = np.flatnonzero((counted.centres >= ends[0] - counted.width) & (counted.centres <= ends[1] + counted.width))
+    if len(inside) < 2:
+        return float("inf")
+    first, last = int(inside[0]), int(inside[-1])
+    kept = counted.counts[first : last + 1].astype(np.float64)
+    seen = kept.copy()
+    seen[0] += counted.counts[:first].sum()
+    seen[-1] += counted.counts[last + 1 :].sum()
+    level = np.arange(len(kept)) * min(255, len(kept)) // len(kept)
+    used = kept > 0
+    each = np.bincount(level, kept) / np.maximum(np.bincount(level, used), 1)
+    approximate = np.where(used, each[level], 0.0)
+    if not approximate.sum():
+        return float("inf")
+    p, q = seen / seen.sum(), np.maximum(approximate / approximate.sum(), 1e-12)
+    return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+
+
+def _least(stats: Stats, kind: str, score: Callable[[Range], float]) -> Range:
+    """Return the clipped range with the least score: one limit for a symmetric grid, else one end after the other."""
+    low, high = min(stats.low, 0.0), max(stats.high, 0.0)
+    if kind == "symmetric":
+        limits = max(-low, high) * SHARES
+        return min(((max(low, -limit), min(high, limit)) for limit in limits.tolist()), key=score)
+    high = min((high * SHARES).tolist(), key=lambda end: score((low, end)))
+    return min((low * SHARES).tolist() if low else [low], key=lambda end: score((end, high))), high
+
+
+def _inside(stats: Stats, low: float, high: float) -> Range:
+    return max(low, stats.low), min(high, stats.high)

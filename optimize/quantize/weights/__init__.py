@@ -1,0 +1,1 @@
+"""Weights in INT8: scales, rounding, and layer-wise reconstruction."""

@@ -1,0 +1,100 @@
+"""Walk through a graph one node at a time, with all images, so that a layer can be mended on what it really reads.
+
+Values live from the node that writes them to the last one that reads them. The number of images is what bounds the
+memory: `fitting` says how many fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper
+
+from ...calibration.statistics import answers, session
+from ...graph.proto_graph import Net
+
+BUDGET_BYTES = 192 << 20
+
+
+class Walker:
+    """The values of a graph on some images, computed node by node in ONNX Runtime with nothing fused.
+
+    Args:
+        net: The graph, in topological order. Constants may be changed while walking, ahead of the walk.
+        images: Values of the graph's input.
+        batch: The graph's batch size where it is fixed: nodes are then computed in pieces of it.
+        hold: Tensors that are kept until `until` hands them out.
+    """
+
+    def __init__(
+        self, net: Net, images: np.ndarray, batch: int | None = None, hold: frozenset[str] = frozenset()
+    ) -> None:
+        self.net, self.batch, self.hold = net, batch, hold
+        self.values: dict[str, np.ndarray] = {net.inputs[0]: images}
+        self.constants: dict[str, np.ndarray] = {}
+        self.held: dict[str, np.ndarray] = {}
+        self.last = {name: index for index, node in enumerate(net.nodes) for name in node.input}
+        self.at = 0
+
+    def walk(self, before: Callable[[NodeProto], None], after: Callable[[NodeProto], None]) -> None:
+        """Compute each node; `before` may change its constants, `after` may replace its outputs in `values`."""
+        while self.at < len(self.net.nodes):
+            node = self.net.nodes[self.at]
+            before(node)
+            self._compute(node)
+            after(node)
+            self._step(node)
+
+    def until(self, name: str) -> np.ndarray:
+        """Walk as far as a tensor in `hold`, and give it away."""
+        while name not in self.held:
+            node = self.net.nodes[self.at]
+            self._compute(node)
+            self.held |= {name: self.values[name] for name in node.output if name in self.hold}
+            self._step(node)
+        return self.held.pop(name)
+
+    def _compute(self, node: NodeProto) -> None:
+        constant = not any(name in self.values for name in node.input)
+        kept = self.constants if constant else self.values
+        kept.update(zip([name for name in node.output if name], self.run(node), strict=True))
+
+    def _step(self, node: NodeProto) -> None:
+        for name in {*node.input, *node.output}:
+            if self.last.get(name, self.at) == self.at:
+                self.values.pop(name, None)
+                self.constants.pop(name, None)
+        self.at += 1
+
+    def run(self, node: NodeProto) -> list[np.ndarray]:
+        """Compute one node from the values at hand."""
+        given = {name: self.values[name] for name in node.input if name in self.values}
+        fixed = {name: self._constant(name) for name in node.input if name and name not in given}
+        constants = [onnx.numpy_helper.from_array(value, name) for name, value in fixed.items()]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        step = self.batch
+        inputs = [_info(name, value[:step] if step else value) for name, value in given.items()]
+        graph = helper.make_graph([node], "one", inputs, outputs, constants)
+        opened = session(helper.make_model(graph, opset_imports=self.net.model.opset_import, ir_version=10))
+        if not step:  # all at once: what a Shape answers is no row for each image
+            return answers(opened, given)
+        count = min((len(value) for value in given.values()), default=0)
+        pieces = [
+            answers(opened, {name: value[at : at + step] for name, value in given.items()})
+            for at in range(0, max(count, 1), step)
+        ]
+        return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
+
+    def _constant(self, name: str) -> np.ndarray:
+        return self.constants[name] if name in self.constants else self.net.arrays[name]
+
+
+def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def fitting(sizes: Iterable[int]) -> int:
+    """Return how many images fit the budget, from the elements of each tensor for one image (about four live)."""
+    return max(8, BUDGET_BYTES // (16 * max(sizes, default=1)))

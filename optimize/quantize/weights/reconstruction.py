@@ -1,0 +1,190 @@
+"""Mend a Q/DQ graph layer by layer on what each layer really reads: ranges, then weights, then biases.
+
+Ranges    Each activation's grid is tried at the ranges that the methods gave and at several widths around the best, and
+          takes the one with the least squared error on the values that the quantised network, mended up to here, feeds
+          it. A value that is common (an even background, a padded border) so comes to lie on the grid.
+Weights   Fitted and rounded for the input that the layer really gets (`rounding`).
+Biases    b'_c = b_c + E[y_c] - E[y^_c]: what quantisation adds to the mean of an output channel is taken off the bias.
+          y is the float layer's output on float inputs, y^ the quantised layer's; means over the images and positions.
+
+Source of the last: Nagel et al. 2019, «Data-Free Quantization Through Weight Equalization and Bias Correction»,
+appendix D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import NodeProto
+
+from ...calibration.statistics import sqnr_db
+from ...graph.proto_graph import Net, attributes
+from ..activation_clipping import Bend, Function
+from ..placement import Plan
+from ..qdq.explicit_padding import pads_by_list
+from ..qdq.insert import weight_scales
+from ..qdq.pad_channels import reads_colours
+from ..quant_params import Grid, grid
+from ..report import Settings
+from ..targets import Form
+from . import rounding, second_moments
+from .int16_saturation import largest_integers, raw_peaks
+from .layerwise import Walker
+from .quantize_weights import LARGEST, Quantised
+
+WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
+VALUES = 1 << 16
+
+
+@dataclass
+class Source:
+    """What the float network knows about the quantised one.
+
+    Attributes:
+        net: The float graph.
+        answers: Name of a quantised layer -> the tensor of the float graph that it approximates.
+        weights: Name of a quantised layer -> its float weights, output channels first.
+        highs: Tensor -> the largest value of each channel, (C,).
+        ranges: Root of tensors with one scale -> the (low, high) that each method gives.
+        bends: Tensor that one activation function alone reads -> that function.
+    """
+
+    net: Net
+    answers: dict[str, str]
+    weights: dict[str, np.ndarray]
+    highs: dict[str, np.ndarray]
+    ranges: dict[str, list[tuple[float, float]]]
+    bends: dict[str, Bend]
+
+
+@dataclass
+class Refiner:
+    """One walk over an emitted graph.
+
+    Attributes:
+        net: The graph with Q/DQ and float biases.
+        plan: What is quantised, and which tensors share a scale.
+        grids: Tensor -> its grid; updated as grids are chosen.
+        ceilings: Root of tensors with one scale -> the largest value their grid may reach (a folded Clip's bound).
+        source: The float network.
+        form: The target's form.
+        settings: What is to be done.
+        batch: The graph's batch size where it is fixed.
+        sqnr_db: Tensor -> signal to noise of its own grid, in dB.
+        fitted: Layer -> the share of its output's error that fitting its weights left, on images it had not seen.
+        limits: Layer -> the largest weight integer of each output channel, where lower than 127.
+    """
+
+    net: Net
+    plan: Plan
+    grids: dict[str, Grid]
+    ceilings: dict[str, float]
+    source: Source
+    form: Form
+    settings: Settings
+    batch: int | None = None
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    fitted: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def run(self, images: np.ndarray) -> None:
+        """Choose grids, fit weights and correct biases, in the graph's order.
+
+        Args:
+            images: Float32 images, all of which are held in memory.
+        """
+        self.walker = Walker(self.net, images, self.batch)
+        self.reference = Walker(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
+        self.chosen: set[str] = set()
+        self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
+        self.walker.walk(self._before, self._correct)
+
+    def _before(self, node: NodeProto) -> None:
+        name = node.name.removesuffix("/Q")
+        if node.op_type == "QuantizeLinear" and name in self.grids and self.plan.root(name) not in self.chosen:
+            self._choose(node, name)
+        if node.name in self.source.answers:
+            self.answer = self.reference.until(self.source.answers[node.name])
+            weight = self.source.weights[node.name]
+            if self.settings.reconstruct and weight.size // len(weight) <= second_moments.WIDEST and pads_by_list(node):
+                self._mend(node)
+
+    def _choose(self, node: NodeProto, name: str) -> None:
+        root = self.plan.root(name)
+        self.chosen.add(root)
+        value = self.walker.values[node.input[0]]
+        step = max(1, value.size // VALUES)
+        step += (step + 1) % 2
+        sample = value.reshape(-1)[::step].astype(np.float64)
+        if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
+            sample = sample.clip(0, self.ceilings[root])
+        starts = [self._grid(low, high, root) for low, high in self.source.ranges.get(root, [])]
+        bend = self.source.bends.get(root)
+        shape = bend.at(np.arange(0, value.size, step) // value[0, 0].size % value.shape[1]) if bend else _same
+        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
+        tried = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
+        tried = [cut for at in tried for cut in bend.tried(at)] if bend else tried
+        best = min(tried, key=lambda at: _error(sample, at, shape))
+        self.sqnr_db[name] = sqnr_db(shape(sample), shape(best.rounded(sample)))
+        for other in [item for item in self.grids if self.plan.root(item) == root]:
+            self.grids[other] = best
+            self._set(other, best)
+
+    def _grid(self, low: float, high: float, root: str) -> Grid:
+        kind = self.plan.kind(root, self.form)
+        return grid(low, max(min(high, self.ceilings.get(root, np.inf)), self.form.least_high(kind)), kind)
+
+    def _set(self, name: str, at: Grid) -> None:
+        if name in self.pairs:
+            _, scale, zero = self.pairs[name].input
+            self.net.set_array(scale, np.array(at.scale, np.float32))
+            self.net.set_array(zero, np.array(at.zero, at.dtype))
+
+    def _mend(self, node: NodeProto) -> None:
+        """Fit a layer's weights and round them together; its bias is corrected afterwards."""
+        weight = self.source.weights[node.name]
+        groups = attributes(node).get("group", 1)
+        value = self.walker.values[node.input[0]]
+        pair = second_moments.measure(value, self.answer, weight, attributes(node))
+        change, self.fitted[node.name] = rounding.fit(*pair)
+        weight = weight + change.reshape(weight.shape)
+        packed = self._scale(node, weight, groups)
+        ratio = np.clip(packed.integers, -LARGEST, LARGEST).reshape(change.shape)
+        integers = rounding.best(ratio, second_moments.together(*pair).gram, self.settings.adaround)
+        packed = Quantised(integers.reshape(weight.shape).astype(np.int8), packed.scale, packed.axis)
+        stored = self.net.producer[node.input[1]].input
+        self.net.set_array(stored[0], packed.integers)
+        self.net.set_array(stored[1], packed.scale)
+        self.walker.constants[node.input[1]] = packed.dequantised()
+
+    def _scale(self, node: NodeProto, weight: np.ndarray, groups: int) -> Quantised:
+        """Return weights over their scales, not rounded yet."""
+        name = self.net.producer[node.input[0]].name.removesuffix("/DQ")
+        read, limit = self.grids[name], None
+        if self.form.limited:
+            peaks = raw_peaks(self.source.highs[name], read.scale, read.zero)
+            fours = self.form.wide and reads_colours(self.net, node)
+            limit = largest_integers(weight, groups, peaks, rounding=1.0, fours=fours)
+            self.limits[node.name] = limit
+        axis = None if self.settings.per_tensor else 0
+        scale = weight_scales(weight, axis, self.form, limit, self.net.arrays[node.input[2]], read.scale)
+        spread = scale.reshape(-1, *[1] * (weight.ndim - 1)) if axis == 0 else scale
+        return Quantised(np.asarray(weight / spread, np.float64), scale, axis)
+
+    def _correct(self, node: NodeProto) -> None:
+        if node.name not in self.source.answers:
+            return
+        value = self.walker.values[node.output[0]]
+        axes = tuple(axis for axis in range(value.ndim) if axis != 1)
+        error = (self.answer.mean(axis=axes, dtype=np.float64) - value.mean(axis=axes, dtype=np.float64)).astype("f4")
+        self.net.set_array(node.input[2], self.net.arrays[node.input[2]] + error)
+        self.walker.values[node.output[0]] = value + error.reshape(-1, *[1] * (value.ndim - 2))
+
+
+def _error(sample: np.ndarray, at: Grid, shape: Function) -> float:
+    return float(np.square(shape(at.rounded(sample)) - shape(sample)).mean())
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value

@@ -1,0 +1,144 @@
+"""Which build of a network is estimated fastest on a GPU: each candidate is built and judged by its kernel list.
+
+`fp16` is the float file in FP16; `int8` the quantised file, the rest in FP16; `mixed` INT8 only where `placement_trt`
+puts it; `carried` FP16 with the Splits and Concats carried through the convolutions (`carry`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.common.files import atomic_file
+from ...runtime.engines import cost
+from ...runtime.engines.build import build_engine
+from ...runtime.errors import CheckFailed
+from .fold_passthrough_channels import carry
+from .int8_placement import Placement, kernels_of, place, weighted_nodes
+from .mixed_precision import mix
+
+if TYPE_CHECKING:
+    from ...runtime.engines.kernels import Kernel
+
+Note = Callable[[str], None]
+WORTH = 0.02  # a smaller share of the time is within the model's noise
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One built engine: kernels as listed by the builder, weighted nodes in INT8, estimated seconds, file size."""
+
+    name: str
+    kernels: int
+    int8: int
+    estimate_s: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MixReport:
+    """What was built and compared; `placement` is None where there was no quantised file."""
+
+    gpu: str
+    batch: int
+    candidates: tuple[Candidate, ...]
+    placement: Placement | None
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate that is estimated fastest; FP16, the first, where the others gain less than `WORTH`."""
+        fastest = min(self.candidates, key=lambda item: item.estimate_s)
+        return fastest if fastest.estimate_s < (1 - WORTH) * self.candidates[0].estimate_s else self.candidates[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        placed = self.placement.to_dict() if self.placement else None
+        return {**asdict(self), "winner": self.best.name, "placement": placed}
+
+    def refuse_slower(self) -> None:
+        """Stop where nothing beats the plain FP16 build.
+
+        Raises:
+            CheckFailed: FP16 is estimated at least as fast as all else.
+        """
+        if self.best.name == "fp16":
+            times = ", ".join(f"{c.name} {c.estimate_s * 1e3:.3f} ms, {c.kernels} kernels" for c in self.candidates)
+            raise CheckFailed(f"nothing is estimated to beat FP16 on {self.gpu} at batch {self.batch}", got=times,
+                              do="build the FP16 file, or keep INT8 for its size with a plain build")  # fmt: skip
+
+
+class _Bench:
+    """Builds candidates in a folder of their own and keeps what came out."""
+
+    def __init__(self, folder: Path, gpu: cost.Gpu, batch: int, note: Note, timeout_s: float) -> None:
+        self.folder, self.gpu, self.batch, self.note, self.timeout_s = folder, gpu, batch, note, timeout_s
+        self.candidates: dict[str, Candidate] = {}
+        self.kernels: dict[str, list[Kernel]] = {}
+
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.onnx"
+
+    def build(self, name: str, int8: int) -> None:
+        made = build_engine(self.file(name), self.folder / f"{name}.engine", sm=self.gpu.sm,
+                            precision="int8" if int8 else "fp16", timeout_s=self.timeout_s)  # fmt: skip
+        self.kernels[name] = kernels_of(made.kernels)
+        seconds = cost.estimate_s(cost.works(self.kernels[name]), self.gpu, self.batch)
+        self.candidates[name] = Candidate(name, made.attestation.kernels, int8, seconds, made.bytes)
+        self.note(f"{name}: {made.attestation.kernels} kernels, estimated {seconds * 1e3:.3f} ms on {self.gpu.name}")
+
+
+def best_mix(
+    float_path: str | Path, int8_path: str | Path | None, target_path: str | Path, gpu: cost.Gpu, *,
+    batch: int = 1, per_tensor: bool = False, note: Note = lambda text: None, timeout_s: float = 600,
+) -> MixReport:  # fmt: skip
+    """Build the candidates for a GPU and write the ONNX file of the one that is estimated fastest.
+
+    Args:
+        float_path: The float32 file, batch 1, BatchNormalization folded.
+        int8_path: What `quantize(..., target="trt")` made of it; None compares FP16 forms only.
+        target_path: Where the ONNX file of the winner goes; nothing is written where that is plain FP16.
+        gpu: The GPU (see `cost.gpus()`), one whose SM TensorRT-RTX builds for.
+        batch: The batch it is to run at.
+        per_tensor: Give INT8 weights one scale each: fewer kernels, and an accuracy that has to be checked.
+        note: Called with a line about each step.
+        timeout_s: Seconds for each build.
+
+    Raises:
+        EdgesmithError: As `mix`, `carry` and `build_engine`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(Path(folder), gpu, batch, note, timeout_s)
+        _half(float_path, bench.file("fp16"))
+        bench.build("fp16", 0)
+        if carry(float_path, bench.folder / "carried32.onnx"):
+            _half(bench.folder / "carried32.onnx", bench.file("carried"))
+            bench.build("carried", 0)
+        placed = _quantised(bench, float_path, int8_path, per_tensor) if int8_path else None
+        report = MixReport(gpu.name, batch, tuple(bench.candidates.values()), placed)
+        if report.best.name != "fp16":
+            with atomic_file(target_path) as temporary:
+                temporary.write_bytes(bench.file(report.best.name).read_bytes())
+    return report
+
+
+def _quantised(bench: _Bench, float_path: str | Path, int8_path: str | Path, per_tensor: bool) -> Placement:
+    names = weighted_nodes(int8_path)
+    mix(float_path, int8_path, [], bench.file("int8"))
+    bench.build("int8", len(names))
+    found = place(bench.kernels["fp16"], names, bench.gpu, batch=bench.batch, per_tensor=per_tensor)
+    bench.note(found.verdict)
+    if found.int8:
+        mix(float_path, int8_path, found.floats, bench.file("mixed"), per_tensor=per_tensor)
+        bench.build("mixed", len(found.int8))
+    return found
+
+
+def _half(source: str | Path, target: Path) -> None:
+    import onnx
+
+    from ..fp16.cast_graph import cast_graph
+
+    onnx.save(cast_graph(onnx.load(str(source))).model, str(target))

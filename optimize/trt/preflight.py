@@ -1,0 +1,286 @@
+"""What TensorRT would refuse, crash on, or silently do differently: found in the file before its parser sees it.
+
+`check` runs onnx.checker first (the parser crashes on some files that it rejects) and then one function per trap. Each
+row was seen on real builds; docs/engines.md has the list. An "error" cannot build or computes something else than the
+file says; a "warning" builds, but not as fast or in another precision than one would think.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.common.files import existing_file
+from ...runtime.errors import ModelError
+
+NEWEST_OPSET = 27
+MANY_NODES = 5000
+UNSUPPORTED = {
+    "QLinearConv": "use QuantizeLinear and DequantizeLinear around a float Conv",
+    "QLinearMatMul": "use QuantizeLinear and DequantizeLinear around a float MatMul",
+    "ConvInteger": "use QuantizeLinear and DequantizeLinear around a float Conv",
+    "MatMulInteger": "use QuantizeLinear and DequantizeLinear around a float MatMul",
+    "DynamicQuantizeLinear": "calibrate: quantise with constant scales",
+    "NonZero": "cut it out of the network and run it after", "RoiAlign": "cut it out of the network and run it after",
+    "DeformConv": "replace it by a convolution, or build with a plugin",
+    "NonMaxSuppression": "cut it out of the network; the runtime has box suppression in numpy",
+    "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: severity "error" or "warning", a short code, the node, what it is and what to do."""
+
+    severity: str
+    code: str
+    node: str
+    what: str
+    do: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        where = f"{self.node}: " if self.node else ""
+        return f"{where}{self.what}" + (f"; do: {self.do}" if self.do else "")
+
+
+class Graph:
+    """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        from onnx import AttributeProto, shape_inference
+
+        self.model, self.proto, self.path = model, model.graph, path
+        self.nodes: list[Any] = list(model.graph.node)
+        self.constants = {item.name: item for item in model.graph.initializer}
+        for node in self.nodes:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
+                    self.constants[node.output[0]] = attribute.t
+        self.made_by = {name: node for node in self.nodes for name in node.output if name}
+        self.used_by: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.used_by.setdefault(name, []).append(node)
+        try:
+            inferred = shape_inference.infer_shapes(model).graph
+        except Exception:  # a graph that cannot be inferred still has its declared types
+            inferred = model.graph
+        values = (*inferred.input, *inferred.output, *inferred.value_info)
+        self.types = {value.name: value.type.tensor_type for value in values}
+
+    def elem_type(self, name: str) -> int:
+        """Return the TensorProto data type of a tensor, 0 where it is unknown."""
+        if name in self.constants:
+            return int(self.constants[name].data_type)
+        return int(self.types[name].elem_type) if name in self.types else 0
+
+    def dims(self, name: str) -> list[int | None] | None:
+        """Return the shape of a tensor, None for a dynamic dimension; None where the rank is unknown."""
+        if name in self.constants:
+            return list(self.constants[name].dims)
+        if name not in self.types or not self.types[name].HasField("shape"):
+            return None
+        return [dim.dim_value if dim.HasField("dim_value") else None for dim in self.types[name].shape.dim]
+
+    def value(self, name: str) -> Any:
+        """Return a constant as an array; None where it is computed or its external data is not there."""
+        from onnx import numpy_helper
+
+        if name not in self.constants:
+            return None
+        try:
+            return numpy_helper.to_array(self.constants[name], base_dir=str(self.path.parent))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """Return the value of a node's attribute."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+
+
+def label(node: Any) -> str:
+    """Name a node as TensorRT does: its name, or the output it makes."""
+    return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
+
+
+def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
+    """Look at an ONNX file before TensorRT does.
+
+    Args:
+        path: The file.
+        precision: What it is going to be built in: "fp32", "fp16", "bf16" or "int8".
+        sms: The compute capabilities it is going to be built for, such as "7.5".
+
+    Returns:
+        What was found, errors first; empty for a file with nothing to say about.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    from .preflight_qdq import QDQ_RULES
+
+    path = existing_file(path, "ONNX file")
+    model, problem = _load(path)
+    if problem:
+        return [problem]
+    graph = Graph(model, path)
+    found = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
+    return sorted(found, key=lambda item: item.severity)
+
+
+def require(findings: Iterable[Finding], path: str | Path) -> None:
+    """Stop at the first error.
+
+    Raises:
+        ModelError: There is one; the message has the first and how many more.
+    """
+    bad = [item for item in findings if item.severity == "error"]
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        where = f"{bad[0].node}: " if bad[0].node else ""
+        raise ModelError(f"TensorRT cannot use {path}: {where}{bad[0].what}{more}", do=bad[0].do)
+
+
+def _load(path: Path) -> tuple[Any, Finding | None]:
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError among them
+        return None, Finding("error", "not-onnx", "", f"the file is no ONNX model ({error})", "export it again")
+    if not model.graph.output:
+        return None, Finding("error", "empty", "", "the file holds no network (no outputs)", "export it again")
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        return None, Finding("error", "invalid", "", f"onnx.checker rejects it: {reason}", "export it again")
+    return model, None
+
+
+def _ops(graph: Graph, *kinds: str) -> Iterator[Any]:
+    return (node for node in graph.nodes if node.op_type in kinds)
+
+
+def _unsupported(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for node in graph.nodes:
+        if node.op_type in UNSUPPORTED:
+            what = f"TensorRT does not run {node.op_type}"
+            yield Finding("error", "unsupported-op", label(node), what, UNSUPPORTED[node.op_type])
+        elif node.domain not in ("", "ai.onnx"):
+            what = f"{node.op_type} of the domain {node.domain!r} needs a plugin"
+            yield Finding("error", "custom-op", label(node), what, "export it as standard operators")
+
+
+def _pools(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for node in _ops(graph, "MaxPool", "AveragePool"):
+        if any(step != 1 for step in attribute(node, "dilations", [])):
+            yield Finding("error", "pool-dilation", label(node), "a pool with dilation", "pool without dilation")
+        if len(node.output) > 1 and node.output[1]:
+            yield Finding("error", "pool-indices", label(node), "a pool with a second output (indices)", "drop it")
+
+
+def _resizes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for node in _ops(graph, "Resize"):
+        odd = [
+            attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
+            attribute(node, "antialias", 0) and "antialias",
+            attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
+        ]
+        for name in filter(None, odd):
+            yield Finding("error", "resize-mode", label(node), f"Resize with {name}", "use half_pixel, no antialias")
+
+
+def _modes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for node in _ops(graph, "BatchNormalization"):
+        if attribute(node, "training_mode", 0):
+            yield Finding("error", "training-mode", label(node), "BatchNorm in training mode", "export in eval mode")
+    for node in _ops(graph, "TopK"):
+        k = graph.value(node.input[1])
+        if k is not None and int(k.reshape(-1)[0]) > 3840:
+            yield Finding("error", "top-k", label(node), f"TopK of {int(k.reshape(-1)[0])}", "at most 3840")
+
+
+def _bytes_in(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    from onnx import TensorProto
+
+    for node in graph.nodes:
+        if node.op_type in ("Transpose", "Slice", "Resize") and graph.elem_type(node.input[0]) == TensorProto.UINT8:
+            what = f"{node.op_type} of a uint8 tensor"
+            yield Finding("error", "uint8-op", label(node), what, "put a Cast to float before it")
+
+
+def _batches(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for node in _ops(graph, "Reshape"):
+        dims, shape = graph.dims(node.input[0]), graph.value(node.input[1])
+        if dims and dims[0] is None and shape is not None and shape.size and shape.reshape(-1)[0] > 0:
+            what = f"the batch is dynamic, but the Reshape fixes it to {int(shape.reshape(-1)[0])}"
+            yield Finding("error", "fixed-batch", label(node), what, "export with 0 or -1 there, or a fixed batch")
+
+
+def _shapes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    for name in graph.types:
+        if len(graph.dims(name) or []) > 8:
+            yield Finding("error", "rank", name, f"a tensor of rank {len(graph.dims(name) or [])}", "at most 8")
+    for value in graph.proto.input:
+        if any(dim is not None and dim < 0 for dim in graph.dims(value.name) or []):
+            yield Finding("error", "negative-dim", value.name, "a negative dimension, taken as a dynamic one",
+                          "name the dimension, or give its size")  # fmt: skip
+
+
+def _weights(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    import numpy as np
+    from onnx import TensorProto
+
+    known = set(TensorProto.DataType.values())
+    for name, constant in graph.constants.items():
+        if constant.data_type not in known:
+            yield Finding("error", "unknown-type", name, f"a weight of data type {constant.data_type}, which ONNX does "
+                          "not have", "export it again")  # fmt: skip
+        array = graph.value(name)
+        if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
+            yield Finding(
+                "error", "not-finite", name, "a weight that is NaN or infinite; TensorRT does not look", "retrain"
+            )
+
+
+def _file(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    opset = next((item.version for item in graph.model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if opset > NEWEST_OPSET:
+        yield Finding(
+            "error", "opset", "", f"opset {opset}; TensorRT would take it and guess", f"at most {NEWEST_OPSET}"
+        )
+    if len(graph.nodes) > MANY_NODES:
+        yield Finding("warning", "many-nodes", "", f"{len(graph.nodes)} nodes: the build time grows quadratically",
+                      "simplify the graph; see --timeout")  # fmt: skip
+
+
+def _turing(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    from onnx import TensorProto
+
+    if "7.5" not in sms:
+        return
+    for node in _ops(graph, "Gemm", "MatMul"):
+        if graph.elem_type(node.input[0]) in (0, TensorProto.FLOAT):
+            yield Finding("error", "sm75-gemm", label(node), f"SM 7.5 has no FP32 {node.op_type} in TensorRT-RTX",
+                          "cast to FP16, or turn it into a 1x1 Conv")  # fmt: skip
+    for node in _ops(graph, "Conv"):
+        if graph.elem_type(node.input[0]) == TensorProto.BFLOAT16 or len(graph.dims(node.input[0]) or []) == 5:
+            yield Finding("error", "sm75-conv", label(node), "SM 7.5 has no BF16 and no 3-D FP32 Conv", "cast to FP16")
+    if precision == "int8":
+        yield Finding("warning", "sm75-int8", "", "on SM 7.5 TensorRT-RTX runs INT8 convolutions in float", "use fp16")
+
+
+Rule = Callable[[Graph, str, Sequence[str]], Iterator[Finding]]
+RULES: tuple[Rule, ...] = (
+    _unsupported, _pools, _resizes, _modes, _bytes_in, _batches, _shapes, _weights, _file, _turing,
+)  # fmt: skip
