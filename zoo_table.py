@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from .bench import environment
+from .bench.measure import environment
 from .cli.console import guarded, note
 from .models import catalog
 from .runtime.common import child_process as child

@@ -22,7 +22,7 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from . import stats
-from .gate import MOST_PAIRS, Pair, Rule, answer
+from .gate.gate import MOST_PAIRS, Pair, Rule, answer
 
 Judge = Callable[[Sequence[Pair], np.random.Generator], bool]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import stats
-from .gate import LEAST_PAIRS, LOOK_LEVEL, MOST_PAIRS, Rule
+from .gate.gate import LEAST_PAIRS, LOOK_LEVEL, MOST_PAIRS, Rule
 
 SLOWER, SAME, FASTER, OPEN = 1, 0, -1, 2
 

@@ -5,7 +5,7 @@ History of the format:
        has values named with their unit (`p50_s`, `peak_bytes`), intervals, samples by process, and, where nothing
        could be measured, the reason in `missing`.
     2  A Reading may have rows: a table of its own, such as the operators of `layers`. A Run may have a reference: the
-       seconds of one call of the reference workload beside it, by process (see `bench/reference.py`).
+       seconds of one call of the reference workload beside it, by process (see `bench/measure/reference.py`).
     3  A subject has a variant, which tells two artefacts of one precision and target apart, and the data set of its
        published accuracy.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import DataError
-from .environment import Environment
+from .measure.environment import Environment
 
 FORMAT, VERSION = "edgesmith-bench", 3
 UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count",

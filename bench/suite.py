@@ -20,10 +20,11 @@ from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.selection.candidates import backends_for, open_artefact
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
-from . import environment, interleave, metrics
-from .context import Context, Evaluation
+from . import metrics
+from .measure import environment, interleave
+from .measure.context import Context, Evaluation
+from .measure.workload import Target
 from .result import Reading, Result, Run, Subject
-from .workload import Target
 
 SPLITS = ("test", "hard")
 REFERENCE = Target(str(Path(__file__).with_name("reference.py")))

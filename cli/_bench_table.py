@@ -17,8 +17,8 @@ from ..runtime.errors import EdgesmithError
 from .console import note, progress
 
 if TYPE_CHECKING:
-    from ..bench.context import Context
-    from ..bench.interleave import Plan
+    from ..bench.measure.context import Context
+    from ..bench.measure.interleave import Plan
     from ..bench.result import Reading, Run
 
 NETWORKS = (
@@ -45,7 +45,7 @@ def measure(names: Sequence[str], bundles: Path, folder: Path, plan: Plan, minut
     Raises:
         EdgesmithError: None of the networks gave a result.
     """
-    from ..bench import clock
+    from ..bench.measure import clock
 
     parts: list[Run] = []
     began, spent, left = clock.now_ns(), list[float](), list[str]()
@@ -77,7 +77,8 @@ def together(parts: Sequence[Run]) -> Run:
 
 def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     """Return what is there of a network, unless it is of another machine, other packages or other files."""
-    from ..bench import environment, result
+    from ..bench import result
+    from ..bench.measure import environment
     from ..export.untrained import place
     from .bench import FORMS
 
@@ -127,14 +128,14 @@ def with_boards(run: Run, name: str) -> Run:
 
 def modelled(name: str) -> Reading:
     """Return the expected seconds of one image on each board, with the range that holds two cases of three."""
-    from ..bench import devices, roofline
+    from ..bench.devices import catalogue, roofline
     from ..bench.result import Reading
     from ..models import complexity
 
     network = complexity.describe(name)
     values, intervals = dict[str, float](), dict[str, tuple[float, float]]()
     for board, precision in BOARDS:
-        told = roofline.estimate(network, devices.find(board), precision)
+        told = roofline.estimate(network, catalogue.find(board), precision)
         key = f"{re.sub('[^a-z0-9]+', '_', board.lower().removeprefix('jetson '))}_{precision}_s"
         values[key], intervals[key] = told.expected_s, (told.low_s, told.high_s)
     why = f"modelled, not measured: two points in three within a factor of {roofline.SPREAD}, {roofline.WORST} at worst"

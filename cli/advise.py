@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..bench import devices, roofline
-from ..bench.devices import Device
-from ..bench.roofline import Estimate
+from ..bench.devices import catalogue, roofline
+from ..bench.devices.catalogue import Device
+from ..bench.devices.roofline import Estimate
 from ..models import catalog
 from ..models.catalog import Entry
 from ..runtime.errors import UsageError
@@ -57,8 +57,8 @@ def advise_command(
     """
     if batch < 1 or (max_ms is not None and max_ms <= 0):
         raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
-    board = devices.find(device)
-    board = devices.in_mode(board, power) if power else board
+    board = catalogue.find(device)
+    board = catalogue.in_mode(board, power) if power else board
     found = rank(board, precision, batch, min_top1, max_ms, dataset=dataset, enough=None if every else 3)
     emit({"device": asdict(board), "networks": [one.to_dict() for one in found]}, as_json, lambda: _draw(board, found))
     for text in _caveats(board, precision):

@@ -17,8 +17,8 @@ from ..runtime.errors import EdgesmithError, UsageError
 from .console import command, emit, note, overwrite, progress, table
 
 if TYPE_CHECKING:
-    from ..bench.context import Context
-    from ..bench.interleave import Plan
+    from ..bench.measure.context import Context
+    from ..bench.measure.interleave import Plan
     from ..bench.result import Result, Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
@@ -45,7 +45,9 @@ def bench_command(
     data: str | None, out: Path, bundles: Path, every: bool, minutes: float, shape: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
-    from ..bench import interleave, suite, tables
+    from ..bench import suite
+    from ..bench.measure import interleave
+    from ..bench.report import tables
     from ..export import untrained
 
     _sensible(threads, batch, processes, seconds, minutes)
@@ -104,20 +106,21 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
 
 def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
     """Measure the long table, and write it as JSON and as Markdown: by network first, then every form."""
-    from ..bench import by_network, tables
+    from ..bench.report import network_table, tables
     from . import _bench_table
 
     run = _bench_table.measure(_bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
-    heads, rows = by_network.rows(run)
+    heads, rows = network_table.rows(run)
     shown = [at for at, head in enumerate(heads) if not head.endswith(("modelled", "engine MB"))]  # a terminal's width
     brief = [[line[at] for at in shown] for line in (heads, *rows)]
     emit(run.to_dict(), as_json, lambda: table("", brief[0], brief[1:], left=1))
-    _write(run, out, tables.markdown(run, _title(False), before=by_network.markdown(run)))
+    _write(run, out, tables.markdown(run, _title(False), before=network_table.markdown(run)))
 
 
 def _write(run: Run, out: Path, text: str) -> None:
     """Write a run that was shown already: a full disk must not take with it what was measured."""
-    from ..bench import result, tables
+    from ..bench import result
+    from ..bench.report import tables
 
     result.write(run, out)
     tables.write(out.with_suffix(".md"), text)

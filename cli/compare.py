@@ -10,7 +10,7 @@ import click
 from .console import command, emit, need, note, overwrite, table
 
 if TYPE_CHECKING:
-    from ..bench.compare import Comparison
+    from ..bench.gate.compare import Comparison
     from ..bench.result import Run
 
 
@@ -24,7 +24,7 @@ def compare_command(
     base: Path, new: Path, threshold: float, other_machine: bool, calibrate: bool, as_json: bool
 ) -> int:
     """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
-    from ..bench import compare as comparing
+    from ..bench.gate import compare as comparing
     from ..bench.result import read
 
     runs = read(base), read(new)
@@ -58,8 +58,7 @@ def report_command(
     parquet_path: Path | None, quantised: tuple[Path, ...], figures: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
-    from ..bench import tables
-    from ..bench.report import page, sensitivity
+    from ..bench.report import page, sensitivity, tables
     from ..bench.report.figures import claimed
     from ..bench.result import read
     from ..runtime.outputs import claim
@@ -93,7 +92,7 @@ def report_command(
 
 
 def _draw(runs: list[Run]) -> None:
-    from ..bench import tables
+    from ..bench.report import tables
 
     for run in runs:
         kept = tables.used(run.results)

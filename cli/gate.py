@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..bench.announce import Finding
+from ..bench.gate.ci_reports import Finding
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from .console import command, emit, note, overwrite, progress, table
 
 if TYPE_CHECKING:
-    from ..bench.context import Context
-    from ..bench.gate import Rule
+    from ..bench.gate.gate import Rule
+    from ..bench.measure.context import Context
 
 # findings to print, their records for JSON, and their exit codes
 Told = tuple[list[Finding], list[dict[str, object]], list[int]]
@@ -48,7 +48,7 @@ def gate_command(
 
     Faster or same: exit 0; slower: exit 1; cannot tell, or nothing could be measured: exit 3.
     """
-    from ..bench.gate import Rule
+    from ..bench.gate.gate import Rule
     from ..runtime.outputs import claim
 
     if not 0 < threshold < 1 or max_seconds <= 0:
@@ -93,7 +93,7 @@ def _beside(
     baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str
 ) -> Told:  # fmt: skip
     """Measure both versions side by side, then compare the kernels if asked."""
-    from ..bench.limits import KERNELS
+    from ..bench.gate.thresholds import KERNELS
 
     with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
         base = _base(baseline, new, Path(folder))
@@ -107,13 +107,13 @@ def _joined(one: Told, other: Told) -> Told:
 
 
 def _base(baseline: str, new: Path, folder: Path) -> Path:
-    from ..bench.baseline import at_revision
+    from ..bench.gate.baseline import at_revision
 
     return Path(baseline) if Path(baseline).exists() else at_revision(baseline, new, folder)
 
 
 def _words(text: str) -> list[str]:
-    from ..bench.limits import KERNELS, LIMITS
+    from ..bench.gate.thresholds import KERNELS, LIMITS
 
     words = [word for word in text.replace(" ", "").split(",") if word]
     if unknown := [word for word in words if word not in (*LIMITS, KERNELS)]:
@@ -122,7 +122,7 @@ def _words(text: str) -> list[str]:
 
 
 def _kernels(base: Path, new: Path) -> Told:
-    from ..bench.limits import KERNELS, kernels
+    from ..bench.gate.thresholds import KERNELS, kernels
 
     found = kernels(base, new)
     findings = [Finding(f"kernels {new.name}", one.answer, one.why) for one in found]
@@ -133,8 +133,9 @@ def _against_stored(
     stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
 ) -> Told:  # fmt: skip
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
-    from ..bench import compare, suite
-    from ..bench.interleave import Plan
+    from ..bench import suite
+    from ..bench.gate import compare
+    from ..bench.measure.interleave import Plan
     from ..bench.result import read
 
     if also:
@@ -179,7 +180,7 @@ def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> To
 
 
 def _latency(base: Context, new: Context, rule: Rule) -> Told:
-    from ..bench.gate import gate
+    from ..bench.gate.gate import gate
 
     with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
         told = gate(base.target, new.target, rule, progress=advance)
@@ -188,8 +189,8 @@ def _latency(base: Context, new: Context, rule: Rule) -> Told:
 
 
 def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
-    from ..bench.interleave import Plan
-    from ..bench.limits import check
+    from ..bench.gate.thresholds import check
+    from ..bench.measure.interleave import Plan
     from ..bench.suite import measure
 
     run = measure([base, new], Plan(processes=0), only=metrics)
@@ -202,9 +203,9 @@ def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
 
 
 def _announce(findings: list[Finding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
-    from ..bench.announce import github as annotations
-    from ..bench.announce import junit, markdown
-    from ..bench.tables import write
+    from ..bench.gate.ci_reports import github as annotations
+    from ..bench.gate.ci_reports import junit, markdown
+    from ..bench.report.tables import write
 
     for path, text in ((junit_path, junit(findings)), (markdown_path, markdown(findings))):
         if path:

@@ -15,7 +15,7 @@ from .console import command, emit, need, note, overwrite, progress, table
 
 if TYPE_CHECKING:
     from ..bench.result import Run
-    from ..bench.sweep import Cell, Dispatch
+    from ..bench.sweep.sweep import Cell, Dispatch
 
 
 @command("sweep")
@@ -42,8 +42,11 @@ def sweep_command(
 
     Exit code 1 when a cell failed.
     """
-    from ..bench import evaluate as evaluating
-    from ..bench import interleave, result, sweep, tables
+    from ..bench import result
+    from ..bench.measure import interleave
+    from ..bench.report import tables
+    from ..bench.sweep import sharded_accuracy as evaluating
+    from ..bench.sweep import sweep
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
     forms = [word for word in precision.split(",") if word]
@@ -111,19 +114,19 @@ def _numbers(text: str, least: int) -> list[int]:
 
 @contextlib.contextmanager
 def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
-    from ..bench import sweep
+    from ..bench.sweep import sweep
 
     if scheduler is None:
         yield sweep.local
         return
-    from ..bench.cluster import Cluster
+    from ..bench.sweep.cluster import Cluster
 
     with Cluster(scheduler, resource=resource) as cluster:
         yield cluster
 
 
 def _draw(runs: list[Run]) -> None:
-    from ..bench import tables
+    from ..bench.report import tables
     from ..bench.report.view import view
 
     for run in runs:

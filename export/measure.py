@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bench import interleave, stats
+from ..bench import stats
+from ..bench.measure import interleave
+from ..bench.measure.workload import Target
 from ..bench.metrics import accuracy
-from ..bench.workload import Target
 from ..cli.console import progress
 from ..optimize.graph import proto_graph
 from ..optimize.quantize.mixed_precision.latency_model import is_here

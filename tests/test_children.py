@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from edgesmith import zoo_table
-from edgesmith.bench.process import Process
-from edgesmith.bench.workload import Target
+from edgesmith.bench.measure.process import Process
+from edgesmith.bench.measure.workload import Target
 from edgesmith.optimize import peers
 from edgesmith.runtime.common import child_process
 from edgesmith.runtime.engines import build
@@ -47,7 +47,7 @@ def ran(command: list[str], **others) -> str:
 def test_the_poison_works(poisoned):
     """What was done before: `-m` and `-c` import out of the working directory."""
     subprocess.run([sys.executable, "-c", "import json"], capture_output=True)
-    subprocess.run([sys.executable, "-m", "edgesmith.bench.worker"], capture_output=True, input=b"")
+    subprocess.run([sys.executable, "-m", "edgesmith.bench.measure.worker"], capture_output=True, input=b"")
     assert {"json", "edgesmith"} <= set(poisoned())
 
 
@@ -103,7 +103,7 @@ def skipped(tool: str) -> peers.Row:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot be told to leave the working directory out")
 def test_the_workers_of_a_cluster_here(poisoned):
     pytest.importorskip("distributed")
-    from edgesmith.bench.cluster import Cluster
+    from edgesmith.bench.sweep.cluster import Cluster
 
     with Cluster() as cluster:
         assert cluster._client.submit(len, "abc").result(timeout=60) == 3
@@ -159,7 +159,7 @@ def test_a_source_checkout_and_pythonpath_still_work(tmp_path):
         "import subprocess, sys; sys.path.insert(0, sys.argv[1]); \n"
         "sys.meta_path[:] = [finder for finder in sys.meta_path if 'Editable' not in repr(finder)]\n"
         "from edgesmith.runtime import child\n"
-        "text = 'import edgesmith.bench.worker, mine, sys; print(mine.HERE, *sys.argv[1:])'\n"
+        "text = 'import edgesmith.bench.measure.worker, mine, sys; print(mine.HERE, *sys.argv[1:])'\n"
         "print(subprocess.run(child.code(text, 'a b'), check=True, stdout=-1, text=True).stdout)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgesmith.bench import metrics, suite
-from edgesmith.bench.context import Context
-from edgesmith.bench.interleave import Plan, collect
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.interleave import Plan, collect
 from edgesmith.optimize import passes
 from edgesmith.runtime import backends
 from edgesmith.runtime.common.plugins import names

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edgesmith.bench import suite, sweep
+from edgesmith.bench import suite
+from edgesmith.bench.sweep import sweep
 from edgesmith.cli import COMMANDS, gate, main
 from edgesmith.export import pipeline, untrained
 from edgesmith.export.settings import TRAINED, Check, Settings
@@ -271,8 +272,8 @@ def test_a_gate_that_cannot_measure_ends_with_3_and_its_junit(tmp_path):
 @pytest.mark.parametrize("answers", [["slower"], ["slower", None], [None, "slower"], [None, None], ["same", None]])
 def test_what_was_measured_counts_beside_what_was_not(answers, monkeypatch, tmp_path):
     """Slower stays 1 where another question could not be asked; nothing slower and something unknown is 3."""
-    from edgesmith.bench.announce import Finding
-    from edgesmith.bench.compare import EXIT
+    from edgesmith.bench.gate.ci_reports import Finding
+    from edgesmith.bench.gate.compare import EXIT
 
     left = iter(answers)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import DataError, EdgesmithError
-from ..context import Context
+from ..measure.context import Context
 from ..result import Reading
 from ..stats import wilson
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import stats
-from ..context import Context
-from ..process import Process
+from ..measure.context import Context
+from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from ..context import Context
+from ..measure.context import Context
 from ..result import Reading
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from ..context import Context
-from ..process import Process
+from ..measure.context import Context
+from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
-from .. import sensors
-from ..context import Context
-from ..process import Process
+from ..measure import sensors
+from ..measure.context import Context
+from ..measure.process import Process
 from ..result import Reading
 
 IDLE_S, WORK_S = 1.0, 2.0

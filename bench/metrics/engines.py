@@ -11,7 +11,7 @@ from pathlib import Path
 from ...runtime.bundle.bundle import Bundle, read
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
-from ..context import Context
+from ..measure.context import Context
 from ..result import Reading
 
 ON_REQUEST = True  # of the network, not of one form of it

@@ -1,7 +1,7 @@
 """Instructions of one inference, counted by valgrind: a second signal that other work does not reach.
 
 A process opens the file, calls once, and then tells Callgrind to count while it calls CALLS times more
-(`bench/callgrind.py`). Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the
+(`bench/measure/callgrind.py`). Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the
 processor's AVX2 at most, so the count is that of the AVX2 kernels; it says nothing of time, for a cache miss costs as
 many instructions as a hit.
 """
@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.errors import EdgesmithError, RunError
-from ..context import Context
-from ..process import Process
+from ..measure.context import Context
+from ..measure.process import Process
+from ..measure.workload import Target
 from ..result import Reading
-from ..workload import Target
 
 ON_REQUEST = True  # it takes half a minute
 CALLS = 2

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import stability, stats
-from ..context import Context
-from ..environment import here
+from .. import stats
+from ..measure import stability
+from ..measure.context import Context
+from ..measure.environment import here
 from ..result import Reading
 
 PERCENTILES = (50, 90, 95, 99)

@@ -1,10 +1,10 @@
-"""Time of each operator inside one inference; see `bench/layers.py`."""
+"""Time of each operator inside one inference; see `bench/measure/layer_profile.py`."""
 
 from __future__ import annotations
 
-from ..context import Context
-from ..layers import tells_layers
-from ..process import Process
+from ..measure.context import Context
+from ..measure.layer_profile import tells_layers
+from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True

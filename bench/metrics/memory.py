@@ -16,9 +16,9 @@ import itertools
 from pathlib import Path
 
 from ...runtime.errors import EdgesmithError
-from .. import footprint, sensors
-from ..context import Context
-from ..process import Process, fixed_layout
+from ..measure import rss_sampler, sensors
+from ..measure.context import Context
+from ..measure.process import Process, fixed_layout
 from ..result import Reading
 
 CALLS = 10
@@ -29,7 +29,7 @@ def measure(context: Context) -> Reading:
 
     The rows are the resident size over time (stage, seconds, resident_bytes).
     """
-    watch = footprint.Watch()
+    watch = rss_sampler.Watch()
     try:
         with Process(context.target, repeatable=True, timeout_s=context.timeout_s, started=watch.start) as process:
             peak = process.ask("peak", calls=CALLS)
@@ -47,7 +47,7 @@ def measure(context: Context) -> Reading:
     values = {"peak_bytes": float(peak["peak_bytes"]), **parts}
     if on_cards is not None:
         values["gpu_bytes"] = float(on_cards)
-    return Reading("memory", values, notes=notes, rows=tuple(footprint.rows(seen, stages)))
+    return Reading("memory", values, notes=notes, rows=tuple(rss_sampler.rows(seen, stages)))
 
 
 def attribution(rss: dict[str, int], file_bytes: int, peak_bytes: int) -> dict[str, float]:

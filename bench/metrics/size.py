@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..context import Context
+from ..measure.context import Context
 from ..result import Reading
 
 

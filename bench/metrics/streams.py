@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..context import Context
-from ..process import Process
+from ..measure.context import Context
+from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True

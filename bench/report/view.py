@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import DataError
-from .. import compare, tables
+from ..gate import compare
 from ..result import Result, Run
-from . import sensitivity
+from . import sensitivity, tables
 
 STAGES = ("interpreter", "import", "load", "first_call")
 PARTS = ("interpreter", "import", "weights", "session", "arena", "transient")

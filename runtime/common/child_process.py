@@ -26,7 +26,7 @@ def python(module: str, *arguments: str) -> list[str]:
     """Return the command that imports a module of this package in a new process and calls its `main()`.
 
     Args:
-        module: Its full name, as `__package__` begins it: "edgesmith.bench.worker".
+        module: Its full name, as `__package__` begins it: "edgesmith.bench.measure.worker".
         arguments: `sys.argv[1:]` of the process.
     """
     return code(f"import importlib\nimportlib.import_module({module!r}).main()", *arguments)

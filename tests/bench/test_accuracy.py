@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from edgesmith.bench.context import Context
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.result import Subject
-from edgesmith.bench.workload import Target
 from edgesmith.runtime.errors import DataError
 
 RNG = np.random.default_rng(0)

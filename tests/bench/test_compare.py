@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import compare, environment, result
+from edgesmith.bench import result
+from edgesmith.bench.gate import compare
+from edgesmith.bench.measure import environment
 from edgesmith.bench.result import Reading, Result, Run, Subject
 from edgesmith.bench.stats import Interval
 from edgesmith.cli.compare import compare_command

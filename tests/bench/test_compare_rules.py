@@ -5,8 +5,9 @@ import math
 
 import pytest
 
-from edgesmith.bench import compare, environment
-from edgesmith.bench.compare import Comparison
+from edgesmith.bench.gate import compare
+from edgesmith.bench.gate.compare import Comparison
+from edgesmith.bench.measure import environment
 from edgesmith.bench.result import Reading, Result, Run, Subject
 from edgesmith.bench.stats import Interval
 from edgesmith.runtime.errors import DataError

@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edgesmith.bench import evaluate, suite, sweep
+from edgesmith.bench import suite
 from edgesmith.bench.metrics import accuracy
-from edgesmith.bench.sweep import Store
+from edgesmith.bench.sweep import sharded_accuracy, sweep
+from edgesmith.bench.sweep.sweep import Store
 from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.bundle.bundle import read
 from edgesmith.runtime.selection.candidates import open_artefact
@@ -32,16 +33,16 @@ def folder(tmp_path_factory):
 
 
 def swept(folder, out, shards):
-    cells = [cell for cell in evaluate.grid([str(folder / "colours")], str(folder / "images"), "test", shards)
+    cells = [cell for cell in sharded_accuracy.grid([str(folder / "colours")], str(folder / "images"), "test", shards)
              if cell.backend == "ort"]  # fmt: skip
     store = Store(out)
-    assert sweep.sweep(cells, store, evaluate.measure) == (len(cells), 0)
+    assert sweep.sweep(cells, store, sharded_accuracy.measure) == (len(cells), 0)
     return cells, store
 
 
 @pytest.mark.parametrize("shards", [1, 3, 20])
 def test_shards_add_up_to_all_images(shards, folder, tmp_path):
-    (run,) = evaluate.gather(*swept(folder, tmp_path, shards))
+    (run,) = sharded_accuracy.gather(*swept(folder, tmp_path, shards))
     assert [one.subject.form for one in run.results] == ["fp32", "int8-ort-x86"]
     opened = read(folder / "colours")
     for one, artefact in zip(run.results, opened.artefacts, strict=True):
@@ -63,10 +64,10 @@ def test_counts_of_halves_say_what_all_says():
     rng = np.random.default_rng(0)
     exact, truth = rng.standard_normal((200, 10)).astype(np.float32), rng.integers(0, 10, 200)
     logits = exact + rng.normal(0, 0.3, exact.shape).astype(np.float32)
-    tally, classes = dict.fromkeys(evaluate.SUMS, 0.0), {}
+    tally, classes = dict.fromkeys(sharded_accuracy.SUMS, 0.0), {}
     for half in (slice(0, 70), slice(70, 200)):
-        evaluate._count(tally, classes, logits[half], exact[half], truth[half])
-    values = evaluate.told(tally, classes, "test").values
+        sharded_accuracy._count(tally, classes, logits[half], exact[half], truth[half])
+    values = sharded_accuracy.told(tally, classes, "test").values
     expected = accuracy.score(logits, truth)[0]
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["agreement_ratio"] == (logits.argmax(1) == exact.argmax(1)).mean() < 1
@@ -77,7 +78,7 @@ def test_counts_of_halves_say_what_all_says():
 def test_a_missing_shard_is_said(folder, tmp_path):
     cells, store = swept(folder, tmp_path, 4)
     store.path(cells[1]).unlink()
-    (run,) = evaluate.gather(cells, store)
+    (run,) = sharded_accuracy.gather(cells, store)
     assert "1 of 4 shards are missing; do: the same command again" in run.results[0].readings["accuracy"].notes
     assert run.results[0].value("accuracy", "images_count") == 12
     assert run.results[1].value("accuracy", "images_count") == 16
@@ -87,8 +88,10 @@ def test_a_fixed_batch_is_filled_up_and_cut(folder):
     opened = read(folder / "colours")
     with open_artefact(opened, opened.artefacts[0], "ort") as session:
         images = np.random.default_rng(0).standard_normal((5, *opened.spec.input_shape), dtype=np.float32)
-        one_by_one = np.concatenate([evaluate.outputs(session, opened.spec, images[at : at + 1]) for at in range(5)])
-        assert np.allclose(evaluate.outputs(session, opened.spec, images), one_by_one, atol=1e-5)
+        one_by_one = np.concatenate(
+            [sharded_accuracy.outputs(session, opened.spec, images[at : at + 1]) for at in range(5)]
+        )
+        assert np.allclose(sharded_accuracy.outputs(session, opened.spec, images), one_by_one, atol=1e-5)
 
 
 def test_the_command_and_what_it_refuses(folder, tmp_path):

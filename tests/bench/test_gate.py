@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import announce, baseline, gate, limits, result, suite
-from edgesmith.bench.announce import Finding
-from edgesmith.bench.gate import Pair, Rule
-from edgesmith.bench.interleave import Plan
+from edgesmith.bench import result, suite
+from edgesmith.bench.gate import baseline, ci_reports, gate, thresholds
+from edgesmith.bench.gate.ci_reports import Finding
+from edgesmith.bench.gate.gate import Pair, Rule
+from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.result import Reading, Result, Subject
-from edgesmith.bench.workload import Target
 from edgesmith.cli.gate import gate_command
 from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
@@ -154,17 +155,17 @@ FINDINGS = [
 
 
 def test_junit_can_be_read_again():
-    suite = ElementTree.fromstring(announce.junit(FINDINGS))
+    suite = ElementTree.fromstring(ci_reports.junit(FINDINGS))
     assert [suite.get(key) for key in ("tests", "failures", "skipped")] == ["3", "1", "1"]
     assert [case.get("name") for case in suite] == ["latency a", "memory a", "size a"]
     assert suite[0].find("failure").get("message").startswith("slower: 5 % | slower,")
 
 
 def test_annotations_and_summary_stay_on_their_lines():
-    lines = announce.github(FINDINGS).split("\n")
+    lines = ci_reports.github(FINDINGS).split("\n")
     assert lines[0] == "::error title=latency a::slower: 5 %25 | slower,%0Areally"
     assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
-    rows = announce.markdown(FINDINGS).strip().split("\n")
+    rows = ci_reports.markdown(FINDINGS).strip().split("\n")
     assert len(rows) == 5
     assert "5 % \\| slower, really" in rows[2]
 
@@ -192,13 +193,13 @@ CHANGES = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_limits(case):
     metric, value, answer = CHANGES[case]
-    found = limits.check(metric, BASE, measured(**{metric: (limits.LIMITS[metric][0], value)}))
+    found = thresholds.check(metric, BASE, measured(**{metric: (thresholds.LIMITS[metric][0], value)}))
     assert found.answer == answer
 
 
 def test_a_missing_value_cannot_be_told():
     gone = Result(Subject("net", "n"), {"memory": Reading("memory", missing="it crashed")})
-    found = limits.check("memory", BASE, gone)
+    found = thresholds.check("memory", BASE, gone)
     assert (found.answer, found.exit_code, found.why) == ("cannot tell", 3, "new has no memory: it crashed")
 
 
@@ -258,16 +259,16 @@ def with_kernels(folder, **counts):
 def test_not_one_kernel_more(tmp_path):
     base = with_kernels(tmp_path / "base", sm86=55, sm89=55, sm90=50)
     new = with_kernels(tmp_path / "new", sm86=56, sm89=54, sm87=60)
-    told = {one.why.split(":")[0]: one.answer for one in limits.kernels(base, new)}
+    told = {one.why.split(":")[0]: one.answer for one in thresholds.kernels(base, new)}
     assert told == {"engine sm86": "slower", "engine sm89": "faster"}
-    assert [one.answer for one in limits.kernels(base, base)] == ["same"] * 3
-    (none,) = limits.kernels(base, with_kernels(tmp_path / "other", sm120=1))
+    assert [one.answer for one in thresholds.kernels(base, base)] == ["same"] * 3
+    (none,) = thresholds.kernels(base, with_kernels(tmp_path / "other", sm120=1))
     assert (none.answer, none.exit_code) == ("cannot tell", 3)
 
 
 def test_a_bare_file_has_no_kernels(versions):
     with pytest.raises(UsageError, match="has no engines; expected two bundles"):
-        limits.kernels(versions["base"], versions["base"])
+        thresholds.kernels(versions["base"], versions["base"])
 
 
 def scaled(run, factor):

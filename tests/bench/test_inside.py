@@ -6,14 +6,15 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.bench import ceilings, inside, layers, suite
-from edgesmith.bench.ceilings import Ceilings
-from edgesmith.bench.context import Context
-from edgesmith.bench.interleave import Plan
+from edgesmith.bench import suite
+from edgesmith.bench.measure import in_process, layer_profile, machine_peaks
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.machine_peaks import Ceilings
+from edgesmith.bench.measure.workload import Target, open_workload
 from edgesmith.bench.metrics import layers as layer_times
-from edgesmith.bench.metrics import limit
+from edgesmith.bench.metrics import roofline_share
 from edgesmith.bench.result import Subject
-from edgesmith.bench.workload import Target, open_workload
 from edgesmith.runtime.errors import NotAvailable, UsageError
 from support.bundles import colour_bundle
 from support.dense import dense
@@ -80,7 +81,7 @@ def test_every_call_of_every_stream_is_counted():
         with lock:
             count[0] += 1
 
-    told = inside.streams(call, 3, 0.05)
+    told = in_process.streams(call, 3, 0.05)
     assert told["calls"] == count[0] > 0
     assert told["seconds"] >= 0.05
 
@@ -90,23 +91,23 @@ def test_a_stream_that_fails_ends_all():
         raise RuntimeError("the device is gone")
 
     with pytest.raises(RuntimeError, match="the device is gone"):
-        inside.streams(call, 2, 30.0)
+        in_process.streams(call, 2, 30.0)
 
 
 def test_the_way_from_a_file_to_the_answer(colours):
-    told = inside.end_to_end(open_workload(Target(str(colours), "colours-fp32")), 4)
+    told = in_process.end_to_end(open_workload(Target(str(colours), "colours-fp32")), 4)
     assert set(told) == {"decode_s", "preprocess_s", "compute_s", "postprocess_s"}
     assert all(len(series) == 4 and min(series) > 0 for series in told.values())
 
 
 def test_a_bare_file_has_no_images(net):
     with pytest.raises(UsageError, match="says nothing of its images"):
-        inside.end_to_end(open_workload(Target(str(net))), 1)
+        in_process.end_to_end(open_workload(Target(str(net))), 1)
 
 
 @pytest.mark.parametrize("optimise", [True, False])
 def test_the_operators_and_their_arithmetic(net, optimise):
-    rows = layers.profile(Target(str(net)), 2, optimise)
+    rows = layer_profile.profile(Target(str(net)), 2, optimise)
     macs = {row["op"]: 0 for row in rows}
     for row in rows:
         macs[row["op"]] += row["macs"]
@@ -118,18 +119,22 @@ def test_the_operators_and_their_arithmetic(net, optimise):
 def test_int8_has_the_arithmetic_of_its_file(net, tmp_path):
     """Q/DQ around the first convolution: as written it tells 28,800 MACs; fused, with repacked weights, it may not."""
     path = quantised_conv(tmp_path / "q.onnx")
-    written = [row["macs"] for row in layers.profile(Target(str(path)), 1, optimise=False) if row["op"] == "Conv"]
+    written = [
+        row["macs"] for row in layer_profile.profile(Target(str(path)), 1, optimise=False) if row["op"] == "Conv"
+    ]
     assert written == [8 * 100 * 4 * 9]
-    fused = [row["macs"] for row in layers.profile(Target(str(path)), 1) if row["op"] in layers.CONVOLUTIONS]
+    fused = [
+        row["macs"] for row in layer_profile.profile(Target(str(path)), 1) if row["op"] in layer_profile.CONVOLUTIONS
+    ]
     assert fused in ([None], written)
 
 
 def test_only_onnxruntime_tells_its_operators(tmp_path):
     with pytest.raises(NotAvailable, match="only ONNX Runtime and engines"):
-        layers.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
+        layer_profile.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
 
 
-@pytest.mark.parametrize("metric", [limit, layer_times])
+@pytest.mark.parametrize("metric", [roofline_share, layer_times])
 def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, tmp_path):
     """The file is not there: a process that opened it would say so instead."""
     target = Target(str(tmp_path / "gone"), "net", "openvino")
@@ -149,7 +154,7 @@ def test_the_metrics_on_request(colours):
 
 
 def test_ceilings_are_rates_and_the_larger_bound_counts():
-    found = ceilings.measure(1)
+    found = machine_peaks.measure(1)
     assert min(*found.macs_per_s.values(), found.bytes_per_s) > 1e8
     made = Ceilings({"fp32": 100.0, "int8": 400.0}, 10.0)
     assert made.limit_s(1000, 10, "fp32") == 10
@@ -161,7 +166,9 @@ def test_ceilings_are_rates_and_the_larger_bound_counts():
 @pytest.mark.parametrize(("peak", "share", "notes"), [(1e30, 0.0, 0), (1.0, 1.0, 1)])
 def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatch, colours):
     """A ceiling of one multiply-add a second is wrong: what was seen to be faster counts, and a note says so."""
-    monkeypatch.setattr(limit.ceilings, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak))
+    monkeypatch.setattr(
+        roofline_share.ceilings, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak)
+    )
     run = suite.measure(
         [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"],
         QUICK,
@@ -172,6 +179,6 @@ def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatc
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("shape", ceilings.DENSE)
+@pytest.mark.parametrize("shape", machine_peaks.DENSE)
 def test_the_dense_operators_are_those_that_the_script_writes(shape, precision):
-    assert onnx.load_from_string(ceilings._dense(shape, precision)) == dense(shape, precision)
+    assert onnx.load_from_string(machine_peaks._dense(shape, precision)) == dense(shape, precision)

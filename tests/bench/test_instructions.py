@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from edgesmith.bench import callgrind
-from edgesmith.bench.context import Context
+from edgesmith.bench.measure import callgrind
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.metrics import instructions
 from edgesmith.bench.result import Subject
-from edgesmith.bench.workload import Target
 from edgesmith.runtime.errors import NotAvailable
 from support.gate_corpus import chain
 

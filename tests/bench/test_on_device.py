@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from edgesmith.bench import inside, layers
-from edgesmith.bench.context import Context
+from edgesmith.bench.measure import in_process, layer_profile
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.workload import Target, Workload, open_workload
 from edgesmith.bench.metrics import device_time
 from edgesmith.bench.result import Subject
-from edgesmith.bench.workload import Target, Workload, open_workload
 from edgesmith.runtime.backends._engine import TrtSession
 from edgesmith.runtime.engines.kernels import Kernel, Tensor
 from edgesmith.runtime.errors import NotAvailable
@@ -27,7 +27,7 @@ def workload():
 
 
 def test_the_stages_of_an_engine_are_the_devices_own(workload):
-    told = inside.end_to_end(workload, 3)
+    told = in_process.end_to_end(workload, 3)
     assert set(told) == {
         "decode_s", "preprocess_s", "copy_in_s", "compute_s", "copy_out_s", "launch_s", "postprocess_s"
     }  # fmt: skip
@@ -36,15 +36,15 @@ def test_the_stages_of_an_engine_are_the_devices_own(workload):
 
 
 def test_device_time_is_of_every_call(workload):
-    told = inside.device_time(workload, 4)
+    told = in_process.device_time(workload, 4)
     assert told["compute_s"] == pytest.approx([1e-3 * COMPUTE_MS] * 4)
     assert told["copy_out_s"] == pytest.approx([1e-6 * 3 * 4] * 4)
 
 
 def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
     pool = Kernel("pool", "pooling", (), (), (Tensor("y", (1, 3), "fp16"),), ("/pool",))
-    monkeypatch.setattr(layers, "_kernels", lambda target: (json.loads(json.dumps(pool.to_dict())),))
-    rows = {row["layer"]: row for row in layers.of_engine(workload.session, Target("x", backend="trt"), 2)}
+    monkeypatch.setattr(layer_profile, "_kernels", lambda target: (json.loads(json.dumps(pool.to_dict())),))
+    rows = {row["layer"]: row for row in layer_profile.of_engine(workload.session, Target("x", backend="trt"), 2)}
     assert set(rows) == set(LAYERS)
     assert rows["pool"]["seconds"] == pytest.approx(1e-3 * COMPUTE_MS * LAYERS["pool"])
     assert (rows["pool"]["op"], rows["pool"]["shape"]) == ("pooling", "1x3")
@@ -54,7 +54,7 @@ def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
 def test_a_cpu_has_no_device_clock(tmp_path):
     bundle = colour_bundle(tmp_path / "colours").source
     with pytest.raises(NotAvailable, match="GPU's own clock"):
-        inside.device_time(open_workload(Target(str(bundle), "colours-fp32")), 1)
+        in_process.device_time(open_workload(Target(str(bundle), "colours-fp32")), 1)
     subject = Subject("colours", "fp32", "ort", 1, 1)
     with pytest.raises(NotAvailable, match="backend ort"):
         device_time.measure(Context(subject, Target(str(bundle)), "x"))

@@ -5,9 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from edgesmith.bench import gate, interleave, pinning
-from edgesmith.bench.process import Process
-from edgesmith.bench.workload import Target
+from edgesmith.bench.gate import gate
+from edgesmith.bench.measure import cpu_affinity, interleave
+from edgesmith.bench.measure.process import Process
+from edgesmith.bench.measure.workload import Target
 
 RNG = np.random.default_rng(0)
 WHERE = """
@@ -21,12 +22,12 @@ def setup():
 def two_cores(monkeypatch):
     """Two cores in name, so that this runs on a machine with one; the first did more."""
     ticks = iter([{0: 100, 1: 100}, {0: 109, 1: 101}])
-    monkeypatch.setattr(pinning, "busy_ticks", lambda cores: next(ticks))
-    monkeypatch.setattr(pinning, "WATCH_S", 0.0)
+    monkeypatch.setattr(cpu_affinity, "busy_ticks", lambda cores: next(ticks))
+    monkeypatch.setattr(cpu_affinity, "WATCH_S", 0.0)
 
 
 def test_the_idler_core_is_shared(two_cores):
-    assert pinning.shared_core([Target("a.onnx"), Target("b.onnx")], RNG) == 1
+    assert cpu_affinity.shared_core([Target("a.onnx"), Target("b.onnx")], RNG) == 1
 
 
 @pytest.mark.parametrize(
@@ -35,22 +36,22 @@ def test_the_idler_core_is_shared(two_cores):
     ids=["two threads", "the backend chooses", "a Python file"],
 )
 def test_what_may_use_several_threads_is_not_pinned(target, two_cores):
-    assert pinning.shared_core([Target("a.onnx"), target], RNG) is None
+    assert cpu_affinity.shared_core([Target("a.onnx"), target], RNG) is None
 
 
 def test_one_core_is_no_choice(monkeypatch):
-    monkeypatch.setattr(pinning, "busy_ticks", lambda cores: {0: 100})
-    assert pinning.shared_core([Target("a.onnx")], RNG) is None
+    monkeypatch.setattr(cpu_affinity, "busy_ticks", lambda cores: {0: 100})
+    assert cpu_affinity.shared_core([Target("a.onnx")], RNG) is None
 
 
 def test_ticks_grow_with_work():
     mine = os.sched_getaffinity(0)
-    before = pinning.busy_ticks(mine)
+    before = cpu_affinity.busy_ticks(mine)
     assert set(before) == mine
     end = sum(os.times()[:2]) + 0.2
     while sum(os.times()[:2]) < end:
         pass
-    after = pinning.busy_ticks(mine)
+    after = cpu_affinity.busy_ticks(mine)
     assert sum(after.values()) > sum(before.values())
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgesmith.bench import interleave
-from edgesmith.bench.context import Context
+from edgesmith.bench.measure import interleave
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.process import Process, fixed_layout
+from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.metrics import cold_cache, cold_start, latency, memory, size
-from edgesmith.bench.process import Process, fixed_layout
 from edgesmith.bench.result import Subject
-from edgesmith.bench.workload import Target
 from edgesmith.runtime.errors import DataError, EdgesmithError, RunError, UsageError
 
 SPIN = """

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from edgesmith.bench import rates
-from edgesmith.bench.gate import Pair, Rule
+from edgesmith.bench.gate.gate import Pair, Rule
 from edgesmith.runtime.errors import UsageError
 from support.gate_corpus import chain
 

@@ -9,8 +9,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import tables
-from edgesmith.bench.report import page, view
+from edgesmith.bench.report import page, tables, view
 from edgesmith.bench.result import Reading, Run, write
 from edgesmith.bench.stats import wilson
 from edgesmith.cli.compare import report_command

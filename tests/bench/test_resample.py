@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from edgesmith.bench import gate, resample
-from edgesmith.bench.gate import Pair, Rule
+from edgesmith.bench import resample
+from edgesmith.bench.gate import gate
+from edgesmith.bench.gate.gate import Pair, Rule
 
 NAMES = {resample.SLOWER: "slower", resample.SAME: "same", resample.FASTER: "faster", resample.OPEN: "cannot tell"}
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.bench import environment, result
+from edgesmith.bench import result
+from edgesmith.bench.measure import environment
 from edgesmith.bench.result import Reading, Result, Run, Subject
 from edgesmith.runtime.errors import DataError, UsageError
 from support.results import run as made_run

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import devices, roofline
+from edgesmith.bench.devices import catalogue, roofline
 from edgesmith.cli import advise
 from edgesmith.models import complexity
 from edgesmith.runtime.common.complexity import Op, summarise
 from edgesmith.runtime.errors import UsageError
 
-ORIN = devices.find("agx-orin-64gb")
+ORIN = catalogue.find("agx-orin-64gb")
 
 
 def network(groups=1):
@@ -44,7 +44,7 @@ def test_a_larger_batch_reads_the_weights_once():
 
 
 def test_a_device_without_int8_uses_fp16_and_a_cpu_has_a_bound_only():
-    nano, pi = devices.find("nano-4gb"), devices.find("Raspberry Pi 5")
+    nano, pi = catalogue.find("nano-4gb"), catalogue.find("Raspberry Pi 5")
     assert nano.peak_flops("int8") == nano.peak_flops("fp16") == 0.472e12
     told = roofline.estimate(network(), pi, "fp32")
     assert 0 < told.bound_s < math.inf
@@ -68,11 +68,11 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_found(name):
-    assert devices.find(name).device == NAMES[name]
+    assert catalogue.find(name).device == NAMES[name]
 
 
 def test_a_power_mode_scales_peaks_bandwidth_and_launches():
-    low = devices.in_mode(ORIN, "15w")
+    low = catalogue.in_mode(ORIN, "15w")
     assert low.mode == "15W"
     assert low.fp16_tflops == pytest.approx(42.6 * 408 / 1300 * 6 / 16)
     assert low.memory_gb_s == pytest.approx(204.8 * 2133 / 3199)
@@ -84,9 +84,9 @@ def test_a_power_mode_scales_peaks_bandwidth_and_launches():
 
 
 def test_the_highest_mode_is_the_catalogue():
-    for name, board in devices.catalogue().items():
-        for mode in list(devices.power_modes(name))[:1]:
-            top = devices.in_mode(board, mode)
+    for name, board in catalogue.catalogue().items():
+        for mode in list(catalogue.power_modes(name))[:1]:
+            top = catalogue.in_mode(board, mode)
             for key in ("fp32_tflops", "fp16_tflops", "memory_gb_s", "clock_mhz", "multiprocessors"):
                 assert getattr(top, key) == pytest.approx(getattr(board, key), rel=1e-3), (name, key)
 
@@ -94,16 +94,16 @@ def test_the_highest_mode_is_the_catalogue():
 def test_every_power_mode_is_of_a_known_device_and_the_first_is_the_highest():
     text = resources.files("edgesmith.bench").joinpath("power_modes.csv").read_text()
     names = {line.split(",")[0] for line in text.splitlines()[1:]}
-    assert names <= set(devices.catalogue())
+    assert names <= set(catalogue.catalogue())
     for name in names:
-        clocks = [mode.gpu_mhz * mode.multiprocessors for mode in devices.power_modes(name).values()]
+        clocks = [mode.gpu_mhz * mode.multiprocessors for mode in catalogue.power_modes(name).values()]
         assert clocks == sorted(clocks, reverse=True)
 
 
 def test_a_clock_stands_for_a_mode_that_is_not_listed():
-    half = devices.in_mode(devices.find("t4"), "795 MHz")
+    half = catalogue.in_mode(catalogue.find("t4"), "795 MHz")
     assert half.fp16_tflops == pytest.approx(65 / 2)
-    assert half.memory_gb_s == devices.find("t4").memory_gb_s
+    assert half.memory_gb_s == catalogue.find("t4").memory_gb_s
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_clock_stands_for_a_mode_that_is_not_listed():
 )
 def test_an_unknown_power_mode_is_refused(name, mode, message):
     with pytest.raises(UsageError, match=message):
-        devices.in_mode(devices.find(name), mode)
+        catalogue.in_mode(catalogue.find(name), mode)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_an_unknown_power_mode_is_refused(name, mode, message):
 )
 def test_an_unclear_device_is_refused(name, message):
     with pytest.raises(UsageError, match=message):
-        devices.find(name)
+        catalogue.find(name)
 
 
 def test_every_device_is_complete_and_says_where_its_figures_are_from():
-    for device in devices.catalogue().values():
+    for device in catalogue.catalogue().values():
         assert device.memory_gb_s > 0
         assert device.memory_gb > 0
         assert device.fp32_tflops > 0
@@ -165,8 +165,8 @@ def test_a_wrong_catalogue_shows_in_the_error(fitted, monkeypatch):
     """Ten times the Orin's bandwidth and arithmetic: the error must say so."""
     broken = {name: dataclasses.replace(device, memory_gb_s=device.memory_gb_s * (10 if "Orin" in name else 1),
                                         int8_tops=(device.int8_tops or 1) * (10 if "Orin" in name else 1))
-              for name, device in devices.catalogue().items()}  # fmt: skip
-    monkeypatch.setattr(devices, "catalogue", lambda: broken)
+              for name, device in catalogue.catalogue().items()}  # fmt: skip
+    monkeypatch.setattr(catalogue, "catalogue", lambda: broken)
     errors = [math.exp(abs(math.log(ratio))) for _, ratio in roofline.validate(*fitted)]
     assert max(errors) > 1.5 * roofline.WORST
 

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from edgesmith.bench import sensors
-from edgesmith.bench.metrics import conditions, energy
-from edgesmith.bench.sensors import Sensor, Trace
+from edgesmith.bench.measure import sensors
+from edgesmith.bench.measure.sensors import Sensor, Trace
+from edgesmith.bench.metrics import energy, thermal
 
 TREES = {
     "RAPL": (
@@ -109,12 +109,12 @@ def test_energy_is_power_times_time():
 def test_conditions_follow_the_fastest_core_and_name_throttling():
     cores = [Sensor(f"cpu{index}", "clock_hz", lambda: 0.0) for index in range(2)]
     throttled = Sensor("cpu0", "throttled_count", lambda: 0.0)
-    told = conditions._told(Trace({
+    told = thermal._told(Trace({
         cores[0]: [(0, 3e9), (1, 1e9)], cores[1]: [(0, 1e9), (1, 2e9)], throttled: [(0, 4.0), (1, 6.0)],
     }))  # fmt: skip
     assert told.values == {"clock_hz": 2.5e9, "least_clock_hz": 2e9, "throttled_count": 2.0}
     assert len(told.notes) == 2
-    assert conditions._told(Trace({})).missing
+    assert thermal._told(Trace({})).missing
 
 
 def test_memory_on_cards_is_that_of_the_process_alone():

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from edgesmith.bench import clock, stability
+from edgesmith.bench.measure import clock, stability
 
 RNG = np.random.default_rng(0)
 STEADY = 1 + RNG.exponential(0.01, 200)

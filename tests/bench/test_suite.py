@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.bench import result, suite
-from edgesmith.bench.interleave import Plan
+from edgesmith.bench.measure.interleave import Plan
 from edgesmith.bench.metrics import accuracy
 from edgesmith.cli.bench import bench_command
 from edgesmith.runtime.bundle import bundle

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench import sweep
-from edgesmith.bench.interleave import Plan
-from edgesmith.bench.sweep import Cell, Outcome, Store
+from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.sweep import sweep
+from edgesmith.bench.sweep.sweep import Cell, Outcome, Store
 from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
@@ -158,7 +158,7 @@ def always_kills(cell):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
-    from edgesmith.bench.cluster import Cluster
+    from edgesmith.bench.sweep.cluster import Cluster
 
     store = Store(tmp_path / "once")
     with Cluster(workers=2) as cluster:
@@ -174,7 +174,7 @@ def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_thousand_cells_arrive_once():
-    from edgesmith.bench.cluster import Cluster
+    from edgesmith.bench.sweep.cluster import Cluster
 
     with Cluster(workers=4) as cluster:
         start = time.monotonic()
@@ -198,7 +198,7 @@ def slow(cell):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_one_benchmark_at_a_time_on_a_device():
-    from edgesmith.bench.cluster import Cluster
+    from edgesmith.bench.sweep.cluster import Cluster
 
     with Cluster(workers=2) as cluster:
         outcomes = [outcome.run for outcome in cluster(cells(8), slow)]

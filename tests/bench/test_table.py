@@ -5,12 +5,14 @@ import json
 
 import pytest
 
-from edgesmith.bench import by_network, environment, result, tables
-from edgesmith.bench.context import Context
-from edgesmith.bench.interleave import Plan
+from edgesmith.bench import result
+from edgesmith.bench.measure import environment
+from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.metrics import engines
+from edgesmith.bench.report import network_table, tables
 from edgesmith.bench.result import Reading, Subject
-from edgesmith.bench.workload import Target
 from edgesmith.cli import _bench_table
 from edgesmith.export import untrained
 from edgesmith.runtime.bundle.bundle import Item, read, write
@@ -41,7 +43,7 @@ def test_one_row_for_each_network():
     first = forms("mobilenetv2", 0.010)
     first[0] = dataclasses.replace(first[0], readings={**first[0].readings, "engines": kernels})
     run = dataclasses.replace(results.run(), results=(*first, *forms("resnet18", 0.040)))
-    heads, rows = by_network.rows(run)
+    heads, rows = network_table.rows(run)
     told = [dict(zip(heads, row, strict=True)) for row in rows]
     assert [one["network"] for one in told] == ["mobilenetv2", "resnet18"]
     assert told[0]["ort FP32 ms"] == "10.00 ±0.20"
@@ -49,7 +51,7 @@ def test_one_row_for_each_network():
     assert [one["FP16 sm86 kernels"] for one in told] == ["56", "–"]
     assert told[0]["file MB FP32 / INT8"] == "102.0 / 102.0"
     assert "digits % FP32 / INT8" not in heads
-    text = tables.markdown(run, "Title", before=by_network.markdown(run))
+    text = tables.markdown(run, "Title", before=network_table.markdown(run))
     assert text.index("| network |") < text.index("## Every form") < text.index("| model |")
 
 

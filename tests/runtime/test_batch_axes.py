@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgesmith.bench import evaluate
+from edgesmith.bench.sweep import sharded_accuracy
 from edgesmith.runtime import batch_axes, load
 from edgesmith.runtime.backends import null, ort
 from edgesmith.runtime.backends._base import Session, Tensor
@@ -234,9 +234,9 @@ def test_accuracy_wants_a_row_for_each_image():
     for given, outputs in (((None, 3), np.zeros((6, 3, 4))), ((None, 3), np.full((3, 4), np.nan))):
         session = Declared(given, (None, 4), lambda x, outputs=outputs: outputs)
         with pytest.raises(RunError, match="gives no classes"):
-            evaluate.outputs(session, spec, images)
+            sharded_accuracy.outputs(session, spec, images)
     with pytest.raises(RunError, match="no batch axis"):
-        evaluate.outputs(Declared((1, 3), (6, 1, 4), lambda x: np.zeros((6, 1, 4))), spec, images)
+        sharded_accuracy.outputs(Declared((1, 3), (6, 1, 4), lambda x: np.zeros((6, 1, 4))), spec, images)
 
 
 def test_golden_outputs_of_runs_that_cannot_be_joined_are_refused():

@@ -294,7 +294,7 @@ def test_a_users_own_file_keeps_its_weights_inside_its_folder(case, foreign):
 
 
 def commands():
-    from edgesmith.bench.workload import Target, open_workload
+    from edgesmith.bench.measure.workload import Target, open_workload
     from edgesmith.optimize import optimizer
     from edgesmith.optimize.fp16 import convert
     from edgesmith.optimize.graph import complexity

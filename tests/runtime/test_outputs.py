@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgesmith.bench import announce
+from edgesmith.bench.gate import ci_reports
 from edgesmith.bench.report import page
 from edgesmith.models._svg import Canvas
 from edgesmith.runtime import outputs
@@ -83,10 +83,10 @@ OURS = {
     "picture": _gif,
     "picture, svg": lambda path: path.write_text(Canvas(9, 9).svg()),
     "picture, png": lambda path: Canvas(9, 9).png(path),
-    "markdown": lambda path: path.write_text(announce.markdown([announce.Finding("a", "same", "b")])),
+    "markdown": lambda path: path.write_text(ci_reports.markdown([ci_reports.Finding("a", "same", "b")])),
     "csv": lambda path: path.write_text("epoch,loss,lr,seconds\n1,2,3,4\n"),
     "parquet": lambda path: path.write_bytes(b"PAR1 machine metric form PAR1"),
-    "junit": lambda path: path.write_text(announce.junit([])),
+    "junit": lambda path: path.write_text(ci_reports.junit([])),
     "weights": lambda path: path.write_bytes(_safetensors("edgesmith.spec")),
     "state": lambda path: _zipped(path, w__data_pkl=STATE),
 }

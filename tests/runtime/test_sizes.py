@@ -5,7 +5,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.workload import Target, open_workload
+from edgesmith.bench.measure.workload import Target, open_workload
 from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command

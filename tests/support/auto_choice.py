@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from edgesmith.bench.workload import random_feeds
+from edgesmith.bench.measure.workload import random_feeds
 from edgesmith.runtime import load
 from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.common.machine import thread_counts

@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesmith.bench import environment, gate, rates, resample
-from edgesmith.bench.process import Process
-from edgesmith.bench.workload import Target
+from edgesmith.bench import rates, resample
+from edgesmith.bench.gate import gate
+from edgesmith.bench.measure import environment
+from edgesmith.bench.measure.process import Process
+from edgesmith.bench.measure.workload import Target
 from support.gate_corpus import chain
 
 LAYERS, WANTED_S = 100, 0.004

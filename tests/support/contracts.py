@@ -11,8 +11,9 @@ from types import ModuleType
 import numpy as np
 import onnx
 
-from edgesmith.bench import environment, metrics, result
-from edgesmith.bench.context import Context
+from edgesmith.bench import metrics, result
+from edgesmith.bench.measure import environment
+from edgesmith.bench.measure.context import Context
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass

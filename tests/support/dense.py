@@ -45,11 +45,11 @@ def dense(shape: "tuple[int, int, int, int]", precision: str) -> onnx.ModelProto
 
 def main() -> None:
     """Write the files again."""
-    from edgesmith.bench import ceilings
+    from edgesmith.bench.measure import machine_peaks
 
     for precision in ("fp32", "int8"):
-        for shape in ceilings.DENSE:
-            onnx.save(dense(shape, precision), ROOT / "bench" / "dense" / ceilings.file_name(shape, precision))
+        for shape in machine_peaks.DENSE:
+            onnx.save(dense(shape, precision), ROOT / "bench" / "dense" / machine_peaks.file_name(shape, precision))
 
 
 if __name__ == "__main__":

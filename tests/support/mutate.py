@@ -57,7 +57,7 @@ AREAS = {
         "bench/stats.py",
         ("tests/bench/test_stats.py", "tests/bench/test_stats_exact.py", "tests/bench/test_resample.py"),
     ),
-    "compare": Area("bench/compare.py", ("tests/bench/test_compare.py", "tests/bench/test_compare_rules.py")),
+    "compare": Area("bench/gate/compare.py", ("tests/bench/test_compare.py", "tests/bench/test_compare_rules.py")),
     "passes": Area("optimize/passes/*.py", PASS_TESTS, 200),
     "quantize": Area("optimize/quantize/*.py", ("tests/quantize",), 200),
 }

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from edgesmith.bench import environment
+from edgesmith.bench.measure import environment
 from edgesmith.bench.result import Reading, Result, Run, Subject
 
 NETS = {

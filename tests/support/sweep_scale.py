@@ -12,9 +12,9 @@ import argparse
 import time
 import warnings
 
-from edgesmith.bench import environment
-from edgesmith.bench.cluster import Cluster
-from edgesmith.bench.sweep import Cell
+from edgesmith.bench.measure import environment
+from edgesmith.bench.sweep.cluster import Cluster
+from edgesmith.bench.sweep.sweep import Cell
 
 
 def nothing(cell):

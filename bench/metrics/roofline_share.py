@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .. import ceilings
-from ..context import Context
-from ..layers import profilable
-from ..process import Process
+from ..measure import machine_peaks
+from ..measure.context import Context
+from ..measure.layer_profile import profilable
+from ..measure.process import Process
 from ..result import Reading
 
 
@@ -23,7 +23,7 @@ def measure(context: Context) -> Reading:
     profilable(context.target)  # before a process is started for nothing
     with Process(context.target, timeout_s=context.timeout_s) as process:
         macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
-    peaks = ceilings.measure(subject.threads)
+    peaks = machine_peaks.measure(subject.threads)
     precision = "int8" if subject.precision == "int8" else "fp32"
     size = Path(context.artifact).stat().st_size
     values = {

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle.bundle import read
-from ..runtime.errors import UsageError
+from ...runtime.bundle.bundle import read
+from ...runtime.errors import UsageError
+from ..result import Result
 from .compare import EXIT, Answer
-from .result import Result
 
 # metric: (value, how much worse it may get, relative or in points, the sign of worse, how to draw the change)
 LIMITS = {

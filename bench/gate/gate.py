@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from . import clock, stats
+from .. import stats
+from ..measure import clock
+from ..measure.cpu_affinity import shared_core
+from ..measure.process import Process
+from ..measure.workload import Target
+from ..stats import Interval
 from .compare import EXIT, THRESHOLD, Answer, decide
-from .pinning import shared_core
-from .process import Process
-from .stats import Interval
-from .workload import Target
 
 LOOK_LEVEL = 0.008
 LEAST_PAIRS, MOST_PAIRS = 4, 24

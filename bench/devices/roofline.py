@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from ..runtime.common.complexity import HEAVY, Complexity, Layer
-from . import devices
-from .devices import Device
+from ...runtime.common.complexity import HEAVY, Complexity, Layer
+from . import catalogue
+from .catalogue import Device
 
 WIDTH = {"fp32": 4, "fp16": 2, "int8": 1}
 FUSED = ("act", "norm", "add", "view", "dropout")
@@ -134,7 +134,7 @@ def fit(points: Sequence[Point], networks: Mapping[str, Complexity]) -> Fit:
     """Fit the constants on points: least squares of log(expected / published), over a grid of 2 % steps."""
     import numpy as np
 
-    known = devices.catalogue()
+    known = catalogue.catalogue()
     bounds = np.array([bound(networks[p.network], known[p.device], p.precision, p.batch) for p in points])
     counts = np.array([len(kernels(networks[p.network])) for p in points])
     groups = [generation(known[p.device]) for p in points]
@@ -161,7 +161,7 @@ def validate(points: Sequence[Point], networks: Mapping[str, Complexity]) -> lis
     """
     import numpy as np
 
-    known, found = devices.catalogue(), []
+    known, found = catalogue.catalogue(), []
     for name, mine in itertools.groupby(sorted(points, key=lambda p: p.device), key=lambda p: p.device):
         fitted = fit([p for p in points if p.device != name], networks)
         spare = float(np.exp(np.mean(np.log(list(fitted.overhead_s.values())))))

@@ -16,9 +16,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..cli.console import need
-from ..runtime.common.closeable import Closing
-from ..runtime.errors import RunError
+from ...cli.console import need
+from ...runtime.common.closeable import Closing
+from ...runtime.errors import RunError
 from .sweep import Cell, Outcome, Work, attempt
 
 TRIES = 3

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..runtime.common.files import atomic_file, existing_file
-from ..runtime.errors import EdgesmithError
-from . import result, suite
-from .interleave import Plan
-from .result import Run
+from ...runtime.common.files import atomic_file, existing_file
+from ...runtime.errors import EdgesmithError
+from .. import result, suite
+from ..measure.interleave import Plan
+from ..result import Run
 
 _OF_IMAGES = ("data", "split", "shard", "shards")
 
@@ -28,7 +28,7 @@ _OF_IMAGES = ("data", "split", "shard", "shards")
 class Cell:
     """One measurement to make; plain data, so that it travels to another machine.
 
-    With `data` it is accuracy on shard `shard` of `shards` of those images; see `bench/evaluate.py`.
+    With `data` it is accuracy on shard `shard` of `shards` of those images; see `bench/sweep/sharded_accuracy.py`.
     """
 
     path: str

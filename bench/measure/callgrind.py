@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from ..runtime.errors import NotAvailable
+from ...runtime.errors import NotAvailable
 
 # rax: address of six words; rdx: the answer outside of valgrind (0). Four rotations of rdi by 128 bits in all, then
 # xchg rbx, rbx; the answer comes back in rdx.

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import batch_axes, datasets
-from ..runtime.backends._base import Session
-from ..runtime.bundle.bundle import Bundle, read
-from ..runtime.datasets import image_folder
-from ..runtime.errors import EdgesmithError, RunError, UsageError
-from ..runtime.selection.candidates import open_artefact
-from ..runtime.spec import ModelSpec
-from . import environment, stats, suite
-from .metrics import accuracy
-from .result import Reading, Result, Run
+from ...runtime import batch_axes, datasets
+from ...runtime.backends._base import Session
+from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.datasets import image_folder
+from ...runtime.errors import EdgesmithError, RunError, UsageError
+from ...runtime.selection.candidates import open_artefact
+from ...runtime.spec import ModelSpec
+from .. import stats, suite
+from ..measure import environment
+from ..metrics import accuracy
+from ..result import Reading, Result, Run
 from .sweep import Cell, Store
 
 IMAGES = 64

@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cli.console import need
-from ..runtime import backends
-from ..runtime.bundle.bundle import read
-from ..runtime.common.plugins import load
-from ..runtime.common.sizes import settled
-from ..runtime.errors import DataError, NotAvailable, UsageError
-from ..runtime.selection.candidates import open_artefact
+from ...cli.console import need
+from ...runtime import backends
+from ...runtime.bundle.bundle import read
+from ...runtime.common.plugins import load
+from ...runtime.common.sizes import settled
+from ...runtime.errors import DataError, NotAvailable, UsageError
+from ...runtime.selection.candidates import open_artefact
 from .clock import now_ns
 
 if TYPE_CHECKING:
-    from ..runtime.backends._base import Session
-    from ..runtime.spec import ModelSpec
+    from ...runtime.backends._base import Session
+    from ...runtime.spec import ModelSpec
 
 LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
 
@@ -130,7 +130,7 @@ def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]
 
 def embedded_spec(native: Any) -> ModelSpec | None:
     """Return the ModelSpec in the metadata of a session of ONNX Runtime, or None."""
-    from ..runtime.spec import SPEC_KEY, ModelSpec
+    from ...runtime.spec import SPEC_KEY, ModelSpec
 
     texts = native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
     return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import sensors
-from ..context import Context
-from ..process import Process
+from ..measure import sensors
+from ..measure.context import Context
+from ..measure.process import Process
 from ..result import Reading
 
 WORK_S = 1.0

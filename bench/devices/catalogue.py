@@ -12,8 +12,8 @@ import functools
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
-from ..runtime.common.plugins import did_you_mean, normalise
-from ..runtime.errors import UsageError
+from ...runtime.common.plugins import did_you_mean, normalise
+from ...runtime.errors import UsageError
 
 _TEXT = ("device", "architecture", "sm", "power_modes_w", "tensorrt", "tensorrt_rtx", "source", "confidence", "note")
 

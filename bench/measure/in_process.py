@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime.common.packages import need
-from ..runtime.errors import NotAvailable, UsageError
-from ..runtime.images.postprocess import top_k
-from ..runtime.images.preprocess import apply, read_image
+from ...runtime.common.packages import need
+from ...runtime.errors import NotAvailable, UsageError
+from ...runtime.images.postprocess import top_k
+from ...runtime.images.preprocess import apply, read_image
 from . import clock
 from .workload import Workload, random_feeds
 
 if TYPE_CHECKING:
-    from ..runtime.backends._base import Session
+    from ...runtime.backends._base import Session
 
 PHOTO = (480, 640)  # height and width of the image file that is answered
 

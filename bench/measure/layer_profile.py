@@ -13,14 +13,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ..cli.console import need
-from ..runtime.backends.ort import SIMULATED
-from ..runtime.bundle.bundle import Bundle, read
-from ..runtime.bundle.manifest import Artefact
-from ..runtime.common.sizes import settled
-from ..runtime.engines import sidecar
-from ..runtime.engines.kernels import Kernel
-from ..runtime.errors import NotAvailable
+from ...cli.console import need
+from ...runtime.backends.ort import SIMULATED
+from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.bundle.manifest import Artefact
+from ...runtime.common.sizes import settled
+from ...runtime.engines import sidecar
+from ...runtime.engines.kernels import Kernel
+from ...runtime.errors import NotAvailable
 from .workload import Target, embedded_spec, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")

@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from ..runtime import errors
-from ..runtime.common import child_process
-from ..runtime.common.closeable import Closing
-from ..runtime.errors import EdgesmithError, RunError
+from ...runtime import errors
+from ...runtime.common import child_process
+from ...runtime.common.closeable import Closing
+from ...runtime.errors import EdgesmithError, RunError
 from . import clock
 from .workload import Target
 

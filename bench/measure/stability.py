@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import clock, stats
+from .. import stats
+from . import clock
 
 WARM = 0.01  # two windows whose medians differ by less are one level
 WINDOW = 10

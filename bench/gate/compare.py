@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..runtime.errors import DataError
-from . import stats
-from .result import Reading, Result, Run
-from .stats import Interval
+from ...runtime.errors import DataError
+from .. import stats
+from ..result import Reading, Result, Run
+from ..stats import Interval
 
 Answer = Literal["faster", "same", "slower", "cannot tell"]
 EXIT = {"faster": 0, "same": 0, "slower": 1, "cannot tell": 3}

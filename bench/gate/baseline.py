@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from ..runtime.errors import NotAvailable, UsageError
+from ...runtime.errors import NotAvailable, UsageError
 
 
 def at_revision(revision: str, path: Path, folder: Path) -> Path:

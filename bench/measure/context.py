@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..result import Subject
 from .interleave import Timings
-from .result import Subject
 from .workload import Target
 
 # -> logits (N, classes) float32, labels (N,) int64, and the FP32 artefact's logits or None

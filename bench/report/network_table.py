@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from ..result import Result, Run
 from . import tables
-from .result import Result, Run
 
 Group = Sequence[Result]
 Draw = Callable[[Group], str]

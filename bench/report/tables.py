@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runtime.common.files import atomic_file
-from ..runtime.common.packages import need
-from .result import Result, Run
+from ...runtime.common.files import atomic_file
+from ...runtime.common.packages import need
+from ..result import Result, Run
 
 Cell = Callable[[Result], str]
 

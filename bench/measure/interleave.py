@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..runtime.errors import EdgesmithError, UsageError
+from ...runtime.errors import EdgesmithError, UsageError
 from . import environment
-from .pinning import shared_core
+from .cpu_affinity import shared_core
 from .process import Process
 from .workload import Target
 

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ..runtime.errors import EdgesmithError
+from ...runtime.errors import EdgesmithError
 from . import clock
 from .workload import Target, Workload, open_workload, peak_bytes, resident_bytes
 
@@ -104,13 +104,13 @@ class Worker:
 
     def do_streams(self, count: int, seconds: float) -> dict[str, Any]:
         """Call from several threads at once for some seconds."""
-        from .inside import streams
+        from .in_process import streams
 
         return streams(self.call, count, seconds)
 
     def do_end_to_end(self, count: int) -> dict[str, Any]:
         """Answer an image file some times, each stage timed."""
-        from .inside import end_to_end
+        from .in_process import end_to_end
 
         if self.workload is None:
             raise RuntimeError("nothing is open")
@@ -118,7 +118,7 @@ class Worker:
 
     def do_layers(self, count: int, optimise: bool = True) -> dict[str, Any]:
         """Profile the operators, or an engine's kernels."""
-        from .layers import of_engine, profile
+        from .layer_profile import of_engine, profile
 
         if self.target is None or self.workload is None:
             raise RuntimeError("nothing is open")
@@ -128,7 +128,7 @@ class Worker:
 
     def do_device_time(self, count: int) -> dict[str, Any]:
         """Tell the GPU's own seconds."""
-        from .inside import device_time
+        from .in_process import device_time
 
         if self.workload is None:
             raise RuntimeError("nothing is open")

@@ -1,0 +1,1 @@
+"""Modelled latency: the device catalogue and the roofline."""

@@ -1,0 +1,1 @@
+"""How a number is taken: fresh processes, interleaved, with the machine's facts."""

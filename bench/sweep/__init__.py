@@ -1,0 +1,1 @@
+"""Many measurements, resumable, here or on a cluster."""
