@@ -8,11 +8,10 @@ from pathlib import Path
 
 import onnx
 import pytest
+from experiments import optimizer_peers, zoo_table
 
-from edgesmith import zoo_table
 from edgesmith.bench.measure.process import Process
 from edgesmith.bench.measure.workload import Target
-from edgesmith.optimize import peers
 from edgesmith.runtime.common import child_process
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError
@@ -79,24 +78,28 @@ def test_a_row_of_the_zoo(poisoned, tmp_path):
 
 def test_the_peers(poisoned, tmp_path, monkeypatch):
     commands = []
-    monkeypatch.setattr(peers, "environment", lambda folder: Path(sys.executable))
-    monkeypatch.setattr(peers, "row", lambda model, tool, command, *_, **__: commands.append(command) or skipped(tool))
+    monkeypatch.setattr(optimizer_peers, "environment", lambda folder: Path(sys.executable))
+    monkeypatch.setattr(
+        optimizer_peers, "row", lambda model, tool, command, *_, **__: commands.append(command) or skipped(tool)
+    )
     source = tmp_path / "in.onnx"
-    onnx.save(onnx.parser.parse_model(peers.ONE), source)
-    list(peers.compare(tmp_path / "out", [source], speed=False))
+    onnx.save(onnx.parser.parse_model(optimizer_peers.ONE), source)
+    list(optimizer_peers.compare(tmp_path / "out", [source], speed=False))
     ours = next(command for command in commands if "optimize" in command)
     copy = commands[0]
     for command in (copy, ours):
         ran(command)
         assert (tmp_path / "out" / "rows" / "in" / "result.onnx").exists()
         (tmp_path / "out" / "rows" / "in" / "result.onnx").unlink()
-    assert ran(child_process.code(peers.EXPORT.partition(" torch;")[0] + " sys; print('here')")) == "here\n"
-    assert ran(child_process.isolated("-S", "-c", peers.LAUNCH, "60", str(64 << 30), *copy)).startswith("[0, ")
+    assert ran(child_process.code(optimizer_peers.EXPORT.partition(" torch;")[0] + " sys; print('here')")) == "here\n"
+    assert ran(child_process.isolated("-S", "-c", optimizer_peers.LAUNCH, "60", str(64 << 30), *copy)).startswith(
+        "[0, "
+    )
     assert poisoned() == []
 
 
-def skipped(tool: str) -> peers.Row:
-    return peers.Row("in", tool, None, "skipped", 0, 0, 0)
+def skipped(tool: str) -> optimizer_peers.Row:
+    return optimizer_peers.Row("in", tool, None, "skipped", 0, 0, 0)
 
 
 @pytest.mark.slow

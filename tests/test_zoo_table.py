@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-from edgesmith import zoo_table
+from experiments import zoo_table
 
 DONE = {
     "network": "resnet18", "stage": "int8", "done": True, "seconds": 60.0, "params": 11689512, "macs": 1814073344,
@@ -28,7 +27,7 @@ def test_the_table_says_what_the_rows_say(tmp_path):
 
 
 def test_what_takes_too_long_is_ended_and_what_is_done_is_not_done_again(tmp_path):
-    command = [sys.executable, "-m", "edgesmith.zoo_table", "LeNet-5", "--out", str(tmp_path), "--timeout", "1"]
+    command = [sys.executable, "-m", "experiments.zoo_table", "LeNet-5", "--out", str(tmp_path), "--timeout", "1"]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
     assert "lenet5: no end after 1 s in" in first.stderr
     assert "lenet5: was done" in second.stderr

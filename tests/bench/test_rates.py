@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from experiments import gate_error_rates
 
-from edgesmith.bench import rates
 from edgesmith.bench.gate.gate import Pair, Rule
 from edgesmith.runtime.errors import UsageError
 from support.gate_corpus import chain
@@ -25,7 +25,9 @@ def pool(slowdown, count=30, drift=0.0, seed=0):
 
 
 def alarms(slowdown, **settings):
-    return {rate.rule: rate for rate in rates.rates(pool(slowdown, **settings), slowdown, Rule(), repeats=100)}
+    return {
+        rate.rule: rate for rate in gate_error_rates.rates(pool(slowdown, **settings), slowdown, Rule(), repeats=100)
+    }
 
 
 def test_a_drifting_machine_fools_the_rules_that_do_not_pair():
@@ -45,14 +47,14 @@ def test_a_five_per_cent_slowdown_on_a_steady_machine():
 
 
 def test_gates_in_order_use_each_pair_once():
-    told = rates.in_order(pool(0.1, count=30), Rule())
+    told = gate_error_rates.in_order(pool(0.1, count=30), Rule())
     assert sum(used for _, used in told) <= 30
     assert {name for name, _ in told} == {"slower"}
 
 
 def test_too_few_pairs_are_refused():
     with pytest.raises(UsageError, match="too few pairs"):
-        rates.rates(pool(0.0, count=10), 0.0, Rule())
+        gate_error_rates.rates(pool(0.0, count=10), 0.0, Rule())
 
 
 def test_the_chain_has_the_work_it_says_and_stays_normal(tmp_path):

@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import pytest
-
-from edgesmith.optimize.peers import LAUNCH
+from experiments.optimizer_peers import LAUNCH
 
 SIDE, LAYERS = 11_000, 5
 LAYER_BYTES = 4 * SIDE * SIDE

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from experiments import passes_table as documentation
 
 from edgesmith.optimize import passes
-from edgesmith.optimize.passes import __main__ as documentation
 from edgesmith.optimize.recipes import RECIPES, recipe
 from edgesmith.runtime.common.plugins import names
 

@@ -3,8 +3,9 @@
 import sys
 
 import onnx
+from experiments import optimizer_peers
 
-from edgesmith.optimize import equivalence, peers
+from edgesmith.optimize import equivalence
 from support.graphs import model
 
 TEXT = "(float[1,4] x) => (float[1,4] y) { a = Identity(x) y = Relu(a) }"
@@ -26,7 +27,7 @@ def rows(tmp_path):
         "ours": [sys.executable, "-m", "edgesmith", "optimize", str(source), "-o", str(result)],
     }
     return {
-        tool: peers.row(
+        tool: optimizer_peers.row(
             source, tool, command, result, expected, speed=tool == "copy", timeout_s=3 if tool == "endless" else 120
         )
         for tool, command in commands.items()
@@ -43,25 +44,27 @@ def test_what_is_measured(tmp_path):
     assert found["greedy"].verdict == "failed: MemoryError"
     assert (found["ours"].nodes, found["ours"].verdict) == (1, "equal")
     assert found["ours"].peak_bytes > 20_000_000
-    text = peers.markdown(list(found.values()))
+    text = optimizer_peers.markdown(list(found.values()))
     assert "| source | 2 | 2 (different) | failed | failed | failed | 1 |" in text
 
 
 def test_memory_is_counted_in_sizes_of_the_model_over_that_of_one_node():
-    start = peers.Row(peers.ONE_NODE, "ours", 1, "equal", 0.1, 0.1, 50_000_000, 100)
-    big = peers.Row("big", "ours", 7, "equal", 1.0, 1.0, 80_000_000, 10_000_000)
-    assert "| big | 3.0 |" in peers.markdown([start, big])
+    start = optimizer_peers.Row(optimizer_peers.ONE_NODE, "ours", 1, "equal", 0.1, 0.1, 50_000_000, 100)
+    big = optimizer_peers.Row("big", "ours", 7, "equal", 1.0, 1.0, 80_000_000, 10_000_000)
+    assert "| big | 3.0 |" in optimizer_peers.markdown([start, big])
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(peers, "environment", lambda folder: sys.executable)
-    monkeypatch.setattr(peers, "TOOLS", {"copy": COPY, "crash": "raise SystemExit('out of luck')"})
-    monkeypatch.setattr(peers, "OURS", {})
+    monkeypatch.setattr(optimizer_peers, "environment", lambda folder: sys.executable)
+    monkeypatch.setattr(optimizer_peers, "TOOLS", {"copy": COPY, "crash": "raise SystemExit('out of luck')"})
+    monkeypatch.setattr(optimizer_peers, "OURS", {})
     onnx.save(model(TEXT), tmp_path / "source.onnx")
     files = [tmp_path / "source.onnx"]
-    first = list(peers.compare(tmp_path, files, speed=False))
+    first = list(optimizer_peers.compare(tmp_path, files, speed=False))
     assert [entry.verdict for entry in first[0]] == ["equal", "failed: out of luck"]
-    monkeypatch.setattr(peers, "row", lambda model, tool, *_, **__: peers.Row(model.stem, tool, 9, "new", 0, 0, 0))
-    assert list(peers.compare(tmp_path, files, speed=False)) == first
-    anew = list(peers.compare(tmp_path, files, speed=False, again="cr"))
+    monkeypatch.setattr(
+        optimizer_peers, "row", lambda model, tool, *_, **__: optimizer_peers.Row(model.stem, tool, 9, "new", 0, 0, 0)
+    )
+    assert list(optimizer_peers.compare(tmp_path, files, speed=False)) == first
+    anew = list(optimizer_peers.compare(tmp_path, files, speed=False, again="cr"))
     assert [entry.verdict for entry in anew[0]] == ["equal", "new"]

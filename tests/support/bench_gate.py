@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from experiments import gate_error_rates, gate_simulation
 
-from edgesmith.bench import rates, resample
 from edgesmith.bench.gate import gate
 from edgesmith.bench.measure import environment
 from edgesmith.bench.measure.process import Process
@@ -132,14 +132,14 @@ def judged(pools, repeats):
         ratio, base = gate.interval(pool), np.median(np.concatenate([np.concatenate(pair.base) for pair in pool]))
         measured.append({"condition": name, "slowdown": slowdown, "pairs": len(pool), "seconds_a_pair": seconds,
                          "base_ms": 1e3 * float(base), "ratio": ratio.estimate, "low": ratio.low, "high": ratio.high,
-                         "spread": float(np.std(logs)), "autocorrelation": resample.autocorrelation(logs),
+                         "spread": float(np.std(logs)), "autocorrelation": gate_simulation.autocorrelation(logs),
                          "log_ratios": [round(value, 6) for value in logs]})  # fmt: skip
         if len(pool) >= gate.MOST_PAIRS:
-            found = rates.rates(pool, slowdown, rule, repeats=repeats)
+            found = gate_error_rates.rates(pool, slowdown, rule, repeats=repeats)
             rows += [{"condition": name, **one.to_dict(), "median_s": seconds * one.processes / 2} for one in found]
         if slowdown == 0 and len(pool) >= gate.MOST_PAIRS:
             for slow in SLOWDOWNS:
-                one = resample.simulate(logs, slow, rule)
+                one = gate_simulation.simulate(logs, slow, rule)
                 simulated.append({"condition": name, **one.to_dict(), "median_s": seconds * one.pairs})
     return rows, simulated, measured
 
@@ -185,7 +185,7 @@ def _simulated(rows):
     heads = ["condition", *(f"alarms at {slow:.0%}" for slow in SLOWDOWNS), "undecided at 0 %, 3 %",
              "median s at 0 %, 3 %"]  # fmt: skip
     about = ("Not measured: gates drawn with replacement from the recorded A/A pairs, each turned around by the toss "
-             "of a coin, with the slowdown added. Bounds from resampling the pool (`bench/resample.py`).")  # fmt: skip
+             "of a coin, with the slowdown added. Bounds from resampling the pool (`tests/experiments/gate_simulation.py`).")  # fmt: skip
     lines = ["## The gate, simulated from A/A pairs", "", about, "", _row(heads), _row(["---"] * len(heads))]
     for name in dict.fromkeys(row["condition"] for row in rows):
         mine = {row["slowdown"]: row for row in rows if row["condition"] == name}

@@ -25,12 +25,12 @@ from typing import Any
 
 import click
 
-from .bench.measure import environment
-from .cli.console import guarded, note
-from .models import catalog
-from .runtime.common import child_process as child
-from .runtime.common.files import atomic_file
-from .runtime.errors import EdgesmithError, NotAvailable
+from edgesmith.bench.measure import environment
+from edgesmith.cli.console import guarded, note
+from edgesmith.models import catalog
+from edgesmith.runtime.common import child_process as child
+from edgesmith.runtime.common.files import atomic_file
+from edgesmith.runtime.errors import EdgesmithError, NotAvailable
 
 BIGGEST = 150_000_000
 RUNS, WARM_UP, LONGEST_NS = 15, 3, 15_000_000_000
@@ -162,10 +162,10 @@ def measure(
     """
     import numpy as np
 
-    from .export import parity, to_onnx
-    from .models import complexity, weights
-    from .optimize import optimizer
-    from .optimize.fp16 import convert
+    from edgesmith.export import parity, to_onnx
+    from edgesmith.models import complexity, weights
+    from edgesmith.optimize import optimizer
+    from edgesmith.optimize.fp16 import convert
 
     entry, row = catalog.find(name), _Row(keep)
     spec = catalog.spec(name)
@@ -198,8 +198,8 @@ def measure(
 
 def _int8(fp32: Path, target: Path, batches: list[Any]) -> None:
     """Make the file that INT8 engines are built from: Q/DQ by the plainest calibration, the rest in FP16."""
-    from .optimize import quantize
-    from .optimize.trt import mixed_precision
+    from edgesmith.optimize import quantize
+    from edgesmith.optimize.trt import mixed_precision
 
     settings = quantize.Settings.quick()
     pairs = target.with_name("pairs.onnx")
@@ -209,8 +209,8 @@ def _int8(fp32: Path, target: Path, batches: list[Any]) -> None:
 
 def _engines(path: Path, make: Callable[[], Any], sms: tuple[str, ...], kind: str) -> dict[str, str]:
     """Return for each SM "built", or why it was not."""
-    from .optimize.trt import preflight
-    from .runtime.engines import build
+    from edgesmith.optimize.trt import preflight
+    from edgesmith.runtime.engines import build
 
     found = {}
     for sm in sms:
@@ -231,7 +231,7 @@ def _engines(path: Path, make: Callable[[], Any], sms: tuple[str, ...], kind: st
 
 def _latency(path: Path, feed: str, x: Any) -> float:
     """Return the median latency in milliseconds on one thread."""
-    from .runtime.backends import ort
+    from edgesmith.runtime.backends import ort
 
     with ort.open(path, threads=1) as session:
         taken: list[int] = []

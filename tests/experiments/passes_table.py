@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ...runtime.common.plugins import names
-from .. import passes
-from ..optimizer import find
+from edgesmith.optimize import passes
+from edgesmith.optimize.optimizer import find
+from edgesmith.runtime.common.plugins import names
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -1,6 +1,6 @@
 """The optimizer beside its peers, each in its own process: nodes, correctness, seconds, memory, speed of the result.
 
-    python -m edgesmith.optimize.peers --folder build/bench-passes [--models mobilenetv2,shufflenetv2] [FILE.onnx ...]
+    python -m experiments.optimizer_peers --folder build/bench-passes [--models mobilenetv2,shufflenetv2] [FILE.onnx ...]
 
 The peers are installed into an environment of their own in the folder; models of the zoo are exported there with both
 of torch's exporters, BatchNorm kept. Each tool on each model leaves one JSON file under `rows`, so that a second call
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from experiments.optimizer_peers_table import ONE_NODE, Row, markdown
 
-from ..cli.console import need, note, say
-from ..runtime.common import child_process
-from ..runtime.common.files import atomic_file
-from .peers_table import ONE_NODE, Row, markdown
+from edgesmith.cli.console import need, note, say
+from edgesmith.runtime.common import child_process
+from edgesmith.runtime.common.files import atomic_file
 
 PEERS = {
     "onnxslim": "0.1.98", "onnxsim": "0.8.1", "onnxoptimizer": "0.4.2", "onnxscript": "0.7.2",
@@ -149,7 +149,7 @@ def measured(
 
 def row(model: Path, tool: str, command: list[str], result: Path, expected: Any, speed: bool, **limits: Any) -> Row:
     """Run one tool on one model and judge what comes out."""
-    from . import equivalence
+    from edgesmith.optimize import equivalence
 
     seconds, cpu, peak, why = measured(command, result, **limits)
     size = max(path.stat().st_size if path.exists() else 0 for path in (model, result))
@@ -191,7 +191,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
 
     ONNX's light graphs are not timed: their networks are. Tools whose names begin with `again` are run anew.
     """
-    from . import equivalence
+    from edgesmith.optimize import equivalence
 
     python = environment(folder)
     for model in paths:

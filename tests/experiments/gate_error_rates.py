@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.errors import UsageError
-from . import stats
-from .gate.gate import MOST_PAIRS, Pair, Rule, answer
+from edgesmith.bench import stats
+from edgesmith.bench.gate.gate import MOST_PAIRS, Pair, Rule, answer
+from edgesmith.runtime.errors import UsageError
 
 Judge = Callable[[Sequence[Pair], np.random.Generator], bool]
 

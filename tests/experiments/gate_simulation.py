@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import stats
-from .gate.gate import LEAST_PAIRS, LOOK_LEVEL, MOST_PAIRS, Rule
+from edgesmith.bench import stats
+from edgesmith.bench.gate.gate import LEAST_PAIRS, LOOK_LEVEL, MOST_PAIRS, Rule
 
 SLOWER, SAME, FASTER, OPEN = 1, 0, -1, 2
 
