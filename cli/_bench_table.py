@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError
-from .console import note, progress
 
 if TYPE_CHECKING:
     from ..bench.measure.context import Context

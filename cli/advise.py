@@ -12,8 +12,9 @@ from ..bench.devices.catalogue import Device
 from ..bench.devices.roofline import Estimate
 from ..models import catalog
 from ..models.catalog import Entry
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
-from .console import command, emit, note, progress, table
+from .console import command, emit, table
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError, UsageError
-from .console import command, emit, note, overwrite, progress, table
+from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.measure.context import Context

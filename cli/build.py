@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..runtime.common import progress
 from ..runtime.common.files import existing_file
 from ..runtime.engines.flavour import PRECISIONS, choose, normal_sm
 from ..runtime.errors import UsageError
@@ -98,7 +99,7 @@ def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
     target = claim(engine.with_name(f"{engine.stem}-conv.onnx"), "onnx", overwrite=overwrite)
     if not (count := gemm_to_conv(onnx, target)):
         return onnx
-    console.note(f"SM 7.5 has no FP32 Gemm: {count} became 1x1 convolutions in {target}, which is built")
+    progress.note(f"SM 7.5 has no FP32 Gemm: {count} became 1x1 convolutions in {target}, which is built")
     return target
 
 
@@ -115,14 +116,14 @@ def _best(
     target = claim(engine.with_suffix(".onnx"), "onnx", overwrite=overwrite)
     chip = cost.gpu(gpu)
     _before(onnx, [(chip.sm, engine)], "auto", overwrite)
-    report = best_mix(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=console.note)
+    report = best_mix(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=progress.note)
     rows = [(c.name, c.kernels, c.int8, f"{c.estimate_s * 1e3:.3f}", f"{c.bytes / 1e6:.1f}") for c in report.candidates]
     columns = ("candidate", "kernels", "nodes in INT8", f"estimated ms, {chip.name}, batch {batch}", "MB")
     console.emit(report.to_dict(), as_json, lambda: console.table("", columns, rows))
     report.refuse_slower()
     precision = "int8" if report.best.int8 else "fp16"
     _build(target, engine, chip.sm, {"precision": precision, "overwrite": overwrite})
-    console.note(f"written: {target} and {engine}, the {report.best.name} one")
+    progress.note(f"written: {target} and {engine}, the {report.best.name} one")
     return 0
 
 
@@ -132,7 +133,7 @@ def _note_findings(findings: list[Any]) -> None:
     for item in findings:
         kinds.setdefault((item.severity, item.code), []).append(item)
     for (severity, _), items in kinds.items():
-        console.note(f"{severity}: {items[0]}" + (f" (and {len(items) - 1} more such)" if len(items) > 1 else ""))
+        progress.note(f"{severity}: {items[0]}" + (f" (and {len(items) - 1} more such)" if len(items) > 1 else ""))
 
 
 def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> list[tuple[str, Path]]:
@@ -146,7 +147,7 @@ def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
     from ..runtime.engines.build import build_engine
     from ..runtime.engines.progress import Percent
 
-    with console.progress(f"{target.name} (SM {sm}), %", 100) as advance:
+    with progress.progress(f"{target.name} (SM {sm}), %", 100) as advance:
         percent = Percent(advance)
         built = build_engine(onnx, target, sm=sm, progress=percent, **settings)
         percent.finish()
@@ -187,7 +188,7 @@ def _show(built: list[Any]) -> None:
     columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "built in s")
     console.table("", columns, rows)
     for note in dict.fromkeys(note for item in built for note in item.notes):
-        console.note(f"note: {note}")
+        progress.note(f"note: {note}")
     for item in built:
         console.say(f"SM {item.sm}: {item.attestation.sentence(item.precision)}")
 

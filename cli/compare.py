@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import command, emit, need, note, overwrite, table
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note
+from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.gate.compare import Comparison

@@ -5,16 +5,14 @@ Only click is imported here; rich is imported when something is drawn.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from ..runtime.common.packages import need as need
 from ..runtime.common.packages import not_installed
 from ..runtime.errors import EdgesmithError
 
@@ -121,27 +119,3 @@ def say(thing: Any) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
     console.print(thing)
-
-
-def note(text: str) -> None:
-    """Print one line about the progress of the work to standard error."""
-    click.echo(text, err=True)
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error and yield `advance(steps)`; silent when that is no terminal."""
-    if not sys.stderr.isatty():
-        yield _no_bar
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda steps: bar.advance(task, steps)
-
-
-def _no_bar(steps: int) -> None:
-    """Stand where the bar would be when nobody watches."""

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from ..runtime.common.complexity import Complexity, Layer
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note
 from ..runtime.errors import UsageError
-from .console import command, emit, need, note, table
+from .console import command, emit, table
 
 
 @command("describe", short_help="Show a network or an ONNX file layer by layer.")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.common.progress import note
 from ..runtime.errors import UsageError
-from .console import command, emit, note, overwrite, table
+from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..export.settings import Artefact, Summary

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ..bench.gate.ci_reports import Finding
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
-from .console import command, emit, note, overwrite, progress, table
+from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.gate.gate import Rule

@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from ..models import catalog
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
-from .console import command, emit, need, note, overwrite, progress, table
+from .console import command, emit, overwrite, table
 
 
 @command("models", short_help="List the networks, with parameters, operations and published accuracy.")

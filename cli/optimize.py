@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import command, emit, note, overwrite, say, table
+from ..runtime.common.progress import note
+from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
     from ..optimize.report import Report

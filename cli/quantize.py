@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note
 from ..runtime.common.proportion import LEAST_IMAGES
 from ..runtime.errors import DataError, UsageError
-from .console import command, emit, need, note, overwrite
+from .console import command, emit, overwrite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +153,8 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
 def _half(
     source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
 ) -> None:
-    from ..optimize.fp16.convert import KINDS, to_fp16
+    from ..optimize.fp16.convert import to_fp16
+    from ..optimize.fp16.formats import KINDS
     from . import _quantize_tables
 
     half = to_fp16(source, output, iter(batches), limit=limit, kind=KINDS[kind])
@@ -229,8 +232,8 @@ def read_spec(source: Path) -> ModelSpec:
 def _random(source: Path, images: int) -> list[np.ndarray]:
     import numpy as np
 
+    from ..optimize.calibration.samples import input_shape
     from ..optimize.graph.proto_graph import read_model
-    from ..optimize.quantize.preconditions import input_shape
 
     shape = input_shape(read_model(source))
     if None in shape[1:]:

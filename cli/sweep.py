@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
-from .console import command, emit, need, note, overwrite, progress, table
+from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.result import Run

@@ -15,13 +15,13 @@ from ..bench import stats
 from ..bench.measure import interleave
 from ..bench.measure.workload import Target
 from ..bench.metrics import accuracy
-from ..cli.console import progress
 from ..optimize.graph import proto_graph
 from ..optimize.quantize.mixed_precision.latency_model import is_here
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed
 from ..runtime.backends import ort
 from ..runtime.backends._base import Session
+from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..cli.console import need
+from ..runtime.common.packages import need
 from ..runtime.errors import ModelError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cli.console import need
+from ..runtime.common.packages import need
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import relative_error

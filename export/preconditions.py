@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..cli.console import need
 from ..models import catalog
 from ..models.weights import trainable
 from ..optimize.calibration.data_checks import MIN_IMAGES
 from ..runtime import datasets
+from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim

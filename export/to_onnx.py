@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli.console import need
 from ..optimize.graph.spec_metadata import scores
 from ..runtime.common.files import workplace
+from ..runtime.common.packages import need
 from ..runtime.errors import ModelError, UsageError
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from .outputs import arranged, is_plain

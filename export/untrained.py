@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli.console import note
+from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:

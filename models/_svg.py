@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..cli.console import need
+from ..runtime.common.packages import need
 from ..runtime.outputs import STAMP, png_stamp
 
 SHARPER = 2  # the PNG has so many pixels for each unit, and is drawn with twice as many and shrunk

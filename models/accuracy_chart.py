@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..cli.console import need
 from ..runtime.common.files import atomic_file, existing_file
+from ..runtime.common.packages import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ._svg import Canvas, text_width
 from .catalog import Entry, build, find

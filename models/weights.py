@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cli.console import need, note, progress
 from ..runtime import datasets
 from ..runtime.common.files import atomic_file, locked, sha256
+from ..runtime.common.packages import need
+from ..runtime.common.progress import note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec

@@ -24,11 +24,12 @@ from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import CheckFailed, ModelError, UsageError
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import equivalence as checks
+from .equivalence import Check
 from .graph.graph import Net, is_a
 from .graph.reader import read
 from .graph.writer import needs_data_file, write
 from .optimizer import optimize
-from .report import Check, Report
+from .report import Report
 
 Array = np.ndarray[Any, Any]
 Step = tuple[str, list[Any], dict[str, Any]]

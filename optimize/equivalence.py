@@ -15,8 +15,48 @@ from typing import Any
 
 import numpy as np
 
-from ..cli.console import need
-from .report import Check
+from ..runtime.common.files import atomic_file
+from ..runtime.common.packages import need
+from ..runtime.errors import CheckFailed
+from .graph.graph import Net
+from .graph.writer import write
+
+
+@dataclass(frozen=True)
+class Check:
+    """The comparison of the result with the source.
+
+    Attributes:
+        verdict: "equal", "different", "not run" (on request) or "cannot tell".
+        detail: Why it is not "equal".
+        worst_error: Largest absolute difference over all outputs, in the outputs' unit.
+        worst_output: The output it was found in.
+        scale: The largest magnitude of that output.
+        rounding: How far noise in the last digits of the input moves that output of the source itself, where the error
+            is beyond the usual tolerance and this alone explains it.
+        runs: How many inputs were compared.
+        seconds: What checking took.
+    """
+
+    verdict: str
+    detail: str = ""
+    worst_error: float = 0.0
+    worst_output: str = ""
+    runs: int = 0
+    seconds: float = 0.0
+    scale: float = 0.0
+    rounding: float | None = None
+
+    @property
+    def error(self) -> str:
+        """The worst error beside what it must be seen with: the size of the values, and the network's own noise."""
+        if not self.worst_error:
+            return "worst error 0"
+        said = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
+        if self.rounding is None:
+            return said
+        return f"{said}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
+
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]
@@ -298,3 +338,18 @@ def _real(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Ite
         fixed = (batch or len(array)) if free else first.shape[0]
         if len(array) >= fixed:
             yield {first.name: array[:fixed]}
+
+
+def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
+    """Write a Net whole, and only if it computes what the file does that it was read from.
+
+    Raises:
+        CheckFailed: It computes something else (a bug; nothing is written).
+    """
+    from .. import equivalence
+
+    with atomic_file(target_path) as temporary:
+        write(net, temporary)
+        check = equivalence.compare(Path(source), temporary)
+        if check.verdict != "equal":
+            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")

@@ -21,13 +21,14 @@ from ..runtime.common.plugins import load as load_plugin
 from ..runtime.errors import CheckFailed, ModelError, UsageError
 from . import equivalence as checks
 from . import passes as passes_package
+from .equivalence import Check
 from .graph.graph import Net
 from .graph.reader import fix_batch, read
 from .graph.shape_inference import macs
 from .graph.writer import needs_data_file, write
 from .passes._base import Outcome, Pass, Permit, Rewritten
 from .recipes import channel_block, recipe
-from .report import Check, Report, Size, collect
+from .report import Report, Size, collect
 
 ROUNDS = 12
 MOST_ROLLED_BACK = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .equivalence import Check
 from .passes._base import Outcome, Refused, Rewritten
 
 
@@ -25,42 +26,6 @@ class Size:
     nodes: int
     macs: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class Check:
-    """The comparison of the result with the source.
-
-    Attributes:
-        verdict: "equal", "different", "not run" (on request) or "cannot tell".
-        detail: Why it is not "equal".
-        worst_error: Largest absolute difference over all outputs, in the outputs' unit.
-        worst_output: The output it was found in.
-        scale: The largest magnitude of that output.
-        rounding: How far noise in the last digits of the input moves that output of the source itself, where the error
-            is beyond the usual tolerance and this alone explains it.
-        runs: How many inputs were compared.
-        seconds: What checking took.
-    """
-
-    verdict: str
-    detail: str = ""
-    worst_error: float = 0.0
-    worst_output: str = ""
-    runs: int = 0
-    seconds: float = 0.0
-    scale: float = 0.0
-    rounding: float | None = None
-
-    @property
-    def error(self) -> str:
-        """The worst error beside what it must be seen with: the size of the values, and the network's own noise."""
-        if not self.worst_error:
-            return "worst error 0"
-        said = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
-        if self.rounding is None:
-            return said
-        return f"{said}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
 
 
 @dataclass(frozen=True)

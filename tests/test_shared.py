@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.cli import console
-from edgesmith.runtime.common import plugins
+from edgesmith.runtime.common import plugins, progress
 from edgesmith.runtime.common.files import atomic_file, atomic_folder, existing_file, sha256
 from edgesmith.runtime.errors import CheckFailed, EdgesmithError, ModelError, NotAvailable, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess, Published
@@ -85,7 +85,7 @@ def test_json_and_table():
 
 
 def test_progress_is_silent_when_nobody_watches(capsys):
-    with console.progress("work", 3) as advance:
+    with progress.progress("work", 3) as advance:
         advance(3)
     assert capsys.readouterr() == ("", "")
 

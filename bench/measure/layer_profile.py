@@ -13,10 +13,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ...cli.console import need
 from ...runtime.backends.ort import SIMULATED
 from ...runtime.bundle.bundle import Bundle, read
 from ...runtime.bundle.manifest import Artefact
+from ...runtime.common.packages import need
 from ...runtime.common.sizes import settled
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from ...cli.console import need
+from ...runtime.common.packages import need
 from . import clock, environment
 
 REPEATS = 15

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...cli.console import need
 from ...runtime import backends
 from ...runtime.bundle.bundle import read
+from ...runtime.common.packages import need
 from ...runtime.common.plugins import load
 from ...runtime.common.sizes import settled
 from ...runtime.errors import DataError, NotAvailable, UsageError

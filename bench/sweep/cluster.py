@@ -16,8 +16,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...cli.console import need
 from ...runtime.common.closeable import Closing
+from ...runtime.common.packages import need
 from ...runtime.errors import RunError
 from .sweep import Cell, Outcome, Work, attempt
 

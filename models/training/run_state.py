@@ -10,7 +10,7 @@ from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from .train import Run
+    from .run import Run
 
 VERSION = 1
 

@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    import onnx
 
 # Images computed at once where the model leaves it free: activations of so many pixels stay in the caches. Of images of
 # 224x224 one at a time is a quarter faster than four, of 64x64 sixteen are a third faster than one.
@@ -183,3 +186,21 @@ def repeatable(batches: Iterable[np.ndarray]) -> Iterator[Iterable[np.ndarray]]:
                     yield batch
 
         yield Spool()
+
+
+def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
+    """Return the shape of the only input that is no initializer; None for a free dimension.
+
+    Raises:
+        ModelError: There is not exactly one float32 input of known rank.
+    """
+    constant = {tensor.name for tensor in model.graph.initializer}
+    given = [item for item in model.graph.input if item.name not in constant]
+    kind = given[0].type.tensor_type if given else None
+    if len(given) != 1 or kind is None or kind.elem_type != 1 or len(kind.shape.dim) < 2:
+        raise ModelError(
+            "calibration needs a graph with one float32 input",
+            got=f"inputs {[item.name for item in given]}",
+            expected="one float32 tensor, batch first",
+        )
+    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ...cli.console import need, progress
 from ...runtime.common.machine import cores
+from ...runtime.common.packages import need
+from ...runtime.common.progress import progress
 from ...runtime.errors import DataError, ModelError
 from .histogram import Histogram, sampled
 

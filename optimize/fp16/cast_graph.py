@@ -9,7 +9,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..graph.proto_graph import Net, all_inputs, sort_nodes
-from .convert import FP16, KEEP_FLOAT, Kind
+from .formats import FP16, KEEP_FLOAT, Kind
 
 FLOAT = TensorProto.FLOAT
 # Bounds that mean «none» in FP32 and may be narrowed to FP16's without changing anything that FP16 can hold.

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ...cli.console import need
 from ...runtime.common.complexity import Complexity, Op, summarise
 from ...runtime.common.external_data import model_file
+from ...runtime.common.packages import need
 from ...runtime.common.sizes import settled
 from ...runtime.errors import ModelError
 from ..quantize.preconditions import embedded_spec

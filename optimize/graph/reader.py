@@ -16,13 +16,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 from ...runtime.common.external_data import model_file
 from ...runtime.errors import ModelError, UsageError
 from .graph import STANDARD, Net
+from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
-
-PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
-# Stands for the domain of a node that calls a local function which has the name of a standard operator.
-LOCAL = "local function"
-EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
-PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not name.startswith(EXOTIC)}
 
 
 def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net:
@@ -77,19 +72,6 @@ def _validate(model: onnx.ModelProto, name: str) -> None:
         reader, item = missing[0]
         raise ModelError(f"{name} is no valid graph", got=f"{reader} reads {item!r}, which nothing makes")
     check_nodes(model, name)
-
-
-def captured(node: onnx.NodeProto) -> list[str]:
-    """Return the outer names that a node's bodies read, in order."""
-    found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer} | {""}
-            own |= {tensor.values.name for tensor in body.sparse_initializer}
-            own |= {output for inner in body.node for output in inner.output}
-            reads = [item for inner in body.node for item in (*inner.input, *captured(inner))]
-            found |= dict.fromkeys(item for item in [*reads, *(value.name for value in body.output)] if item not in own)
-    return list(found)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
@@ -179,20 +161,6 @@ def _detached(node: onnx.NodeProto) -> onnx.NodeProto:
     return whole
 
 
-def is_plain(attribute: onnx.AttributeProto) -> bool:
-    """Say whether GraphSurgeon carries an attribute without loss."""
-    kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
-    if attribute.ref_attr_name or kind not in PLAIN_ATTRIBUTES:
-        return False
-    if kind == "TENSOR":
-        return attribute.t.data_type in PLAIN_TYPES
-    try:
-        [text.decode() for text in (attribute.s, *attribute.strings)]
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Any]:
     """Take out the initialisers that are no constants to us: defaults of inputs (from IR 4 on), sparse and exotic."""
     graph = model.graph
@@ -211,26 +179,6 @@ def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Any]:
         del graph.initializer[:], graph.sparse_initializer[:]
         graph.initializer.MergeFrom(rest.initializer)
     return kept
-
-
-def copied(message: Any) -> Any:
-    """Return a copy of a protobuf message."""
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
-
-
-def copy_fields(source: Any, target: Any, *without: str) -> None:
-    """Copy the fields of a protobuf message, but for some."""
-    for descriptor, value in source.ListFields():
-        if descriptor.name in without:
-            continue
-        if descriptor.is_repeated:
-            getattr(target, descriptor.name).extend(value)
-        elif descriptor.message_type:
-            getattr(target, descriptor.name).CopyFrom(value)
-        else:
-            setattr(target, descriptor.name, value)
 
 
 def _drop_default_inputs(shell: onnx.ModelProto, constants: set[str]) -> None:

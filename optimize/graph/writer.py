@@ -14,10 +14,9 @@ import onnx.external_data_helper
 import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
-from ...runtime.common.files import atomic_file
-from ...runtime.errors import CheckFailed, ModelError
+from ...runtime.errors import ModelError
 from .graph import Net
-from .reader import LOCAL, captured, copied, copy_fields, is_plain
+from .protobuf import LOCAL, captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
 ALIGNMENT = 4096
@@ -41,21 +40,6 @@ def write(net: Net, path: Path, data: Path | None = None) -> None:
         store = stack.enter_context(data.open("wb")) if data else None
         file = stack.enter_context(path.open("wb"))
         _stream(net, file, skeleton, constants, store)
-
-
-def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
-    """Write a Net whole, and only if it computes what the file does that it was read from.
-
-    Raises:
-        CheckFailed: It computes something else (a bug; nothing is written).
-    """
-    from .. import equivalence
-
-    with atomic_file(target_path) as temporary:
-        write(net, temporary)
-        check = equivalence.compare(Path(source), temporary)
-        if check.verdict != "equal":
-            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")
 
 
 def needs_data_file(net: Net) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.graph import Net, is_a
-from ..graph.reader import is_plain
+from ..graph.protobuf import is_plain
 from ._base import Outcome, Pass, Permit, Rewritten
 
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}

@@ -15,9 +15,10 @@ from ..graph.proto_graph import Net, attributes, copied
 from .activation_clipping import Bend, bends
 from .equalization.cross_layer import equalise, unshare
 from .equalization.explicit_scales import edges, gain
+from .layer_queries import reads_colours
 from .placement import Plan, fold_relus, inside_layers, place, share_concats
 from .qdq.insert import emit, integer_biases
-from .qdq.pad_channels import reads_colours, widen
+from .qdq.pad_channels import widen
 from .qdq.zero_points_to_biases import centre, kinds
 from .quant_params import Grid, grid
 from .range_estimators import METHODS, candidates, choose

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
-from ..calibration.samples import Samples, at_once, repeatable
-from .preconditions import check_model, embedded_spec, input_shape
+from ..calibration.samples import Samples, at_once, input_shape, repeatable
+from .preconditions import check_model, embedded_spec
 from .report import Quality, QuantReport, Settings, judge, spread
 from .targets import Form, find, is_tensorrt
 from .weights.quantize_weights import LARGEST

@@ -15,24 +15,6 @@ if TYPE_CHECKING:
     from ...runtime.spec import ModelSpec
 
 
-def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
-    """Return the shape of the only input that is no initializer; None for a free dimension.
-
-    Raises:
-        ModelError: There is not exactly one float32 input of known rank.
-    """
-    constant = {tensor.name for tensor in model.graph.initializer}
-    given = [item for item in model.graph.input if item.name not in constant]
-    kind = given[0].type.tensor_type if given else None
-    if len(given) != 1 or kind is None or kind.elem_type != 1 or len(kind.shape.dim) < 2:
-        raise ModelError(
-            "calibration needs a graph with one float32 input",
-            got=f"inputs {[item.name for item in given]}",
-            expected="one float32 tensor, batch first",
-        )
-    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
-
-
 def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
     """Return the ModelSpec that export wrote into the metadata, or None.
 

@@ -63,13 +63,14 @@ def carry(source: str | Path, target_path: str | Path) -> int:
         ModelError: Not a usable ONNX file.
         CheckFailed: The result computes something else (a bug; nothing is written).
     """
-    from ..graph import reader, writer
+    from .. import equivalence
+    from ..graph import reader
 
     net = reader.read(source)
     units = _rewrite(net)
     if not units:
         return 0
-    writer.write_checked(net, source, target_path)
+    equivalence.write_checked(net, source, target_path)
     return units
 
 

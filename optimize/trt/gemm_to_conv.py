@@ -31,14 +31,15 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
         ModelError: Not a usable ONNX file.
         CheckFailed: The result computes something else (a bug; nothing is written).
     """
-    from ..graph import reader, writer
+    from .. import equivalence
+    from ..graph import reader
 
     net = reader.read(source)
     count = sum(_respell(net, node) for node in net.nodes("Gemm"))
     if not count:
         return 0
     net.sort()
-    writer.write_checked(net, source, target_path)
+    equivalence.write_checked(net, source, target_path)
     return count
 
 

@@ -7,13 +7,13 @@ file says; a "warning" builds, but not as fast or in another precision than one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...runtime.common.files import existing_file
 from ...runtime.errors import ModelError
+from .findings import Finding, Graph, Rule, attribute, label
 
 NEWEST_OPSET = 27
 MANY_NODES = 5000
@@ -28,88 +28,6 @@ UNSUPPORTED = {
     "NonMaxSuppression": "cut it out of the network; the runtime has box suppression in numpy",
     "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing found: severity "error" or "warning", a short code, the node, what it is and what to do."""
-
-    severity: str
-    code: str
-    node: str
-    what: str
-    do: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Return plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        where = f"{self.node}: " if self.node else ""
-        return f"{where}{self.what}" + (f"; do: {self.do}" if self.do else "")
-
-
-class Graph:
-    """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
-
-    def __init__(self, model: Any, path: Path) -> None:
-        from onnx import AttributeProto, shape_inference
-
-        self.model, self.proto, self.path = model, model.graph, path
-        self.nodes: list[Any] = list(model.graph.node)
-        self.constants = {item.name: item for item in model.graph.initializer}
-        for node in self.nodes:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
-                    self.constants[node.output[0]] = attribute.t
-        self.made_by = {name: node for node in self.nodes for name in node.output if name}
-        self.used_by: dict[str, list[Any]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.used_by.setdefault(name, []).append(node)
-        try:
-            inferred = shape_inference.infer_shapes(model).graph
-        except Exception:  # a graph that cannot be inferred still has its declared types
-            inferred = model.graph
-        values = (*inferred.input, *inferred.output, *inferred.value_info)
-        self.types = {value.name: value.type.tensor_type for value in values}
-
-    def elem_type(self, name: str) -> int:
-        """Return the TensorProto data type of a tensor, 0 where it is unknown."""
-        if name in self.constants:
-            return int(self.constants[name].data_type)
-        return int(self.types[name].elem_type) if name in self.types else 0
-
-    def dims(self, name: str) -> list[int | None] | None:
-        """Return the shape of a tensor, None for a dynamic dimension; None where the rank is unknown."""
-        if name in self.constants:
-            return list(self.constants[name].dims)
-        if name not in self.types or not self.types[name].HasField("shape"):
-            return None
-        return [dim.dim_value if dim.HasField("dim_value") else None for dim in self.types[name].shape.dim]
-
-    def value(self, name: str) -> Any:
-        """Return a constant as an array; None where it is computed or its external data is not there."""
-        from onnx import numpy_helper
-
-        if name not in self.constants:
-            return None
-        try:
-            return numpy_helper.to_array(self.constants[name], base_dir=str(self.path.parent))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
-
-
-def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """Return the value of a node's attribute."""
-    from onnx import helper
-
-    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
-
-
-def label(node: Any) -> str:
-    """Name a node as TensorRT does: its name, or the output it makes."""
-    return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
 
 
 def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
@@ -280,7 +198,6 @@ def _turing(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
         yield Finding("warning", "sm75-int8", "", "on SM 7.5 TensorRT-RTX runs INT8 convolutions in float", "use fp16")
 
 
-Rule = Callable[[Graph, str, Sequence[str]], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     _unsupported, _pools, _resizes, _modes, _bytes_in, _batches, _shapes, _weights, _file, _turing,
 )  # fmt: skip

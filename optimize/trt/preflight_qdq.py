@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .preflight import Finding, Graph, Rule, attribute, label
+from .findings import Finding, Graph, Rule, attribute, label
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 

@@ -11,10 +11,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..common.files import existing_file
+from ..common.files import existing_file, folder
 from ..engines import flavour, gpu, header, sidecar
 from ..errors import BuildError, ModelError, NotAvailable, RunError
-from ..selection.autotune_cache import folder
 from ._engine import TrtSession
 
 

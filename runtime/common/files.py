@@ -292,3 +292,10 @@ def private_folder(place: Path) -> Path:
             )
         place.chmod(0o700)
     return place
+
+
+def folder() -> Path:
+    """Return where choices are kept: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
+    if own := os.environ.get("EDGESMITH_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesmith"

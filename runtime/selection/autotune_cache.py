@@ -11,12 +11,11 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.files import atomic_file
+from ..common.files import atomic_file, folder
 from ..common.machine import cores, cpu
 from ..errors import EdgesmithError
 
@@ -45,22 +44,15 @@ class Choice:
         return cls(artefact, backend, winner.threads, winner.seconds)
 
 
-def folder() -> Path:
-    """Return where choices are kept: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
-    if own := os.environ.get("EDGESMITH_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesmith"
-
-
 def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str:
     """Return what a choice depends on, as one SHA-256."""
-    from ..bundle import requirements
+    from ..engines import device
 
     name, flags = cpu()
     backends = sorted({candidate.backend for candidate in candidates})
     versions = {backend: _version(backend) for backend in backends}
     told = [str(candidate) for candidate in candidates]
-    device = requirements.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
+    device = device.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
     facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, device]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -21,9 +21,11 @@ from typing import Any
 import click
 from experiments.optimizer_peers_table import ONE_NODE, Row, markdown
 
-from edgesmith.cli.console import need, note, say
+from edgesmith.cli.console import say
 from edgesmith.runtime.common import child_process
 from edgesmith.runtime.common.files import atomic_file
+from edgesmith.runtime.common.packages import need
+from edgesmith.runtime.common.progress import note
 
 PEERS = {
     "onnxslim": "0.1.98", "onnxsim": "0.8.1", "onnxoptimizer": "0.4.2", "onnxscript": "0.7.2",

@@ -26,10 +26,11 @@ from typing import Any
 import click
 
 from edgesmith.bench.measure import environment
-from edgesmith.cli.console import guarded, note
+from edgesmith.cli.console import guarded
 from edgesmith.models import catalog
 from edgesmith.runtime.common import child_process as child
 from edgesmith.runtime.common.files import atomic_file
+from edgesmith.runtime.common.progress import note
 from edgesmith.runtime.errors import EdgesmithError, NotAvailable
 
 BIGGEST = 150_000_000

@@ -9,10 +9,9 @@ from click.testing import CliRunner
 
 from edgesmith.cli import main
 from edgesmith.optimize import optimizer
-from edgesmith.optimize.equivalence import AMPLE, compare, difference
+from edgesmith.optimize.equivalence import AMPLE, Check, compare, difference
 from edgesmith.optimize.optimizer import optimize
 from edgesmith.optimize.passes._base import Pass, Rewritten
-from edgesmith.optimize.report import Check
 from edgesmith.runtime.errors import UsageError
 from support.graphs import batchnorm, model, ops
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesmith.optimize.trt import preflight
+from edgesmith.optimize.trt import findings, preflight
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.engine_graphs import saved, small_net, text_model
 
@@ -96,7 +96,7 @@ def test_nan_weights_are_found(tmp_path):
 def test_a_weight_of_a_type_that_onnx_lacks_is_an_error_and_no_crash(tmp_path):
     model = text_model("y = Conv(x, w)", weights=CONV)
     model.graph.initializer[0].data_type = 2**31 - 1
-    graph = preflight.Graph(model, tmp_path / "n.onnx")
+    graph = findings.Graph(model, tmp_path / "n.onnx")
     assert graph.value("w") is None
     (found,) = preflight._weights(graph, "fp16", ["8.6"])
     assert (found.code, found.node) == ("unknown-type", "w")
@@ -173,7 +173,7 @@ def test_a_missing_file(tmp_path):
 
 
 def test_require_lets_warnings_pass(tmp_path):
-    preflight.require([preflight.Finding("warning", "x", "", "slow")], "n.onnx")
+    preflight.require([findings.Finding("warning", "x", "", "slow")], "n.onnx")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])

@@ -8,7 +8,8 @@ from onnx import numpy_helper
 
 from edgesmith.optimize.calibration.statistics import session
 from edgesmith.optimize.fp16.cast_graph import cast_graph
-from edgesmith.optimize.fp16.convert import BF16, to_fp16
+from edgesmith.optimize.fp16.convert import to_fp16
+from edgesmith.optimize.fp16.formats import BF16
 from edgesmith.optimize.fp16.simulate import rounded
 from edgesmith.runtime.errors import ModelError
 from support.graphs import model

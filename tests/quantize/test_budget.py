@@ -4,13 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration.samples import Samples
+from edgesmith.optimize.calibration.samples import Samples, input_shape
 from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import quantize
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
 from edgesmith.optimize.quantize.mixed_precision.search import Tried, points_lost, sensitivity
 from edgesmith.optimize.quantize.mixed_precision.search import _with_front as with_front
-from edgesmith.optimize.quantize.preconditions import input_shape
 from edgesmith.optimize.quantize.targets import find
 from edgesmith.runtime.errors import CheckFailed
 from support.quant_graphs import batches, run, small_cnn

@@ -7,8 +7,8 @@ from onnx import helper
 from edgesmith.optimize.calibration.statistics import Stats
 from edgesmith.optimize.graph.proto_graph import Net, attributes
 from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.quantize.layer_queries import pads, pads_by_list
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.qdq.explicit_padding import pads, pads_by_list
 from edgesmith.optimize.quantize.qdq.insert import emit
 from edgesmith.optimize.quantize.qdq.zero_points_to_biases import (
     _addend,

@@ -10,14 +10,20 @@ from edgesmith.optimize.graph.proto_graph import Net, attributes
 from edgesmith.optimize.quantize import Settings, pipeline
 from edgesmith.optimize.quantize.pipeline import _alternatives, _ceilings, _joined, _limits, _method, grids_of
 from edgesmith.optimize.quantize.placement import Plan, place
-from edgesmith.optimize.quantize.qdq.insert import channels_first, emit, integer_biases, weight_scales
+from edgesmith.optimize.quantize.qdq.insert import emit, integer_biases
 from edgesmith.optimize.quantize.qdq.zero_points_to_biases import uncentre
 from edgesmith.optimize.quantize.quant_params import Grid, grid
 from edgesmith.optimize.quantize.range_estimators import METHODS
 from edgesmith.optimize.quantize.targets import find
 from edgesmith.optimize.quantize.weights import reconstruction
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
-from edgesmith.optimize.quantize.weights.quantize_weights import bias_scales, narrowed, scales
+from edgesmith.optimize.quantize.weights.quantize_weights import (
+    bias_scales,
+    channels_first,
+    narrowed,
+    scales,
+    weight_scales,
+)
 from edgesmith.runtime.errors import ModelError
 from support.graphs import model
 from support.quant_graphs import run

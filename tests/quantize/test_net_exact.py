@@ -7,6 +7,7 @@ from onnx import helper
 
 from edgesmith.optimize.calibration import batching as batch
 from edgesmith.optimize.calibration.batching import fixed_as, freed
+from edgesmith.optimize.calibration.samples import input_shape
 from edgesmith.optimize.graph.proto_graph import (
     Net,
     all_inputs,
@@ -17,7 +18,7 @@ from edgesmith.optimize.graph.proto_graph import (
     sort_nodes,
     write_model,
 )
-from edgesmith.optimize.quantize.preconditions import check_model, embedded_spec, input_shape
+from edgesmith.optimize.quantize.preconditions import check_model, embedded_spec
 from edgesmith.optimize.quantize.weights import layerwise
 from edgesmith.optimize.quantize.weights.layerwise import Walker, fitting
 from edgesmith.runtime.errors import ModelError, UsageError

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize.equalization.channel_groups import _keeps_channels, _split_sizes, is_plain, spaces
+from edgesmith.optimize.quantize.equalization.channel_groups import _keeps_channels, _split_sizes, spaces
+from edgesmith.optimize.quantize.layer_queries import is_plain
 from edgesmith.optimize.quantize.placement import (
     Plan,
     _unfit,

@@ -15,13 +15,13 @@ from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.optimize.calibration.batching import freed
 from edgesmith.optimize.calibration.data_checks import _looks_random
 from edgesmith.optimize.calibration.histogram import Histogram
-from edgesmith.optimize.calibration.samples import Perturbed, Samples, repeatable
+from edgesmith.optimize.calibration.samples import Perturbed, Samples, input_shape, repeatable
 from edgesmith.optimize.calibration.statistics import Stats, collect
 from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _root, _unite, is_plain
+from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _root, _unite
+from edgesmith.optimize.quantize.layer_queries import is_plain
 from edgesmith.optimize.quantize.mixed_precision.latency_model import model_costs
-from edgesmith.optimize.quantize.preconditions import input_shape
 from edgesmith.optimize.quantize.quant_params import grid
 from edgesmith.optimize.quantize.range_estimators import choose
 from edgesmith.optimize.quantize.weights.rounding import adaround, best, feedback, loss, nearest

@@ -9,8 +9,9 @@ from edgesmith.optimize.graph.proto_graph import Net
 from edgesmith.optimize.quantize import Settings, pipeline, quantize
 from edgesmith.optimize.quantize.equalization import cross_layer
 from edgesmith.optimize.quantize.equalization.channel_groups import spaces
+from edgesmith.optimize.quantize.layer_queries import reads_colours
 from edgesmith.optimize.quantize.qdq import mean_to_pool
-from edgesmith.optimize.quantize.qdq.pad_channels import reads_colours, widen
+from edgesmith.optimize.quantize.qdq.pad_channels import widen
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers
 from support.graphs import model
 from support.quant_graphs import Graph, images

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ...graph.proto_graph import Net, attributes
+from ..layer_queries import is_plain
 from ..placement import foldable
 
 SAME = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Dropout", "Add"})
@@ -159,12 +160,3 @@ def _enter(net: Net, node: NodeProto, space: Callable[[str], Space]) -> None:
         here.between.add(node.op_type)
         if node.op_type == "Clip":
             here.limit = min(here.limit, _clip_limit(net, node) or np.inf)
-
-
-def is_plain(net: Net, node: NodeProto) -> bool:
-    """Say whether a Conv or Gemm has constant weights, output channels first, and nothing besides."""
-    values = attributes(node)
-    if node.op_type == "Gemm" and (not values.get("transB") or values.get("transA") or values.get("alpha", 1) != 1):
-        return False
-    constant = all(name in net.arrays for name in node.input[1:] if name)
-    return constant and node.input[0] not in net.arrays and values.get("beta", 1) == 1

@@ -21,9 +21,10 @@ from onnx import NodeProto, helper
 from ...calibration.statistics import Stats
 from ...graph.proto_graph import Net
 from ..activation_clipping import Bend
+from ..layer_queries import is_plain
 from ..placement import Plan
 from ..targets import Form
-from .channel_groups import Space, is_plain
+from .channel_groups import Space
 from .cross_layer import norms, read_scaled, write_scaled
 
 # Which share of a grid lies below zero.

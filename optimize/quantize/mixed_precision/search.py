@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....cli.console import progress
+from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
 from ...calibration.samples import Perturbed, Samples
 from ...calibration.statistics import session, sqnr_db

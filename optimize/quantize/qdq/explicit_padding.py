@@ -12,25 +12,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import Net, attributes
+from ...graph.proto_graph import Net
+from ..layer_queries import pads, readers_behind
 
 PAD = "pad"
-
-
-def pads(node: NodeProto) -> list[int]:
-    """Return a convolution's padding, [] for none and for other operators."""
-    found = [int(pad) for pad in attributes(node).get("pads", [])]
-    return found if any(found) else []
-
-
-def pads_by_list(node: NodeProto) -> bool:
-    """Say whether a convolution's padding stands in `pads`, not in words whose meaning depends on the image's size."""
-    return attributes(node).get("auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"}
-
-
-def readers_behind(net: Net, quantiser: NodeProto) -> list[NodeProto]:
-    """Return who reads the dequantised value."""
-    return [node for pair in net.readers[quantiser.output[0]] for node in net.readers[pair.output[0]]]
 
 
 def pad_outside(net: Net, quantiser: NodeProto, value: float) -> None:

@@ -9,7 +9,12 @@ from ...graph.proto_graph import Net, sort_nodes
 from ..placement import Plan
 from ..quant_params import Grid
 from ..targets import Form
-from ..weights.quantize_weights import LARGEST, Quantised, bias_scales, narrowed, quantise, scales
+from ..weights.quantize_weights import (
+    Quantised,
+    channels_first,
+    quantise,
+    weight_scales,
+)
 
 
 def emit(
@@ -86,30 +91,6 @@ def _weights(
     return weight
 
 
-def weight_scales(
-    weight: np.ndarray, axis: int | None, form: Form, limit: np.ndarray | None, bias: np.ndarray | None, read: float
-) -> np.ndarray:
-    """Return the scales of a layer's weights, float32, (M,) or a scalar.
-
-    Args:
-        weight: Float weights.
-        axis: The output channels' axis; None for one scale.
-        form: The target's form.
-        limit: The largest integers, (M,); None: 127.
-        bias: The float bias, (M,).
-        read: The scale of the activation that the layer reads.
-    """
-    limit = limit if limit is None or axis is not None else np.min(limit)
-    scale = scales(weight, axis, LARGEST if limit is None else limit)
-    if axis == 0:
-        free = np.full(len(weight), True) if limit is None else limit == LARGEST
-        scale = np.where(free, narrowed(weight, scale), scale)
-    if form.integer_bias and bias is not None:
-        scale = np.asarray(bias_scales(scale, read, bias), np.float32)
-        scale = scale if axis is not None else scale.max()
-    return np.asarray(np.maximum(scale, form.least_scale), np.float32)
-
-
 def integer_biases(net: Net, plan: Plan) -> None:
     """Turn the float biases of quantised layers into INT32 ones with the scale s_x s_w, zero point 0.
 
@@ -132,23 +113,6 @@ def integer_biases(net: Net, plan: Plan) -> None:
 def _scale(net: Net, name: str) -> np.ndarray:
     """Return the scale of the DequantizeLinear that makes a tensor, in float64."""
     return net.arrays[net.producer[name].input[1]].astype(np.float64)
-
-
-def channels_first(net: Net, node: NodeProto) -> tuple[np.ndarray, int | None]:
-    """Return a weighted node's weights and the axis of their output channels; Gemm weights are turned to (N, K).
-
-    MatMul's channels stand on axis 1, which TensorRT would run in float: it gets one scale for all.
-    """
-    weight = net.arrays[node.input[1]]
-    if node.op_type == "MatMul":
-        return weight, None
-    if node.op_type == "Gemm" and not any(item.name == "transB" and item.i for item in node.attribute):
-        weight = np.ascontiguousarray(weight.T)
-        node.input[1] = net.add_array(f"{node.input[1]}_t", weight)
-        kept = [item for item in node.attribute if item.name != "transB"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
-    return weight, 0
 
 
 def _dequantise(net: Net, name: str, packed: Quantised) -> str:

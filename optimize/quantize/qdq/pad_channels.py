@@ -16,7 +16,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...graph.proto_graph import Net, attributes, sort_nodes
-from .explicit_padding import readers_behind
+from ..layer_queries import readers_behind, reads_colours
 
 DENSE, DEPTHWISE = 4, 16
 # Padding must not cost more than it brings: at most a third more channels.
@@ -197,23 +197,6 @@ def _set_groups(node: NodeProto, groups: int) -> None:
     kept = [item for item in node.attribute if item.name != "group"]
     del node.attribute[:]
     node.attribute.extend([*kept, helper.make_attribute("group", groups)])
-
-
-def reads_colours(net: Net, node: NodeProto) -> bool:
-    """Say whether a quantised 2-D convolution alone reads an input of three channels, before Q/DQ stand or after."""
-    name = node.input[0]
-    while name not in net.inputs:
-        made = net.producer.get(name)
-        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear", "Pad"):
-            return False
-        name = made.input[0]
-        if len(net.readers[name]) != 1:
-            return False
-    weight = net.producer.get(node.input[1])
-    shape = net.arrays[node.input[1] if weight is None else weight.input[0]].shape
-    alone = len(net.readers[node.input[0]]) == 1 and name not in net.outputs
-    flat = node.op_type == "Conv" and len(shape) == 4 and attributes(node).get("group", 1) == 1
-    return flat and alone and shape[1] == 3
 
 
 def _pad_colours(net: Net) -> dict[str, int]:

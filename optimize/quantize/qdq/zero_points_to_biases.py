@@ -22,10 +22,10 @@ from onnx import NodeProto, helper
 
 from ...calibration.statistics import Stats
 from ...graph.proto_graph import Net, attributes
-from ..equalization.channel_groups import is_plain
+from ..layer_queries import is_plain, pads, pads_by_list, readers_behind
 from ..placement import Plan
 from ..targets import Form
-from .explicit_padding import insert, pad_inside, pad_outside, pads, pads_by_list, readers_behind, remove
+from .explicit_padding import insert, pad_inside, pad_outside, remove
 
 MOVED = "edgesmith.zero_points"
 OFFSET = "offset"

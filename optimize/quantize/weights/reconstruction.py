@@ -21,17 +21,15 @@ from onnx import NodeProto
 from ...calibration.statistics import sqnr_db
 from ...graph.proto_graph import Net, attributes
 from ..activation_clipping import Bend, Function
+from ..layer_queries import pads_by_list, reads_colours
 from ..placement import Plan
-from ..qdq.explicit_padding import pads_by_list
-from ..qdq.insert import weight_scales
-from ..qdq.pad_channels import reads_colours
 from ..quant_params import Grid, grid
 from ..report import Settings
 from ..targets import Form
 from . import rounding, second_moments
 from .int16_saturation import largest_integers, raw_peaks
 from .layerwise import Walker
-from .quantize_weights import LARGEST, Quantised
+from .quantize_weights import LARGEST, Quantised, weight_scales
 
 WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
 VALUES = 1 << 16

@@ -1,0 +1,66 @@
+"""Helpers on protobuf messages: what can be taken over as it is, and copies without the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
+
+
+# Stands for the domain of a node that calls a local function which has the name of a standard operator.
+LOCAL = "local function"
+
+
+EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
+
+
+PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not name.startswith(EXOTIC)}
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """Return the outer names that a node's bodies read, in order."""
+    found: dict[str, None] = {}
+    for attribute in node.attribute:
+        for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer} | {""}
+            own |= {tensor.values.name for tensor in body.sparse_initializer}
+            own |= {output for inner in body.node for output in inner.output}
+            reads = [item for inner in body.node for item in (*inner.input, *captured(inner))]
+            found |= dict.fromkeys(item for item in [*reads, *(value.name for value in body.output)] if item not in own)
+    return list(found)
+
+
+def is_plain(attribute: onnx.AttributeProto) -> bool:
+    """Say whether GraphSurgeon carries an attribute without loss."""
+    kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
+    if attribute.ref_attr_name or kind not in PLAIN_ATTRIBUTES:
+        return False
+    if kind == "TENSOR":
+        return attribute.t.data_type in PLAIN_TYPES
+    try:
+        [text.decode() for text in (attribute.s, *attribute.strings)]
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def copied(message: Any) -> Any:
+    """Return a copy of a protobuf message."""
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
+
+
+def copy_fields(source: Any, target: Any, *without: str) -> None:
+    """Copy the fields of a protobuf message, but for some."""
+    for descriptor, value in source.ListFields():
+        if descriptor.name in without:
+            continue
+        if descriptor.is_repeated:
+            getattr(target, descriptor.name).extend(value)
+        elif descriptor.message_type:
+            getattr(target, descriptor.name).CopyFrom(value)
+        else:
+            setattr(target, descriptor.name, value)

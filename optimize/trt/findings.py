@@ -1,0 +1,93 @@
+"""What a rule of the preflight asks a graph, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: severity "error" or "warning", a short code, the node, what it is and what to do."""
+
+    severity: str
+    code: str
+    node: str
+    what: str
+    do: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        where = f"{self.node}: " if self.node else ""
+        return f"{where}{self.what}" + (f"; do: {self.do}" if self.do else "")
+
+
+class Graph:
+    """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
+
+    def __init__(self, model: Any, path: Path) -> None:
+        from onnx import AttributeProto, shape_inference
+
+        self.model, self.proto, self.path = model, model.graph, path
+        self.nodes: list[Any] = list(model.graph.node)
+        self.constants = {item.name: item for item in model.graph.initializer}
+        for node in self.nodes:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
+                    self.constants[node.output[0]] = attribute.t
+        self.made_by = {name: node for node in self.nodes for name in node.output if name}
+        self.used_by: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.used_by.setdefault(name, []).append(node)
+        try:
+            inferred = shape_inference.infer_shapes(model).graph
+        except Exception:  # a graph that cannot be inferred still has its declared types
+            inferred = model.graph
+        values = (*inferred.input, *inferred.output, *inferred.value_info)
+        self.types = {value.name: value.type.tensor_type for value in values}
+
+    def elem_type(self, name: str) -> int:
+        """Return the TensorProto data type of a tensor, 0 where it is unknown."""
+        if name in self.constants:
+            return int(self.constants[name].data_type)
+        return int(self.types[name].elem_type) if name in self.types else 0
+
+    def dims(self, name: str) -> list[int | None] | None:
+        """Return the shape of a tensor, None for a dynamic dimension; None where the rank is unknown."""
+        if name in self.constants:
+            return list(self.constants[name].dims)
+        if name not in self.types or not self.types[name].HasField("shape"):
+            return None
+        return [dim.dim_value if dim.HasField("dim_value") else None for dim in self.types[name].shape.dim]
+
+    def value(self, name: str) -> Any:
+        """Return a constant as an array; None where it is computed or its external data is not there."""
+        from onnx import numpy_helper
+
+        if name not in self.constants:
+            return None
+        try:
+            return numpy_helper.to_array(self.constants[name], base_dir=str(self.path.parent))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+def attribute(node: Any, name: str, default: Any = None) -> Any:
+    """Return the value of a node's attribute."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+
+
+def label(node: Any) -> str:
+    """Name a node as TensorRT does: its name, or the output it makes."""
+    return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
+
+
+Rule = Callable[[Graph, str, Sequence[str]], Iterator[Finding]]

@@ -1,0 +1,31 @@
+"""What long work says to a person, on standard error: notes, and a progress bar that is silent where nobody watches."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+def note(text: str) -> None:
+    """Print one line about the progress of the work to standard error."""
+    sys.stderr.write(f"{text}\n")
+
+
+@contextlib.contextmanager
+def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on standard error and yield `advance(steps)`; silent when that is no terminal."""
+    if not sys.stderr.isatty():
+        yield _no_bar
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _no_bar(steps: int) -> None:
+    """Stand where the bar would be when nobody watches."""

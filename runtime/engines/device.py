@@ -1,0 +1,42 @@
+"""What is known of this machine and its GPU, as an engine's requirements name it."""
+
+from __future__ import annotations
+
+import platform
+
+from ..errors import NotAvailable
+
+ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
+
+
+def facts(flavour: str = "") -> dict[str, str]:
+    """Return what is known of this machine: os, machine; with TensorRT flavour and its version; with a GPU sm, cuda."""
+    machine = platform.machine().lower()
+    known = {"os": platform.system().lower(), "machine": ARCHITECTURES.get(machine, machine)}
+    if flavour:
+        known |= _gpu_facts(flavour)
+    return known
+
+
+def gpu() -> dict[str, str]:
+    """Return the name and compute capability of the first GPU; nothing where none can be used."""
+    from ..engines import gpu as device
+
+    try:
+        return {"name": device.device_name(), "sm": device.device_sm()}
+    except NotAvailable:
+        return {}
+
+
+def _gpu_facts(flavour: str) -> dict[str, str]:
+    from ..engines import flavour as flavours
+    from ..engines import gpu
+
+    found = {}
+    module = flavours.installed(flavour)
+    if module is not None:
+        found = {"flavour": flavour, "tensorrt": str(getattr(flavours.load(module), "__version__", ""))}
+    try:
+        return {**found, "sm": gpu.device_sm(), "cuda": gpu.driver_cuda()}
+    except NotAvailable:
+        return found
