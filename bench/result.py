@@ -7,7 +7,7 @@ History of the format:
     2  A Reading may have rows: a table of its own, such as the operators of `layers`. A Run may have a reference: the
        seconds of one call of the reference workload beside it, by process (see `bench/measure/reference.py`).
     3  A subject has a variant, which tells two artefacts of one precision and target apart, and the data set of its
-       published accuracy.
+       published accuracy. The metrics `limit` and `conditions` are called `roofline_share` and `thermal`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..runtime.errors import DataError
 from .measure.environment import Environment
 
 FORMAT, VERSION = "edgesmith-bench", 3
+RENAMED = {"limit": "roofline_share", "conditions": "thermal"}  # metrics, since version 3
 UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio", "_db": "dB", "_count": "count",
          "_j": "joules", "_w": "watts", "_c": "degrees Celsius", "_hz": "hertz"}  # fmt: skip
 
@@ -154,12 +155,12 @@ def from_dict(values: dict[str, Any]) -> Run:
 
 def _result(values: dict[str, Any]) -> Result:
     subject = Subject(**{**values["subject"], "input_shape": tuple(values["subject"]["input_shape"])})
-    return Result(subject, {name: _reading(item) for name, item in values["readings"].items()})
+    return Result(subject, {RENAMED.get(name, name): _reading(item) for name, item in values["readings"].items()})
 
 
 def _reading(values: dict[str, Any]) -> Reading:
     return Reading(
-        metric=values["metric"],
+        metric=RENAMED.get(values["metric"], values["metric"]),
         values={name: float(value) for name, value in values["values"].items()},
         intervals={name: (float(low), float(high)) for name, (low, high) in values["intervals"].items()},
         samples=_floats(values["samples"]),

@@ -36,7 +36,7 @@ from . import checkpoints
 if TYPE_CHECKING:
     import torch
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).with_name("zoo")
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -146,7 +146,7 @@ def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module
         UsageError: No such network.
     """
     entry = find(name)
-    family = importlib.import_module(f".{entry.family}", __package__)
+    family = importlib.import_module(f".zoo.{entry.family}", __package__)
     module: torch.nn.Module = family.build(num_classes=num_classes, **{**entry.row.get("args", {}), **changes})
     return module
 

@@ -346,10 +346,8 @@ def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None
     Raises:
         CheckFailed: It computes something else (a bug; nothing is written).
     """
-    from .. import equivalence
-
     with atomic_file(target_path) as temporary:
         write(net, temporary)
-        check = equivalence.compare(Path(source), temporary)
+        check = compare(Path(source), temporary)
         if check.verdict != "equal":
             raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")

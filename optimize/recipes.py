@@ -12,29 +12,29 @@ CLEAN = (
     "drop_dropout",
     "fold_constants",
     "fold_shapes",
-    "merge_duplicates",
-    "drop_dead",
+    "eliminate_common_subexpressions",
+    "eliminate_dead_nodes",
 )
 FUSE = (
     "sequence_to_split",
     "slices_to_split",
     "merge_transposes",
     "merge_reshapes",
-    "merge_clips",
-    "name_activations",
-    "drop_saturated",
+    "fuse_clips",
+    "recognise_activations",
+    "drop_redundant_clips",
     "fold_pad",
     "fuse_batchnorm",
     "fold_affine",
     "fold_affine_forward",
     "mean_to_pool",
-    "drop_shuffles",
+    "eliminate_channel_shuffles",
 )
 GENERIC = (*CLEAN, *FUSE)
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "generic": GENERIC,
-    "ort-x86": (*GENERIC, "mean_to_pool_flat", "split_layers"),
+    "ort-x86": (*GENERIC, "mean_to_pool_flat", "split_convs"),
     "trt": GENERIC,
     "openvino": GENERIC,
 }

@@ -31,11 +31,11 @@ def measure(context: Context) -> Reading:
         "peak_macs_per_s": peaks.macs_per_s[precision], "peak_bytes_per_s": peaks.bytes_per_s,
     }  # fmt: skip
     if not latency:
-        return Reading("limit", values)
+        return Reading("roofline_share", values)
     limit, median = values["limit_s"], sorted(latency)[len(latency) // 2]
     values |= {"limit_s": min(limit, median), "share_ratio": min(limit / median, 1.0)}
     note = (
         f"{limit / median:.2f} times as fast as the measured ceiling allows: its weights stay in the cache, or the "
         "ceiling was measured in a slow moment; counted as 100 %"
     )
-    return Reading("limit", values, notes=(note,) if median < limit else ())
+    return Reading("roofline_share", values, notes=(note,) if median < limit else ())

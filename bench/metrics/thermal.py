@@ -17,7 +17,7 @@ def measure(context: Context) -> Reading:
     """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
     listed = [one for one in sensors.found() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not listed:
-        return Reading("conditions", missing="this machine tells neither temperature nor clock")
+        return Reading("thermal", missing="this machine tells neither temperature nor clock")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=WORK_S)
         with sensors.watch(listed) as trace:
@@ -36,8 +36,8 @@ def _told(trace: sensors.Trace) -> Reading:
     if (rose := trace.rise("throttled_count")) is not None:
         values["throttled_count"] = rose
     if not values:
-        return Reading("conditions", missing="the sensors fell silent while measuring")
-    return Reading("conditions", values, notes=_notes(values))
+        return Reading("thermal", missing="the sensors fell silent while measuring")
+    return Reading("thermal", values, notes=_notes(values))
 
 
 def _notes(values: dict[str, float]) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def _roofline(results: Results, called: Names) -> dict[str, Any]:
     """Return what each subject reached, by the operations for each byte of its weights, and the machine's ceilings."""
     points, roofs = [], dict[str, list[list[float]]]()
     for _, result in results:
-        reading, seconds = result.readings.get("limit"), result.value("latency", "p50_s")
+        reading, seconds = result.readings.get("roofline_share"), result.value("latency", "p50_s")
         size = result.value("size", "file_bytes")
         if reading is None or reading.missing or not seconds or not size or not reading.values["run_macs_count"]:
             continue

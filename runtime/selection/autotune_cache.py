@@ -52,8 +52,8 @@ def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str
     backends = sorted({candidate.backend for candidate in candidates})
     versions = {backend: _version(backend) for backend in backends}
     told = [str(candidate) for candidate in candidates]
-    device = device.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
-    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, device]
+    gpu = device.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
+    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, gpu]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -38,7 +38,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from edgesmith_runtime.preprocess import apply
+from edgesmith_runtime.images.preprocess import apply
 from edgesmith_runtime.spec import ModelSpec
 
 SPEC = ModelSpec.from_json((Path(__file__).parent / "spec.json").read_text(encoding="utf-8"))

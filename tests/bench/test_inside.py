@@ -144,11 +144,11 @@ def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, t
 
 def test_the_metrics_on_request(colours):
     found = [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"]
-    run = suite.measure(found, QUICK, only=["layers", "end_to_end", "limit"], reference=True)
+    run = suite.measure(found, QUICK, only=["layers", "end_to_end", "roofline_share"], reference=True)
     readings = run.results[0].readings
     assert readings["layers"].values["operators_count"] == len(readings["layers"].rows) > 0
     assert readings["end_to_end"].values["total_s"] > readings["end_to_end"].values["compute_s"] > 0
-    assert readings["limit"].values["limit_s"] > 0
+    assert readings["roofline_share"].values["limit_s"] > 0
     assert len(run.reference) == 1
     assert min(run.reference[0]) > 0
 
@@ -172,9 +172,9 @@ def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatc
     run = suite.measure(
         [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"],
         QUICK,
-        only=["limit"],
+        only=["roofline_share"],
     )
-    reading = run.results[0].readings["limit"]
+    reading = run.results[0].readings["roofline_share"]
     assert (reading.values["share_ratio"], len(reading.notes)) == (pytest.approx(share, abs=1e-6), notes)
 
 

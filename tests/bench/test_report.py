@@ -84,7 +84,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small():
 
 def test_a_note_names_its_subjects_once_and_says_all_only_of_all():
     made = run(names=("resnet50", "mobilenetv2"))
-    missing = {name: Reading(name, missing="no such thing") for name in ("layers", "limit")}
+    missing = {name: Reading(name, missing="no such thing") for name in ("layers", "roofline_share")}
     results = [dataclasses.replace(made.results[0], readings={**made.results[0].readings, **missing}), made.results[1]]
     (told,) = [text for text in tables.notes(dataclasses.replace(made, results=tuple(results))) if "no such" in text]
     assert told == "layers: no such thing (resnet50 fp32)"

@@ -60,7 +60,7 @@ def test_a_wrong_rewrite_is_undone_alone(tmp_path, monkeypatch):
     planted = Pass(_swap, (), "wrong")
     monkeypatch.setattr(optimizer, "find", lambda name: planted if name == "planted" else found(name))
     report = optimize(
-        tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("planted", "drop_identity", "merge_duplicates")
+        tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("planted", "drop_identity", "eliminate_common_subexpressions")
     )
     undone = {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back}
     assert list(undone) == ["planted"]
@@ -109,7 +109,7 @@ def test_unknown_names_are_answered(tmp_path):
     onnx.save(model(CHAIN), tmp_path / "source.onnx")
     with pytest.raises(UsageError, match="did you mean 'openvino'"):
         optimize(tmp_path / "source.onnx", tmp_path / "a.onnx", target="open-vino")
-    with pytest.raises(UsageError, match="did you mean 'drop_dead'"):
+    with pytest.raises(UsageError, match="did you mean 'eliminate_dead_nodes'"):
         optimize(tmp_path / "source.onnx", tmp_path / "a.onnx", passes=("drop_deads",))
 
 

@@ -20,7 +20,7 @@ NAMES_STAY = "it joins two tensors whose names must both stay"
 
 # pass -> name of the case -> (graph, weights, node types left, what is said, opset)
 REWRITTEN = {
-    "drop_dead": {
+    "eliminate_dead_nodes": {
         "one": (f"{X4} {{ a = Sin(x) y = Relu(x) }}", {}, ["Relu"], ""),
         "a chain": (f"{X4} {{ a = Sin(x) b = Cos(a) y = Relu(x) }}", {}, ["Relu"], "2 nodes"),
         "a fork": (f"{X4} {{ a = Sin(x) b = Cos(a) c = Add(a, b) y = Relu(x) }}", {}, ["Relu"], "3 nodes"),
@@ -61,7 +61,7 @@ REWRITTEN = {
             ("Sub", "a = Sub(x, k)", {"k": f32(0)}),
         )
     },
-    "drop_saturated": {
+    "drop_redundant_clips": {
         "Relu after uint8": (
             "(uint8[4] x) => (float[4] y) { a = DequantizeLinear(x, s, z) b = Relu(a) y = Sin(b) }",
             {"s": f32(0.1), "z": np.uint8(0)}, ["DequantizeLinear", "Sin"],
@@ -166,7 +166,7 @@ REWRITTEN = {
             ["Flatten", "GlobalAveragePool"], "over all spatial axes",
         ),
     },
-    "merge_clips": {
+    "fuse_clips": {
         "Max of 0": (f"{X4} {{ y = Max(l, x) }}", {"l": f32(0)}, ["Relu"], "Max of 0 into Relu [0, inf]"),
         "Clip of 0": (f"{X4} {{ y = Clip(x, l) }}", {"l": f32(0)}, ["Relu"], "Clip of 0 into Relu [0, inf]"),
         "Relu and Min": (f"{X4} {{ a = Relu(x) y = Min(a, h) }}", HALF, ["Clip", "Relu"],
@@ -192,7 +192,7 @@ REWRITTEN = {
             "with Relu 'Relu0' into Clip [0, 0.5]", 10,
         ),
     },
-    "merge_duplicates": {
+    "eliminate_common_subexpressions": {
         "equal nodes": (f"{X4} {{ a = Sin(x) b = Sin(x) y = Sub(a, b) }}", {}, ["Sin", "Sub"], "the same as 'Sin0'"),
     },
     "merge_reshapes": {
@@ -216,7 +216,7 @@ REWRITTEN = {
             {}, ["Transpose", "Transpose"], "with 'Transpose0'",
         ),
     },
-    "name_activations": {
+    "recognise_activations": {
         "HardSigmoid": (
             f"{X4} {{ a = Add(t, x) b = Clip(a, z, s) y = Div(b, s) }}", SIX,
             ["Add", "Clip", "HardSigmoid"], "HardSigmoid",
@@ -257,7 +257,7 @@ REWRITTEN = {
             {}, ["Split"], "2 Slices of 'x'", 9,
         ),
     },
-    "split_layers": {
+    "split_convs": {
         "a Conv, its bias and a Clip": (
             f"{X38} => (float[1,8,6,6] y, float[1,16,6,6] z)"
             " { c = Conv(x, u, k) d = Clip(c, l, h) y, z = Split<axis=1>(d, s) }",
@@ -319,7 +319,7 @@ REFUSED = {
         "Max of two": ("(float[4] x, float[4] u) => (float[4] y) { a = Max(x, u) y = Neg(a) }", {}, None),
         "two parts": ("(float[4] x) => (float[2] y, float[2] z) { y, z = Split<num_outputs=2>(x) }", {}, None),
     },
-    "drop_saturated": {
+    "drop_redundant_clips": {
         "integers that reach further": (
             "(int8[4] x) => (float[4] y) { a = DequantizeLinear(x, s) y = Clip(a, l, h) }",
             {"s": f32(0.5), "l": f32(-64), "h": f32(63)}, "its integers reach from -64 to 63.5",
@@ -469,7 +469,7 @@ REFUSED = {
     "mean_to_pool_flat": {
         "kept axes": ("(float[1,3,4,4] x) => (float[1,3,1,1] y) { y = ReduceMean(x, a) }", {"a": i64([2, 3])}, None),
     },
-    "merge_clips": {
+    "fuse_clips": {
         "a variable": ("(float[4] x, float h) => (float[4] y) { a = Relu(x) y = Clip(a, , h) }", {},
                        "its max is not constant"),
         "not a number": (f"{X4} {{ a = Relu(x) y = Clip(a, l) }}", {"l": f32(np.nan)}, "its min is NaN"),
@@ -486,7 +486,7 @@ REFUSED = {
         "a lower bound that is not 0": (f"{X4} {{ y = Max(x, h) }}", HALF, None),
         "bounds per element": (f"{X4} {{ a = Relu(x) y = Min(a, h) }}", {"h": f32([1, 2, 3, 4])}, None),
     },
-    "merge_duplicates": {
+    "eliminate_common_subexpressions": {
         "texts": (
             "(float[4] x) => (float[4] y, string[2] s, string[2] t) { y = Sin(x) s = Identity(k) t = Identity(l) }",
             {"k": np.array(["a", "b"], object), "l": np.array(["a", "c"], object)}, None,
@@ -515,7 +515,7 @@ REFUSED = {
             " { a = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[1,2,0]>(a) z = Sin(a) }", {}, None,
         ),
     },
-    "name_activations": {
+    "recognise_activations": {
         "a chain of products that is too long": (
             f"{X4} {{ a = Add(x, t) b = Clip(a, z, s) c = Mul(b, p) d = Mul(c, p) e = Mul(d, p) f = Mul(e, p)"
             " y = Div(f, s) }", SIX | {"p": f32(1)}, None,
@@ -581,7 +581,7 @@ REFUSED = {
             {"a": i64([0]), "b": i64([2]), "c": i64([6])}, None,
         ),
     },
-    "split_layers": {
+    "split_convs": {
         "parts of half a block": (
             f"{X38} => (float[1,4,6,6] y, float[1,12,6,6] z) {{ c = Conv(x, u) y, z = Split<axis=1>(c, s) }}",
             {"u": (16, 3, 3, 3), "s": i64([4, 12])}, "its parts [4, 12] are no multiples of 8",
@@ -665,7 +665,7 @@ def test_the_sizes_that_one_pass_writes(name, tmp_path):
 @pytest.mark.parametrize(("kind", "bounds", "named"), [("Min", "hk", [1, 0, 1]), ("Max", "kh", [1, 1])])
 def test_a_bound_that_is_infinite_is_left_out(kind, bounds, named, tmp_path):
     text = f"{X4} {{ a = {kind}(x, {bounds[0]}) y = {kind}(a, {bounds[1]}) }}"
-    *_, files = alone("merge_clips", text, HALF | {"k": f32(0.25)}, tmp_path)
+    *_, files = alone("fuse_clips", text, HALF | {"k": f32(0.25)}, tmp_path)
     clip = next(node for node in onnx.load(files[1]).graph.node if node.op_type == "Clip")
     assert [int(bool(name)) for name in clip.input] == named
 

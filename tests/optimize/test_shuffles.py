@@ -115,7 +115,7 @@ def test_where_no_shuffle_goes_no_chain_is_filled_up(tmp_path):
     chain = "d = Conv(x, wd) e = Conv<group=6, pads=[1,1,1,1]>(d, we) v = Conv(e, wf)"
     text = text.replace("{ p =", f"{{ {chain} p =").replace("=> (", "=> (float[N,12,4,4] z, float[N,4,4,4] v, ")
     onnx.save(model(text, weights | {"wd": (6, 3, 1, 1), "we": (6, 1, 3, 3), "wf": (4, 6, 1, 1)}), tmp_path / "m.onnx")
-    report = optimize(tmp_path / "m.onnx", tmp_path / "result.onnx", passes=("drop_shuffles",), verify=False, block=8)
+    report = optimize(tmp_path / "m.onnx", tmp_path / "result.onnx", passes=("eliminate_channel_shuffles",), verify=False, block=8)
     assert [len(entry.rewrites) for entry in report.passes] == [0]
     assert [len(entry.refusals) for entry in report.passes] == [1]
     assert weights_left(tmp_path)["we"] == (6, 1, 3, 3)
@@ -161,7 +161,7 @@ def test_one_shuffle_for_an_output_is_left_alone(tmp_path):
     text = text.replace("float[N,5,4,4] y", "float[N,12,4,4] y")
     left, report = run(tmp_path, text, weights)
     assert "Transpose" in left
-    refusals = next(entry.refusals for entry in report.passes if entry.name == "drop_shuffles")
+    refusals = next(entry.refusals for entry in report.passes if entry.name == "eliminate_channel_shuffles")
     assert "need the shuffled order itself" in refusals[0][1]
 
 

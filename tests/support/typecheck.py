@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ["models", "export", "optimize", "runtime", "bench"]
+FOLDERS = ["models", "export", "optimize", "runtime", "bench", "cli"]
 
 
 def main() -> int:
