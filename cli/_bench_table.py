@@ -19,7 +19,7 @@ from ..runtime.errors import EdgesmithError
 if TYPE_CHECKING:
     from ..bench.measure.context import Context
     from ..bench.measure.interleave import Plan
-    from ..bench.result import Reading, Run
+    from ..bench.result import Reading, Result, Run
 
 NETWORKS = (
     "mobilenetv1", "mobilenetv2", "mobilenetv3_small", "mobilenetv3_large", "shufflenetv1_g3", "shufflenetv2",
@@ -80,7 +80,6 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     from ..bench import result
     from ..bench.measure import environment
     from ..export.untrained import place
-    from .bench import FORMS
 
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -101,7 +100,6 @@ def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Ru
     """Measure one network and write it down; say why where that fails."""
     from ..bench import result, suite
     from ..export.untrained import ensure
-    from .bench import FORMS, with_digits_accuracy
 
     try:
         found = _contexts(ensure(name, bundles), FORMS, threads)
@@ -140,3 +138,27 @@ def modelled(name: str) -> Reading:
         values[key], intervals[key] = told.expected_s, (told.low_s, told.high_s)
     why = f"modelled, not measured: two points in three within a factor of {roofline.SPREAD}, {roofline.WORST} at worst"
     return Reading("modelled", values, intervals, notes=(why,))
+
+
+FORMS = ("fp32", "int8-ort-x86")
+
+
+def with_digits_accuracy(run: Run, folder: Path) -> Run:
+    """Put the accuracy of the digits-trained bundle of the same network and form into each result, with a note."""
+    return replace(run, results=tuple(_with_digits(result, folder) for result in run.results))
+
+
+def _with_digits(result: Result, folder: Path) -> Result:
+    from ..bench import suite
+    from ..bench.metrics import accuracy
+
+    subject, path = result.subject, folder / result.subject.model
+    try:
+        twins = suite.contexts(path, precisions=[subject.form])
+    except EdgesmithError:
+        missing = f"no digits-trained bundle at {path}; make it with `make export MODEL={subject.model}`"
+        reading = replace(result.readings["accuracy"], missing=missing)
+    else:
+        found = accuracy.measure(twins[0])
+        reading = replace(found, notes=(*found.notes, "of the digits-trained network (64x64, 10 classes), not of this"))
+    return replace(result, readings={**result.readings, "accuracy": reading})

@@ -7,23 +7,22 @@ comes from the digits-trained bundles.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..runtime.common.progress import note, progress
-from ..runtime.errors import EdgesmithError, UsageError
+from ..runtime.errors import UsageError
+from ._bench_table import FORMS, with_digits_accuracy
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.measure.context import Context
     from ..bench.measure.interleave import Plan
-    from ..bench.result import Result, Run
+    from ..bench.result import Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
-FORMS = ("fp32", "int8-ort-x86")
 
 
 @command("bench")
@@ -144,24 +143,3 @@ def _title(own: bool) -> str:
 
 def _words(text: str) -> list[str]:
     return [word for word in text.replace(" ", "").split(",") if word]
-
-
-def with_digits_accuracy(run: Run, folder: Path) -> Run:
-    """Put the accuracy of the digits-trained bundle of the same network and form into each result, with a note."""
-    return replace(run, results=tuple(_with_digits(result, folder) for result in run.results))
-
-
-def _with_digits(result: Result, folder: Path) -> Result:
-    from ..bench import suite
-    from ..bench.metrics import accuracy
-
-    subject, path = result.subject, folder / result.subject.model
-    try:
-        twins = suite.contexts(path, precisions=[subject.form])
-    except EdgesmithError:
-        missing = f"no digits-trained bundle at {path}; make it with `make export MODEL={subject.model}`"
-        reading = replace(result.readings["accuracy"], missing=missing)
-    else:
-        found = accuracy.measure(twins[0])
-        reading = replace(found, notes=(*found.notes, "of the digits-trained network (64x64, 10 classes), not of this"))
-    return replace(result, readings={**result.readings, "accuracy": reading})

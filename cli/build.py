@@ -9,6 +9,7 @@ import click
 
 from ..runtime.common import progress
 from ..runtime.common.files import existing_file
+from ..runtime.common.packages import require
 from ..runtime.engines.flavour import PRECISIONS, choose, normal_sm
 from ..runtime.errors import UsageError
 from ..runtime.outputs import claim
@@ -86,7 +87,7 @@ def build_command(
 def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
     """Refuse before the first engine what would stop a later one."""
     existing_file(onnx, "ONNX file")
-    console.need("onnx")
+    require("onnx")
     for sm, target in targets:
         claim(target, "engine", overwrite=overwrite)
         choose(flavour, sm)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..runtime.common.complexity import Complexity, Layer
-from ..runtime.common.packages import need
+from ..runtime.common.packages import require
 from ..runtime.common.progress import note
 from ..runtime.errors import UsageError
 from .console import command, emit, table
@@ -64,7 +64,7 @@ def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:
     entry = catalog.find(model)
     if side and len(entry.input_shape) != 3:
         raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
-    need("torch")
+    require("torch")
     from ..models.complexity import describe
 
     shape = (entry.input_shape[0], side, side) if side else entry.input_shape

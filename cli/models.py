@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..models import catalog
-from ..runtime.common.packages import need
+from ..runtime.common.packages import require
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, table
@@ -106,7 +106,7 @@ def train_command(
 
     The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
-    need("torch")
+    require("torch")
     from ..models import weights
     from ..models.training import recipes
     from ..models.training.train import train

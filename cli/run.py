@@ -20,12 +20,12 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
 
     Exit codes: 0 it is what it says and computes what it should, 1 it is not, 3 nothing in it runs here.
     """
-    from ..runtime.bundle.bundle import read, verify
-    from ..runtime.bundle.signing import check
+    from ..runtime.bundle.bundle import read
     from ..runtime.errors import BundleError
+    from ..runtime.verify import verify
 
     opened = read(bundle, trusted_key=key)
-    signer = check(opened, key)
+    signer = opened.check_signature(key)
     if digest and digest.lower() != opened.digest:
         raise BundleError(f"{bundle} is another bundle", got=opened.digest, expected=digest.lower())
     report = verify(opened, threads=threads)
@@ -133,7 +133,8 @@ def pack_command(
 
     A repository's other models stay as they are.
     """
-    from ..runtime.bundle.bundle import pack, read
+    from ..runtime.bundle.bundle import read
+    from ..runtime.bundle.writer import pack
     from ..runtime.errors import UsageError
     from ..runtime.serving.triton import write
 
@@ -165,7 +166,7 @@ def keygen_command(path: Path, as_json: bool) -> None:
 def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
     """Sign BUNDLE (a folder or .zip) in its place, after its digests were checked."""
     from ..runtime.bundle.bundle import opened
-    from ..runtime.bundle.signing import sign
+    from ..runtime.bundle.writer import sign
 
     name = sign(opened(bundle), key)
     emit({"signed": str(bundle), "key": name}, as_json, lambda: say(f"{bundle} is signed by key {name[:16]}…"))

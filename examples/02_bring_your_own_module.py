@@ -8,9 +8,8 @@ import torch
 
 from edgesmith.export import parity, to_onnx
 from edgesmith.optimize import optimizer, quantize
-from edgesmith.runtime import datasets
+from edgesmith.runtime import bundle, datasets
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from edgesmith.runtime.verify import replay
 

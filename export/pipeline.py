@@ -23,12 +23,12 @@ from ..optimize.graph import spec_metadata
 from ..optimize.trt.fold_passthrough_channels import carry
 from ..runtime import datasets
 from ..runtime.backends import ort
-from ..runtime.bundle import bundle, requirements
+from ..runtime.bundle import bundle, requirements, writer
 from ..runtime.common.files import swap, workplace
 from ..runtime.common.packages import versions
 from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
-from ..runtime.verify import replay
+from ..runtime.verify import replay, verify
 from . import parity, to_onnx
 from .engines import ENGINE_FP16, attested, make_engines
 from .int8 import make_int8
@@ -181,18 +181,18 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
         "versions": versions(),
     }
     results = {made.name: made.results for made in flow.artefacts}
-    bundle.write(
+    writer.write(
         out, spec, items, golden_inputs=feeds, provenance=provenance,
         results={"artefacts": results, "checks": [dataclasses.asdict(check) for check in flow.checks]},
         made_by=f"edgesmith {__version__}",
     )  # fmt: skip
 
 
-def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.Item:
+def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
     if made.sidecar is None:
-        return bundle.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
+        return writer.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
     source = made.results["source"]
-    return bundle.Item(
+    return writer.Item(
         made.path, "engine", made.precision, made.target, golden[source],
         requires=requirements.of_engine(made.sidecar),
         facts={"kernels": made.nodes, "attestation": attested(made)}
@@ -201,7 +201,7 @@ def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> bundle.
 
 
 def _verify(flow: Flow, out: Path) -> None:
-    report = bundle.verify(out)
+    report = verify(out)
     passed = {"passed": True, "failed": False}.get(report.verdict)
     replayed = {entry.artefact for entry in report.replays if entry.status == "passed"}
     waiting = {made.name for made in bundle.read(out).artefacts} - replayed

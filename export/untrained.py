@@ -15,7 +15,7 @@ from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:
-    from ..runtime.bundle.bundle import Item
+    from ..runtime.bundle.writer import Item
     from ..runtime.engines.sidecar import Sidecar
     from ..runtime.spec import ModelSpec
 
@@ -56,7 +56,7 @@ def _make(name: str, path: Path, side: int) -> None:
     from .. import __version__
     from ..models import catalog, weights
     from ..optimize import optimizer
-    from ..runtime.bundle import bundle
+    from ..runtime.bundle import writer
     from ..runtime.common.files import workplace
     from ..runtime.outputs import claim
     from . import to_onnx
@@ -81,7 +81,7 @@ def _make(name: str, path: Path, side: int) -> None:
         optimizer.optimize(raw, fp32, samples=list(images[:2]))
         items = _lowered(fp32, work / name, list(images))
         made_by = f"edgesmith {__version__}"
-        bundle.write(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
+        writer.write(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
 
 
 def _resized(spec: ModelSpec, side: int) -> ModelSpec:
@@ -101,7 +101,7 @@ def _resized(spec: ModelSpec, side: int) -> ModelSpec:
 def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     """Return FP32 and INT8 for CPUs, and what engines could be built."""
     from ..optimize import quantize
-    from ..runtime.bundle.bundle import Item
+    from ..runtime.bundle.writer import Item
 
     settings = quantize.Settings.quick()
 
@@ -129,7 +129,7 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     from ..optimize.trt import mixed_precision
     from ..optimize.trt.fold_passthrough_channels import carry
     from ..runtime.bundle import requirements
-    from ..runtime.bundle.bundle import Item
+    from ..runtime.bundle.writer import Item
     from ..runtime.engines import cost
 
     chip = cost.of_sm(SM)

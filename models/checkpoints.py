@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _LONGEST_HEADER = 100_000_000
 _SHOWN = 5
-_CANDIDATES, _MUCH = 3, 0.8
 
 
 def metadata(path: str | Path) -> dict[str, str]:
@@ -135,13 +134,17 @@ def _settle(file: Path) -> None:
             stream.write(text.ljust(length))
 
 
-def load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str) -> None:
+def load(
+    module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str,
+    suggest: Callable[[Mapping[str, torch.Tensor]], str] = lambda state: "",
+) -> None:  # fmt: skip
     """Copy a state dict into a module: all of it, or nothing.
 
     Args:
         module: Changed in place; floating-point tensors take the module's dtype.
         state: Key to tensor; a missing `num_batches_tracked` (written by old versions of PyTorch) is allowed.
         origin: What to call it in the error.
+        suggest: Names the network that a state dict fits (`nearest.nearest_network`); "" where none does.
 
     Raises:
         ModelError: Keys are missing, unexpected or of the wrong shape; all three lists are in the message.
@@ -161,7 +164,7 @@ def load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str
             f"{origin} does not fit the network; nothing was loaded",
             got="; ".join(_listed(title, keys) for title, keys in lists),
             expected=f"the {len(own)} keys of {type(module).__name__}",
-            do=_nearest(given) or "check the model's name, its width and its number of classes",
+            do=suggest(given) or "check the model's name, its width and its number of classes",
         )
     module.load_state_dict(dict(state))
 
@@ -169,35 +172,6 @@ def load(module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str
 def _listed(title: str, keys: list[str]) -> str:
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return f"{len(keys)} {title}" + (f" ({', '.join(keys[:_SHOWN])}{more})" if keys else "")
-
-
-def _nearest(state: Mapping[str, torch.Tensor]) -> str:
-    """Name the network whose keys and shapes are most like a checkpoint's, if they are much alike.
-
-    Looked at are the nearest by number of parameters, as it is and as it would be with the usual 1000 classes.
-    """
-    import torch
-
-    from . import catalog
-
-    count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
-    last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [torch.Size((1000, 0))]
-    usual = count + (1000 - last[0][0]) * (last[0][1] + 1)
-    entries = [catalog.find(name) for name in catalog.names()]
-    near = {
-        entry.name: entry
-        for wanted in (count, usual)
-        for entry in sorted(entries, key=lambda entry: abs((entry.figures.params or 0) - wanted))[:_CANDIDATES]
-    }
-    alike = {}
-    for entry in near.values():
-        with torch.device("meta"):
-            own = catalog.build(entry.name, entry.classes).state_dict()
-        # A key of another shape counts half: other input channels or classes leave a network what it is.
-        same = sum((1.0 if own[key].shape == value.shape else 0.5) for key, value in state.items() if key in own)
-        alike[entry.name] = same / max(len(own), len(state))
-    best = max(alike, key=lambda name: alike[name])
-    return f"it looks like {best}" if alike[best] >= _MUCH else ""
 
 
 def _broken(path: Path, error: Exception) -> ModelError:

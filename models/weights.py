@@ -26,6 +26,7 @@ from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import catalog, checkpoints
+from .nearest import nearest_network
 from .training import recipes
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
         spec = _digits(module, spec, Path(folder))
     elif source == "imagenet":
         path = _public(spec, Path(folder))
-        checkpoints.load(module, checkpoints.read(path), str(path))
+        checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
         spec = dataclasses.replace(spec, weights="imagenet")
     elif source == "random":
         _random(module, spec)
@@ -123,7 +124,7 @@ def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec
     path = folder / f"{spec.name}-digits.safetensors"
     recipe = recipes.find(catalog.find(spec.name).row.get("recipe", "onecycle"))
     _kept(path, spec.name, "digits", recipe, _digest("digits", recipe))
-    checkpoints.load(module, checkpoints.read(path), str(path))
+    checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights="digits")
 
 
@@ -178,7 +179,7 @@ def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
         raise UsageError(
             f"unknown weights {str(path)!r}", expected="digits, imagenet, random or a file", do="choose one of these"
         )
-    checkpoints.load(module, checkpoints.read(path), str(path))
+    checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights=path.name)
 
 

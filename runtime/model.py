@@ -17,7 +17,6 @@ import numpy as np
 from .answer import Answer
 from .backends._base import is_finite
 from .batch_axes import answers, axes, run
-from .bundle import signing
 from .bundle.bundle import Bundle, read
 from .common.closeable import Closing
 from .errors import CANNOT, DataError, NotAvailable, RunError
@@ -171,7 +170,7 @@ def load(
     """
     opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
     if opened is bundle:
-        signing.check(opened, trusted_key)
+        opened.check_signature(trusted_key)
     model = _loaded(opened, device, precision, threads, rebuild)
     model.allow_nonfinite = allow_nonfinite
     return model

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .batch_axes import may_be_first
+from .bundle import companions
+from .bundle.bundle import Bundle, read
 from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
-from .common import external_data
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
 from .selection.candidates import backends_for, open_artefact, retired, usable
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .backends._base import Session
-    from .bundle.bundle import Bundle
     from .bundle.manifest import Artefact
 
 
@@ -73,14 +74,17 @@ class VerifyReport:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def verify(bundle: Bundle, *, threads: int | None = None) -> VerifyReport:
+def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> VerifyReport:
     """Recompute the digest of every file and replay the golden inputs through every artefact that runs here.
 
     Raises:
-        BundleError: The golden inputs themselves cannot be read.
+        BundleError: It is no bundle, or the golden inputs themselves cannot be read.
+        UsageError: Nothing is there.
     """
+    if not isinstance(bundle, Bundle):
+        bundle = read(bundle)
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= external_data.problems(bundle) | _unlisted(bundle)
+    problems |= companions.problems(bundle) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 

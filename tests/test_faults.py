@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesmith.runtime.bundle import bundle, requirements
+from edgesmith.runtime import bundle
+from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.common import files
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from edgesmith.cli import main
 from edgesmith.export import pipeline
 from edgesmith.export.settings import Settings
-from edgesmith.runtime import datasets, load
-from edgesmith.runtime.bundle import bundle, requirements
+from edgesmith.runtime import bundle, datasets, load
+from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle
 

@@ -21,7 +21,8 @@ from edgesmith.models.training import train as training
 from edgesmith.optimize import optimizer
 from edgesmith.optimize.quantize import post_training
 from edgesmith.optimize.trt import preflight
-from edgesmith.runtime.bundle import bundle, signing
+from edgesmith.runtime import bundle
+from edgesmith.runtime.bundle import signing, writer
 from edgesmith.runtime.errors import RunError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, picture
 
@@ -195,7 +196,7 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
     out, net = tmp_path / "b", colour_net(tmp_path / "n.onnx")
     colour_bundle(out)
     signing.generate(tmp_path / "key")
-    signing.sign(bundle.opened(out), tmp_path / "key")
+    writer.sign(bundle.opened(out), tmp_path / "key")
     new, seen = dataclasses.replace(SPEC, name="newer"), []
 
     def written(flow, spec, place):

@@ -12,6 +12,7 @@ from torch import nn
 from ...runtime.common.plugins import did_you_mean
 from ...runtime.errors import UsageError
 from .. import checkpoints
+from ..nearest import nearest_network
 
 
 def begin(module: nn.Module, start: str | Path) -> nn.Module:
@@ -32,7 +33,7 @@ def begin(module: nn.Module, start: str | Path) -> nn.Module:
     for key, value in own.items():
         if key in state and state[key].shape != value.shape and key.rpartition(".")[0] in heads:
             state[key] = value
-    checkpoints.load(module, state, str(start))
+    checkpoints.load(module, state, str(start), nearest_network)
     return module
 
 

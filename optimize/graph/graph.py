@@ -6,7 +6,7 @@ that captures it. Passes may move what computes a pinned tensor, never rename or
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Net:
         block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
         captures: `id(node)` to the tensors that the node's bodies read by name.
         folder: Where external weights stand.
+        infer_shapes: Fills `kinds` (shape_inference.infer); the reader hands it in.
     """
 
     graph: Any
@@ -49,6 +50,7 @@ class Net:
     kept: dict[str, Any]
     pinned: set[str]
     folder: Path
+    infer_shapes: Callable[[Net], None]
     block: int = 1
     captures: dict[int, list[Any]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
@@ -185,9 +187,7 @@ class Net:
                 return int(onnx.helper.np_dtype_to_tensor_dtype(held.dtype)), tuple(held.shape)
             return int(held.tensor.data_type), tuple(held.tensor.dims)
         if tensor.name not in self.kinds and not self.inferred:
-            from .shape_inference import infer
-
-            infer(self)
+            self.infer_shapes(self)
         return self.kinds.get(tensor.name, (0, None))
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ...runtime.errors import ModelError, UsageError
 from .graph import STANDARD, Net
 from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
+from .shape_inference import infer
 
 
 def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net:
@@ -117,7 +118,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Net(imported, shell, proto, kept, pinned, folder, captures=held, taken=taken)
+    return Net(imported, shell, proto, kept, pinned, folder, infer, captures=held, taken=taken)
 
 
 def fix_batch(net: Net, batch: int) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common import external_data
 from ..common.files import folder, locked, private_folder
 from ..engines.device import facts
 from ..errors import BuildError, ModelError
+from . import companions
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -113,7 +113,7 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     from ..engines import flavour as flavours
 
     source = source_of(bundle, artefact)
-    external_data.network(bundle, source)
+    companions.network(bundle, source)
     network = bundle.file(source.path)
     name, module = flavours.choose(flavour, sm)
     version = str(getattr(flavours.load(module), "__version__", ""))

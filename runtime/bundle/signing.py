@@ -16,16 +16,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..common.files import atomic_file, existing_file
 from ..common.packages import need
 from ..errors import BundleError, UsageError
-from . import archive
 from .manifest import SIGNATURE
-
-if TYPE_CHECKING:
-    from .bundle import Bundle
 
 Keys = str | Path | Sequence[str | Path]
 VARIABLE = "EDGESMITH_TRUSTED_KEYS"
@@ -67,28 +63,17 @@ def name_of(public: Any) -> str:
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()
 
 
-def sign(bundle: Bundle, key: str | Path) -> str:
-    """Sign an opened bundle in its place, after checking every file's digest; an earlier signature is replaced.
-
-    Returns:
-        The key's name.
+def signature_text(digest: str, key: str | Path) -> tuple[str, str]:
+    """Return a private key's name, and the signature of a manifest's digest as `signature.json` holds it.
 
     Raises:
-        BundleError: A file is missing or was changed.
         UsageError: There is no such key, or it is no Ed25519 key.
         NotAvailable: cryptography is not installed.
     """
-    for name in bundle.manifest.files:
-        bundle.file(name)
     private = _private(existing_file(key, "key"))
-    name = name_of(private.public_key())
-    signature = private.sign(DOMAIN + bytes.fromhex(bundle.digest)).hex()
-    text = json.dumps({"format": FORMAT, "algorithm": "ed25519", "key": name, "signature": signature}, indent=1) + "\n"
-    with atomic_file(bundle.folder / SIGNATURE) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    if bundle.source.is_file():
-        archive.pack(bundle.folder, bundle.manifest, bundle.source)
-    return name
+    name, signature = name_of(private.public_key()), private.sign(DOMAIN + bytes.fromhex(digest)).hex()
+    values = {"format": FORMAT, "algorithm": "ed25519", "key": name, "signature": signature}
+    return name, json.dumps(values, indent=1) + "\n"
 
 
 def _private(path: Path) -> Any:
@@ -125,12 +110,14 @@ def _public(path: Path) -> list[Any]:
     return found
 
 
-def check(bundle: Bundle, keys: Keys | None) -> str:
+def check(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
     """Return the name of the trusted key that signed a bundle; an empty string where no key is asked for.
 
     Args:
-        bundle: An opened bundle.
+        digest: SHA-256 of the manifest, in hexadecimal.
+        signature: What `signature.json` holds; empty where there is none.
         keys: The public keys, any of which will do; None takes those of $EDGESMITH_TRUSTED_KEYS, if it is set.
+        source: Where the bundle is, for messages.
 
     Raises:
         BundleError: It is not signed, by another key, or the signature is not of this manifest.
@@ -140,32 +127,30 @@ def check(bundle: Bundle, keys: Keys | None) -> str:
     if keys is None and not os.environ.get(VARIABLE):
         return ""
     known = {name_of(key): key for key in trusted(keys)}
-    name, signature = _read(bundle)
+    name, signed = _read(signature, source)
     if name not in known:
         raise BundleError(
-            f"{bundle.source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
+            f"{source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
             expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask who made it for its key",
         )  # fmt: skip
     try:
-        known[name].verify(signature, DOMAIN + bytes.fromhex(bundle.digest))
+        known[name].verify(signed, DOMAIN + bytes.fromhex(digest))
     except need("cryptography.exceptions").InvalidSignature as error:
         raise BundleError(
-            f"the signature of {bundle.source} is not of this manifest", got=f"manifest {bundle.digest[:16]}…",
+            f"the signature of {source} is not of this manifest", got=f"manifest {digest[:16]}…",
             expected="the manifest that was signed", do="do not load it; get it again from who made it",
         ) from error  # fmt: skip
     return name
 
 
-def _read(bundle: Bundle) -> tuple[str, bytes]:
-    if not bundle.signature:
-        raise BundleError(
-            f"{bundle.source} is not signed", expected=SIGNATURE, do="`edgesmith sign` it where it is made"
-        )
+def _read(signature: bytes, source: Path) -> tuple[str, bytes]:
+    if not signature:
+        raise BundleError(f"{source} is not signed", expected=SIGNATURE, do="`edgesmith sign` it where it is made")
     try:
-        values = json.loads(bundle.signature)
+        values = json.loads(signature)
         if (values["format"], values["algorithm"]) != (FORMAT, "ed25519"):
             raise ValueError(f"format {values['format']!r}, algorithm {values['algorithm']!r}")
-        name, signature = str(values["key"]), bytes.fromhex(values["signature"])
+        name, signed = str(values["key"]), bytes.fromhex(values["signature"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BundleError(f"the signature of {bundle.source} cannot be read", got=str(error)[:100]) from error
-    return name, signature
+        raise BundleError(f"the signature of {source} cannot be read", got=str(error)[:100]) from error
+    return name, signed

@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from ..errors import BundleError, EdgesmithError, ModelError
+from ..errors import ModelError
 from .files import existing_file
 
-if TYPE_CHECKING:
-    from ..bundle.bundle import Bundle
-    from ..bundle.manifest import Artefact
-
-ROLES = ("onnx", "nchwc")
 # Message of onnx.proto -> {number of a field: its message}, for every field that leads to a TensorProto.
 FIELDS: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
@@ -103,7 +97,7 @@ def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
     raise ValueError(f"a number of more than ten bytes at byte {at}")
 
 
-def _read(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
+def read_locations(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
     try:
         return locations(data)
     except ValueError as error:
@@ -121,7 +115,7 @@ def model_file(path: str | Path, kind: str = "model") -> Path:
     if not source.stat().st_size:
         return source
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        places = _read(data, source)
+        places = read_locations(data, source)
     for place in places:
         if not _stays_inside(place, source.parent):
             raise ModelError(
@@ -150,44 +144,9 @@ def checked_source(path: str | Path, content: bytes | None) -> str | bytes:
     """
     if content is None:
         return str(model_file(path))
-    if places := _read(content, path):
+    if places := read_locations(content, path):
         raise ModelError(
             f"{path} cannot be loaded from memory", got=f"weights in {places[0]!r}"[:200],
             expected="weights in the file itself", do="load it by its path",
         )  # fmt: skip
     return content
-
-
-def network(bundle: Bundle, artefact: Artefact) -> bytes | None:
-    """Return the checked bytes of an artefact; None for an ONNX file whose weights stand in companions, checked too.
-
-    Raises:
-        BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
-            companions.
-        ModelError: It is no ONNX file.
-    """
-    for name in artefact.companions:
-        bundle.file(name)
-    content = bundle.content(artefact.path)
-    places = _read(content, bundle.folder / artefact.path) if artefact.role in ROLES else []
-    beside = {PurePosixPath(name) for name in artefact.companions}
-    for place in places:
-        if not place or PurePosixPath(artefact.path).parent / place not in beside:
-            raise BundleError(
-                f"{bundle.source}: {artefact.path} names weights that the manifest does not list",
-                got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
-                do="do not run it; whoever made it can write the bundle again with this file as a companion",
-            )  # fmt: skip
-    return None if places else content
-
-
-def problems(bundle: Bundle) -> dict[str, str]:
-    """Return the path of each ONNX file that names weights which the manifest does not list, with what is wrong."""
-    wrong = {}
-    for artefact in bundle.artefacts:
-        if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):
-            try:
-                network(bundle, artefact)
-            except EdgesmithError as error:
-                wrong[artefact.path] = f"cannot be used: {error}"
-    return wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -29,6 +30,20 @@ def need(module: str) -> ModuleType:
             return importlib.import_module(module)
     except ImportError as error:
         raise _missing(module, error) from error
+
+
+def require(module: str) -> None:
+    """Refuse to begin where an optional package is not installed, without importing it.
+
+    Raises:
+        NotAvailable: It is not installed; the message has the command that installs it.
+    """
+    try:
+        there = importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        there = False
+    if not there:
+        raise _missing(module, ModuleNotFoundError(f"No module named {module!r}"))
 
 
 @contextlib.contextmanager

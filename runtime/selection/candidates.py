@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import backends
-from ..bundle import requirements
-from ..common import external_data
+from ..bundle import companions, requirements
 from ..common.machine import gpu_possible
 from ..common.plugins import did_you_mean, load
 from ..errors import NotAvailable, UsageError
@@ -146,7 +145,7 @@ def open_artefact(
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
     requirements.check(artefact)
-    content = external_data.network(bundle, artefact)
+    content = companions.network(bundle, artefact)
     if content is not None:
         options["content"] = content
     session: Session = module.open(bundle.folder / artefact.path, threads=threads, **options)

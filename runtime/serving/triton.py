@@ -30,7 +30,10 @@ TYPES = {
     "float32": "TYPE_FP32", "float16": "TYPE_FP16", "float64": "TYPE_FP64", "int64": "TYPE_INT64",
     "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
 }  # fmt: skip
-CARRIED = ("preprocess.py", "resize.py", "errors.py", "files.py", "names.py", "packages.py", "spec.py")
+CARRIED = (
+    "images/__init__.py", "images/preprocess.py", "images/resize.py", "common/__init__.py", "common/files.py",
+    "common/names.py", "common/packages.py", "errors.py", "spec.py",
+)  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
 
 import json
@@ -121,7 +124,8 @@ def _preprocess(folder: Path, bundle: Bundle, tensor: Tensor, batch: int) -> Non
     carried = folder / "1" / "edgesmith_runtime"
     carried.mkdir(parents=True)
     for name in CARRIED:
-        shutil.copyfile(Path(__file__).parent / name, carried / name)
+        (carried / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(Path(__file__).parents[1] / name, carried / name)
     (carried / "__init__.py").write_text('"""The part of the runtime that makes a network\'s input."""\n')
     (folder / "1" / "model.py").write_text(MODEL, encoding="utf-8")
     (folder / "1" / "spec.json").write_text(bundle.spec.to_json() + "\n", encoding="utf-8")

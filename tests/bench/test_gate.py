@@ -17,7 +17,7 @@ from edgesmith.bench.measure.interleave import Plan
 from edgesmith.bench.measure.workload import Target
 from edgesmith.bench.result import Reading, Result, Subject
 from edgesmith.cli.gate import gate_command
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
 from support.bundles import SPEC, colour_net, golden_inputs
 

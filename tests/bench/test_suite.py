@@ -11,7 +11,7 @@ from edgesmith.bench import result, suite
 from edgesmith.bench.measure.interleave import Plan
 from edgesmith.bench.metrics import accuracy
 from edgesmith.cli.bench import bench_command
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import UsageError
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture

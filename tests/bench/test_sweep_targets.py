@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import _sweep_targets, main
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, UsageError
 
 

@@ -15,7 +15,8 @@ from edgesmith.bench.report import network_table, tables
 from edgesmith.bench.result import Reading, Subject
 from edgesmith.cli import _bench_table
 from edgesmith.export import untrained
-from edgesmith.runtime.bundle.bundle import Item, read, write
+from edgesmith.runtime.bundle.bundle import read
+from edgesmith.runtime.bundle.writer import Item, write
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
 from support.bundles import colour_bundle

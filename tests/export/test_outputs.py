@@ -13,9 +13,8 @@ from torch import nn
 
 from edgesmith.export import outputs, parity, to_onnx
 from edgesmith.optimize.graph import spec_metadata
-from edgesmith.runtime import load
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.answer import Answer
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import CheckFailed, ModelError
 from edgesmith.runtime.images.postprocess import softmax
 from edgesmith.runtime.spec import ModelSpec

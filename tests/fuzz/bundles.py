@@ -11,8 +11,7 @@ import zipfile
 
 import numpy as np
 
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.common import isolation
 from edgesmith.runtime.common.files import sha256
 from fuzz.damage import damaged

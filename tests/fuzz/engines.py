@@ -6,9 +6,8 @@ import struct
 
 import numpy as np
 
-from edgesmith.runtime import load
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.backends import trt
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.common import isolation
 from edgesmith.runtime.engines import header, sidecar
 from edgesmith.runtime.engines.build import build_engine

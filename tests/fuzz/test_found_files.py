@@ -16,8 +16,8 @@ from PIL import Image
 
 from edgesmith.models import checkpoints
 from edgesmith.optimize.calibration import statistics_cache
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import archive, bundle
+from edgesmith.runtime import bundle, load
+from edgesmith.runtime.bundle import archive
 from edgesmith.runtime.common.files import existing_file, sha256
 from edgesmith.runtime.errors import BundleError, DataError, ModelError, UsageError
 from edgesmith.runtime.images import preprocess

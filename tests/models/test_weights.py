@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from edgesmith.models import catalog, checkpoints, weights
+from edgesmith.models.nearest import nearest_network
 from edgesmith.models.training import train, transfer
 from edgesmith.models.training.batches import Feed
 from edgesmith.runtime import datasets
@@ -129,7 +130,7 @@ def test_a_misfit_gives_three_lists_and_the_network_that_would_fit():
     del state["conv1.0.weight"]
     module, _ = fresh(classes=7)
     with pytest.raises(ModelError) as caught:
-        checkpoints.load(module, state, "w")
+        checkpoints.load(module, state, "w", nearest_network)
     assert str(caught.value).startswith(
         "w does not fit the network; nothing was loaded; got 1 missing (conv1.0.weight); 1 unexpected (extra); "
         "2 wrong shape (fc.weight (10, 1024) for (7, 1024), fc.bias (10,) for (7,)); expected the 338 keys"
@@ -151,7 +152,7 @@ def test_the_nearest_network_is_named_also_with_other_classes_and_a_key_too_many
     with torch.device("meta"):
         module = catalog.build(into)
     with pytest.raises(ModelError, match=f"do: it looks like {name}$"):
-        checkpoints.load(module, state, "w")
+        checkpoints.load(module, state, "w", nearest_network)
 
 
 def test_the_nearest_is_named_for_other_channels_and_classes_of_a_small_network():
@@ -160,10 +161,10 @@ def test_the_nearest_is_named_for_other_channels_and_classes_of_a_small_network(
     with torch.device("meta"):
         module = catalog.build("resnet20_cifar")
     with pytest.raises(ModelError, match="do: it looks like lenet5$"):
-        checkpoints.load(module, state, "w")
+        checkpoints.load(module, state, "w", nearest_network)
     unlike = {f"layer{number}.weight": torch.zeros(number + 1) for number in range(12)}
     with pytest.raises(ModelError, match="do: check the model's name"):
-        checkpoints.load(module, unlike, "w")
+        checkpoints.load(module, unlike, "w", nearest_network)
 
 
 USAGE = {

@@ -60,7 +60,9 @@ def test_a_wrong_rewrite_is_undone_alone(tmp_path, monkeypatch):
     planted = Pass(_swap, (), "wrong")
     monkeypatch.setattr(optimizer, "find", lambda name: planted if name == "planted" else found(name))
     report = optimize(
-        tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("planted", "drop_identity", "eliminate_common_subexpressions")
+        tmp_path / "source.onnx",
+        tmp_path / "result.onnx",
+        passes=("planted", "drop_identity", "eliminate_common_subexpressions"),
     )
     undone = {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back}
     assert list(undone) == ["planted"]

@@ -115,7 +115,9 @@ def test_where_no_shuffle_goes_no_chain_is_filled_up(tmp_path):
     chain = "d = Conv(x, wd) e = Conv<group=6, pads=[1,1,1,1]>(d, we) v = Conv(e, wf)"
     text = text.replace("{ p =", f"{{ {chain} p =").replace("=> (", "=> (float[N,12,4,4] z, float[N,4,4,4] v, ")
     onnx.save(model(text, weights | {"wd": (6, 3, 1, 1), "we": (6, 1, 3, 3), "wf": (4, 6, 1, 1)}), tmp_path / "m.onnx")
-    report = optimize(tmp_path / "m.onnx", tmp_path / "result.onnx", passes=("eliminate_channel_shuffles",), verify=False, block=8)
+    report = optimize(
+        tmp_path / "m.onnx", tmp_path / "result.onnx", passes=("eliminate_channel_shuffles",), verify=False, block=8
+    )
     assert [len(entry.rewrites) for entry in report.passes] == [0]
     assert [len(entry.refusals) for entry in report.passes] == [1]
     assert weights_left(tmp_path)["we"] == (6, 1, 3, 3)

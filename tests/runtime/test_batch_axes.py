@@ -6,10 +6,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgesmith.bench.sweep import sharded_accuracy
-from edgesmith.runtime import batch_axes, load
+from edgesmith.runtime import batch_axes, bundle, load
 from edgesmith.runtime.backends import null, ort
 from edgesmith.runtime.backends._base import Session, Tensor
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.errors import DataError, NotAvailable, RunError
 from edgesmith.runtime.selection.candidates import open_file
 from edgesmith.runtime.spec import ModelSpec, Preprocess

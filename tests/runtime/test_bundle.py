@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import archive, bundle, manifest
+from edgesmith.runtime import bundle, load
+from edgesmith.runtime.bundle import archive, manifest
 from edgesmith.runtime.errors import BundleError, EdgesmithError, UsageError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from edgesmith.runtime.common import external_data
 from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.errors import BundleError, ModelError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesmith.models import catalog
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from edgesmith.runtime.bundle.manifest import parse, safe_path
 from edgesmith.runtime.common import names
 from edgesmith.runtime.errors import BundleError, ModelError, UsageError

@@ -13,8 +13,8 @@ from PIL import Image
 from edgesmith.bench.gate import ci_reports
 from edgesmith.bench.report import page
 from edgesmith.models._svg import Canvas
-from edgesmith.runtime import outputs
-from edgesmith.runtime.bundle import bundle, signing
+from edgesmith.runtime import bundle, outputs
+from edgesmith.runtime.bundle import signing
 from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.serving import triton
@@ -59,7 +59,7 @@ def _signed(path):
     pytest.importorskip("cryptography")
     colour_bundle(path)
     signing.generate(path.with_name("key"))
-    signing.sign(bundle.opened(path), path.with_name("key"))
+    bundle.sign(bundle.opened(path), path.with_name("key"))
 
 
 def _gif(path):

@@ -15,15 +15,15 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import archive, bundle, manifest, requirements
+from edgesmith.runtime import bundle, load
+from edgesmith.runtime.bundle import archive, manifest, requirements
 from edgesmith.runtime.errors import BuildError, ModelError, UsageError
 from edgesmith.runtime.images.preprocess import apply
 from edgesmith.runtime.serving import triton
 from support import schema
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
 
-SCHEMA = json.loads((archive.Path(archive.__file__).parent / "data" / "manifest.schema.json").read_text())
+SCHEMA = json.loads(Path(archive.__file__).with_name("manifest.schema.json").read_text())
 
 
 @pytest.fixture(scope="module")

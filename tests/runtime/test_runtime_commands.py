@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.cli import main
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle
 from support.bundles import colour_bundle, picture
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.errors import BundleError, DataError, NotAvailable, RunError, UsageError
 from edgesmith.runtime.selection import candidates
 from support.bundles import LABELS, SIDE, SPEC, colour_bundle, golden_inputs, picture

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import load
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.bundle import bundle, signing
+from edgesmith.runtime.bundle import signing, writer
 from edgesmith.runtime.errors import BundleError, UsageError
 from support.bundles import colour_bundle, golden_inputs, picture
 
@@ -28,7 +28,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def signed(keys, tmp_path_factory):
     made = colour_bundle(tmp_path_factory.mktemp("signed") / "colours")
-    signing.sign(made, keys / "ours")
+    writer.sign(made, keys / "ours")
     return made.folder
 
 
@@ -42,7 +42,7 @@ def test_a_signed_bundle_loads_where_its_key_is_trusted(signed, keys):
         assert model(picture("green")).top(1)[0].label == "green"
     opened = bundle.read(signed, trusted_key=[keys / "theirs.pub", keys / "ours.pub"])
     assert bundle.verify(opened, threads=1).passed
-    assert signing.check(opened, keys / "ours.pub") == signing.name_of(signing.trusted(keys / "ours.pub")[0])
+    assert opened.check_signature(keys / "ours.pub") == signing.name_of(signing.trusted(keys / "ours.pub")[0])
 
 
 def test_a_private_key_is_for_its_owner_only_and_never_overwritten(keys):
@@ -68,7 +68,7 @@ def strip(folder, keys):
 
 
 def sign_with_another_key(folder, keys):
-    signing.sign(bundle.opened(folder), keys / "theirs")
+    writer.sign(bundle.opened(folder), keys / "theirs")
 
 
 def claim_our_key(folder, keys):
@@ -80,7 +80,7 @@ def claim_our_key(folder, keys):
 
 def take_anothers_signature(folder, keys):
     other = colour_bundle(folder.parent / "other" / "colours", batch=1)
-    signing.sign(other, keys / "ours")
+    writer.sign(other, keys / "ours")
     shutil.copyfile(other.folder / "signature.json", folder / "signature.json")
 
 
@@ -135,14 +135,14 @@ def test_a_zip_keeps_its_signature_and_can_be_signed(copy, keys, tmp_path):
     assert bundle.read(packed, trusted_key=keys / "ours.pub").signature
     strip(copy, keys)
     plain = bundle.pack(bundle.opened(copy), tmp_path / "plain.zip")
-    signing.sign(bundle.opened(plain), keys / "ours")
+    writer.sign(bundle.opened(plain), keys / "ours")
     assert bundle.verify(bundle.read(plain, trusted_key=keys / "ours.pub"), threads=1).passed
 
 
 def test_what_is_damaged_is_not_signed(copy, keys):
     (copy / "golden" / "inputs.npz").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"golden/inputs\.npz was changed"):
-        signing.sign(bundle.opened(copy), keys / "ours")
+        writer.sign(bundle.opened(copy), keys / "ours")
 
 
 BAD_KEYS = {"nothing": b"", "text": b"hello", "half": b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
@@ -154,7 +154,7 @@ def test_what_is_no_key_is_a_usage_error(case, signed, tmp_path):
     with pytest.raises(UsageError, match="no public key|holds no Ed25519 key"):
         load(signed, trusted_key=tmp_path / "key")
     with pytest.raises(UsageError, match="is no private key"):
-        signing.sign(bundle.opened(signed), tmp_path / "key")
+        writer.sign(bundle.opened(signed), tmp_path / "key")
     with pytest.raises(UsageError, match="cannot read public key .*; got no such file"):
         load(signed, trusted_key=tmp_path / "none")
 
@@ -171,7 +171,7 @@ def test_a_key_of_another_kind_is_refused(signed, tmp_path):
         key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     )
     with pytest.raises(UsageError, match="is a key of another kind"):
-        signing.sign(bundle.opened(signed), tmp_path / "ec")
+        writer.sign(bundle.opened(signed), tmp_path / "ec")
     with pytest.raises(UsageError, match="holds no Ed25519 key"):
         load(signed, trusted_key=tmp_path / "ec.pub")
 

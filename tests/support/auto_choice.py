@@ -19,8 +19,7 @@ from pathlib import Path
 import click
 
 from edgesmith.bench.measure.workload import random_feeds
-from edgesmith.runtime import load
-from edgesmith.runtime.bundle import bundle
+from edgesmith.runtime import bundle, load
 from edgesmith.runtime.common.machine import thread_counts
 from edgesmith.runtime.errors import CANNOT
 from edgesmith.runtime.selection import autotune, autotune_cache, candidates

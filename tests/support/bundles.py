@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from edgesmith.runtime.verify import replay
 

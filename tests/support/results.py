@@ -75,6 +75,9 @@ def with_layers(**more):
         "peak_bytes_per_s": 8e9,
         "share_ratio": 0.5,
     }
-    told = {"layers": Reading("layers", {"sum_s": 0.006}, rows=rows), "roofline_share": Reading("roofline_share", limits)}
+    told = {
+        "layers": Reading("layers", {"sum_s": 0.006}, rows=rows),
+        "roofline_share": Reading("roofline_share", limits),
+    }
     results = [dataclasses.replace(one, readings={**one.readings, **told}) for one in made.results]
     return dataclasses.replace(made, results=tuple(results))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
-from edgesmith.runtime.bundle import bundle
 from edgesmith.runtime.common import files
 from edgesmith.runtime.common.machine import read_text
 from edgesmith.runtime.serving.reload import Live

@@ -1,0 +1,41 @@
+"""Which network of the zoo a checkpoint is most like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from . import catalog
+
+if TYPE_CHECKING:
+    import torch
+
+
+_CANDIDATES, _MUCH = 3, 0.8
+
+
+def nearest_network(state: Mapping[str, torch.Tensor]) -> str:
+    """Name the network whose keys and shapes are most like a checkpoint's, if they are much alike.
+
+    Looked at are the nearest by number of parameters, as it is and as it would be with the usual 1000 classes.
+    """
+    import torch
+
+    count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
+    last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [torch.Size((1000, 0))]
+    usual = count + (1000 - last[0][0]) * (last[0][1] + 1)
+    entries = [catalog.find(name) for name in catalog.names()]
+    near = {
+        entry.name: entry
+        for wanted in (count, usual)
+        for entry in sorted(entries, key=lambda entry: abs((entry.figures.params or 0) - wanted))[:_CANDIDATES]
+    }
+    alike = {}
+    for entry in near.values():
+        with torch.device("meta"):
+            own = catalog.build(entry.name, entry.classes).state_dict()
+        # A key of another shape counts half: other input channels or classes leave a network what it is.
+        same = sum((1.0 if own[key].shape == value.shape else 0.5) for key, value in state.items() if key in own)
+        alike[entry.name] = same / max(len(own), len(state))
+    best = max(alike, key=lambda name: alike[name])
+    return f"it looks like {best}" if alike[best] >= _MUCH else ""

@@ -1,0 +1,51 @@
+"""Weights beside the ONNX files of a bundle: only the companions that the manifest lists are read."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..common.external_data import read_locations
+from ..errors import BundleError, EdgesmithError
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .manifest import Artefact
+
+
+ROLES = ("onnx", "nchwc")
+
+
+def network(bundle: Bundle, artefact: Artefact) -> bytes | None:
+    """Return the checked bytes of an artefact; None for an ONNX file whose weights stand in companions, checked too.
+
+    Raises:
+        BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
+            companions.
+        ModelError: It is no ONNX file.
+    """
+    for name in artefact.companions:
+        bundle.file(name)
+    content = bundle.content(artefact.path)
+    places = read_locations(content, bundle.folder / artefact.path) if artefact.role in ROLES else []
+    beside = {PurePosixPath(name) for name in artefact.companions}
+    for place in places:
+        if not place or PurePosixPath(artefact.path).parent / place not in beside:
+            raise BundleError(
+                f"{bundle.source}: {artefact.path} names weights that the manifest does not list",
+                got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
+                do="do not run it; whoever made it can write the bundle again with this file as a companion",
+            )  # fmt: skip
+    return None if places else content
+
+
+def problems(bundle: Bundle) -> dict[str, str]:
+    """Return the path of each ONNX file that names weights which the manifest does not list, with what is wrong."""
+    wrong = {}
+    for artefact in bundle.artefacts:
+        if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):
+            try:
+                network(bundle, artefact)
+            except EdgesmithError as error:
+                wrong[artefact.path] = f"cannot be used: {error}"
+    return wrong

@@ -1,0 +1,170 @@
+"""Writing a bundle: a folder that is whole or not there, and one .zip of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..common.files import atomic_file, atomic_folder, existing_file, sha256
+from ..common.names import RULE, is_name
+from ..errors import BundleError, UsageError
+from ..outputs import claim
+from . import archive, signing
+from .bundle import Bundle, opened
+from .companions import problems
+from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE, Artefact, File, Manifest, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..spec import ModelSpec
+
+
+FOLDERS = {"onnx": "onnx", "engine": "engines", "null": "onnx"}
+TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25, "mixed": 0.25}
+TENSORRT_TOLERANCES = {"fp32": 1e-2, "fp16": 5e-2, "int8": 0.25, "mixed": 0.25}
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A file to put into a bundle.
+
+    Args:
+        path: The ONNX file or engine; its name is kept.
+        role: "onnx" or "engine".
+        precision: "fp32", "fp16", "int8" or "mixed".
+        target: What it was made for: "generic", "trt", "ort-x86"; for an engine "sm86".
+        golden: Its outputs for the bundle's golden inputs, by name; None where it could not be run.
+        tolerance: Largest relative error of a replay; None takes the default of its precision.
+        companions: More files to lay beside it under their own names (an engine's `<engine>.json` is found by itself).
+        requires: What must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}.
+        facts: Anything worth knowing: build time, kernel counts, what the golden outputs came from.
+    """
+
+    path: Path
+    role: str = "onnx"
+    precision: str = "fp32"
+    target: str = "generic"
+    golden: Mapping[str, NDArray[Any]] | None = None
+    tolerance: float | None = None
+    companions: Sequence[Path] = ()
+    requires: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(
+    folder: str | Path, spec: ModelSpec, items: Sequence[Item], *, golden_inputs: Mapping[str, NDArray[Any]],
+    provenance: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None, licence: str = "",
+    made_by: str = "edgesmith", overwrite: bool = False,
+) -> Bundle:  # fmt: skip
+    """Write a bundle; an earlier one at the same place is replaced only when the new one is whole.
+
+    Args:
+        folder: Where; its name does not matter.
+        spec: The network.
+        items: Its runnable forms, at least one.
+        golden_inputs: By input name, for example {"input": float32 (8, 3, 64, 64)}.
+        provenance: Free-form: where the weights came from, versions, commands.
+        results: Free-form: parity, accuracy, latency.
+        licence: SPDX identifier of the weights' licence, where known.
+        made_by: Name and version of the writer.
+        overwrite: A folder that is no bundle may be replaced too.
+
+    Raises:
+        UsageError: A file is not there, two items have one name, or there is none; or the place holds what is not ours.
+        BundleError: An ONNX file keeps weights in files that are not its companions.
+        DataError: Golden inputs or outputs hold NaN or Inf.
+        EdgesmithError: The disk is full or the folder cannot be written.
+    """
+    claim(folder, "bundle", overwrite=overwrite)
+    _check_items(items)
+    with atomic_folder(folder) as temporary:
+        archive.write_arrays(temporary / GOLDEN_INPUTS, dict(golden_inputs))
+        artefacts = tuple(_put(temporary, item) for item in items)
+        files = {
+            path.relative_to(temporary).as_posix(): File(sha256(path), path.stat().st_size)
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        manifest = Manifest(spec, artefacts, files, made_by, licence, dict(provenance or {}), dict(results or {}))
+        text = manifest.to_json()
+        parse(text)
+        (temporary / NAME).write_text(text, encoding="utf-8")
+        for name, problem in problems(Bundle(temporary, manifest, "", Path(folder))).items():
+            raise BundleError(f"{name} {problem}")
+    return opened(folder)
+
+
+def _check_items(items: Sequence[Item]) -> None:
+    names = [Path(item.path).stem for item in items]
+    if not names or len(set(names)) != len(names):
+        raise UsageError("the files of a bundle need distinct names", got=", ".join(names) or "no files")
+    for item in items:
+        for path in (existing_file(item.path, "artefact"), *item.companions):
+            if not is_name(path.name):
+                raise UsageError(f"{path} cannot go into a bundle", got=f"the name {path.name!r}", expected=RULE,
+                                 do="rename the file")  # fmt: skip
+
+
+def _put(folder: Path, item: Item) -> Artefact:
+    """Copy one item and its companions, write its golden outputs, and describe it."""
+    source, place = Path(item.path), FOLDERS[item.role]
+    sidecar = source.with_name(source.name + ".json")
+    companions = [*item.companions, *([sidecar] if sidecar.is_file() else [])]
+    (folder / place).mkdir(exist_ok=True)
+    for path in (source, *companions):
+        shutil.copyfile(existing_file(path, "artefact"), folder / place / path.name)
+    golden = f"golden/{source.stem}.npz" if item.golden is not None else None
+    if golden:
+        archive.write_arrays(folder / golden, dict(item.golden or {}))
+    defaults = TENSORRT_TOLERANCES if item.role == "engine" else TOLERANCES
+    return Artefact(
+        name=source.stem,
+        role=item.role,
+        precision=item.precision,
+        target=item.target,
+        path=f"{place}/{source.name}",
+        tolerance=defaults[item.precision] if item.tolerance is None else item.tolerance,
+        golden=golden,
+        companions=tuple(f"{place}/{path.name}" for path in companions),
+        requires={key: str(value) for key, value in item.requires.items()},
+        facts=dict(item.facts),
+    )
+
+
+def pack(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Path:
+    """Write an opened bundle as one .zip, after checking every file's digest.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+        UsageError: The place holds a file that is no zipped bundle, and `overwrite` is not set.
+    """
+    claim(target, "zip", overwrite=overwrite)
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    archive.pack(bundle.folder, bundle.manifest, Path(target))
+    return Path(target)
+
+
+def sign(bundle: Bundle, key: str | Path) -> str:
+    """Sign an opened bundle in its place, after checking every file's digest; an earlier signature is replaced.
+
+    Returns:
+        The key's name.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+        UsageError: There is no such key, or it is no Ed25519 key.
+        NotAvailable: cryptography is not installed.
+    """
+    for name in bundle.manifest.files:
+        bundle.file(name)
+    name, text = signing.signature_text(bundle.digest, key)
+    with atomic_file(bundle.folder / SIGNATURE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    if bundle.source.is_file():
+        archive.pack(bundle.folder, bundle.manifest, bundle.source)
+    return name
