@@ -6,20 +6,16 @@ costs about two loads and two runs of it.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..runtime.common.files import atomic_file
 from ..runtime.common.packages import need
-from ..runtime.errors import CheckFailed
-from .graph.graph import Net
-from .graph.writer import write
+from .comparison_inputs import more_feeds, random_feeds, real_feeds
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,7 @@ def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | N
 def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
     pairs = _first_that_runs(session, batch)
     start = time.perf_counter()
-    for feeds in [*_more(pairs[0][0]), *_real(session, samples, batch)]:
+    for feeds in [*more_feeds(pairs[0][0]), *real_feeds(session, samples, batch)]:
         if time.perf_counter() - start > ENOUGH_S and samples is None:
             break
         pairs.append((feeds, _run(session, feeds)))
@@ -278,7 +274,7 @@ def _first_that_runs(session: Any, batch: int | None) -> list[tuple[Feeds, dict[
     fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
     refusal = Refusal("it has inputs of a type that cannot be made up")
     for first, other in FREE[:1] if fixed else FREE:
-        feeds = _random(session, batch or first, other)
+        feeds = random_feeds(session, batch or first, other)
         if feeds is None:
             break
         try:
@@ -286,68 +282,3 @@ def _first_that_runs(session: Any, batch: int | None) -> list[tuple[Feeds, dict[
         except Refusal as error:
             refusal = error
     raise refusal
-
-
-def _random(session: Any, first: int, other: int) -> Feeds | None:
-    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size."""
-    rng = np.random.default_rng(0)
-    sizes: dict[str, int] = {}
-    feeds = {}
-    for value in session.get_inputs():
-        if value.type not in NUMPY:
-            return None
-        shape = [
-            dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
-            for axis, dim in enumerate(value.shape)
-        ]
-        if math.prod(shape) > MOST_ELEMENTS:
-            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
-        feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
-    return feeds
-
-
-def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    if dtype.kind == "U":
-        return np.full(shape, "a")
-    top = 256 if dtype == np.uint8 and len(shape) >= 3 else 2
-    return rng.integers(0, top, shape).astype(dtype)
-
-
-def _more(feeds: Feeds) -> Iterator[Feeds]:
-    """Yield the same inputs at other scales: small ones, and ones that reach the bounds of activations."""
-    if any(array.dtype.kind == "f" for array in feeds.values()):
-        for factor in (8.0, 0.05):
-            yield {
-                name: (array[::-1] * factor).astype(array.dtype) if array.ndim and array.dtype.kind == "f" else array
-                for name, array in feeds.items()
-            }
-
-
-def _real(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
-    first = session.get_inputs()[0] if session.get_inputs() else None
-    for index, sample in enumerate(samples or ()):
-        if index == 4 or first is None:
-            return
-        if isinstance(sample, dict):
-            yield sample
-            continue
-        array = np.asarray(sample)
-        free = not first.shape or not isinstance(first.shape[0], int)
-        fixed = (batch or len(array)) if free else first.shape[0]
-        if len(array) >= fixed:
-            yield {first.name: array[:fixed]}
-
-
-def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
-    """Write a Net whole, and only if it computes what the file does that it was read from.
-
-    Raises:
-        CheckFailed: It computes something else (a bug; nothing is written).
-    """
-    with atomic_file(target_path) as temporary:
-        write(net, temporary)
-        check = compare(Path(source), temporary)
-        if check.verdict != "equal":
-            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")

@@ -63,14 +63,14 @@ def carry(source: str | Path, target_path: str | Path) -> int:
         ModelError: Not a usable ONNX file.
         CheckFailed: The result computes something else (a bug; nothing is written).
     """
-    from .. import equivalence
+    from .. import checked_write
     from ..graph import reader
 
     net = reader.read(source)
     units = _rewrite(net)
     if not units:
         return 0
-    equivalence.write_checked(net, source, target_path)
+    checked_write.write_checked(net, source, target_path)
     return units
 
 

@@ -31,7 +31,7 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
         ModelError: Not a usable ONNX file.
         CheckFailed: The result computes something else (a bug; nothing is written).
     """
-    from .. import equivalence
+    from .. import checked_write
     from ..graph import reader
 
     net = reader.read(source)
@@ -39,7 +39,7 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
     if not count:
         return 0
     net.sort()
-    equivalence.write_checked(net, source, target_path)
+    checked_write.write_checked(net, source, target_path)
     return count
 
 

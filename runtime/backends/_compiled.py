@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.files import atomic_file, private_folder
+from ..common.cache_folder import private_folder
+from ..common.files import atomic_file
 from ..errors import EdgesmithError, ModelError
 from ._base import Tensor
 

@@ -11,7 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..common.files import existing_file, folder
+from ..common.cache_folder import folder
+from ..common.files import existing_file
 from ..engines import flavour, gpu, header, sidecar
 from ..errors import BuildError, ModelError, NotAvailable, RunError
 from ._engine import TrtSession

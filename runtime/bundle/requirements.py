@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.files import folder, locked, private_folder
+from ..common.cache_folder import folder, private_folder
+from ..common.files import locked
 from ..engines.device import facts
 from ..errors import BuildError, ModelError
 from . import companions

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.files import atomic_file, folder
+from ..common.cache_folder import folder
+from ..common.files import atomic_file
 from ..common.machine import cores, cpu
 from ..errors import EdgesmithError
 

@@ -1,0 +1,24 @@
+"""Write a rewritten graph only if it computes what its source does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..runtime.common.files import atomic_file
+from ..runtime.errors import CheckFailed
+from .equivalence import compare
+from .graph.graph import Net
+from .graph.writer import write
+
+
+def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
+    """Write a Net whole, and only if it computes what the file does that it was read from.
+
+    Raises:
+        CheckFailed: It computes something else (a bug; nothing is written).
+    """
+    with atomic_file(target_path) as temporary:
+        write(net, temporary)
+        check = compare(Path(source), temporary)
+        if check.verdict != "equal":
+            raise CheckFailed(f"the rewritten {source} computes something else", got=check.detail, do="report it")

@@ -1,0 +1,63 @@
+"""What two files are compared on: drawn inputs, what follows from them, and real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .equivalence import MOST_ELEMENTS, NUMPY, Array, Feeds, Refusal
+
+
+def random_feeds(session: Any, first: int, other: int) -> Feeds | None:
+    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size."""
+    rng = np.random.default_rng(0)
+    sizes: dict[str, int] = {}
+    feeds = {}
+    for value in session.get_inputs():
+        if value.type not in NUMPY:
+            return None
+        shape = [
+            dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
+            for axis, dim in enumerate(value.shape)
+        ]
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
+        feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
+    return feeds
+
+
+def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind == "U":
+        return np.full(shape, "a")
+    top = 256 if dtype == np.uint8 and len(shape) >= 3 else 2
+    return rng.integers(0, top, shape).astype(dtype)
+
+
+def more_feeds(feeds: Feeds) -> Iterator[Feeds]:
+    """Yield the same inputs at other scales: small ones, and ones that reach the bounds of activations."""
+    if any(array.dtype.kind == "f" for array in feeds.values()):
+        for factor in (8.0, 0.05):
+            yield {
+                name: (array[::-1] * factor).astype(array.dtype) if array.ndim and array.dtype.kind == "f" else array
+                for name, array in feeds.items()
+            }
+
+
+def real_feeds(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
+    first = session.get_inputs()[0] if session.get_inputs() else None
+    for index, sample in enumerate(samples or ()):
+        if index == 4 or first is None:
+            return
+        if isinstance(sample, dict):
+            yield sample
+            continue
+        array = np.asarray(sample)
+        free = not first.shape or not isinstance(first.shape[0], int)
+        fixed = (batch or len(array)) if free else first.shape[0]
+        if len(array) >= fixed:
+            yield {first.name: array[:fixed]}
