@@ -22,16 +22,16 @@ from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
 from . import metrics
 from .measure import environment, interleave
-from .measure.context import Context, Evaluation
-from .measure.workload import Target
+from .measure.context import Evaluation, MetricContext
+from .measure.workload import BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
-REFERENCE = Target(str(Path(__file__).with_name("reference.py")))
+REFERENCE = BenchTarget(str(Path(__file__).with_name("reference.py")))
 
 
 def measure(
-    contexts: Sequence[Context], plan: interleave.Plan, *, only: Sequence[str] = (), seed: int = 0,
+    contexts: Sequence[MetricContext], plan: interleave.SamplingPlan, *, only: Sequence[str] = (), seed: int = 0,
     progress: Callable[[int], None] | None = None, reference: bool = False,
 ) -> Run:  # fmt: skip
     """Time every subject side by side, then ask the metrics.
@@ -61,7 +61,7 @@ def measure(
     return Run(created, environment.command_line(), environment.here(), tuple(results), beside)
 
 
-def _asked(name: str, ask: Callable[[Context], Reading], context: Context) -> Reading:
+def _asked(name: str, ask: Callable[[MetricContext], Reading], context: MetricContext) -> Reading:
     """Ask one metric; what it cannot be had for is the reason why it is missing."""
     try:
         return ask(context)
@@ -77,7 +77,7 @@ def usual_metrics() -> list[str]:
 def contexts(
     path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None,
     shape: str = "",
-) -> list[Context]:  # fmt: skip
+) -> list[MetricContext]:  # fmt: skip
     """List what can be measured in a bundle, an ONNX file or a Python file.
 
     Args:
@@ -114,7 +114,7 @@ def contexts(
     return found
 
 
-def _file(path: Path, threads: int, batch: int, shape: str = "") -> Context:
+def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContext:
     if not path.is_file():
         raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
     backend = "ort" if path.suffix == ".onnx" else "python"
@@ -124,7 +124,9 @@ def _file(path: Path, threads: int, batch: int, shape: str = "") -> Context:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
     why = "a bare file says nothing of its images; measure a bundle"
-    return Context(subject, Target(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why)
+    return MetricContext(
+        subject, BenchTarget(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why
+    )
 
 
 def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int) -> Subject:
@@ -149,7 +151,7 @@ def _variant(bundle: Bundle, artefact: Artefact) -> str:
 
 def _context(
     bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, data: str | None, shape: str = ""
-) -> Context:  # fmt: skip
+) -> MetricContext:  # fmt: skip
     subject = _subject(bundle, artefact, backend, threads, batch)
     source = data or ("digits" if bundle.spec.weights == "digits" else None)
     evaluations: dict[str, Evaluation] = {}
@@ -158,8 +160,10 @@ def _context(
             split: functools.partial(_evaluate, bundle, artefact, backend, source, split) for split in SPLITS
         }
     why = f"weights {bundle.spec.weights!r}, and no labelled images were given (--data)"
-    target = Target(str(bundle.source), artefact.name, backend, threads, batch, shape)
-    return Context(subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why)
+    target = BenchTarget(str(bundle.source), artefact.name, backend, threads, batch, shape)
+    return MetricContext(
+        subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why
+    )
 
 
 def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str) -> tuple[Any, Any, Any]:

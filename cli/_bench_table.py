@@ -17,8 +17,8 @@ from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError
 
 if TYPE_CHECKING:
-    from ..bench.measure.context import Context
-    from ..bench.measure.interleave import Plan
+    from ..bench.measure.context import MetricContext
+    from ..bench.measure.interleave import SamplingPlan
     from ..bench.result import Reading, Result, Run
 
 NETWORKS = (
@@ -31,7 +31,7 @@ BOARDS = (
 )  # fmt: skip
 
 
-def measure(names: Sequence[str], bundles: Path, folder: Path, plan: Plan, minutes: float, threads: int) -> Run:
+def measure(names: Sequence[str], bundles: Path, folder: Path, plan: SamplingPlan, minutes: float, threads: int) -> Run:
     """Measure networks that are not in the folder yet, and return all that are there as one run.
 
     Args:
@@ -96,7 +96,7 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     return run if same and wanted == found else None
 
 
-def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Run | None:
+def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: int) -> Run | None:
     """Measure one network and write it down; say why where that fails."""
     from ..bench import result, suite
     from ..export.untrained import ensure
@@ -112,7 +112,7 @@ def _one(name: str, bundles: Path, folder: Path, plan: Plan, threads: int) -> Ru
     return run
 
 
-def _contexts(path: Path, forms: Sequence[str], threads: int) -> list[Context]:
+def _contexts(path: Path, forms: Sequence[str], threads: int) -> list[MetricContext]:
     from ..bench import suite
 
     return suite.contexts(path, precisions=forms, threads=threads)

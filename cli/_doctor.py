@@ -35,7 +35,7 @@ _INSTALL = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Component:
     """One thing looked at: `state` is "ok", "missing", "broken" or "unknown"; `mend` a command or a sentence."""
 
     what: str
@@ -44,80 +44,88 @@ class Finding:
     mend: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Component]:
     """Look at the machine, the packages, the backends, the GPU and, on a Jetson, its board."""
-    looks: tuple[Callable[[], list[Finding]], ...] = (_system, _packages, _backends, _tensorrt, _gpu, _clocks, _jetson)
+    looks: tuple[Callable[[], list[Component]], ...] = (
+        _system,
+        _packages,
+        _backends,
+        _tensorrt,
+        _gpu,
+        _clocks,
+        _jetson,
+    )
     return [finding for look in looks for finding in look()]
 
 
-def _system() -> list[Finding]:
+def _system() -> list[Component]:
     python = platform.python_version()
     old = sys.version_info < PYTHON_OLDEST
     return [
-        Finding("python", "broken" if old else "ok", python, "install Python 3.10 or newer" if old else ""),
-        Finding("system", "ok", f"{platform.system()} {platform.release()} on {platform.machine()}"),
+        Component("python", "broken" if old else "ok", python, "install Python 3.10 or newer" if old else ""),
+        Component("system", "ok", f"{platform.system()} {platform.release()} on {platform.machine()}"),
         _cpu(),
     ]
 
 
-def _cpu() -> Finding:
+def _cpu() -> Component:
     name, flags = cpu()
     useful = " ".join(flag for flag in VECTOR_FLAGS if flag in flags) or "flags unknown"
     slow = flags and not flags & INT8_FLAGS
     mend = "no INT8 dot product here: measure INT8 against FP32 before you ship it" if slow else ""
-    return Finding("cpu", "ok", f"{name}, {cores()} usable cores; {useful}", mend)
+    return Component("cpu", "ok", f"{name}, {cores()} usable cores; {useful}", mend)
 
 
-def _packages() -> list[Finding]:
+def _packages() -> list[Component]:
     uses = {"numpy": "everything", "pillow": "image files", "click": "the command line", "rich": "tables",
             "onnx": "`optimize`, `quantize`", "torch": "`train`, `export`"}  # fmt: skip
     return [_package(name, use) for name, use in uses.items()]
 
 
-def _package(name: str, use: str) -> Finding:
+def _package(name: str, use: str) -> Component:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         extra = {"onnx": "'edgesmith[optimize]'", "torch": "'edgesmith[export]'"}.get(name, name)
-        return Finding(name, "missing", f"needed for {use}", f"pip install {extra}")
-    return Finding(name, "ok", f"{version} for {use}")
+        return Component(name, "missing", f"needed for {use}", f"pip install {extra}")
+    return Component(name, "ok", f"{version} for {use}")
 
 
-def _backends() -> list[Finding]:
+def _backends() -> list[Component]:
     found = []
     for name in names(backends):
         try:
             ready, reason = usable(name)
         except Exception as error:
-            found.append(Finding(f"backend {name}", "broken", f"{type(error).__name__}: {error}", "reinstall it"))
+            found.append(Component(f"backend {name}", "broken", f"{type(error).__name__}: {error}", "reinstall it"))
             continue
         text, _, mend = reason.partition(": ")
-        found.append(Finding(f"backend {name}", "ok" if ready else "missing", text, mend))
+        found.append(Component(f"backend {name}", "ok" if ready else "missing", text, mend))
     return found
 
 
-def _tensorrt() -> list[Finding]:
+def _tensorrt() -> list[Component]:
     """Name the TensorRT packages by their metadata; importing one can take a second, or the process down."""
     found = []
     for name in ("tensorrt", "tensorrt_rtx_cu13_bindings", "cuda-bindings", "opencv-python-headless"):
         try:
-            found.append(Finding(name, "ok", importlib.metadata.version(name)))
+            found.append(Component(name, "ok", importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            found.append(Finding(name, "missing", _PURPOSE[name], _INSTALL[name]))
+            found.append(Component(name, "missing", _PURPOSE[name], _INSTALL[name]))
     return found
 
 
-def _gpu() -> list[Finding]:
+def _gpu() -> list[Component]:
     """Ask the driver's files first, not a library, so that a broken CUDA installation cannot take us down."""
     driver = read_text("/proc/driver/nvidia/version").splitlines()
     cards = [read_text(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
     names = [line.partition(":")[2].strip() for card in cards for line in card.splitlines() if line.startswith("Model")]
     if driver or gpu_possible():
-        return [Finding("nvidia driver", "ok", driver[0][:120] if driver else "a device file"), _sm(names)]
+        return [Component("nvidia driver", "ok", driver[0][:120] if driver else "a device file"), _sm(names)]
     if any(_is_nvidia(path) for path in Path("/sys/bus/pci/devices").glob("*/vendor")):
-        return [Finding("nvidia driver", "broken", "an NVIDIA GPU without a driver", "install the NVIDIA driver")]
+        return [Component("nvidia driver", "broken", "an NVIDIA GPU without a driver", "install the NVIDIA driver")]
     return [
-        Finding("nvidia driver", "missing", "no NVIDIA GPU here", "none needed: engines can be built for a named SM")
+        Component("nvidia driver", "missing", "no NVIDIA GPU here", "none needed: engines can be built for a named SM")
     ]
 
 
@@ -125,26 +133,26 @@ def _is_nvidia(vendor: Path) -> bool:
     return read_text(vendor).strip() == "0x10de" and read_text(vendor.with_name("class")).startswith("0x03")
 
 
-def _sm(names: list[str]) -> Finding:
+def _sm(names: list[str]) -> Component:
     from ..runtime.engines import gpu
 
     try:
-        return Finding("gpu", "ok", f"SM {gpu.device_sm()} {', '.join(names)}".strip())
+        return Component("gpu", "ok", f"SM {gpu.device_sm()} {', '.join(names)}".strip())
     except EdgesmithError as error:
-        return Finding("gpu", "broken", str(error), getattr(error, "do", "") or "pip install cuda-bindings")
+        return Component("gpu", "broken", str(error), getattr(error, "do", "") or "pip install cuda-bindings")
 
 
-def _clocks() -> list[Finding]:
+def _clocks() -> list[Component]:
     """Say whether the processor's clock is left to a governor that saves power: latency then doubles at will."""
     governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     if not governor:
-        return [Finding("cpu clock", "unknown", "the system does not tell (a virtual machine or container)")]
+        return [Component("cpu clock", "unknown", "the system does not tell (a virtual machine or container)")]
     saving = governor in ("powersave", "conservative", "ondemand", "schedutil")
     mend = "sudo cpupower frequency-set -g performance, while you measure" if saving else ""
-    return [Finding("cpu clock", "ok", f"governor {governor}", mend)]
+    return [Component("cpu clock", "ok", f"governor {governor}", mend)]
 
 
-def _jetson() -> list[Finding]:
+def _jetson() -> list[Component]:
     model = read_text("/proc/device-tree/model").strip("\0\n ")
     release = read_text("/etc/nv_tegra_release").splitlines()
     if "jetson" not in model.lower() and not release:
@@ -155,12 +163,12 @@ def _jetson() -> list[Finding]:
     mode = read_text("/var/lib/nvpmodel/status").strip()
     clocks = read_text("/sys/devices/gpu.0/devfreq/17000000.gpu/governor").strip()
     return [
-        Finding("jetson", "ok", model or "a Jetson"),
-        Finding(
+        Component("jetson", "ok", model or "a Jetson"),
+        Component(
             "jetpack", "ok" if match else "unknown", f"{jetpack} (L4T {match[1]}.{match[2]})" if match else text[:80]
         ),
-        Finding(
+        Component(
             "power mode", "ok" if mode else "unknown", mode, "sudo nvpmodel -q says it; sudo nvpmodel -m 0 is the most"
         ),
-        Finding("gpu clock", "ok" if clocks else "unknown", clocks, "sudo jetson_clocks, while you measure"),
+        Component("gpu clock", "ok" if clocks else "unknown", clocks, "sudo jetson_clocks, while you measure"),
     ]

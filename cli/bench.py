@@ -18,8 +18,8 @@ from ._bench_table import FORMS, with_digits_accuracy
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
-    from ..bench.measure.context import Context
-    from ..bench.measure.interleave import Plan
+    from ..bench.measure.context import MetricContext
+    from ..bench.measure.interleave import SamplingPlan
     from ..bench.result import Run
 
 TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
@@ -53,13 +53,13 @@ def bench_command(
     _sensible(threads, batch, processes, seconds, minutes)
     only, forms = _words(chosen), _words(precision)
     _before(out, only, data, overwrite)
-    plan = interleave.Plan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
+    plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     if every:
         if paths or only or forms or data or batch != 1:
             raise UsageError("--all is a table of its own", expected="--threads, --processes, --seconds, --out only")
         _long(plan, out, bundles, minutes, threads, as_json)
         return 0
-    found: list[Context] = []
+    found: list[MetricContext] = []
     for path in paths or [str(untrained.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
         found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
@@ -104,7 +104,7 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
         datasets.load(data or "", split)
 
 
-def _long(plan: Plan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
+def _long(plan: SamplingPlan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
     """Measure the long table, and write it as JSON and as Markdown: by network first, then every form."""
     from ..bench.report import network_table, tables
     from . import _bench_table

@@ -108,7 +108,7 @@ def _best(
     onnx: Path, int8: Path | None, out: Path | None, gpu: str | None, batch: int, per_tensor: bool, overwrite: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    from ..optimize.trt.autotune import best_mix
+    from ..optimize.trt.autotune import autotune
     from ..runtime.engines import cost
 
     if gpu is None:
@@ -117,7 +117,7 @@ def _best(
     target = claim(engine.with_suffix(".onnx"), "onnx", overwrite=overwrite)
     chip = cost.gpu(gpu)
     _before(onnx, [(chip.sm, engine)], "auto", overwrite)
-    report = best_mix(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=progress.note)
+    report = autotune(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=progress.note)
     rows = [(c.name, c.kernels, c.int8, f"{c.estimate_s * 1e3:.3f}", f"{c.bytes / 1e6:.1f}") for c in report.candidates]
     columns = ("candidate", "kernels", "nodes in INT8", f"estimated ms, {chip.name}, batch {batch}", "MB")
     console.emit(report.to_dict(), as_json, lambda: console.table("", columns, rows))

@@ -12,7 +12,7 @@ from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
-    from ..export.settings import Artefact, Summary
+    from ..export.settings import ExportedArtefact, Summary
 
 
 @command(
@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
     """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
     from ..export.pipeline import run
-    from ..export.settings import Settings
+    from ..export.settings import ExportSettings
 
-    settings = Settings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
+    settings = ExportSettings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
     summary = run(settings, note)
     emit(summary.to_dict(), as_json, lambda: draw(summary))
     return 0 if summary.passed else 1
@@ -118,7 +118,7 @@ def draw(summary: Summary) -> None:
     click.echo(f"{said} ({total:.0f} s)")
 
 
-def _row(made: Artefact, summary: Summary) -> list[str]:
+def _row(made: ExportedArtefact, summary: Summary) -> list[str]:
     found = made.results
     test, hard = found.get("test", {}), found.get("hard", {})
     figures = [

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..bench.gate.ci_reports import Finding
+from ..bench.gate.ci_reports import GateFinding
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.gate.gate import Rule
-    from ..bench.measure.context import Context
+    from ..bench.measure.context import MetricContext
 
 # findings to print, their records for JSON, and their exit codes
-Told = tuple[list[Finding], list[dict[str, object]], list[int]]
+Told = tuple[list[GateFinding], list[dict[str, object]], list[int]]
 
 
 @command("gate")
@@ -87,7 +87,7 @@ def _tried(name: str, question: Callable[[], Told]) -> Told:
         raise
     except EdgesmithError as error:
         told = {"gate": name.split()[0], "subject": name, "answer": "cannot tell", "why": str(error)}
-        return [Finding(name, "cannot tell", str(error))], [{**told}], [NotAvailable.exit_code]
+        return [GateFinding(name, "cannot tell", str(error))], [{**told}], [NotAvailable.exit_code]
 
 
 def _beside(
@@ -126,7 +126,7 @@ def _kernels(base: Path, new: Path) -> Told:
     from ..bench.gate.thresholds import KERNELS, kernels
 
     found = kernels(base, new)
-    findings = [Finding(f"kernels {new.name}", one.answer, one.why) for one in found]
+    findings = [GateFinding(f"kernels {new.name}", one.answer, one.why) for one in found]
     return findings, [{"gate": KERNELS, **one.to_dict()} for one in found], [one.exit_code for one in found]
 
 
@@ -136,7 +136,7 @@ def _against_stored(
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
     from ..bench import suite
     from ..bench.gate import compare
-    from ..bench.measure.interleave import Plan
+    from ..bench.measure.interleave import SamplingPlan
     from ..bench.result import read
 
     if also:
@@ -145,16 +145,18 @@ def _against_stored(
     base = read(stored)
     forms = [word for word in precision.split(",") if word]
     found = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
-    plan = Plan(processes=5)
+    plan = SamplingPlan(processes=5)
     with progress(f"latency of {new.name}", plan.processes * (len(found) + 1) + len(found)) as advance:
         run = suite.measure(found, plan, only=["latency"], reference=True, progress=advance)
     answers = compare.compare(base, run, threshold=threshold, other_machine=True, calibrate=True)
-    findings = [Finding(f"latency {one.key}", one.answer, one.why) for one in answers]
+    findings = [GateFinding(f"latency {one.key}", one.answer, one.why) for one in answers]
     records = [{"gate": "stored latency", "subject": one.key, **one.to_dict()} for one in answers]
     return findings, records, [compare.EXIT[one.answer] for one in answers]
 
 
-def _common(base: Path, new: Path, precision: str, threads: int, shape: str) -> list[tuple[Context, Context]]:
+def _common(
+    base: Path, new: Path, precision: str, threads: int, shape: str
+) -> list[tuple[MetricContext, MetricContext]]:
     """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
     from ..bench.suite import contexts
 
@@ -169,7 +171,7 @@ def _common(base: Path, new: Path, precision: str, threads: int, shape: str) -> 
     return pairs if forms else pairs[:1]
 
 
-def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> Told:
+def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list[str]) -> Told:
     """Ask every question; return the findings, their records, and their exit codes."""
     told: Told = ([], [], [])
     for pair in both:
@@ -180,30 +182,30 @@ def _ask(both: list[tuple[Context, Context]], rule: Rule, also: list[str]) -> To
     return told
 
 
-def _latency(base: Context, new: Context, rule: Rule) -> Told:
+def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> Told:
     from ..bench.gate.gate import gate
 
     with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
         told = gate(base.target, new.target, rule, progress=advance)
-    finding = Finding(f"latency {new.subject.key}", told.answer, told.why, told.seconds)
+    finding = GateFinding(f"latency {new.subject.key}", told.answer, told.why, told.seconds)
     return [finding], [{"gate": "latency", "subject": new.subject.key, **told.to_dict()}], [told.exit_code]
 
 
-def _limits(base: Context, new: Context, metrics: list[str]) -> Told:
+def _limits(base: MetricContext, new: MetricContext, metrics: list[str]) -> Told:
     from ..bench.gate.thresholds import check
-    from ..bench.measure.interleave import Plan
+    from ..bench.measure.interleave import SamplingPlan
     from ..bench.suite import measure
 
-    run = measure([base, new], Plan(processes=0), only=metrics)
+    run = measure([base, new], SamplingPlan(processes=0), only=metrics)
     found = [check(metric, run.results[0], run.results[1]) for metric in metrics]
-    findings = [Finding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in found]
+    findings = [GateFinding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in found]
     records: list[dict[str, object]] = [
         {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in found
     ]
     return findings, records, [one.exit_code for one in found]
 
 
-def _announce(findings: list[Finding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
+def _announce(findings: list[GateFinding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
     from ..bench.gate.ci_reports import github as annotations
     from ..bench.gate.ci_reports import junit, markdown
     from ..bench.report.tables import write

@@ -20,7 +20,7 @@ from .console import command, emit, overwrite
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..optimize.quantize.report import QuantReport, Settings
+    from ..optimize.quantize.report import QuantReport, QuantSettings
     from ..runtime.datasets import Dataset
     from ..runtime.spec import ModelSpec
 
@@ -60,8 +60,8 @@ def quantize_command(
     from ..optimize.quantize import quantize
     from . import _quantize_tables
 
-    if plot is not None and quick:
-        raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="leave one out")
+    if plot is not None and quick and not explain:
+        raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="add --explain")
     least_db, points = parse_budget(budget)
     half = target in ("fp16", "bf16")
     settings = None if half else _settings(method, adaround, quick, limit)
@@ -102,7 +102,7 @@ def quantize_command(
 def _before(source: Path, output: Path, plot: Path | None, target: str, images: int, overwrite: bool) -> None:
     """Refuse what the options and the disk tell already."""
     from ..optimize.calibration.data_checks import MIN_IMAGES
-    from ..optimize.quantize.targets import find
+    from ..optimize.quantize.targets import find_target
     from ..runtime.common.files import existing_file
     from ..runtime.outputs import claim
 
@@ -112,7 +112,7 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
     existing_file(source, "ONNX file")
     least = 1
     if target not in ("fp16", "bf16"):
-        find(target)
+        find_target(target)
         least = MIN_IMAGES
     if images < least:
         got, expected = f"--images {images}", f"at least {least}"
@@ -121,18 +121,18 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
         need(package)
 
 
-def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> Settings:
-    from ..optimize.quantize import Settings
+def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> QuantSettings:
+    from ..optimize.quantize import QuantSettings
     from ..optimize.quantize.range_estimators import check_method
 
     check_method(method)
     if limit is not None:
         raise UsageError("--limit is for FP16", got="an INT8 target", do="give --budget")
     if not quick:
-        return Settings(method=method, adaround=adaround)
+        return QuantSettings(method=method, adaround=adaround)
     if adaround:
         raise UsageError("--quick leaves out what --adaround does", do="give one of the two")
-    return Settings.quick(method)
+    return QuantSettings.quick(method)
 
 
 def parse_budget(text: str | None) -> tuple[float | None, float | None]:

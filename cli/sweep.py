@@ -17,7 +17,7 @@ from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..bench.result import Run
-    from ..bench.sweep.sweep import Cell, Dispatch
+    from ..bench.sweep.sweep import Dispatch, SweepCell
 
 
 @command("sweep")
@@ -52,8 +52,11 @@ def sweep_command(
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
     forms = [word for word in precision.split(",") if word]
-    plan, store = interleave.Plan(processes=processes, least_s=seconds, timeout_s=timeout), sweep.Store(out / "cells")
-    work: Callable[[Cell], dict[str, Any]] = functools.partial(sweep.measure, plan=plan)
+    plan, store = (
+        interleave.SamplingPlan(processes=processes, least_s=seconds, timeout_s=timeout),
+        sweep.Store(out / "cells"),
+    )
+    work: Callable[[SweepCell], dict[str, Any]] = functools.partial(sweep.measure, plan=plan)
     gather = sweep.gather
     if evaluate:
         work, gather = evaluating.measure, evaluating.gather

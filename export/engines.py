@@ -9,7 +9,7 @@ from ..optimize.trt import preflight
 from ..runtime.engines import build, cost
 from ..runtime.errors import CheckFailed, NotAvailable
 from ..runtime.spec import ModelSpec
-from .settings import Artefact, Check, Flow
+from .settings import ExportedArtefact, Flow, StageCheck
 
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
@@ -34,7 +34,7 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     flow.checks += [check for sm in flow.settings.sms if (check := _choice(flow, sm))]
 
 
-def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Artefact:
+def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
     sources = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(name, [name])
     there = [source for source in sources if any(made.name == source for made in flow.artefacts)]
@@ -42,34 +42,34 @@ def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Arte
     return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
 
 
-def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> Artefact:
+def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
     source = flow.onnx(stem)
     preflight.require(preflight.check(source.path, name, [sm]), source.path)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
     kernels = sidecar.attestation.kernels
-    made = Artefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
+    made = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
     made.results["source"] = stem
     if chip := cost.of_sm(sm):
         made.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
     return made
 
 
-def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[Artefact]) -> None:
+def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[ExportedArtefact]) -> None:
     try:
         made = future.result()
     except NotAvailable as error:
-        flow.checks.append(Check(name, None, str(error)))
+        flow.checks.append(StageCheck(name, None, str(error)))
         return
     except CheckFailed as error:
-        flow.checks.append(Check(name, False, str(error)))
+        flow.checks.append(StageCheck(name, False, str(error)))
         return
     flow.artefacts.append(made)
-    flow.checks.append(Check(name, True, attested(made)))
+    flow.checks.append(StageCheck(name, True, attested(made)))
 
 
-def attested(made: Artefact) -> str:
+def attested(made: ExportedArtefact) -> str:
     """Say what an engine was found to run in."""
     attestation = (made.sidecar or {})["attestation"]
     ran = attestation["counts"].get(made.precision, 0)
@@ -80,7 +80,7 @@ def _target(sm: str) -> str:
     return f"sm{sm.replace('.', '')}"
 
 
-def _choice(flow: Flow, sm: str) -> Check | None:
+def _choice(flow: Flow, sm: str) -> StageCheck | None:
     """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
     known = [made for made in flow.artefacts if made.target == _target(sm) and "estimated_s" in made.results]
     if len(known) < 2:
@@ -91,6 +91,6 @@ def _choice(flow: Flow, sm: str) -> Check | None:
         for made in known
     )
     on = best.results["estimated_on"]
-    return Check(
+    return StageCheck(
         f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {told}; never measured"
     )

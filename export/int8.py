@@ -14,7 +14,7 @@ from ..runtime import datasets
 from ..runtime.spec import ModelSpec
 from .engines import ENGINE_INT8
 from .measure import kept
-from .settings import Artefact, Flow, Kept
+from .settings import ExportedArtefact, Flow, Kept
 
 TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
 
@@ -50,16 +50,16 @@ def make_int8(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray
 
 def _form(
     flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str, floats: list[str] | None = None
-) -> tuple[list[Artefact], dict[str, Any]]:
+) -> tuple[list[ExportedArtefact], dict[str, Any]]:
     """Return the files of one form with these layers in float, and the quantiser's report."""
-    path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.Settings(keep=frozenset(floats or ()))
+    path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.QuantSettings(keep=frozenset(floats or ()))
     report = quantize.quantize(
         fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow)
     ).to_dict()
     made = [flow.artefact(f"int8-{target}", "int8", target, path)]
     if target == "trt":
         mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
-        mixed_precision.mix(fp32, path, [], mixed)
+        mixed_precision.restore_float_nodes(fp32, path, [], mixed)
         made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
     return made, report
 
@@ -69,7 +69,7 @@ def _drawn(flow: Flow) -> bool:
     return isinstance(flow.data["calibration"], datasets.Noise)
 
 
-def _worst(flow: Flow, spec: ModelSpec, made: list[Artefact]) -> Kept:
+def _worst(flow: Flow, spec: ModelSpec, made: list[ExportedArtefact]) -> Kept:
     """Return what is kept of the files of one form: of one that does not keep enough, where there is one."""
     return min((kept(flow, spec, one) for one in made), key=lambda one: (one.enough, -(one.lost_points or 0.0)))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..bench import stats
 from ..bench.measure import interleave
-from ..bench.measure.workload import Target
+from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
 from ..optimize.graph import proto_graph
 from ..optimize.quantize.mixed_precision.latency_model import is_here
@@ -25,10 +25,10 @@ from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
-from .settings import SPLITS, Artefact, Check, Flow, Kept
+from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck
 
 # One process for each artefact, half a second each: a figure for the table, not for a gate.
-PLAN = interleave.Plan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
+PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
 
 UNJUDGED_IMAGES = 64
 # Where likeness decides: 1 % is then two or three images.
@@ -48,12 +48,12 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, made, runnable[0], why_not) for made in runnable[1:]]
     else:
-        flow.checks.append(Check("accuracy", None, "not evaluated, as asked"))
+        flow.checks.append(StageCheck("accuracy", None, "not evaluated, as asked"))
     _time([made for made in runnable if not made.simulated], flow.settings.threads)
     flow.checks += [check for made in runnable[1:] if (check := _speed_check(made))]
 
 
-def kept(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
+def kept(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
     """Hold a form against FP32: by top-1 where labels can judge, else by likeness, unless the weights are random."""
     if not flow.settings.evaluate or flow.settings.weights == "random":
         return Kept()
@@ -63,7 +63,7 @@ def kept(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
     return Kept(lost <= flow.settings.max_drop + 1e-9, lost)
 
 
-def _alike(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
+def _alike(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
     """Hold a form's answers against FP32's where no label says which are right."""
     fp32, settings = flow.onnx("fp32"), flow.settings
     key = str(made.path), made.path.stat().st_mtime_ns
@@ -82,12 +82,12 @@ def _alike(flow: Flow, spec: ModelSpec, made: Artefact) -> Kept:
     return flow.likeness[key]
 
 
-def _sqnr_db(fp32: Artefact, made: Artefact, batches: list[NDArray[Any]]) -> list[float]:
+def _sqnr_db(fp32: ExportedArtefact, made: ExportedArtefact, batches: list[NDArray[Any]]) -> list[float]:
     """Return the SQNR of each part of each output in dB."""
     return list(judge(proto_graph.read_model(fp32.path), proto_graph.read_model(made.path), batches).sqnr_db.values())
 
 
-def _lost(flow: Flow, spec: ModelSpec, made: Artefact) -> float:
+def _lost(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> float:
     """Return how many points of top-1 a form loses against FP32 on the worse split."""
     drops = []
     for split in SPLITS:
@@ -112,7 +112,7 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
     return ""
 
 
-def _score(flow: Flow, runnable: list[Artefact], spec: ModelSpec, split: str, judged: bool) -> None:
+def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split: str, judged: bool) -> None:
     """Every artefact on the same images; where top-1 means nothing a few are enough for the agreement."""
     few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
     data = flow.data[split] if judged else flow.data[split].head(few)
@@ -129,7 +129,7 @@ def _score(flow: Flow, runnable: list[Artefact], spec: ModelSpec, split: str, ju
         made.results[split] = values
 
 
-def _logits(flow: Flow, runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
+def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
     """Return each artefact's logits, float32 (N, classes); what was computed for a file is not computed again."""
     keys = [(str(made.path), made.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for made in runnable]
     missing = [made for made, key in zip(runnable, keys, strict=True) if key not in flow.logits]
@@ -139,7 +139,7 @@ def _logits(flow: Flow, runnable: list[Artefact], data: Dataset, spec: ModelSpec
     return [flow.logits[key] for key in keys]
 
 
-def _computed(runnable: list[Artefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
+def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
     """Compute logits.
 
     One thread for each core, each with an image of its own: small networks on small images spend more time on sharing
@@ -165,25 +165,29 @@ def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpe
     return [replay(session, feeds)[spec.output_names[0]].astype(np.float32) for session in sessions]
 
 
-def _accuracy_check(flow: Flow, spec: ModelSpec, made: Artefact, fp32: Artefact, why_not: str) -> Check:
+def _accuracy_check(
+    flow: Flow, spec: ModelSpec, made: ExportedArtefact, fp32: ExportedArtefact, why_not: str
+) -> StageCheck:
     name, max_drop = f"accuracy {made.name}", flow.settings.max_drop
     agreement = ", ".join(_likeness(split, made.results[split]) for split in SPLITS)
     if why_not and flow.settings.weights == "random":
-        return Check(name, None, f"{why_not}; {agreement}")
+        return StageCheck(name, None, f"{why_not}; {agreement}")
     if why_not:
         found = kept(flow, spec, made)
         asked = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
-        return Check(name, found.enough, f"{why_not}, so likeness decides: {found} {asked}; {agreement}{_tried(made)}")
+        return StageCheck(
+            name, found.enough, f"{why_not}, so likeness decides: {found} {asked}; {agreement}{_tried(made)}"
+        )
     drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
     worst = max(drops.values())
     said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
-    return Check(
+    return StageCheck(
         name, worst <= max_drop + 1e-9,
         f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_tried(made)}",
     )  # fmt: skip
 
 
-def _tried(made: Artefact) -> str:
+def _tried(made: ExportedArtefact) -> str:
     """Say how many layers stay in float, and what was kept with none."""
     first, *others = made.results.get("tried") or [None]
     if not others:
@@ -200,8 +204,8 @@ def _likeness(split: str, found: dict[str, Any]) -> str:
     return f"{split} equal to FP32" if found["sqnr_db"] is None else f"{split} SQNR {found['sqnr_db']:.1f} dB"
 
 
-def _time(runnable: list[Artefact], threads: int) -> None:
-    targets = [Target(str(made.path), threads=threads) for made in runnable]
+def _time(runnable: list[ExportedArtefact], threads: int) -> None:
+    targets = [BenchTarget(str(made.path), threads=threads) for made in runnable]
     timings = interleave.collect(targets, PLAN)
     for made, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]
@@ -217,13 +221,13 @@ def _time(runnable: list[Artefact], threads: int) -> None:
             made.results["speed"] = Speed(ratio.estimate, ratio.low, ratio.high, made.backend, *seconds).to_dict()
 
 
-def _speed_check(made: Artefact) -> Check | None:
+def _speed_check(made: ExportedArtefact) -> StageCheck | None:
     """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is no failure."""
     if made.precision != "int8" or made.simulated:
         return None
     name = f"speed {made.name}"
     if not is_here(made.target):
-        return Check(name, None, f"{made.target} is not this kind of machine")
+        return StageCheck(name, None, f"{made.target} is not this kind of machine")
     if "speed" not in made.results:
-        return Check(name, None, made.results.get("latency_missing", "FP32 was not measured"))
-    return Check(name, True, made.results["speed"]["said"])
+        return StageCheck(name, None, made.results.get("latency_missing", "FP32 was not measured"))
+    return StageCheck(name, True, made.results["speed"]["said"])

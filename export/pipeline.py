@@ -20,7 +20,7 @@ from ..models import catalog, weights
 from ..optimize import embed_preprocessing, optimizer
 from ..optimize.fp16 import convert
 from ..optimize.graph import spec_metadata
-from ..optimize.trt.fold_passthrough_channels import carry
+from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
 from ..runtime import datasets
 from ..runtime.backends import ort
 from ..runtime.bundle import bundle, requirements, writer
@@ -34,10 +34,22 @@ from .engines import ENGINE_FP16, attested, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
 from .preconditions import require
-from .settings import FLOATS, NORMALISED, PIXELS, SPLITS, TRAINED, Artefact, Check, Flow, Say, Settings, Summary
+from .settings import (
+    FLOATS,
+    NORMALISED,
+    PIXELS,
+    SPLITS,
+    TRAINED,
+    ExportedArtefact,
+    ExportSettings,
+    Flow,
+    Say,
+    StageCheck,
+    Summary,
+)
 
 
-def run(settings: Settings, say: Say) -> Summary:
+def run(settings: ExportSettings, say: Say) -> Summary:
     """Make a verified bundle.
 
     Args:
@@ -82,7 +94,7 @@ def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     module = catalog.build(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, source, folder=settings.weights_folder)
     if settings.weights == "random":
-        weights.settle(module, spec.input_shape)  # else a deep network answers the same to everything
+        weights.warm_up_batchnorm(module, spec.input_shape)  # else a deep network answers the same to everything
     return module.eval(), spec
 
 
@@ -114,7 +126,9 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         report = parity.check(module, raw, spec, np.concatenate(calibration[:3]))
         flow.records["parity"] = report.to_dict()
         flow.checks.append(
-            Check("export parity", True, f"worst relative error {report.worst.error:.1e}, {len(report.cases)} cases")
+            StageCheck(
+                "export parity", True, f"worst relative error {report.worst.error:.1e}, {len(report.cases)} cases"
+            )
         )
     with flow.stage("optimize"):
         fp32 = work / f"{stem}-fp32.onnx"
@@ -123,7 +137,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
         detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, {passes.check.error}"
-        flow.checks.append(Check("graph passes", equal, detail))
+        flow.checks.append(StageCheck("graph passes", equal, detail))
     if settings.input != NORMALISED:
         with flow.stage("preprocessing"):
             spec = _embed(flow, [fp32], spec, FLOATS)
@@ -146,7 +160,7 @@ def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSp
     verdicts = {{"equal": True, "different": False}.get(report.check.verdict) for report in reports}
     worst = max((report.check for report in reports), key=lambda check: check.worst_error).error
     passed = verdicts.pop() if len(verdicts) == 1 else (None if False not in verdicts else False)
-    flow.checks.append(Check(f"input {kind}", passed, f"{worst}, in {len(paths)} files"))
+    flow.checks.append(StageCheck(f"input {kind}", passed, f"{worst}, in {len(paths)} files"))
     flow.records[f"input {kind}"] = [report.to_dict() for report in reports]
     return embed_preprocessing.raw_spec(spec, kind)
 
@@ -158,7 +172,7 @@ def _lower(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[An
         flow.records["fp16"] = convert.to_fp16(fp32, path, calibration[:8]).to_dict()
         flow.add("fp16", "fp16", "generic", path)
         carried = Path(f"{stem}-carried.onnx")
-        if "trt" in flow.settings.targets and carry(fp32, carried):
+        if "trt" in flow.settings.targets and fold_passthrough_channels(fp32, carried):
             path = Path(f"{stem}-{ENGINE_FP16}.onnx")
             flow.records[ENGINE_FP16] = convert.to_fp16(carried, path, calibration[:8]).to_dict()
             flow.add(ENGINE_FP16, "fp16", "trt", path)
@@ -188,7 +202,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
     )  # fmt: skip
 
 
-def _item(made: Artefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
+def _item(made: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
     if made.sidecar is None:
         return writer.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
     source = made.results["source"]
@@ -207,4 +221,4 @@ def _verify(flow: Flow, out: Path) -> None:
     waiting = {made.name for made in bundle.read(out).artefacts} - replayed
     detail = f"digests recomputed; golden outputs replayed here for {len(replayed)} artefacts"
     detail += f", {len(waiting)} wait for their device" if waiting else ""
-    flow.checks.append(Check("bundle", passed, detail))
+    flow.checks.append(StageCheck("bundle", passed, detail))

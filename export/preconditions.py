@@ -12,13 +12,13 @@ from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
-from .settings import SPLITS, TRAINED, Settings
+from .settings import SPLITS, TRAINED, ExportSettings
 from .to_onnx import OPSETS
 
 PACKAGES = ("torch", "onnx", "onnx_graphsurgeon", "onnxruntime", "onnxscript", "safetensors")
 
 
-def require(settings: Settings, out: Path) -> None:
+def require(settings: ExportSettings, out: Path) -> None:
     """Refuse settings that cannot lead to a bundle.
 
     Raises:
@@ -37,7 +37,7 @@ def require(settings: Settings, out: Path) -> None:
         need(package)
 
 
-def _numbers(settings: Settings) -> None:
+def _numbers(settings: ExportSettings) -> None:
     if "trt" in settings.targets:
         for sm in settings.sms:
             normal_sm(sm)
@@ -52,7 +52,7 @@ def _numbers(settings: Settings) -> None:
         raise UsageError("the number of threads makes no sense", got=str(settings.threads), expected="0 or more")
 
 
-def _classes(settings: Settings) -> int | None:
+def _classes(settings: ExportSettings) -> int | None:
     """Return how many classes the weights are for; None where they follow the data, or nobody says."""
     source = settings.weights
     if source == TRAINED:
@@ -66,7 +66,7 @@ def _classes(settings: Settings) -> int | None:
     return spec.num_classes if told and spec.task == "classify" else None
 
 
-def _data(settings: Settings, classes: int | None) -> None:
+def _data(settings: ExportSettings, classes: int | None) -> None:
     data = {split: datasets.load(settings.data, split, calibration=settings.calibration)
             for split in ("calibration", *SPLITS)}  # fmt: skip
     there = len(data["test"].classes)

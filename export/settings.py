@@ -37,7 +37,7 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """What to make; every field is an option of `edgesmith export`.
 
     The `weights` TRAINED are trained on `data`: "digits", or the user's own where that is a folder.
@@ -78,7 +78,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Check:
+class StageCheck:
     """One question and its answer; `passed` is None where it could not be asked here."""
 
     name: str
@@ -111,7 +111,7 @@ class Kept:
 
 
 @dataclass
-class Artefact:
+class ExportedArtefact:
     """One file of the bundle: an ONNX file, or an engine (then with its sidecar)."""
 
     name: str
@@ -145,8 +145,8 @@ class Summary:
 
     spec: ModelSpec
     bundle: Path
-    artefacts: list[Artefact]
-    checks: list[Check]
+    artefacts: list[ExportedArtefact]
+    checks: list[StageCheck]
     seconds: dict[str, float]
     written: bool = False
 
@@ -171,10 +171,10 @@ class Summary:
 class Flow:
     """One run: the settings, the data, and what has been made and found so far."""
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(self, settings: ExportSettings, say: Say) -> None:
         self.settings, self.say = settings, say
-        self.checks: list[Check] = []
-        self.artefacts: list[Artefact] = []
+        self.checks: list[StageCheck] = []
+        self.artefacts: list[ExportedArtefact] = []
         self.seconds: dict[str, float] = {}
         self.data: dict[str, datasets.Dataset] = {}
         self.records: dict[str, Any] = {}
@@ -189,7 +189,7 @@ class Flow:
         self.seconds[name] = round(time.perf_counter() - start, 3)
         self.say(f"{name:<10} {self.seconds[name]:6.1f} s")
 
-    def onnx(self, name: str) -> Artefact:
+    def onnx(self, name: str) -> ExportedArtefact:
         """Return an ONNX artefact by its name."""
         return next(made for made in self.artefacts if made.name == name)
 
@@ -197,6 +197,6 @@ class Flow:
         """Take an ONNX file that was made into the list."""
         self.artefacts.append(self.artefact(name, precision, target, path))
 
-    def artefact(self, name: str, precision: str, target: str, path: Path) -> Artefact:
+    def artefact(self, name: str, precision: str, target: str, path: Path) -> ExportedArtefact:
         """Return an ONNX file that was made as an artefact."""
-        return Artefact(name, precision, target, path, spec_metadata.count_nodes(path))
+        return ExportedArtefact(name, precision, target, path, spec_metadata.count_nodes(path))

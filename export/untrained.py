@@ -68,7 +68,7 @@ def _make(name: str, path: Path, side: int) -> None:
     module = catalog.build(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
     try:
-        weights.settle(module, spec.input_shape)
+        weights.warm_up_batchnorm(module, spec.input_shape)
     except RuntimeError as error:
         raise UsageError(
             f"{name} cannot compute an input of {spec.input_shape}", got=str(error).splitlines()[0],
@@ -103,7 +103,7 @@ def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     from ..optimize import quantize
     from ..runtime.bundle.writer import Item
 
-    settings = quantize.Settings.quick()
+    settings = quantize.QuantSettings.quick()
 
     def int8(target: str) -> Path:
         made = Path(f"{stem}-int8-{target}.onnx")
@@ -127,7 +127,7 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     """
     from ..optimize.fp16 import convert
     from ..optimize.trt import mixed_precision
-    from ..optimize.trt.fold_passthrough_channels import carry
+    from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
     from ..runtime.bundle import requirements
     from ..runtime.bundle.writer import Item
     from ..runtime.engines import cost
@@ -136,10 +136,13 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     assert chip is not None
     carried, mixed = Path(f"{stem}-carried.onnx"), Path(f"{stem}-int8-trt-fp16.onnx")
     halves = []
-    for name, source in (("fp16", fp32), *([("fp16-trt", carried)] if carry(fp32, carried) else [])):
+    for name, source in (
+        ("fp16", fp32),
+        *([("fp16-trt", carried)] if fold_passthrough_channels(fp32, carried) else []),
+    ):
         halves.append(Path(f"{stem}-{name}.onnx"))
         convert.to_fp16(source, halves[-1], batches[:2])
-    mixed_precision.mix(fp32, pairs, [], mixed)
+    mixed_precision.restore_float_nodes(fp32, pairs, [], mixed)
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
             engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))

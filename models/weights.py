@@ -153,7 +153,7 @@ def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
     checkpoints.load(module, fresh.state_dict(), f"a fresh {spec.name}")
 
 
-def settle(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
+def warm_up_batchnorm(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
     """Give batch norm nine tenths of the statistics of four inputs of noise; the module is left in eval mode.
 
     As initialised it does nothing in eval mode, so that the activations of a deep network vanish or explode, and FP16

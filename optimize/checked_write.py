@@ -7,11 +7,11 @@ from pathlib import Path
 from ..runtime.common.files import atomic_file
 from ..runtime.errors import CheckFailed
 from .equivalence import compare
-from .graph.graph import Net
+from .graph.graph import Graph
 from .graph.writer import write
 
 
-def write_checked(net: Net, source: str | Path, target_path: str | Path) -> None:
+def write_checked(net: Graph, source: str | Path, target_path: str | Path) -> None:
     """Write a Net whole, and only if it computes what the file does that it was read from.
 
     Raises:

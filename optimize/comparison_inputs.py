@@ -8,7 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from .equivalence import MOST_ELEMENTS, NUMPY, Array, Feeds, Refusal
+Array = np.ndarray[Any, Any]
+
+
+Feeds = dict[str, Array]
+
+
+MOST_ELEMENTS = 1 << 28
+
+
+NUMPY = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
+}  # fmt: skip
+
+
+class Refusal(Exception):
+    """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
 
 
 def random_feeds(session: Any, first: int, other: int) -> Feeds | None:

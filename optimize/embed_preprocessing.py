@@ -23,9 +23,10 @@ from ..runtime.common.files import workplace
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import CheckFailed, ModelError, UsageError
 from ..runtime.spec import SPEC_KEY, ModelSpec
+from . import comparison_inputs
 from . import equivalence as checks
-from .equivalence import Check
-from .graph.graph import Net, is_a
+from .equivalence import Equivalence
+from .graph.graph import Graph, is_a
 from .graph.reader import read
 from .graph.writer import needs_data_file, write
 from .optimizer import optimize
@@ -155,7 +156,7 @@ class Image:
         return pixels if kind == "uint8-nhwc" else pixels.transpose(0, 3, 1, 2).astype(self.dtype)
 
 
-def _image(net: Net, spec: ModelSpec) -> Image:
+def _image(net: Graph, spec: ModelSpec) -> Image:
     """Find the image input.
 
     Raises:
@@ -185,7 +186,7 @@ def _type_text(value: onnx.ValueInfoProto) -> str:
     return f"{onnx.TensorProto.DataType.Name(kind.elem_type).lower()} {tuple(dims)}"
 
 
-def _prepend(net: Net, image: Image, kind: str) -> None:
+def _prepend(net: Graph, image: Image, kind: str) -> None:
     """Let the graph read pixels, and put what makes the old input from them before it."""
     old = next(item for item in net.graph.inputs if item.name == image.name)
     tensor, near = gs.Variable(image.name), net.graph.nodes[0]
@@ -205,7 +206,7 @@ def _prepend(net: Net, image: Image, kind: str) -> None:
     net.sort()
 
 
-def _map(net: Net, image: Image, old: Any) -> list[Step]:
+def _map(net: Graph, image: Image, old: Any) -> list[Step]:
     """Return the nodes that normalise: two that the first Conv takes up later, or else a single one."""
     layer, order, dtype = net.only_user(old), list(image.order), image.dtype
     if layer is not None and is_a(layer, "Conv") and (weights := net.value(layer.inputs[1])) is not None:
@@ -239,15 +240,15 @@ def _declare_nhwc(value: onnx.ValueInfoProto) -> None:
 # -- the check --------------------------------------------------------------------------------------------------------
 
 
-def _compared(source: Path, out: Path, image: Image, kind: str) -> Check:
+def _compared(source: Path, out: Path, image: Image, kind: str) -> Equivalence:
     """Compare the result on pixels with the original on the same pixels, normalised here."""
     batch, channels, height, width = image.shape
     noise = np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), np.uint8)
     frames = [noise, np.zeros_like(noise), np.full_like(noise, 255)]
     try:
         expected = checks.reference(source, [{image.name: image.normalised(frame)} for frame in frames])
-    except checks.Refusal as refusal:
-        return Check("cannot tell", f"the source does not run here: {refusal}")
+    except comparison_inputs.Refusal as refusal:
+        return Equivalence("cannot tell", f"the source does not run here: {refusal}")
     outputs = [made for _, made in expected.pairs[-len(frames) :]]
     feeds = [{image.name: image.raw(frame, kind)} for frame in frames]
     check = checks.against(checks.Expected(None, list(zip(feeds, outputs, strict=True)), expected.open), out)

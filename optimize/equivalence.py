@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..runtime.common.packages import need
-from .comparison_inputs import more_feeds, random_feeds, real_feeds
+from .comparison_inputs import Array, Feeds, Refusal, more_feeds, random_feeds, real_feeds
 
 
 @dataclass(frozen=True)
-class Check:
+class Equivalence:
     """The comparison of the result with the source.
 
     Attributes:
@@ -54,9 +54,6 @@ class Check:
         return f"{said}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
 
 
-Array = np.ndarray[Any, Any]
-Feeds = dict[str, Array]
-
 # data type -> (relative to the largest magnitude of the output, absolute)
 TOLERANCE = {"float64": (1e-6, 1e-9), "float32": (1e-4, 1e-6), "float16": (2e-2, 1e-3), "bfloat16": (6e-2, 1e-2)}
 # Integers of 8 bits come out of quantisers, where float rounding may move a value that lies between two steps.
@@ -66,16 +63,9 @@ NOISE, AMPLE = 4, 8
 # Sizes tried for free dimensions: (the first dimension, any other).
 FREE = ((2, 64), (2, 224), (1, 32), (1, 8), (1, 1))
 ENOUGH_S = 0.2
-MOST_ELEMENTS = 1 << 28
-NUMPY = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(int16)": np.int16, "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(uint32)": np.uint32, "tensor(uint64)": np.uint64,
-    "tensor(bool)": np.bool_, "tensor(string)": np.str_,
-}  # fmt: skip
 
 
-def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) -> Check:
+def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) -> Equivalence:
     """Compare two files on the same inputs.
 
     Args:
@@ -90,17 +80,15 @@ def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) ->
     try:
         expected = reference(source, samples)
     except Refusal as refusal:
-        return Check("cannot tell", f"the source does not run here: {refusal}", seconds=time.perf_counter() - start)
+        return Equivalence(
+            "cannot tell", f"the source does not run here: {refusal}", seconds=time.perf_counter() - start
+        )
     check = against(expected, result)
     return replace(check, seconds=_since(start))
 
 
 def _since(start: float) -> float:
     return time.perf_counter() - start
-
-
-class Refusal(Exception):
-    """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +149,7 @@ def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[t
     return pairs
 
 
-def against(expected: Expected, result: Path) -> Check:
+def against(expected: Expected, result: Path) -> Equivalence:
     """Run a file on the inputs of `reference` and compare."""
     worst, where, scale = 0.0, "", 0.0
     rounding: float | None = None
@@ -170,17 +158,17 @@ def against(expected: Expected, result: Path) -> Check:
         for runs, (feeds, outputs) in enumerate(expected.pairs, 1):
             made = _run(session, feeds)
             if list(made) != list(outputs):
-                return Check("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
+                return Equivalence("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
             for name, output in outputs.items():
                 error, problem = difference(output, made[name])
                 moved = expected.moved(feeds, name) if problem and np.isfinite(error) else None
                 if problem and not (moved and error <= AMPLE * moved):
-                    return Check("different", f"output {name!r}: {problem}", error, name, runs)
+                    return Equivalence("different", f"output {name!r}: {problem}", error, name, runs)
                 if error >= worst:
                     worst, where, scale, rounding = error, name, _largest(output), moved
     except Refusal as refusal:
-        return Check("different", f"the result does not run: {refusal}")
-    return Check("equal", "", worst, where, len(expected.pairs), scale=scale, rounding=rounding)
+        return Equivalence("different", f"the result does not run: {refusal}")
+    return Equivalence("equal", "", worst, where, len(expected.pairs), scale=scale, rounding=rounding)
 
 
 def _largest(output: Any) -> float:

@@ -19,14 +19,15 @@ from ..runtime.common.external_data import model_file
 from ..runtime.common.files import workplace
 from ..runtime.common.plugins import load as load_plugin
 from ..runtime.errors import CheckFailed, ModelError, UsageError
+from . import comparison_inputs
 from . import equivalence as checks
 from . import passes as passes_package
-from .equivalence import Check
-from .graph.graph import Net
+from .equivalence import Equivalence
+from .graph.graph import Graph
 from .graph.reader import fix_batch, read
 from .graph.shape_inference import macs
 from .graph.writer import needs_data_file, write
-from .passes._base import Outcome, Pass, Permit, Rewritten
+from .passes._base import Outcome, Pass, RewriteFilter, Rewritten
 from .recipes import channel_block, recipe
 from .report import Report, Size, collect
 
@@ -43,20 +44,20 @@ class PassFailed(Exception):
 
 
 @dataclass
-class Run:
+class PassRun:
     """One run of the passes over a source: what is asked, and what came out."""
 
     source: Path
     names: tuple[str, ...]
     fold_inputs: bool
-    permit: Permit
+    permit: RewriteFilter
     block: int = 1
     batch: int | None = None
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
 
-    def rewritten(self) -> Net:
+    def rewritten(self) -> Graph:
         """Read the source and run the passes until nothing changes; once more without a pass that fails."""
         while True:
             try:
@@ -65,7 +66,7 @@ class Run:
                 self.failed[failure.name] = failure.reason
                 self.log, self.permit.done = [], []
 
-    def _once(self) -> Net:
+    def _once(self) -> Graph:
         net = read(self.source, self.fold_inputs)
         net.block = self.block
         if self.batch is not None:
@@ -78,7 +79,7 @@ class Run:
                 break
         return net
 
-    def _round(self, net: Net, plugins: list[tuple[str, Pass]]) -> bool:
+    def _round(self, net: Graph, plugins: list[tuple[str, Pass]]) -> bool:
         """Run each pass once; say whether one changed something."""
         changed = False
         for name, plugin in plugins:
@@ -130,7 +131,6 @@ def optimize(
         samples: Real inputs to compare on, besides random ones: arrays for the first input, or dicts by name.
         passes: Run these, in this order, instead of the target's recipe.
         fold_inputs: Take initialisers that are also graph inputs for constants; those inputs are dropped.
-
         block: Channels that the target works on together, to which `ort-x86` fills up groups of shuffled channels;
             None for that of the processor here (16 with AVX-512, else 8).
         batch: Fix the free first dimension of the inputs (and whatever has its name) to this; None leaves it free.
@@ -146,10 +146,12 @@ def optimize(
     if target_path.is_dir():
         raise UsageError(f"cannot write {target_path}", got="a folder", expected="the path of a file")
     with _staged(target_path) as place:
-        run = Run(source, names, fold_inputs, Permit(), channel_block(target) if block is None else block, batch)
+        run = PassRun(
+            source, names, fold_inputs, RewriteFilter(), channel_block(target) if block is None else block, batch
+        )
         after = _attempt(run, place)
         undone: dict[tuple[str, str], str] = {}
-        check = Check("not run", "comparing was switched off")
+        check = Equivalence("not run", "comparing was switched off")
         if verify:
             run, after, check, undone = _checked(run, after, place, None if samples is None else list(samples))
     undone |= {(name, "the graph"): reason for name, reason in run.failed.items()}
@@ -157,7 +159,7 @@ def optimize(
     return Report(str(source), str(target_path), target, reports, run.before, after, check, time.perf_counter() - start)
 
 
-def _attempt(run: Run, place: Path) -> Size:
+def _attempt(run: PassRun, place: Path) -> Size:
     """Run the passes and write what comes out; return its size."""
     with _uncollected():
         net = run.rewritten()
@@ -178,16 +180,16 @@ def _uncollected() -> Iterator[None]:
 
 
 def _checked(
-    run: Run, after: Size, place: Path, samples: list[Any] | None
-) -> tuple[Run, Size, Check, dict[tuple[str, str], str]]:
+    run: PassRun, after: Size, place: Path, samples: list[Any] | None
+) -> tuple[PassRun, Size, Equivalence, dict[tuple[str, str], str]]:
     """Compare with the source; find, ban and name the rewrites that make it differ."""
     start = time.perf_counter()
     gc.collect()  # the graph just written is made of cycles, which hold its weights
     undone: dict[tuple[str, str], str] = {}
     try:
         expected = checks.reference(run.source, samples, run.batch)
-    except checks.Refusal as refusal:
-        return run, after, Check("cannot tell", f"the source does not run here: {refusal}"), undone
+    except comparison_inputs.Refusal as refusal:
+        return run, after, Equivalence("cannot tell", f"the source does not run here: {refusal}"), undone
     check = checks.against(expected, place)
     while check.verdict != "equal":
         if len(undone) == MOST_ROLLED_BACK or not run.permit.done:
@@ -199,18 +201,18 @@ def _checked(
             )
         culprit = _culprit(run, place, expected)
         undone[culprit] = check.detail
-        run = replace(run, permit=Permit(banned=set(undone)), log=[])
+        run = replace(run, permit=RewriteFilter(banned=set(undone)), log=[])
         after = _attempt(run, place)
         check = checks.against(expected, place)
     return run, after, replace(check, seconds=time.perf_counter() - start), undone
 
 
-def _culprit(run: Run, place: Path, expected: Any) -> tuple[str, str]:
+def _culprit(run: PassRun, place: Path, expected: Any) -> tuple[str, str]:
     """Return the first rewrite after which the result differs, by halving the number that may happen."""
     good, bad = 0, len(run.permit.done)
     while bad - good > 1:
         middle = (good + bad) // 2
-        _attempt(replace(run, permit=Permit(middle, set(run.permit.banned)), log=[]), place)
+        _attempt(replace(run, permit=RewriteFilter(middle, set(run.permit.banned)), log=[]), place)
         if checks.against(expected, place).verdict == "equal":
             good = middle
         else:

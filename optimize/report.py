@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .equivalence import Check
+from .equivalence import Equivalence
 from .passes._base import Outcome, Refused, Rewritten
 
 
@@ -38,7 +38,7 @@ class Report:
     passes: tuple[PassReport, ...]
     before: Size
     after: Size
-    check: Check
+    check: Equivalence
     seconds: float
 
     @property

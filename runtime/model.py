@@ -18,7 +18,7 @@ from .answer import Answer
 from .backends._base import is_finite
 from .batch_axes import answers, axes, run
 from .bundle.bundle import Bundle, read
-from .common.closeable import Closing
+from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply
 from .selection import autotune_cache
@@ -35,7 +35,7 @@ __all__ = ["Answer", "Model", "load"]
 PROVED_IMAGES = 2
 
 
-class Model(Closing):
+class Model(Closeable):
     """A bundle that has been loaded on a backend; use it as a context manager, or call `close`."""
 
     allow_nonfinite = False  # outputs that hold NaN or Inf are given as they are

@@ -11,7 +11,7 @@ import pytest
 from experiments import optimizer_peers, zoo_table
 
 from edgesmith.bench.measure.process import Process
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.runtime.common import child_process
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError
@@ -54,7 +54,7 @@ def test_the_measuring_process(poisoned, tmp_path):
     (tmp_path / "work.py").write_text("import beside\ndef setup():\n    return beside.call\n")
     (tmp_path / "beside.py").write_text("def call():\n    pass\n")
     for path in (colour_net(tmp_path / "net.onnx", 1), tmp_path / "work.py"):
-        with Process(Target(str(path))) as process:
+        with Process(BenchTarget(str(path))) as process:
             assert process.ask("warm", most_s=0.01)["calls"]
     assert poisoned() == []
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgesmith.bench import metrics, suite
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.interleave import Plan, collect
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.interleave import SamplingPlan, collect
 from edgesmith.optimize import passes
 from edgesmith.runtime import backends
 from edgesmith.runtime.common.plugins import names
@@ -137,13 +137,15 @@ def test_a_broken_backend_is_found(case, net, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory) -> Context:
+def context(tmp_path_factory) -> MetricContext:
     """The colour bundle in FP32, timed: what a metric is asked about."""
     bundle = colour_bundle(tmp_path_factory.mktemp("metrics") / "colours")
     found = [one for one in suite.contexts(bundle.folder, precisions=["fp32"]) if one.subject.backend == "ort"]
-    (timed,) = collect([found[0].target], Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2))
+    (timed,) = collect(
+        [found[0].target], SamplingPlan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
+    )
     one = found[0]
-    return Context(one.subject, one.target, one.artifact, timed, one.evaluations, one.no_evaluation)
+    return MetricContext(one.subject, one.target, one.artifact, timed, one.evaluations, one.no_evaluation)
 
 
 @pytest.mark.slow

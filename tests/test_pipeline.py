@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from edgesmith.cli import main
 from edgesmith.export import pipeline
-from edgesmith.export.settings import Settings
+from edgesmith.export.settings import ExportSettings
 from edgesmith.runtime import bundle, datasets, load
 from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.errors import UsageError
@@ -29,7 +29,7 @@ MODEL = "shufflenetv2_x0_5"
 def summary(tmp_path_factory):
     out = tmp_path_factory.mktemp("bundles") / MODEL
     lines = []
-    made = pipeline.run(Settings(MODEL, weights=WEIGHTS, sms=("8.6",), out=out), lines.append)
+    made = pipeline.run(ExportSettings(MODEL, weights=WEIGHTS, sms=("8.6",), out=out), lines.append)
     assert [line.split()[0] for line in lines][-2:] == ["bundle", "verify"]
     return made
 
@@ -78,7 +78,8 @@ def test_the_faster_engine_by_estimate_comes_first(summary):
 @pytest.mark.slow
 def test_a_bundle_that_reads_pixels_answers_like_the_one_that_does_not(summary, tmp_path):
     made = pipeline.run(
-        Settings(MODEL, weights=WEIGHTS, sms=("8.6",), out=tmp_path / "pixels", input="uint8-nhwc"), lambda line: None
+        ExportSettings(MODEL, weights=WEIGHTS, sms=("8.6",), out=tmp_path / "pixels", input="uint8-nhwc"),
+        lambda line: None,
     )
     assert {check.name: check.detail for check in made.checks if check.passed is not True} == {}
     image = np.asarray(datasets.load("digits", "test").images[3])
@@ -136,7 +137,7 @@ def test_a_verdict_of_no_writes_no_bundle_and_keeps_the_earlier_one(tmp_path):
     before = colour_bundle(out).digest
     for path in tmp_path.glob("*.onnx"):
         path.unlink()
-    settings = Settings(
+    settings = ExportSettings(
         MODEL, weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), out=out, max_drop=-100.0
     )
     made = pipeline.run(settings, lambda line: None)
@@ -178,7 +179,7 @@ def test_a_corrupt_checkpoint_ends_with_one_line_and_exit_code_1(tmp_path):
 
 def test_settings_refuse_before_anything_is_computed():
     with pytest.raises(UsageError, match="unknown target 'trtt'; expected ort-x86, trt; do: did you mean 'trt'\\?"):
-        Settings(MODEL, targets=("trtt",))
+        ExportSettings(MODEL, targets=("trtt",))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from edgesmith.export import int8, pipeline
 from edgesmith.export.measure import _accuracy_check, kept
-from edgesmith.export.settings import Artefact, Flow, Kept, Settings
+from edgesmith.export.settings import ExportedArtefact, ExportSettings, Flow, Kept
 from edgesmith.runtime import datasets
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support import quant_graphs
@@ -21,7 +21,7 @@ WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safeten
 @pytest.fixture
 def flow(tmp_path):
     onnx.save(quant_graphs.small_cnn(), tmp_path / "fp32.onnx")
-    made = Flow(Settings("lenet5", targets=("ort-x86",)), lambda line: None)
+    made = Flow(ExportSettings("lenet5", targets=("ort-x86",)), lambda line: None)
     made.data["calibration"] = datasets.load("digits", "calibration", calibration=64)
     return made
 
@@ -74,7 +74,7 @@ def damaged(folder, shift):
     value[0] += shift
     bias.CopyFrom(onnx.numpy_helper.from_array(value, "fc_b"))
     onnx.save(model, folder / "other.onnx")
-    return Artefact("int8-ort-x86", "int8", "ort-x86", folder / "other.onnx", 1)
+    return ExportedArtefact("int8-ort-x86", "int8", "ort-x86", folder / "other.onnx", 1)
 
 
 # shift of a logit, floors -> enough
@@ -118,7 +118,7 @@ def test_likeness_too_sends_layers_back_to_float(unlabelled, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_loss_that_nothing_helps_against_stops_the_bundle(tmp_path):
-    settings = Settings(
+    settings = ExportSettings(
         "shufflenetv2_x0_5", weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), max_drop=-50.0,
         out=tmp_path / "b",
     )  # fmt: skip

@@ -15,7 +15,7 @@ from edgesmith.bench import suite
 from edgesmith.bench.sweep import sweep
 from edgesmith.cli import COMMANDS, gate, main
 from edgesmith.export import pipeline, untrained
-from edgesmith.export.settings import TRAINED, Check, Settings
+from edgesmith.export.settings import TRAINED, ExportSettings, StageCheck
 from edgesmith.models import checkpoints, weights
 from edgesmith.models.training import train as training
 from edgesmith.optimize import optimizer
@@ -204,7 +204,7 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
 
     def verified(flow, place):
         seen.append((bundle.read(place).spec.name, bundle.read(out).spec.name))
-        flow.checks.append(Check("bundle", verdict, "as this test wants it"))
+        flow.checks.append(StageCheck("bundle", verdict, "as this test wants it"))
 
     played = {"require": None, "_module": (None, SPEC), "_gather": None, "_make_files": new, "make_engines": None,
               "measure": None}  # fmt: skip
@@ -214,7 +214,7 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
     monkeypatch.setattr(pipeline, "_verify", verified)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for verdict, after in ((False, "colours"), (None, "newer")):
-        summary = pipeline.run(Settings("lenet5", out=out), lambda line: None)
+        summary = pipeline.run(ExportSettings("lenet5", out=out), lambda line: None)
         assert summary.passed is summary.written is (verdict is not False)
         assert seen.pop() == ("newer", "colours")
         assert bundle.read(out).spec.name == after
@@ -225,7 +225,7 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
 
 def quick(out, **changes):
     settings = {"weights": "random", "precisions": ("fp32",), "targets": ("ort-x86",), "threads": 1}
-    return Settings("lenet5", out=out, **{**settings, **changes})
+    return ExportSettings("lenet5", out=out, **{**settings, **changes})
 
 
 def test_export_trains_on_the_images_that_it_is_given(tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_export_trains_on_the_images_that_it_is_given(tmp_path, monkeypatch):
     settings = quick(Path("b"), weights=TRAINED, data="pets")
     lines = []
     assert settings.weights == TRAINED
-    assert Settings("lenet5").weights == "digits"
+    assert ExportSettings("lenet5").weights == "digits"
     summary = pipeline.run(settings, lines.append)
     assert summary.written
     assert lines[0].startswith("the weights are trained on pets: weights/lenet5-pets-")
@@ -273,7 +273,7 @@ def test_a_gate_that_cannot_measure_ends_with_3_and_its_junit(tmp_path):
 @pytest.mark.parametrize("answers", [["slower"], ["slower", None], [None, "slower"], [None, None], ["same", None]])
 def test_what_was_measured_counts_beside_what_was_not(answers, monkeypatch, tmp_path):
     """Slower stays 1 where another question could not be asked; nothing slower and something unknown is 3."""
-    from edgesmith.bench.gate.ci_reports import Finding
+    from edgesmith.bench.gate.ci_reports import GateFinding
     from edgesmith.bench.gate.compare import EXIT
 
     left = iter(answers)
@@ -282,7 +282,7 @@ def test_what_was_measured_counts_beside_what_was_not(answers, monkeypatch, tmp_
         word = next(left)
         if word is None:
             raise RunError("it hangs")
-        return [Finding("q", word, "w")], [{"answer": word}], [EXIT[word]]
+        return [GateFinding("q", word, "w")], [{"answer": word}], [EXIT[word]]
 
     monkeypatch.setattr(gate, "_latency", question)
     monkeypatch.setattr(gate, "_limits", question)

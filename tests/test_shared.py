@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgesmith.cli import console
 from edgesmith.runtime.common import plugins, progress
 from edgesmith.runtime.common.files import atomic_file, atomic_folder, existing_file, sha256
+from edgesmith.runtime.common.names import is_text
 from edgesmith.runtime.errors import CheckFailed, EdgesmithError, ModelError, NotAvailable, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess, Published
 
@@ -167,7 +168,10 @@ SIDES = st.integers(1, 1000)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.text(min_size=1), st.tuples(SIDES, SIDES), SIDES, st.lists(st.text(), max_size=3))
+@given(
+    st.from_regex(r"[A-Za-z_][A-Za-z0-9._-]{0,20}[A-Za-z0-9]", fullmatch=True), st.tuples(SIDES, SIDES), SIDES,
+    st.lists(st.text().filter(is_text), max_size=3),
+)  # fmt: skip
 def test_a_spec_survives_json(name, crop, classes, labels):
     spec = ModelSpec(
         name, (3, *crop), classes, labels=tuple(labels), preprocess=Preprocess(crop=crop), published=Published(macs=1)
@@ -192,7 +196,7 @@ BAD_SPECS = {
 
 @pytest.mark.parametrize("name", BAD_SPECS)
 def test_a_bad_spec_is_a_model_error(name):
-    with pytest.raises(ModelError, match="the ModelSpec cannot be read"):
+    with pytest.raises(ModelError, match="the (ModelSpec cannot be read|network's name cannot be used)"):
         ModelSpec.from_json(BAD_SPECS[name])
 
 

@@ -70,7 +70,7 @@ def test_a_network_goes_all_the_way(name, tmp_path):
     spec, images = small(name)
     module = catalog.build(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
-    weights.settle(module, spec.input_shape)
+    weights.warm_up_batchnorm(module, spec.input_shape)
     raw, fp32, int8 = (tmp_path / f"{stem}.onnx" for stem in ("raw", "fp32", "int8"))
     batches = [images[at : at + 1] for at in range(len(images))]
     to_onnx.export(module, spec, raw)
@@ -78,7 +78,7 @@ def test_a_network_goes_all_the_way(name, tmp_path):
     report = optimizer.optimize(raw, fp32, samples=batches[:1])
     assert report.check.verdict == "equal"
     assert report.after.nodes <= report.before.nodes
-    plain = quantize.Settings(equalize=None, refine=False, noise=0.0)
+    plain = quantize.QuantSettings(equalize=None, refine=False, noise=0.0)
     quantize.quantize(fp32, int8, batches, target="ort-x86", allow_random=True, settings=plain)
     found = {path: answer(path, images[:1]) for path in (raw, fp32, int8)}
     assert relative_error(found[fp32], found[raw]) < 1e-4

@@ -14,7 +14,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
-class Finding:
+class GateFinding:
     """One question a gate asked: its name, the answer, why, and the seconds it took."""
 
     name: str
@@ -23,7 +23,7 @@ class Finding:
     seconds: float = 0.0
 
 
-def junit(findings: Sequence[Finding]) -> str:
+def junit(findings: Sequence[GateFinding]) -> str:
     """Return JUnit XML: slower is a failure, cannot tell is skipped."""
     failed = sum(item.answer == "slower" for item in findings)
     skipped = sum(item.answer == "cannot tell" for item in findings)
@@ -41,7 +41,7 @@ def junit(findings: Sequence[Finding]) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def github(findings: Sequence[Finding]) -> str:
+def github(findings: Sequence[GateFinding]) -> str:
     """Return GitHub workflow commands, one a line."""
     levels = {"slower": "error", "cannot tell": "warning"}
     lines = [
@@ -63,7 +63,7 @@ def _escape(text: str, is_property: bool) -> str:
     return text
 
 
-def markdown(findings: Sequence[Finding]) -> str:
+def markdown(findings: Sequence[GateFinding]) -> str:
     """Return a Markdown table, as for a job's summary."""
     signs = {"slower": "❌", "cannot tell": "❔", "faster": "🚀"}
     rows = [

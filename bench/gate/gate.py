@@ -24,7 +24,7 @@ from .. import stats
 from ..measure import clock
 from ..measure.cpu_affinity import shared_core
 from ..measure.process import Process
-from ..measure.workload import Target
+from ..measure.workload import BenchTarget
 from ..stats import Interval
 from .compare import EXIT, THRESHOLD, Answer, decide
 
@@ -50,7 +50,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Pair:
+class LatencyPair:
     """What one pair of fresh processes gave: for each block the samples (seconds) of the base and of the new one."""
 
     base: tuple[tuple[float, ...], ...]
@@ -96,7 +96,7 @@ class Gate:
 
 
 def gate(
-    base: Target, new: Target, rule: Rule | None = None, *, seed: int | None = None,
+    base: BenchTarget, new: BenchTarget, rule: Rule | None = None, *, seed: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Gate:  # fmt: skip
     """Measure pairs until the answer is known or the time is up.
@@ -105,7 +105,7 @@ def gate(
         EdgesmithError: A version cannot be opened, crashes or hangs.
     """
     rule = rule or Rule()
-    began, pairs = clock.now_ns(), list[Pair]()
+    began, pairs = clock.now_ns(), list[LatencyPair]()
     for pair in measure_pairs(base, new, rule, np.random.default_rng(seed)):
         pairs.append(pair)
         if progress:
@@ -116,25 +116,25 @@ def gate(
     return _conclude(pairs, rule, (clock.now_ns() - began) * 1e-9)
 
 
-def answer(pairs: Sequence[Pair], rule: Rule) -> Answer:
+def answer(pairs: Sequence[LatencyPair], rule: Rule) -> Answer:
     """Apply the rule to the pairs so far."""
     return decide(interval(pairs), rule.threshold) if len(pairs) >= LEAST_PAIRS else "cannot tell"
 
 
-def interval(pairs: Sequence[Pair]) -> Interval:
+def interval(pairs: Sequence[LatencyPair]) -> Interval:
     """Return the interval of new / base at the level of one look."""
     found = stats.mean_interval([pair.log_ratio for pair in pairs], 1 - LOOK_LEVEL)
     bounds = [math.exp(min(value, 700.0)) for value in (found.estimate, found.low, found.high)]
     return Interval(bounds[0], bounds[1], bounds[2], 1 - LOOK_LEVEL)
 
 
-def measure_pairs(base: Target, new: Target, rule: Rule, rng: np.random.Generator) -> Iterator[Pair]:
+def measure_pairs(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> Iterator[LatencyPair]:
     """Yield pair after pair, at most `rule.most_pairs`."""
     for _ in range(min(rule.most_pairs, MOST_PAIRS)):
         yield measure_pair(base, new, rule, rng)
 
 
-def measure_pair(base: Target, new: Target, rule: Rule, rng: np.random.Generator) -> Pair:
+def measure_pair(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> LatencyPair:
     """Start both in random order on one core, warm both, and measure blocks in random order."""
     targets, open_ = (base, new), dict[int, Process]()
     core = shared_core(targets, rng)
@@ -146,14 +146,14 @@ def measure_pair(base: Target, new: Target, rule: Rule, rng: np.random.Generator
         blocks: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = ([], [])
         for _ in range(rule.blocks):
             for which in rng.permutation(2):
-                blocks[which].append(undisturbed(open_[int(which)].ask("run", seconds=rule.slice_s, least=3)))
-        return Pair(tuple(blocks[0]), tuple(blocks[1]))
+                blocks[which].append(drop_preempted(open_[int(which)].ask("run", seconds=rule.slice_s, least=3)))
+        return LatencyPair(tuple(blocks[0]), tuple(blocks[1]))
     finally:
         for process in open_.values():
             process.close()
 
 
-def undisturbed(slice_: dict[str, Any]) -> tuple[float, ...]:
+def drop_preempted(slice_: dict[str, Any]) -> tuple[float, ...]:
     """Return a slice's samples less the first, which is cold, and those in which the processor was taken away.
 
     Such a sample tells of the other work, not of this one. Where nearly all are like that, they are all there is.
@@ -163,7 +163,7 @@ def undisturbed(slice_: dict[str, Any]) -> tuple[float, ...]:
     return clean or tuple(seconds for seconds, _ in rest)
 
 
-def _conclude(pairs: Sequence[Pair], rule: Rule, seconds: float) -> Gate:
+def _conclude(pairs: Sequence[LatencyPair], rule: Rule, seconds: float) -> Gate:
     ratio, found = interval(pairs), answer(pairs, rule)
     logs = stats.bootstrap([pair.block_ratios for pair in pairs])
     span = f"{ratio.low - 1:+.1%} to {ratio.high - 1:+.1%}"

@@ -8,18 +8,18 @@ from typing import Any
 
 from ..result import Subject
 from .interleave import Timings
-from .workload import Target
+from .workload import BenchTarget
 
 # -> logits (N, classes) float32, labels (N,) int64, and the FP32 artefact's logits or None
 Evaluation = Callable[[], tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
-class Context:
+class MetricContext:
     """One subject under measurement."""
 
     subject: Subject
-    target: Target
+    target: BenchTarget
     artifact: str
     timings: Timings = field(default_factory=Timings)
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by split

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from . import environment
-from .workload import Target
+from .workload import BenchTarget
 
 WATCH_S = 0.1
 
 
-def shared_core(targets: Sequence[Target], rng: np.random.Generator) -> int | None:
+def shared_core(targets: Sequence[BenchTarget], rng: np.random.Generator) -> int | None:
     """Return the core for processes that take turns: the least busy of a short while, of equals one at random.
 
     None where there is no choice (one core, or a system without affinity), and where a target may use several threads:

@@ -11,11 +11,11 @@ from ...runtime.errors import EdgesmithError, UsageError
 from . import environment
 from .cpu_affinity import shared_core
 from .process import Process
-from .workload import Target
+from .workload import BenchTarget
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingPlan:
     """How long to measure: fresh processes for each target, and seconds and samples for each process."""
 
     processes: int = 3
@@ -41,7 +41,7 @@ class Timings:
 
 
 def collect(
-    targets: Sequence[Target], plan: Plan, *, seed: int = 0, progress: Callable[[int], None] | None = None
+    targets: Sequence[BenchTarget], plan: SamplingPlan, *, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> list[Timings]:
     """Measure every target; a target that crashes or hangs fails alone.
 
@@ -60,7 +60,9 @@ def collect(
     return timings
 
 
-def _one_round(targets: Sequence[Target], timings: list[Timings], plan: Plan, rng: np.random.Generator) -> None:
+def _one_round(
+    targets: Sequence[BenchTarget], timings: list[Timings], plan: SamplingPlan, rng: np.random.Generator
+) -> None:
     """One fresh process for each target, all alive together, one of them working at a time, on one core."""
     alive: dict[int, Process] = {}
     before, core = environment.cpu_ticks(), shared_core(targets, rng)
@@ -80,7 +82,7 @@ def _one_round(targets: Sequence[Target], timings: list[Timings], plan: Plan, rn
 
 
 def _start(
-    index: int, target: Target, timing: Timings, plan: Plan, alive: dict[int, Process], core: int | None
+    index: int, target: BenchTarget, timing: Timings, plan: SamplingPlan, alive: dict[int, Process], core: int | None
 ) -> None:  # fmt: skip
     if timing.failure:
         return
@@ -99,7 +101,7 @@ def _start(
     timing.rss.append(process.rss)
 
 
-def _slice(index: int, timing: Timings, plan: Plan, alive: dict[int, Process]) -> float:
+def _slice(index: int, timing: Timings, plan: SamplingPlan, alive: dict[int, Process]) -> float:
     """Measure one slice and return the seconds it took; the first call after a pause is cold and is dropped."""
     try:
         answer = alive[index].ask("run", seconds=plan.slice_s, least=2)
@@ -118,7 +120,7 @@ def _fail(index: int, timing: Timings, error: EdgesmithError, alive: dict[int, P
         alive.pop(index).close()
 
 
-def _enough(samples: Sequence[float], spent_s: float, plan: Plan) -> bool:
+def _enough(samples: Sequence[float], spent_s: float, plan: SamplingPlan) -> bool:
     return spent_s >= plan.most_s or (spent_s >= plan.least_s and len(samples) >= plan.least)
 
 

@@ -21,14 +21,14 @@ from ...runtime.common.sizes import settled
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
 from ...runtime.errors import NotAvailable
-from .workload import Target, embedded_spec, random_feeds, random_input
+from .workload import BenchTarget, embedded_spec, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
 PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
 Row = dict[str, Any]
 
 
-def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
+def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]:
     """Run an ONNX file or a bundle's ONNX artefact `count` times under the profiler, after one warm run.
 
     Args:
@@ -62,7 +62,7 @@ def profile(target: Target, count: int, optimise: bool = True) -> list[Row]:
     return rows(events, count)
 
 
-def of_engine(session: Any, target: Target, count: int) -> list[Row]:
+def of_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
     """Return the rows of an engine's kernels as TensorRT's profiler times them, named as in its sidecar.
 
     Args:
@@ -78,7 +78,7 @@ def of_engine(session: Any, target: Target, count: int) -> list[Row]:
         random_feeds(session, target.batch, shape=target.shape), count).items()]  # fmt: skip
 
 
-def _kernels(target: Target) -> tuple[Row, ...]:
+def _kernels(target: BenchTarget) -> tuple[Row, ...]:
     bundle, artefact = _artefact(target)
     path = bundle.folder / artefact.path
     return sidecar.read(path).kernels if sidecar.path_of(path).is_file() else ()
@@ -92,7 +92,7 @@ def _kernel_row(name: str, spent: float, kernel: Kernel | None) -> Row:
     }  # fmt: skip
 
 
-def tells_layers(target: Target) -> None:
+def tells_layers(target: BenchTarget) -> None:
     """Refuse what tells no times of its layers.
 
     Raises:
@@ -102,7 +102,7 @@ def tells_layers(target: Target) -> None:
         profilable(target)
 
 
-def profilable(target: Target) -> None:
+def profilable(target: BenchTarget) -> None:
     """Refuse what `profile` cannot tell of.
 
     Raises:
@@ -112,7 +112,7 @@ def profilable(target: Target) -> None:
         raise NotAvailable("only ONNX Runtime and engines tell the time of each layer", got=f"backend {target.backend}")
 
 
-def _file(target: Target) -> tuple[Path, dict[str, str]]:
+def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
     if not target.artefact:
         return Path(target.path), {}
     bundle, artefact = _artefact(target)
@@ -120,12 +120,12 @@ def _file(target: Target) -> tuple[Path, dict[str, str]]:
     return bundle.folder / artefact.path, dict(SIMULATED) if artefact.target == "trt" else {}
 
 
-def _artefact(target: Target) -> tuple[Bundle, Artefact]:
+def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:
     bundle = read(target.path)
     return bundle, next(item for item in bundle.artefacts if item.name == target.artefact)
 
 
-def _feeds(session: Any, target: Target) -> dict[str, Any]:
+def _feeds(session: Any, target: BenchTarget) -> dict[str, Any]:
     shapes = {
         item.name: [size if isinstance(size, int) else None for size in item.shape] for item in session.get_inputs()
     }

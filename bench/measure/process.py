@@ -15,17 +15,17 @@ from typing import Any
 
 from ...runtime import errors
 from ...runtime.common import child_process
-from ...runtime.common.closeable import Closing
+from ...runtime.common.closeable import Closeable
 from ...runtime.errors import EdgesmithError, RunError
 from . import clock
-from .workload import Target
+from .workload import BenchTarget
 
 # glibc then gives large blocks back and never moves its threshold: what a run holds no longer depends on the past.
 FIXED_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1",
                 "PYTHONHASHSEED": "0"}  # fmt: skip
 
 
-class Process(Closing):
+class Process(Closeable):
     """A fresh process with one open target.
 
     Args:
@@ -42,7 +42,7 @@ class Process(Closing):
     """
 
     def __init__(
-        self, target: Target, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = (),
+        self, target: BenchTarget, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = (),
         started: Callable[[int], None] | None = None, core: int | None = None,
     ) -> None:  # fmt: skip
         self.target, self.timeout_s = target, timeout_s

@@ -26,7 +26,7 @@ import numpy as np
 
 from ...runtime.errors import EdgesmithError
 from . import clock
-from .workload import Target, Workload, open_workload, peak_bytes, resident_bytes
+from .workload import BenchTarget, Workload, open_workload, peak_bytes, resident_bytes
 
 
 class Worker:
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.workload: Workload | None = None
-        self.target: Target | None = None
+        self.target: BenchTarget | None = None
         self.batch = 1
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Worker:
 
     def do_open(self, target: dict[str, Any]) -> dict[str, Any]:
         """Open a target and call it once."""
-        self.target = Target(**target)
+        self.target = BenchTarget(**target)
         self.workload = open_workload(self.target)
         return {"stages": dict(self.workload.stages), "rss": dict(self.workload.rss)}
 

@@ -36,7 +36,7 @@ LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stag
 
 
 @dataclass(frozen=True)
-class Target:
+class BenchTarget:
     """What to open and how; plain data, so that it travels to another process."""
 
     path: str
@@ -80,7 +80,7 @@ class Stages:
         self._last = now_ns()
 
 
-def open_workload(target: Target) -> Workload:
+def open_workload(target: BenchTarget) -> Workload:
     """Import, load and call once.
 
     Raises:
@@ -103,7 +103,7 @@ def open_workload(target: Target) -> Workload:
     return Workload(call, stages.seconds, stages.rss, session, spec)
 
 
-def _session(target: Target, stages: Stages) -> tuple[Session, ModelSpec | None]:
+def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | None]:
     """Open a bundle's artefact, or a bare ONNX file, on its backend."""
     path = Path(target.path)
     name = "ort" if path.suffix == ".onnx" else target.backend

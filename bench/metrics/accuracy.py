@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.errors import DataError, EdgesmithError
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..result import Reading
 from ..stats import wilson
 
@@ -21,7 +21,7 @@ Values = dict[str, float]
 Intervals = dict[str, tuple[float, float]]
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `top1_ratio` and `top5_ratio`, and against the FP32 artefact `agreement_ratio` and `sqnr_db`.
 
     The names on other splits than "test" begin with the split: `hard_top1_ratio`. Each class that the images show is

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import stats
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -19,7 +19,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `p50_s`, `p90_s` and `mean_s` on cold caches, and `slower_ratio`: the median over that of warm calls."""
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from statistics import median
 
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..result import Reading
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `interpreter_s`, `import_s`, `load_s`, `first_call_s` and their sum `total_s`."""
     stages = context.timings.stages
     if not stages:

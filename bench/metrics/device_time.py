@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...runtime.errors import NotAvailable
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -16,7 +16,7 @@ ON_REQUEST = True
 COUNT = 100
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return the medians `copy_in_s`, `compute_s`, `copy_out_s`, and `compute_p99_s`.
 
     Raises:

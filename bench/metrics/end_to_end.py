@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -16,7 +16,7 @@ ON_REQUEST = True
 COLD, COUNT = 3, 40
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return the median `decode_s`, `preprocess_s`, `compute_s`, `postprocess_s` and of their sum, `total_s`.
 
     Engines have `copy_in_s`, `copy_out_s` and `launch_s` too.

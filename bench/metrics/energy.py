@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from ..measure import sensors
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -16,7 +16,7 @@ IDLE_S, WORK_S = 1.0, 2.0
 NO_METER = "this machine has no meter that can be read (RAPL, often for root only; INA3221; NVML)"
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `image_energy_j`, `power_w` at work and `idle_power_w`."""
     meters = [sensor for sensor in sensors.found() if sensor.quantity in ("energy_j", "power_w")]
     if not meters:

@@ -11,13 +11,13 @@ from pathlib import Path
 from ...runtime.bundle.bundle import Bundle, read
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..result import Reading
 
 ON_REQUEST = True  # of the network, not of one form of it
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
     if Path(context.target.path).suffix in (".onnx", ".py"):
         return Reading("engines", missing="a bare file has no engines beside it; measure a bundle")

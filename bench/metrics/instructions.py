@@ -15,16 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.errors import EdgesmithError, RunError
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
-from ..measure.workload import Target
+from ..measure.workload import BenchTarget
 from ..result import Reading
 
 ON_REQUEST = True  # it takes half a minute
 CALLS = 2
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `instructions_count`, of one call of the whole batch."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
@@ -38,7 +38,7 @@ def measure(context: Context) -> Reading:
     return Reading("instructions", {"instructions_count": counted}, notes=notes)
 
 
-def count(valgrind: str, target: Target, timeout_s: float) -> float:
+def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
     """Return the instructions of one call of a warm session.
 
     Args:

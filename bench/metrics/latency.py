@@ -9,14 +9,14 @@ import numpy as np
 
 from .. import stats
 from ..measure import stability
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.environment import here
 from ..result import Reading
 
 PERCENTILES = (50, 90, 95, 99)
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `p50_s`, `p90_s`, `p95_s`, `p99_s`, `min_s`, `mean_s` and `throughput_per_s` (images a second)."""
     timings = context.timings
     if timings.failure or not timings.samples:

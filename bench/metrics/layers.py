@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.layer_profile import tells_layers
 from ..measure.process import Process
 from ..result import Reading
@@ -11,7 +11,7 @@ ON_REQUEST = True
 COUNT = 20
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `sum_s` of all operators and `operators_count`; each operator is a row (layer, op, seconds, macs, …)."""
     tells_layers(context.target)
     with Process(context.target, timeout_s=context.timeout_s) as process:

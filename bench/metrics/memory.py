@@ -17,14 +17,14 @@ from pathlib import Path
 
 from ...runtime.errors import EdgesmithError
 from ..measure import rss_sampler, sensors
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process, fixed_layout
 from ..result import Reading
 
 CALLS = 10
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `peak_bytes` with its parts, and `gpu_bytes` by NVML after the calls where there is a card.
 
     The rows are the resident size over time (stage, seconds, resident_bytes).

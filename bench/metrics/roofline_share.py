@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..measure import machine_peaks
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.layer_profile import profilable
 from ..measure.process import Process
 from ..result import Reading
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `limit_s`, `share_ratio` (limit / p50, at most 1), `run_macs_count` and the two `peak_*_per_s`."""
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
     profilable(context.target)  # before a process is started for nothing

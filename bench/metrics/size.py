@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..result import Reading
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `file_bytes`: the artefact with its external data file, where it has one."""
     path = Path(context.artifact)
     if not path.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -11,7 +11,7 @@ COUNTS = (1, 2, 4)
 SECONDS = 1.0
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return `one_stream_per_s`, `two_streams_per_s`, `four_streams_per_s`: images a second, all together."""
     values: dict[str, float] = {}
     with Process(context.target, timeout_s=context.timeout_s) as process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..measure import sensors
-from ..measure.context import Context
+from ..measure.context import MetricContext
 from ..measure.process import Process
 from ..result import Reading
 
@@ -13,7 +13,7 @@ WORK_S = 1.0
 SLOWED = 0.9  # a clock that falls below this share of its highest while working is worth a note
 
 
-def measure(context: Context) -> Reading:
+def measure(context: MetricContext) -> Reading:
     """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
     listed = [one for one in sensors.found() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not listed:

@@ -16,15 +16,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...runtime.common.closeable import Closing
+from ...runtime.common.closeable import Closeable
 from ...runtime.common.packages import need
 from ...runtime.errors import RunError
-from .sweep import Cell, Outcome, Work, attempt
+from .sweep import Outcome, SweepCell, Work, attempt
 
 TRIES = 3
 
 
-class Cluster(Closing):
+class Cluster(Closeable):
     """A dispatcher for `sweep`: a scheduler's address, or a cluster of this machine's own processes.
 
     Args:
@@ -56,12 +56,12 @@ class Cluster(Closing):
                 f"nothing answers at {address}", got=str(error), do="start `dask scheduler` there"
             ) from error
 
-    def __call__(self, cells: Sequence[Cell], work: Work) -> Iterator[Outcome]:
+    def __call__(self, cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
         """Give out the cells, as many at a time as there are workers, and yield their outcomes as they come.
 
         A cell that was on a worker when it died may be innocent; it is done again alone, after all others.
         """
-        suspects, rest = list[Cell](), iter(cells)
+        suspects, rest = list[SweepCell](), iter(cells)
         slots = max(1, len(self._client.scheduler_info()["workers"]))
         owner = {self._submit(cell, work): cell for cell in itertools.islice(rest, slots)}
         every = self._dask.as_completed(list(owner))
@@ -79,16 +79,16 @@ class Cluster(Closing):
         for cell in suspects:
             yield self._alone(cell, work)
 
-    def _submit(self, cell: Cell, work: Work) -> Any:
+    def _submit(self, cell: SweepCell, work: Work) -> Any:
         return self._client.submit(attempt, cell, work, pure=False, resources={self._resource: 1})
 
-    def _alone(self, cell: Cell, work: Work) -> Outcome:
+    def _alone(self, cell: SweepCell, work: Work) -> Outcome:
         for _ in range(TRIES):
             if (outcome := self._outcome(self._submit(cell, work), cell)) is not None:
                 return outcome
         return Outcome(cell, None, f"the worker was lost each of {TRIES} times that it did this cell alone")
 
-    def _outcome(self, future: Any, cell: Cell) -> Outcome | None:
+    def _outcome(self, future: Any, cell: SweepCell) -> Outcome | None:
         """Return what became of a cell, or None when its worker died."""
         try:
             outcome: Outcome = future.result()

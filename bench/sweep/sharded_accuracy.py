@@ -29,14 +29,14 @@ from .. import stats, suite
 from ..measure import environment
 from ..metrics import accuracy
 from ..result import Reading, Result, Run
-from .sweep import Cell, Store
+from .sweep import Store, SweepCell
 
 IMAGES = 64
 SUMS = ("images", "right1", "right5", "agree", "signal", "noise")
 Tally = dict[str, float]
 
 
-def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()) -> list[Cell]:
+def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()) -> list[SweepCell]:
     """List the cells: every shard of the images for every form of every bundle.
 
     Raises:
@@ -50,11 +50,13 @@ def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: S
             )
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
             one = context.subject
-            found.append(Cell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards))
+            found.append(
+                SweepCell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards)
+            )
     return found
 
 
-def measure(cell: Cell) -> dict[str, Any]:
+def measure(cell: SweepCell) -> dict[str, Any]:
     """Evaluate one shard and return a run as plain JSON values, whose reading has the counts as its first row.
 
     Raises:
@@ -66,13 +68,13 @@ def measure(cell: Cell) -> dict[str, Any]:
         raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
     bundle, artefact = read(cell.path), chosen[0].target.artefact
     tally, classes = _tally(bundle, artefact, cell)
-    reading = told(tally, classes, cell.split)
+    reading = reading_of(tally, classes, cell.split)
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = Result(chosen[0].subject, {"accuracy": reading})
     return Run(created, environment.command_line(), environment.here(), (result,)).to_dict()
 
 
-def told(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[str, ...] = ()) -> Reading:
+def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[str, ...] = ()) -> Reading:
     """Return the accuracy that counts say; `classes` has the images and the right ones of each class."""
     count, shares = tally["images"], dict[str, float]()
     if not count:
@@ -94,9 +96,9 @@ def told(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[s
     return Reading("accuracy", values, intervals, notes=notes, rows=({"counts": tally}, *by_class))
 
 
-def gather(cells: Sequence[Cell], store: Store) -> list[Run]:
+def gather(cells: Sequence[SweepCell], store: Store) -> list[Run]:
     """Add up the shards that are there: one run for each kind of machine, with a note where shards are missing."""
-    groups: dict[tuple[str, str], list[tuple[Cell, Run]]] = {}
+    groups: dict[tuple[str, str], list[tuple[SweepCell, Run]]] = {}
     for cell in dict.fromkeys(cells):
         if store.has(cell):
             run = store.get(cell)
@@ -105,13 +107,13 @@ def gather(cells: Sequence[Cell], store: Store) -> list[Run]:
     machines: dict[str, Run] = {}
     for (machine, _), parts in groups.items():
         (cell, first), runs = parts[0], [run for _, run in parts]
-        joined = replace(first.results[0], readings={"accuracy": added(runs, cell.split, cell.shards)})
+        joined = replace(first.results[0], readings={"accuracy": merge_shards(runs, cell.split, cell.shards)})
         seen = machines.setdefault(machine, replace(first, results=()))
         machines[machine] = replace(seen, results=(*seen.results, joined))
     return list(machines.values())
 
 
-def added(runs: Sequence[Run], split: str, shards: int) -> Reading:
+def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
     """Return the accuracy of several shards together."""
     readings = [run.results[0].readings["accuracy"] for run in runs]
     tallies = [reading.rows[0]["counts"] for reading in readings if not reading.missing]
@@ -125,10 +127,10 @@ def added(runs: Sequence[Run], split: str, shards: int) -> Reading:
         one[1] += round(row["images_count"] * row["top1_ratio"])
     missing = shards - len(runs)
     notes = (f"{missing} of {shards} shards are missing; do: the same command again",) if missing else ()
-    return told(tally, classes, split, notes)
+    return reading_of(tally, classes, split, notes)
 
 
-def _tally(bundle: Bundle, artefact: str, cell: Cell) -> tuple[Tally, dict[int, list[int]]]:
+def _tally(bundle: Bundle, artefact: str, cell: SweepCell) -> tuple[Tally, dict[int, list[int]]]:
     data = datasets.load(cell.data, cell.split)
     chosen = list(range(cell.shard, len(data), cell.shards))
     labels = suite.labels_for(bundle.spec, data, cell.data)[chosen]

@@ -18,14 +18,14 @@ from typing import Any
 from ...runtime.common.files import atomic_file, existing_file
 from ...runtime.errors import EdgesmithError
 from .. import result, suite
-from ..measure.interleave import Plan
+from ..measure.interleave import SamplingPlan
 from ..result import Run
 
 _OF_IMAGES = ("data", "split", "shard", "shards")
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One measurement to make; plain data, so that it travels to another machine.
 
     With `data` it is accuracy on shard `shard` of `shards` of those images; see `bench/sweep/sharded_accuracy.py`.
@@ -53,13 +53,13 @@ class Cell:
 class Outcome:
     """What became of a cell: a run as plain JSON values, or the reason why there is none."""
 
-    cell: Cell
+    cell: SweepCell
     run: dict[str, Any] | None
     failure: str = ""
 
 
-Work = Callable[[Cell], dict[str, Any]]
-Dispatch = Callable[[Sequence[Cell], Work], Iterable[Outcome]]
+Work = Callable[[SweepCell], dict[str, Any]]
+Dispatch = Callable[[Sequence[SweepCell], Work], Iterable[Outcome]]
 
 
 def grid(
@@ -68,7 +68,7 @@ def grid(
     precisions: Sequence[str] = (),
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
-) -> list[Cell]:
+) -> list[SweepCell]:
     """List the cells: every form of every path with every number of threads and every batch.
 
     Raises:
@@ -78,7 +78,7 @@ def grid(
     for path in paths:
         forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
         for subject, count, batch in itertools.product(forms, threads, batches):
-            found.append(Cell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
+            found.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
     return found
 
 
@@ -88,11 +88,11 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def path(self, cell: Cell) -> Path:
+    def path(self, cell: SweepCell) -> Path:
         """Return where a finished cell stands."""
         return self.folder / f"{cell.key}.json"
 
-    def has(self, cell: Cell) -> bool:
+    def has(self, cell: SweepCell) -> bool:
         """Say whether a cell is finished."""
         return self.path(cell).is_file()
 
@@ -107,7 +107,7 @@ class Store:
             temporary.write_text(json.dumps(outcome.run))
         failed.unlink(missing_ok=True)
 
-    def get(self, cell: Cell) -> Run:
+    def get(self, cell: SweepCell) -> Run:
         """Read a finished cell.
 
         Raises:
@@ -115,13 +115,13 @@ class Store:
         """
         return result.read(existing_file(self.path(cell), "cell"))
 
-    def failure(self, cell: Cell) -> str:
+    def failure(self, cell: SweepCell) -> str:
         """Return why a cell failed, or an empty string."""
         failed = self.folder / f"{cell.key}.failed"
         return str(json.loads(failed.read_text())["failure"]) if failed.is_file() else ""
 
 
-def measure(cell: Cell, plan: Plan, only: Sequence[str] = ()) -> dict[str, Any]:
+def measure(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) -> dict[str, Any]:
     """Measure one cell and return the run as plain JSON values.
 
     Raises:
@@ -137,13 +137,13 @@ def measure(cell: Cell, plan: Plan, only: Sequence[str] = ()) -> dict[str, Any]:
     return run.to_dict()
 
 
-def local(cells: Sequence[Cell], work: Work) -> Iterator[Outcome]:
+def local(cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
     """Do one cell after the other here."""
     for cell in cells:
         yield attempt(cell, work)
 
 
-def attempt(cell: Cell, work: Work) -> Outcome:
+def attempt(cell: SweepCell, work: Work) -> Outcome:
     """Do one cell; what goes wrong with it is its outcome."""
     try:
         return Outcome(cell, work(cell))
@@ -152,7 +152,7 @@ def attempt(cell: Cell, work: Work) -> Outcome:
 
 
 def sweep(
-    cells: Sequence[Cell], store: Store, work: Work, dispatch: Dispatch = local,
+    cells: Sequence[SweepCell], store: Store, work: Work, dispatch: Dispatch = local,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Do the cells that are not in the store; return how many were done now, and how many failed.
@@ -170,7 +170,7 @@ def sweep(
     return done, failed
 
 
-def gather(cells: Sequence[Cell], store: Store) -> list[Run]:
+def gather(cells: Sequence[SweepCell], store: Store) -> list[Run]:
     """Return what the store has of the cells: one run for each machine, so that machines are never mixed."""
     machines: dict[str, Run] = {}
     for cell in dict.fromkeys(cells):

@@ -17,7 +17,7 @@ from edgesmith.export import to_onnx
 from edgesmith.models import catalog
 from edgesmith.optimize import optimizer
 from edgesmith.optimize.quantize import quantize
-from edgesmith.optimize.trt.autotune import best_mix
+from edgesmith.optimize.trt.autotune import autotune
 from edgesmith.runtime.engines import cost
 
 
@@ -51,7 +51,7 @@ def main() -> None:
             files = network(name, Path(folder))
             for gpu in given.gpu or ["A2", "L4", "RTX 5090"]:
                 for batch, wide in ((batch, wide) for batch in given.batch for wide in (False, True)):
-                    report = best_mix(*files, Path(folder) / "out.onnx", cost.gpu(gpu), batch=batch, per_tensor=wide)
+                    report = autotune(*files, Path(folder) / "out.onnx", cost.gpu(gpu), batch=batch, per_tensor=wide)
                     line = {"network": name, "per_tensor": wide, **report.to_dict()}
                     line["placement"] = {"int8": line["placement"]["int8"]}
                     print(json.dumps(line), flush=True)  # noqa: T201

@@ -20,7 +20,7 @@ HELD_OUT = 10  # one image in so many
 
 
 @dataclass(frozen=True)
-class Feed:
+class Batches:
     """Labelled images behind one method; `tensor` is float32 NCHW, or None when images are decoded on demand."""
 
     data: Dataset
@@ -30,7 +30,7 @@ class Feed:
     tensor: torch.Tensor | None
 
     @classmethod
-    def of(cls, data: Dataset, spec: ModelSpec) -> Feed:
+    def of(cls, data: Dataset, spec: ModelSpec) -> Batches:
         """Preprocess a data set, or prepare to do so.
 
         Raises:
@@ -64,7 +64,7 @@ class Feed:
         for positions in torch.arange(len(self)).split(EVAL_BATCH):  # type: ignore[no-untyped-call]
             yield self.batch(positions)
 
-    def held_out(self, wanted: bool) -> tuple[Feed, Feed | None]:
+    def held_out(self, wanted: bool) -> tuple[Batches, Batches | None]:
         """Split off every tenth image of each class for validation; (everything, None) when not wanted."""
         if not wanted:
             return self, None
@@ -73,8 +73,8 @@ class Feed:
         held[order[::HELD_OUT]] = True
         return self._part(~held), self._part(held)
 
-    def _part(self, mask: torch.Tensor) -> Feed:
-        return Feed(self.data, self.spec, self.chosen[mask], self.labels, self.tensor)
+    def _part(self, mask: torch.Tensor) -> Batches:
+        return Batches(self.data, self.spec, self.chosen[mask], self.labels, self.tensor)
 
 
 def black(spec: ModelSpec) -> torch.Tensor:

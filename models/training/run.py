@@ -11,18 +11,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from .augment import augment
-from .batches import Feed, black
+from .batches import Batches, black
 from .optimizers import groups, scheduler
 from .recipes import Recipe
 
 AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss (GoogLeNet, Inception)
 
 
-class Run:
+class TrainingRun:
     """One training run between two epochs; `Keeper` writes and restores what is in it."""
 
     def __init__(
-        self, module: nn.Module, feed: Feed, held: Feed | None, recipe: Recipe, seed: int, device: torch.device
+        self, module: nn.Module, feed: Batches, held: Batches | None, recipe: Recipe, seed: int, device: torch.device
     ) -> None:
         self.module, self.feed, self.held, self.recipe, self.device = module, feed, held, recipe, device
         self.mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()  # needs no scaling of the loss
@@ -120,7 +120,7 @@ class Run:
         return {key: value.detach().clone() for key, value in self.module.state_dict().items()}
 
 
-def mean_loss(module: nn.Module, feed: Feed, device: torch.device) -> float:
+def mean_loss(module: nn.Module, feed: Batches, device: torch.device) -> float:
     """Return the mean cross entropy in eval mode."""
     module.eval()
     with torch.inference_mode():

@@ -10,7 +10,7 @@ from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .run import TrainingRun
 
 VERSION = 1
 
@@ -21,14 +21,14 @@ def nothing_to_resume(path: Path | None) -> UsageError:
 
 
 @dataclass(frozen=True)
-class Keeper:
+class RunState:
     """Writes the state to `path` after each epoch (None: nowhere) and restores it when `resume` is set."""
 
     path: Path | None
     resume: bool
     recipe_digest: str
 
-    def save(self, run: Run) -> None:
+    def save(self, run: TrainingRun) -> None:
         """Write everything that the next epoch depends on; the file is whole or the earlier one stays."""
         if self.path is None:
             return
@@ -50,7 +50,7 @@ class Keeper:
         with atomic_file(self.path) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, run: Run) -> None:
+    def restore(self, run: TrainingRun) -> None:
         """Continue where the file ends, when asked to.
 
         Raises:
@@ -86,7 +86,7 @@ class Keeper:
         return found
 
     @staticmethod
-    def _apply(run: Run, state: dict[str, Any]) -> None:
+    def _apply(run: TrainingRun, state: dict[str, Any]) -> None:
         import torch
 
         run.module.load_state_dict(state["module"])

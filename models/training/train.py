@@ -21,10 +21,10 @@ from torch import nn
 from ...runtime import datasets
 from ...runtime.spec import ModelSpec
 from .. import catalog
-from .batches import Feed
+from .batches import Batches
 from .recipes import Recipe, check, find
-from .run import Run
-from .run_state import Keeper
+from .run import TrainingRun
+from .run_state import RunState
 
 Say = Callable[[dict[str, float]], None]
 
@@ -85,7 +85,7 @@ def train(
         DataError: The images cannot be used; each bad one is named before training starts.
         ModelError: The checkpoint cannot be used.
     """
-    from .transfer import begin
+    from .transfer import start_from
 
     recipe = check(find(recipe) if isinstance(recipe, str) else recipe)
     if catalog.find(name).row.get("fixed"):
@@ -94,19 +94,19 @@ def train(
     spec = catalog.spec(name, "digits" if data == "digits" else "random")
     spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)
     torch.manual_seed(seed)
-    module = begin(catalog.build(name, len(whole.classes)), start)
-    feed = Feed.of(whole, spec)
+    module = start_from(catalog.build(name, len(whole.classes)), start)
+    feed = Batches.of(whole, spec)
     splits = ("test", "hard") if data == "digits" else ("test",)
-    judges = {split: Feed.of(datasets.load(data, split), spec) for split in splits}
+    judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
     began = time.perf_counter()
-    history = fit(module, feed, recipe, seed=seed, keeper=Keeper(keep, resume, recipe.digest), say=say)
+    history = fit(module, feed, recipe, seed=seed, keeper=RunState(keep, resume, recipe.digest), say=say)
     found = {split: accuracy(module, judge) for split, judge in judges.items()}
     seconds = time.perf_counter() - began
     return TrainResult(spec, module, found, seconds, tuple(history), recipe, whole.digest)
 
 
 def fit(
-    module: nn.Module, feed: Feed, recipe: Recipe, *, seed: int = 0, keeper: Keeper | None = None, say: Say
+    module: nn.Module, feed: Batches, recipe: Recipe, *, seed: int = 0, keeper: RunState | None = None, say: Say
 ) -> list[dict[str, float]]:
     """Train a module in place; it is left in eval mode, with its averaged or best weights where the recipe has them.
 
@@ -123,8 +123,8 @@ def fit(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(module, *feed.held_out(recipe.patience > 0 or recipe.schedule == "plateau"), recipe, seed, device)
-    keeper = keeper or Keeper(None, False, recipe.digest)
+    run = TrainingRun(module, *feed.held_out(recipe.patience > 0 or recipe.schedule == "plateau"), recipe, seed, device)
+    keeper = keeper or RunState(None, False, recipe.digest)
     keeper.restore(run)
     while run.epoch < recipe.epochs and not run.exhausted:
         row = run.one_epoch()
@@ -135,7 +135,7 @@ def fit(
     return run.history
 
 
-def accuracy(module: nn.Module, feed: Feed) -> float:
+def accuracy(module: nn.Module, feed: Batches) -> float:
     """Return the top-1 accuracy in per cent, in eval mode; the module is left in it."""
     module.eval()
     device = next(module.parameters()).device

@@ -15,7 +15,7 @@ from .. import checkpoints
 from ..nearest import nearest_network
 
 
-def begin(module: nn.Module, start: str | Path) -> nn.Module:
+def start_from(module: nn.Module, start: str | Path) -> nn.Module:
     """Give a fresh network the weights of a checkpoint, save for layers whose shape follows the number of classes.
 
     Args:

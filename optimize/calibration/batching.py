@@ -12,7 +12,7 @@ from ..graph.proto_graph import copied
 from .statistics import answers, session
 
 
-def freed(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
+def with_free_batch(model: onnx.ModelProto, image: np.ndarray) -> onnx.ModelProto | None:
     """Return a copy with a free batch; None where the batch is free already, or the graph does not work without it.
 
     Args:
@@ -47,7 +47,7 @@ def _same(model: onnx.ModelProto, other: onnx.ModelProto, name: str, image: np.n
     )
 
 
-def fixed_as(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
+def with_batch_of(model: onnx.ModelProto, source: onnx.ModelProto) -> onnx.ModelProto:
     """Give a graph the input and output shapes of another one of the same interface, in place."""
     for mine, theirs in ((model.graph.input, source.graph.input), (model.graph.output, source.graph.output)):
         shapes = {item.name: item for item in theirs}

@@ -104,7 +104,7 @@ class Samples:
             raise DataError(f"calibration batch {number} holds NaN or infinity", do="check the preprocessing")
 
 
-class Perturbed:
+class AugmentedSamples:
     """Samples, each batch followed by the same images with sensor noise, half of those partly covered.
 
     Calibration images are cleaner than what a camera sees. Without noise the first layers' ranges are too narrow for

@@ -54,7 +54,7 @@ def session(  # type: ignore[no-untyped-def]
     raise ModelError("ONNX Runtime refuses the graph", got=" ".join(str(refused[0]).split())[:300]) from refused[0]
 
 
-def watched(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """Return a copy of a model whose outputs are exactly the named tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -75,7 +75,7 @@ def stream(
     """Yield, for each batch, the values of the named tensors (graph inputs too)."""
     given = model.graph.input[0].name
     wanted = [name for name in names if name != given]
-    run = session(watched(model, wanted), optimise=optimise, integers=integers) if wanted else None
+    run = session(with_outputs(model, wanted), optimise=optimise, integers=integers) if wanted else None
     for batch in batches:
         values = dict(zip(wanted, answers(run, {given: batch}, wanted), strict=True)) if run else {}
         yield {given: batch, **values}
@@ -161,7 +161,7 @@ class Stats:
 
 
 @dataclass(frozen=True)
-class Inside:
+class InGraphExtremes:
     """A graph that answers extremes: no activation is copied out of the runtime, and few answers are.
 
     Its outputs ENDS hold the channels of all `tensors` beside each other: the highest value, the lowest of those not in
@@ -185,7 +185,7 @@ class Inside:
 ENDS = HIGH, LOW, WHOLE = "seen/high", "seen/low", "seen/whole"
 
 
-def reduced(model: onnx.ModelProto, names: Iterable[str], sums: bool = True) -> Inside:
+def with_extremes(model: onnx.ModelProto, names: Iterable[str], sums: bool = True) -> InGraphExtremes:
     """Return a graph that answers the extremes of each channel of tensors.
 
     What starts at 0 is pooled: ONNX Runtime computes that in the blocked layout of its convolutions, where for a
@@ -199,7 +199,9 @@ def reduced(model: onnx.ModelProto, names: Iterable[str], sums: bool = True) -> 
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {item.name: item.type.tensor_type.shape.dim for item in (*inferred.value_info, *inferred.output)}
     wide = {name: shapes[name][1].dim_value for name in names if len(shapes.get(name, ())) == 4}
-    found = Inside(watched(model, []), {name: count for name, count in wide.items() if count}, _from_zero(model))
+    found = InGraphExtremes(
+        with_outputs(model, []), {name: count for name, count in wide.items() if count}, _from_zero(model)
+    )
     graph = found.model.graph
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(AXES, np.int64), "seen/axes"))
@@ -253,7 +255,7 @@ def collect(
     The smallest value of what starts at 0 (a Relu's output, say) is given as 0. Without `sums` a NaN may pass unseen.
     """
     stats = {name: Stats() for name in names}
-    inside = Inside(model, {}, frozenset()) if histograms else reduced(model, names, sums)
+    inside = InGraphExtremes(model, {}, frozenset()) if histograms else with_extremes(model, names, sums)
     whole = [name for name in names if name not in inside.tensors]
     ends: dict[str, np.ndarray] = {}
     with progress("calibrating", None) as advance:
@@ -272,7 +274,7 @@ def collect(
     return stats
 
 
-def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: Inside) -> None:
+def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: InGraphExtremes) -> None:
     """Take the extremes of one batch into account; the first tensor with NaN or infinity is named."""
     for end, join in ((HIGH, np.maximum), (LOW, np.minimum)):
         if end in values:
@@ -290,11 +292,3 @@ def _apart(joined: np.ndarray, widths: dict[str, int]) -> dict[str, np.ndarray]:
     """Return the channels of each tensor."""
     cuts = np.cumsum(list(widths.values()))[:-1]
     return dict(zip(widths, np.split(joined, cuts), strict=True)) if widths else {}
-
-
-def sqnr_db(reference: np.ndarray, value: np.ndarray) -> float:
-    """Return the ratio of signal to quantisation noise, 10 log10(sum r^2 / sum (r - v)^2), in dB (inf when equal)."""
-    reference = reference.astype(np.float64)
-    noise = float(np.square(reference - value).sum())
-    signal = float(np.square(reference).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))

@@ -17,14 +17,14 @@ import onnx
 from ...runtime.common.files import atomic_file
 from .finite_check import collect
 from .histogram import Histogram
-from .samples import Perturbed
+from .samples import AugmentedSamples
 from .statistics import Stats
 
 FORMAT = "1"
 
 
 def collected(
-    model: onnx.ModelProto, names: list[str], samples: Perturbed, *, histograms: bool = False
+    model: onnx.ModelProto, names: list[str], samples: AugmentedSamples, *, histograms: bool = False
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors, from the samples' cache folder where they stand in it."""
     folder = samples.samples.cache
@@ -38,7 +38,7 @@ def collected(
     return found
 
 
-def key(model: onnx.ModelProto, names: Iterable[str], samples: Perturbed, histograms: bool) -> str:
+def key(model: onnx.ModelProto, names: Iterable[str], samples: AugmentedSamples, histograms: bool) -> str:
     """Return the digest of everything that the statistics depend on."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
     for part in (FORMAT, *names, samples.samples.digest, repr(samples.noise), repr(samples.cover), repr(histograms)):

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..graph.proto_graph import Net, all_inputs, sort_nodes
-from .formats import FP16, KEEP_FLOAT, Kind
+from ..graph.proto_graph import ProtoGraph, all_inputs, sort_nodes
+from .formats import FP16, KEEP_FLOAT, HalfFormat
 
 FLOAT = TensorProto.FLOAT
 # Bounds that mean «none» in FP32 and may be narrowed to FP16's without changing anything that FP16 can hold.
@@ -19,7 +19,7 @@ HARMLESS = {("Conv", 2), ("Gemm", 2), ("ConvTranspose", 2), ("QuantizeLinear", 1
 
 
 @dataclass
-class Cast:
+class CastResult:
     """The result: the model, how many nodes are half, which stayed float and why, the Casts, flushed weights."""
 
     model: onnx.ModelProto
@@ -29,7 +29,7 @@ class Cast:
     flushed: float = 0.0
 
 
-def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind: Kind = FP16) -> Cast:
+def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind: HalfFormat = FP16) -> CastResult:
     """Return a copy of a model that computes in FP16 or BF16; its graph inputs and outputs keep their types.
 
     Args:
@@ -40,21 +40,21 @@ def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
-    return _Caster(copy, dict(kept or {}), kind).run()
+    return _Fp16Caster(copy, dict(kept or {}), kind).run()
 
 
-class _Caster:
-    def __init__(self, model: onnx.ModelProto, kept: dict[str, str], kind: Kind) -> None:
+class _Fp16Caster:
+    def __init__(self, model: onnx.ModelProto, kept: dict[str, str], kind: HalfFormat) -> None:
         graph, self.half = model.graph, kind
         values = (*graph.input, *graph.output, *graph.value_info)
         self.kinds = {item.name: item.type.tensor_type.elem_type for item in values}
-        self.net = Net(model)
+        self.net = ProtoGraph(model)
         quantised = any(node.op_type == "QuantizeLinear" for node in graph.node)
         if self.net.opset < (least := max(kind.opset, 19 if quantised else 0)):
             _declare(model, least)
             self.net.opset = least
         self.kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        self.result = Cast(model, kept={})
+        self.result = CastResult(model, kept={})
         self.reasons = kept | self._captured()
         self.made: dict[tuple[str, int], str] = {}
         self.tiny = self.weights = 0
@@ -66,7 +66,7 @@ class _Caster:
         made = {name: self.net.producer[name] for name in names if name in self.net.producer}
         return {node.name or node.output[0]: f"a body reads {name}" for name, node in made.items()}
 
-    def run(self) -> Cast:
+    def run(self) -> CastResult:
         net, graph = self.net, self.net.graph
         for node in list(graph.node):
             self._convert(node)

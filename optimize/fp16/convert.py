@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime.errors import CheckFailed, DataError, ModelError
-from .formats import FP16, Kind
+from .formats import FP16, HalfFormat
 
 if TYPE_CHECKING:
     import onnx
 
-    from .cast_graph import Cast
+    from .cast_graph import CastResult
 
 # Between this opset and 22 no operator of a network like these changed its meaning.
 NEAR_OPSET = 18
@@ -66,7 +66,7 @@ def to_fp16(
     samples: Iterable[np.ndarray],
     *,
     limit: float | None = None,
-    kind: Kind = FP16,
+    kind: HalfFormat = FP16,
 ) -> PrecisionReport:
     """Cast an ONNX file to FP16 (or BF16), keeping its inputs and outputs in FP32.
 
@@ -110,7 +110,7 @@ def to_fp16(
     return _report(result, error, (Path(source).stat().st_size, Path(target_path).stat().st_size), kind)
 
 
-def _report(result: Cast, error: dict[str, float], sizes: tuple[int, int], kind: Kind) -> PrecisionReport:
+def _report(result: CastResult, error: dict[str, float], sizes: tuple[int, int], kind: HalfFormat) -> PrecisionReport:
     return PrecisionReport(
         nodes=len(result.model.graph.node),
         half=result.half,
@@ -125,8 +125,8 @@ def _report(result: Cast, error: dict[str, float], sizes: tuple[int, int], kind:
 
 
 def _cast(
-    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: Kind
-) -> tuple[Cast, dict[str, float]]:
+    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: HalfFormat
+) -> tuple[CastResult, dict[str, float]]:
     """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
     from .cast_graph import cast_graph
 
@@ -141,7 +141,7 @@ def _cast(
     return result, error
 
 
-def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: Kind) -> dict[str, str]:
+def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: HalfFormat) -> dict[str, str]:
     """Return the nodes that touch a tensor beyond the kind's range on the samples, at either end -> the reason."""
     import onnx
 
@@ -169,12 +169,12 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: Kind) -
 def relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
     """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such."""
     from ..calibration.statistics import stream
-    from .simulate import rounded
+    from .simulate import simulate_half
 
     names = [item.name for item in before.graph.output]
     error = dict.fromkeys(names, 0.0)
     size = dict.fromkeys(names, 0.0)
-    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, rounded(after)))
+    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, simulate_half(after)))
     for one, two in zip(floats, halves, strict=True):
         for name in names:
             apart = np.abs(one[name].astype(np.float64) - two[name])

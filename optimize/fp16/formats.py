@@ -14,7 +14,7 @@ KEEP_FLOAT = frozenset(
 
 
 @dataclass(frozen=True)
-class Kind:
+class HalfFormat:
     """One 16-bit kind of number.
 
     Attributes:
@@ -48,10 +48,10 @@ class Kind:
         return found
 
 
-FP16 = Kind("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")
+FP16 = HalfFormat("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")
 
 
-BF16 = Kind(
+BF16 = HalfFormat(
     "BF16", 16, "tensor(bfloat16)", (2 - 2.0**-7) * 2.0**127, 2.0**-126, "BF16's 1.2e-38", 22, frozenset({"HardSwish"})
 )
 

@@ -18,7 +18,7 @@ EXACT = frozenset(
 )  # fmt: skip
 
 
-def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+def simulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a graph of the same inputs and outputs, in float, that rounds what `model` holds in FP16 or BF16.
 
     Args:

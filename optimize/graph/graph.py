@@ -29,7 +29,7 @@ def is_a(node: Any, *ops: str) -> bool:
 
 
 @dataclass
-class Net:
+class Graph:
     """A graph being rewritten.
 
     Attributes:
@@ -50,7 +50,7 @@ class Net:
     kept: dict[str, Any]
     pinned: set[str]
     folder: Path
-    infer_shapes: Callable[[Net], None]
+    infer_shapes: Callable[[Graph], None]
     block: int = 1
     captures: dict[int, list[Any]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)

@@ -73,7 +73,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
-class Net:
+class ProtoGraph:
     """One graph: `arrays` of its constants, who produces and who reads each tensor.
 
     The indices are rebuilt by `index()` after nodes or edges changed; constants in Constant nodes become initializers.

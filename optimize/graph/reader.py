@@ -15,13 +15,13 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from ...runtime.common.external_data import model_file
 from ...runtime.errors import ModelError, UsageError
-from .graph import STANDARD, Net
+from .graph import STANDARD, Graph
 from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
 from .shape_inference import infer
 
 
-def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Net:
+def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Graph:
     """Read a model.
 
     Args:
@@ -88,7 +88,7 @@ def _names(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
+def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     taken, graph = _names(model.graph), model.graph
     captures = [captured(node) for node in graph.node]
     origin = [_detached(node) for node in graph.node]
@@ -118,10 +118,10 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Net:
     held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Net(imported, shell, proto, kept, pinned, folder, infer, captures=held, taken=taken)
+    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=held, taken=taken)
 
 
-def fix_batch(net: Net, batch: int) -> None:
+def fix_batch(net: Graph, batch: int) -> None:
     """Give the free first dimension of every input a size, and the same to all dimensions of its name.
 
     Raises:

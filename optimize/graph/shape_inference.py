@@ -12,14 +12,14 @@ import onnx.numpy_helper
 import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
-from .graph import Net, Shape
+from .graph import Graph, Shape
 from .writer import node_proto, to_shell
 
 # Constants up to this many elements go along with their values, because shapes may depend on them.
 SMALL = 64
 
 
-def infer(net: Net) -> None:
+def infer(net: Graph) -> None:
     """Fill `net.kinds` by ONNX shape inference; a model that it cannot read leaves the kinds as they were."""
     net.inferred = True
     model, constants = to_shell(net)
@@ -71,7 +71,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     return None
 
 
-def infer_one(net: Net, node: Any) -> None:
+def infer_one(net: Graph, node: Any) -> None:
     """Find the shapes of one node's outputs, if they are not known, from those of its inputs."""
     if node.domain or all(_is_settled(net.shape(tensor)) for tensor in node.outputs if tensor.name):
         return
@@ -108,7 +108,7 @@ def _is_settled(shape: Shape | None) -> bool:
     return shape is not None and not any(dim is None or str(dim).startswith("unk__") for dim in shape)
 
 
-def _is_small(net: Net, tensor: Any) -> bool:
+def _is_small(net: Graph, tensor: Any) -> bool:
     return isinstance(tensor, gs.Constant) and math.prod(net.shape(tensor) or ()) <= SMALL
 
 
@@ -127,12 +127,12 @@ def _dimension(dim: Any) -> int | str | None:
     return dim.dim_param or None
 
 
-def macs(net: Net) -> int:
+def macs(net: Graph) -> int:
     """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; free dimensions count as 1."""
     return sum(_macs(net, node) for node in net.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
-def _macs(net: Net, node: Any) -> int:
+def _macs(net: Graph, node: Any) -> int:
     made, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
     if made is None or first is None or second is None:
         return 0

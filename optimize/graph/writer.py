@@ -15,7 +15,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from ...runtime.errors import ModelError
-from .graph import Net
+from .graph import Graph
 from .protobuf import LOCAL, captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
@@ -27,7 +27,7 @@ RAW_DATA, PIECE, SMALL = b"\x4a", 1 << 18, 1 << 20
 Array = np.ndarray[Any, Any]
 
 
-def write(net: Net, path: Path, data: Path | None = None) -> None:
+def write(net: Graph, path: Path, data: Path | None = None) -> None:
     """Write a Net as an ONNX file.
 
     Args:
@@ -42,19 +42,19 @@ def write(net: Net, path: Path, data: Path | None = None) -> None:
         _stream(net, file, skeleton, constants, store)
 
 
-def needs_data_file(net: Net) -> bool:
+def needs_data_file(net: Graph) -> bool:
     """Say whether weights must stand outside the file, because protobuf ends at 2 GiB."""
     return sum(int(tensor._values.nbytes) for tensor in _constants(net).values()) > EXTERNAL_ABOVE
 
 
-def to_proto(net: Net) -> onnx.ModelProto:
+def to_proto(net: Graph) -> onnx.ModelProto:
     """Return a Net as a model in memory."""
     skeleton, constants = to_shell(net)
     skeleton.graph.initializer.extend(_tensor(net, tensor) for tensor in constants)
     return skeleton
 
 
-def to_shell(net: Net) -> tuple[onnx.ModelProto, list[Any]]:
+def to_shell(net: Graph) -> tuple[onnx.ModelProto, list[Any]]:
     """Return the model without its weights, and the constants that it needs."""
     model, constants = copied(net.shell), _constants(net)
     model.graph.node.extend(node_proto(net, node) for node in net.ordered())
@@ -76,7 +76,7 @@ def _filter(repeated: Any, wanted: Any) -> None:
     repeated.extend(left)
 
 
-def _constants(net: Net) -> dict[str, Any]:
+def _constants(net: Graph) -> dict[str, Any]:
     found = {}
     for node in net.everything():
         for tensor in net.reads(node):
@@ -86,7 +86,7 @@ def _constants(net: Net) -> dict[str, Any]:
     return found
 
 
-def node_proto(net: Net, node: Any) -> onnx.NodeProto:
+def node_proto(net: Graph, node: Any) -> onnx.NodeProto:
     """Return a node's proto: attributes as they were read where a pass did not change them."""
     read = net.origin.get(id(node))
     names = [tensor.name for tensor in node.inputs]
@@ -117,7 +117,7 @@ def _same(value: Any, read: Any) -> bool:
     return bool(value == (read.decode() if isinstance(read, bytes) else read))
 
 
-def _tensor(net: Net, tensor: Any) -> onnx.TensorProto:
+def _tensor(net: Graph, tensor: Any) -> onnx.TensorProto:
     held = tensor._values
     if isinstance(held, np.ndarray):
         return onnx.numpy_helper.from_array(held, tensor.name)
@@ -127,7 +127,7 @@ def _tensor(net: Net, tensor: Any) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(net.array(tensor), tensor.name)
 
 
-def _stream(net: Net, file: BinaryIO, model: onnx.ModelProto, constants: list[Any], store: BinaryIO | None) -> None:
+def _stream(net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[Any], store: BinaryIO | None) -> None:
     """Write the wire format by hand: the graph's weights follow its other fields, one tensor in memory at a time."""
     graph = model.graph.SerializeToString()
     model.ClearField("graph")
@@ -145,7 +145,7 @@ def _stream(net: Net, file: BinaryIO, model: onnx.ModelProto, constants: list[An
             _write_raw(file, _raw(net, tensor), size, tensor.name)
 
 
-def _head(net: Net, tensor: Any) -> tuple[bytes, int]:
+def _head(net: Graph, tensor: Any) -> tuple[bytes, int]:
     """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
     held, data_type, shape = tensor._values, *net.known(tensor)
     stored = None if isinstance(held, np.ndarray) else held.tensor
@@ -162,7 +162,7 @@ def _head(net: Net, tensor: Any) -> tuple[bytes, int]:
     return made.SerializeToString() + RAW_DATA + _varint(size), size
 
 
-def _raw(net: Net, tensor: Any) -> Array | bytes:
+def _raw(net: Graph, tensor: Any) -> Array | bytes:
     held = tensor._values
     if isinstance(held, np.ndarray):
         return held
@@ -181,7 +181,7 @@ def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None
     file.write(np.ascontiguousarray(raw).view(np.uint8).data if isinstance(raw, np.ndarray) else raw)
 
 
-def _stored(net: Net, tensor: Any, store: BinaryIO) -> onnx.TensorProto:
+def _stored(net: Graph, tensor: Any, store: BinaryIO) -> onnx.TensorProto:
     """Write a tensor's bytes into the data file and return the reference to them; small ones stay in the model."""
     array = net.array(tensor)
     if array.nbytes < 1024:

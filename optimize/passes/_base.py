@@ -9,7 +9,7 @@ from typing import Any
 import onnx_graphsurgeon as gs
 
 from ...runtime.errors import CheckFailed
-from ..graph.graph import Net
+from ..graph.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ Outcome = Rewritten | Refused
 
 
 @dataclass
-class Permit:
+class RewriteFilter:
     """Which rewrites may happen: used to replay a run and to leave single rewrites out of it.
 
     Attributes:
@@ -68,17 +68,17 @@ class Pass:
         custom: Whether nodes of other domains are tried too.
     """
 
-    at: Callable[[Net, Any], Outcome | None]
+    at: Callable[[Graph, Any], Outcome | None]
     ops: tuple[str, ...]
     summary: str
     lowest_opset: int = 7
     custom: bool = False
 
-    def requires(self, net: Net) -> str:
+    def requires(self, net: Graph) -> str:
         """Return why the pass cannot run on this graph, or an empty string."""
         return f"opset {net.opset} is below {self.lowest_opset}" if net.opset < self.lowest_opset else ""
 
-    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+    def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
         """Run the pass once over the graph, under its name, and check what it promises."""
         if why := self.requires(net):
             return [Refused("the graph", why)]
@@ -99,7 +99,7 @@ class Pass:
             self.ensures(net, name)
         return outcomes
 
-    def ensures(self, net: Net, name: str) -> None:
+    def ensures(self, net: Graph, name: str) -> None:
         """Check what no pass may break: the model's interface, one producer per tensor, no tensor from nowhere.
 
         Raises:
@@ -114,7 +114,7 @@ def site(node: Any) -> str:
     return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))
 
 
-def _broken(net: Net) -> str:
+def _broken(net: Graph) -> str:
     made = {value.name for value in net.shell.graph.input} | set(net.kept)
     for node in net.everything():
         for tensor in node.outputs:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 
-Atom = tuple[str, int]
+SourceChannel = tuple[str, int]
 ROUTING = ("Concat", "Split", "Slice", "Gather", "Reshape")
 UNARY = {
     "Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Identity", "MaxPool",
@@ -25,7 +25,7 @@ UNARY = {
 
 
 @dataclass(frozen=True, eq=False)
-class Demand:
+class ChannelUse:
     """What one input of one node wants.
 
     Attributes:
@@ -39,7 +39,7 @@ class Demand:
     number: int
     node: Any
     tensor: Any
-    atoms: tuple[Atom, ...]
+    atoms: tuple[SourceChannel, ...]
     kind: str
 
 
@@ -52,15 +52,15 @@ class Provenance:
         behind: Names of tensors that a shuffle leads to.
     """
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Graph) -> None:
         self.net = net
-        self.memo: dict[str, tuple[Atom, ...] | None] = {}
+        self.memo: dict[str, tuple[SourceChannel, ...] | None] = {}
         self.sources: dict[str, Any] = {}
         self.shuffled: dict[str, Any] = {}
         self.behind: set[str] = set()
         self.inner = _inner_nodes(net)
 
-    def of(self, tensor: Any) -> tuple[Atom, ...] | None:
+    def of(self, tensor: Any) -> tuple[SourceChannel, ...] | None:
         """Return the atoms of a tensor; None if it has no known number of channels on axis 1."""
         if tensor.name not in self.memo:
             self.memo[tensor.name] = self._find(tensor)
@@ -72,7 +72,7 @@ class Provenance:
             return node is not None and id(node) in self.inner
         return node.op in ROUTING and self._indices(node) is not None
 
-    def _find(self, tensor: Any) -> tuple[Atom, ...] | None:
+    def _find(self, tensor: Any) -> tuple[SourceChannel, ...] | None:
         shape, node = self.net.shape(tensor), self.net.producer(tensor)
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or self.net.value(tensor) is not None:
             return None
@@ -83,7 +83,7 @@ class Provenance:
         self.sources[tensor.name] = tensor
         return tuple((tensor.name, channel) for channel in range(shape[1]))
 
-    def _routed(self, tensor: Any, node: Any) -> tuple[Atom, ...] | None:
+    def _routed(self, tensor: Any, node: Any) -> tuple[SourceChannel, ...] | None:
         indices = self._indices(node)
         if indices is None:
             return None
@@ -139,7 +139,7 @@ class Provenance:
         return last.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]
 
 
-def _inner_nodes(net: Net) -> set[int]:
+def _inner_nodes(net: Graph) -> set[int]:
     """Return the nodes of all channel shuffles."""
     found: set[int] = set()
     for node in net.nodes("Reshape"):
@@ -152,7 +152,7 @@ def _inner_nodes(net: Net) -> set[int]:
     return found
 
 
-def _shuffle(net: Net, last: Any) -> list[int] | None:
+def _shuffle(net: Graph, last: Any) -> list[int] | None:
     """Return the channel order that Reshape-Transpose-Reshape makes, or None if it does anything else."""
     turn = net.made_by(last.inputs[0], "Transpose")
     first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
@@ -174,7 +174,7 @@ def _shuffle(net: Net, last: Any) -> list[int] | None:
     return [int(index) for index in moved.reshape(-1)]
 
 
-def _slice(net: Net, node: Any, shape: Any) -> list[int] | None:
+def _slice(net: Graph, node: Any, shape: Any) -> list[int] | None:
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
     axes = net.ints(node, "axes", 3) if net.input(node, 3) is not None or "axes" in node.attrs else [0]
     steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]
@@ -185,14 +185,14 @@ def _slice(net: Net, node: Any, shape: Any) -> list[int] | None:
     return list(range(shape[1]))[slice(starts[0], end, steps[0])]
 
 
-def demands(net: Net, provenance: Provenance) -> list[Demand]:
+def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     """Return what every node that is no routing, and the outside, want."""
-    found: list[Demand] = []
+    found: list[ChannelUse] = []
 
     def note(node: Any, tensor: Any, kind: str) -> None:
         atoms = provenance.of(tensor) if tensor.name else None
         if atoms is not None:
-            found.append(Demand(len(found), node, tensor, atoms, kind))
+            found.append(ChannelUse(len(found), node, tensor, atoms, kind))
 
     for node in net.everything():
         if provenance.routes(node):
@@ -207,7 +207,7 @@ def demands(net: Net, provenance: Provenance) -> list[Demand]:
     return found
 
 
-def _flexibility(net: Net, node: Any) -> str:
+def _flexibility(net: Graph, node: Any) -> str:
     if node.domain:
         return "rigid"
     if node.op in UNARY:

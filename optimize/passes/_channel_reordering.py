@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..graph.graph import Net
-from ._channel_provenance import Demand, Provenance
+from ..graph.graph import Graph
+from ._channel_provenance import ChannelUse, Provenance
 
 MOST_RUNS = 8
 # How much readers may read beside the channels that they want, and in how many pieces on average, for filling up groups
 # to pay. Measured with blocks of 16 on ShuffleNetV2 x0.5 to x2.0: stages of four units read 1.05 to 1.22 of what they
 # want in 3 pieces and gain (x0.5: 2.0), stages of eight 1.12 to 1.88 in 5 pieces and lose.
 MOST_READ, MOST_PIECES = 1.25, 3.0
-Component = tuple[list[Demand], str]
+Component = tuple[list[ChannelUse], str]
 Range = tuple[str, int, int]
 
 
@@ -45,15 +45,15 @@ class Source:
 
 
 @dataclass
-class Plan:
+class ReorderingPlan:
     """Sources by name, demands, and for each demand the (source, group) pieces to join."""
 
     sources: dict[str, Source]
-    demands: list[Demand]
+    demands: list[ChannelUse]
     pieces: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
     block: int = 1
 
-    def layout(self, demand: Demand) -> list[int]:
+    def layout(self, demand: ChannelUse) -> list[int]:
         """Return the order in which a demand gets its channels: their numbers in its tensor, -1 for what it ignores."""
         place = {atom: index for index, atom in enumerate(demand.atoms)}
         order = []
@@ -63,7 +63,7 @@ class Plan:
             order += [place.get((name, channel), -1) for channel in source.layout[begin:end]]
         return order
 
-    def ranges(self, demand: Demand) -> list[Range]:
+    def ranges(self, demand: ChannelUse) -> list[Range]:
         """Return the pieces of a demand as (source, begin, end) in the sources' layouts, neighbours joined."""
         found: list[Range] = []
         for name, number in self.pieces[demand.number]:
@@ -75,7 +75,7 @@ class Plan:
         return found
 
 
-def is_cheap(made: Plan) -> bool:
+def padding_pays(made: ReorderingPlan) -> bool:
     """Say whether the Convs of a plan with filled-up groups read little that they do not want, in few pieces."""
     dense = [demand for demand in made.demands if demand.kind == "dense"]
     wanted, read = sum(len(demand.atoms) for demand in dense), sum(len(made.layout(demand)) for demand in dense)
@@ -83,7 +83,7 @@ def is_cheap(made: Plan) -> bool:
     return read <= MOST_READ * wanted and pieces <= MOST_PIECES * len(dense)
 
 
-def components(provenance: Provenance, wanted: list[Demand]) -> tuple[list[Component], list[Component]]:
+def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[Component], list[Component]]:
     """Return the demands in sets that share sources, each with the name of its place.
 
     Returns:
@@ -107,7 +107,7 @@ def components(provenance: Provenance, wanted: list[Demand]) -> tuple[list[Compo
     for demand in wanted:
         if demand.tensor.name in provenance.behind:
             shuffled.setdefault(root(demand.atoms[0][0]), demand.tensor.name)
-    sets: dict[str, list[Demand]] = {}
+    sets: dict[str, list[ChannelUse]] = {}
     for demand in wanted:
         if demand.atoms:
             sets.setdefault(root(demand.atoms[0][0]), []).append(demand)
@@ -119,7 +119,7 @@ def components(provenance: Provenance, wanted: list[Demand]) -> tuple[list[Compo
     return [(sets[name], place) for name, place in shuffled.items() if name in sets], chains
 
 
-def plan(net: Net, provenance: Provenance, wanted: list[Demand], block: int) -> Plan | str:
+def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int) -> ReorderingPlan | str:
     """Plan one component, or say why it is left as it is.
 
     Args:
@@ -135,7 +135,7 @@ def plan(net: Net, provenance: Provenance, wanted: list[Demand], block: int) -> 
     names = {name for demand in wanted for name, _ in demand.atoms}
     names |= {demand.node.outputs[0].name for demand in wanted if demand.kind == "tied"}
     ordered = sorted((provenance.sources[name] for name in names if name in provenance.sources), key=_order(position))
-    made = Plan(
+    made = ReorderingPlan(
         {
             tensor.name: Source(tensor, _kind(net, tensor, wanted), len(provenance.of(tensor) or ()))
             for tensor in ordered
@@ -156,7 +156,7 @@ def plan(net: Net, provenance: Provenance, wanted: list[Demand], block: int) -> 
     return made
 
 
-def _settled(wanted: list[Demand]) -> list[Demand]:
+def _settled(wanted: list[ChannelUse]) -> list[ChannelUse]:
     """Make rigid what passes channels on to somebody who wants them in their order."""
     while True:
         rigid = {demand.tensor.name for demand in wanted if demand.kind == "rigid"}
@@ -170,7 +170,7 @@ def _order(position: dict[int, int]) -> Any:
     return lambda tensor: position[id(tensor.inputs[0])] if tensor.inputs else -1
 
 
-def _kind(net: Net, tensor: Any, wanted: list[Demand]) -> str:
+def _kind(net: Graph, tensor: Any, wanted: list[ChannelUse]) -> str:
     """Say how free the order of a source is."""
     if any(demand.kind == "rigid" and demand.tensor is tensor for demand in wanted):
         return "fixed"
@@ -183,7 +183,7 @@ def _kind(net: Net, tensor: Any, wanted: list[Demand]) -> str:
     return "fixed"
 
 
-def _group(made: Plan, source: Source) -> None:
+def _group(made: ReorderingPlan, source: Source) -> None:
     """Group a source's channels by who wants them; whoever passes channels on wants them by its own groups."""
     name = source.tensor.name
     labels: list[list[tuple[int, int]]] = [[] for _ in range(source.channels)]
@@ -199,7 +199,7 @@ def _group(made: Plan, source: Source) -> None:
     source.group = [known.get(signature, -1) for signature in signatures]
 
 
-def _lay_out(made: Plan, source: Source, block: int) -> None:
+def _lay_out(made: ReorderingPlan, source: Source, block: int) -> None:
     if source.kind == "tied":
         _follow(made, source)
     elif source.kind == "fixed":
@@ -233,7 +233,7 @@ def _packed(source: Source, block: int) -> list[list[int]]:
     return [channels for _, channels in sorted([*found, *shared], key=lambda item: item[0])]
 
 
-def _follow(made: Plan, source: Source) -> None:
+def _follow(made: ReorderingPlan, source: Source) -> None:
     """Lay out an operator per channel as its input comes, which is joined in the order of the operator's groups."""
     demand = next(item for item in made.demands if item.kind == "tied" and item.node.outputs[0] is source.tensor)
     place = {atom: index for index, atom in enumerate(demand.atoms)}
@@ -264,7 +264,7 @@ def _cut_runs(source: Source) -> None:
     source.spans = list(zip(runs, [*runs[1:], len(source.group)], strict=True))
 
 
-def _assemble(made: Plan, demand: Demand) -> None:
+def _assemble(made: ReorderingPlan, demand: ChannelUse) -> None:
     """Find the pieces that a demand for any order, or for a fixed one, joins."""
     place = set(demand.atoms)
     pieces = []

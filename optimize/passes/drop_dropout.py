@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome:
+def rewrite(net: Graph, node: Any) -> Outcome:
     """Drop one Dropout."""
     training = net.input(node, 2)
     if training is not None and net.scalar(training) != 0:
@@ -26,4 +26,4 @@ def at(net: Net, node: Any) -> Outcome:
     return Rewritten(node.name, "inference form")
 
 
-PASS = Pass(at, ("Dropout",), "Dropout in inference form dropped")
+PASS = Pass(rewrite, ("Dropout",), "Dropout in inference form dropped")

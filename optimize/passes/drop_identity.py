@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Drop one node that returns one of its inputs."""
     source = TESTS[node.op](net, node)
     if source is None:
@@ -31,51 +31,51 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, node.op)
 
 
-def _always(net: Net, node: Any) -> Any:
+def _always(net: Graph, node: Any) -> Any:
     return node.inputs[0]
 
 
-def _same_shape(net: Net, node: Any) -> Any:
+def _same_shape(net: Graph, node: Any) -> Any:
     return node.inputs[0] if net.same_shape(node.inputs[0], node.outputs[0]) else None
 
 
-def _same_type(net: Net, node: Any) -> Any:
+def _same_type(net: Graph, node: Any) -> Any:
     kind = net.dtype(node.inputs[0])
     wanted = node.attrs.get("to") if node.op == "Cast" else net.dtype(node.inputs[1])
     wanted = wanted if isinstance(wanted, int) else 0
     return node.inputs[0] if kind and kind == wanted else None
 
 
-def _transpose(net: Net, node: Any) -> Any:
+def _transpose(net: Graph, node: Any) -> Any:
     order = node.attrs.get("perm")
     return node.inputs[0] if order is not None and list(order) == list(range(len(order))) else None
 
 
-def _no_axes(net: Net, node: Any) -> Any:
+def _no_axes(net: Graph, node: Any) -> Any:
     return _same_shape(net, node)
 
 
-def _one_input(net: Net, node: Any) -> Any:
+def _one_input(net: Graph, node: Any) -> Any:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
-def _one_output(net: Net, node: Any) -> Any:
+def _one_output(net: Graph, node: Any) -> Any:
     return _same_shape(net, node) if len(node.outputs) == 1 else None
 
 
-def _slice(net: Net, node: Any) -> Any:
+def _slice(net: Graph, node: Any) -> Any:
     steps = net.ints(node, "steps", 4)
     if net.input(node, 4) is not None and (steps is None or any(step < 1 for step in steps)):
         return None
     return _same_shape(net, node)
 
 
-def _pad(net: Net, node: Any) -> Any:
+def _pad(net: Graph, node: Any) -> Any:
     pads = net.ints(node, "pads", 1)
     return node.inputs[0] if pads is not None and not any(pads) else None
 
 
-def _resize(net: Net, node: Any) -> Any:
+def _resize(net: Graph, node: Any) -> Any:
     """Resize is linear interpolation or a copy at scale 1; cubic and cropping modes are left alone."""
     plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
     cropped = str(node.attrs.get("coordinate_transformation_mode")).startswith("tf_")  # crops, or is half a pixel off
@@ -85,13 +85,13 @@ def _resize(net: Net, node: Any) -> Any:
     return _same_shape(net, node) if plain and not cropped and ones else None
 
 
-def _pool(net: Net, node: Any) -> Any:
+def _pool(net: Graph, node: Any) -> Any:
     ones = all(item == 1 for key in ("kernel_shape", "strides") for item in node.attrs.get(key, [1]))
     pads = any(node.attrs.get("pads", [])) or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"
     return _same_shape(net, node) if ones and not pads and "kernel_shape" in node.attrs else None
 
 
-def _neutral(net: Net, node: Any) -> Any:
+def _neutral(net: Graph, node: Any) -> Any:
     """Return x of x * 1, x / 1, x + 0 and x - 0; zero or one on the left only where the operator commutes."""
     neutral = 1.0 if node.op in ("Mul", "Div") else 0.0
     for index in (1, 0) if node.op in ("Mul", "Add") else (1,):
@@ -102,12 +102,12 @@ def _neutral(net: Net, node: Any) -> Any:
     return None
 
 
-def _clip(net: Net, node: Any) -> Any:
+def _clip(net: Graph, node: Any) -> Any:
     bounded = "min" in node.attrs or "max" in node.attrs or any(tensor.name for tensor in node.inputs[1:])
     return None if bounded else node.inputs[0]
 
 
-TESTS: dict[str, Callable[[Net, Any], Any]] = {
+TESTS: dict[str, Callable[[Graph, Any], Any]] = {
     "Identity": _always, "Cast": _same_type, "CastLike": _same_type, "Transpose": _transpose,
     "Reshape": _same_shape, "Flatten": _same_shape, "Expand": _same_shape, "Tile": _same_shape,
     "Squeeze": _no_axes, "Unsqueeze": _no_axes, "Concat": _one_input, "Sum": _one_input, "Max": _one_input,
@@ -116,4 +116,4 @@ TESTS: dict[str, Callable[[Net, Any], Any]] = {
     "Mul": _neutral, "Div": _neutral, "Add": _neutral, "Sub": _neutral,
 }  # fmt: skip
 
-PASS = Pass(at, tuple(TESTS), "operators that return their input dropped")
+PASS = Pass(rewrite, tuple(TESTS), "operators that return their input dropped")

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net, is_a
-from ._base import Outcome, Pass, Permit, Refused, Rewritten
-from ._channel_provenance import Demand, Provenance, demands
-from ._channel_reordering import Plan, Source, components, is_cheap, plan
+from ..graph.graph import Graph, is_a
+from ._base import Outcome, Pass, Refused, RewriteFilter, Rewritten
+from ._channel_provenance import ChannelUse, Provenance, demands
+from ._channel_reordering import ReorderingPlan, Source, components, padding_pays, plan
 from .eliminate_dead_nodes import cascade
 from .slices_to_split import split
 
@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 class DropShuffles(Pass):
     """Looks at whole networks of routing, so it is called once per graph."""
 
-    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+    def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
         """Rewrite every network of routing with a shuffle in it."""
         if self.requires(net) or not any(net.nodes("Reshape", "Gather")):
             return []
@@ -59,14 +59,14 @@ class DropShuffles(Pass):
         return outcomes
 
 
-def _block(net: Net, provenance: Provenance, wanted: list[Demand]) -> int:
+def _block(net: Graph, provenance: Provenance, wanted: list[ChannelUse]) -> int:
     """Return the target's channel block, or 1 where filling groups up to it costs more than it gains."""
     made = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
-    return net.block if isinstance(made, Plan) and is_cheap(made) else 1
+    return net.block if isinstance(made, ReorderingPlan) and padding_pays(made) else 1
 
 
 def _rewrite(
-    net: Net, provenance: Provenance, wanted: list[Demand], block: int, where: str, routing: list[Any]
+    net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int, where: str, routing: list[Any]
 ) -> Outcome:
     made = plan(net, provenance, wanted, block)
     if isinstance(made, str):
@@ -89,18 +89,18 @@ def _rewrite(
     return Rewritten(where, f"{shuffles} shuffles" + (f", {gathers} Gather instead" if gathers else ""))
 
 
-def _rename(net: Net, made: Plan) -> None:
+def _rename(net: Graph, made: ReorderingPlan) -> None:
     """Rename what changed its channels, so that no declared shape is left behind."""
     for source in made.sources.values():
         if source.layout != list(range(len(source.layout))) or len(source.group) != len(source.layout):
             source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
 
 
-def _is_plain(made: Plan, demand: Demand) -> bool:
+def _is_plain(made: ReorderingPlan, demand: ChannelUse) -> bool:
     return made.layout(demand) == list(range(len(demand.atoms)))
 
 
-def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
+def _cut(net: Graph, made: ReorderingPlan) -> dict[str, list[tuple[int, int, Any]]]:
     """Put in one Split per source that somebody wants a part of; return the parts of every source."""
     parts = {}
     for name, source in made.sources.items():
@@ -118,7 +118,7 @@ def _cut(net: Net, made: Plan) -> dict[str, list[tuple[int, int, Any]]]:
     return parts
 
 
-def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
+def _serve(net: Graph, made: ReorderingPlan, demand: ChannelUse, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
     """Give one reader its channels."""
     given, layout = [], made.layout(demand)
     for name, begin, end in made.ranges(demand):
@@ -141,7 +141,7 @@ def _serve(net: Net, made: Plan, demand: Demand, parts: dict[str, list[tuple[int
         demand.node.inputs[1] = net.constant(f"{demand.node.inputs[1].name}_regrouped", _take(weights, layout, 1))
 
 
-def _join(net: Net, given: list[Any], near: Any) -> Any:
+def _join(net: Graph, given: list[Any], near: Any) -> Any:
     """Return the Concat of some tensors, an old one if there is one."""
     if len(given) == 1:
         return given[0]
@@ -154,7 +154,7 @@ def _join(net: Net, given: list[Any], near: Any) -> Any:
     return joined
 
 
-def _restore(net: Net, demand: Demand, joined: Any, layout: list[int], near: Any) -> None:
+def _restore(net: Graph, demand: ChannelUse, joined: Any, layout: list[int], near: Any) -> None:
     """Give a reader that needs its own order that order."""
     order = [layout.index(channel) for channel in range(len(demand.atoms))]
     result = demand.tensor
@@ -176,7 +176,7 @@ def _restore(net: Net, demand: Demand, joined: Any, layout: list[int], near: Any
                 demand.node.inputs[index] = result
 
 
-def _permute_outputs(net: Net, source: Source) -> None:
+def _permute_outputs(net: Graph, source: Source) -> None:
     """Bring the parameters of a source's node into the order of its layout."""
     layout, node = source.layout, net.producer(source.tensor)
     if source.kind == "fixed" or (layout == list(range(len(layout))) and len(layout) == len(source.group)):

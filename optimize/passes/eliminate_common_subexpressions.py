@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..graph.graph import Net, is_a
+from ..graph.graph import Graph, is_a
 from ..graph.protobuf import is_plain
-from ._base import Outcome, Pass, Permit, Rewritten
+from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
 RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}
@@ -26,7 +26,7 @@ Table = dict[Any, Any]
 class MergeDuplicates(Pass):
     """Walks the graph once with a table of what was seen."""
 
-    def call(self, net: Net, name: str, permit: Permit) -> list[Outcome]:
+    def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
         """Merge equal constants, then equal nodes."""
         net.sort()
         _merge_constants(net)
@@ -35,7 +35,7 @@ class MergeDuplicates(Pass):
         return made.call(net, name, permit)
 
 
-def _merge_constants(net: Net) -> None:
+def _merge_constants(net: Graph) -> None:
     """Let equal constants be one; large ones are read only if another has the same type, shape and ends."""
     readers: dict[str, list[tuple[Any, int]]] = {}
     held: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def _is_elsewhere(tensor: Any) -> bool:
     return proto is not None and bool(proto.data_location)
 
 
-def _ends(net: Net, tensor: Any) -> bytes:
+def _ends(net: Graph, tensor: Any) -> bytes:
     """Return the first and last elements of a constant; remembered, because constants never change."""
     if tensor.name not in net.ends:
         array = net.array(tensor)
@@ -71,7 +71,7 @@ def _ends(net: Net, tensor: Any) -> bytes:
     return net.ends[tensor.name]
 
 
-def _equal(net: Net, one: Any, other: Any) -> bool:
+def _equal(net: Graph, one: Any, other: Any) -> bool:
     """Say whether two constants of one type and shape have the same bytes: NaN equals itself, -0 is not 0."""
     first, second = net.array(one), net.array(other)
     if first.dtype == object or not first.size:
@@ -82,7 +82,7 @@ def _equal(net: Net, one: Any, other: Any) -> bool:
     return bool(np.array_equal(one_bytes, other_bytes))
 
 
-def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:
+def _merge(net: Graph, node: Any, seen: Table) -> Outcome | None:
     if node.op in RANDOM or not mergeable(net, node):
         return None
     if any(is_a(user, "BatchNormalization") for tensor in node.outputs for user in net.users(tensor)):
@@ -101,7 +101,7 @@ def _merge(net: Net, node: Any, seen: Table) -> Outcome | None:
     return Rewritten(node.name, f"the same as {first.name!r}")
 
 
-def mergeable(net: Net, node: Any) -> bool:
+def mergeable(net: Graph, node: Any) -> bool:
     """Say whether all attributes of a node are known to us, so that equal nodes can be told."""
     read = net.origin.get(id(node))
     return read is None or all(is_plain(attribute) for attribute in read.attribute)

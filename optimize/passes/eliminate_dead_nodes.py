@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Drop a node that nothing reads, then those before it that nothing reads any more."""
     if not _dead(net, node):
         return None
@@ -22,7 +22,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{dropped} nodes" if dropped > 1 else "")
 
 
-def cascade(net: Net, node: Any) -> int:
+def cascade(net: Graph, node: Any) -> int:
     """Drop a node if nothing reads it, then those before it that nothing reads any more; return how many."""
     pending, dropped = [node], 0
     while pending:
@@ -36,8 +36,8 @@ def cascade(net: Net, node: Any) -> int:
     return dropped
 
 
-def _dead(net: Net, node: Any) -> bool:
+def _dead(net: Graph, node: Any) -> bool:
     return not any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs if tensor.name)
 
 
-PASS = Pass(at, (), "nodes and weights that nothing reads dropped", lowest_opset=1, custom=True)
+PASS = Pass(rewrite, (), "nodes and weights that nothing reads dropped", lowest_opset=1, custom=True)

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Fold one Mul, Add, Sub or Div by a constant."""
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     if side is None or net.value(node.inputs[1 - side]) is not None:
@@ -28,17 +28,17 @@ def at(net: Net, node: Any) -> Outcome | None:
     layer = net.made_by(node.inputs[1 - side], *_affine.ABSORBERS, "BatchNormalization")
     if layer is None:
         return None
-    folded = _affine.operand(net, node, side, *_sizes(net, layer))
+    folded = _affine.read_channel_affine(net, node, side, *_sizes(net, layer))
     if isinstance(folded, str):
         return Refused(node.name, folded)
-    why = _affine.refusal(net, layer) or _affine.absorb(net, layer, *folded)
+    why = _affine.refusal(net, layer) or _affine.fold_into_layer(net, layer, *folded)
     if why:
         return Refused(node.name, why)
     net.bypass(node, layer.outputs[0])
     return Rewritten(node.name, f"{node.op} into {layer.op} {layer.name!r}")
 
 
-def _sizes(net: Net, layer: Any) -> tuple[int, int]:
+def _sizes(net: Graph, layer: Any) -> tuple[int, int]:
     """Return rank and channels of a layer's output (0 where they are not known)."""
     if layer.op == "BatchNormalization":
         shape = net.static(layer.inputs[1]) or (0,)
@@ -48,5 +48,5 @@ def _sizes(net: Net, layer: Any) -> tuple[int, int]:
 
 
 PASS = Pass(
-    at, ("Mul", "Add", "Sub", "Div"), "constants per channel multiplied with or added to a layer, into the layer"
+    rewrite, ("Mul", "Add", "Sub", "Div"), "constants per channel multiplied with or added to a layer, into the layer"
 )

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Fold one map forwards."""
     side = 1 if node.op == "BatchNormalization" else _constant_side(net, node)
     layer = net.only_user(node.outputs[0])
@@ -30,7 +30,9 @@ def at(net: Net, node: Any) -> Outcome | None:
         return None
     size = _inputs(net, layer)
     folded = (
-        _affine.batchnorm(net, node) if node.op == "BatchNormalization" else _affine.operand(net, node, side, *size)
+        _affine.batchnorm(net, node)
+        if node.op == "BatchNormalization"
+        else _affine.read_channel_affine(net, node, side, *size)
     )
     if node.op != "BatchNormalization" and _widens(net, node, side, *size):
         folded = "its constant may give what it is combined with more dimensions or channels"
@@ -43,12 +45,12 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{node.op} into {layer.op} {layer.name!r}")
 
 
-def _constant_side(net: Net, node: Any) -> int | None:
+def _constant_side(net: Graph, node: Any) -> int | None:
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     return side if side is not None and net.value(node.inputs[1 - side]) is None else None
 
 
-def _inputs(net: Net, layer: Any) -> tuple[int, int]:
+def _inputs(net: Graph, layer: Any) -> tuple[int, int]:
     """Return rank and channels of what a layer reads."""
     shape = net.static(layer.inputs[1]) or (0, 0)
     if layer.op == "Conv":
@@ -56,12 +58,12 @@ def _inputs(net: Net, layer: Any) -> tuple[int, int]:
     return len(shape), shape[1] if layer.op == "Gemm" and layer.attrs.get("transB") else shape[0]
 
 
-def _widens(net: Net, node: Any, side: int, rank: int, size: int) -> bool:
+def _widens(net: Graph, node: Any, side: int, rank: int, size: int) -> bool:
     shape = net.shape(node.inputs[1 - side])
     return shape is None or len(shape) != rank or (shape[1] != size and net.array(node.inputs[side]).size > 1)
 
 
-def _refusal(net: Net, layer: Any, scale: Array, shift: Array) -> str:
+def _refusal(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
     bias = net.input(layer, 2)
     if net.dtype(layer.inputs[1]) not in _affine.FLOATS:
         return f"the weights of {layer.name!r} are integers"
@@ -79,7 +81,7 @@ def _refusal(net: Net, layer: Any, scale: Array, shift: Array) -> str:
     return f"{layer.name!r} pads with zeros, which the shift would change" if padded else ""
 
 
-def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
+def _absorb(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
     weights = net.array(layer.inputs[1])
     groups = int(layer.attrs.get("group", 1))
     exact, tail = weights.astype(np.float64), (1,) * (weights.ndim - 2)
@@ -91,7 +93,7 @@ def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
         added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
-    made = _affine.times(weights, spread)
+    made = _affine.scale_weights(weights, spread)
     if made is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None
@@ -107,4 +109,4 @@ def _absorb(net: Net, layer: Any, scale: Array, shift: Array) -> str:
     return ""
 
 
-PASS = Pass(at, ("BatchNormalization", "Mul", "Add", "Sub", "Div"), "a scale and shift into the layer after it")
+PASS = Pass(rewrite, ("BatchNormalization", "Mul", "Add", "Sub", "Div"), "a scale and shift into the layer after it")

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Fold one BatchNormalization."""
     layer = net.producer(node.inputs[0])
     if layer is not None and layer.op == "Concat" and not layer.domain:
@@ -32,14 +32,14 @@ def at(net: Net, node: Any) -> Outcome | None:
     why = _affine.refusal(net, layer)
     if not why and len(parameters[0]) != _affine.channels(net, layer):
         why = f"its parameters do not match the {_affine.channels(net, layer)} channels before it"
-    why = why or _affine.absorb(net, layer, *parameters)
+    why = why or _affine.fold_into_layer(net, layer, *parameters)
     if why:
         return Refused(node.name, why)
     net.bypass(node, layer.outputs[0])
     return Rewritten(node.name, f"into {layer.op} {layer.name!r}")
 
 
-def _into_branches(net: Net, node: Any, concat: Any) -> Outcome:
+def _into_branches(net: Graph, node: Any, concat: Any) -> Outcome:
     """Fold into every layer that a Concat of channels joins, or into none."""
     parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):
@@ -61,9 +61,11 @@ def _into_branches(net: Net, node: Any, concat: Any) -> Outcome:
     if not all(_affine.fits(net, layer, *piece) for layer, piece in zip(layers, pieces, strict=True)):
         return Refused(node.name, "the folded weights do not fit their type")
     for layer, piece in zip(layers, pieces, strict=True):
-        _affine.absorb(net, layer, *piece)
+        _affine.fold_into_layer(net, layer, *piece)
     net.bypass(node, concat.outputs[0])
     return Rewritten(node.name, f"into {len(layers)} layers before Concat {concat.name!r}")
 
 
-PASS = Pass(at, ("BatchNormalization",), "BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul before it")
+PASS = Pass(
+    rewrite, ("BatchNormalization",), "BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul before it"
+)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Rewritten
 
 HALF_OR_SINGLE = (1, 10)
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Respell one ReduceMean."""
     if not is_global_mean(net, node) or not node.attrs.get("keepdims", 1):
         return None
@@ -27,7 +27,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, "over all spatial axes")
 
 
-def is_global_mean(net: Net, node: Any) -> bool:
+def is_global_mean(net: Graph, node: Any) -> bool:
     """Say whether a ReduceMean of floats covers exactly the spatial axes."""
     rank, axes = net.rank(node.inputs[0]), net.ints(node, "axes", 1)
     if rank not in (4, 5) or axes is None or net.dtype(node.inputs[0]) not in HALF_OR_SINGLE:
@@ -35,4 +35,4 @@ def is_global_mean(net: Net, node: Any) -> bool:
     return sorted(axis % rank for axis in axes) == list(range(2, rank))
 
 
-PASS = Pass(at, ("ReduceMean",), "a mean over all spatial axes into GlobalAveragePool")
+PASS = Pass(rewrite, ("ReduceMean",), "a mean over all spatial axes into GlobalAveragePool")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Rewritten
 from .mean_to_pool import is_global_mean
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Respell one ReduceMean."""
     if not is_global_mean(net, node) or node.attrs.get("keepdims", 1):
         return None
@@ -29,4 +29,4 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, "over all spatial axes")
 
 
-PASS = Pass(at, ("ReduceMean",), "a mean that drops all spatial axes into GlobalAveragePool and Flatten")
+PASS = Pass(rewrite, ("ReduceMean",), "a mean that drops all spatial axes into GlobalAveragePool and Flatten")

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Rewritten
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Let one view read what the view before it reads."""
     before = net.made_by(node.inputs[0], *VIEWS)
     if before is None:
@@ -34,7 +34,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{made.op} with {before.op} {before.name!r}")
 
 
-def target(net: Net, source: Any, result: Any) -> np.ndarray[Any, Any] | None:
+def target(net: Graph, source: Any, result: Any) -> np.ndarray[Any, Any] | None:
     """Return the shape to give to a Reshape from one tensor's shape to another's; None if that is not certain."""
     old, new = net.shape(source), net.shape(result)
     if new is None or 0 in new:
@@ -48,4 +48,4 @@ def target(net: Net, source: Any, result: Any) -> np.ndarray[Any, Any] | None:
     return np.array(sizes, np.int64)
 
 
-PASS = Pass(at, VIEWS, "views in a row merged into one Reshape")
+PASS = Pass(rewrite, VIEWS, "views in a row merged into one Reshape")

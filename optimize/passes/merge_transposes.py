@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Merge one Transpose with the one before it."""
     before = net.made_by(node.inputs[0], "Transpose")
     if before is None:
@@ -34,11 +34,11 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"with {before.name!r}")
 
 
-def _order(net: Net, node: Any) -> list[int] | None:
+def _order(net: Graph, node: Any) -> list[int] | None:
     if "perm" in node.attrs:
         return list(node.attrs["perm"])
     rank = net.rank(node.inputs[0])
     return None if rank is None else list(range(rank))[::-1]
 
 
-PASS = Pass(at, ("Transpose",), "Transposes in a row merged")
+PASS = Pass(rewrite, ("Transpose",), "Transposes in a row merged")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..graph.graph import Net, is_a
+from ..graph.graph import Graph, is_a
 from ._base import Outcome, Pass, Refused, Rewritten
 from .slices_to_split import split
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Replace one SplitToSequence and its readers."""
     sizes = _sizes(net, node)
     if sizes is None:
@@ -41,7 +41,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{len(sizes)} parts")
 
 
-def _sizes(net: Net, node: Any) -> list[int] | None:
+def _sizes(net: Graph, node: Any) -> list[int] | None:
     shape, given = net.shape(node.inputs[0]), net.input(node, 1)
     held = None if given is None else net.value(given)
     if not shape or held is None:
@@ -56,4 +56,4 @@ def _sizes(net: Net, node: Any) -> list[int] | None:
     return [min(step, size - start) for start in range(0, size, step)] if step > 0 else None
 
 
-PASS = Pass(at, ("SplitToSequence",), "sequences of parts into Split", lowest_opset=11)
+PASS = Pass(rewrite, ("SplitToSequence",), "sequences of parts into Split", lowest_opset=11)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net, is_a
+from ..graph.graph import Graph, is_a
 from ._base import Outcome, Pass, Rewritten
 
 Part = tuple[int, int, int]
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Replace one node and its sisters."""
     own = part(net, node)
     if own is None:
@@ -35,7 +35,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{len(chain)} Slices of {source.name!r}")
 
 
-def _split(net: Net, node: Any, slices: list[Any], chain: list[Part]) -> None:
+def _split(net: Graph, node: Any, slices: list[Any], chain: list[Part]) -> None:
     source, sizes = node.inputs[0], [end - start for _, start, end in chain]
     outputs = [item.outputs[0] for item in slices]
     for item in slices:
@@ -43,7 +43,7 @@ def _split(net: Net, node: Any, slices: list[Any], chain: list[Part]) -> None:
     split(net, node, source, sizes, chain[0][0], outputs)
 
 
-def split(net: Net, near: Any, source: Any, sizes: list[int], axis: int, outputs: list[Any]) -> Any:
+def split(net: Graph, near: Any, source: Any, sizes: list[int], axis: int, outputs: list[Any]) -> Any:
     """Put in a Split, in the form of the graph's opset."""
     if net.opset < 13:
         return net.add("Split", [source], outputs, near, {"axis": axis, "split": sizes})
@@ -51,7 +51,7 @@ def split(net: Net, near: Any, source: Any, sizes: list[int], axis: int, outputs
     return net.add("Split", [source, held], outputs, near, {"axis": axis})
 
 
-def part(net: Net, node: Any) -> Part | None:
+def part(net: Graph, node: Any) -> Part | None:
     """Return axis, start and end of a Slice along one axis of known size with step 1; else None."""
     shape = net.shape(node.inputs[0])
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
@@ -69,4 +69,4 @@ def part(net: Net, node: Any) -> Part | None:
     return (axis, start, end) if start < end else None
 
 
-PASS = Pass(at, ("Slice",), "Slices that cut a tensor into all its parts into one Split")
+PASS = Pass(rewrite, ("Slice",), "Slices that cut a tensor into all its parts into one Split")

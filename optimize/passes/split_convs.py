@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net, is_a
+from ..graph.graph import Graph, is_a
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def at(net: Net, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Split one Conv."""
     chain = [net.producer(node.inputs[0])]
     if chain[0] is not None and is_a(chain[0], "Relu", "Clip"):
@@ -37,7 +37,7 @@ def at(net: Net, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{conv.name!r} into {len(sizes)} Convs")
 
 
-def _split(net: Net, node: Any, conv: Any, between: list[Any], sizes: list[int]) -> None:
+def _split(net: Graph, node: Any, conv: Any, between: list[Any], sizes: list[int]) -> None:
     outputs, source = list(node.outputs), conv.inputs[0]
     weights = [(tensor.name, net.array(tensor)) for tensor in conv.inputs[1:]]
     node.outputs.clear()
@@ -51,4 +51,4 @@ def _split(net: Net, node: Any, conv: Any, between: list[Any], sizes: list[int])
         net.drop(item)
 
 
-PASS = Pass(at, ("Split",), "a Conv whose output is split into one Conv per part")
+PASS = Pass(rewrite, ("Split",), "a Conv whose output is split into one Conv per part")

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ..graph.proto_graph import Net, attributes
-from .placement import Plan
-from .quant_params import Grid, grid
+from ..graph.proto_graph import ProtoGraph, attributes
+from .placement import QuantPlan
+from .quant_params import QuantParams, quant_params
 
 Function = Callable[[np.ndarray], np.ndarray]
 # Where a nearly flat function may be cut: Sigmoid is 3.4e-4 and SiLU -2.7e-3 at -8.
@@ -25,7 +25,7 @@ CUTS = (8.0, 7.0, 6.0, 5.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Bend:
+class SaturatingActivation:
     """A function, and ranges outside of which its argument hardly matters; the first is the widest.
 
     With `gain`, (C,), the tensor holds the argument times the gain of its channel, and so do the limits.
@@ -46,9 +46,9 @@ class Bend:
         """Return a range without what lies beyond the widest limits."""
         return max(low, self.limits[0][0]), min(high, self.limits[0][1])
 
-    def tried(self, at: Grid) -> list[Grid]:
+    def tried(self, at: QuantParams) -> list[QuantParams]:
         """Return a grid cut at each of the limits."""
-        return [grid(max(at.low, low), min(at.high, high), at.kind) for low, high in self.limits]
+        return [quant_params(max(at.low, low), min(at.high, high), at.kind) for low, high in self.limits]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def silu(x: np.ndarray) -> np.ndarray:
     return np.asarray(x * sigmoid(x))
 
 
-def bends(net: Net, plan: Plan) -> dict[str, Bend]:
+def saturating_activations(net: ProtoGraph, plan: QuantPlan) -> dict[str, SaturatingActivation]:
     """Return what is known of each quantised tensor that one activation function alone reads, before Q/DQ stand."""
     found = {}
     for name in plan.readers:
@@ -72,11 +72,11 @@ def bends(net: Net, plan: Plan) -> dict[str, Bend]:
     return found
 
 
-def _bend(readers: list[NodeProto], net: Net) -> Bend | None:
+def _bend(readers: list[NodeProto], net: ProtoGraph) -> SaturatingActivation | None:
     kinds = sorted({node.op_type for node in readers})
     gates = [node for node in readers if node.op_type in {"Sigmoid", "HardSigmoid"}]
     if kinds == ["HardSwish"]:
-        return Bend(lambda x: np.asarray(x * np.clip(x / 6 + 0.5, 0, 1)), ((-3.0, np.inf),))
+        return SaturatingActivation(lambda x: np.asarray(x * np.clip(x / 6 + 0.5, 0, 1)), ((-3.0, np.inf),))
     if not gates or len({node.op_type for node in gates}) > 1:
         return None
     products = [node for node in readers if node not in gates]
@@ -86,12 +86,16 @@ def _bend(readers: list[NodeProto], net: Net) -> Bend | None:
         return None
     if gates[0].op_type == "Sigmoid":
         if products:
-            return Bend(silu, tuple((-cut, np.inf) for cut in CUTS))
-        return Bend(sigmoid, tuple((-cut, cut) for cut in CUTS))
+            return SaturatingActivation(silu, tuple((-cut, np.inf) for cut in CUTS))
+        return SaturatingActivation(sigmoid, tuple((-cut, cut) for cut in CUTS))
     values = attributes(gates[0])
     alpha, beta = float(values.get("alpha", 0.2)), float(values.get("beta", 0.5))
     if alpha <= 0:
         return None
     low, high = -beta / alpha, (1 - beta) / alpha
     hard: Function = lambda x: np.asarray(np.clip(alpha * x + beta, 0, 1))  # noqa: E731
-    return Bend(lambda x: x * hard(x), ((low, np.inf),)) if products else Bend(hard, ((low, high),))
+    return (
+        SaturatingActivation(lambda x: x * hard(x), ((low, np.inf),))
+        if products
+        else SaturatingActivation(hard, ((low, high),))
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from ..graph.proto_graph import Net, attributes
+from ..graph.proto_graph import ProtoGraph, attributes
 
 
 def pads(node: NodeProto) -> list[int]:
@@ -18,12 +18,12 @@ def pads_by_list(node: NodeProto) -> bool:
     return attributes(node).get("auto_pad", b"NOTSET") in {b"NOTSET", b"VALID"}
 
 
-def readers_behind(net: Net, quantiser: NodeProto) -> list[NodeProto]:
+def readers_behind(net: ProtoGraph, quantiser: NodeProto) -> list[NodeProto]:
     """Return who reads the dequantised value."""
     return [node for pair in net.readers[quantiser.output[0]] for node in net.readers[pair.output[0]]]
 
 
-def is_plain(net: Net, node: NodeProto) -> bool:
+def is_plain(net: ProtoGraph, node: NodeProto) -> bool:
     """Say whether a Conv or Gemm has constant weights, output channels first, and nothing besides."""
     values = attributes(node)
     if node.op_type == "Gemm" and (not values.get("transB") or values.get("transA") or values.get("alpha", 1) != 1):
@@ -32,7 +32,7 @@ def is_plain(net: Net, node: NodeProto) -> bool:
     return constant and node.input[0] not in net.arrays and values.get("beta", 1) == 1
 
 
-def reads_colours(net: Net, node: NodeProto) -> bool:
+def reads_rgb_input(net: ProtoGraph, node: NodeProto) -> bool:
     """Say whether a quantised 2-D convolution alone reads an input of three channels, before Q/DQ stand or after."""
     name = node.input[0]
     while name not in net.inputs:

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from ..calibration.statistics import answers, session
-from ..graph.proto_graph import Net, copied
+from ..graph.proto_graph import ProtoGraph, copied
 from .targets import SHIFTS
 
 # Functions of each value by itself; what they answer comes from what they read.
@@ -37,7 +37,7 @@ class Parts:
 
     def _tagged(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
         """Return the graph that answers numbers of leaves for each output with a Concat behind it, or None."""
-        net = Net(copied(model))
+        net = ProtoGraph(copied(model))
         tagged: set[str] = set()
         wanted = [name for name in self.names if _joins(net, name)]
         for name in wanted:
@@ -49,7 +49,7 @@ class Parts:
         self._known = {name: {} for name in wanted}
         return net.model
 
-    def _tag(self, net: Net, name: str, tagged: set[str]) -> None:
+    def _tag(self, net: ProtoGraph, name: str, tagged: set[str]) -> None:
         """Add the nodes that compute the numbers of one tensor, those of what it comes from first."""
         if name in tagged:
             return
@@ -111,7 +111,7 @@ def _moved(node: onnx.NodeProto) -> list[str]:
     return list(node.input if node.op_type == "Concat" else node.input[:1])
 
 
-def _joins(net: Net, name: str) -> bool:
+def _joins(net: ProtoGraph, name: str) -> bool:
     """Say whether a Concat stands behind an output, with only operators between that move values."""
     todo, seen = [name], set()
     while todo:

@@ -8,26 +8,26 @@ import numpy as np
 import onnx
 
 from ...runtime.errors import ModelError
-from ..calibration.samples import Perturbed, Samples
+from ..calibration.samples import AugmentedSamples, Samples
 from ..calibration.statistics import Stats, stream
 from ..calibration.statistics_cache import collected
-from ..graph.proto_graph import Net, attributes, copied
-from .activation_clipping import Bend, bends
-from .equalization.cross_layer import equalise, unshare
-from .equalization.explicit_scales import edges, gain
-from .layer_queries import reads_colours
-from .placement import Plan, fold_relus, inside_layers, place, share_concats
-from .qdq.insert import emit, integer_biases
-from .qdq.pad_channels import widen
-from .qdq.zero_points_to_biases import centre, kinds
-from .quant_params import Grid, grid
+from ..graph.proto_graph import ProtoGraph, attributes, copied
+from .activation_clipping import SaturatingActivation, saturating_activations
+from .equalization.cross_layer import equalise, own_weights
+from .equalization.explicit_scales import insert_channel_scales, scalable_tensors
+from .layer_queries import reads_rgb_input
+from .placement import QuantPlan, fold_relus, inside_layers, place, share_concats
+from .qdq.insert import insert_qdq, integer_biases
+from .qdq.pad_channels import pad_channels
+from .qdq.zero_points_to_biases import move_zero_points_to_biases, tensors_with_zero_point
+from .quant_params import QuantParams, quant_params
 from .range_estimators import METHODS, candidates, choose
-from .report import Settings, compare
-from .targets import Form
+from .report import QuantSettings, compare
+from .targets import Target
 from .weights.int16_saturation import largest_integers, raw_peaks
-from .weights.layerwise import fitting
+from .weights.layerwise import images_that_fit
 from .weights.quantize_weights import LARGEST
-from .weights.reconstruction import Refiner, Source
+from .weights.reconstruction import FloatReference, LayerReconstruction
 
 # A network that keeps so much answers like the float one nearly everywhere; measured on this many images.
 NEED_DB, JUDGED = 30.0, 32
@@ -42,8 +42,8 @@ class Converted:
     """
 
     model: onnx.ModelProto
-    plan: Plan
-    grids: dict[str, Grid]
+    plan: QuantPlan
+    grids: dict[str, QuantParams]
     folded: tuple[str, ...]
     limits: dict[str, np.ndarray]
     noise: dict[str, float]
@@ -51,13 +51,13 @@ class Converted:
     centred: dict[str, int] = field(default_factory=dict)
 
 
-def convert(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings) -> Converted:
+def convert(model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings) -> Converted:
     """Turn a float graph into a Q/DQ graph; the input model is left as it is.
 
     Where products beside float operators cost time (`Form.gains`), they stand only if the network keeps less than
     NEED_DB without them, on calibration images and disturbed ones, and more with them.
     """
-    seen = Perturbed(samples, settings.noise, settings.cover)
+    seen = AugmentedSamples(samples, settings.noise, settings.cover)
     made, gained = _converted(model, form, seen, settings, form.gains)
     if form.gains or settings.equalize is None or not gained:
         return made
@@ -77,12 +77,12 @@ def _kept(model: onnx.ModelProto, made: Converted, batches: list[np.ndarray]) ->
 
 
 def _converted(
-    model: onnx.ModelProto, form: Form, seen: Perturbed, settings: Settings, gains: bool
+    model: onnx.ModelProto, form: Target, seen: AugmentedSamples, settings: QuantSettings, gains: bool
 ) -> tuple[Converted, bool]:
     """Return the Q/DQ graph, and whether there is a tensor that gains could scale."""
-    net = Net(copied(model))
+    net = ProtoGraph(copied(model))
     plan, stats, bent = _prepare(net, form, seen, settings, gains)
-    gained = bool(edges(net, plan, stats, form))
+    gained = bool(scalable_tensors(net, plan, stats, form))
     counted = settings.method != "min-max"
     grids = grids_of(plan, form, stats, settings)
     layers = {node.name: node.output[0] for node in plan.anchors if node.op_type != "MatMul"}
@@ -90,28 +90,31 @@ def _converted(
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
     if shown := sorted(set(plan.readers) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)
-        grids |= {name: grid(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
-    grids |= {name: grid(*bend.cut(grids[name].low, grids[name].high), grids[name].kind) for name, bend in bent.items()}
+        grids |= {name: quant_params(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
+    grids |= {
+        name: quant_params(*bend.cut(grids[name].low, grids[name].high), grids[name].kind)
+        for name, bend in bent.items()
+    }
     limits = _limits(net, plan, grids, stats, form.wide) if form.limited else {}
-    weights = emit(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
+    weights = insert_qdq(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     made = Converted(net.model, plan, grids, tuple(folded), limits, {})
     if settings.refine:
         highs = {name: seen.highs() for name, seen in stats.items()}
         ranges = _alternatives(plan, form, stats, settings)
-        source = Source(Net(reference), layers, weights, highs, ranges, bent)
+        source = FloatReference(ProtoGraph(reference), layers, weights, highs, ranges, bent)
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
     if form.wide:
-        widen(net)
-    return replace(made, centred=centre(net) if form.centred else {}), gained
+        pad_channels(net)
+    return replace(made, centred=move_zero_points_to_biases(net) if form.centred else {}), gained
 
 
 def _prepare(
-    net: Net, form: Form, samples: Perturbed, settings: Settings, gains: bool
-) -> tuple[Plan, dict[str, Stats], dict[str, Bend]]:
+    net: ProtoGraph, form: Target, samples: AugmentedSamples, settings: QuantSettings, gains: bool
+) -> tuple[QuantPlan, dict[str, Stats], dict[str, SaturatingActivation]]:
 
-    unshare(net)
+    own_weights(net)
     plan = place(net, form, settings.keep)
     if not plan.anchors:
         raise ModelError(
@@ -121,20 +124,20 @@ def _prepare(
         )
     hidden = inside_layers(net, plan) if form.fold_relu else set()
     names = sorted(set(plan.readers) - hidden)
-    counted, bent = settings.method != "min-max", bends(net, plan)
+    counted, bent = settings.method != "min-max", saturating_activations(net, plan)
     stats = collected(net.model, names, samples, histograms=counted and settings.equalize is None)
     if settings.equalize is None:
-        plan.kinds = kinds(net, plan, stats, form)
+        plan.kinds = tensors_with_zero_point(net, plan, stats, form)
         return plan, stats, bent
     equalise(net, stats, settings.equalize)
-    plan.kinds = kinds(net, plan, stats, form)
+    plan.kinds = tensors_with_zero_point(net, plan, stats, form)
     if gains:
-        gain(net, plan, stats, form, settings.equalize, bent)
+        insert_channel_scales(net, plan, stats, form, settings.equalize, bent)
     names = sorted(set(plan.readers) - hidden)
     return plan, collected(net.model, names, samples, histograms=True) if counted else stats, bent
 
 
-def _ceilings(plan: Plan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:
+def _ceilings(plan: QuantPlan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:
     """Return the bound of the Relu or Clip that became a range, for each group of tensors with one scale."""
     ceilings: dict[str, float] = {}
     for tensor, high in folded.values():
@@ -144,29 +147,29 @@ def _ceilings(plan: Plan, folded: dict[str, tuple[str, float]]) -> dict[str, flo
 
 
 def _refine(
-    net: Net,
+    net: ProtoGraph,
     made: Converted,
-    source: Source,
-    form: Form,
-    settings: Settings,
+    source: FloatReference,
+    form: Target,
+    settings: QuantSettings,
     ceilings: dict[str, float],
-    samples: Perturbed,
+    samples: AugmentedSamples,
 ) -> Converted:
 
     batch = samples.shape[0]
     step = batch or 8
     first = [next(iter(samples))[:step]]
     sizes = next(stream(source.net.model, sorted(source.answers.values()), first))
-    count = fitting(value.size // len(value) for value in sizes.values()) // step * step
+    count = images_that_fit(value.size // len(value) for value in sizes.values()) // step * step
     images = samples.pick(max(count, step))
     images = images[: len(images) // step * step] if batch else images
-    refiner = Refiner(net, made.plan, made.grids, ceilings, source, form, settings, batch)
+    refiner = LayerReconstruction(net, made.plan, made.grids, ceilings, source, form, settings, batch)
     refiner.run(images)
     return replace(made, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=made.limits | refiner.limits)
 
 
 def _limits(
-    net: Net, plan: Plan, grids: dict[str, Grid], stats: dict[str, Stats], wide: bool = False
+    net: ProtoGraph, plan: QuantPlan, grids: dict[str, QuantParams], stats: dict[str, Stats], wide: bool = False
 ) -> dict[str, np.ndarray]:
     """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
     limits = {}
@@ -176,14 +179,14 @@ def _limits(
         if node.op_type != "Conv" and not attributes(node).get("transB", 0):
             weight = weight.T
         peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
-        fours = wide and reads_colours(net, node)
+        fours = wide and reads_rgb_input(net, node)
         found = largest_integers(weight, attributes(node).get("group", 1), peaks, fours=fours)
         if found.min() < LARGEST:
             limits[node.name] = found if node.op_type != "MatMul" else found.min()
     return limits
 
 
-def grids_of(plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings) -> dict[str, Grid]:
+def grids_of(plan: QuantPlan, form: Target, stats: dict[str, Stats], settings: QuantSettings) -> dict[str, QuantParams]:
     """Return the grid of each quantised tensor with statistics, after deciding which share one."""
     names = set(plan.readers) & set(stats)
     ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names}
@@ -191,16 +194,16 @@ def grids_of(plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings
     shared, found = _joined(plan, ends), {}
     for name in ends:
         (low, high), kind = shared[plan.root(name)], plan.kind(name, form)
-        found[name] = grid(low, max(high, form.least_high(kind)), kind)
+        found[name] = quant_params(low, max(high, form.least_high(kind)), kind)
     return found
 
 
-def _method(settings: Settings) -> str:
+def _method(settings: QuantSettings) -> str:
     """Return how ranges are chosen at first: where they are refined, "auto" chooses among all of them there."""
     return "min-max" if settings.method == "auto" and settings.refine else settings.method
 
 
-def _joined(plan: Plan, ends: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+def _joined(plan: QuantPlan, ends: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Return the (low, high) of each group of tensors with one scale, under its root."""
     found: dict[str, tuple[float, float]] = {}
     for name, (low, high) in ends.items():
@@ -210,7 +213,7 @@ def _joined(plan: Plan, ends: dict[str, tuple[float, float]]) -> dict[str, tuple
 
 
 def _alternatives(
-    plan: Plan, form: Form, stats: dict[str, Stats], settings: Settings
+    plan: QuantPlan, form: Target, stats: dict[str, Stats], settings: QuantSettings
 ) -> dict[str, list[tuple[float, float]]]:
     """Return for each group of tensors with one scale the ranges that the methods give it."""
     if settings.method != "auto":

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
-from ..graph.proto_graph import Net, attributes
-from .quant_params import Grid
-from .targets import ANCHORS, MOVES, SHIFTS, Form
+from ..graph.proto_graph import ProtoGraph, attributes
+from .quant_params import QuantParams
+from .targets import ANCHORS, MOVES, SHIFTS, Target
 
 
 @dataclass
-class Plan:
+class QuantPlan:
     """What is quantised: tensors with the nodes that read them so, weighted nodes, tensors that share one scale.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
         if first != second:
             self.same[second] = first
 
-    def kind(self, name: str, form: Form) -> str:
+    def kind(self, name: str, form: Target) -> str:
         """Return the kind of a tensor's grid."""
         return self.kinds.get(name, form.grid)
 
@@ -59,7 +59,7 @@ class Plan:
         self.readers.setdefault(name, set()).add(id(node))
 
 
-def place(net: Net, form: Form, keep: frozenset[str] = frozenset()) -> Plan:
+def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> QuantPlan:
     """Choose what is quantised in a graph.
 
     Args:
@@ -67,7 +67,7 @@ def place(net: Net, form: Form, keep: frozenset[str] = frozenset()) -> Plan:
         form: The target's form.
         keep: Names of nodes that stay float.
     """
-    plan = Plan()
+    plan = QuantPlan()
     for node in net.nodes:
         if node.op_type in ANCHORS:
             _place_anchor(net, plan, node, keep)
@@ -78,7 +78,7 @@ def place(net: Net, form: Form, keep: frozenset[str] = frozenset()) -> Plan:
     return plan
 
 
-def _place_anchor(net: Net, plan: Plan, node: NodeProto, keep: frozenset[str]) -> None:
+def _place_anchor(net: ProtoGraph, plan: QuantPlan, node: NodeProto, keep: frozenset[str]) -> None:
     reason = "kept float on request" if node.name in keep else _unfit(net, node)
     if reason:
         plan.floats[node.name] = reason
@@ -87,7 +87,7 @@ def _place_anchor(net: Net, plan: Plan, node: NodeProto, keep: frozenset[str]) -
     plan.read(node.input[0], node)
 
 
-def _unfit(net: Net, node: NodeProto) -> str:
+def _unfit(net: ProtoGraph, node: NodeProto) -> str:
     weight = net.arrays.get(node.input[1])
     if weight is None:
         return "its weights are computed, not constant"
@@ -105,13 +105,13 @@ def _unfit(net: Net, node: NodeProto) -> str:
     return "MatMul with weights of rank other than 2" if node.op_type == "MatMul" and weight.ndim != 2 else ""
 
 
-def activations(net: Net, node: NodeProto) -> list[str]:
+def activations(net: ProtoGraph, node: NodeProto) -> list[str]:
     """Return the inputs of a node that are float activations (shapes, indices and constants are not)."""
     first = node.input if node.op_type in {"Add", "Concat"} else node.input[:1]
     return [name for name in first if name and name not in net.arrays]
 
 
-def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
+def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) -> None:
     """Quantise what the anchors write, then every operator that reads only quantised tensors."""
     inside = set(plan.readers) & set(net.inputs)
     anchors, last = {id(node) for node in plan.anchors}, ends(net, form)
@@ -138,7 +138,7 @@ def _grow(net: Net, plan: Plan, form: Form, keep: frozenset[str]) -> None:
                 plan.read(name, reader)
 
 
-def ends(net: Net, form: Form) -> set[str]:
+def ends(net: ProtoGraph, form: Target) -> set[str]:
     """Return the tensors behind which nothing computes in INT8: moved as they are, or read by float operators alone.
 
     What layers and Concat write there stays float. Boxes in pixels beside logits of a few units would share one scale,
@@ -157,14 +157,14 @@ def ends(net: Net, form: Form) -> set[str]:
     return found
 
 
-def _ends_with(node: NodeProto, found: set[str], form: Form) -> bool:
+def _ends_with(node: NodeProto, found: set[str], form: Target) -> bool:
     """Say whether a node that leads to no layer leaves what it reads in float."""
     if node.op_type in SHIFTS:
         return {name for name in node.output if name} <= found
     return node.op_type not in form.glue
 
 
-def share_concats(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None:
+def share_concats(plan: QuantPlan, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Give what is concatenated one scale, so that nothing is requantised, where that costs less than one bit.
 
     Not where one range starts at zero and another does not: the Relu before it could then not become a range.
@@ -179,7 +179,7 @@ def share_concats(plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None
                 plan.join(node.output[0], name)
 
 
-def _residuals(net: Net, plan: Plan) -> None:
+def _residuals(net: ProtoGraph, plan: QuantPlan) -> None:
     """Quantise one input of an addition: the one that is not the convolution which the addition fuses into."""
     anchors = {id(node) for node in plan.anchors}
     order = {id(node): index for index, node in enumerate(net.nodes)}
@@ -195,7 +195,7 @@ def _residuals(net: Net, plan: Plan) -> None:
         plan.glue.append(node)
 
 
-def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
+def foldable(net: ProtoGraph, node: NodeProto) -> tuple[float, float] | None:
     """Return the (low, high) that a Relu or Clip with constant bounds limits to, or None for any other node."""
     if node.op_type == "Relu":
         return 0.0, float("inf")
@@ -208,13 +208,13 @@ def foldable(net: Net, node: NodeProto) -> tuple[float, float] | None:
     return (low, high) if low == 0 else None
 
 
-def inside_layers(net: Net, plan: Plan) -> set[str]:
+def inside_layers(net: ProtoGraph, plan: QuantPlan) -> set[str]:
     """Return the tensors between a layer and the Relu or Clip that may be folded into the quantiser after it."""
     inner = {node.input[0] for node in plan.glue if foldable(net, node)}
     return {name for name in inner if len(net.readers[name]) == 1 and name not in net.outputs}
 
 
-def fold_relus(net: Net, plan: Plan, grids: Mapping[str, Grid]) -> dict[str, tuple[str, float]]:
+def fold_relus(net: ProtoGraph, plan: QuantPlan, grids: Mapping[str, QuantParams]) -> dict[str, tuple[str, float]]:
     """Remove each Relu or Clip(0, h) whose quantiser limits to the same range; return name -> (tensor y, h).
 
     Before    Conv ─▶ t ─▶ Clip(0, 6) ─▶ y ─Q(scale 6/255, zero point 0)

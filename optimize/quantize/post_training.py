@@ -13,8 +13,8 @@ import numpy as np
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, input_shape, repeatable
 from .preconditions import check_model, embedded_spec
-from .report import Quality, QuantReport, Settings, judge, spread
-from .targets import Form, find, is_tensorrt
+from .report import Quality, QuantReport, QuantSettings, judge, spread
+from .targets import Target, find_target, is_tensorrt
 from .weights.quantize_weights import LARGEST
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def quantize(
     source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str = "trt",
-    allow_random: bool = False, min_images: int = MIN_IMAGES, settings: Settings | None = None,
+    allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
     budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
     cache: str | Path | None = None, explain: bool = False, judges: Iterable[np.ndarray] | None = None,
     timed: bool = False,
@@ -58,12 +58,12 @@ def quantize(
     from ..graph.proto_graph import read_model
     from .mixed_precision.search import Budget
 
-    form, model = find(target), check_model(read_model(source), source)
+    form, model = find_target(target), check_model(read_model(source), source)
     wanted = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model), Path(cache) if cache is not None else None)
         data = inspect(checked, embedded_spec(model), min_images, allow_random)
-        found = _search(model, checked, data.digest, form, settings or Settings(), wanted, explain, judges)
+        found = _search(model, checked, data.digest, form, settings or QuantSettings(), wanted, explain, judges)
         _write(model, found.made, target, source, target_path, checked)
         image = next(iter(checked))[: checked.shape[0] or 1]
     sizes = Path(source).stat().st_size, Path(target_path).stat().st_size
@@ -91,13 +91,13 @@ def _search(
     model: onnx.ModelProto,
     samples: Samples,
     digest: str,
-    form: Form,
-    settings: Settings,
+    form: Target,
+    settings: QuantSettings,
     budget: Budget | None,
     explain: bool,
     judges: Iterable[np.ndarray] | None = None,
 ) -> _Found:
-    from ..calibration.batching import fixed_as, freed
+    from ..calibration.batching import with_batch_of, with_free_batch
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
     from .qdq.mean_to_pool import pooled
@@ -107,7 +107,7 @@ def _search(
     first = next(iter(samples))
     ranges_alone = budget is None and not settings.refine
     model = pooled(model) if "GlobalAveragePool" in form.glue else model
-    free = model if ranges_alone and len(first) == at_once(first.shape) else freed(model, first) or model
+    free = model if ranges_alone and len(first) == at_once(first.shape) else with_free_batch(model, first) or model
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
     made: Converted | None
     search = None
@@ -120,7 +120,7 @@ def _search(
     others = spread(samples) if judges is None else list(Samples(judges, input_shape(free)))
     quality = judge(free, made.model if made else free, others)
     if made is not None:
-        fixed_as(made.model, model)
+        with_batch_of(made.model, model)
     return _Found(made, search, alone, quality, judges is not None)
 
 
@@ -143,10 +143,10 @@ def _write(
 
 
 def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]) -> QuantReport:
-    from .placement import Plan
+    from .placement import QuantPlan
 
     made, search = found.made, found.search
-    plan = made.plan if made else Plan()
+    plan = made.plan if made else QuantPlan()
     grids, limits = (made.grids, made.limits) if made else ({}, {})
     return QuantReport(
         target=target,

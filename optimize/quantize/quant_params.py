@@ -11,7 +11,7 @@ KINDS = {"symmetric": (-128, 127), "u8": (0, 255), "s8": (-128, 127)}
 
 
 @dataclass(frozen=True)
-class Grid:
+class QuantParams:
     """The integers of one activation tensor: value = scale * (integer - zero); `kind` is a key of KINDS."""
 
     scale: float
@@ -39,7 +39,7 @@ class Grid:
         return np.asarray((integers - self.zero) * self.scale)
 
 
-def grid(low: float, high: float, kind: str) -> Grid:
+def quant_params(low: float, high: float, kind: str) -> QuantParams:
     """Return the grid that covers [low, high] and holds zero exactly.
 
     Symmetric grids have zero point 0 and scale max|x| / 127; the others spread 255 steps from low to high.
@@ -47,9 +47,9 @@ def grid(low: float, high: float, kind: str) -> Grid:
     low, high = min(low, 0.0), max(high, 0.0)
     if kind == "symmetric":
         scale = max(-low, high) / 127
-        return Grid(float(np.float32(scale)) if scale > 1e-30 else 1.0, 0, kind)
+        return QuantParams(float(np.float32(scale)) if scale > 1e-30 else 1.0, 0, kind)
     smallest, largest = KINDS[kind]
     scale = float(np.float32((high - low) / 255))
     if scale <= 1e-30:
-        return Grid(1.0, smallest, kind)
-    return Grid(scale, int(np.clip(smallest + round(-low / scale), smallest, largest)), kind)
+        return QuantParams(1.0, smallest, kind)
+    return QuantParams(scale, int(np.clip(smallest + round(-low / scale), smallest, largest)), kind)

@@ -18,7 +18,7 @@ from ...runtime.common.plugins import did_you_mean
 from ...runtime.errors import UsageError
 from ..calibration.histogram import Histogram
 from ..calibration.statistics import Stats
-from .quant_params import Grid, grid
+from .quant_params import QuantParams, quant_params
 
 METHODS = ("min-max", "moving-average", "percentile", "entropy", "mse")
 AUTO = "auto"
@@ -49,7 +49,7 @@ def candidates(stats: Stats, kind: str) -> dict[str, Range]:
     found["moving-average"] = stats.average
     found["percentile"] = _inside(stats, counted.quantile(1 - PERCENTILE), counted.quantile(PERCENTILE))
     found["entropy"] = _least(stats, kind, lambda ends: divergence(counted, ends))
-    found["mse"] = _least(stats, kind, lambda ends: error(counted, grid(ends[0], ends[1], kind)))
+    found["mse"] = _least(stats, kind, lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
     return found
 
 
@@ -59,10 +59,10 @@ def choose(stats: Stats, method: str, kind: str) -> Range:
     counted = stats.histogram
     if method != AUTO or counted is None:
         return found.get(method, found["min-max"])
-    return min(found.values(), key=lambda ends: error(counted, grid(ends[0], ends[1], kind)))
+    return min(found.values(), key=lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
 
 
-def error(counted: Histogram, at: Grid) -> float:
+def error(counted: Histogram, at: QuantParams) -> float:
     """Return the mean squared error of rounding and clipping the counted values to a grid."""
     used = counted.counts > 0
     values, counts = counted.centres[used], counted.counts[used]

@@ -21,7 +21,7 @@ COMPARED = 1 << 19
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuantSettings:
     """What is done to keep the accuracy.
 
     Attributes:
@@ -47,7 +47,7 @@ class Settings:
     per_tensor: bool = False
 
     @classmethod
-    def quick(cls, method: str = "min-max") -> Settings:
+    def quick(cls, method: str = "min-max") -> QuantSettings:
         """Return the plainest calibration: ranges of the clean images, and nothing else."""
         return cls(method=method, equalize=None, refine=False, noise=0.0)
 

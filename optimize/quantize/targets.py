@@ -24,7 +24,7 @@ SHIFTS = (MOVES | {"Concat"}) - {"Relu", "Clip", "MaxPool"}
 
 
 @dataclass(frozen=True)
-class Form:
+class Target:
     """One target's form of Q/DQ.
 
     Attributes:
@@ -64,7 +64,7 @@ class Form:
 
 
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
-TRT = Form(
+TRT = Target(
     "trt",
     grid="symmetric",
     integer_bias=False,
@@ -78,7 +78,7 @@ TRT = Form(
 FORMS = {
     "trt": TRT,
     "trt-rtx": replace(TRT, name="trt-rtx", borders=True),
-    "ort-x86": Form(
+    "ort-x86": Target(
         "ort-x86",
         grid="u8",
         integer_bias=True,
@@ -88,8 +88,8 @@ FORMS = {
         limited=True,
         wide=True,
     ),
-    "ort-arm": Form("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
-    "openvino": Form(
+    "ort-arm": Target("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
+    "openvino": Target(
         "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True, gains=True
     ),
 }
@@ -100,7 +100,7 @@ def is_tensorrt(name: str) -> bool:
     return name in ("trt", "trt-rtx")
 
 
-def find(name: str) -> Form:
+def find_target(name: str) -> Target:
     """Return the form of a target.
 
     Raises:

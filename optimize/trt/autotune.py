@@ -16,9 +16,9 @@ from ...runtime.common.files import atomic_file
 from ...runtime.engines import cost
 from ...runtime.engines.build import build_engine
 from ...runtime.errors import CheckFailed
-from .fold_passthrough_channels import carry
+from .fold_passthrough_channels import fold_passthrough_channels
 from .int8_placement import Placement, kernels_of, place, weighted_nodes
-from .mixed_precision import mix
+from .mixed_precision import restore_float_nodes
 
 if TYPE_CHECKING:
     from ...runtime.engines.kernels import Kernel
@@ -28,7 +28,7 @@ WORTH = 0.02  # a smaller share of the time is within the model's noise
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BuildCandidate:
     """One built engine: kernels as listed by the builder, weighted nodes in INT8, estimated seconds, file size."""
 
     name: str
@@ -44,11 +44,11 @@ class MixReport:
 
     gpu: str
     batch: int
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[BuildCandidate, ...]
     placement: Placement | None
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> BuildCandidate:
         """The candidate that is estimated fastest; FP16, the first, where the others gain less than `WORTH`."""
         fastest = min(self.candidates, key=lambda item: item.estimate_s)
         return fastest if fastest.estimate_s < (1 - WORTH) * self.candidates[0].estimate_s else self.candidates[0]
@@ -75,7 +75,7 @@ class _Bench:
 
     def __init__(self, folder: Path, gpu: cost.Gpu, batch: int, note: Note, timeout_s: float) -> None:
         self.folder, self.gpu, self.batch, self.note, self.timeout_s = folder, gpu, batch, note, timeout_s
-        self.candidates: dict[str, Candidate] = {}
+        self.candidates: dict[str, BuildCandidate] = {}
         self.kernels: dict[str, list[Kernel]] = {}
 
     def file(self, name: str) -> Path:
@@ -86,11 +86,11 @@ class _Bench:
                             precision="int8" if int8 else "fp16", timeout_s=self.timeout_s)  # fmt: skip
         self.kernels[name] = kernels_of(made.kernels)
         seconds = cost.estimate_s(cost.works(self.kernels[name]), self.gpu, self.batch)
-        self.candidates[name] = Candidate(name, made.attestation.kernels, int8, seconds, made.bytes)
+        self.candidates[name] = BuildCandidate(name, made.attestation.kernels, int8, seconds, made.bytes)
         self.note(f"{name}: {made.attestation.kernels} kernels, estimated {seconds * 1e3:.3f} ms on {self.gpu.name}")
 
 
-def best_mix(
+def autotune(
     float_path: str | Path, int8_path: str | Path | None, target_path: str | Path, gpu: cost.Gpu, *,
     batch: int = 1, per_tensor: bool = False, note: Note = lambda text: None, timeout_s: float = 600,
 ) -> MixReport:  # fmt: skip
@@ -113,7 +113,7 @@ def best_mix(
         bench = _Bench(Path(folder), gpu, batch, note, timeout_s)
         _half(float_path, bench.file("fp16"))
         bench.build("fp16", 0)
-        if carry(float_path, bench.folder / "carried32.onnx"):
+        if fold_passthrough_channels(float_path, bench.folder / "carried32.onnx"):
             _half(bench.folder / "carried32.onnx", bench.file("carried"))
             bench.build("carried", 0)
         placed = _quantised(bench, float_path, int8_path, per_tensor) if int8_path else None
@@ -126,12 +126,12 @@ def best_mix(
 
 def _quantised(bench: _Bench, float_path: str | Path, int8_path: str | Path, per_tensor: bool) -> Placement:
     names = weighted_nodes(int8_path)
-    mix(float_path, int8_path, [], bench.file("int8"))
+    restore_float_nodes(float_path, int8_path, [], bench.file("int8"))
     bench.build("int8", len(names))
     found = place(bench.kernels["fp16"], names, bench.gpu, batch=bench.batch, per_tensor=per_tensor)
     bench.note(found.verdict)
     if found.int8:
-        mix(float_path, int8_path, found.floats, bench.file("mixed"), per_tensor=per_tensor)
+        restore_float_nodes(float_path, int8_path, found.floats, bench.file("mixed"), per_tensor=per_tensor)
         bench.build("mixed", len(found.int8))
     return found
 

@@ -27,7 +27,7 @@ class Finding:
         return f"{where}{self.what}" + (f"; do: {self.do}" if self.do else "")
 
 
-class Graph:
+class PreflightGraph:
     """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
 
     def __init__(self, model: Any, path: Path) -> None:
@@ -90,4 +90,4 @@ def label(node: Any) -> str:
     return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
 
 
-Rule = Callable[[Graph, str, Sequence[str]], Iterator[Finding]]
+Rule = Callable[[PreflightGraph, str, Sequence[str]], Iterator[Finding]]

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
-from ..passes._channel_provenance import Atom, Provenance, demands
+from ..graph.graph import Graph
+from ..passes._channel_provenance import Provenance, SourceChannel, demands
 from ..passes.eliminate_dead_nodes import cascade
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ class Branch:
     depthwise: Any
     last: Any
     output: Any
-    atoms: tuple[Atom, ...]
+    atoms: tuple[SourceChannel, ...]
     routed: bool
 
     @property
@@ -48,7 +48,7 @@ class Branch:
         return int(self.depthwise.attrs.get("strides", [1])[0])
 
 
-def carry(source: str | Path, target_path: str | Path) -> int:
+def fold_passthrough_channels(source: str | Path, target_path: str | Path) -> int:
     """Rewrite an ONNX file and check that it computes the same.
 
     Args:
@@ -74,7 +74,7 @@ def carry(source: str | Path, target_path: str | Path) -> int:
     return units
 
 
-def _rewrite(net: Net) -> int:
+def _rewrite(net: Graph) -> int:
     provenance = Provenance(net)
     branches = [found for node in net.nodes("Conv") if (found := _branch(net, provenance, node))]
     inside = {id(node) for branch in branches for node in (branch.first, branch.depthwise)}
@@ -101,11 +101,11 @@ def _rewrite(net: Net) -> int:
     return len(units)
 
 
-def _takes_all(net: Net, node: Any) -> bool:
+def _takes_all(net: Graph, node: Any) -> bool:
     return node is not None and node.op == "Conv" and net.value(node.inputs[1]) is not None
 
 
-def _conv(net: Net, node: Any, depthwise: bool) -> bool:
+def _conv(net: Graph, node: Any, depthwise: bool) -> bool:
     """Whether a node is a Conv of the plain kind: 1x1 and dense, or depthwise and padded by k//2; constant weights."""
     if node is None or node.op != "Conv" or len(node.inputs) < 3 or net.value(node.inputs[2]) is None:
         return False
@@ -120,7 +120,7 @@ def _conv(net: Net, node: Any, depthwise: bool) -> bool:
     return bool(padded and kernel == 1 and square and group == 1 and strides[0] == 1)
 
 
-def _branch(net: Net, provenance: Provenance, last: Any) -> Branch | None:
+def _branch(net: Graph, provenance: Provenance, last: Any) -> Branch | None:
     relu = net.only_user(last.outputs[0])
     depthwise = net.made_by(last.inputs[0], "Conv")
     if relu is None or relu.op != "Relu" or not _conv(net, last, False) or not _conv(net, depthwise, True):
@@ -140,7 +140,7 @@ def _branch(net: Net, provenance: Provenance, last: Any) -> Branch | None:
 
 def _units(branches: list[Branch]) -> list[list[Branch]]:
     """Group branches that read the same channels; one of a group begins with a 1x1, and at most one does not."""
-    groups: dict[frozenset[Atom], list[Branch]] = {}
+    groups: dict[frozenset[SourceChannel], list[Branch]] = {}
     for branch in branches:
         groups.setdefault(frozenset(branch.atoms), []).append(branch)
     found = list(groups.values())
@@ -148,7 +148,7 @@ def _units(branches: list[Branch]) -> list[list[Branch]]:
     return found if sound and len(found) > 1 else []
 
 
-def _start(net: Net, provenance: Provenance, units: list[list[Branch]]) -> tuple[Any, list[Atom]]:
+def _start(net: Graph, provenance: Provenance, units: list[list[Branch]]) -> tuple[Any, list[SourceChannel]]:
     """Return the tensor that the first unit reads, if nothing of it is negative."""
     owners = {owner for branch in units[0] for owner, _ in branch.atoms}
     tensor = provenance.sources.get(next(iter(owners))) if len(owners) == 1 else None
@@ -159,7 +159,7 @@ def _start(net: Net, provenance: Provenance, units: list[list[Branch]]) -> tuple
     return (tensor, list(provenance.of(tensor) or ())) if source is not None else (None, [])
 
 
-def _fits(units: list[list[Branch]], atoms: list[Atom], wanted: Iterable[Atom]) -> bool:
+def _fits(units: list[list[Branch]], atoms: list[SourceChannel], wanted: Iterable[SourceChannel]) -> bool:
     """Whether each unit finds what it reads in what the units before it leave, and strides lose nothing."""
     held, outside = set(atoms), set(wanted)
     for index, unit in enumerate(units):
@@ -175,8 +175,8 @@ def _fits(units: list[list[Branch]], atoms: list[Atom], wanted: Iterable[Atom]) 
 
 
 def _merge(
-    net: Net, unit: list[Branch], state: Any, atoms: list[Atom], later: set[Atom]
-) -> tuple[Any, list[Atom]]:  # fmt: skip
+    net: Graph, unit: list[Branch], state: Any, atoms: list[SourceChannel], later: set[SourceChannel]
+) -> tuple[Any, list[SourceChannel]]:  # fmt: skip
     """Make one chain of three convolutions of a unit; return what it puts out and the channels in it."""
     at = {atom: index for index, atom in enumerate(atoms)}
     kernel = unit[0].depthwise.inputs[1].shape[2]
@@ -214,7 +214,7 @@ def _zeros(items: Iterable[Any]) -> Array:
     return np.zeros(len(list(items)), np.float32)
 
 
-def _array(net: Net, node: Any, index: int) -> Array:
+def _array(net: Graph, node: Any, index: int) -> Array:
     return net.array(node.inputs[index])
 
 
@@ -228,7 +228,7 @@ def _diagonal(blocks: list[Array]) -> Array:
 
 
 def _add(
-    net: Net, near: Any, source: Any, weight: Array, bias: Array, name: str,
+    net: Graph, near: Any, source: Any, weight: Array, bias: Array, name: str,
     attrs: dict[str, Any], relu: bool = True,
 ) -> Any:  # fmt: skip
     inputs = [source, net.constant(f"{name}_weight", weight), net.constant(f"{name}_bias", bias)]
@@ -241,7 +241,7 @@ def _add(
     return active
 
 
-def _reread(net: Net, node: Any, wanted: tuple[Atom, ...], state: Any, atoms: list[Atom]) -> None:
+def _reread(net: Graph, node: Any, wanted: tuple[SourceChannel, ...], state: Any, atoms: list[SourceChannel]) -> None:
     """Let a Conv outside read the last state: its weights spread over the channels there, zeros elsewhere."""
     at = {atom: index for index, atom in enumerate(atoms)}
     weight = _array(net, node, 1)

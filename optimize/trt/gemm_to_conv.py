@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Net
+from ..graph.graph import Graph
 
 
 def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
@@ -35,7 +35,7 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
     from ..graph import reader
 
     net = reader.read(source)
-    count = sum(_respell(net, node) for node in net.nodes("Gemm"))
+    count = sum(_gemm_to_conv(net, node) for node in net.nodes("Gemm"))
     if not count:
         return 0
     net.sort()
@@ -43,7 +43,7 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
     return count
 
 
-def _respell(net: Net, node: Any) -> bool:
+def _gemm_to_conv(net: Graph, node: Any) -> bool:
     weight = net.value(node.inputs[1])
     bias = None if net.input(node, 2) is None else net.value(node.inputs[2])
     plain = not node.attrs.get("transA", 0) and node.attrs.get("alpha", 1.0) == 1 and node.attrs.get("beta", 1.0) == 1
@@ -64,7 +64,7 @@ def _respell(net: Net, node: Any) -> bool:
     return True
 
 
-def _unsqueeze(net: Net, source: Any, wide: Any, near: Any) -> None:
+def _unsqueeze(net: Graph, source: Any, wide: Any, near: Any) -> None:
     if net.opset < 13:
         net.add("Unsqueeze", [source], [wide], near, {"axes": [2, 3]})
     else:

@@ -29,7 +29,7 @@ Array = np.ndarray[Any, Any]
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
-def mix(
+def restore_float_nodes(
     float_path: str | Path, int8_path: str | Path, floats: Collection[str], target_path: str | Path, *,
     per_tensor: bool = False, half: bool = True,
 ) -> None:  # fmt: skip
@@ -50,11 +50,11 @@ def mix(
     import onnx
 
     from ..fp16.cast_graph import cast_graph
-    from ..graph.proto_graph import Net
-    from ..quantize.qdq.zero_points_to_biases import centre, uncentre
+    from ..graph.proto_graph import ProtoGraph
+    from ..quantize.qdq.zero_points_to_biases import move_zero_points_to_biases, restore_zero_points
 
     source, model = (onnx.load(str(model_file(path, "ONNX file"))) for path in (float_path, int8_path))
-    moved = uncentre(Net(model))
+    moved = restore_zero_points(ProtoGraph(model))
     graph = _Graph(model, source)
     for name in floats:
         if name not in graph.original or name not in graph.named:
@@ -68,7 +68,7 @@ def mix(
     if per_tensor:
         graph.widen()
     _drop_dead(model)
-    centre(Net(model), moved)
+    move_zero_points_to_biases(ProtoGraph(model), moved)
     made = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
         onnx.save(made, str(temporary))

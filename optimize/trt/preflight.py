@@ -13,7 +13,7 @@ from typing import Any
 
 from ...runtime.common.files import existing_file
 from ...runtime.errors import ModelError
-from .findings import Finding, Graph, Rule, attribute, label
+from .findings import Finding, PreflightGraph, Rule, attribute, label
 
 NEWEST_OPSET = 27
 MANY_NODES = 5000
@@ -50,7 +50,7 @@ def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) ->
     model, problem = _load(path)
     if problem:
         return [problem]
-    graph = Graph(model, path)
+    graph = PreflightGraph(model, path)
     found = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
     return sorted(found, key=lambda item: item.severity)
 
@@ -85,11 +85,11 @@ def _load(path: Path) -> tuple[Any, Finding | None]:
     return model, None
 
 
-def _ops(graph: Graph, *kinds: str) -> Iterator[Any]:
+def _ops(graph: PreflightGraph, *kinds: str) -> Iterator[Any]:
     return (node for node in graph.nodes if node.op_type in kinds)
 
 
-def _unsupported(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _unsupported(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in graph.nodes:
         if node.op_type in UNSUPPORTED:
             what = f"TensorRT does not run {node.op_type}"
@@ -99,7 +99,7 @@ def _unsupported(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[F
             yield Finding("error", "custom-op", label(node), what, "export it as standard operators")
 
 
-def _pools(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _pools(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "MaxPool", "AveragePool"):
         if any(step != 1 for step in attribute(node, "dilations", [])):
             yield Finding("error", "pool-dilation", label(node), "a pool with dilation", "pool without dilation")
@@ -107,7 +107,7 @@ def _pools(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding
             yield Finding("error", "pool-indices", label(node), "a pool with a second output (indices)", "drop it")
 
 
-def _resizes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _resizes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Resize"):
         odd = [
             attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
@@ -118,7 +118,7 @@ def _resizes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findi
             yield Finding("error", "resize-mode", label(node), f"Resize with {name}", "use half_pixel, no antialias")
 
 
-def _modes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _modes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "BatchNormalization"):
         if attribute(node, "training_mode", 0):
             yield Finding("error", "training-mode", label(node), "BatchNorm in training mode", "export in eval mode")
@@ -128,7 +128,7 @@ def _modes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding
             yield Finding("error", "top-k", label(node), f"TopK of {int(k.reshape(-1)[0])}", "at most 3840")
 
 
-def _bytes_in(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _bytes_in(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     from onnx import TensorProto
 
     for node in graph.nodes:
@@ -137,7 +137,7 @@ def _bytes_in(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Find
             yield Finding("error", "uint8-op", label(node), what, "put a Cast to float before it")
 
 
-def _batches(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _batches(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Reshape"):
         dims, shape = graph.dims(node.input[0]), graph.value(node.input[1])
         if dims and dims[0] is None and shape is not None and shape.size and shape.reshape(-1)[0] > 0:
@@ -145,7 +145,7 @@ def _batches(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findi
             yield Finding("error", "fixed-batch", label(node), what, "export with 0 or -1 there, or a fixed batch")
 
 
-def _shapes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _shapes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for name in graph.types:
         if len(graph.dims(name) or []) > 8:
             yield Finding("error", "rank", name, f"a tensor of rank {len(graph.dims(name) or [])}", "at most 8")
@@ -155,7 +155,7 @@ def _shapes(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
                           "name the dimension, or give its size")  # fmt: skip
 
 
-def _weights(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _weights(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     import numpy as np
     from onnx import TensorProto
 
@@ -171,7 +171,7 @@ def _weights(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findi
             )
 
 
-def _file(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _file(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     opset = next((item.version for item in graph.model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if opset > NEWEST_OPSET:
         yield Finding(
@@ -182,7 +182,7 @@ def _file(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]
                       "simplify the graph; see --timeout")  # fmt: skip
 
 
-def _turing(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _turing(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     from onnx import TensorProto
 
     if "7.5" not in sms:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .findings import Finding, Graph, Rule, attribute, label
+from .findings import Finding, PreflightGraph, Rule, attribute, label
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def _pairs(graph: Graph) -> Iterator[Any]:
+def _pairs(graph: PreflightGraph) -> Iterator[Any]:
     return (node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
 
 
-def _weight_like(graph: Graph, node: Any) -> bool:
+def _weight_like(graph: PreflightGraph, node: Any) -> bool:
     """Whether a Q or DQ stands on a constant: INT8 weights, or float weights with Q/DQ."""
     source = node.input[0]
     maker = graph.made_by.get(source)
@@ -26,7 +26,7 @@ def _weight_like(graph: Graph, node: Any) -> bool:
                                          and maker.input[0] in graph.constants)  # fmt: skip
 
 
-def _zero_points(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _zero_points(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     from onnx import TensorProto
 
     signed = "quantise for TensorRT: int8, zero point 0 written out (`edgesmith quantize --target trt`)"
@@ -43,7 +43,7 @@ def _zero_points(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[F
                           "uint8 with zero point 0 is built as INT8: half the range is clipped", signed)  # fmt: skip
 
 
-def _scales(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _scales(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     import numpy as np
 
     for node in _pairs(graph):
@@ -56,7 +56,7 @@ def _scales(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
                           "calibrate again on real images")  # fmt: skip
 
 
-def _granularity(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _granularity(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     severity = "error" if precision == "int8" else "warning"
     for node in _pairs(graph):
         dims = graph.dims(node.input[1])
@@ -75,14 +75,14 @@ def _granularity(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[F
                           "quantise per output channel, axis 0")  # fmt: skip
 
 
-def _feeds(graph: Graph, node: Any, kind: str) -> bool:
+def _feeds(graph: PreflightGraph, node: Any, kind: str) -> bool:
     users = graph.used_by.get(node.output[0], [])
     return any(
         user.op_type == kind or (user.op_type == "DequantizeLinear" and _feeds(graph, user, kind)) for user in users
     )
 
 
-def _biases(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _biases(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     from onnx import TensorProto
 
     for node in _pairs(graph):
@@ -96,7 +96,7 @@ def _biases(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Findin
             yield Finding("error", "uint8-input", label(node), "uint8 data into a DequantizeLinear", "use int8")
 
 
-def _coverage(graph: Graph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+def _coverage(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     if precision != "int8":
         return
     convolutions = [node for node in graph.nodes if node.op_type in ("Conv", "ConvTranspose")]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.closeable import Closing
+from ..common.closeable import Closeable
 from ..errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Tensor:
         return np.dtype(self.dtype)
 
 
-class Session(Closing):
+class Session(Closeable):
     """A loaded model. Subclasses set `inputs` and `outputs`, and implement `_run` and `_close`."""
 
     inputs: tuple[Tensor, ...]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-class Pair:
+class MemoryPair:
     """One tensor's memory: `array` on the host, page-locked, and `pointer` on the GPU.
 
     Args:

@@ -19,7 +19,7 @@ from ..engines import gpu
 from ..errors import RunError
 from ._base import Session, fixed_shape
 from ._compiled import Compiled, tensors
-from ._cuda import Pair, Recording
+from ._cuda import MemoryPair, Recording
 from ._timing import Split, Stopwatch, layer_clock
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class TrtSession(Session):
             raise RunError("TensorRT could not make an execution context", do="free GPU memory; see `nvidia-smi`")
         self._stream = gpu.call(cuda.cudaStreamCreate)
         self.graphs_refused = "" if graphs else "not wanted"
-        self._plans: OrderedDict[tuple[tuple[int, ...], ...], Plan] = OrderedDict()
-        self._bound: list[Plan] = []
-        self._placed: Plan | None = None
+        self._plans: OrderedDict[tuple[tuple[int, ...], ...], EngineLayout] = OrderedDict()
+        self._bound: list[EngineLayout] = []
+        self._placed: EngineLayout | None = None
         self._lock = threading.Lock()
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -65,7 +65,7 @@ class TrtSession(Session):
             self._compute(plan)
             return {tensor.name: plan.pairs[tensor.name].array.copy() for tensor in self.outputs}
 
-    def bind(self, batch: int = 1) -> Bound:
+    def bind(self, batch: int = 1) -> BoundEngine:
         """Return a call whose input and output arrays stay where they are, page-locked; see `Bound`.
 
         Raises:
@@ -75,7 +75,7 @@ class TrtSession(Session):
         shapes = {tensor.name: fixed_shape(tensor, batch) for tensor in self.inputs}
         with self._lock:
             self._bound.append(plan := self._make_plan(shapes))
-        return Bound(self, plan)
+        return BoundEngine(self, plan)
 
     def timed(self, feeds: Mapping[str, NDArray[Any]]) -> Split:
         """Compute once and return the GPU's own seconds; copies are not part of the recorded graph then.
@@ -127,20 +127,20 @@ class TrtSession(Session):
             return {name: 1e-3 * ms / count for name, ms in clock.spent.items()}
 
     @contextlib.contextmanager
-    def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Plan]:
+    def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[EngineLayout]:
         """Check as `run` does, wait for other threads, and give the memory with the inputs in it."""
         self._admit(feeds)
         with self._lock:
             gpu.call(self._cuda.cudaSetDevice, self._device)
             yield self._filled(feeds)
 
-    def _filled(self, feeds: Mapping[str, NDArray[Any]]) -> Plan:
+    def _filled(self, feeds: Mapping[str, NDArray[Any]]) -> EngineLayout:
         plan = self._plan(feeds)
         for name, array in feeds.items():
             np.copyto(plan.pairs[name].array, array)
         return plan
 
-    def _plan(self, feeds: Mapping[str, NDArray[Any]]) -> Plan:
+    def _plan(self, feeds: Mapping[str, NDArray[Any]]) -> EngineLayout:
         """Return the memory for these shapes; the one that was used least recently makes room."""
         key = tuple(feeds[tensor.name].shape for tensor in self.inputs)
         if key not in self._plans:
@@ -150,22 +150,22 @@ class TrtSession(Session):
         self._plans.move_to_end(key)
         return self._plans[key]
 
-    def _make_plan(self, shapes: Mapping[str, tuple[int, ...]]) -> Plan:
+    def _make_plan(self, shapes: Mapping[str, tuple[int, ...]]) -> EngineLayout:
         gpu.call(self._cuda.cudaSetDevice, self._device)
         self._placed = None
         self._shape(shapes)
-        pairs: dict[str, Pair] = {}
+        pairs: dict[str, MemoryPair] = {}
         try:
             for tensor in (*self.inputs, *self.outputs):
                 shape = tuple(self._context.get_tensor_shape(tensor.name))
                 if -1 in shape:
                     raise RunError(f"the shape of {tensor.name!r} depends on the data", do="fix it in the graph")
-                pairs[tensor.name] = Pair(self._cuda, shape, tensor.numpy)
+                pairs[tensor.name] = MemoryPair(self._cuda, shape, tensor.numpy)
         except RunError:
             for pair in pairs.values():
                 pair.free()
             raise
-        return Plan(dict(shapes), pairs, Recording(self._cuda, self._stream))
+        return EngineLayout(dict(shapes), pairs, Recording(self._cuda, self._stream))
 
     def _shape(self, shapes: Mapping[str, tuple[int, ...]], context: Any = None) -> None:
         for name, shape in shapes.items():
@@ -174,7 +174,7 @@ class TrtSession(Session):
                 raise RunError(f"input {name!r} is outside the engine's profile", got=str(shape),
                                expected=f"{low} to {high}", do="build it with another --batch or --shape")  # fmt: skip
 
-    def _compute(self, plan: Plan) -> None:
+    def _compute(self, plan: EngineLayout) -> None:
         """Copy in, compute, copy out, wait."""
         gpu.call(self._cuda.cudaSetDevice, self._device)
         if plan.state == "new" or self.graphs_refused:
@@ -197,7 +197,7 @@ class TrtSession(Session):
         fits = getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream))
         return "" if fits else "TensorRT says that this engine cannot be captured"
 
-    def _place(self, plan: Plan) -> None:
+    def _place(self, plan: EngineLayout) -> None:
         """Tell the context the shapes and the addresses, unless they are what it was told last."""
         if self._placed is plan:
             return
@@ -206,16 +206,16 @@ class TrtSession(Session):
         _address(self._context, plan)
         self._placed = plan
 
-    def _queue(self, plan: Plan) -> None:
+    def _queue(self, plan: EngineLayout) -> None:
         self._copy_in(plan)
         self._enqueue()
         self._copy_out(plan)
 
-    def _copy_in(self, plan: Plan) -> None:
+    def _copy_in(self, plan: EngineLayout) -> None:
         for tensor in self.inputs:
             plan.pairs[tensor.name].copy_in(self._stream)
 
-    def _copy_out(self, plan: Plan) -> None:
+    def _copy_out(self, plan: EngineLayout) -> None:
         for tensor in self.outputs:
             plan.pairs[tensor.name].copy_out(self._stream)
 
@@ -223,7 +223,7 @@ class TrtSession(Session):
         if not (context or self._context).execute_async_v3(int(self._stream)):
             raise RunError("TensorRT refused to run the engine", do="check the input shapes against its profile")
 
-    def _drop(self, plan: Plan) -> None:
+    def _drop(self, plan: EngineLayout) -> None:
         for recording in filter(None, (plan.recording, plan.kernels)):
             recording.free()
         for pair in plan.pairs.values():
@@ -243,23 +243,23 @@ class TrtSession(Session):
 
 
 @dataclass
-class Plan:
+class EngineLayout:
     """Shapes, their memory, and the call recorded for them; `state` is "new", then "warm", then "recorded"."""
 
     shapes: dict[str, tuple[int, ...]]
-    pairs: dict[str, Pair]
+    pairs: dict[str, MemoryPair]
     recording: Recording
     state: str = "new"
     kernels: Recording | None = None  # without the copies, for `timed`
 
 
-class Bound:
+class BoundEngine:
     """Inputs and outputs without a copy on the host: write into `inputs`, call, read `outputs` before the next call.
 
     `inputs` and `outputs` map names to page-locked arrays. Nothing is checked, so NaN goes through.
     """
 
-    def __init__(self, session: TrtSession, plan: Plan) -> None:
+    def __init__(self, session: TrtSession, plan: EngineLayout) -> None:
         self._session, self._plan = session, plan
         self.inputs, self.outputs = (
             {tensor.name: plan.pairs[tensor.name].array for tensor in tensors}
@@ -280,6 +280,6 @@ class Bound:
         return self.outputs
 
 
-def _address(context: Any, plan: Plan) -> None:
+def _address(context: Any, plan: EngineLayout) -> None:
     for name, pair in plan.pairs.items():
         context.set_tensor_address(name, pair.pointer)

@@ -44,19 +44,19 @@ class OrtSession(Session):
         except Exception as error:
             raise RunError("ONNX Runtime failed", got=brief(error), do="`edgesmith verify` the bundle") from error
 
-    def bind(self, batch: int = 1) -> Bound:
+    def bind(self, batch: int = 1) -> BoundSession:
         """Return a call whose input and output arrays stay where they are; see `Bound`.
 
         Raises:
             UsageError: A dimension other than the batch is dynamic.
         """
-        return Bound(self, batch)
+        return BoundSession(self, batch)
 
     def _close(self) -> None:
         self.native = None
 
 
-class Bound:
+class BoundSession:
     """Inputs and outputs without a copy: write into `inputs`, call, read `outputs` before the next call.
 
     `inputs` and `outputs` map names to arrays, which belong to this object; ONNX Runtime reads and writes them in

@@ -37,7 +37,7 @@ def of_engine(sidecar: Mapping[str, Any]) -> dict[str, str]:
     return {**named, **facts(), **({"cuda": cuda} if cuda else {})}
 
 
-def broken(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def unmet(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Return what does not hold, as {key: (got, expected)}.
 
     TensorRT's version holds when its first two parts are equal, CUDA's when the driver's major one is no older (CUDA
@@ -68,7 +68,7 @@ def check(artefact: Artefact) -> None:
     """
     if not artefact.requires:
         return
-    wrong = broken(artefact.requires, facts(artefact.requires.get("flavour", "")))
+    wrong = unmet(artefact.requires, facts(artefact.requires.get("flavour", "")))
     for key, (got, wanted) in wrong.items():
         raise BuildError(
             f"{artefact.name} was made for another machine", got=f"{key} {got}", expected=f"{key} {wanted}",

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..common.plugins import did_you_mean, normalise
 from ..errors import UsageError
-from .kernels import CONVOLVING, SYNCHRONISING, Kernel, Tensor
+from .kernels import CONVOLVING, SYNCHRONISING, Kernel, KernelTensor
 
 BYTES = {"int8": 1, "fp8": 1, "uint8": 1, "bool": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8}
 # family -> (a, b in seconds); a test recomputes them from the published points.
@@ -84,13 +84,13 @@ def work(kernel: Kernel) -> Work:
                 _bytes(kernel.constants), weight is not None and not _grouped(kernel, weight))  # fmt: skip
 
 
-def _grouped(kernel: Kernel, weight: Tensor) -> bool:
+def _grouped(kernel: Kernel, weight: KernelTensor) -> bool:
     """Whether each output reads few of many input channels (depthwise; TensorRT pads INT8 groups to 4)."""
     channels = kernel.inputs[0].dims[1] if kernel.inputs and len(kernel.inputs[0].dims) == 4 else 0
     return len(weight.dims) == 4 and weight.dims[1] <= 4 < channels
 
 
-def _weight(kernel: Kernel) -> Tensor | None:
+def _weight(kernel: Kernel) -> KernelTensor | None:
     if kernel.kind not in CONVOLVING:
         return None
     for candidates in (kernel.constants, kernel.inputs[1:]):  # dequantised at run time, a weight is an input
@@ -99,11 +99,11 @@ def _weight(kernel: Kernel) -> Tensor | None:
     return None
 
 
-def _elements(tensors: Iterable[Tensor]) -> int:
+def _elements(tensors: Iterable[KernelTensor]) -> int:
     return sum(prod(abs(dim) for dim in tensor.dims) for tensor in tensors)
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
+def _bytes(tensors: Iterable[KernelTensor]) -> int:
     return sum(_elements([tensor]) * BYTES.get(tensor.dtype, 4) for tensor in tensors)
 
 

@@ -24,7 +24,7 @@ ROUNDED = "RounCastCorr"
 
 
 @dataclass(frozen=True)
-class Tensor:
+class KernelTensor:
     """One tensor of a kernel: dims as built, dtype "int8", "fp16", "fp32", "int32" and so on."""
 
     name: str
@@ -38,9 +38,9 @@ class Kernel:
 
     name: str
     kind: str
-    inputs: tuple[Tensor, ...]
-    constants: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[KernelTensor, ...]
+    constants: tuple[KernelTensor, ...]
+    outputs: tuple[KernelTensor, ...]
     nodes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Kernel:
     def from_dict(cls, values: Mapping[str, Any]) -> Kernel:
         """Read what `to_dict` wrote."""
         inputs, constants, outputs = (
-            tuple(Tensor(n, tuple(dims), kind) for n, dims, kind in values[k]) for k in TENSORS
+            tuple(KernelTensor(n, tuple(dims), kind) for n, dims, kind in values[k]) for k in TENSORS
         )
         return cls(values["name"], values["kind"], inputs, constants, outputs, tuple(values["nodes"]))
 
@@ -173,9 +173,9 @@ def nodes_of(metadata: str) -> tuple[str, ...]:
     return tuple(part[1] for part in parts if part)
 
 
-def _tensors(text: str) -> tuple[Tensor, ...]:
+def _tensors(text: str) -> tuple[KernelTensor, ...]:
     found = re.findall(r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\].*?Datatype: (\w+)", text)
-    return tuple(Tensor(name, _dims(dims.split(",")), _dtype(kind)) for name, dims, kind in found)
+    return tuple(KernelTensor(name, _dims(dims.split(",")), _dtype(kind)) for name, dims, kind in found)
 
 
 def _dims(parts: Iterable[Any]) -> tuple[int, ...]:
@@ -200,8 +200,8 @@ def _inspected(layer: dict[str, Any]) -> Kernel:
     return Kernel(str(layer.get("Name", "")), kind, inputs, (), outputs, names)
 
 
-def _described(item: dict[str, Any]) -> Tensor:
+def _described(item: dict[str, Any]) -> KernelTensor:
     text = str(item.get("Format/Datatype", item.get("Datatype", "")))
     words = {"int8": "int8", "fp16": "fp16", "half": "fp16", "fp32": "fp32", "float": "fp32", "bf16": "bf16"}
     dtype = next((kind for word, kind in words.items() if word in text.lower()), text.lower())
-    return Tensor(str(item.get("Name", "")), _dims(item.get("Dimensions", [])), dtype)
+    return KernelTensor(str(item.get("Name", "")), _dims(item.get("Dimensions", [])), dtype)

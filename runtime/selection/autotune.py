@@ -39,7 +39,7 @@ Pair = tuple["Candidate", int]
 
 
 @dataclass(frozen=True)
-class Winner:
+class Fastest:
     """The fastest, opened; `seconds` is the least time of one run of each that was measured, in the order of trying."""
 
     candidate: Candidate
@@ -48,7 +48,7 @@ class Winner:
     seconds: dict[str, float]
 
 
-def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Winner | None:
+def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Fastest | None:
     """Find the fastest of each backend's candidates, each with most threads, then run these with other numbers too.
 
     A backend that is slow to load comes second. There a network that takes another backend less than SMALL_S begins
@@ -81,7 +81,7 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
             return None
         winner = trial.fastest()
         seconds = {f"{one.artefact.name} with {one.backend}, {n} threads": s for (one, n), s in trial.times.items()}
-        return Winner(*winner, trial.sessions[winner], seconds)
+        return Fastest(*winner, trial.sessions[winner], seconds)
     finally:
         for pair, session in trial.sessions.items():
             if pair != winner:

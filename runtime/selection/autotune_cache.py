@@ -22,7 +22,7 @@ from ..errors import EdgesmithError
 
 if TYPE_CHECKING:
     from ..bundle.bundle import Bundle
-    from .autotune import Winner
+    from .autotune import Fastest
     from .candidates import Candidate
 
 FORMAT = 2
@@ -39,7 +39,7 @@ class Choice:
     seconds: dict[str, float]
 
     @classmethod
-    def of(cls, winner: Winner) -> Choice:
+    def of(cls, winner: Fastest) -> Choice:
         """Return what is remembered of the one that won."""
         artefact, backend = winner.candidate.artefact.name, winner.candidate.backend
         return cls(artefact, backend, winner.threads, winner.seconds)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundle.manifest import NAME
-from ..common.closeable import Closing
+from ..common.closeable import Closeable
 from ..errors import EdgesmithError, RunError, UsageError
 from ..model import load
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
-class Pool(Closing):
+class WorkerPool(Closeable):
     """A few threads that call a model; a full queue is an error for who submits, never memory without end.
 
     Args:
@@ -88,7 +88,7 @@ class Pool(Closing):
                 future.set_exception(error)
 
 
-class Live(Closing):
+class ReloadingModel(Closeable):
     """A model that is loaded anew when its bundle changes; calls that are under way finish on the old one.
 
     Args:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..common.closeable import Closing
+from ..common.closeable import Closeable
 from ..errors import DataError, EdgesmithError, RunError, UsageError
 from ..images.preprocess import apply, as_image
 
@@ -48,7 +48,7 @@ class Counts:
     dropped: int = 0
 
 
-class Stream(Closing):
+class Stream(Closeable):
     """Run a model on a source of images.
 
     Args:

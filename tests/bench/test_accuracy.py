@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.result import Subject
 from edgesmith.runtime.errors import DataError
@@ -31,7 +31,7 @@ def test_sqnr_of_known_noise(gain):
 
 def measured(output):
     evaluations = {"test": lambda: (output, LABELS, LOGITS)}
-    return accuracy.measure(Context(Subject("n", "n"), Target("n"), "n", evaluations=evaluations))
+    return accuracy.measure(MetricContext(Subject("n", "n"), BenchTarget("n"), "n", evaluations=evaluations))
 
 
 def test_equal_outputs_agree_fully_and_have_no_finite_sqnr():

@@ -67,7 +67,7 @@ def test_counts_of_halves_say_what_all_says():
     tally, classes = dict.fromkeys(sharded_accuracy.SUMS, 0.0), {}
     for half in (slice(0, 70), slice(70, 200)):
         sharded_accuracy._count(tally, classes, logits[half], exact[half], truth[half])
-    values = sharded_accuracy.told(tally, classes, "test").values
+    values = sharded_accuracy.reading_of(tally, classes, "test").values
     expected = accuracy.score(logits, truth)[0]
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["agreement_ratio"] == (logits.argmax(1) == exact.argmax(1)).mean() < 1

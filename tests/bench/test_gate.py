@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from edgesmith.bench import result, suite
 from edgesmith.bench.gate import baseline, ci_reports, gate, thresholds
-from edgesmith.bench.gate.ci_reports import Finding
-from edgesmith.bench.gate.gate import Pair, Rule
-from edgesmith.bench.measure.interleave import Plan
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.gate.ci_reports import GateFinding
+from edgesmith.bench.gate.gate import LatencyPair, Rule
+from edgesmith.bench.measure.interleave import SamplingPlan
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.result import Reading, Result, Subject
 from edgesmith.cli.gate import gate_command
 from edgesmith.runtime import bundle
@@ -31,7 +31,7 @@ def simulated(rng, slowdown, *, between=0.006, within=0.02, tails=False):
         shift = np.log1p(slowdown) + between * level
         new = 0.004 * np.exp(shift + rng.normal(0, within, (8, 3)))
         base = 0.004 * np.exp(rng.normal(0, within, (8, 3)))
-        yield Pair(tuple(map(tuple, base)), tuple(map(tuple, new)))
+        yield LatencyPair(tuple(map(tuple, base)), tuple(map(tuple, new)))
 
 
 def judged(seed, slowdown, **noise):
@@ -95,9 +95,9 @@ def test_looking_at_every_pair_keeps_the_error_rate():
 
 
 def test_disturbed_and_cold_samples_are_left_out():
-    clean = gate.undisturbed({"samples": [9.0, 1.0, 5.0, 1.1], "disturbed": [False, False, True, False]})
+    clean = gate.drop_preempted({"samples": [9.0, 1.0, 5.0, 1.1], "disturbed": [False, False, True, False]})
     assert clean == (1.0, 1.1)
-    assert gate.undisturbed({"samples": [9.0, 5.0, 6.0], "disturbed": [False, True, True]}) == (5.0, 6.0)
+    assert gate.drop_preempted({"samples": [9.0, 5.0, 6.0], "disturbed": [False, True, True]}) == (5.0, 6.0)
 
 
 WORK = """
@@ -135,7 +135,7 @@ def test_real_processes_half_more_work_is_slower(versions, tmp_path):
 @pytest.mark.slow
 def test_real_processes_no_change_is_no_alarm(versions):
     rule = Rule(most_pairs=8, blocks=12, slice_s=0.02, threshold=0.1)
-    told = gate.gate(Target(str(versions["base"])), Target(str(versions["same"])), rule, seed=1)
+    told = gate.gate(BenchTarget(str(versions["base"])), BenchTarget(str(versions["same"])), rule, seed=1)
     assert told.answer in ("same", "cannot tell")
     assert told.exit_code in (0, 3)
 
@@ -144,13 +144,13 @@ def test_a_version_that_crashes_ends_the_gate_with_its_reason(versions, tmp_path
     bad = tmp_path / "bad.py"
     bad.write_text("import os\nos._exit(3)")
     with pytest.raises(RunError, match="died at 'open'; got exit code 3"):
-        gate.gate(Target(str(versions["base"])), Target(str(bad)), RULE, seed=0)
+        gate.gate(BenchTarget(str(versions["base"])), BenchTarget(str(bad)), RULE, seed=0)
 
 
 FINDINGS = [
-    Finding("latency a", "slower", "5 % | slower,\nreally", 3.2),
-    Finding("memory a", "cannot tell", "100% no idea"),
-    Finding("size a", "same", "equal"),
+    GateFinding("latency a", "slower", "5 % | slower,\nreally", 3.2),
+    GateFinding("memory a", "cannot tell", "100% no idea"),
+    GateFinding("size a", "same", "equal"),
 ]
 
 
@@ -283,7 +283,7 @@ def scaled(run, factor):
 def test_a_stored_result_is_a_baseline(versions, tmp_path):
     """Differences far beyond what other work on the machine can make."""
     stored = suite.measure(
-        suite.contexts(versions["base"]), Plan(processes=3, least_s=0.2), only=["latency"], reference=True
+        suite.contexts(versions["base"]), SamplingPlan(processes=3, least_s=0.2), only=["latency"], reference=True
     )
     path = tmp_path / "base.json"
     words = [str(versions["base"]), "--baseline", str(path), "--json"]

@@ -8,10 +8,10 @@ import pytest
 
 from edgesmith.bench import suite
 from edgesmith.bench.measure import in_process, layer_profile, machine_peaks
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.measure.machine_peaks import Ceilings
-from edgesmith.bench.measure.workload import Target, open_workload
+from edgesmith.bench.measure.workload import BenchTarget, open_workload
 from edgesmith.bench.metrics import layers as layer_times
 from edgesmith.bench.metrics import roofline_share
 from edgesmith.bench.result import Subject
@@ -19,7 +19,7 @@ from edgesmith.runtime.errors import NotAvailable, UsageError
 from support.bundles import colour_bundle
 from support.dense import dense
 
-QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
+QUICK = SamplingPlan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +95,19 @@ def test_a_stream_that_fails_ends_all():
 
 
 def test_the_way_from_a_file_to_the_answer(colours):
-    told = in_process.end_to_end(open_workload(Target(str(colours), "colours-fp32")), 4)
+    told = in_process.end_to_end(open_workload(BenchTarget(str(colours), "colours-fp32")), 4)
     assert set(told) == {"decode_s", "preprocess_s", "compute_s", "postprocess_s"}
     assert all(len(series) == 4 and min(series) > 0 for series in told.values())
 
 
 def test_a_bare_file_has_no_images(net):
     with pytest.raises(UsageError, match="says nothing of its images"):
-        in_process.end_to_end(open_workload(Target(str(net))), 1)
+        in_process.end_to_end(open_workload(BenchTarget(str(net))), 1)
 
 
 @pytest.mark.parametrize("optimise", [True, False])
 def test_the_operators_and_their_arithmetic(net, optimise):
-    rows = layer_profile.profile(Target(str(net)), 2, optimise)
+    rows = layer_profile.profile(BenchTarget(str(net)), 2, optimise)
     macs = {row["op"]: 0 for row in rows}
     for row in rows:
         macs[row["op"]] += row["macs"]
@@ -120,26 +120,28 @@ def test_int8_has_the_arithmetic_of_its_file(net, tmp_path):
     """Q/DQ around the first convolution: as written it tells 28,800 MACs; fused, with repacked weights, it may not."""
     path = quantised_conv(tmp_path / "q.onnx")
     written = [
-        row["macs"] for row in layer_profile.profile(Target(str(path)), 1, optimise=False) if row["op"] == "Conv"
+        row["macs"] for row in layer_profile.profile(BenchTarget(str(path)), 1, optimise=False) if row["op"] == "Conv"
     ]
     assert written == [8 * 100 * 4 * 9]
     fused = [
-        row["macs"] for row in layer_profile.profile(Target(str(path)), 1) if row["op"] in layer_profile.CONVOLUTIONS
+        row["macs"]
+        for row in layer_profile.profile(BenchTarget(str(path)), 1)
+        if row["op"] in layer_profile.CONVOLUTIONS
     ]
     assert fused in ([None], written)
 
 
 def test_only_onnxruntime_tells_its_operators(tmp_path):
     with pytest.raises(NotAvailable, match="only ONNX Runtime and engines"):
-        layer_profile.profile(Target(str(tmp_path / "work.py"), backend="python"), 1)
+        layer_profile.profile(BenchTarget(str(tmp_path / "work.py"), backend="python"), 1)
 
 
 @pytest.mark.parametrize("metric", [roofline_share, layer_times])
 def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, tmp_path):
     """The file is not there: a process that opened it would say so instead."""
-    target = Target(str(tmp_path / "gone"), "net", "openvino")
+    target = BenchTarget(str(tmp_path / "gone"), "net", "openvino")
     with pytest.raises(NotAvailable, match="only ONNX Runtime and engines"):
-        metric.measure(Context(Subject("net", "net"), target, "net"))
+        metric.measure(MetricContext(Subject("net", "net"), target, "net"))
 
 
 def test_the_metrics_on_request(colours):

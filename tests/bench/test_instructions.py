@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from edgesmith.bench.measure import callgrind
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import instructions
 from edgesmith.bench.result import Subject
 from edgesmith.runtime.errors import NotAvailable
@@ -16,12 +16,12 @@ from support.gate_corpus import chain
 
 def chained(path, layers):
     chain(path, layers)
-    return Context(Subject("chain", "chain"), Target(str(path)), str(path))
+    return MetricContext(Subject("chain", "chain"), BenchTarget(str(path)), str(path))
 
 
 def test_without_valgrind_the_reason_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    reading = instructions.measure(Context(Subject("n", "n"), Target(str(tmp_path / "n.onnx")), "n"))
+    reading = instructions.measure(MetricContext(Subject("n", "n"), BenchTarget(str(tmp_path / "n.onnx")), "n"))
     assert reading.values == {}
     assert reading.missing == "valgrind is not installed; do: apt-get install valgrind"
 

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from edgesmith.bench.measure import in_process, layer_profile
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.workload import Target, Workload, open_workload
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.workload import BenchTarget, Workload, open_workload
 from edgesmith.bench.metrics import device_time
 from edgesmith.bench.result import Subject
 from edgesmith.runtime.backends._engine import TrtSession
-from edgesmith.runtime.engines.kernels import Kernel, Tensor
+from edgesmith.runtime.engines.kernels import Kernel, KernelTensor
 from edgesmith.runtime.errors import NotAvailable
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.bundles import colour_bundle
@@ -42,9 +42,9 @@ def test_device_time_is_of_every_call(workload):
 
 
 def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
-    pool = Kernel("pool", "pooling", (), (), (Tensor("y", (1, 3), "fp16"),), ("/pool",))
+    pool = Kernel("pool", "pooling", (), (), (KernelTensor("y", (1, 3), "fp16"),), ("/pool",))
     monkeypatch.setattr(layer_profile, "_kernels", lambda target: (json.loads(json.dumps(pool.to_dict())),))
-    rows = {row["layer"]: row for row in layer_profile.of_engine(workload.session, Target("x", backend="trt"), 2)}
+    rows = {row["layer"]: row for row in layer_profile.of_engine(workload.session, BenchTarget("x", backend="trt"), 2)}
     assert set(rows) == set(LAYERS)
     assert rows["pool"]["seconds"] == pytest.approx(1e-3 * COMPUTE_MS * LAYERS["pool"])
     assert (rows["pool"]["op"], rows["pool"]["shape"]) == ("pooling", "1x3")
@@ -54,7 +54,7 @@ def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
 def test_a_cpu_has_no_device_clock(tmp_path):
     bundle = colour_bundle(tmp_path / "colours").source
     with pytest.raises(NotAvailable, match="GPU's own clock"):
-        in_process.device_time(open_workload(Target(str(bundle), "colours-fp32")), 1)
+        in_process.device_time(open_workload(BenchTarget(str(bundle), "colours-fp32")), 1)
     subject = Subject("colours", "fp32", "ort", 1, 1)
     with pytest.raises(NotAvailable, match="backend ort"):
-        device_time.measure(Context(subject, Target(str(bundle)), "x"))
+        device_time.measure(MetricContext(subject, BenchTarget(str(bundle)), "x"))

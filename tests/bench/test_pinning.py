@@ -8,7 +8,7 @@ import pytest
 from edgesmith.bench.gate import gate
 from edgesmith.bench.measure import cpu_affinity, interleave
 from edgesmith.bench.measure.process import Process
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.workload import BenchTarget
 
 RNG = np.random.default_rng(0)
 WHERE = """
@@ -27,21 +27,21 @@ def two_cores(monkeypatch):
 
 
 def test_the_idler_core_is_shared(two_cores):
-    assert cpu_affinity.shared_core([Target("a.onnx"), Target("b.onnx")], RNG) == 1
+    assert cpu_affinity.shared_core([BenchTarget("a.onnx"), BenchTarget("b.onnx")], RNG) == 1
 
 
 @pytest.mark.parametrize(
     "target",
-    [Target("a.onnx", threads=2), Target("a.onnx", threads=0), Target("work.py")],
+    [BenchTarget("a.onnx", threads=2), BenchTarget("a.onnx", threads=0), BenchTarget("work.py")],
     ids=["two threads", "the backend chooses", "a Python file"],
 )
 def test_what_may_use_several_threads_is_not_pinned(target, two_cores):
-    assert cpu_affinity.shared_core([Target("a.onnx"), target], RNG) is None
+    assert cpu_affinity.shared_core([BenchTarget("a.onnx"), target], RNG) is None
 
 
 def test_one_core_is_no_choice(monkeypatch):
     monkeypatch.setattr(cpu_affinity, "busy_ticks", lambda cores: {0: 100})
-    assert cpu_affinity.shared_core([Target("a.onnx")], RNG) is None
+    assert cpu_affinity.shared_core([BenchTarget("a.onnx")], RNG) is None
 
 
 def test_ticks_grow_with_work():
@@ -59,9 +59,9 @@ def test_a_process_stays_on_its_core(tmp_path):
     path = tmp_path / "work.py"
     path.write_text(WHERE)
     core = max(os.sched_getaffinity(0))
-    with Process(Target(str(path)), core=core) as process:
+    with Process(BenchTarget(str(path)), core=core) as process:
         assert os.sched_getaffinity(process.pid) == {core}
-    with Process(Target(str(path)), core=4095) as process:
+    with Process(BenchTarget(str(path)), core=4095) as process:
         assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(0)
 
 
@@ -81,8 +81,10 @@ def test_all_that_is_compared_is_on_one_core(measure, tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "Process", Watched)
     monkeypatch.setattr(interleave, "Process", Watched)
     if measure == "gate":
-        gate.measure_pair(Target(str(path)), Target(str(path)), gate.Rule(blocks=1, slice_s=0.001, warm_up_s=0.05), RNG)
+        gate.measure_pair(
+            BenchTarget(str(path)), BenchTarget(str(path)), gate.Rule(blocks=1, slice_s=0.001, warm_up_s=0.05), RNG
+        )
     else:
-        plan = interleave.Plan(processes=1, slice_s=0.001, least_s=0.002, least=1, warm_up_s=0.05)
-        interleave.collect([Target(str(path)), Target(str(path))], plan)
+        plan = interleave.SamplingPlan(processes=1, slice_s=0.001, least_s=0.002, least=1, warm_up_s=0.05)
+        interleave.collect([BenchTarget(str(path)), BenchTarget(str(path))], plan)
     assert used == [{core}, {core}]

@@ -3,9 +3,9 @@
 import pytest
 
 from edgesmith.bench.measure import interleave
-from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.measure.process import Process, fixed_layout
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import cold_cache, cold_start, latency, memory, size
 from edgesmith.bench.result import Subject
 from edgesmith.runtime.errors import DataError, EdgesmithError, RunError, UsageError
@@ -36,7 +36,7 @@ def work(tmp_path, text, name="work.py"):
     path = tmp_path / name
     if text is not None:
         path.write_text(text)
-    return Target(str(path), backend="python")
+    return BenchTarget(str(path), backend="python")
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -60,7 +60,7 @@ def test_several_targets_are_measured_and_one_that_fails_fails_alone(tmp_path):
         work(tmp_path, SPIN.format(us=2000), "two.py"),
         work(tmp_path, "1 / 0", "bad.py"),
     ]
-    plan = interleave.Plan(processes=2, slice_s=0.02, least_s=0.05, least=20, warm_up_s=0.3)
+    plan = interleave.SamplingPlan(processes=2, slice_s=0.02, least_s=0.05, least=20, warm_up_s=0.3)
     steps = []
     one, two, bad = interleave.collect(targets, plan, progress=steps.append)
     assert "ZeroDivisionError" in bad.failure
@@ -74,8 +74,8 @@ def test_several_targets_are_measured_and_one_that_fails_fails_alone(tmp_path):
 
 
 def check_metrics(tmp_path, timings, failed):
-    target = Target(str(tmp_path / "one.py"), backend="python")
-    context = Context(Subject("one", "one.py"), target, target.path, timings)
+    target = BenchTarget(str(tmp_path / "one.py"), backend="python")
+    context = MetricContext(Subject("one", "one.py"), target, target.path, timings)
     read = latency.measure(context)
     assert 0.001 <= read.values["min_s"] <= read.values["p50_s"] <= read.values["p99_s"]
     assert read.values["throughput_per_s"] == pytest.approx(1 / read.values["mean_s"])
@@ -83,7 +83,7 @@ def check_metrics(tmp_path, timings, failed):
     assert low <= read.values["p50_s"] <= high
     start = cold_start.measure(context).values
     assert start["total_s"] > start["interpreter_s"] > 0
-    broken = Context(Subject("bad", "bad.py"), target, target.path, failed)
+    broken = MetricContext(Subject("bad", "bad.py"), target, target.path, failed)
     assert "ZeroDivisionError" in latency.measure(broken).missing
     assert "ZeroDivisionError" in cold_start.measure(broken).missing
 
@@ -102,7 +102,7 @@ def test_memory_repeats_and_sees_eight_megabytes(tmp_path):
 
 def peak(tmp_path, megabytes):
     target = work(tmp_path, HOLD.format(mb=megabytes))
-    reading = memory.measure(Context(Subject("hold", "work.py"), target, target.path))
+    reading = memory.measure(MetricContext(Subject("hold", "work.py"), target, target.path))
     return reading.values["peak_bytes"]
 
 
@@ -122,7 +122,7 @@ def setup():
 
 def test_memory_over_time_shows_when_it_was_taken(tmp_path):
     target = work(tmp_path, GROWS)
-    reading = memory.measure(Context(Subject("grows", "work.py"), target, target.path))
+    reading = memory.measure(MetricContext(Subject("grows", "work.py"), target, target.path))
     assert reading.values["arena_bytes"] == pytest.approx(32 << 20, abs=2 << 20)
     rows = {row["stage"]: row["resident_bytes"] for row in reading.rows}
     assert {"interpreter", "first_call"} <= set(rows)
@@ -153,7 +153,7 @@ def setup():
 def test_cold_caches_cost_time(tmp_path):
     """A megabyte lies in a cache from call to call; once evicted, every call reads it from further away."""
     target = work(tmp_path, COLD.format(kb=1024))
-    context = Context(Subject("cold", "work.py"), target, target.path, timeout_s=60)
+    context = MetricContext(Subject("cold", "work.py"), target, target.path, timeout_s=60)
     with Process(target) as process:
         warm = process.ask("run", seconds=0.2, least=20)["samples"]
     found = cold_cache.measure(context)
@@ -174,7 +174,7 @@ def test_size_counts_external_data(tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(b"x" * 10)
     (tmp_path / "net.onnx.data").write_bytes(b"x" * 90)
-    context = Context(Subject("net", "net.onnx"), Target(str(path)), str(path))
+    context = MetricContext(Subject("net", "net.onnx"), BenchTarget(str(path)), str(path))
     assert size.measure(context).values == {"file_bytes": 100.0}
     path.unlink()
     assert size.measure(context).missing == "net.onnx is no file"

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from experiments import gate_error_rates
 
-from edgesmith.bench.gate.gate import Pair, Rule
+from edgesmith.bench.gate.gate import LatencyPair, Rule
 from edgesmith.runtime.errors import UsageError
 from support.gate_corpus import chain
 
@@ -20,7 +20,7 @@ def pool(slowdown, count=30, drift=0.0, seed=0):
         level = 0.004 * (1 + drift * index / count) * np.exp(rng.normal(0, 0.003))
         base = level * np.exp(rng.normal(0, 0.01, (8, 4)))
         new = level * (1 + slowdown) * np.exp(rng.normal(0, 0.003) + rng.normal(0, 0.01, (8, 4)))
-        made.append(Pair(tuple(map(tuple, base)), tuple(map(tuple, new))))
+        made.append(LatencyPair(tuple(map(tuple, base)), tuple(map(tuple, new))))
     return made
 
 

@@ -8,7 +8,7 @@ import pytest
 from experiments import gate_simulation
 
 from edgesmith.bench.gate import gate
-from edgesmith.bench.gate.gate import Pair, Rule
+from edgesmith.bench.gate.gate import LatencyPair, Rule
 
 NAMES = {
     gate_simulation.SLOWER: "slower",
@@ -19,7 +19,7 @@ NAMES = {
 
 
 def pair(log_ratio):
-    return Pair(((1.0,),), ((math.exp(log_ratio),),))
+    return LatencyPair(((1.0,),), ((math.exp(log_ratio),),))
 
 
 @pytest.mark.parametrize("spread", [0.002, 0.01, 0.04])

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.bench import result, suite
-from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.metrics import accuracy
 from edgesmith.cli.bench import bench_command
 from edgesmith.runtime import bundle
@@ -16,7 +16,7 @@ from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import UsageError
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
 
-QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
+QUICK = SamplingPlan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.measure.interleave import Plan
+from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.sweep import sweep
-from edgesmith.bench.sweep.sweep import Cell, Outcome, Store
+from edgesmith.bench.sweep.sweep import Outcome, Store, SweepCell
 from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
@@ -24,7 +24,7 @@ WORK = "def setup():\n    return lambda: sum(range(2000))"
 
 
 def cells(count):
-    return [Cell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
+    return [SweepCell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
 
 
 def null(cell):
@@ -209,5 +209,5 @@ def test_one_benchmark_at_a_time_on_a_device():
 
 def test_plans_and_cells_travel():
     cell = cells(1)[0]
-    assert Cell(**json.loads(json.dumps(cell.__dict__))) == cell
-    assert Plan(**json.loads(json.dumps(Plan().__dict__))) == Plan()
+    assert SweepCell(**json.loads(json.dumps(cell.__dict__))) == cell
+    assert SamplingPlan(**json.loads(json.dumps(SamplingPlan().__dict__))) == SamplingPlan()

@@ -7,9 +7,9 @@ import pytest
 
 from edgesmith.bench import result
 from edgesmith.bench.measure import environment
-from edgesmith.bench.measure.context import Context
-from edgesmith.bench.measure.interleave import Plan
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.interleave import SamplingPlan
+from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import engines
 from edgesmith.bench.report import network_table, tables
 from edgesmith.bench.result import Reading, Subject
@@ -21,7 +21,7 @@ from edgesmith.runtime.errors import EdgesmithError
 from support import results
 from support.bundles import colour_bundle
 
-QUICK = Plan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
+QUICK = SamplingPlan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
 
 
 def forms(name, seconds):
@@ -58,15 +58,15 @@ def test_one_row_for_each_network():
 
 def test_the_kernels_are_those_of_the_engines_in_the_bundle(tmp_path):
     made = colour_bundle(tmp_path / "colours")
-    target = Target(str(tmp_path / "colours"), "colours-fp32")
-    assert "has no engines" in engines.measure(Context(Subject("c", "c"), target, "c")).missing
+    target = BenchTarget(str(tmp_path / "colours"), "colours-fp32")
+    assert "has no engines" in engines.measure(MetricContext(Subject("c", "c"), target, "c")).missing
     engine = tmp_path / "c.engine"
     engine.write_bytes(b"engine")
     items = [Item(made.folder / made.artefacts[0].path),
              Item(engine, "engine", "fp16", "sm86", requires={"sm": "8.6"}, facts={"kernels": 17})]  # fmt: skip
     write(tmp_path / "two", made.spec, items, golden_inputs={made.spec.input_name: results.np.zeros((1, 3, 8, 8))})
-    target = Target(str(tmp_path / "two"), "colours-fp32")
-    assert engines.measure(Context(Subject("c", "c"), target, "c")).values == {
+    target = BenchTarget(str(tmp_path / "two"), "colours-fp32")
+    assert engines.measure(MetricContext(Subject("c", "c"), target, "c")).values == {
         "fp16_sm86_kernels_count": 17.0, "fp16_sm86_file_bytes": 6.0,
     }  # fmt: skip
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.optimize.trt.autotune import best_mix
+from edgesmith.optimize.trt.autotune import autotune
 from edgesmith.runtime.engines import cost, sidecar
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from support.engine_graphs import saved, small_net
@@ -23,7 +23,7 @@ def pair(tmp_path):
 
 
 def test_int8_wins_where_arithmetic_is_scarce(pair, tmp_path):
-    report = best_mix(*pair, tmp_path / "best.onnx", STARVED)
+    report = autotune(*pair, tmp_path / "best.onnx", STARVED)
     assert report.best.name in ("int8", "mixed")
     assert [item.name for item in report.candidates] == ["fp16", "int8", "mixed"]
     assert "depthwise" in report.placement.floats
@@ -32,7 +32,7 @@ def test_int8_wins_where_arithmetic_is_scarce(pair, tmp_path):
 
 
 def test_fp16_wins_where_launches_are_all(pair, tmp_path):
-    report = best_mix(*pair, tmp_path / "best.onnx", cost.gpu("RTX 4090"))
+    report = autotune(*pair, tmp_path / "best.onnx", cost.gpu("RTX 4090"))
     assert report.best.name == "fp16"
     assert not (tmp_path / "best.onnx").exists()
     with pytest.raises(CheckFailed, match="nothing is estimated to beat FP16 on RTX 4090 at batch 1; got fp16 0"):
@@ -41,7 +41,7 @@ def test_fp16_wins_where_launches_are_all(pair, tmp_path):
 
 
 def test_without_a_quantised_file_only_fp16_is_built(pair, tmp_path):
-    report = best_mix(pair[0], None, tmp_path / "best.onnx", cost.gpu("L4"))
+    report = autotune(pair[0], None, tmp_path / "best.onnx", cost.gpu("L4"))
     assert [item.name for item in report.candidates] == ["fp16"]
     assert report.placement is None
     assert report.to_dict()["winner"] == "fp16"

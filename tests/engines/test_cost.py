@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.runtime.engines import cost
-from edgesmith.runtime.engines.kernels import Kernel, Tensor
+from edgesmith.runtime.engines.kernels import Kernel, KernelTensor
 from edgesmith.runtime.errors import UsageError
 
 DATA = Path(__file__).parents[1] / "data" / "resnet50-fp16-sm86-kernels.csv"
@@ -76,7 +76,7 @@ def test_a_planted_law_is_found(a, b):
 
 
 def tensor(*dims, dtype="fp16"):
-    return Tensor("t", dims, dtype)
+    return KernelTensor("t", dims, dtype)
 
 
 COUNTED = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgesmith.runtime.engines.kernels import Kernel, Tensor, attest, nodes_of, parse_inspector, parse_log
+from edgesmith.runtime.engines.kernels import Kernel, KernelTensor, attest, nodes_of, parse_inspector, parse_log
 
 LINE = (
     "Name: stem_U21_myl0_1, LayerType: correlation, Inputs: [ { Name: a, Dimensions: [1,3,32,32], Strides: [3072,1],"
@@ -16,19 +16,25 @@ LINE = (
 
 
 def kernel(name, kind, dtype, nodes, out="fp32"):
-    return Kernel(name, kind, (Tensor("i", (1,), dtype),), (), (Tensor("o", (1,), out),), tuple(nodes))
+    return Kernel(name, kind, (KernelTensor("i", (1,), dtype),), (), (KernelTensor("o", (1,), out),), tuple(nodes))
 
 
 def generated(name, weights, *nodes, shape=(96, 4, 1, 1)):
     """A generated kernel as an EfficientNet's squeeze-and-excite unit gets it: float in and out."""
-    constants = (Tensor("scale", (1, 96, 1, 1), "fp32"), Tensor("w", shape, weights), Tensor("bias", (1, 96), "fp16"))
-    return Kernel(name, "kgen", (Tensor("i", (1, 4, 1, 1), "fp32"),), constants, (Tensor("o", (1,), "fp16"),), nodes)
+    constants = (
+        KernelTensor("scale", (1, 96, 1, 1), "fp32"),
+        KernelTensor("w", shape, weights),
+        KernelTensor("bias", (1, 96), "fp16"),
+    )
+    return Kernel(
+        name, "kgen", (KernelTensor("i", (1, 4, 1, 1), "fp32"),), constants, (KernelTensor("o", (1,), "fp16"),), nodes
+    )
 
 
 def test_a_line_is_read():
     (found,) = parse_log(f"Layers:\n{LINE}\n\nI/O Tensors:\n Name: x, IOMode: Input, LayerType: no\n")
     assert (found.name, found.kind, found.precision) == ("stem_U21_myl0_1", "correlation", "int8")
-    assert found.inputs[0] == Tensor("a", (1, 3, 32, 32), "int8")
+    assert found.inputs[0] == KernelTensor("a", (1, 3, 32, 32), "int8")
     assert found.constants[0].dims == (16, 3, 3, 3)
     assert found.outputs[0].dtype == "fp32"
     assert found.nodes == ("stem", "layer[0]/relu")

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from edgesmith.bench import stats
-from edgesmith.bench.gate.gate import MOST_PAIRS, Pair, Rule, answer
+from edgesmith.bench.gate.gate import MOST_PAIRS, LatencyPair, Rule, answer
 from edgesmith.runtime.errors import UsageError
 
-Judge = Callable[[Sequence[Pair], np.random.Generator], bool]
+Judge = Callable[[Sequence[LatencyPair], np.random.Generator], bool]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class Rate:
         return asdict(self)
 
 
-def rates(pool: Sequence[Pair], slowdown: float, rule: Rule, *, repeats: int = 1000, seed: int = 0) -> list[Rate]:
+def rates(
+    pool: Sequence[LatencyPair], slowdown: float, rule: Rule, *, repeats: int = 1000, seed: int = 0
+) -> list[Rate]:
     """Judge one pool by every rule; our gate stops at `rule.most_pairs`.
 
     Raises:
@@ -65,7 +67,7 @@ def rates(pool: Sequence[Pair], slowdown: float, rule: Rule, *, repeats: int = 1
     return found
 
 
-def in_order(pool: Sequence[Pair], rule: Rule) -> list[tuple[str, int]]:
+def in_order(pool: Sequence[LatencyPair], rule: Rule) -> list[tuple[str, int]]:
     """Cut a pool into gates as they would have run one after the other; an unfinished last one is left out."""
     told, rest = [], list(pool)
     while len(rest) >= 4:
@@ -77,7 +79,7 @@ def in_order(pool: Sequence[Pair], rule: Rule) -> list[tuple[str, int]]:
     return told
 
 
-def _replay(pairs: Sequence[Pair], rule: Rule) -> tuple[str, int]:
+def _replay(pairs: Sequence[LatencyPair], rule: Rule) -> tuple[str, int]:
     pairs = pairs[: rule.most_pairs]
     for count in range(4, len(pairs) + 1):
         if (told := answer(pairs[:count], rule)) != "cannot tell":
@@ -94,28 +96,28 @@ def _rate(name: str, slowdown: float, told: Sequence[tuple[str, int]]) -> Rate:
     return Rate(name, slowdown, alarms / count, low, high, len(told), undecided, processes)
 
 
-def _one_each(pool: Sequence[Pair], rng: np.random.Generator) -> tuple[stats.Floats, stats.Floats]:
+def _one_each(pool: Sequence[LatencyPair], rng: np.random.Generator) -> tuple[stats.Floats, stats.Floats]:
     """Return the samples of one base process and of a new one from another pair."""
     first, second = rng.choice(len(pool), 2, replace=False)
     return np.concatenate(pool[first].base), np.concatenate(pool[second].new)
 
 
-def _stored(pool: Sequence[Pair], rng: np.random.Generator) -> bool:
+def _stored(pool: Sequence[LatencyPair], rng: np.random.Generator) -> bool:
     base, new = _one_each(pool, rng)
     return bool(np.median(new) > 1.10 * np.median(base))
 
 
-def _mann_whitney(pool: Sequence[Pair], rng: np.random.Generator) -> bool:
+def _mann_whitney(pool: Sequence[LatencyPair], rng: np.random.Generator) -> bool:
     base, new = _one_each(pool, rng)
     return bool(np.median(new) > np.median(base) and stats.mann_whitney(base.tolist(), new.tolist()) < 0.05)
 
 
-def _pytest_benchmark(pool: Sequence[Pair], rng: np.random.Generator) -> bool:
+def _pytest_benchmark(pool: Sequence[LatencyPair], rng: np.random.Generator) -> bool:
     base, new = _one_each(pool, rng)
     return bool(new.min() > 1.05 * base.min())
 
 
-def _pyperf(pool: Sequence[Pair], rng: np.random.Generator) -> bool:
+def _pyperf(pool: Sequence[LatencyPair], rng: np.random.Generator) -> bool:
     chosen = [rng.permutation(len(pool))[:20] for _ in range(2)]
     base = np.array([_thirds(np.concatenate(pool[i].base)) for i in chosen[0]]).ravel()
     new = np.array([_thirds(np.concatenate(pool[i].new)) for i in chosen[1]]).ravel()

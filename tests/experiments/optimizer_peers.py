@@ -193,7 +193,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
 
     ONNX's light graphs are not timed: their networks are. Tools whose names begin with `again` are run anew.
     """
-    from edgesmith.optimize import equivalence
+    from edgesmith.optimize import comparison_inputs, equivalence
 
     python = environment(folder)
     for model in paths:
@@ -210,7 +210,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
                 rows.append(Row(**json.loads(place.read_text(encoding="utf-8"))))
                 continue
             if expected is None:
-                with contextlib.suppress(equivalence.Refusal):
+                with contextlib.suppress(comparison_inputs.Refusal):
                     expected = equivalence.reference(model)
             rows.append(row(model, tool, command, result, expected, timed and tool not in UNTIMED, **limits))
             with atomic_file(place) as temporary:

@@ -173,7 +173,7 @@ def measure(
     with row.stage("build"):
         module = catalog.build(name, spec.num_classes)
         spec = weights.load_into(module, spec, "random")
-        weights.settle(module, spec.input_shape)
+        weights.warm_up_batchnorm(module, spec.input_shape)
         costs = complexity.describe(name)
         row |= {"params": costs.params, "macs": costs.macs, "top1": entry.figures.top1}
     images = np.random.default_rng(0).standard_normal((IMAGES, *spec.input_shape), dtype=np.float32)
@@ -202,10 +202,10 @@ def _int8(fp32: Path, target: Path, batches: list[Any]) -> None:
     from edgesmith.optimize import quantize
     from edgesmith.optimize.trt import mixed_precision
 
-    settings = quantize.Settings.quick()
+    settings = quantize.QuantSettings.quick()
     pairs = target.with_name("pairs.onnx")
     quantize.quantize(fp32, pairs, batches, target="trt", allow_random=True, min_images=len(batches), settings=settings)
-    mixed_precision.mix(fp32, pairs, [], target)
+    mixed_precision.restore_float_nodes(fp32, pairs, [], target)
 
 
 def _engines(path: Path, make: Callable[[], Any], sms: tuple[str, ...], kind: str) -> dict[str, str]:

@@ -12,9 +12,9 @@ from edgesmith.cli.models import train_command
 from edgesmith.models import catalog
 from edgesmith.models.training import optimizers, recipes, train, transfer
 from edgesmith.models.training.augment import Augment, augment
-from edgesmith.models.training.batches import Feed, black
+from edgesmith.models.training.batches import Batches, black
 from edgesmith.models.training.recipes import Recipe
-from edgesmith.models.training.run_state import Keeper
+from edgesmith.models.training.run_state import RunState
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import DataError, ModelError, UsageError
 from support.trained import FILE, NAME, trained
@@ -30,7 +30,7 @@ def silent(row):
 @pytest.fixture(scope="module")
 def feed():
     spec = dataclasses.replace(catalog.spec("resnet20_cifar", "digits"), name="tiny")
-    return Feed.of(datasets.load("digits", "train").head(96), spec)
+    return Batches.of(datasets.load("digits", "train").head(96), spec)
 
 
 def tiny():
@@ -80,10 +80,10 @@ def test_a_killed_run_continues_bit_for_bit(case, feed, tmp_path):
     module = tiny()
     torch.manual_seed(1)
     with pytest.raises(Killed):
-        train.fit(module, feed, recipe, seed=1, keeper=Keeper(path, False, recipe.digest), say=kill)
+        train.fit(module, feed, recipe, seed=1, keeper=RunState(path, False, recipe.digest), say=kill)
     torch.manual_seed(99)
     resumed = nn.Sequential(*tiny())
-    rows = train.fit(resumed, feed, recipe, seed=1, keeper=Keeper(path, True, recipe.digest), say=silent)
+    rows = train.fit(resumed, feed, recipe, seed=1, keeper=RunState(path, True, recipe.digest), say=silent)
     assert same(whole, resumed.state_dict())
     assert [row["loss"] for row in rows] == [row["loss"] for row in history]
 
@@ -91,13 +91,13 @@ def test_a_killed_run_continues_bit_for_bit(case, feed, tmp_path):
 def test_resuming_the_wrong_thing_is_refused(feed, tmp_path):
     path = tmp_path / "run.state"
     with pytest.raises(UsageError, match="there is no run to resume"):
-        run(feed, keeper=Keeper(path, True, QUICK.digest))
-    run(feed, keeper=Keeper(path, False, QUICK.digest))
+        run(feed, keeper=RunState(path, True, QUICK.digest))
+    run(feed, keeper=RunState(path, False, QUICK.digest))
     with pytest.raises(UsageError, match="another recipe"):
-        run(feed, keeper=Keeper(path, True, "0"))
+        run(feed, keeper=RunState(path, True, "0"))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="is no training state"):
-        run(feed, keeper=Keeper(path, True, QUICK.digest))
+        run(feed, keeper=RunState(path, True, QUICK.digest))
 
 
 def test_early_stopping_stops_and_keeps_the_best(feed):
@@ -153,12 +153,12 @@ def test_features_are_the_activations_of_the_layer():
 def test_transfer_takes_all_but_a_head_of_another_size():
     module = catalog.build(NAME, 3)
     head = module.fc.weight.clone()
-    transfer.begin(module, FILE)
+    transfer.start_from(module, FILE)
     source, _ = trained()
     assert torch.equal(module.conv1[0].weight, source.conv1[0].weight)
     assert torch.equal(module.fc.weight, head)
     with pytest.raises(ModelError, match="nothing was loaded"):
-        transfer.begin(catalog.build("shufflenetv2", 3), FILE)
+        transfer.start_from(catalog.build("shufflenetv2", 3), FILE)
 
 
 WRONG = {"epochs": 0, "lr": -1.0, "optimizer": "adam", "ema": 1.0}

@@ -7,7 +7,7 @@ import torch
 from edgesmith.models import catalog, checkpoints, weights
 from edgesmith.models.nearest import nearest_network
 from edgesmith.models.training import train, transfer
-from edgesmith.models.training.batches import Feed
+from edgesmith.models.training.batches import Batches
 from edgesmith.runtime import datasets
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.trained import FILE, NAME, trained
@@ -21,11 +21,11 @@ def fresh(classes=10):
 
 def test_the_trained_file_is_what_it_says():
     module, spec = trained()
-    found = train.accuracy(module, Feed.of(datasets.load("digits", "test"), spec))
+    found = train.accuracy(module, Batches.of(datasets.load("digits", "test"), spec))
     assert found > 97
     assert not module.training
     untrained, _ = fresh()
-    assert train.accuracy(untrained, Feed.of(datasets.load("digits", "test"), spec)) < 50
+    assert train.accuracy(untrained, Batches.of(datasets.load("digits", "test"), spec)) < 50
 
 
 def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
@@ -42,7 +42,7 @@ def test_settled_norms_keep_activations_in_range():
     module, x = catalog.build("googlenet_noaux", 10), torch.randn(1, 3, 64, 64)
     weights.load_into(module, catalog.spec("googlenet_noaux", "digits"), "random")
     before = transfer.features(module, "inception5b")(x).std()
-    weights.settle(module, (3, 64, 64))
+    weights.warm_up_batchnorm(module, (3, 64, 64))
     assert transfer.features(module, "inception5b")(x).std() > 0.1 > 10 * before
     assert not module.training
     assert module.conv1.bn.momentum == 0.1

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesmith.optimize import optimizer
-from edgesmith.optimize.trt.fold_passthrough_channels import carry
+from edgesmith.optimize.trt.fold_passthrough_channels import fold_passthrough_channels
 from edgesmith.runtime.errors import UsageError
 from support.engine_graphs import saved, small_net
 
@@ -83,7 +83,7 @@ def test_it_computes_the_same_in_three_convolutions_a_unit(units, before, tmp_pa
     if before == "shuffles eliminated":
         optimizer.optimize(source, tmp_path / "o.onnx")
         source = tmp_path / "o.onnx"
-    assert carry(source, tmp_path / "c.onnx") == units + 1
+    assert fold_passthrough_channels(source, tmp_path / "c.onnx") == units + 1
     assert kinds(tmp_path / "c.onnx").count("Conv") == 2 + 3 * (units + 1)
     assert not {"Concat", "Split", "Transpose", "Reshape"} & set(kinds(tmp_path / "c.onnx"))
     np.testing.assert_allclose(run(tmp_path / "c.onnx"), run(source), atol=1e-4, rtol=1e-4)
@@ -98,18 +98,18 @@ LEFT_ALONE = {
 
 @pytest.mark.parametrize("case", LEFT_ALONE)
 def test_it_leaves_alone(case, tmp_path):
-    assert carry(saved(LEFT_ALONE[case], tmp_path / "s.onnx"), tmp_path / "c.onnx") == 0
+    assert fold_passthrough_channels(saved(LEFT_ALONE[case], tmp_path / "s.onnx"), tmp_path / "c.onnx") == 0
     assert not (tmp_path / "c.onnx").exists()
 
 
 def test_a_second_run_finds_nothing(tmp_path):
-    carry(saved(Shuffle().model(), tmp_path / "s.onnx"), tmp_path / "c.onnx")
-    assert carry(tmp_path / "c.onnx", tmp_path / "d.onnx") == 0
+    fold_passthrough_channels(saved(Shuffle().model(), tmp_path / "s.onnx"), tmp_path / "c.onnx")
+    assert fold_passthrough_channels(tmp_path / "c.onnx", tmp_path / "d.onnx") == 0
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        carry(tmp_path / "none.onnx", tmp_path / "c.onnx")
+        fold_passthrough_channels(tmp_path / "none.onnx", tmp_path / "c.onnx")
 
 
 def test_fewer_kernels(tmp_path):
@@ -117,6 +117,6 @@ def test_fewer_kernels(tmp_path):
     from edgesmith.runtime.engines.build import build_engine
 
     source = saved(Shuffle(units=4).model(), tmp_path / "s.onnx")
-    carry(source, tmp_path / "c.onnx")
+    fold_passthrough_channels(source, tmp_path / "c.onnx")
     before, after = (build_engine(path, tmp_path / "e.engine") for path in (source, tmp_path / "c.onnx"))
     assert after.attestation.kernels < 0.8 * before.attestation.kernels

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from edgesmith.cli import main
 from edgesmith.optimize import optimizer
-from edgesmith.optimize.equivalence import AMPLE, Check, compare, difference
+from edgesmith.optimize.equivalence import AMPLE, Equivalence, compare, difference
 from edgesmith.optimize.optimizer import optimize
 from edgesmith.optimize.passes._base import Pass, Rewritten
 from edgesmith.runtime.errors import UsageError
@@ -179,10 +179,10 @@ def test_a_network_that_amplifies_rounding_is_no_mistake(tmp_path):
 
 # check -> what is said of its error
 ERRORS = {
-    "none": (Check("equal"), "worst error 0"),
-    "small beside the values": (Check("equal", "", 0.51, scale=5100.0), "worst error 0.51 of values up to 5.1e+03"),
+    "none": (Equivalence("equal"), "worst error 0"),
+    "small beside the values": (Equivalence("equal", "", 0.51, scale=5100.0), "worst error 0.51 of values up to 5.1e+03"),
     "the network's own": (
-        Check("equal", "", 0.51, "y", 5, scale=3.0, rounding=0.9),
+        Equivalence("equal", "", 0.51, "y", 5, scale=3.0, rounding=0.9),
         "worst error 0.51 of values up to 3; noise in the input's last digits moves the source itself by 0.9",
     ),
 }  # fmt: skip

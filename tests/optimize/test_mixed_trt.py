@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize.trt.mixed_precision import mix
+from edgesmith.optimize.trt.mixed_precision import restore_float_nodes
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.engine_graphs import saved, small_net
 
@@ -31,14 +31,14 @@ def kinds(path):
 
 
 def test_all_back_in_float_is_the_float_file(pair, tmp_path):
-    mix(*pair, WEIGHTED, tmp_path / "m.onnx", half=False)
+    restore_float_nodes(*pair, WEIGHTED, tmp_path / "m.onnx", half=False)
     assert "QuantizeLinear" not in kinds(tmp_path / "m.onnx")
     np.testing.assert_array_equal(run(tmp_path / "m.onnx"), run(pair[0]))
     assert len(onnx.load(tmp_path / "m.onnx").graph.initializer) == len(onnx.load(pair[0]).graph.initializer)
 
 
 def test_none_back_in_float_keeps_every_convolution(pair, tmp_path):
-    mix(*pair, [], tmp_path / "m.onnx", half=False)
+    restore_float_nodes(*pair, [], tmp_path / "m.onnx", half=False)
     assert kinds(tmp_path / "m.onnx").count("QuantizeLinear") == 4
     assert not np.array_equal(run(tmp_path / "m.onnx"), run(pair[0]))
 
@@ -58,12 +58,12 @@ def test_a_float_layer_fits_its_equalised_neighbours(pair, tmp_path):
     np.testing.assert_allclose(run(scaled), run(pair[1]), atol=1e-4)
     expected = run(pair[0])
     for floats in (["depthwise"], ["pointwise"], WEIGHTED):
-        mix(pair[0], scaled, floats, tmp_path / "m.onnx", half=False)
+        restore_float_nodes(pair[0], scaled, floats, tmp_path / "m.onnx", half=False)
         assert np.abs(run(tmp_path / "m.onnx") - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_only_the_named_go_back(pair, tmp_path):
-    mix(*pair, ["stem", "dense"], tmp_path / "m.onnx", half=False)
+    restore_float_nodes(*pair, ["stem", "dense"], tmp_path / "m.onnx", half=False)
     graph = onnx.load(tmp_path / "m.onnx").graph
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     found = {node.name: [made_by.get(name) for name in node.input[:2]] for node in graph.node if node.op_type == "Conv"}
@@ -72,7 +72,7 @@ def test_only_the_named_go_back(pair, tmp_path):
 
 
 def test_one_scale_per_tensor(pair, tmp_path):
-    mix(*pair, ["stem"], tmp_path / "m.onnx", half=False, per_tensor=True)
+    restore_float_nodes(*pair, ["stem"], tmp_path / "m.onnx", half=False, per_tensor=True)
     model = onnx.load(tmp_path / "m.onnx")
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = [n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in held]
@@ -85,7 +85,7 @@ def test_one_scale_per_tensor(pair, tmp_path):
 
 
 def test_the_rest_is_fp16_with_float32_ends(pair, tmp_path):
-    mix(*pair, ["depthwise"], tmp_path / "m.onnx")
+    restore_float_nodes(*pair, ["depthwise"], tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     held = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     depthwise = next(node for node in model.graph.node if node.name == "depthwise")
@@ -95,7 +95,7 @@ def test_the_rest_is_fp16_with_float32_ends(pair, tmp_path):
 
 def test_wrong_use(pair, tmp_path):
     with pytest.raises(ModelError, match="node 'none' is not in both"):
-        mix(*pair, ["none"], tmp_path / "m.onnx")
+        restore_float_nodes(*pair, ["none"], tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="no such file"):
-        mix(tmp_path / "gone.onnx", pair[1], [], tmp_path / "m.onnx")
+        restore_float_nodes(tmp_path / "gone.onnx", pair[1], [], tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from edgesmith.models import complexity as of_module
 from edgesmith.optimize.graph import complexity as of_onnx
-from edgesmith.optimize.quantize import Settings, quantize
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.runtime.errors import ModelError, UsageError
 from support.quant_graphs import batches, small_cnn
 from support.trained import trained, trained_onnx
@@ -98,6 +98,6 @@ def test_weights_count_wherever_they_are_stored(case, tmp_path):
 
 def test_a_quantised_file_has_the_parameters_of_the_float_one(tmp_path):
     onnx.save(small_cnn(batch=1), tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt", settings=Settings.quick())
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt", settings=QuantSettings.quick())
     one, two = (of_onnx.describe(tmp_path / f"{name}.onnx") for name in "mq")
     assert (two.params, two.macs) == (one.params, one.macs)

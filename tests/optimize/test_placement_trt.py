@@ -6,9 +6,9 @@ from itertools import combinations
 import pytest
 
 from edgesmith.optimize.trt.int8_placement import Chain, kernels_of, place, weighted_nodes
-from edgesmith.optimize.trt.mixed_precision import mix
+from edgesmith.optimize.trt.mixed_precision import restore_float_nodes
 from edgesmith.runtime.engines import cost
-from edgesmith.runtime.engines.kernels import Kernel, Tensor
+from edgesmith.runtime.engines.kernels import Kernel, KernelTensor
 from support.engine_graphs import saved, small_net
 
 SLOW = cost.Gpu("slow", "8.6", "discrete", 1.0, 2.0, 4.0, 20.0, 0.0)
@@ -16,10 +16,10 @@ SLOW = cost.Gpu("slow", "8.6", "discrete", 1.0, 2.0, 4.0, 20.0, 0.0)
 
 def conv(at, channels, size=14, kernel=3, group=1, residual=""):
     """The FP16 kernel of one convolution in a chain: reads t{at}, writes t{at + 1}."""
-    into = [Tensor(f"t{at}", (1, channels, size, size), "fp16")]
-    into += [Tensor(residual, (1, channels, size, size), "fp16")] if residual else []
-    weight = Tensor("w", (channels, channels // group, kernel, kernel), "fp16")
-    out = Tensor(f"t{at + 1}", (1, channels, size, size), "fp16")
+    into = [KernelTensor(f"t{at}", (1, channels, size, size), "fp16")]
+    into += [KernelTensor(residual, (1, channels, size, size), "fp16")] if residual else []
+    weight = KernelTensor("w", (channels, channels // group, kernel, kernel), "fp16")
+    out = KernelTensor(f"t{at + 1}", (1, channels, size, size), "fp16")
     return Kernel(f"conv{at}_U", "correlation", tuple(into), (weight,), (out,), (f"conv{at}",))
 
 
@@ -78,7 +78,7 @@ def test_the_predicted_kernels_are_those_of_a_real_build(floats, per_tensor, tmp
     assert len(listed) == built.attestation.kernels
     model = Chain(listed, SLOW, 1, per_tensor)
     chosen = {at for at in model.dense if not set(listed[at].nodes) & set(floats)}
-    mix(full, quantised, floats, tmp_path / "m.onnx", per_tensor=per_tensor)
+    restore_float_nodes(full, quantised, floats, tmp_path / "m.onnx", per_tensor=per_tensor)
     mixed = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", precision="int8")
     assert mixed.attestation.counts == {"int8": 4 - len(floats), "fp16": len(floats)}
     assert abs(model.total(chosen)[1] - mixed.attestation.kernels) <= 1

@@ -96,7 +96,7 @@ def test_nan_weights_are_found(tmp_path):
 def test_a_weight_of_a_type_that_onnx_lacks_is_an_error_and_no_crash(tmp_path):
     model = text_model("y = Conv(x, w)", weights=CONV)
     model.graph.initializer[0].data_type = 2**31 - 1
-    graph = findings.Graph(model, tmp_path / "n.onnx")
+    graph = findings.PreflightGraph(model, tmp_path / "n.onnx")
     assert graph.value("w") is None
     (found,) = preflight._weights(graph, "fp16", ["8.6"])
     assert (found.code, found.node) == ("unknown-type", "w")

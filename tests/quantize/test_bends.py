@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration.statistics import sqnr_db
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.activation_clipping import bends, sigmoid, silu
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize.activation_clipping import saturating_activations, sigmoid, silu
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from support.quant_graphs import Graph, batches, images, run
 
 
@@ -62,8 +62,8 @@ def network(activation, also=False, loud=12.0):
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_each_function_is_recognised_and_computed(activation):
-    net = Net(network(activation))
-    found = bends(net, place(net, find("ort-x86")))
+    net = ProtoGraph(network(activation))
+    found = saturating_activations(net, place(net, find_target("ort-x86")))
     assert set(found) == {"c0"}
     x = np.linspace(-30, 30, 1001)
     np.testing.assert_allclose(found["c0"].function(x), FUNCTIONS[activation](x), atol=1e-6)
@@ -75,8 +75,8 @@ def test_each_function_is_recognised_and_computed(activation):
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_another_reader_wants_the_whole_range(activation):
-    net = Net(network(activation, also=True))
-    assert not bends(net, place(net, find("ort-x86")))
+    net = ProtoGraph(network(activation, also=True))
+    assert not saturating_activations(net, place(net, find_target("ort-x86")))
 
 
 def test_a_product_with_something_else_is_no_swish():
@@ -85,14 +85,14 @@ def test_a_product_with_something_else_is_no_swish():
     graph.node("Sigmoid", ["c0"], "gate")
     graph.node("Mul", ["c0", graph.array("other", 2.0)], "twice")
     graph.node("Mul", ["twice", "gate"], "output")
-    net = Net(graph.model({"output": ["N", 16, 16, 16]}))
-    assert not bends(net, place(net, find("ort-x86")))
+    net = ProtoGraph(graph.model({"output": ["N", 16, 16, 16]}))
+    assert not saturating_activations(net, place(net, find_target("ort-x86")))
 
 
 @pytest.mark.parametrize("refine", [True, False])
 @pytest.mark.parametrize("activation", [hard_swish, swish])
 def test_cutting_gains_what_it_should(activation, refine, tmp_path, monkeypatch):
-    model, settings = network(activation), Settings(equalize=None, refine=refine, reconstruct=False)
+    model, settings = network(activation), QuantSettings(equalize=None, refine=refine, reconstruct=False)
     onnx.save(model, tmp_path / "m.onnx")
     seen = images(64, seed=9)
     quality = []

@@ -10,7 +10,7 @@ from edgesmith.optimize.calibration.statistics import session
 from edgesmith.optimize.fp16.cast_graph import cast_graph
 from edgesmith.optimize.fp16.convert import to_fp16
 from edgesmith.optimize.fp16.formats import BF16
-from edgesmith.optimize.fp16.simulate import rounded
+from edgesmith.optimize.fp16.simulate import simulate_half
 from edgesmith.runtime.errors import ModelError
 from support.graphs import model
 from support.quant_graphs import batches, small_cnn
@@ -51,7 +51,7 @@ def test_each_value_is_rounded_where_the_graph_holds_it():
     weights = {"a": np.float32(1.2345), "b": np.float32(0.7654)}
     made = model("(float[64] x) => (float[64] y) { m = Mul (x, a) s = Add (m, b) y = Exp (s) }", weights)
     x = np.random.default_rng(0).standard_normal(64, dtype=np.float32)
-    found = session(rounded(cast_graph(made, kind=BF16).model), optimise=True).run(None, {"x": x})[0]
+    found = session(simulate_half(cast_graph(made, kind=BF16).model), optimise=True).run(None, {"x": x})[0]
     expected = bf16(np.exp(bf16(bf16(bf16(x) * bf16(weights["a"])) + bf16(weights["b"]))))
     np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(found, np.exp(x * weights["a"] + weights["b"]))

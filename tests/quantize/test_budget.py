@@ -5,12 +5,12 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.samples import Samples, input_shape
-from edgesmith.optimize.graph.proto_graph import Net
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import quantize
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
-from edgesmith.optimize.quantize.mixed_precision.search import Tried, points_lost, sensitivity
+from edgesmith.optimize.quantize.mixed_precision.search import Configuration, points_lost, sensitivity
 from edgesmith.optimize.quantize.mixed_precision.search import _with_front as with_front
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.runtime.errors import CheckFailed
 from support.quant_graphs import batches, run, small_cnn
 
@@ -20,7 +20,7 @@ FRAGILE = "n_c4"
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory):
     """One weight of each output channel stands far out: the others are left with few of the 8 bits."""
-    net = Net(small_cnn())
+    net = ProtoGraph(small_cnn())
     node = next(item for item in net.nodes if item.name == FRAGILE)
     weight = net.arrays[node.input[1]].copy()
     weight[:, 0, 0, 0] = 40 * np.abs(weight).max()
@@ -33,7 +33,7 @@ def fragile(tmp_path_factory):
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
 def test_the_fragile_layer_is_the_most_sensitive(fragile, target):
     model = onnx.load(fragile)
-    found = sensitivity(model, find(target), Samples(batches(), input_shape(model)))
+    found = sensitivity(model, find_target(target), Samples(batches(), input_shape(model)))
     assert next(iter(found)) == FRAGILE
     assert list(found.values()) == sorted(found.values())
     assert len(found) == 7
@@ -103,7 +103,7 @@ def test_where_int8_is_slower_the_float_network_is_chosen(target, tmp_path, monk
 
 
 def tried(seconds, sqnr):
-    return Tried((), seconds, sqnr, 0.0, meets=True)
+    return Configuration((), seconds, sqnr, 0.0, meets=True)
 
 
 def test_the_front_holds_what_no_other_beats_in_both():

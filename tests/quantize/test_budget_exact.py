@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.cli.quantize import _random, _settings, _warn, parse_budget, quantize_command
 from edgesmith.optimize.calibration.samples import Samples
-from edgesmith.optimize.calibration.statistics import sqnr_db
+from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.graph.proto_graph import copied
-from edgesmith.optimize.quantize import Settings, post_training, quantize, report
+from edgesmith.optimize.quantize import QuantSettings, post_training, quantize, report
 from edgesmith.optimize.quantize.mixed_precision import search
 from edgesmith.optimize.quantize.mixed_precision.latency_model import (
     CPU,
@@ -27,7 +27,7 @@ from edgesmith.optimize.quantize.mixed_precision.latency_model import (
 )
 from edgesmith.optimize.quantize.mixed_precision.search import (
     Budget,
-    Tried,
+    Configuration,
     _named,
     _nothing,
     _Searcher,
@@ -35,7 +35,7 @@ from edgesmith.optimize.quantize.mixed_precision.search import (
     within_budget,
 )
 from edgesmith.optimize.quantize.report import QuantReport, compare
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.runtime.engines.cost import COEFFICIENTS, gpu
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -140,7 +140,7 @@ def test_a_budget_is_printed_as_it_is_written():
 
 
 def tried(floats=0, seconds=1.0, sqnr=20.0, points=1.0, meets=False):
-    return Tried(tuple("abcdefgh"[:floats]), seconds, sqnr, points, meets)
+    return Configuration(tuple("abcdefgh"[:floats]), seconds, sqnr, points, meets)
 
 
 def test_what_was_tried_is_plain():
@@ -166,7 +166,7 @@ def test_the_front_is_of_those_that_none_beats():
 def searcher(names, meets, wanted=None):
     """A search over layers a, b, … of which everything was tried already: with n in float it meets or not."""
     samples = Samples(batches(), (None, 3, 16, 16))
-    made = _Searcher(small_cnn(), find("ort-x86"), samples, Settings.quick(), wanted or Budget(30.0))
+    made = _Searcher(small_cnn(), find_target("ort-x86"), samples, QuantSettings.quick(), wanted or Budget(30.0))
     made.names = list(names)
     made.tried = {
         count: tried(count, sqnr=20.0 + count, points=9.0 - count, meets=good) for count, good in enumerate(meets)
@@ -316,7 +316,7 @@ def test_the_quicker_of_int8_and_float_is_chosen(seconds, chosen, monkeypatch):
     monkeypatch.setattr(search, "is_here", lambda target: True)
     monkeypatch.setattr(search, "latencies", lambda models, image: seconds)
     samples = Samples(batches(), (None, 3, 16, 16))
-    found = within_budget(small_cnn(), find("ort-x86"), samples, Settings.quick(), Budget(10.0))
+    found = within_budget(small_cnn(), find_target("ort-x86"), samples, QuantSettings.quick(), Budget(10.0))
     assert found.measured
     assert len(found.sensitivity_db) == 7
     assert [one.floats for one in found.tried] == [(), tuple(model_costs(small_cnn(), "ort-x86").float_s)]
@@ -338,7 +338,7 @@ def test_a_budget_that_cannot_be_met_names_points(monkeypatch):
     monkeypatch.setattr(search, "is_here", lambda target: False)
     samples = Samples(batches(), (None, 3, 16, 16))
     with pytest.raises(CheckFailed, match=r"no configuration reaches 200 dB; got at best .* 6 of 7 layers"):
-        within_budget(small_cnn(), find("ort-x86"), samples, Settings.quick(), Budget(200.0))
+        within_budget(small_cnn(), find_target("ort-x86"), samples, QuantSettings.quick(), Budget(200.0))
 
 
 def two_outputs(classes=5):
@@ -389,9 +389,9 @@ def test_a_budget_that_is_neither(text):
 
 
 def test_settings_of_the_command():
-    assert _settings("mse", False, False) == Settings(method="mse")
-    assert _settings("mse", True, False) == Settings(method="mse", adaround=True)
-    assert _settings("mse", False, True) == Settings.quick("mse")
+    assert _settings("mse", False, False) == QuantSettings(method="mse")
+    assert _settings("mse", True, False) == QuantSettings(method="mse", adaround=True)
+    assert _settings("mse", False, True) == QuantSettings.quick("mse")
     with pytest.raises(UsageError, match="--quick leaves out what --adaround does; do: give one of the two"):
         _settings("mse", True, True)
 
@@ -433,7 +433,7 @@ def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
     assert sum(len(batch) for batch in options.pop("judges")) == 64
     assert options.pop("timed") is True
     assert options == {
-        "target": "ort-x86", "allow_random": False, "settings": Settings.quick("mse"), "budget_db": 10.0,
+        "target": "ort-x86", "allow_random": False, "settings": QuantSettings.quick("mse"), "budget_db": 10.0,
         "budget_points": None, "cache": tmp_path / "cache", "explain": True,
     }  # fmt: skip
     said = json.loads(done.stdout)
@@ -455,7 +455,7 @@ def test_the_report_is_of_the_file_that_was_written(tmp_path):
     for size in ("N", 1):
         onnx.save(small_cnn(batch=size), tmp_path / "m.onnx")
         made = quantize(
-            tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=Settings.quick()
+            tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=QuantSettings.quick()
         )
         written = onnx.load(tmp_path / "q.onnx")
         dims = [item.type.tensor_type.shape.dim[0] for item in (*written.graph.input, *written.graph.output)]
@@ -494,7 +494,7 @@ def test_limits_are_counted_by_channel(tmp_path):
 def quantize_small(folder, target, **options):
     onnx.save(small_cnn(), folder / "m.onnx")
     return quantize(
-        folder / "m.onnx", folder / "q.onnx", batches(), target=target, settings=Settings.quick(), **options
+        folder / "m.onnx", folder / "q.onnx", batches(), target=target, settings=QuantSettings.quick(), **options
     )
 
 
@@ -632,7 +632,7 @@ def test_warnings_are_printed_line_by_line(capsys):
 @pytest.mark.parametrize("batch", [4, 5, 16])
 def test_layers_of_a_fixed_batch_are_measured_on_whole_batches(batch):
     samples = Samples(batches(), (batch, 3, 16, 16))
-    found = search.sensitivity(small_cnn(batch=batch), find("ort-x86"), samples)
-    free = search.sensitivity(small_cnn(), find("ort-x86"), Samples(batches(), (None, 3, 16, 16)))
+    found = search.sensitivity(small_cnn(batch=batch), find_target("ort-x86"), samples)
+    free = search.sensitivity(small_cnn(), find_target("ort-x86"), Samples(batches(), (None, 3, 16, 16)))
     assert set(found) == set(free)
     assert all(abs(found[name] - free[name]) < 6 for name in free)

@@ -6,7 +6,7 @@ import pytest
 
 from edgesmith.optimize.calibration import batching
 from edgesmith.optimize.calibration.samples import repeatable
-from edgesmith.optimize.quantize import Settings, quantize
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.report import COMPARED, spread
 from support.quant_graphs import batches, images, small_cnn
 
@@ -47,11 +47,13 @@ def test_what_was_spooled_comes_back_whatever_its_kind():
                 assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("settings", [Settings.quick(), Settings(adaround=False)])
+@pytest.mark.parametrize("settings", [QuantSettings.quick(), QuantSettings(adaround=False)])
 def test_a_batch_that_is_right_already_is_freed_only_where_that_serves(tmp_path, monkeypatch, settings):
     tried = []
-    real = batching.freed
-    monkeypatch.setattr(batching, "freed", lambda model, image: tried.append(len(image)) or real(model, image))
+    real = batching.with_free_batch
+    monkeypatch.setattr(
+        batching, "with_free_batch", lambda model, image: tried.append(len(image)) or real(model, image)
+    )
     written = []
     for size in (16, 4):
         source, target = tmp_path / f"{size}.onnx", tmp_path / f"q{size}.onnx"

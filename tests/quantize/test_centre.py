@@ -8,25 +8,31 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.samples import Samples
-from edgesmith.optimize.calibration.statistics import collect, sqnr_db
-from edgesmith.optimize.graph.proto_graph import Net, attributes, copied
-from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.calibration.statistics import collect
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes, copied
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
 from edgesmith.optimize.quantize.pipeline import convert
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.qdq.zero_points_to_biases import MOVED, centre, kinds, uncentre
-from edgesmith.optimize.quantize.targets import find
-from edgesmith.optimize.trt.mixed_precision import mix
+from edgesmith.optimize.quantize.qdq.zero_points_to_biases import (
+    MOVED,
+    move_zero_points_to_biases,
+    restore_zero_points,
+    tensors_with_zero_point,
+)
+from edgesmith.optimize.quantize.targets import find_target
+from edgesmith.optimize.trt.mixed_precision import restore_float_nodes
 from support.quant_graphs import Graph, batches, images, relu_paths, run, small_cnn
 
-TRT = find("trt-rtx")
+TRT = find_target("trt-rtx")
 
 
 NETWORKS = {"small": small_cnn, "relu paths": relu_paths}
 
 
 def made_of(model, form=TRT, **options):
-    return convert(model, form, Samples(batches(), (None, 3, 16, 16)), Settings(**options))
+    return convert(model, form, Samples(batches(), (None, 3, 16, 16)), QuantSettings(**options))
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -35,14 +41,14 @@ def pair(request):
     source = NETWORKS[request.param]()
     made = made_of(source)
     back = copied(made.model)
-    assert uncentre(Net(back)) == made.centred
+    assert restore_zero_points(ProtoGraph(back)) == made.centred
     return source, made, back
 
 
 def unrounded(model):
     """Take all rounding of activations away: what is left is the float function that the graph stands for."""
     copy = copied(model)
-    net = Net(copy)
+    net = ProtoGraph(copy)
     for quantiser in [node for node in net.nodes if node.op_type == "QuantizeLinear"]:
         for value in net.readers[quantiser.output[0]]:
             for node in net.readers[value.output[0]]:
@@ -52,7 +58,7 @@ def unrounded(model):
 
 
 def quantisers(model):
-    net = Net(copied(model))
+    net = ProtoGraph(copied(model))
     return {node.name: net.arrays[node.input[2]] for node in net.nodes if node.op_type == "QuantizeLinear"}
 
 
@@ -78,9 +84,9 @@ def test_the_float_function_is_kept(pair):
 def test_a_wrong_correction_is_seen(spoilt):
     """The comparison above rejects one border, one bias, one bound and one sum that was not moved along."""
     model = made_of(relu_paths()).model
-    reference, net = run(unrounded(model), images(32, seed=2)), Net(copied(model))
-    kinds = {"pad": ("Pad", 2), "bias": ("Conv", 2), "bound": ("Clip", 1), "offset": ("Add", 1)}
-    wanted, at = kinds[spoilt]
+    reference, net = run(unrounded(model), images(32, seed=2)), ProtoGraph(copied(model))
+    tensors_with_zero_point = {"pad": ("Pad", 2), "bias": ("Conv", 2), "bound": ("Clip", 1), "offset": ("Add", 1)}
+    wanted, at = tensors_with_zero_point[spoilt]
     nodes = [node for node in net.nodes if node.op_type == wanted and node.input[at] in net.arrays]
     name = nodes[1 if spoilt == "bias" else 0].input[at]
     net.set_array(name, net.arrays[name] + np.float32(0.05))
@@ -90,27 +96,27 @@ def test_a_wrong_correction_is_seen(spoilt):
 def test_going_there_and_back_changes_nothing(pair):
     _, made, back = pair
     again = copied(back)
-    assert centre(Net(again)) == made.centred
+    assert move_zero_points_to_biases(ProtoGraph(again)) == made.centred
     assert [node.op_type for node in again.graph.node] == [node.op_type for node in made.model.graph.node]
-    before, after = (Net(copied(model)).arrays for model in (made.model, again))
+    before, after = (ProtoGraph(copied(model)).arrays for model in (made.model, again))
     layers = [node.input[2] for node in made.model.graph.node if node.op_type in ("Conv", "Gemm")]
     for name in layers:
         np.testing.assert_allclose(after[name], before[name], atol=1e-5)
     assert not any(entry.key == MOVED for entry in back.metadata_props)
-    assert uncentre(Net(again)) == made.centred
+    assert restore_zero_points(ProtoGraph(again)) == made.centred
 
 
 def chosen(model, form=TRT):
-    net = Net(copied(model))
-    unshare(net)
+    net = ProtoGraph(copied(model))
+    own_weights(net)
     plan = place(net, form)
-    return set(kinds(net, plan, collect(net.model, sorted(plan.readers), batches()), form))
+    return set(tensors_with_zero_point(net, plan, collect(net.model, sorted(plan.readers), batches()), form))
 
 
 def test_where_it_is_done():
     """Behind a Relu and HardSwish, whatever reads it; not for what has two like sides."""
     assert chosen(relu_paths()) == {"r0", "r1", "h2", "p4", "left", "right", "f0"}
-    assert chosen(relu_paths(), find("ort-x86")) == set()
+    assert chosen(relu_paths(), find_target("ort-x86")) == set()
 
 
 def reading(kind):
@@ -159,7 +165,7 @@ def test_only_where_all_readers_allow_it(kind):
 
 def test_a_bound_and_a_border_move_with_the_value():
     made = made_of(relu_paths())
-    net = Net(copied(made.model))
+    net = ProtoGraph(copied(made.model))
     step = float(net.arrays["r0_scale"])
     by = np.float32(step * made.centred["r0/Q"])
     clip = next(node for node in net.nodes if node.name == "n_r0")
@@ -176,7 +182,7 @@ def test_a_bound_and_a_border_move_with_the_value():
 
 def test_readers_that_pad_differently_have_quantisers_of_their_own():
     made = made_of(relu_paths())
-    net = Net(copied(made.model))
+    net = ProtoGraph(copied(made.model))
     behind = {}
     for name in ("n_c1", "n_c2", "n_c3", "n_a1"):
         node = next(node for node in net.nodes if node.name == name)
@@ -197,11 +203,11 @@ def test_an_addition_stands_where_no_layer_alone_decides():
 
 def test_the_form_for_every_tensorrt_has_neither_pads_nor_additions():
     """It moves what costs no node: no reader pads, and layers alone write the tensor."""
-    everything, some = made_of(relu_paths()).centred, made_of(relu_paths(), find("trt")).centred
+    everything, some = made_of(relu_paths()).centred, made_of(relu_paths(), find_target("trt")).centred
     assert set(some) == {"p4/Q"} < set(everything)
     plain = made_of(relu_paths(), dataclasses.replace(TRT, centred=False)).model
     before, after = (Counter(node.op_type for node in made.graph.node)
-                     for made in (plain, made_of(relu_paths(), find("trt")).model))  # fmt: skip
+                     for made in (plain, made_of(relu_paths(), find_target("trt")).model))  # fmt: skip
     assert after["Relu"] + after["Clip"] == before["Relu"] + before["Clip"]
     assert {name: count for name, count in after.items() if name not in ("Relu", "Clip")} == {
         name: count for name, count in before.items() if name not in ("Relu", "Clip")
@@ -215,18 +221,18 @@ def test_it_keeps_more(tmp_path):
             for form in (dataclasses.replace(TRT, centred=False), TRT)]  # fmt: skip
     assert kept[1] > kept[0] + 2
     onnx.save(model, tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), settings=Settings.quick())
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), settings=QuantSettings.quick())
     assert any(quantisers(onnx.load(tmp_path / "q.onnx")))
     assert not any(quantisers(onnx.load(tmp_path / "q.onnx")).values())
 
 
 def test_a_foreign_file_is_left_alone():
     """Nothing was moved in a file that does not say so, and then nothing moves."""
-    model = made_of(small_cnn(), find("ort-arm")).model
+    model = made_of(small_cnn(), find_target("ort-arm")).model
     before = model.SerializeToString()
-    net = Net(model)
-    assert uncentre(net) == {}
-    assert centre(net, {}) == {}
+    net = ProtoGraph(model)
+    assert restore_zero_points(net) == {}
+    assert move_zero_points_to_biases(net, {}) == {}
     assert model.SerializeToString() == before
 
 
@@ -253,7 +259,7 @@ def test_a_mix_puts_them_back_where_layers_are_in_float(floats, tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt-rtx")
     everything = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
-    mix(tmp_path / "m.onnx", tmp_path / "q.onnx", floats or everything, tmp_path / "x.onnx", half=False)
+    restore_float_nodes(tmp_path / "m.onnx", tmp_path / "q.onnx", floats or everything, tmp_path / "x.onnx", half=False)
     mixed = onnx.load(tmp_path / "x.onnx")
     onnx.checker.check_model(mixed, full_check=True)
     assert not any(quantisers(mixed).values())

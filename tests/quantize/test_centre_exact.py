@@ -5,11 +5,11 @@ import pytest
 from onnx import helper
 
 from edgesmith.optimize.calibration.statistics import Stats
-from edgesmith.optimize.graph.proto_graph import Net, attributes
-from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
+from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
 from edgesmith.optimize.quantize.layer_queries import pads, pads_by_list
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.qdq.insert import emit
+from edgesmith.optimize.quantize.qdq.insert import insert_qdq
 from edgesmith.optimize.quantize.qdq.zero_points_to_biases import (
     _addend,
     _gains,
@@ -19,21 +19,21 @@ from edgesmith.optimize.quantize.qdq.zero_points_to_biases import (
     _path,
     _shift_bounds,
     _sums,
-    centre,
-    kinds,
+    move_zero_points_to_biases,
+    tensors_with_zero_point,
 )
-from edgesmith.optimize.quantize.quant_params import Grid
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.quant_params import QuantParams
+from edgesmith.optimize.quantize.targets import find_target
 from support.graphs import model
 
 f32, i64 = np.float32, np.int64
-TRT = find("trt-rtx")
+TRT = find_target("trt-rtx")
 W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "u": (4, 4, 3, 3), "d": (4, 1, 3, 3), "b4": (4,), "k": (4, 1, 1),
      "g": (5, 4), "gt": (4, 5), "b5": (5,), "z": f32(0), "s": f32(6)}  # fmt: skip
 
 
 def net(text, **options):
-    return Net(model(f"(float[N,4,6,6] x) => (float y) {{ {text} }}", W, **options))
+    return ProtoGraph(model(f"(float[N,4,6,6] x) => (float y) {{ {text} }}", W, **options))
 
 
 def stats(low, high):
@@ -94,7 +94,7 @@ MOVABLE = {
 @pytest.mark.parametrize("case", MOVABLE)
 def test_which_readers_can_take_a_constant_away(case):
     text, movable = MOVABLE[case]
-    made = Net(model(f"(float[N,4,6,6] x) => (float y) {{ {text} }}", W | {"m": (6, 6)}))
+    made = ProtoGraph(model(f"(float[N,4,6,6] x) => (float y) {{ {text} }}", W | {"m": (6, 6)}))
     assert bool(_movable(made, place(made, TRT), "a")) is movable
 
 
@@ -102,16 +102,16 @@ def test_only_what_is_seen_and_stands_alone_gets_a_zero_point():
     made = net("a = Relu(x) c = Conv(a, w, b4) e = Relu(c) y = Conv(e, v, b4)")
     plan = place(made, TRT)
     seen = {"a": stats(0.0, 1.0), "e": stats(0.0, 1.0)}
-    assert kinds(made, plan, seen, TRT) == {"a": "s8", "e": "s8"}
-    assert kinds(made, plan, seen, find("ort-x86")) == {}
-    assert kinds(made, plan, {"a": seen["a"]}, TRT) == {"a": "s8"}
-    assert kinds(made, plan, seen | {"e": stats(-1.0, 1.0)}, TRT) == {"a": "s8"}
+    assert tensors_with_zero_point(made, plan, seen, TRT) == {"a": "s8", "e": "s8"}
+    assert tensors_with_zero_point(made, plan, seen, find_target("ort-x86")) == {}
+    assert tensors_with_zero_point(made, plan, {"a": seen["a"]}, TRT) == {"a": "s8"}
+    assert tensors_with_zero_point(made, plan, seen | {"e": stats(-1.0, 1.0)}, TRT) == {"a": "s8"}
     made.outputs.append("e")
-    assert kinds(made, plan, seen, TRT) == {"a": "s8"}
+    assert tensors_with_zero_point(made, plan, seen, TRT) == {"a": "s8"}
     plan.join("a", "other")
-    assert kinds(made, plan, seen, TRT) == {}
+    assert tensors_with_zero_point(made, plan, seen, TRT) == {}
     plan.same = {"a": "other"}
-    assert kinds(made, plan, seen, TRT) == {}
+    assert tensors_with_zero_point(made, plan, seen, TRT) == {}
 
 
 LAYER = {
@@ -217,7 +217,7 @@ def test_the_sums_of_weights_are_those_of_the_integers_times_their_scales():
     draw = np.random.default_rng(0)
     weight = draw.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
     scale = draw.uniform(0.1, 1, 4).astype(f32)
-    made = Net(model("(float[N,4,6,6] x) => (float y) { q = DequantizeLinear<axis=0>(i, t, o) y = Conv(x, q, b4) }",
+    made = ProtoGraph(model("(float[N,4,6,6] x) => (float y) { q = DequantizeLinear<axis=0>(i, t, o) y = Conv(x, q, b4) }",
                      {"i": weight, "t": scale, "o": np.zeros(4, np.int8), "b4": (4,)}))  # fmt: skip
     assert _sums(made, made.nodes[1]) == pytest.approx(weight.astype(np.float64).sum((1, 2, 3)) * scale)
     plain = net("y = Conv(x, u)")
@@ -234,11 +234,11 @@ def test_attributes_of_other_nodes_are_not_pads():
 
 def test_no_old_bound_is_left_in_the_file():
     made = net("a = Conv(x, w, b4) e = Clip(a, z, s) y = Conv(e, v, b4)")
-    unshare(made)
+    own_weights(made)
     plan = place(made, TRT)
-    grids = {"x": Grid(0.02, 0, "s8"), "e": Grid(6 / 255, -128, "s8")}
-    emit(made, plan, grids, TRT, {})
-    assert centre(made) == {"e/Q": -128}
+    grids = {"x": QuantParams(0.02, 0, "s8"), "e": QuantParams(6 / 255, -128, "s8")}
+    insert_qdq(made, plan, grids, TRT, {})
+    assert move_zero_points_to_biases(made) == {"e/Q": -128}
     read = {name for node in made.nodes for name in node.input}
     assert {tensor.name for tensor in made.graph.initializer} <= read
     (clip,) = (node for node in made.nodes if node.op_type == "Clip")

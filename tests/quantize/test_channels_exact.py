@@ -7,23 +7,29 @@ import numpy as np
 import pytest
 
 from edgesmith.optimize.calibration.statistics import Stats, collect
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize.activation_clipping import CUTS, Bend, bends, sigmoid, silu
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize.activation_clipping import (
+    CUTS,
+    SaturatingActivation,
+    saturating_activations,
+    sigmoid,
+    silu,
+)
 from edgesmith.optimize.quantize.equalization import explicit_scales
-from edgesmith.optimize.quantize.equalization.channel_groups import Space, spaces
+from edgesmith.optimize.quantize.equalization.channel_groups import ChannelGroup, channel_groups
 from edgesmith.optimize.quantize.equalization.cross_layer import (
     _centres,
     _scales,
     _shiftable,
     equalise,
     norms,
+    own_weights,
     read_scaled,
-    unshare,
     write_scaled,
 )
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.quant_params import grid
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.quant_params import quant_params
+from edgesmith.optimize.quantize.targets import find_target
 from support.graphs import model
 from support.quant_graphs import run
 
@@ -36,7 +42,7 @@ W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "u": (4, 4, 3, 3), "d": (4, 1, 3, 3),
 
 
 def net(text, head=X, **weights):
-    return Net(model(f"{head} => (float y) {{ {text} }}", W | weights))
+    return ProtoGraph(model(f"{head} => (float y) {{ {text} }}", W | weights))
 
 
 def test_sigmoid_and_its_product_are_those_of_their_formulas_everywhere():
@@ -84,7 +90,7 @@ BENDS = {
 def test_which_function_reads_a_tensor_and_where_it_is_flat(case):
     text, function, limits = BENDS[case]
     made = net(f"a = Conv(x, w) {text.replace('y =', 'f =')} y = Conv(f, v)")
-    found = bends(made, place(made, find("ort-x86"))).get("a")
+    found = saturating_activations(made, place(made, find_target("ort-x86"))).get("a")
     if function is None:
         assert found is None
         return
@@ -97,25 +103,25 @@ def test_which_function_reads_a_tensor_and_where_it_is_flat(case):
 def test_a_tensor_with_one_scale_for_several_or_that_is_an_output_has_no_bend():
     made = net("a = Conv(x, w) f = HardSwish(a) y = Conv(f, v)")
     for change in (lambda plan: plan.join("o", "a"), lambda plan: plan.join("a", "o")):
-        plan = place(made, find("ort-x86"))
+        plan = place(made, find_target("ort-x86"))
         change(plan)
-        assert "a" not in bends(made, plan)
-    plan = place(made, find("ort-x86"))
+        assert "a" not in saturating_activations(made, plan)
+    plan = place(made, find_target("ort-x86"))
     made.outputs.append("a")
-    assert "a" not in bends(made, plan)
+    assert "a" not in saturating_activations(made, plan)
 
 
 def test_a_bend_cuts_at_its_limits():
-    bend = Bend(silu, ((-8.0, 9.0), (-4.0, 5.0)))
+    bend = SaturatingActivation(silu, ((-8.0, 9.0), (-4.0, 5.0)))
     assert bend.cut(-20, 10) == (-8, 9)
     assert bend.cut(-2, 3) == (-2, 3)
-    at = grid(-20, 10, "u8")
-    assert bend.tried(at) == [grid(-8, 9, "u8"), grid(-4, 5, "u8")]
-    at = grid(-1, 20, "s8")
-    assert bend.tried(at) == [grid(at.low, 9, "s8"), grid(at.low, 5, "s8")]
+    at = quant_params(-20, 10, "u8")
+    assert bend.tried(at) == [quant_params(-8, 9, "u8"), quant_params(-4, 5, "u8")]
+    at = quant_params(-1, 20, "s8")
+    assert bend.tried(at) == [quant_params(at.low, 9, "s8"), quant_params(at.low, 5, "s8")]
     channels = np.array([0, 1, 1])
     assert bend.at(channels) is silu
-    scaled = Bend(silu, ((-8.0, 8.0),), np.array([2.0, 0.5], f32)).at(channels)
+    scaled = SaturatingActivation(silu, ((-8.0, 8.0),), np.array([2.0, 0.5], f32)).at(channels)
     assert scaled(np.array([2.0, 2.0, -1.0])) == pytest.approx(silu(np.array([1.0, 4.0, -2.0])))
 
 
@@ -125,7 +131,7 @@ def stats_of(low, high):
 
 
 def the_space(made, name):
-    return next(space for space in spaces(made) if name in space.tensors)
+    return next(space for space in channel_groups(made) if name in space.tensors)
 
 
 SHIFTS = {
@@ -186,7 +192,7 @@ def test_the_norm_of_a_channel_is_that_of_the_weights_that_read_it():
 
 def test_a_channel_that_nothing_reads_is_in_the_middle_and_shifts_no_other():
     made = net("y = Conv(x, o)", o=np.array([1, 0, 4, 1], f32).reshape(1, 4, 1, 1))
-    space = Space(channels={"x": np.arange(4)}, readers=made.nodes[:1])
+    space = ChannelGroup(channels={"x": np.arange(4)}, readers=made.nodes[:1])
     logs = np.log([1, 4, 1])
     first, third, fourth = np.exp(logs - logs.mean())
     assert norms(made, space, 5) == pytest.approx([first, 1, third, fourth, 1])
@@ -194,7 +200,7 @@ def test_a_channel_that_nothing_reads_is_in_the_middle_and_shifts_no_other():
 
 def one_space(names=("a",), **options):
     channels = {name: np.arange(4) for name in names} | options.pop("channels", {})
-    return Space(tensors=set(channels), channels=channels, **options)
+    return ChannelGroup(tensors=set(channels), channels=channels, **options)
 
 
 A = stats_of([-1, 0, -8, 0], [2, 4, 1, 1e-9])
@@ -272,9 +278,9 @@ def test_a_layer_writes_what_is_scaled_and_shifted(text):
 
 
 def run_tensor(made, name):
-    from edgesmith.optimize.calibration.statistics import watched
+    from edgesmith.optimize.calibration.statistics import with_outputs
 
-    return run(watched(made.model, [name]), IMAGES)
+    return run(with_outputs(made.model, [name]), IMAGES)
 
 
 READ = {
@@ -300,7 +306,7 @@ def test_a_layer_that_reads_what_is_scaled_answers_as_before(case):
 def test_layers_get_weights_and_biases_of_their_own():
     made = net("q = Sin(w) a = Conv(x, w, b4) b = Conv(a, w, b4) c = Conv(b, w) e = Conv(c, q) f = MatMul(e, m)"
                " y = Conv(f, v)", m=(6, 6))  # fmt: skip
-    unshare(made)
+    own_weights(made)
     given = {node.output[0]: list(node.input[1:]) for node in made.nodes if node.op_type in ("Conv", "MatMul")}
     assert given["e"] == ["q"]
     assert given["f"] == ["m"]
@@ -312,7 +318,7 @@ def test_layers_get_weights_and_biases_of_their_own():
     assert made.arrays["w_1"].tolist() == made.arrays["w"].tolist()
     assert all(made.readers[name] for name in own)
     before = {key: list(names) for key, names in given.items()}
-    unshare(made)
+    own_weights(made)
     assert before == {n.output[0]: list(n.input[1:]) for n in made.nodes if n.op_type in ("Conv", "MatMul")}
 
 
@@ -358,7 +364,7 @@ def test_linear_tensors_are_centred_where_they_may_be(shift):
 def test_factors_fill_one_with_the_loudest(kind, strength):
     low, high = np.array([-1.0, 0.5, -0.001, 0.0]), np.array([0.5, 4.0, -0.0005, 0.0])
     norm = np.array([1, 2, 0.5, 1])
-    wide = explicit_scales.spans(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
+    wide = explicit_scales.channel_ranges(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
     wide = np.maximum(wide, wide.max() / 64)
     expected = (wide * norm) ** (1 - strength) / wide
     made = explicit_scales._factors(low, high, norm, strength, kind)
@@ -378,8 +384,8 @@ def test_spans_are_the_best_of_all_places_of_zero():
             each.append(max(below, above))
         total = sum((span * by) ** 2 for span, by in zip(each, weight, strict=True))
         tried.append((total, each))
-    assert explicit_scales.spans(low, high, weight, "u8") == pytest.approx(min(tried)[1])
-    assert explicit_scales.spans(low, high, weight, "symmetric").tolist() == [4, 10, 6]
+    assert explicit_scales.channel_ranges(low, high, weight, "u8") == pytest.approx(min(tried)[1])
+    assert explicit_scales.channel_ranges(low, high, weight, "symmetric").tolist() == [4, 10, 6]
 
 
 EDGES = {
@@ -406,22 +412,24 @@ EDGES = {
 @pytest.mark.parametrize("case", EDGES)
 def test_between_layers_and_operators_in_float(case, target):
     text, expected = EDGES[case]
-    made, form = net(text), find(target)
+    made, form = net(text), find_target(target)
     plan = place(made, form)
     stats = collect(made.model, sorted(plan.readers), [IMAGES])
-    assert "".join(explicit_scales.edges(made, plan, stats, form)) == expected[target]
+    assert "".join(explicit_scales.scalable_tensors(made, plan, stats, form)) == expected[target]
     for name in expected[target]:
-        assert name not in explicit_scales.edges(made, plan, {k: v for k, v in stats.items() if k != name}, form)
+        assert name not in explicit_scales.scalable_tensors(
+            made, plan, {k: v for k, v in stats.items() if k != name}, form
+        )
         joined = place(made, form)
         joined.join("other", name)
-        assert name not in explicit_scales.edges(made, joined, stats, form)
+        assert name not in explicit_scales.scalable_tensors(made, joined, stats, form)
         joined = place(made, form)
         joined.join(name, "other")
-        assert name not in explicit_scales.edges(made, joined, stats, form)
+        assert name not in explicit_scales.scalable_tensors(made, joined, stats, form)
         one = stats | {name: stats_of([0], [1])}
-        assert name not in explicit_scales.edges(made, plan, one, form)
+        assert name not in explicit_scales.scalable_tensors(made, plan, one, form)
         outputs, made.outputs = made.outputs, [*made.outputs, name]
-        assert name not in explicit_scales.edges(made, plan, stats, form)
+        assert name not in explicit_scales.scalable_tensors(made, plan, stats, form)
         made.outputs = outputs
 
 
@@ -442,22 +450,22 @@ def test_a_product_stands_behind_its_maker_and_only_some_read_it():
 
 @pytest.mark.parametrize(("loud", "scaled"), [(1.24, False), (1.2501, True)])
 def test_only_channels_that_differ_by_a_quarter_are_worth_a_product(loud, scaled):
-    form = find("ort-x86")
+    form = find_target("ort-x86")
     for name in "ab":
         made = net("a = Conv(x, w) b = HardSwish(a) y = Conv(b, v)", v=np.eye(4, dtype=f32).reshape(4, 4, 1, 1))
         plan = place(made, form)
         stats = {"a": stats_of([-1] * 4, [1] * 4), "b": stats_of([-1] * 4, [1] * 4)}
         stats[name] = stats_of([-loud, -1, -1, -1], [loud, 1, 1, 1])
-        done = explicit_scales.gain(made, plan, stats, form, 1.0, bends(made, plan))
+        done = explicit_scales.insert_channel_scales(made, plan, stats, form, 1.0, saturating_activations(made, plan))
         assert done == ({name: pytest.approx(loud, rel=1e-4)} if scaled else {})
 
 
 def test_a_bend_follows_its_tensor():
-    made, form = net("a = Conv(x, w) b = HardSwish(a) y = Conv(b, v)"), find("ort-x86")
+    made, form = net("a = Conv(x, w) b = HardSwish(a) y = Conv(b, v)"), find_target("ort-x86")
     plan = place(made, form)
     stats = {"a": stats_of([-9, -2, -1, -6], [1, 2, 8, 0.5])}
-    bent = bends(made, plan)
-    explicit_scales.gain(made, plan, stats, form, 0.5, bent)
+    bent = saturating_activations(made, plan)
+    explicit_scales.insert_channel_scales(made, plan, stats, form, 0.5, bent)
     gain = bent["a"].gain
     low, high = np.maximum([-9, -2, -1, -6], -3) * gain, np.array([1, 2, 8, 0.5]) * gain
     assert bent["a"].limits == ((pytest.approx(low.min()), pytest.approx(high.max())),)

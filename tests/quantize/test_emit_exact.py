@@ -5,22 +5,23 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.samples import Samples
-from edgesmith.optimize.calibration.statistics import Stats, sqnr_db, watched
-from edgesmith.optimize.graph.proto_graph import Net, attributes
-from edgesmith.optimize.quantize import Settings, pipeline
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.calibration.statistics import Stats, with_outputs
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
+from edgesmith.optimize.quantize import QuantSettings, pipeline
 from edgesmith.optimize.quantize.pipeline import _alternatives, _ceilings, _joined, _limits, _method, grids_of
-from edgesmith.optimize.quantize.placement import Plan, place
-from edgesmith.optimize.quantize.qdq.insert import emit, integer_biases
-from edgesmith.optimize.quantize.qdq.zero_points_to_biases import uncentre
-from edgesmith.optimize.quantize.quant_params import Grid, grid
+from edgesmith.optimize.quantize.placement import QuantPlan, place
+from edgesmith.optimize.quantize.qdq.insert import insert_qdq, integer_biases
+from edgesmith.optimize.quantize.qdq.zero_points_to_biases import restore_zero_points
+from edgesmith.optimize.quantize.quant_params import QuantParams, quant_params
 from edgesmith.optimize.quantize.range_estimators import METHODS
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.optimize.quantize.weights import reconstruction
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
 from edgesmith.optimize.quantize.weights.quantize_weights import (
     bias_scales,
     channels_first,
-    narrowed,
+    mse_scale,
     scales,
     weight_scales,
 )
@@ -31,11 +32,11 @@ from support.quant_graphs import run
 f32 = np.float32
 X = "(float[N,4,6,6] x)"
 W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "b4": (4,), "z": f32(0), "s": f32(6), "g": (4, 5), "m": (6, 3)}
-TRT, X86, ARM = (find(name) for name in ("trt", "ort-x86", "ort-arm"))
+TRT, X86, ARM = (find_target(name) for name in ("trt", "ort-x86", "ort-arm"))
 
 
 def net(text, head=X, **weights):
-    return Net(model(f"{head} => (float[] y) {{ {text} }}".replace("float[] y", "float y"), W | weights))
+    return ProtoGraph(model(f"{head} => (float[] y) {{ {text} }}".replace("float[] y", "float y"), W | weights))
 
 
 def by_output(made):
@@ -48,7 +49,7 @@ BIAS = np.array([0.1, -1e7, 0.0])
 
 def test_scales_of_weights_follow_the_form():
     plain = scales(WEIGHT, 0)
-    clipped = narrowed(WEIGHT, plain)
+    clipped = mse_scale(WEIGHT, plain)
     assert weight_scales(WEIGHT, 0, TRT, None, BIAS, 0.1) == pytest.approx(np.maximum(clipped, 2.0**-14))
     assert weight_scales(WEIGHT * 1e-9, 0, TRT, None, None, 0.1) == pytest.approx([2.0**-14] * 3)
     assert weight_scales(WEIGHT * 1e-9, 0, X86, None, None, 0.1) == pytest.approx(clipped * 1e-9)
@@ -106,13 +107,18 @@ def test_output_channels_stand_first(case):
         assert weight is before[name]
 
 
-GRIDS = {"x": Grid(0.05, 3, "u8"), "a": Grid(0.1, 128, "u8"), "b": Grid(0.02, 0, "u8"), "y": Grid(0.2, 7, "u8")}
+GRIDS = {
+    "x": QuantParams(0.05, 3, "u8"),
+    "a": QuantParams(0.1, 128, "u8"),
+    "b": QuantParams(0.02, 0, "u8"),
+    "y": QuantParams(0.2, 7, "u8"),
+}
 
 
 def emitted(text, form, limits=None, **options):
     made = net(text)
     plan = place(made, form)
-    weights = emit(made, plan, GRIDS, form, limits or {}, **options)
+    weights = insert_qdq(made, plan, GRIDS, form, limits or {}, **options)
     return made, plan, weights
 
 
@@ -153,7 +159,7 @@ def test_integers_times_scales_are_the_weights():
 def test_a_large_bias_raises_the_scale_of_its_weights():
     bias = np.array([0, 0, 1e7, 0], f32)
     made = net("a = Conv(x, w, b4) b = Relu(a) y = Conv(b, v)", b4=bias)
-    emit(made, place(made, X86), GRIDS, X86, {})
+    insert_qdq(made, place(made, X86), GRIDS, X86, {})
     scale = made.arrays["Conv0/weight_scale"]
     assert scale[2] == pytest.approx(1e7 / 0.05 / 2**30)
     assert scale[2] > 3 * scale[[0, 1, 3]].max()
@@ -167,7 +173,7 @@ def test_only_who_is_in_the_plan_reads_the_quantised_value():
     made = net("a = Conv(x, w) b = Sin(x) y = Add(b, b)")
     plan = place(made, TRT)
     plan.readers = {"x": plan.readers["x"], "b": set()}
-    emit(made, plan, GRIDS, TRT, {})
+    insert_qdq(made, plan, GRIDS, TRT, {})
     assert "b_q" not in by_output(made)
     assert "b_scale" not in made.arrays
 
@@ -175,7 +181,7 @@ def test_only_who_is_in_the_plan_reads_the_quantised_value():
 def test_both_places_of_a_reader_are_changed():
     made = net("a = Conv(x, w) b = Add(a, a) y = Sin(b)")
     plan = place(made, X86)
-    emit(made, plan, GRIDS, X86, {})
+    insert_qdq(made, plan, GRIDS, X86, {})
     assert list(by_output(made)["b"].input) == ["a_dq", "a_dq"]
 
 
@@ -184,8 +190,8 @@ def test_integer_biases_are_multiples_of_both_scales():
     made = net("a = Conv(x, w, b4) b = Relu(a) c = Conv(b, v) y = Conv(c, w)", b4=bias)
     made.nodes[3].input.append("")
     plan = place(made, X86)
-    grids = GRIDS | {"c": Grid(0.3, 0, "u8")}
-    emit(made, plan, grids, find("trt"), {})
+    grids = GRIDS | {"c": QuantParams(0.3, 0, "u8")}
+    insert_qdq(made, plan, grids, find_target("trt"), {})
     integer_biases(made, plan)
     product = f32(0.05).astype(np.float64) * made.arrays["Conv0/weight_scale"]
     integers = made.arrays["Conv0/bias_q"]
@@ -207,7 +213,7 @@ def test_integer_biases_are_multiples_of_both_scales():
 def test_a_bias_with_one_scale_is_spread():
     made = net("a = Conv(x, w, b4) y = Sin(a)")
     plan = place(made, X86)
-    emit(made, plan, GRIDS, X86, {}, per_tensor=True)
+    insert_qdq(made, plan, GRIDS, X86, {}, per_tensor=True)
     integer_biases(made, plan)
     assert made.arrays["Conv0/bias_scale"].shape == (4,)
     assert np.ptp(made.arrays["Conv0/bias_scale"]) == 0
@@ -218,7 +224,7 @@ def seen(low, high):
 
 
 def test_tensors_with_one_scale_have_the_widest_range():
-    plan = Plan(same={"b": "a", "c": "b"})
+    plan = QuantPlan(same={"b": "a", "c": "b"})
     made = _joined(plan, {"a": (0.5, 1.0), "b": (-1.0, 0.2), "c": (0.0, 3.0), "d": (1.0, 2.0), "e": (-3.0, -2.0)})
     assert made == {"a": (-1, 3), "d": (0, 2), "e": (-3, 0)}
 
@@ -229,14 +235,16 @@ def test_grids_cover_what_was_seen_and_no_scale_is_too_small():
     for high, shared in ((1, True), (9, False)):
         plan = place(net(text, wide=(4, 8, 1, 1)), X86)
         stats["b"] = seen(-2, high)
-        made = grids_of(plan, X86, stats, Settings())
-        assert made["x"] == grid(-1, 2, "u8")
-        assert made["a"] == (grid(-2, 1, "u8") if shared else grid(-1, 1, "u8"))
+        made = grids_of(plan, X86, stats, QuantSettings())
+        assert made["x"] == quant_params(-1, 2, "u8")
+        assert made["a"] == (quant_params(-2, 1, "u8") if shared else quant_params(-1, 1, "u8"))
         assert (made["a"] == made["b"]) == shared
         assert "y" not in made
     plan = place(net("a = Conv(x, w) y = Sin(a)"), TRT)
-    assert 1 <= grids_of(plan, TRT, {"x": seen(-1e-9, 1e-9)}, Settings())["x"].scale / 2.0**-14 < 2.02
-    assert grids_of(plan, TRT, {"x": seen(-1, 1), "other": seen(0, 1)}, Settings()) == {"x": grid(-1, 1, TRT.grid)}
+    assert 1 <= grids_of(plan, TRT, {"x": seen(-1e-9, 1e-9)}, QuantSettings())["x"].scale / 2.0**-14 < 2.02
+    assert grids_of(plan, TRT, {"x": seen(-1, 1), "other": seen(0, 1)}, QuantSettings()) == {
+        "x": quant_params(-1, 1, TRT.grid)
+    }
 
 
 @pytest.mark.parametrize(
@@ -244,7 +252,7 @@ def test_grids_cover_what_was_seen_and_no_scale_is_too_small():
     [("auto", True, "min-max"), ("auto", False, "auto"), ("mse", True, "mse"), ("mse", False, "mse")],
 )
 def test_auto_begins_with_min_max_where_it_is_refined(method, refined, first):
-    assert _method(Settings(method=method, refine=refined)) == first
+    assert _method(QuantSettings(method=method, refine=refined)) == first
 
 
 def counted(values):
@@ -262,8 +270,8 @@ def test_each_method_is_an_alternative_for_a_group():
         "b": seen(-9, 9),
     }
     plan = place(net("a = Conv(x, w) b = MaxPool<kernel_shape=[1,1]>(a) y = Sin(b)"), X86)
-    assert _alternatives(plan, X86, stats, Settings(method="mse")) == {}
-    found = _alternatives(plan, X86, stats, Settings(method="auto"))
+    assert _alternatives(plan, X86, stats, QuantSettings(method="mse")) == {}
+    found = _alternatives(plan, X86, stats, QuantSettings(method="auto"))
     assert set(found) == {"x", "a"}
     assert [len(each) for each in found.values()] == [len(METHODS)] * 2
     assert found["x"][0] == (stats["x"].low, stats["x"].high)
@@ -272,7 +280,7 @@ def test_each_method_is_an_alternative_for_a_group():
 
 
 def test_the_lowest_bound_of_a_group_is_its_ceiling():
-    plan = Plan(same={"b": "a"})
+    plan = QuantPlan(same={"b": "a"})
     folded = {"one": ("a", 6.0), "two": ("b", 3.0), "three": ("c", np.inf), "four": ("a", 4.0)}
     assert _ceilings(plan, folded) == {"a": 3.0, "c": np.inf}
 
@@ -287,7 +295,7 @@ def test_only_layers_that_could_saturate_are_limited():
     names = [node.input[0] for node in plan.anchors]
     stats = {name: seen(0, 2.0) for name in names}
     stats["r"] = Stats(0, 2.0, np.zeros(5), np.full(5, 2.0))
-    grids = {name: grid(0, 2.0, "u8") for name in names}
+    grids = {name: quant_params(0, 2.0, "u8") for name in names}
     found = _limits(made, plan, grids, stats)
     assert {name: np.shape(limit) for name, limit in found.items()} == {"Conv0": (4,), "Gemm4": (5,), "MatMul6": ()}
     expected = largest_integers(np.ones((4, 4, 1, 1)), 1, raw_peaks(np.full(4, 2.0), grids["x"].scale, 0))
@@ -298,22 +306,22 @@ def test_only_layers_that_could_saturate_are_limited():
                  gt=np.array([[1, 1, 1, 1], [1, 0, 1, 0]], f32))  # fmt: skip
     plan = place(turned, X86)
     stats = {"f": Stats(0, 2.0, np.zeros(4), np.full(4, 2.0))}
-    assert _limits(turned, plan, {"f": grid(0, 2.0, "u8")}, stats)["Gemm2"].tolist() == [63, 127]
+    assert _limits(turned, plan, {"f": quant_params(0, 2.0, "u8")}, stats)["Gemm2"].tolist() == [63, 127]
 
 
 def test_a_graph_with_nothing_to_quantise_says_why():
     made = model(f"{X} => (float y) {{ q = Sin(w) y = Conv(x, q) }}", W)
     samples = Samples([np.zeros((8, 4, 6, 6), f32)], (None, 4, 6, 6))
     with pytest.raises(ModelError) as caught:
-        pipeline.convert(made, X86, samples, Settings.quick())
+        pipeline.convert(made, X86, samples, QuantSettings.quick())
     assert caught.value.got == "Conv1: its weights are computed, not constant"
     made = model(f"{X} => (float y) {{ y = Sin(x) }}")
     with pytest.raises(ModelError) as caught:
-        pipeline.convert(made, X86, samples, Settings.quick())
+        pipeline.convert(made, X86, samples, QuantSettings.quick())
     assert caught.value.got == "no Conv, Gemm or MatMul"
     many = "q = Sin(w) a = Conv(x, q) b = Conv(a, q) c = Conv(b, q) y = Conv(c, q)"
     with pytest.raises(ModelError) as caught:
-        pipeline.convert(model(f"{X} => (float y) {{ {many} }}", W), X86, samples, Settings.quick())
+        pipeline.convert(model(f"{X} => (float y) {{ {many} }}", W), X86, samples, QuantSettings.quick())
     assert caught.value.got.count("computed") == 3
 
 
@@ -334,12 +342,12 @@ def coarse():
 
 
 def converted(made, form, batch=None, **options):
-    settings = Settings(**({"equalize": None, "noise": 0.0, "cover": 0.0} | options))
+    settings = QuantSettings(**({"equalize": None, "noise": 0.0, "cover": 0.0} | options))
     return pipeline.convert(made, form, Samples([IMAGES], (batch, 4, 6, 6)), settings)
 
 
 def value_of(made, name):
-    return run(watched(made, [name]), IMAGES)
+    return run(with_outputs(made, [name]), IMAGES)
 
 
 @pytest.mark.parametrize("target", ["trt", "openvino"])
@@ -347,10 +355,10 @@ def value_of(made, name):
 def test_after_bias_correction_every_layer_has_the_mean_of_the_float_one(target, reconstruct):
     """On the same images; the biases of these two forms stay float, so that it is exact but for rounding."""
     made = coarse()
-    wide = converted(made, find(target), refine=False).model
-    mended = converted(made, find(target), reconstruct=reconstruct).model
+    wide = converted(made, find_target(target), refine=False).model
+    mended = converted(made, find_target(target), reconstruct=reconstruct).model
     for moved in (wide, mended):
-        uncentre(Net(moved))
+        restore_zero_points(ProtoGraph(moved))
     for node in [node for node in made.graph.node if node.op_type in ("Conv", "Gemm")]:
         name = next(other for other in mended.graph.node if other.name == node.name).output[0]
         before = next(other for other in wide.graph.node if other.name == node.name).output[0]
@@ -379,7 +387,7 @@ def test_what_is_said_of_a_tensor_is_the_noise_of_its_own_grid():
     found = converted(coarse(), TRT)
     at = found.grids["x"]
     assert found.noise["x"] == pytest.approx(sqnr_db(IMAGES, at.rounded(IMAGES)), abs=0.1)
-    net = Net(found.model)
+    net = ProtoGraph(found.model)
     for name, at in found.grids.items():
         assert net.arrays[f"{name}_scale"] == f32(at.scale)
 
@@ -399,7 +407,7 @@ def test_a_fixed_batch_is_walked_in_pieces(batch):
 
 def test_limited_layers_are_told_and_hold_to_it():
     found = converted(coarse(), X86)
-    net = Net(found.model)
+    net = ProtoGraph(found.model)
     for name, limit in found.limits.items():
         integers = net.arrays[f"{name}/weight_q"]
         assert (np.abs(integers.reshape(len(integers), -1)).max(1) <= np.maximum(limit, 1)).all()
@@ -413,18 +421,18 @@ class Setup:
         self.net = net("a = Conv(x, w, b4) y = Sin(a)")
         plan = place(self.net, form)
         plan.readers = {"x": plan.readers["x"]}
-        self.grids = {"x": Grid(scale, 100 if form is X86 else 0, form.grid)}
-        emit(self.net, plan, self.grids, form, {})
-        source = reconstruction.Source(self.net, {}, {}, {}, ranges or {}, bends or {})
-        self.refiner = reconstruction.Refiner(
-            self.net, plan, self.grids, ceilings or {}, source, form, Settings(reconstruct=False)
+        self.grids = {"x": QuantParams(scale, 100 if form is X86 else 0, form.grid)}
+        insert_qdq(self.net, plan, self.grids, form, {})
+        source = reconstruction.FloatReference(self.net, {}, {}, {}, ranges or {}, bends or {})
+        self.refiner = reconstruction.LayerReconstruction(
+            self.net, plan, self.grids, ceilings or {}, source, form, QuantSettings(reconstruct=False)
         )
         self.value = IMAGES if value is None else value
         self.refiner.run(self.value)
 
 
 def widths(at, kind, low=-np.inf, high=np.inf):
-    return [grid(max(at.low * width, low), min(at.high * width, high), kind) for width in reconstruction.WIDTHS]
+    return [quant_params(max(at.low * width, low), min(at.high * width, high), kind) for width in reconstruction.WIDTHS]
 
 
 def least(tried, value, shape=lambda x: x):
@@ -433,7 +441,7 @@ def least(tried, value, shape=lambda x: x):
 
 def test_a_grid_is_tried_at_several_widths():
     made = Setup()
-    start = Grid(0.02, 100, "u8")
+    start = QuantParams(0.02, 100, "u8")
     best = least(widths(start, "u8"), IMAGES.astype(np.float64))
     assert made.refiner.grids["x"] == best
     assert made.net.arrays["x_scale"] == f32(best.scale)
@@ -444,7 +452,7 @@ def test_a_grid_is_tried_at_several_widths():
 def test_the_best_of_the_methods_is_where_the_widths_begin():
     ranges = {"x": [(-9.0, 9.0), (-3.1, 3.6), (-0.5, 0.5)]}
     made = Setup(ranges=ranges)
-    tried = [Grid(0.02, 100, "u8"), *(grid(low, high, "u8") for low, high in ranges["x"])]
+    tried = [QuantParams(0.02, 100, "u8"), *(quant_params(low, high, "u8") for low, high in ranges["x"])]
     value = IMAGES.astype(np.float64)
     assert made.refiner.grids["x"] == least(widths(least(tried, value), "u8"), value) != tried[0]
 
@@ -452,7 +460,7 @@ def test_the_best_of_the_methods_is_where_the_widths_begin():
 def test_what_a_folded_clip_cuts_off_is_no_error():
     made = Setup(ceilings={"x": 1.5}, ranges={"x": [(0.0, 4.0)]})
     value = IMAGES.astype(np.float64).clip(0, 1.5)
-    start = least([Grid(0.02, 100, "u8"), grid(0, 1.5, "u8")], value)
+    start = least([QuantParams(0.02, 100, "u8"), quant_params(0, 1.5, "u8")], value)
     best = least(widths(start, "u8", high=1.5), value)
     assert made.refiner.grids["x"] == best
     assert best.high <= 1.5 * (1 + 1e-6)
@@ -470,16 +478,16 @@ def test_a_large_tensor_is_sampled_in_odd_steps(monkeypatch):
         made = Setup(value=IMAGES)
         value = IMAGES.reshape(-1)[::step].astype(np.float64)
         assert IMAGES.size == 3456
-        best = least(widths(Grid(0.02, 100, "u8"), "u8"), value)
+        best = least(widths(QuantParams(0.02, 100, "u8"), "u8"), value)
         assert made.refiner.grids["x"] == best
         assert made.refiner.sqnr_db["x"] == pytest.approx(sqnr_db(value, best.rounded(value)))
 
 
 def test_behind_a_bend_only_what_the_function_tells_apart_counts():
-    from edgesmith.optimize.quantize.activation_clipping import Bend, silu
+    from edgesmith.optimize.quantize.activation_clipping import SaturatingActivation, silu
 
     gain = np.array([1, 0.5, 2, 1], f32)
-    bend = Bend(silu, ((-2.0, np.inf), (-1.0, 2.5)), gain)
+    bend = SaturatingActivation(silu, ((-2.0, np.inf), (-1.0, 2.5)), gain)
     made = Setup(bends={"x": bend})
     value = IMAGES.reshape(-1).astype(np.float64)
     by = np.repeat(np.tile(gain.astype(np.float64), 24), 36)
@@ -487,7 +495,7 @@ def test_behind_a_bend_only_what_the_function_tells_apart_counts():
     def shape(x):
         return silu(x / by)
 
-    tried = [cut for at in widths(Grid(0.02, 100, "u8"), "u8") for cut in bend.tried(at)]
+    tried = [cut for at in widths(QuantParams(0.02, 100, "u8"), "u8") for cut in bend.tried(at)]
     best = least(tried, value, shape)
     assert made.refiner.grids["x"] == best
     assert made.refiner.sqnr_db["x"] == pytest.approx(sqnr_db(shape(value), shape(best.rounded(value))))
@@ -496,13 +504,13 @@ def test_behind_a_bend_only_what_the_function_tells_apart_counts():
 def test_tensors_with_one_scale_are_chosen_once_by_the_first():
     made = net("a = Conv(x, w) b = MaxPool<kernel_shape=[2,2]>(a) y = Conv(b, v)")
     plan = place(made, X86)
-    grids = {name: Grid(0.05, 128, "u8") for name in ("x", "a", "b", "y")}
-    emit(made, plan, grids, X86, {})
+    grids = {name: QuantParams(0.05, 128, "u8") for name in ("x", "a", "b", "y")}
+    insert_qdq(made, plan, grids, X86, {})
     assert plan.same == {"b": "a"}
-    source = reconstruction.Source(made, {}, {}, {}, {}, {})
-    refiner = reconstruction.Refiner(made, plan, grids, {}, source, X86, Settings(reconstruct=False))
+    source = reconstruction.FloatReference(made, {}, {}, {}, {}, {})
+    refiner = reconstruction.LayerReconstruction(made, plan, grids, {}, source, X86, QuantSettings(reconstruct=False))
     refiner.run(IMAGES)
-    assert grids["a"] == grids["b"] != Grid(0.05, 128, "u8")
+    assert grids["a"] == grids["b"] != QuantParams(0.05, 128, "u8")
     assert set(refiner.sqnr_db) == {"x", "a"}
     for name in "ab":
         assert made.arrays[f"{name}_scale"] == f32(grids["a"].scale)
@@ -532,17 +540,17 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
     ):
         quality.update(first=one, second=two)
         calls.clear()
-        assert pipeline.convert(coarse(), X86, samples, Settings()) is best
+        assert pipeline.convert(coarse(), X86, samples, QuantSettings()) is best
         assert calls == [32] * times
     calls.clear()
-    assert pipeline.convert(coarse(), TRT, samples, Settings()) is second
-    assert pipeline.convert(coarse(), X86, samples, Settings(equalize=None)) is first
+    assert pipeline.convert(coarse(), TRT, samples, QuantSettings()) is second
+    assert pipeline.convert(coarse(), X86, samples, QuantSettings(equalize=None)) is first
     assert calls == []
     quality.update(first=40.0)
     calls.clear()
     for batch, count in ((5, 30), (40, 40)):
         fixed = Samples([np.concatenate([IMAGES, IMAGES])], (batch, 4, 6, 6))
-        pipeline.convert(coarse(), X86, fixed, Settings())
+        pipeline.convert(coarse(), X86, fixed, QuantSettings())
         assert calls.pop() == count
 
 
@@ -555,7 +563,7 @@ def test_a_clip_that_must_stay_has_a_grid_before_it():
     found = converted(made, X86, refine=False)
     assert [node.op_type for node in found.model.graph.node if node.op_type in ("Clip", "Relu")] == ["Clip"]
     assert found.folded == ("Relu3",)
-    assert found.grids["a"] == grid(4 * float(IMAGES.min()), 4 * float(IMAGES.max()), "u8")
+    assert found.grids["a"] == quant_params(4 * float(IMAGES.min()), 4 * float(IMAGES.max()), "u8")
     assert found.grids["b"] == found.grids["d"] == found.grids["e"]
     assert found.grids["e"].high == pytest.approx(9, rel=1e-3)
     reference = run(made, IMAGES)
@@ -568,7 +576,7 @@ def test_a_clip_that_must_stay_has_a_grid_before_it():
 def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, monkeypatch):
     met = []
     monkeypatch.setattr(pipeline, "fitting", lambda sizes: met.append(sorted(sizes)) or images)
-    monkeypatch.setattr(reconstruction.Refiner, "run", lambda self, given: met.append(len(given)))
+    monkeypatch.setattr(reconstruction.LayerReconstruction, "run", lambda self, given: met.append(len(given)))
     made = coarse()
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch or 0
     if batch is None:

@@ -4,13 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration.statistics import collect, sqnr_db
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.equalization.channel_groups import spaces
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.calibration.statistics import collect
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize.equalization.channel_groups import channel_groups
 from edgesmith.optimize.quantize.equalization.cross_layer import equalise
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 
@@ -55,8 +56,8 @@ def shuffled():
 def equalised(model, strength, shift=True):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    net = Net(copy)
-    names = place(net, find("ort-x86")).readers
+    net = ProtoGraph(copy)
+    names = place(net, find_target("ort-x86")).readers
     names = [name for name in names if not any(node.op_type in ("Relu", "Clip") for node in net.readers.get(name, []))]
     return copy, equalise(net, collect(copy, names, batches()), strength, shift)
 
@@ -71,14 +72,14 @@ def test_the_float_function_is_kept(make, strength, shift):
 
 
 def test_residual_chains_are_scaled_as_one():
-    (chain,) = [space for space in spaces(Net(linear_bottlenecks())) if "a0" in space.tensors]
+    (chain,) = [space for space in channel_groups(ProtoGraph(linear_bottlenecks())) if "a0" in space.tensors]
     assert chain.tensors == {"c0", "c3", "a0"}
     assert sorted(node.name for node in chain.writers) == ["n_c0", "n_c3"]
     assert sorted(node.name for node in chain.readers) == ["n_c1", "n_c4"]
 
 
 def test_a_channel_keeps_its_factor_through_concat_and_split():
-    (space,) = [space for space in spaces(Net(shuffled())) if "k0" in space.tensors]
+    (space,) = [space for space in channel_groups(ProtoGraph(shuffled())) if "k0" in space.tensors]
     assert space.tensors == {"c0", "r0", "left", "right", "c3", "r3", "k0", "half", "other", "c4", "r4", "k1"}
     channels = space.channels
     np.testing.assert_array_equal(channels["left"], channels["c0"][:6])
@@ -113,7 +114,7 @@ def spoilt(model, seed=5):
     """Scale channels by factors of 1/16 to 16 and undo it in the next layer: the same function, terrible ranges."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    net, draw = Net(copy), np.random.default_rng(seed)
+    net, draw = ProtoGraph(copy), np.random.default_rng(seed)
     for writer, reader in [("n_c1", "n_c2"), ("n_c2", "n_c3"), ("n_c4", "n_output")]:
         one, two = (next(node for node in net.nodes if node.name == name) for name in (writer, reader))
         weight, other = net.arrays[one.input[1]], net.arrays[two.input[1]]
@@ -136,7 +137,7 @@ def test_a_spoilt_network_is_mended(target, tmp_path):
     quality = {}
     for name, source, strength in [("good", model, 0.5), ("mended", worse, 0.5), ("left", worse, None)]:
         onnx.save(source, tmp_path / "m.onnx")
-        quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=Settings(strength))
+        quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=QuantSettings(strength))
         quality[name] = sqnr_db(reference, run(tmp_path / "q.onnx", seen))
     assert quality["mended"] > quality["good"] - 1.5
     assert quality["mended"] > quality["left"] + 4

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesmith.optimize.calibration.statistics import collect, sqnr_db
-from edgesmith.optimize.graph.proto_graph import Net, copied
-from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.activation_clipping import bends
-from edgesmith.optimize.quantize.equalization.cross_layer import unshare
-from edgesmith.optimize.quantize.equalization.explicit_scales import SUFFIX, gain, spans
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.calibration.statistics import collect
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, copied
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize.activation_clipping import saturating_activations
+from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
+from edgesmith.optimize.quantize.equalization.explicit_scales import SUFFIX, channel_ranges, insert_channel_scales
 from edgesmith.optimize.quantize.placement import place
-from edgesmith.optimize.quantize.targets import find
+from edgesmith.optimize.quantize.targets import find_target
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 
@@ -42,11 +43,11 @@ def uneven(seed=3):
 
 def gained(model, target):
     """Return the graph with channels scaled, the statistics that gain keeps, its plan, and what it answers."""
-    net, form = Net(copied(model)), find(target)
-    unshare(net)
+    net, form = ProtoGraph(copied(model)), find_target(target)
+    own_weights(net)
     plan = place(net, form)
     stats = collect(net.model, sorted(plan.readers), batches())
-    done = gain(net, plan, stats, form, 0.5, bends(net, plan))
+    done = insert_channel_scales(net, plan, stats, form, 0.5, saturating_activations(net, plan))
     return net, stats, plan, done
 
 
@@ -92,7 +93,9 @@ def test_less_noise(target, tmp_path, monkeypatch, needed):
     for kept in (True, False):
         if not kept:
             monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.gain", lambda *given: {})
-        quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=Settings(refine=False))
+        quantize(
+            tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=QuantSettings(refine=False)
+        )
         quality.append(sqnr_db(run(model, seen), run(tmp_path / "q.onnx", seen)))
         assert bool(products(tmp_path / "q.onnx")) == kept
     assert quality[0] > quality[1] + 0.5
@@ -126,7 +129,7 @@ def test_a_network_without_such_edges_is_converted_once(tmp_path, monkeypatch, n
 def test_scales_of_activations_stay_scalars(target, tmp_path, needed):
     onnx.save(uneven(), tmp_path / "m.onnx")
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target)
-    net = Net(onnx.load(tmp_path / "q.onnx"))
+    net = ProtoGraph(onnx.load(tmp_path / "q.onnx"))
     assert "h0_even" + SUFFIX in products(tmp_path / "q.onnx")
     quantisers = [node for node in net.nodes if node.op_type == "QuantizeLinear"]
     assert all(net.arrays[node.input[1]].ndim == 0 for node in quantisers)
@@ -192,16 +195,16 @@ ENDS = st.lists(st.tuples(st.floats(0, 100), st.floats(0.01, 100)), min_size=1, 
 @given(ENDS)
 def test_a_span_holds_its_channel_and_zero_lies_at_one_place(ends):
     low, high = -np.array([one for one, _ in ends]), np.array([two for _, two in ends])
-    wide = spans(low, high, np.ones(len(low)), "u8")
+    wide = channel_ranges(low, high, np.ones(len(low)), "u8")
     # Zero lies at share f: what it must be at least for the lower ends, and at most for the upper ones.
     assert (-low / wide).max() <= (1 - high / wide).min() + 1e-9
-    np.testing.assert_allclose(spans(low, high, np.ones(len(low)), "symmetric"), 2 * np.maximum(-low, high))
+    np.testing.assert_allclose(channel_ranges(low, high, np.ones(len(low)), "symmetric"), 2 * np.maximum(-low, high))
 
 
 def test_the_loud_channel_decides_where_zero_lies():
     low, high = np.array([-1.0, -1.0]), np.array([100.0, 1.0])
-    assert spans(low, high, np.ones(2), "u8")[0] < 110
-    assert spans(low, high, np.array([1.0, 1000.0]), "u8")[1] < 2.2
+    assert channel_ranges(low, high, np.ones(2), "u8")[0] < 110
+    assert channel_ranges(low, high, np.array([1.0, 1000.0]), "u8")[1] < 2.2
 
 
 def test_channels_that_hardly_differ_are_left_alone(monkeypatch):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from edgesmith.optimize.calibration.histogram import Histogram, sampled
-from edgesmith.optimize.quantize.quant_params import Grid, grid
+from edgesmith.optimize.quantize.quant_params import QuantParams, quant_params
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
 from edgesmith.optimize.quantize.weights.quantize_weights import (
     NARROWER,
     Quantised,
     bias_scales,
-    narrowed,
+    mse_scale,
     quantise,
     scales,
     spread,
@@ -45,7 +45,7 @@ GRIDS = {
 @pytest.mark.parametrize("case", GRIDS)
 def test_a_grid_covers_its_ends_and_holds_zero(case):
     low, high, kind, scale, zero = GRIDS[case]
-    made = grid(low, high, kind)
+    made = quant_params(low, high, kind)
     assert made.scale == pytest.approx(scale, rel=1e-6, abs=0)
     assert (made.zero, made.kind) == (zero, kind)
 
@@ -55,7 +55,7 @@ def test_a_grid_covers_its_ends_and_holds_zero(case):
     [("u8", 3, np.uint8, -1.5, 126.0), ("s8", -3, np.int8, -62.5, 65.0), ("symmetric", 0, np.int8, -64.0, 63.5)],
 )
 def test_a_grid_knows_its_type_and_its_ends(kind, zero, dtype, low, high):
-    made = Grid(0.5, zero, kind)
+    made = QuantParams(0.5, zero, kind)
     assert (made.dtype, made.low, made.high) == (dtype, low, high)
     given = np.array([-1e3, low - 0.1, low, -0.3, -0.2, 0.0, 0.2, 0.3, high, high + 0.1, 1e3])
     assert made.rounded(given).tolist() == [low, low, low, -0.5, 0, 0, 0, 0.5, high, high, high]
@@ -156,7 +156,7 @@ def test_each_channel_is_clipped_where_its_own_error_is_least(shape):
     importance = draw.uniform(0, 3, (1, *shape[1:]))
     scale = scales(weight, 0)
     for given in (1.0, importance):
-        made = narrowed(weight, scale, given)
+        made = mse_scale(weight, scale, given)
         for channel, (row, whole) in enumerate(zip(weight, scale, strict=True)):
             steps = [f32(whole * share) for share in NARROWER]
             errors = [
@@ -167,7 +167,7 @@ def test_each_channel_is_clipped_where_its_own_error_is_least(shape):
                 for s in steps
             ]
             assert made[channel] == pytest.approx(steps[int(np.argmin(errors))], rel=1e-6)
-    assert len(set(np.round(narrowed(weight, scale) / scale, 3).tolist())) >= 3
+    assert len(set(np.round(mse_scale(weight, scale) / scale, 3).tolist())) >= 3
 
 
 def test_a_bias_raises_the_scale_only_where_it_would_overflow():

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from edgesmith.cli.quantize import quantize_command
 from edgesmith.optimize.fp16.cast_graph import cast_graph
 from edgesmith.optimize.fp16.convert import FIRST, relative_error, to_fp16
-from edgesmith.optimize.fp16.simulate import rounded
-from edgesmith.optimize.quantize import Settings, quantize
+from edgesmith.optimize.fp16.simulate import simulate_half
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 f16, f32 = np.float16, np.float32
@@ -37,7 +37,7 @@ def test_every_step_is_rounded(optimise):
     graph.node("MaxPool", ["s0"], "p0", kernel_shape=[2, 2], strides=[2, 2])
     graph.node("Mul", ["p0", graph.array("third", 1 / 3)], "m0")
     graph.node("Concat", ["m0", "p0"], "output", axis=1)
-    made = rounded(cast_graph(graph.model({"output": ["N", 6, 8, 8]}, SHAPE)).model)
+    made = simulate_half(cast_graph(graph.model({"output": ["N", 6, 8, 8]}, SHAPE)).model)
     onnx.checker.check_model(made, full_check=True)
     sigmoid = half(1 / (1 + np.exp(-half(images(4)).astype(np.float64))))
     pooled = sigmoid.reshape(4, 3, 8, 2, 8, 2).max(axis=(3, 5))
@@ -59,7 +59,7 @@ def test_what_activations_lose_is_seen(size):
 
 def test_a_network_keeps_its_interface_and_computes_about_the_same():
     model, given = small_cnn(), images(16)
-    made = rounded(cast_graph(model).model)
+    made = simulate_half(cast_graph(model).model)
     assert [item.name for item in (*made.graph.input, *made.graph.output)] == ["input", "output"]
     reference = run(model, given)
     apart = np.abs(run(made, given) - reference).max() / np.abs(reference).max()
@@ -67,16 +67,16 @@ def test_a_network_keeps_its_interface_and_computes_about_the_same():
 
 
 def test_a_float_graph_stays_as_it_is():
-    assert rounded(small_cnn()).graph.node == small_cnn().graph.node
+    assert simulate_half(small_cnn()).graph.node == small_cnn().graph.node
 
 
 def test_what_is_half_beside_int8_is_rounded_too(tmp_path):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt", settings=Settings.quick())
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="trt", settings=QuantSettings.quick())
     model = onnx.load(tmp_path / "q.onnx")
     mixed = cast_graph(model)
     assert mixed.half
-    made = rounded(mixed.model)
+    made = simulate_half(mixed.model)
     onnx.checker.check_model(made, full_check=True)
     reference = run(model, images(16))
     assert np.abs(run(made, images(16)) - reference).max() < 0.1 * np.abs(reference).max()

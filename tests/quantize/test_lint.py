@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.data_checks import bounds, class_warnings, inspect
-from edgesmith.optimize.calibration.samples import Perturbed, Samples
+from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples
 from edgesmith.optimize.calibration.statistics_cache import collected
 from edgesmith.optimize.quantize import quantize
 from edgesmith.runtime import datasets
@@ -111,7 +111,7 @@ def kept(tmp_path):
     def statistics(given=None, histograms=True, names=("r1", "r2")):
         held = Samples(given or batches(), (None, 3, 16, 16), tmp_path / "cache")
         held.digest = inspect(held, None).digest
-        return collected(small_cnn(), list(names), Perturbed(held, 0.25), histograms=histograms)
+        return collected(small_cnn(), list(names), AugmentedSamples(held, 0.25), histograms=histograms)
 
     return statistics, tmp_path / "cache"
 

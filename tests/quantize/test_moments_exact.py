@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgesmith.optimize.quantize.weights import rounding, second_moments
-from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, patches, places, together
+from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, merge, patches, sample_positions
 
 # weights, images, attributes; the input is 7x6
 LAYERS = {
@@ -105,7 +105,7 @@ def test_moments_of_both_sets_weigh_by_their_positions():
     draw = np.random.default_rng(3)
     rows, residual = draw.normal(0, 1, (1, 30, 4)), draw.normal(0, 1, (1, 30, 3))
     parts = [second_moments._moments(rows[:, at], residual[:, at]) for at in (slice(0, 10), slice(10, 30))]
-    whole, joined = second_moments._moments(rows, residual), together(*parts)
+    whole, joined = second_moments._moments(rows, residual), merge(*parts)
     assert joined.count == 30
     for key in ("gram", "cross", "error"):
         assert getattr(joined, key) == pytest.approx(getattr(whole, key))
@@ -119,12 +119,14 @@ def test_moments_of_both_sets_weigh_by_their_positions():
 def test_as_many_places_as_fit_are_drawn_once_each(elements, most, width, count, monkeypatch):
     monkeypatch.setattr(second_moments, "ELEMENTS", elements)
     monkeypatch.setattr(second_moments, "PLACES", most)
-    found = places(np.zeros((5, 7, 12, 10)), width)
+    found = sample_positions(np.zeros((5, 7, 12, 10)), width)
     assert [part.max() < size for part, size in zip(found, (5, 12, 10), strict=True)] == [True] * 3
     flat = np.ravel_multi_index(found, (5, 12, 10))
     assert len(flat) == count
     assert (np.diff(flat) > 0).all()
-    assert flat.tolist() == np.ravel_multi_index(places(np.zeros((5, 7, 12, 10)), width), (5, 12, 10)).tolist()
+    assert (
+        flat.tolist() == np.ravel_multi_index(sample_positions(np.zeros((5, 7, 12, 10)), width), (5, 12, 10)).tolist()
+    )
     assert len(set(found[0].tolist())) == 5
 
 
@@ -163,7 +165,7 @@ def test_the_fit_takes_the_ridge_that_judges_best(noise):
         assert (left, np.abs(change).max(), change.shape) == (1.0, 0, (2, 3, 4))
     else:
         assert left == pytest.approx(losses[best] / judging.error)
-        assert change == pytest.approx(solved(together(fitting, judging), best), rel=1e-6)
+        assert change == pytest.approx(solved(merge(fitting, judging), best), rel=1e-6)
 
 
 def test_a_fit_that_helps_nobody_is_left_out():
@@ -195,7 +197,7 @@ def test_feedback_is_optimal_brain_surgery_in_any_blocks(block, monkeypatch):
     reads = draw.normal(0, 1, (1, 200, 11)) @ draw.normal(0, 1, (1, 11, 11))
     gram = reads.transpose(0, 2, 1) @ reads / 200
     ratio = draw.uniform(-130, 130, (1, 30, 11))
-    made = rounding.feedback(ratio, gram)
+    made = rounding.gptq(ratio, gram)
     assert made.shape == ratio.shape
     assert (made[0] == slow_feedback(ratio[0], gram[0])).mean() > 0.99  # a tie may fall on either side
     assert np.abs(made).max() == 127

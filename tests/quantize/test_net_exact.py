@@ -6,10 +6,10 @@ import pytest
 from onnx import helper
 
 from edgesmith.optimize.calibration import batching as batch
-from edgesmith.optimize.calibration.batching import fixed_as, freed
+from edgesmith.optimize.calibration.batching import with_batch_of, with_free_batch
 from edgesmith.optimize.calibration.samples import input_shape
 from edgesmith.optimize.graph.proto_graph import (
-    Net,
+    ProtoGraph,
     all_inputs,
     attributes,
     copied,
@@ -20,7 +20,7 @@ from edgesmith.optimize.graph.proto_graph import (
 )
 from edgesmith.optimize.quantize.preconditions import check_model, embedded_spec
 from edgesmith.optimize.quantize.weights import layerwise
-from edgesmith.optimize.quantize.weights.layerwise import Walker, fitting
+from edgesmith.optimize.quantize.weights.layerwise import LayerwiseRunner, images_that_fit
 from edgesmith.runtime.errors import ModelError, UsageError
 from edgesmith.runtime.spec import ModelSpec
 from support.graphs import model
@@ -30,14 +30,14 @@ f32, i64 = np.float32, np.int64
 
 
 def net(text, weights=None, **options):
-    return Net(model(text, weights, **options))
+    return ProtoGraph(model(text, weights, **options))
 
 
 def test_nodes_without_a_name_of_their_own_get_one():
     made = model("(float[2] x) => (float[2] y) { a = Sin(x) b = Cos(a) c = Cos(b) d = Sin(c) y = Sin(d) }")
     for node, name in zip(made.graph.node, ["", "one", "one", "", "five"], strict=True):
         node.name = name
-    assert [node.name for node in Net(made).nodes] == ["Sin_0", "one", "one_2", "Sin_3", "five"]
+    assert [node.name for node in ProtoGraph(made).nodes] == ["Sin_0", "one", "one_2", "Sin_3", "five"]
 
 
 def test_constants_become_arrays_unless_they_are_no_tensor_or_an_output():
@@ -71,7 +71,7 @@ def test_the_opset_is_that_of_the_standard_operators(domains, opset):
     made = model("(float[2] x) => (float[2] y) { y = Sin(x) }")
     del made.opset_import[:]
     made.opset_import.extend([helper.make_opsetid(*domain) for domain in domains])
-    assert Net(made).opset == opset
+    assert ProtoGraph(made).opset == opset
 
 
 def test_a_name_is_fresh_beside_tensors_and_constants():
@@ -134,7 +134,7 @@ def branched():
 
 
 def test_what_the_bodies_of_branches_read_is_read():
-    made = Net(branched())
+    made = ProtoGraph(branched())
     assert all_inputs(made.nodes[1]) == {"c", "s", "k", "e", "t"}
     made.prune()
     assert sorted(made.arrays) == sorted(tensor.name for tensor in made.graph.initializer) == ["e", "k"]
@@ -331,7 +331,7 @@ def test_a_batch_is_freed_where_the_answer_does_not_depend_on_it(case):
     made = model(text, weights)
     made.graph.value_info.append(helper.make_tensor_value_info("m", onnx.TensorProto.FLOAT, [1, 3]))
     image = np.random.default_rng(0).normal(0, 1, (2, 3)).astype(f32)
-    free = freed(made, image)
+    free = with_free_batch(made, image)
     assert (free is not None) == works
     assert made.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
     if free is not None:
@@ -343,9 +343,9 @@ def test_a_batch_is_freed_where_the_answer_does_not_depend_on_it(case):
 
 def test_another_batch_than_the_graphs_own_frees_nothing():
     made = model(FREE, {"k": f32([1, 2, 3])})
-    assert freed(made, np.zeros((4, 3), f32)) is None
+    assert with_free_batch(made, np.zeros((4, 3), f32)) is None
     twice = model("(float[2,3] x, float[3] k) => (float[2,3] y) { y = Mul(x, k) }", {"k": np.ones(3, f32)})
-    assert freed(twice, np.ones((2, 3), f32)) is not None
+    assert with_free_batch(twice, np.ones((2, 3), f32)) is not None
 
 
 def test_small_answers_are_compared_with_the_largest(monkeypatch):
@@ -356,14 +356,14 @@ def test_small_answers_are_compared_with_the_largest(monkeypatch):
         return True
 
     monkeypatch.setattr(batch.np, "allclose", close)
-    assert freed(model(FREE, {"k": f32([1, 2, -30])}), np.ones((2, 3), f32)) is not None
+    assert with_free_batch(model(FREE, {"k": f32([1, 2, -30])}), np.ones((2, 3), f32)) is not None
     assert given == {"rtol": 1e-3, "atol": pytest.approx(0.03)}
 
 
 def test_shapes_are_given_back():
-    free = freed(model(FREE, {"k": f32([1, 2, 3])}), np.ones((2, 3), f32))
+    free = with_free_batch(model(FREE, {"k": f32([1, 2, 3])}), np.ones((2, 3), f32))
     free.graph.value_info.append(helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, [1]))
-    assert fixed_as(free, model(FREE)) is free
+    assert with_batch_of(free, model(FREE)) is free
     for item in (free.graph.input[0], free.graph.output[0]):
         assert [dim.dim_value for dim in item.type.tensor_type.shape.dim] == [2, 3]
     assert len(free.graph.value_info) == 0
@@ -377,14 +377,14 @@ def chain():
     graph.node("Add", ["a", "c"], "b")
     graph.node("Split", ["b"], ["s", "t"], axis=1, num_outputs=2)
     graph.node("Add", ["s", "t"], "output")
-    return Net(graph.model({"output": ["N", 2]}, ("N", 4)))
+    return ProtoGraph(graph.model({"output": ["N", 2]}, ("N", 4)))
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2])
 def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
     images = np.arange(16, dtype=f32).reshape(4, 4)
     held, met = {}, []
-    made = Walker(chain(), images, batch)
+    made = LayerwiseRunner(chain(), images, batch)
 
     def before(node):
         met.append(node.output[0])
@@ -409,7 +409,7 @@ def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
 
 def test_a_tensor_is_held_until_it_is_asked_for():
     images = np.arange(8, dtype=f32).reshape(2, 4)
-    made = Walker(chain(), images, hold=frozenset({"a", "s"}))
+    made = LayerwiseRunner(chain(), images, hold=frozenset({"a", "s"}))
     assert made.until("s").tolist() == (2 * images[:, :2] + 3).tolist()
     assert made.at == 4
     assert sorted(made.held) == ["a"]
@@ -423,4 +423,4 @@ def test_a_tensor_is_held_until_it_is_asked_for():
 )
 def test_as_many_images_as_the_memory_holds(sizes, count):
     assert layerwise.BUDGET_BYTES == 192 << 20
-    assert fitting(sizes) == count
+    assert images_that_fit(sizes) == count

@@ -5,8 +5,9 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.samples import Samples
-from edgesmith.optimize.calibration.statistics import collect, reduced, session, sqnr_db, stream
-from edgesmith.optimize.quantize import Settings, quantize
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.calibration.statistics import collect, session, stream, with_extremes
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.runtime.errors import DataError
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
@@ -29,7 +30,7 @@ def test_the_extremes_are_those_of_the_values(opset, channels):
 
 
 def test_no_activation_of_four_dimensions_leaves_the_runtime():
-    inside = reduced(small_cnn(), NAMES)
+    inside = with_extremes(small_cnn(), NAMES)
     assert inside.tensors == {"c0": 16, "r0": 16, "p0": 16, "r1": 24, "c2": 24, "g0": 32}
     assert set(inside.tensors) - set(inside.lows()) == FROM_ZERO
     answered = session(inside.model).run(None, {"input": images(4)})
@@ -64,7 +65,7 @@ def test_infinity_behind_a_relu_is_found(channels):
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
 def test_the_fast_way_computes_what_is_written(tmp_path, target):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=Settings(refine=False))
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=QuantSettings(refine=False))
     model = onnx.load(tmp_path / "q.onnx")
     written = run(model, images())
     fast = session(model, optimise=True, integers=False).run(None, {"input": images()})[0]

@@ -5,16 +5,16 @@ import onnxruntime as ort
 import pytest
 
 from edgesmith.optimize.calibration import statistics
+from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.calibration.statistics import (
-    Inside,
+    InGraphExtremes,
     Stats,
     answers,
     collect,
-    reduced,
     session,
-    sqnr_db,
     stream,
-    watched,
+    with_extremes,
+    with_outputs,
 )
 from edgesmith.runtime.common.machine import cores
 from edgesmith.runtime.errors import DataError, ModelError
@@ -135,7 +135,7 @@ TWO = "(float[N,2] x) => (float[N,2] y, float[N,2] z) { a = Sin(x) y = Cos(a) z 
 
 def test_the_outputs_are_those_that_are_watched():
     made = model(TWO)
-    seen = watched(made, ["a", "z"])
+    seen = with_outputs(made, ["a", "z"])
     assert [(item.name, len(item.type.tensor_type.shape.dim)) for item in seen.graph.output] == [("a", 0), ("z", 2)]
     assert [item.name for item in made.graph.output] == ["y", "z"]
 
@@ -179,7 +179,7 @@ def test_what_starts_at_zero(case):
 def test_the_extremes_of_each_channel_are_answered_in_every_opset(opset):
     text = "(float[N,3,2,2] x) => (float[N,3,2,2] y) { a = Relu(x) b = Sub(x, two) c = Flatten(x) y = Add(a, b) }"
     made = model(text, {"two": f32(2)}, opset=opset)
-    inside = reduced(made, ["b", "a", "c", "nowhere"])
+    inside = with_extremes(made, ["b", "a", "c", "nowhere"])
     assert (inside.tensors, inside.from_zero & {"a", "b"}) == ({"b": 3, "a": 3}, {"a"})
     assert inside.lows() == {"b": 3}
     assert [item.name for item in made.graph.output] == ["y"]
@@ -196,8 +196,8 @@ def test_the_extremes_of_each_channel_are_answered_in_every_opset(opset):
 
 def test_a_tensor_of_an_unknown_number_of_channels_is_looked_at_whole():
     made = model("(float[N,C,2,2] x) => (float[N,C,2,2] y) { a = Sin(x) y = Cos(a) }")
-    assert reduced(made, ["a"]).tensors == {}
-    assert [item.name for item in reduced(made, ["a"]).model.graph.output] == []
+    assert with_extremes(made, ["a"]).tensors == {}
+    assert [item.name for item in with_extremes(made, ["a"]).model.graph.output] == []
     assert collect(made, ["a"], [VALUE])["a"].highs() == pytest.approx(np.sin(VALUE).max((0, 2, 3)), abs=1e-6)
 
 
@@ -224,7 +224,7 @@ def test_no_batches_have_no_extremes():
 
 
 def test_the_first_tensor_that_is_not_finite_is_named():
-    inside = Inside(None, {"a": 1, "b": 2, "c": 1}, frozenset({"c"}))
+    inside = InGraphExtremes(None, {"a": 1, "b": 2, "c": 1}, frozenset({"c"}))
 
     def seen(high, whole):
         shape = (1, 4, 1, 1)
@@ -254,5 +254,5 @@ def test_joined_channels_come_apart():
 def test_the_optimised_answer_is_the_plain_one():
     made = model(TWO)
     for name, value in zip("yz", session(made, optimise=True).run(None, {"x": VALUE.reshape(-1, 2)}), strict=True):
-        plain = run(watched(made, [name]), VALUE.reshape(-1, 2))
+        plain = run(with_outputs(made, [name]), VALUE.reshape(-1, 2))
         assert value == pytest.approx(plain, abs=1e-6)

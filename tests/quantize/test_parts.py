@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize.calibration.statistics import sqnr_db
+from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.quantize import quantize
 from edgesmith.optimize.quantize.output_parts import Parts
 from edgesmith.optimize.quantize.report import judge

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgesmith.optimize.calibration.samples import Perturbed, Samples
+from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples
 
 
 def photographs(count=40):
@@ -14,7 +14,7 @@ def photographs(count=40):
 
 def disturbed(images, noise=0.25, cover=0.3, batch=8):
     batches = [images[at : at + batch] for at in range(0, len(images), batch)]
-    seen = Perturbed(Samples(batches, (None, 3, 40, 40)), noise, cover)
+    seen = AugmentedSamples(Samples(batches, (None, 3, 40, 40)), noise, cover)
     whole = np.concatenate(list(seen))
     clean = np.array([(whole == image).all(axis=(1, 2, 3)).any() for image in images])
     assert clean.all()
@@ -60,7 +60,7 @@ def test_without_noise_nothing_is_added():
 
 def test_a_draw_holds_clean_and_disturbed_images():
     images = photographs()
-    seen = Perturbed(Samples([images], (None, 3, 40, 40)), 0.25, 0.3)
+    seen = AugmentedSamples(Samples([images], (None, 3, 40, 40)), 0.25, 0.3)
     drawn = seen.pick(20)
     clean = [(images == image).all(axis=(1, 2, 3)).any() for image in drawn]
     assert len(drawn) == 20

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize.equalization.channel_groups import _keeps_channels, _split_sizes, spaces
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize.equalization.channel_groups import _keeps_channels, _split_sizes, channel_groups
 from edgesmith.optimize.quantize.layer_queries import is_plain
 from edgesmith.optimize.quantize.placement import (
-    Plan,
+    QuantPlan,
     _unfit,
     activations,
     fold_relus,
@@ -16,8 +16,8 @@ from edgesmith.optimize.quantize.placement import (
     place,
     share_concats,
 )
-from edgesmith.optimize.quantize.quant_params import Grid
-from edgesmith.optimize.quantize.targets import FORMS, find
+from edgesmith.optimize.quantize.quant_params import QuantParams
+from edgesmith.optimize.quantize.targets import FORMS, find_target
 from support.graphs import model
 
 f32, i64 = np.float32, np.int64
@@ -30,12 +30,12 @@ W = {"w": (4, 4, 1, 1), "v": (4, 4, 1, 1), "u": (4, 4, 1, 1), "k": f32([[[1]], [
 
 def net(text, weights=None, head=X, **options):
     """A graph of these nodes whose last tensor is the output y, of any rank."""
-    return Net(model(f"{head} => (float y) {{ {text} }}", W if weights is None else W | weights, **options))
+    return ProtoGraph(model(f"{head} => (float y) {{ {text} }}", W if weights is None else W | weights, **options))
 
 
 def placed(text, target, keep=(), weights=None, head=X, **options):
     made = net(text, weights, head, **options)
-    plan = place(made, find(target), frozenset(keep))
+    plan = place(made, find_target(target), frozenset(keep))
     names = {id(node): node.output[0] for node in made.nodes}
     readers = {name: sorted(names[at] for at in ids) for name, ids in plan.readers.items()}
     return made, plan, readers
@@ -197,7 +197,7 @@ def test_shapes_and_constants_are_no_activations():
 
 
 def test_groups_of_one_scale_are_joined_under_the_first_root():
-    plan = Plan()
+    plan = QuantPlan()
     plan.join("a", "b")
     plan.join("b", "c")
     plan.join("c", "a")
@@ -267,18 +267,18 @@ def test_what_lies_between_a_layer_and_its_relu(case):
         assert inside_layers(made, plan) == set()
 
 
-SIX = Grid(6 / 255, 0, "u8")
+SIX = QuantParams(6 / 255, 0, "u8")
 # text, grid of b, what is changed first -> whether Relu or Clip goes
 FOLDS = {
     "Clip": ("a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", SIX, None, 6.0),
-    "Relu": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", Grid(3.0, 0, "u8"), None, INF),
-    "S8": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", Grid(3.0, -128, "s8"), None, INF),
-    "a wider grid": ("a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", Grid(6.001 / 255, 0, "u8"), None, None),
+    "Relu": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", QuantParams(3.0, 0, "u8"), None, INF),
+    "S8": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", QuantParams(3.0, -128, "s8"), None, INF),
+    "a wider grid": ("a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", QuantParams(6.001 / 255, 0, "u8"), None, None),
     "a grid a hair wider": (
-        "a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", Grid(6 * (1 + 0.9e-6) / 255, 0, "u8"), None, 6.0,
+        "a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", QuantParams(6 * (1 + 0.9e-6) / 255, 0, "u8"), None, 6.0,
     ),
-    "a narrower grid": ("a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", Grid(5 / 255, 0, "u8"), None, 6.0),
-    "a grid from below zero": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", Grid(1.0, 1, "u8"), None, None),
+    "a narrower grid": ("a = Conv(x, w) b = Clip(a, z, s) y = Conv(b, v)", QuantParams(5 / 255, 0, "u8"), None, 6.0),
+    "a grid from below zero": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", QuantParams(1.0, 1, "u8"), None, None),
     "two readers": ("a = Conv(x, w) b = Relu(a) c = Conv(a, v) y = Add(b, c)", SIX, None, None),
     "an output too": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", SIX, lambda net, _: net.outputs.append("a"), None),
     "one scale with another": (
@@ -297,7 +297,7 @@ def test_a_relu_goes_where_the_quantiser_limits_to_the_same(case):
     made, plan, _ = placed(text, "ort-x86")
     if change is not None:
         change(made, plan)
-    grids = {name: at if name == "b" else Grid(1.0, 0, "u8") for name in ("a", "b", "c", "x", "y")}
+    grids = {name: at if name == "b" else QuantParams(1.0, 0, "u8") for name in ("a", "b", "c", "x", "y")}
     folded = fold_relus(made, plan, grids)
     kinds = [node.op_type for node in made.nodes]
     if bound is None:
@@ -325,7 +325,7 @@ def test_the_forms_are_what_the_page_says():
         ("ort-x86", "u8", True, False), ("ort-arm", "s8", False, False),
         ("openvino", "u8", True, True),
     ]  # fmt: skip
-    assert find("trt") is FORMS["trt"]
+    assert find_target("trt") is FORMS["trt"]
 
 
 KEEPS = {
@@ -400,7 +400,7 @@ def test_which_layers_are_plain(case):
 def told(made):
     """Each space that is not of one tensor, or not frozen, in words."""
     found = []
-    for space in spaces(made):
+    for space in channel_groups(made):
         writers, readers = (
             "".join(sorted(node.output[0] for node in nodes)) for nodes in (space.writers, space.readers)
         )

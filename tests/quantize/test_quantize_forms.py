@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.optimize.calibration.statistics import sqnr_db
-from edgesmith.optimize.graph.proto_graph import Net
+from edgesmith.optimize.calibration.sqnr import sqnr_db
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import quantize
 from support.quant_graphs import batches, images, run, small_cnn
 
@@ -38,7 +38,7 @@ def pairs(net):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_scales_have_the_shapes_that_runtimes_take(made, target):
-    net = Net(onnx.load(made[0] / f"{target}.onnx"))
+    net = ProtoGraph(onnx.load(made[0] / f"{target}.onnx"))
     for node, scale, zero, constant in pairs(net):
         assert (scale > 0).all()
         assert np.isfinite(scale).all()
@@ -47,7 +47,7 @@ def test_scales_have_the_shapes_that_runtimes_take(made, target):
 
 
 def test_the_trt_form(made):
-    net = Net(onnx.load(made[0] / "trt.onnx"))
+    net = ProtoGraph(onnx.load(made[0] / "trt.onnx"))
     assert not any(zero.any() for _, _, zero, _ in pairs(net))
     assert {zero.dtype for _, _, zero, _ in pairs(net)} == {np.dtype(np.int8)}
     convs = [node for node in net.nodes if node.op_type in ("Conv", "Gemm")]
@@ -59,7 +59,7 @@ def test_the_trt_form(made):
 
 
 def test_the_trt_form_quantises_the_residual_and_not_the_branch_it_fuses_with(made):
-    net = Net(onnx.load(made[0] / "trt.onnx"))
+    net = ProtoGraph(onnx.load(made[0] / "trt.onnx"))
     (add,) = (node for node in net.nodes if node.op_type == "Add" and node.input[1] in net.producer)
     assert [net.producer[name].op_type for name in add.input] == ["DequantizeLinear", "Conv"]
 
@@ -114,7 +114,7 @@ def test_the_sqnr_rejects_a_wrong_answer(made):
 def test_the_arm_form_is_the_x86_form_shifted_by_128_without_its_limit(made):
     """S8 with a zero point holds the same values as U8; weights need no limit where 32 bits are added up."""
     assert made[1]["ort-arm"].limited == {}
-    net = Net(onnx.load(made[0] / "ort-arm.onnx"))
+    net = ProtoGraph(onnx.load(made[0] / "ort-arm.onnx"))
     assert {zero.dtype for _, _, zero, _ in pairs(net)} == {np.dtype(np.int8), np.dtype(np.int32)}
     assert any(zero.any() for _, _, zero, constant in pairs(net) if not constant)
     for name, (low, high) in made[1]["ort-arm"].ranges.items():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgesmith.optimize.calibration.histogram import HALF, Histogram, sampled
 from edgesmith.optimize.calibration.statistics import Stats
-from edgesmith.optimize.quantize.quant_params import KINDS, grid
+from edgesmith.optimize.quantize.quant_params import KINDS, quant_params
 from edgesmith.optimize.quantize.range_estimators import METHODS, candidates, check_method, choose, divergence, error
 from edgesmith.runtime.errors import UsageError
 
@@ -91,10 +91,11 @@ def test_outliers_are_clipped(method, kind):
 def test_mse_is_the_least_of_a_fine_search():
     values, stats = tails(), counted(tails())
     measured = {
-        high: np.square(grid(stats.low, high, "u8").rounded(values) - values).mean() for high in np.linspace(0.5, 8, 60)
+        high: np.square(quant_params(stats.low, high, "u8").rounded(values) - values).mean()
+        for high in np.linspace(0.5, 8, 60)
     }
     low, high = choose(stats, "mse", "u8")
-    found = np.square(grid(low, high, "u8").rounded(values) - values).mean()
+    found = np.square(quant_params(low, high, "u8").rounded(values) - values).mean()
     assert found <= 1.1 * min(measured.values())
     assert found < 0.5 * measured[8.0]
 
@@ -103,13 +104,15 @@ def test_mse_is_the_least_of_a_fine_search():
 def test_auto_is_no_worse_than_any_method(kind):
     for values in (tails(), np.abs(tails(seed=3)), tails().clip(-1, 1)):
         stats = counted(values)
-        errors = {name: error(stats.histogram, grid(*choose(stats, name, kind), kind)) for name in (*METHODS, "auto")}
+        errors = {
+            name: error(stats.histogram, quant_params(*choose(stats, name, kind), kind)) for name in (*METHODS, "auto")
+        }
         assert errors["auto"] == min(errors.values())
 
 
 def test_the_error_of_a_histogram_is_that_of_its_values():
     values = tails()
-    stats, at = counted(values), grid(-3, 4, "u8")
+    stats, at = counted(values), quant_params(-3, 4, "u8")
     assert error(stats.histogram, at) == pytest.approx(np.square(at.rounded(values) - values).mean(), rel=0.1)
 
 
@@ -123,7 +126,7 @@ def test_divergence_is_nothing_where_each_bin_is_a_level_and_grows_where_much_is
 def test_zeros_alone_have_a_range():
     stats = counted(np.zeros((4, 2, 8, 8), np.float32))
     for method in (*METHODS, "auto"):
-        at = grid(*choose(stats, method, "u8"), "u8")
+        at = quant_params(*choose(stats, method, "u8"), "u8")
         assert np.array_equal(at.rounded(np.zeros(3)), np.zeros(3))
 
 

@@ -8,7 +8,7 @@ import pytest
 from edgesmith.optimize.calibration.histogram import Histogram
 from edgesmith.optimize.calibration.statistics import Stats
 from edgesmith.optimize.quantize import range_estimators
-from edgesmith.optimize.quantize.quant_params import KINDS, grid
+from edgesmith.optimize.quantize.quant_params import KINDS, quant_params
 from edgesmith.optimize.quantize.range_estimators import candidates, check_method, choose, divergence, error
 from edgesmith.runtime.errors import UsageError
 
@@ -86,7 +86,7 @@ def test_the_bins_just_beside_a_range_belong_to_it():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", VALUES)
 def test_the_error_is_that_of_every_value_on_its_bin(case, kind):
-    counted, at = seen(VALUES[case]).histogram, grid(-0.7, 1.1, kind)
+    counted, at = seen(VALUES[case]).histogram, quant_params(-0.7, 1.1, kind)
     smallest, largest = KINDS[kind]
     total = 0.0
     for middle, count in zip(counted.centres.tolist(), counted.counts.tolist(), strict=True):
@@ -97,7 +97,7 @@ def test_the_error_is_that_of_every_value_on_its_bin(case, kind):
 
 def test_nothing_has_no_error_and_one_range():
     empty = Stats(-1.0, 2.0, histogram=Histogram(), average=(-0.5, 0.5))
-    assert error(empty.histogram, grid(-1, 1, "u8")) == 0
+    assert error(empty.histogram, quant_params(-1, 1, "u8")) == 0
     assert candidates(empty, "u8") == candidates(Stats(-1.0, 2.0), "u8") == {"min-max": (-1.0, 2.0)}
     for method in ("mse", "auto", "min-max"):
         assert choose(Stats(-1.0, 2.0), method, "u8") == (-1.0, 2.0)
@@ -115,7 +115,7 @@ def test_both_searches_find_the_least_of_their_steps(case, kind, method):
     counted, low, high = stats.histogram, min(stats.low, 0.0), max(stats.high, 0.0)
 
     def score(low, high):
-        return error(counted, grid(low, high, kind)) if method == "mse" else divergence(counted, (low, high))
+        return error(counted, quant_params(low, high, kind)) if method == "mse" else divergence(counted, (low, high))
 
     if kind == "symmetric":
         tried = [(max(low, -limit), min(high, limit)) for limit in shares(max(-low, high))]
@@ -147,7 +147,7 @@ def test_a_method_answers_with_its_own_range_and_auto_with_the_best():
     assert found["min-max"] == (-1.2, 1.3)
     assert found["moving-average"] == stats.average
     assert all(choose(stats, method, "u8") == found[method] for method in range_estimators.METHODS)
-    errors = {ends: error(stats.histogram, grid(*ends, "u8")) for ends in found.values()}
+    errors = {ends: error(stats.histogram, quant_params(*ends, "u8")) for ends in found.values()}
     assert choose(stats, "auto", "u8") == min(errors, key=errors.get) != found["min-max"]
 
 

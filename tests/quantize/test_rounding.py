@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesmith.optimize.quantize import Settings, quantize
-from edgesmith.optimize.quantize.weights.quantize_weights import narrowed, quantise, scales
-from edgesmith.optimize.quantize.weights.rounding import adaround, best, feedback, fit, loss, nearest
-from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, patches, places, together
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize.weights.quantize_weights import mse_scale, quantise, scales
+from edgesmith.optimize.quantize.weights.rounding import adaround, best_rounding, fit, gptq, loss, nearest
+from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, merge, patches, sample_positions
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
 CONVOLUTIONS = {
@@ -36,7 +36,7 @@ def test_patches_times_weights_is_the_convolution(case):
     weight = onnx.numpy_helper.to_array(weight)
     value = images(5)
     answer = run(model, value)
-    image, row, column = places(answer, 27)
+    image, row, column = sample_positions(answer, 27)
     rows = patches(value, shape[2:], values, image, row, column).reshape(len(image), values["group"], -1)
     made = np.einsum("pgd,gmd->pgm", rows, weight.reshape(values["group"], -1, rows.shape[2]))
     assert np.allclose(made.reshape(len(image), -1), answer[image, :, row, column], atol=1e-4)
@@ -87,7 +87,7 @@ def test_the_loss_is_the_measured_error():
 def test_moments_of_two_halves_are_those_of_the_whole():
     signal, seen, weight = correlated()
     halves = [moments_of(signal[at], seen[at], weight) for at in (slice(0, 1000), slice(1000, None))]
-    joined, whole = together(*halves), moments_of(signal, seen, weight)
+    joined, whole = merge(*halves), moments_of(signal, seen, weight)
     for one, two in ((joined.gram, whole.gram), (joined.cross, whole.cross), (joined.error, whole.error)):
         assert np.allclose(one, two)
 
@@ -123,14 +123,14 @@ def test_each_rounding_is_to_a_neighbour_and_the_best_is_no_worse_than_the_neare
     rows = draw.standard_normal((groups, 300, 5)) @ draw.standard_normal((groups, 5, width))
     gram = (rows.transpose(0, 2, 1) @ rows) / 300 + 0.01 * np.eye(width)
     ratio = draw.uniform(-127, 127, (groups, 4, width))
-    for made in (nearest(ratio), feedback(ratio, gram), adaround(ratio, gram, steps=20), best(ratio, gram)):
+    for made in (nearest(ratio), gptq(ratio, gram), adaround(ratio, gram, steps=20), best_rounding(ratio, gram)):
         assert np.array_equal(made, np.rint(made))
         assert (np.abs(made - ratio) <= 1).all()
         assert np.abs(made).max() <= 127
-    assert (loss(ratio, best(ratio, gram), gram) <= loss(ratio, nearest(ratio), gram)).all()
+    assert (loss(ratio, best_rounding(ratio, gram), gram) <= loss(ratio, nearest(ratio), gram)).all()
 
 
-@pytest.mark.parametrize("method", [feedback, adaround])
+@pytest.mark.parametrize("method", [gptq, adaround])
 def test_rounding_together_beats_rounding_one_by_one(method):
     _, seen, weight = correlated(width=40)
     gram = (seen.T @ seen / len(seen))[None]
@@ -150,7 +150,7 @@ def test_scales_are_narrowed_where_it_lowers_the_error():
     weight = draw.standard_normal((6, 400)).astype(np.float32)
     weight[:3, 0] = 4.2
     wide = scales(weight, 0, 7.0)
-    narrow = narrowed(weight, scales(weight, 0))
+    narrow = mse_scale(weight, scales(weight, 0))
     errors = [
         np.square(quantise(weight, scale, 0).dequantised() - weight).sum(axis=1)
         for scale in (scales(weight, 0), narrow)
@@ -165,7 +165,7 @@ def test_fitting_and_rounding_lower_the_noise_of_a_network(target, tmp_path):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
     found = {}
     for fitted in (False, True):
-        wanted = Settings(reconstruct=fitted)
+        wanted = QuantSettings(reconstruct=fitted)
         report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=wanted)
         found[fitted] = report.sqnr_db["output"]
         assert bool(report.fitted) == fitted
@@ -176,7 +176,7 @@ def test_fitting_and_rounding_lower_the_noise_of_a_network(target, tmp_path):
 def test_learnt_rounding_is_another_file_as_good(tmp_path):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
     reports = [
-        quantize(tmp_path / "m.onnx", tmp_path / f"{learn}.onnx", batches(), settings=Settings(adaround=learn))
+        quantize(tmp_path / "m.onnx", tmp_path / f"{learn}.onnx", batches(), settings=QuantSettings(adaround=learn))
         for learn in (False, True)
     ]
     assert (tmp_path / "False.onnx").read_bytes() != (tmp_path / "True.onnx").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from edgesmith.optimize.calibration import data_checks, statistics_cache
 from edgesmith.optimize.calibration.data_checks import bounds, class_warnings, inspect
 from edgesmith.optimize.calibration.histogram import Histogram
-from edgesmith.optimize.calibration.samples import Perturbed, Samples, repeatable
+from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples, repeatable
 from edgesmith.optimize.calibration.statistics import Stats
 from edgesmith.runtime.errors import DataError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -101,7 +101,7 @@ def picture(seed=0, high=8, wide=12):
 
 def test_the_noise_is_a_share_of_the_images_own_spread():
     image = np.concatenate([picture(0, 64, 64), 3 * picture(1, 64, 64)])
-    made = Perturbed(Samples([image[None]], (None, 4, 64, 64)), 0.05)
+    made = AugmentedSamples(Samples([image[None]], (None, 4, 64, 64)), 0.05)
     (noisy,) = list(made)[1]
     drawn = (noisy - image)[(noisy < image.max((1, 2), keepdims=True)) & (noisy > image.min((1, 2), keepdims=True))]
     assert drawn.std() == pytest.approx(0.05 * image.std(), rel=0.05)
@@ -112,7 +112,7 @@ def test_the_noise_is_a_share_of_the_images_own_spread():
 
 def test_an_even_rectangle_covers_half_of_them_anywhere():
     batch = np.stack([picture(seed) for seed in range(300)])
-    made = Perturbed(Samples([batch], (None, 2, 8, 12)), 1e-7, 0.5)
+    made = AugmentedSamples(Samples([batch], (None, 2, 8, 12)), 1e-7, 0.5)
     noisy = np.concatenate(list(made)[1::2])
     tops, lefts, count = set(), set(), 0
     for image, seen in zip(batch, noisy, strict=True):
@@ -134,7 +134,7 @@ def test_an_even_rectangle_covers_half_of_them_anywhere():
 
 def test_values_without_sides_are_not_covered():
     batch = np.random.default_rng(0).normal(0, 1, (40, 6)).astype(f32)
-    clean, noisy = Perturbed(Samples([batch], (40, 6)), 1e-6, 0.5)
+    clean, noisy = AugmentedSamples(Samples([batch], (40, 6)), 1e-6, 0.5)
     assert clean is not noisy
     assert noisy == pytest.approx(batch, abs=1e-4)
 
@@ -144,14 +144,14 @@ def test_a_pick_is_even_clean_ones_first_the_same_for_any_batches(sizes):
     whole = cut(sizes)
     for batch in whole:
         batch += np.linspace(0, 1, 8, dtype=f32)
-    made = Perturbed(Samples(whole, (None, 1, 8, 8)), 0.1)
+    made = AugmentedSamples(Samples(whole, (None, 1, 8, 8)), 0.1)
     every = list(made)
     clean, noisy = np.concatenate(every[::2]), np.concatenate(every[1::2])
     assert made.pick(20).tolist() == np.concatenate([clean, noisy]).tolist()
     assert made.pick(100).tolist() == made.pick(20).tolist()
     assert made.pick(2).tolist() == np.stack([clean[0], noisy[9]]).tolist()
     assert made.pick(5).tolist() == np.stack([clean[0], clean[4], clean[9], noisy[4], noisy[9]]).tolist()
-    alone = Perturbed(Samples(whole, (None, 1, 8, 8)), 0.0)
+    alone = AugmentedSamples(Samples(whole, (None, 1, 8, 8)), 0.0)
     assert np.concatenate(list(alone)).tolist() == clean.tolist()
     assert alone.pick(3).tolist() == clean[[0, 4, 9]].tolist()
     assert made.shape == (None, 1, 8, 8)
@@ -334,7 +334,7 @@ def test_the_key_names_the_graph_the_tensors_the_images_and_the_noise():
     text = "(float[N,1,8,8] x) => (float[N,1,8,8] y) { y = Mul(x, k) }"
 
     def key(weight=1, names=("x",), digest="d", noise=0.1, cover=0.2, histograms=True):
-        seen = Perturbed(Samples([], (None, 1, 8, 8), digest=digest), noise, cover)
+        seen = AugmentedSamples(Samples([], (None, 1, 8, 8), digest=digest), noise, cover)
         return statistics_cache.key(model(text, {"k": f32(weight)}), names, seen, histograms)
 
     changes = [{}, {"weight": 2}, {"names": ("x", "y")}, {"digest": "e"}, {"noise": 0.2}, {"cover": 0.3},
@@ -347,7 +347,7 @@ def test_the_key_names_the_graph_the_tensors_the_images_and_the_noise():
 def test_statistics_are_computed_once_where_there_is_a_folder(tmp_path, monkeypatch):
     made = model("(float[N,3,16,16] x) => (float[N,3,16,16] y) { a = Relu(x) y = Sin(a) }")
     for folder, files in ((None, 0), (tmp_path / "kept", 1)):
-        seen = Perturbed(Samples([images(4)], (None, 3, 16, 16), folder, "digest"), 0.0)
+        seen = AugmentedSamples(Samples([images(4)], (None, 3, 16, 16), folder, "digest"), 0.0)
         plain = statistics_cache.collected(made, ["a"], seen)
         assert plain["a"].histogram is None
         assert plain["a"].highs() == pytest.approx(images(4).clip(0).max((0, 2, 3)))

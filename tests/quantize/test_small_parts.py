@@ -12,19 +12,19 @@ import onnx
 import pytest
 
 from edgesmith.cli import _noise_plot, _quantize_tables
-from edgesmith.optimize.calibration.batching import freed
+from edgesmith.optimize.calibration.batching import with_free_batch
 from edgesmith.optimize.calibration.data_checks import _looks_random
 from edgesmith.optimize.calibration.histogram import Histogram
-from edgesmith.optimize.calibration.samples import Perturbed, Samples, input_shape, repeatable
+from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples, input_shape, repeatable
 from edgesmith.optimize.calibration.statistics import Stats, collect
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize import Settings, quantize
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _root, _unite
 from edgesmith.optimize.quantize.layer_queries import is_plain
 from edgesmith.optimize.quantize.mixed_precision.latency_model import model_costs
-from edgesmith.optimize.quantize.quant_params import grid
+from edgesmith.optimize.quantize.quant_params import quant_params
 from edgesmith.optimize.quantize.range_estimators import choose
-from edgesmith.optimize.quantize.weights.rounding import adaround, best, feedback, loss, nearest
+from edgesmith.optimize.quantize.weights.rounding import adaround, best_rounding, gptq, loss, nearest
 from edgesmith.runtime.errors import ModelError
 from support.quant_graphs import Graph, batches, images, small_cnn
 
@@ -47,7 +47,7 @@ def least(ratio, gram):
 def test_rounding_is_near_the_best_of_all_ways(seed):
     ratio, gram = problem(seed)
     plain, fed, learnt = (
-        loss(ratio, one(ratio, gram), gram).sum() for one in (lambda r, _: nearest(r), feedback, adaround)
+        loss(ratio, one(ratio, gram), gram).sum() for one in (lambda r, _: nearest(r), gptq, adaround)
     )
     bound = least(ratio, gram).sum()
     assert bound <= fed <= 0.4 * bound + 0.6 * plain
@@ -56,11 +56,11 @@ def test_rounding_is_near_the_best_of_all_ways(seed):
 
 def test_the_best_rounding_learns_only_where_it_is_told():
     ratio, gram = problem(0)
-    kinds = [nearest(ratio), feedback(ratio, gram), adaround(ratio, gram)]
+    kinds = [nearest(ratio), gptq(ratio, gram), adaround(ratio, gram)]
     losses = np.stack([loss(ratio, one, gram) for one in kinds])
     assert losses.min(axis=0).sum() < losses[:2].min(axis=0).sum()
-    assert loss(ratio, best(ratio, gram), gram) == pytest.approx(losses[:2].min(axis=0))
-    assert loss(ratio, best(ratio, gram, learn=True), gram) == pytest.approx(losses.min(axis=0))
+    assert loss(ratio, best_rounding(ratio, gram), gram) == pytest.approx(losses[:2].min(axis=0))
+    assert loss(ratio, best_rounding(ratio, gram, learn=True), gram) == pytest.approx(losses.min(axis=0))
 
 
 def counted(values):
@@ -97,7 +97,7 @@ def test_names_are_fresh_and_constants_are_lifted():
     graph.node("Mul", ["input", "k"], "a")
     graph.node("Gemm", ["f", graph.array("w", np.ones((5, 7)))], "output")
     graph.nodes.insert(2, onnx.helper.make_node("Flatten", ["a"], ["f"]))
-    net = Net(graph.model({"output": ["N", 7]}, ("N", 5, 1, 1)))
+    net = ProtoGraph(graph.model({"output": ["N", 7]}, ("N", 5, 1, 1)))
     assert [node.op_type for node in net.nodes] == ["Mul", "Flatten", "Gemm"]
     assert net.arrays["k"].tolist() == [2]
     assert [net.fresh("a"), net.fresh("a"), net.fresh("new")] == ["a_1", "a_2", "new"]
@@ -110,7 +110,7 @@ def test_names_are_fresh_and_constants_are_lifted():
 def test_the_bias_of_a_transposed_layer_has_its_outputs():
     graph = Graph()
     graph.node("Gemm", ["input", graph.array("w", np.ones((7, 5)))], "output", transB=1)
-    net = Net(graph.model({"output": ["N", 7]}, ("N", 5)))
+    net = ProtoGraph(graph.model({"output": ["N", 7]}, ("N", 5)))
     assert net.bias(net.nodes[0]).shape == (7,)
 
 
@@ -128,7 +128,7 @@ def test_a_layer_with_more_than_weights_is_not_plain(case):
     values, plain = LAYERS[case]
     graph = Graph()
     graph.node("Gemm", ["input", graph.array("w", np.ones((5, 5))), graph.array("k", np.ones(5))], "output", **values)
-    net = Net(graph.model({"output": [5, 5]}, (5, 5)))
+    net = ProtoGraph(graph.model({"output": [5, 5]}, (5, 5)))
     assert is_plain(net, net.nodes[0]) is plain
 
 
@@ -140,7 +140,7 @@ def test_a_mean_over_both_sides_is_global(axes, whole, opset):
         graph.node("ReduceMean", ["input", graph.array("axes", axes, np.int64)], "output")
     else:
         graph.node("ReduceMean", ["input"], "output", axes=axes)
-    net = Net(graph.model({"output": ["a", "b", "c", "d"]}, ("N", 3, 4, 4), opset=opset))
+    net = ProtoGraph(graph.model({"output": ["a", "b", "c", "d"]}, ("N", 3, 4, 4), opset=opset))
     assert bool(_is_global_mean(net, net.nodes[0])) is whole
 
 
@@ -153,15 +153,15 @@ def test_channels_that_meet_have_one_root():
 
 def test_a_fixed_batch_is_freed_and_a_free_one_left():
     fixed = small_cnn(batch=4)
-    free = freed(fixed, images(4))
+    free = with_free_batch(fixed, images(4))
     assert free.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
-    assert freed(free, images(4)) is None
+    assert with_free_batch(free, images(4)) is None
     assert fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
 
 
 def test_noise_is_another_one_for_each_image_of_the_stream():
     same = np.repeat(images(1), 48, axis=0)
-    whole = list(Perturbed(Samples([same], (None, 3, 16, 16)), 0.25))
+    whole = list(AugmentedSamples(Samples([same], (None, 3, 16, 16)), 0.25))
     assert [len(batch) for batch in whole] == [16] * 6
     noisy = np.concatenate(whole[1::2])
     assert len(np.unique(noisy.reshape(48, -1), axis=0)) == 48
@@ -209,14 +209,14 @@ def test_an_engine_pays_for_a_layer_in_integers_and_for_what_it_is_given():
 
 
 def test_the_quick_settings_do_nothing_but_calibrate():
-    assert Settings.quick("mse") == Settings(method="mse", equalize=None, refine=False, noise=0.0)
+    assert QuantSettings.quick("mse") == QuantSettings(method="mse", equalize=None, refine=False, noise=0.0)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("quantised")
     onnx.save(small_cnn(), folder / "m.onnx")
-    made = quantize(folder / "m.onnx", folder / "q.onnx", batches(), target="trt", settings=Settings.quick())
+    made = quantize(folder / "m.onnx", folder / "q.onnx", batches(), target="trt", settings=QuantSettings.quick())
     tried = {"layers_in_float": 2, "seconds": 0.0015, "sqnr_db": 31.25, "points": 0.5, "meets": True, "best": False}
     best_one = {**tried, "layers_in_float": 0, "sqnr_db": None, "meets": False, "best": True}
     return dataclasses.replace(
@@ -258,9 +258,9 @@ def test_the_plot_has_a_bar_for_each_the_noisiest_first(report, tmp_path):
 
 def test_a_grid_reaches_the_farther_end():
     for low, high, scale in ((-3.0, 1.0, 3 / 127), (-1.0, 3.0, 3 / 127), (0.5, 2.0, 2 / 127), (-2.0, -1.0, 2 / 127)):
-        made = grid(low, high, "symmetric")
+        made = quant_params(low, high, "symmetric")
         assert (made.scale, made.zero) == (pytest.approx(scale), 0)
-    made = grid(-1.0, 3.0, "u8")
+    made = quant_params(-1.0, 3.0, "u8")
     assert made.scale == pytest.approx(4 / 255)
     assert made.rounded(np.float64([-1, 0, 3, 9])) == pytest.approx([-1, 0, 3, 3], abs=made.scale / 2)
 

@@ -5,18 +5,18 @@ import onnx
 import pytest
 
 from edgesmith.optimize.calibration.statistics import session
-from edgesmith.optimize.graph.proto_graph import Net
-from edgesmith.optimize.quantize import Settings, pipeline, quantize
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.quantize import QuantSettings, pipeline, quantize
 from edgesmith.optimize.quantize.equalization import cross_layer
-from edgesmith.optimize.quantize.equalization.channel_groups import spaces
-from edgesmith.optimize.quantize.layer_queries import reads_colours
+from edgesmith.optimize.quantize.equalization.channel_groups import channel_groups
+from edgesmith.optimize.quantize.layer_queries import reads_rgb_input
 from edgesmith.optimize.quantize.qdq import mean_to_pool
-from edgesmith.optimize.quantize.qdq.pad_channels import widen
+from edgesmith.optimize.quantize.qdq.pad_channels import pad_channels
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers
 from support.graphs import model
 from support.quant_graphs import Graph, images
 
-PLAIN = Settings(equalize=None, refine=False, noise=0.0)
+PLAIN = QuantSettings(equalize=None, refine=False, noise=0.0)
 
 
 def head(graph, source, channels):
@@ -103,8 +103,8 @@ def test_padding_changes_no_number(case, tmp_path, monkeypatch):
     middle, inner, wanted = CASES[case]
     plain = quantised(tmp_path, unit(middle, inner)[1], monkeypatch)
     before = [answers(plain, optimise) for optimise in (False, True)]
-    net = Net(plain)
-    found = widen(net)
+    net = ProtoGraph(plain)
+    found = pad_channels(net)
     assert {name: found.get(name) for name in wanted} == wanted
     onnx.checker.check_model(net.model, full_check=True)
     for optimise, expected in zip((False, True), before, strict=True):
@@ -113,8 +113,8 @@ def test_padding_changes_no_number(case, tmp_path, monkeypatch):
 
 def test_the_comparison_sees_a_padded_channel_that_is_not_zero(tmp_path, monkeypatch):
     plain = quantised(tmp_path, unit(plainly)[1], monkeypatch)
-    before, net = answers(plain, False), Net(plain)
-    widen(net)
+    before, net = answers(plain, False), ProtoGraph(plain)
+    pad_channels(net)
     names = [name for name in net.arrays if name.startswith("n_d/weight_q")]
     net.set_array(names[0], np.where(net.arrays[names[0]] == 0, 50, net.arrays[names[0]]).astype(np.int8))
     bias = next(name for name in net.arrays if name.startswith("n_c/bias_q") and len(net.arrays[name]) == 64)
@@ -153,7 +153,7 @@ def test_a_clip_keeps_zeros_only_if_it_holds_zero(case):
         }""",
         {**scales, **weights, "low": np.float32(low), "high": np.float32(high)},
     )
-    assert bool(widen(Net(made))) is padded
+    assert bool(pad_channels(ProtoGraph(made))) is padded
 
 
 def test_means_become_pools_and_nothing_else_changes():
@@ -182,8 +182,8 @@ def test_weights_of_zero_shift_no_channel_in_equalisation():
         made = model(
             "(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) { a = Conv (x, w) b = Relu (a) y = Conv (b, v) }", arrays
         )
-        net = Net(made)
-        (space,) = [one for one in spaces(net) if one.writers and one.readers]
+        net = ProtoGraph(made)
+        (space,) = [one for one in channel_groups(net) if one.writers and one.readers]
         return cross_layer.norms(net, space, 6 + extra)
 
     np.testing.assert_allclose(norms(4)[:6], norms(0), rtol=1e-12)
@@ -224,5 +224,5 @@ def test_the_input_of_a_network_of_volumes_stays(tmp_path):
 @pytest.mark.parametrize(("more", "padded"), [("", True), ("c = Conv (x, w)", False), ("c = Relu (x)", False)])
 def test_an_input_is_padded_for_the_one_convolution_that_reads_it(more, padded, tmp_path):
     text = "(float[1, 3, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv (x, w) " + more + " }"
-    net = Net(model(text, {"w": np.ones((4, 3, 3, 3), np.float32)}))
-    assert reads_colours(net, net.nodes[0]) is padded
+    net = ProtoGraph(model(text, {"w": np.ones((4, 3, 3, 3), np.float32)}))
+    assert reads_rgb_input(net, net.nodes[0]) is padded

@@ -3,7 +3,7 @@
 import pytest
 
 from edgesmith.cli import _doctor
-from edgesmith.cli._doctor import Finding
+from edgesmith.cli._doctor import Component
 
 ORIN = {
     "/proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
@@ -40,7 +40,7 @@ def test_a_jetson_of_an_unknown_release_is_said_to_be_unknown(machine):
 def test_a_governor_that_saves_power_is_named_with_its_remedy(machine):
     machine(SAVING)
     assert _doctor._clocks() == [
-        Finding(
+        Component(
             "cpu clock", "ok", "governor powersave", "sudo cpupower frequency-set -g performance, while you measure"
         )
     ]

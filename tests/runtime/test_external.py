@@ -15,7 +15,7 @@ from edgesmith.runtime.errors import BundleError, ModelError
 from edgesmith.runtime.selection.candidates import open_artefact
 from support.bundles import SPEC, golden_inputs
 
-BACKENDS = ("ort", "openvino", "torch")
+BACKENDS = ("ort", "openvino")
 
 
 def outside(name: str, place: str, dims=(3,)) -> TensorProto:
@@ -294,12 +294,12 @@ def test_a_users_own_file_keeps_its_weights_inside_its_folder(case, foreign):
 
 
 def commands():
-    from edgesmith.bench.measure.workload import Target, open_workload
+    from edgesmith.bench.measure.workload import BenchTarget, open_workload
     from edgesmith.optimize import optimizer
     from edgesmith.optimize.fp16 import convert
     from edgesmith.optimize.graph import complexity
     from edgesmith.optimize.graph import proto_graph as quantised
-    from edgesmith.runtime.backends import openvino, ort, torch
+    from edgesmith.runtime.backends import openvino, ort
     from edgesmith.runtime.engines import build
 
     return {
@@ -307,9 +307,9 @@ def commands():
         "quantize": quantised.read_model,
         "fp16": lambda path: convert.to_fp16(path, path.with_name("out.onnx"), []),
         "describe": complexity.describe,
-        "bench": lambda path: open_workload(Target(str(path))),
+        "bench": lambda path: open_workload(BenchTarget(str(path))),
         "build": lambda path: build.build_engine(path, path.with_name("out.engine")),
-        **{one.__name__: one.open for one in (ort, openvino, torch)},
+        **{one.__name__: one.open for one in (ort, openvino)},
     }
 
 

@@ -83,7 +83,7 @@ OURS = {
     "picture": _gif,
     "picture, svg": lambda path: path.write_text(Canvas(9, 9).svg()),
     "picture, png": lambda path: Canvas(9, 9).png(path),
-    "markdown": lambda path: path.write_text(ci_reports.markdown([ci_reports.Finding("a", "same", "b")])),
+    "markdown": lambda path: path.write_text(ci_reports.markdown([ci_reports.GateFinding("a", "same", "b")])),
     "csv": lambda path: path.write_text("epoch,loss,lr,seconds\n1,2,3,4\n"),
     "parquet": lambda path: path.write_bytes(b"PAR1 machine metric form PAR1"),
     "junit": lambda path: path.write_text(ci_reports.junit([])),

@@ -203,7 +203,7 @@ CONTRACTS = {
 @pytest.mark.parametrize("case", CONTRACTS)
 def test_what_does_not_hold_is_named(case):
     requires, expected = CONTRACTS[case]
-    assert list(requirements.broken(requires, HERE)) == expected
+    assert list(requirements.unmet(requires, HERE)) == expected
 
 
 def test_a_broken_contract_passes_the_artefact_over(tmp_path):

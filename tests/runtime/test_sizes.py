@@ -5,7 +5,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.measure.workload import Target, open_workload
+from edgesmith.bench.measure.workload import BenchTarget, open_workload
 from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command
@@ -116,7 +116,7 @@ def test_without_a_size_nothing_is_measured(command, words, files, tmp_path):
 
 def test_what_is_measured_has_the_size_that_is_said(files):
     for path, shape, expected in (("told", "", (1, 3, 24, 24)), ("untold", "1x3x12x14", (1, 3, 12, 14))):
-        call = open_workload(Target(str(files / f"{path}.onnx"), shape=shape)).call
+        call = open_workload(BenchTarget(str(files / f"{path}.onnx"), shape=shape)).call
         assert call.args[0]["x"].shape == expected
         assert next(iter(call().values())).shape == (1, 8, *expected[2:])
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgesmith.runtime import load
 from edgesmith.runtime.errors import DataError, RunError, UsageError
-from edgesmith.runtime.serving.reload import Live, Pool
+from edgesmith.runtime.serving.reload import ReloadingModel, WorkerPool
 from edgesmith.runtime.serving.stream import Stream
 from support.bundles import LABELS, SIDE, colour_bundle, picture
 
@@ -134,7 +134,7 @@ def test_wrong_use_of_a_stream(model):
 
 
 def test_a_pool_answers_futures_and_awaits(model):
-    with Pool(model, workers=2, capacity=30) as pool:
+    with WorkerPool(model, workers=2, capacity=30) as pool:
         futures = [pool.submit(image) for image in frames(12)]
         assert [future.result(10).top(1)[0].label for future in futures] == [LABELS[at % 3] for at in range(12)]
 
@@ -150,7 +150,7 @@ def test_a_pool_answers_futures_and_awaits(model):
 
 def test_a_full_pool_refuses_at_once_or_after_its_time(model, monkeypatch):
     slow_down(model, 0.2, monkeypatch)
-    with Pool(model, capacity=1) as pool:
+    with WorkerPool(model, capacity=1) as pool:
         first = pool.submit(picture("red"))
         while not first.running():
             time.sleep(0.001)
@@ -172,7 +172,7 @@ def folder(made, tmp_path):
 
 
 def test_a_live_model_follows_its_bundle(folder):
-    with Live(folder, device="ort", threads=1) as live:
+    with ReloadingModel(folder, device="ort", threads=1) as live:
         before, old = live(picture("green")), live.model
         assert live.refresh() is False
         text = (folder / "manifest.json").read_text()
@@ -184,7 +184,7 @@ def test_a_live_model_follows_its_bundle(folder):
 
 
 def test_a_broken_replacement_changes_nothing(folder):
-    with Live(folder, device="ort", threads=1) as live:
+    with ReloadingModel(folder, device="ort", threads=1) as live:
         (folder / "manifest.json").write_text("{}")
         assert live.refresh() is False
         assert "manifest.json cannot be read" in str(live.problem)
@@ -192,7 +192,7 @@ def test_a_broken_replacement_changes_nothing(folder):
 
 
 def test_a_call_under_way_finishes_on_the_old_model(folder, monkeypatch):
-    with Live(folder, device="ort", threads=1) as live:
+    with ReloadingModel(folder, device="ort", threads=1) as live:
         old = live.model
         slow_down(old, 0.3, monkeypatch)
         answers = []

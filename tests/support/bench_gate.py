@@ -25,7 +25,7 @@ from experiments import gate_error_rates, gate_simulation
 from edgesmith.bench.gate import gate
 from edgesmith.bench.measure import environment
 from edgesmith.bench.measure.process import Process
-from edgesmith.bench.measure.workload import Target
+from edgesmith.bench.measure.workload import BenchTarget
 from support.gate_corpus import chain
 
 LAYERS, WANTED_S = 100, 0.004
@@ -54,7 +54,10 @@ def load(processes):
 
 def fitting_size(wanted_s=WANTED_S):
     """Return the side of the image with which the chain takes about so many seconds here, a multiple of 4."""
-    with tempfile.TemporaryDirectory() as folder, Process(Target(str(chain(Path(folder) / "net.onnx", LAYERS)))) as one:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Process(BenchTarget(str(chain(Path(folder) / "net.onnx", LAYERS)))) as one,
+    ):
         one.ask("warm", most_s=1.0)
         seconds = float(np.median(one.ask("run", seconds=0.5)["samples"]))
     return max(8, 4 * round(7 * (wanted_s / seconds) ** 0.5))
@@ -93,7 +96,7 @@ class Pools:
     def _take(self, row):
         key = row["condition"], row["slowdown"]
         sides = (tuple(map(tuple, row[side])) for side in ("base", "new"))
-        self.pairs.setdefault(key, []).append(gate.Pair(*sides))
+        self.pairs.setdefault(key, []).append(gate.LatencyPair(*sides))
         self.seconds.setdefault(key, []).append(row["seconds"])
 
     def add(self, name, slowdown, pair, seconds):
@@ -107,10 +110,10 @@ class Pools:
 def record(pools, arguments, folder):
     """Measure pairs until the time is up or all are there."""
     rule, rng, began = gate.Rule(), np.random.default_rng(arguments.seed), time.monotonic()
-    base = Target(str(chain(folder / "base.onnx", LAYERS, size=pools.size)))
+    base = BenchTarget(str(chain(folder / "base.onnx", LAYERS, size=pools.size)))
     for name, slowdown, wanted in steps(arguments.conditions.split(",")):
         more = round(LAYERS * (1 + slowdown))
-        new = Target(str(chain(folder / f"new{slowdown}.onnx", more, size=pools.size)))
+        new = BenchTarget(str(chain(folder / f"new{slowdown}.onnx", more, size=pools.size)))
         with load(int(name == "loaded")):
             while len(pools.pairs.get((name, slowdown), ())) < wanted:
                 if time.monotonic() - began > 60 * arguments.minutes:

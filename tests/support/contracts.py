@@ -13,7 +13,7 @@ import onnx
 
 from edgesmith.bench import metrics, result
 from edgesmith.bench.measure import environment
-from edgesmith.bench.measure.context import Context
+from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
@@ -109,7 +109,7 @@ def _refusal(action: Callable[[], object], kind: type[Exception], what: str) -> 
     return [f"{what} is accepted"]
 
 
-def metric_problems(name: str, context: Context) -> list[str]:
+def metric_problems(name: str, context: MetricContext) -> list[str]:
     """It is documented, answers with a Reading of its own name or a reason, and the record survives JSON."""
     module = load(metrics, name, "metric")
     wrong = [] if module.__doc__ and module.measure.__doc__ else ["it is not documented"]

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgesmith.optimize.graph.proto_graph import Net, attributes
-from edgesmith.optimize.quantize.equalization.channel_groups import spaces
-from edgesmith.optimize.quantize.equalization.cross_layer import unshare
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
+from edgesmith.optimize.quantize.equalization.channel_groups import channel_groups
+from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
 from edgesmith.optimize.quantize.preconditions import SPEC_KEY
 
 LARGEST = 16.0
@@ -77,9 +77,9 @@ def stressed(model, seed=5):
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    net, draw = Net(copy), np.random.default_rng(seed)
-    unshare(net)
-    for space in spaces(net):
+    net, draw = ProtoGraph(copy), np.random.default_rng(seed)
+    own_weights(net)
+    for space in channel_groups(net):
         if space.frozen or "Clip" in space.between or not space.writers or not space.readers:
             continue
         count = len(net.arrays[space.writers[0].input[1]])

@@ -19,7 +19,7 @@ from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.common import files
 from edgesmith.runtime.common.machine import read_text
-from edgesmith.runtime.serving.reload import Live
+from edgesmith.runtime.serving.reload import ReloadingModel
 from edgesmith.runtime.verify import replay
 from support.bundles import SPEC, colour_net, golden_inputs
 
@@ -63,7 +63,7 @@ def variants(folder: Path) -> list[tuple[Path, np.ndarray]]:
 class Soak:
     """The threads' common state."""
 
-    def __init__(self, live: Live, expected: list[np.ndarray], frames: int) -> None:
+    def __init__(self, live: ReloadingModel, expected: list[np.ndarray], frames: int) -> None:
         self.live, self.expected, self.frames = live, expected, frames
         self.inputs = golden_inputs()["input"]
         self.lock = threading.Lock()
@@ -108,7 +108,7 @@ def soak(frames: int, threads: int = 4, every_s: float = 0.5) -> Soaked:
         put(made[0][0], place)
         before = threading.active_count()
         start = time.perf_counter()
-        with Live(place, device="ort", threads=1) as live:
+        with ReloadingModel(place, device="ort", threads=1) as live:
             state = Soak(live, [output for _, output in made], frames)
             workers = [threading.Thread(target=state.work) for _ in range(threads)]
             for worker in workers:

@@ -45,7 +45,7 @@ def measure(name):
     module = catalog.build(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
     for _ in range(SETTLED):
-        weights.settle(module, spec.input_shape)
+        weights.warm_up_batchnorm(module, spec.input_shape)
     draw = np.random.default_rng(0)
     seen, unseen = ([draw.standard_normal((1, *spec.input_shape), dtype="f4") for _ in range(IMAGES)] for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:

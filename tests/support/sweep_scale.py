@@ -14,7 +14,7 @@ import warnings
 
 from edgesmith.bench.measure import environment
 from edgesmith.bench.sweep.cluster import Cluster
-from edgesmith.bench.sweep.sweep import Cell
+from edgesmith.bench.sweep.sweep import SweepCell
 
 
 def nothing(cell):
@@ -23,7 +23,7 @@ def nothing(cell):
 
 def seconds(workers, count):
     """Return the seconds to start the workers, those for all cells, and the processor's of client and scheduler."""
-    cells = [Cell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
+    cells = [SweepCell(f"net{number}.onnx", "fp32", "ort", 1, 1) for number in range(count)]
     began = time.monotonic()
     with Cluster(workers=workers) as cluster:
         ready, cpu = time.monotonic(), time.process_time()

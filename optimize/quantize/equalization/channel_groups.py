@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto
 
-from ...graph.proto_graph import Net, attributes
+from ...graph.proto_graph import ProtoGraph, attributes
 from ..layer_queries import is_plain
 from ..placement import foldable
 
@@ -16,7 +16,7 @@ SAME = frozenset({"Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool",
 
 
 @dataclass
-class Space:
+class ChannelGroup:
     """Tensors whose channels are scaled together, the layers that write and read them, and what forbids it.
 
     `channels`: tensor -> which of the space's factors each of its channels takes, (C,): through Concat and Split a
@@ -32,7 +32,7 @@ class Space:
     frozen: str = ""
 
 
-def spaces(net: Net) -> list[Space]:
+def channel_groups(net: ProtoGraph) -> list[ChannelGroup]:
     """Partition the activations of a graph into spaces (union-find over the operators that keep channels)."""
     parent: dict[str, str] = {}
 
@@ -46,16 +46,16 @@ def spaces(net: Net) -> list[Space]:
             names = [name for name in node.input if name and name not in net.arrays]
             for name in (*names, *node.output[1:]):
                 parent[root(name)] = root(node.output[0])
-    found: dict[str, Space] = {}
+    found: dict[str, ChannelGroup] = {}
     for node in net.nodes:
-        _enter(net, node, lambda name: found.setdefault(root(name), Space()))
+        _enter(net, node, lambda name: found.setdefault(root(name), ChannelGroup()))
     for name in (*net.inputs, *net.outputs):
-        found.setdefault(root(name), Space()).frozen = "an input or output of the graph"
+        found.setdefault(root(name), ChannelGroup()).frozen = "an input or output of the graph"
     _number(net, found.values())
     return list(found.values())
 
 
-def _number(net: Net, found: Iterable[Space]) -> None:
+def _number(net: ProtoGraph, found: Iterable[ChannelGroup]) -> None:
     """Find out which channels are one and the same, and number them within each space."""
     numbers: dict[str, np.ndarray] = {}
     parent = np.zeros(0, np.int64)
@@ -99,7 +99,7 @@ def _unite(parent: np.ndarray, one: np.ndarray, two: np.ndarray) -> None:
         parent[second] = first
 
 
-def _split_sizes(net: Net, node: NodeProto, count: int) -> list[int]:
+def _split_sizes(net: ProtoGraph, node: NodeProto, count: int) -> list[int]:
     sizes = net.arrays.get(node.input[1]) if len(node.input) > 1 else attributes(node).get("split")
     if sizes is None:
         step = -(-count // len(node.output))
@@ -107,7 +107,7 @@ def _split_sizes(net: Net, node: NodeProto, count: int) -> list[int]:
     return [int(size) for size in sizes]
 
 
-def _keeps_channels(net: Net, node: NodeProto) -> bool:
+def _keeps_channels(net: ProtoGraph, node: NodeProto) -> bool:
     if node.op_type == "Add":
         return not any(name in net.arrays for name in node.input)
     if node.op_type == "Clip":
@@ -119,14 +119,14 @@ def _keeps_channels(net: Net, node: NodeProto) -> bool:
     return node.op_type in SAME or _drops_ones(net, node) or _is_global_mean(net, node)
 
 
-def _is_global_mean(net: Net, node: NodeProto) -> bool:
+def _is_global_mean(net: ProtoGraph, node: NodeProto) -> bool:
     if node.op_type != "ReduceMean":
         return False
     axes = net.arrays.get(node.input[1]) if len(node.input) > 1 else attributes(node).get("axes")
     return axes is not None and sorted(int(axis) for axis in axes) in ([2, 3], [-2, -1])
 
 
-def _drops_ones(net: Net, node: NodeProto) -> bool:
+def _drops_ones(net: ProtoGraph, node: NodeProto) -> bool:
     """Say whether a node only drops the 1x1 that global pooling left."""
     if node.op_type not in {"Flatten", "Squeeze", "Reshape"}:
         return False
@@ -135,12 +135,12 @@ def _drops_ones(net: Net, node: NodeProto) -> bool:
     return pooled and attributes(node).get("axis", 1) == 1
 
 
-def _clip_limit(net: Net, node: NodeProto) -> float | None:
+def _clip_limit(net: ProtoGraph, node: NodeProto) -> float | None:
     bounds = foldable(net, node)
     return None if bounds is None else bounds[1]
 
 
-def _enter(net: Net, node: NodeProto, space: Callable[[str], Space]) -> None:
+def _enter(net: ProtoGraph, node: NodeProto, space: Callable[[str], ChannelGroup]) -> None:
     """Note in the spaces of a node's tensors what it means for them."""
     if node.op_type in {"Conv", "Gemm"} and is_plain(net, node):
         space(node.input[0]).readers.append(node)

@@ -19,8 +19,8 @@ import numpy as np
 from onnx import NodeProto
 
 from ...calibration.statistics import Stats
-from ...graph.proto_graph import Net, attributes
-from .channel_groups import Space, spaces
+from ...graph.proto_graph import ProtoGraph, attributes
+from .channel_groups import ChannelGroup, channel_groups
 
 MARGIN = 1.1
 # A channel this much quieter than the loudest counts as this loud.
@@ -28,7 +28,7 @@ SILENT = 1e-6
 LINEAR = frozenset({"Identity", "Dropout", "Add"})
 
 
-def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bool = True) -> dict[str, float]:
+def equalise(net: ProtoGraph, stats: dict[str, Stats], strength: float = 1.0, shift: bool = True) -> dict[str, float]:
     """Rewrite weights and biases in place so that channels fill their tensors' ranges.
 
     Args:
@@ -41,8 +41,8 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
         First tensor of each space that was scaled -> the largest scale applied.
     """
     done = {}
-    unshare(net)
-    for space in spaces(net):
+    own_weights(net)
+    for space in channel_groups(net):
         seen = [name for name in sorted(space.tensors) if name in stats]
         if space.frozen or not seen or not space.writers or not space.readers:
             continue
@@ -60,13 +60,13 @@ def equalise(net: Net, stats: dict[str, Stats], strength: float = 1.0, shift: bo
     return done
 
 
-def _shiftable(net: Net, space: Space) -> bool:
+def _shiftable(net: ProtoGraph, space: ChannelGroup) -> bool:
     """Say whether the readers see a shift exactly: only additions between, and 1x1 kernels without padding."""
     plain = all(node.op_type == "Gemm" or not any(attributes(node).get("pads", [])) for node in space.readers)
     return space.between <= LINEAR and plain and all(node.op_type in {"Conv", "Gemm"} for node in space.readers)
 
 
-def _centres(net: Net, space: Space, stats: dict[str, Stats]) -> dict[str, np.ndarray]:
+def _centres(net: ProtoGraph, space: ChannelGroup, stats: dict[str, Stats]) -> dict[str, np.ndarray]:
     """Return the middle of each channel for each tensor of a space; through an addition the middles add up."""
     middles: dict[str, np.ndarray] = {}
     for node in net.nodes:
@@ -85,8 +85,8 @@ def _centres(net: Net, space: Space, stats: dict[str, Stats]) -> dict[str, np.nd
 
 
 def _scales(
-    net: Net,
-    space: Space,
+    net: ProtoGraph,
+    space: ChannelGroup,
     seen: list[str],
     stats: dict[str, Stats],
     offsets: dict[str, np.ndarray],
@@ -117,7 +117,7 @@ def _scales(
     return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * alive)).clip(min=1))
 
 
-def norms(net: Net, space: Space, count: int) -> np.ndarray:
+def norms(net: ProtoGraph, space: ChannelGroup, count: int) -> np.ndarray:
     """Return the norm of the weights that read each channel, over its readers, relative to the others' (mean log 0)."""
     total, times = np.zeros(count), np.zeros(count)
     for node in space.readers:
@@ -136,7 +136,7 @@ def norms(net: Net, space: Space, count: int) -> np.ndarray:
     return np.asarray(np.exp(total / np.maximum(times, 1)))
 
 
-def unshare(net: Net) -> None:
+def own_weights(net: ProtoGraph) -> None:
     """Give each layer weights and a bias of its own; layers without a bias get one of zeros."""
     taken: set[str] = set()
     for node in net.nodes:
@@ -151,7 +151,7 @@ def unshare(net: Net) -> None:
     net.index()
 
 
-def write_scaled(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+def write_scaled(net: ProtoGraph, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
     """Let a layer write (y - offset) * scale, both by channel, (C,)."""
     weight = net.arrays[node.input[1]]
     net.set_array(node.input[1], (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32))
@@ -159,7 +159,7 @@ def write_scaled(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarra
     net.set_array(node.input[2], ((bias - (0 if offset is None else offset)) * scale).astype(np.float32))
 
 
-def read_scaled(net: Net, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
+def read_scaled(net: ProtoGraph, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
     """Let a layer read (x - offset) * scale, both by channel, (C,), and answer as before."""
     weight = net.arrays[node.input[1]].astype(np.float64)
     groups = attributes(node).get("group", 1)

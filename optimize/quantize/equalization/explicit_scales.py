@@ -19,12 +19,12 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...calibration.statistics import Stats
-from ...graph.proto_graph import Net
-from ..activation_clipping import Bend
+from ...graph.proto_graph import ProtoGraph
+from ..activation_clipping import SaturatingActivation
 from ..layer_queries import is_plain
-from ..placement import Plan
-from ..targets import Form
-from .channel_groups import Space
+from ..placement import QuantPlan
+from ..targets import Target
+from .channel_groups import ChannelGroup
 from .cross_layer import norms, read_scaled, write_scaled
 
 # Which share of a grid lies below zero.
@@ -39,8 +39,13 @@ SUFFIX = "/gain"
 FLOATS = frozenset({"Mul", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "GlobalAveragePool", "ReduceMean", "Flatten"})
 
 
-def gain(
-    net: Net, plan: Plan, stats: dict[str, Stats], form: Form, strength: float, bent: dict[str, Bend]
+def insert_channel_scales(
+    net: ProtoGraph,
+    plan: QuantPlan,
+    stats: dict[str, Stats],
+    form: Target,
+    strength: float,
+    bent: dict[str, SaturatingActivation],
 ) -> dict[str, float]:
     """Scale channels where float operators stand between layers; weights, plan, statistics and bends follow.
 
@@ -56,7 +61,7 @@ def gain(
         Tensor -> its largest factor over its smallest.
     """
     done = {}
-    for name in edges(net, plan, stats, form):
+    for name in scalable_tensors(net, plan, stats, form):
         if readers := _reading(net, plan, name):
             scale = _read(net, plan, stats, readers, name, form, strength)
         else:
@@ -66,7 +71,7 @@ def gain(
     return done
 
 
-def edges(net: Net, plan: Plan, stats: dict[str, Stats], form: Form) -> list[str]:
+def scalable_tensors(net: ProtoGraph, plan: QuantPlan, stats: dict[str, Stats], form: Target) -> list[str]:
     """Return the quantised tensors between layers and float operators whose channels can be scaled."""
     found = []
     for name in sorted(plan.readers):
@@ -78,7 +83,7 @@ def edges(net: Net, plan: Plan, stats: dict[str, Stats], form: Form) -> list[str
     return found
 
 
-def _is_written(net: Net, plan: Plan, name: str) -> bool:
+def _is_written(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether a layer writes a tensor that only operators in float read."""
     integer = {id(node) for node in (*plan.anchors, *plan.glue)}
     maker, readers = net.producer[name], {id(node) for node in net.readers.get(name, [])}
@@ -86,7 +91,7 @@ def _is_written(net: Net, plan: Plan, name: str) -> bool:
     return layer and bool(readers) and readers == plan.readers[name] and not readers & integer
 
 
-def _reading(net: Net, plan: Plan, name: str) -> list[NodeProto]:
+def _reading(net: ProtoGraph, plan: QuantPlan, name: str) -> list[NodeProto]:
     """Return the layers that read a tensor which an operator in float writes, if nothing else reads it quantised."""
     layers = {id(node) for node in plan.anchors}
     readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
@@ -96,7 +101,7 @@ def _reading(net: Net, plan: Plan, name: str) -> list[NodeProto]:
     return readers if plain and floating else []
 
 
-def spans(low: np.ndarray, high: np.ndarray, weight: np.ndarray, kind: str) -> np.ndarray:
+def channel_ranges(low: np.ndarray, high: np.ndarray, weight: np.ndarray, kind: str) -> np.ndarray:
     """Return how wide the grid of each channel must be, (C,), when all have zero at the same place: the best one.
 
     Args:
@@ -115,14 +120,20 @@ def spans(low: np.ndarray, high: np.ndarray, weight: np.ndarray, kind: str) -> n
 
 def _factors(low: np.ndarray, high: np.ndarray, norm: np.ndarray, strength: float, kind: str) -> np.ndarray:
     """Return the factor of each channel, float32 (C,), the one that makes the loudest fill 1."""
-    wide = spans(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
+    wide = channel_ranges(np.minimum(low, 0), np.maximum(high, 0), norm, kind)
     wide = np.maximum(wide, max(QUIET * float(wide.max()), 1e-30))
     scale = (wide * norm) ** (1 - strength) / wide
     return np.asarray(scale / (scale * wide).max(), np.float32)
 
 
 def _written(
-    net: Net, plan: Plan, stats: dict[str, Stats], name: str, form: Form, strength: float, bent: dict[str, Bend]
+    net: ProtoGraph,
+    plan: QuantPlan,
+    stats: dict[str, Stats],
+    name: str,
+    form: Target,
+    strength: float,
+    bent: dict[str, SaturatingActivation],
 ) -> np.ndarray | None:
     """Scale what a layer writes, and let what reads it divide by the same; None where it is not worth that."""
     seen, bend, maker = stats[name], bent.get(name), net.producer[name]
@@ -142,12 +153,18 @@ def _written(
 
 
 def _read(
-    net: Net, plan: Plan, stats: dict[str, Stats], readers: list[NodeProto], name: str, form: Form, strength: float
+    net: ProtoGraph,
+    plan: QuantPlan,
+    stats: dict[str, Stats],
+    readers: list[NodeProto],
+    name: str,
+    form: Target,
+    strength: float,
 ) -> np.ndarray | None:
     """Scale what layers read; None where it is not worth that."""
     seen = stats[name]
     count = len(seen.lows())
-    space = Space(channels={name: np.arange(count)}, readers=readers)
+    space = ChannelGroup(channels={name: np.arange(count)}, readers=readers)
     scale = _factors(seen.lows(), seen.highs(), norms(net, space, count), strength, plan.kind(name, form))
     if scale.max() < WORTH * scale.min():
         return None
@@ -162,7 +179,7 @@ def _read(
     return scale
 
 
-def _multiply(net: Net, name: str, scale: np.ndarray, readers: list[NodeProto]) -> str:
+def _multiply(net: ProtoGraph, name: str, scale: np.ndarray, readers: list[NodeProto]) -> str:
     """Let some readers of a tensor read its product with a factor for each channel; return the product's name."""
     maker = net.producer[name]
     flat = any(node.op_type == "Gemm" for node in (maker, *readers))

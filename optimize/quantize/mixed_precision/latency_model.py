@@ -19,7 +19,7 @@ import onnx
 
 from ....runtime.engines.cost import COEFFICIENTS, Gpu, Work, gpu, roofline_s
 from ...calibration.statistics import session
-from ...graph.proto_graph import Net, attributes, copied
+from ...graph.proto_graph import ProtoGraph, attributes, copied
 from ..targets import ANCHORS, is_tensorrt
 
 # One core of a current CPU, 10^12 operations and 10^9 bytes a second: INT8 at three times the rate of FP32.
@@ -79,7 +79,7 @@ def model_costs(model: onnx.ModelProto, target: str, gpu_name: str = "Orin Nano 
 
 def layer_work(model: onnx.ModelProto) -> dict[str, Work]:
     """Return the operations of each layer, and its activations and weights in elements, at batch 1."""
-    net = Net(onnx.shape_inference.infer_shapes(copied(model)))
+    net = ProtoGraph(onnx.shape_inference.infer_shapes(copied(model)))
     infos = (*net.graph.input, *net.graph.value_info, *net.graph.output)
     sizes = {item.name: prod(_dims(item)[1:]) for item in infos if item.type.tensor_type.HasField("shape")}
     found = {}

@@ -16,16 +16,17 @@ import numpy as np
 
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
-from ...calibration.samples import Perturbed, Samples
-from ...calibration.statistics import session, sqnr_db
-from ..report import Settings, compare
+from ...calibration.samples import AugmentedSamples, Samples
+from ...calibration.sqnr import sqnr_db
+from ...calibration.statistics import session
+from ..report import QuantSettings, compare
 from .latency_model import Costs, is_here, latencies, model_costs
 
 if TYPE_CHECKING:
     import onnx
 
     from ..pipeline import Converted
-    from ..targets import Form
+    from ..targets import Target
 
 SENSITIVITY_IMAGES = 16
 NAMED = 5
@@ -47,7 +48,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Configuration:
     """One configuration: layers in float, seconds by the cost model, SQNR, points lost, and whether it is good enough.
 
     `best` marks those that no other beats in both seconds and SQNR (the Pareto front).
@@ -71,14 +72,14 @@ class Search:
     """What was tried, which one was chosen and why; `made` is None where the float network was."""
 
     made: Converted | None
-    tried: tuple[Tried, ...]
-    chosen: Tried
+    tried: tuple[Configuration, ...]
+    chosen: Configuration
     reason: str
     sensitivity_db: dict[str, float]
     measured: bool
 
 
-def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[str, float]:
+def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[str, float]:
     """Return for each layer the SQNR of the first output, in dB, when that layer alone is quantised; worst first.
 
     Args:
@@ -87,27 +88,27 @@ def sensitivity(model: onnx.ModelProto, form: Form, samples: Samples) -> dict[st
         samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
     """
     from ...calibration.statistics_cache import collected
-    from ...graph.proto_graph import Net, copied
+    from ...graph.proto_graph import ProtoGraph, copied
     from ..pipeline import grids_of
     from ..placement import place
-    from ..qdq.insert import emit
-    from ..qdq.zero_points_to_biases import kinds
+    from ..qdq.insert import insert_qdq
+    from ..qdq.zero_points_to_biases import tensors_with_zero_point
 
-    seen = Perturbed(samples, Settings().noise, Settings().cover)
+    seen = AugmentedSamples(samples, QuantSettings().noise, QuantSettings().cover)
     picked, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
     images = [picked[at : at + step] for at in range(0, len(picked) // step * step, step)]
     reference = _outputs(model, images)
-    whole = place(Net(copied(model)), form)
+    whole = place(ProtoGraph(copied(model)), form)
     stats = collected(model, sorted(whole.readers), seen)
     names = {node.name for node in whole.anchors}
-    found, plain = {}, Settings(method="min-max")
+    found, plain = {}, QuantSettings(method="min-max")
     with progress("layers", len(names)) as advance:
         for name in sorted(names):
-            net = Net(copied(model))
+            net = ProtoGraph(copied(model))
             plan = place(net, form, frozenset(names - {name}))
-            plan.kinds = kinds(net, plan, stats, form)
+            plan.kinds = tensors_with_zero_point(net, plan, stats, form)
             grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}, plain)
-            emit(net, plan, grids, form, {})
+            insert_qdq(net, plan, grids, form, {})
             found[name] = sqnr_db(reference, _outputs(net.model, images))
             advance(1)
     return dict(sorted(found.items(), key=lambda item: item[1]))
@@ -123,11 +124,11 @@ class _Searcher:
     """Converts and measures configurations, each once."""
 
     def __init__(
-        self, model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget
+        self, model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, budget: Budget
     ) -> None:
         self.model, self.form, self.samples, self.settings, self.budget = model, form, samples, settings, budget
         self.made: dict[int, Converted] = {}
-        self.tried: dict[int, Tried] = {}
+        self.tried: dict[int, Configuration] = {}
 
     def order(self) -> None:
         """Rank the layers by noise taken away for each second, after converting everything to INT8."""
@@ -151,7 +152,7 @@ class _Searcher:
             self.made[count] = convert(self.model, self.form, self.samples, replace(self.settings, keep=keep))
         return self.made[count]
 
-    def judge(self, count: int) -> Tried:
+    def judge(self, count: int) -> Configuration:
         """Return how good the configuration with the first `count` layers in float is."""
         if count not in self.tried:
             made = self._convert(count)
@@ -162,7 +163,7 @@ class _Searcher:
                 worst >= self.budget.least_db if self.budget.least_db is not None else lost <= (self.budget.points or 0)
             )
             floats = tuple(self.names[:count])
-            self.tried[count] = Tried(floats, self.costs.total(floats), worst, lost, meets)
+            self.tried[count] = Configuration(floats, self.costs.total(floats), worst, lost, meets)
         return self.tried[count]
 
     def fewest(self) -> int | None:
@@ -187,7 +188,9 @@ def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sample
     return max(0.0, 100 * float((one == labels).mean() - (two == labels).mean()))
 
 
-def within_budget(model: onnx.ModelProto, form: Form, samples: Samples, settings: Settings, budget: Budget) -> Search:
+def within_budget(
+    model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, budget: Budget
+) -> Search:
     """Find the fastest configuration that meets a budget.
 
     Args:
@@ -211,7 +214,9 @@ def within_budget(model: onnx.ModelProto, form: Form, samples: Samples, settings
     costs, chosen = searcher.costs, searcher.tried[count]
     whole, everything = costs.total(()), costs.total(costs.float_s)
     kind = "measured here" if costs.measured else "by the cost model"
-    tried = _with_front([*searcher.tried.values(), Tried(tuple(costs.float_s), everything, np.inf, 0.0, meets=True)])
+    tried = _with_front(
+        [*searcher.tried.values(), Configuration(tuple(costs.float_s), everything, np.inf, 0.0, meets=True)]
+    )
     if chosen.seconds >= everything:
         slower = 100 * (chosen.seconds / everything - 1)
         reason = f"INT8 is {slower:.0f} % slower than {costs.float_name} ({kind}): {costs.float_name} chosen"
@@ -221,9 +226,9 @@ def within_budget(model: onnx.ModelProto, form: Form, samples: Samples, settings
     return Search(searcher.made[count], tried, chosen, reason, searcher.db, costs.measured)
 
 
-def _with_front(tried: list[Tried]) -> tuple[Tried, ...]:
+def _with_front(tried: list[Configuration]) -> tuple[Configuration, ...]:
     """Mark those that no other one beats in both seconds and SQNR."""
-    beaten: Callable[[Tried], bool] = lambda one: any(  # noqa: E731
+    beaten: Callable[[Configuration], bool] = lambda one: any(  # noqa: E731
         two.seconds <= one.seconds and two.sqnr_db >= one.sqnr_db and two is not one for two in tried
     )
     return tuple(replace(one, best=not beaten(one)) for one in tried)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import Net
+from ...graph.proto_graph import ProtoGraph
 from ..layer_queries import pads, readers_behind
 
 PAD = "pad"
 
 
-def pad_outside(net: Net, quantiser: NodeProto, value: float) -> None:
+def to_explicit_pad(net: ProtoGraph, quantiser: NodeProto, value: float) -> None:
     """Let a Pad before a quantiser do the padding of the convolutions behind it, with a value of its own.
 
     Where readers pad differently, each padding gets a quantiser of its own.
@@ -41,7 +41,7 @@ def pad_outside(net: Net, quantiser: NodeProto, value: float) -> None:
                 _set_pads(node, [0] * len(sizes))
 
 
-def _split(net: Net, quantiser: NodeProto, readers: list[NodeProto], number: int) -> NodeProto:
+def _split(net: ProtoGraph, quantiser: NodeProto, readers: list[NodeProto], number: int) -> NodeProto:
     """Give some of a quantiser's readers a copy of it."""
     (pair,) = net.readers[quantiser.output[0]]
     value = net.fresh(pair.output[0])
@@ -58,7 +58,7 @@ def _split(net: Net, quantiser: NodeProto, readers: list[NodeProto], number: int
     return found
 
 
-def pad_inside(net: Net, quantiser: NodeProto) -> None:
+def to_conv_pads(net: ProtoGraph, quantiser: NodeProto) -> None:
     """Give the padding back to the convolutions, and their quantisers' copies up."""
     source = quantiser.input[0]
     own = net.producer.get(source)
@@ -78,7 +78,7 @@ def pad_inside(net: Net, quantiser: NodeProto) -> None:
         net.index()
 
 
-def _unpad(net: Net, pad: NodeProto, quantiser: NodeProto) -> None:
+def _unpad(net: ProtoGraph, pad: NodeProto, quantiser: NodeProto) -> None:
     sizes = net.arrays[pad.input[1]].tolist()
     half = len(sizes) // 2
     for node in readers_behind(net, quantiser):
@@ -91,14 +91,14 @@ def _set_pads(node: NodeProto, pads: list[int]) -> None:
             item.ints[:] = pads
 
 
-def insert(net: Net, before: NodeProto, made: NodeProto) -> None:
+def insert(net: ProtoGraph, before: NodeProto, made: NodeProto) -> None:
     """Let a node stand before another one's first input."""
     before.input[0] = made.output[0]
     net.graph.node.insert(net.nodes.index(before), made)
     net.index()
 
 
-def remove(net: Net, reader: NodeProto, node: NodeProto) -> None:
+def remove(net: ProtoGraph, reader: NodeProto, node: NodeProto) -> None:
     """Take a node away that stands before another one's first input."""
     reader.input[0] = node.input[0]
     net.graph.node.remove(node)

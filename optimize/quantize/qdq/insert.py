@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import Net, sort_nodes
-from ..placement import Plan
-from ..quant_params import Grid
-from ..targets import Form
+from ...graph.proto_graph import ProtoGraph, sort_nodes
+from ..placement import QuantPlan
+from ..quant_params import QuantParams
+from ..targets import Target
 from ..weights.quantize_weights import (
     Quantised,
     channels_first,
@@ -17,11 +17,11 @@ from ..weights.quantize_weights import (
 )
 
 
-def emit(
-    net: Net,
-    plan: Plan,
-    grids: dict[str, Grid],
-    form: Form,
+def insert_qdq(
+    net: ProtoGraph,
+    plan: QuantPlan,
+    grids: dict[str, QuantParams],
+    form: Target,
     limits: dict[str, np.ndarray],
     *,
     per_tensor: bool = False,
@@ -50,7 +50,7 @@ def emit(
     return weights
 
 
-def _activation(net: Net, plan: Plan, name: str, at: Grid) -> None:
+def _activation(net: ProtoGraph, plan: QuantPlan, name: str, at: QuantParams) -> None:
     scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
     zero = net.add_array(f"{name}_zero", np.array(at.zero, at.dtype))
     readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
@@ -81,7 +81,7 @@ def _rename_output(node: NodeProto, old: str, new: str) -> None:
 
 
 def _weights(
-    net: Net, node: NodeProto, read: Grid, form: Form, limit: np.ndarray | None, per_tensor: bool
+    net: ProtoGraph, node: NodeProto, read: QuantParams, form: Target, limit: np.ndarray | None, per_tensor: bool
 ) -> np.ndarray:
     weight, axis = channels_first(net, node)
     axis = None if per_tensor else axis
@@ -91,7 +91,7 @@ def _weights(
     return weight
 
 
-def integer_biases(net: Net, plan: Plan) -> None:
+def integer_biases(net: ProtoGraph, plan: QuantPlan) -> None:
     """Turn the float biases of quantised layers into INT32 ones with the scale s_x s_w, zero point 0.
 
     The last step: it reads the scales that stand in the graph, and rounds by at most half of the smallest product.
@@ -110,12 +110,12 @@ def integer_biases(net: Net, plan: Plan) -> None:
     net.prune()
 
 
-def _scale(net: Net, name: str) -> np.ndarray:
+def _scale(net: ProtoGraph, name: str) -> np.ndarray:
     """Return the scale of the DequantizeLinear that makes a tensor, in float64."""
     return net.arrays[net.producer[name].input[1]].astype(np.float64)
 
 
-def _dequantise(net: Net, name: str, packed: Quantised) -> str:
+def _dequantise(net: ProtoGraph, name: str, packed: Quantised) -> str:
     integers = net.add_array(f"{name}_q", packed.integers)
     scale = net.add_array(f"{name}_scale", packed.scale)
     zero = net.add_array(f"{name}_zero", np.zeros(packed.scale.shape, packed.integers.dtype))

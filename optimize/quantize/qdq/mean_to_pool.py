@@ -20,9 +20,9 @@ def pooled(model: onnx.ModelProto) -> onnx.ModelProto:
     from ...graph.reader import read
     from ...graph.writer import to_proto
     from ...optimizer import find
-    from ...passes._base import Permit
+    from ...passes._base import RewriteFilter
 
     net = read(model)
     net.refresh()
-    find(PASS).call(net, PASS, Permit())
+    find(PASS).call(net, PASS, RewriteFilter())
     return to_proto(net)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import Net, attributes, sort_nodes
-from ..layer_queries import readers_behind, reads_colours
+from ...graph.proto_graph import ProtoGraph, attributes, sort_nodes
+from ..layer_queries import readers_behind, reads_rgb_input
 
 DENSE, DEPTHWISE = 4, 16
 # Padding must not cost more than it brings: at most a third more channels.
@@ -36,7 +36,7 @@ class _Group:
     fixed: bool = False
 
 
-def widen(net: Net) -> dict[str, int]:
+def pad_channels(net: ProtoGraph) -> dict[str, int]:
     """Pad what can be padded in a graph with Q/DQ and INT8 weights; it is changed in place and sorted.
 
     Returns:
@@ -70,7 +70,7 @@ def _wanted(count: int, depthwise: bool) -> int:
     return -(-count // step) * step
 
 
-def _groups(net: Net) -> list[_Group]:
+def _groups(net: ProtoGraph) -> list[_Group]:
     """Partition the tensors by whose channels are the same, and say who touches each group."""
     parent: dict[str, str] = {}
 
@@ -108,7 +108,7 @@ def _groups(net: Net) -> list[_Group]:
     return list(groups.values())
 
 
-def _kind(net: Net, node: NodeProto) -> str:
+def _kind(net: ProtoGraph, node: NodeProto) -> str:
     """Return "dense" or "depthwise" for a convolution with INT8 weights, "keeping", "constant" or "other"."""
     moving = _moving(net, node)
     if not moving and node.op_type == "DequantizeLinear":
@@ -126,7 +126,7 @@ def _kind(net: Net, node: NodeProto) -> str:
     return "keeping" if node.op_type in KEEPING and whole and alone else "other"
 
 
-def _moving(net: Net, node: NodeProto) -> list[str]:
+def _moving(net: ProtoGraph, node: NodeProto) -> list[str]:
     """Return the inputs of a node that are neither constants nor dequantised ones."""
     found = []
     for name in node.input:
@@ -139,7 +139,7 @@ def _moving(net: Net, node: NodeProto) -> list[str]:
     return found
 
 
-def _holds_zero(net: Net, node: NodeProto) -> bool:
+def _holds_zero(net: ProtoGraph, node: NodeProto) -> bool:
     """Say whether a Clip has constant bounds and lets zero through."""
     for index, name in enumerate(node.input[1:]):
         bound = net.arrays.get(name, np.array(np.nan)) if name else np.array(0.0)
@@ -148,14 +148,14 @@ def _holds_zero(net: Net, node: NodeProto) -> bool:
     return True
 
 
-def _shape(net: Net, node: NodeProto) -> tuple[int, ...]:
+def _shape(net: ProtoGraph, node: NodeProto) -> tuple[int, ...]:
     """Return the shape of a convolution's INT8 weights; () where they are float."""
     made = net.producer.get(node.input[1])
     found = net.arrays.get(made.input[0]) if made is not None and made.op_type == "DequantizeLinear" else None
     return found.shape if found is not None and found.dtype == np.int8 else ()
 
 
-def _grow(net: Net, node: NodeProto, more: int, axis: int) -> None:
+def _grow(net: ProtoGraph, node: NodeProto, more: int, axis: int) -> None:
     """Append channels of zeros to a convolution's weights; on axis 0 to scales, zero points and bias too."""
     weight = net.producer[node.input[1]]
     _append(net, weight, 0, more, axis)
@@ -172,14 +172,14 @@ def _grow(net: Net, node: NodeProto, more: int, axis: int) -> None:
     _append_scales(net, bias, more)
 
 
-def _append_scales(net: Net, node: NodeProto, more: int) -> None:
+def _append_scales(net: ProtoGraph, node: NodeProto, more: int) -> None:
     """Give the new channels of a DequantizeLinear the scale and the zero point of the last one."""
     for index in range(1, len(node.input)):
         if net.arrays[node.input[index]].ndim:
             _append(net, node, index, more, 0, mode="edge")
 
 
-def _append(net: Net, node: NodeProto, index: int, more: int, axis: int, mode: str = "constant") -> None:
+def _append(net: ProtoGraph, node: NodeProto, index: int, more: int, axis: int, mode: str = "constant") -> None:
     name = node.input[index]
     wide = _padded(net.arrays[name], more, axis, mode)
     if len(net.readers[name]) == 1:
@@ -199,12 +199,12 @@ def _set_groups(node: NodeProto, groups: int) -> None:
     node.attribute.extend([*kept, helper.make_attribute("group", groups)])
 
 
-def _pad_colours(net: Net) -> dict[str, int]:
+def _pad_colours(net: ProtoGraph) -> dict[str, int]:
     """Pad an input of three channels to four, between Q and DQ, where one dense convolution reads it."""
     widened = {}
     for node in [item for item in net.nodes if item.op_type == "QuantizeLinear" and item.input[0] in net.inputs]:
         readers = readers_behind(net, node)
-        if len(readers) != 1 or _kind(net, readers[0]) != "dense" or not reads_colours(net, readers[0]):
+        if len(readers) != 1 or _kind(net, readers[0]) != "dense" or not reads_rgb_input(net, readers[0]):
             continue
         (pair,) = net.readers[node.output[0]]
         pads = net.add_array(f"{node.input[0]}_pads", np.array([0] * 5 + [1, 0, 0], np.int64))

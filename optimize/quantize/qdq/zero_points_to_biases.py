@@ -21,11 +21,11 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...calibration.statistics import Stats
-from ...graph.proto_graph import Net, attributes
+from ...graph.proto_graph import ProtoGraph, attributes
 from ..layer_queries import is_plain, pads, pads_by_list, readers_behind
-from ..placement import Plan
-from ..targets import Form
-from .explicit_padding import insert, pad_inside, pad_outside, remove
+from ..placement import QuantPlan
+from ..targets import Target
+from .explicit_padding import insert, remove, to_conv_pads, to_explicit_pad
 
 MOVED = "edgesmith.zero_points"
 OFFSET = "offset"
@@ -38,7 +38,7 @@ PASSES = frozenset(
 )  # fmt: skip
 
 
-def kinds(net: Net, plan: Plan, stats: dict[str, Stats], form: Form) -> dict[str, str]:
+def tensors_with_zero_point(net: ProtoGraph, plan: QuantPlan, stats: dict[str, Stats], form: Target) -> dict[str, str]:
     """Return the kind of grid of the tensors that get a zero point while the graph is made: tensor -> "s8".
 
     Args:
@@ -60,7 +60,7 @@ def _gains(seen: Stats) -> bool:
     return 2 * max(-low, high) > WORTH * (high - low) > 0
 
 
-def _movable(net: Net, plan: Plan, name: str) -> bool:
+def _movable(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether all that read the quantised tensor can take a constant away again."""
     layers = {id(node) for node in plan.anchors}
     readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
@@ -75,12 +75,12 @@ def _movable(net: Net, plan: Plan, name: str) -> bool:
     return plain and not costs and all(_addend(net, node, name) for node in sums)
 
 
-def _free(net: Net, plan: Plan, name: str) -> bool:
+def _free(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether a zero point moves without a Pad or an Add: nobody pads, and layers alone write the tensor."""
     return not any(pads(node) for node in net.readers.get(name, [])) and _decided(net, plan, name)
 
 
-def _decided(net: Net, plan: Plan, name: str) -> bool:
+def _decided(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether layers alone write what only quantised readers read, so that no Add is needed."""
     readers = net.readers.get(name, [])
     return all(id(node) in plan.readers[name] for node in readers) and bool(_path(net, name, readers=len(readers)))
@@ -90,13 +90,13 @@ def _is_layer(node: NodeProto | None) -> bool:
     return node is not None and node.op_type in {"Conv", "Gemm"}
 
 
-def _addend(net: Net, node: NodeProto, name: str) -> NodeProto | None:
+def _addend(net: ProtoGraph, node: NodeProto, name: str) -> NodeProto | None:
     """Return the layer that writes the other input of an addition, for it alone."""
     others = [other for other in node.input if other != name]
     return _layer(net, others[0]) if len(others) == 1 else None
 
 
-def _layer(net: Net, name: str, readers: int = 1) -> NodeProto | None:
+def _layer(net: ProtoGraph, name: str, readers: int = 1) -> NodeProto | None:
     """Return the layer with a bias of its own that writes a tensor which so many nodes read."""
     maker = net.producer.get(name)
     if maker is None or not _is_layer(maker) or len(net.readers.get(name, [])) != readers:
@@ -105,7 +105,7 @@ def _layer(net: Net, name: str, readers: int = 1) -> NodeProto | None:
     return maker if own and name not in net.outputs else None
 
 
-def centre(net: Net, names: Collection[str] | None = None) -> dict[str, int]:
+def move_zero_points_to_biases(net: ProtoGraph, names: Collection[str] | None = None) -> dict[str, int]:
     """Move zero points of a Q/DQ graph into biases, and note in the model which were moved.
 
     Args:
@@ -122,7 +122,7 @@ def centre(net: Net, names: Collection[str] | None = None) -> dict[str, int]:
             by = _offset(net, quantiser, zero)
             _move(net, quantiser, by)
             net.set_array(quantiser.input[2], np.array(0, np.int8))
-            pad_outside(net, quantiser, by)
+            to_explicit_pad(net, quantiser, by)
             done[quantiser.name] = zero
     if done:
         net.model.metadata_props.add(key=MOVED, value=json.dumps(done))
@@ -130,13 +130,13 @@ def centre(net: Net, names: Collection[str] | None = None) -> dict[str, int]:
     return done
 
 
-def uncentre(net: Net) -> dict[str, int]:
+def restore_zero_points(net: ProtoGraph) -> dict[str, int]:
     """Put the zero points back that `centre` moved; return what it returned."""
     noted = [entry for entry in net.model.metadata_props if entry.key == MOVED]
     done: dict[str, int] = json.loads(noted[0].value) if noted else {}
     for quantiser in [node for node in net.nodes if node.name in done]:
         zero = done[quantiser.name]
-        pad_inside(net, quantiser)
+        to_conv_pads(net, quantiser)
         _move(net, quantiser, -_offset(net, quantiser, zero))
         net.set_array(quantiser.input[2], np.array(zero, np.int8))
     for entry in noted:
@@ -145,11 +145,11 @@ def uncentre(net: Net) -> dict[str, int]:
     return done
 
 
-def _offset(net: Net, quantiser: NodeProto, zero: int) -> float:
+def _offset(net: ProtoGraph, quantiser: NodeProto, zero: int) -> float:
     return float(net.arrays[quantiser.input[1]]) * zero
 
 
-def _move(net: Net, quantiser: NodeProto, by: float) -> None:
+def _move(net: ProtoGraph, quantiser: NodeProto, by: float) -> None:
     """Let a quantiser read x + by, and everyone behind it answer as before."""
     for node in readers_behind(net, quantiser):
         if node.op_type == "Add":
@@ -171,7 +171,7 @@ def _move(net: Net, quantiser: NodeProto, by: float) -> None:
         insert(net, quantiser, helper.make_node("Add", [source, constant], [net.fresh(f"{source}_moved")], name))
 
 
-def _path(net: Net, name: str, readers: int = 1) -> list[NodeProto]:
+def _path(net: ProtoGraph, name: str, readers: int = 1) -> list[NodeProto]:
     """Return the nodes from a tensor with so many readers back to the layer that alone decides about a constant in it.
 
     [] where there is none. All further tensors of the path have one reader.
@@ -191,7 +191,7 @@ def _path(net: Net, name: str, readers: int = 1) -> list[NodeProto]:
     return []
 
 
-def _passes(net: Net, node: NodeProto) -> bool:
+def _passes(net: ProtoGraph, node: NodeProto) -> bool:
     if node.op_type == "Clip":
         return all(name in net.arrays for name in node.input[1:] if name)
     if node.op_type == "AveragePool" and any(attributes(node).get("pads", [])):
@@ -199,7 +199,7 @@ def _passes(net: Net, node: NodeProto) -> bool:
     return node.op_type in PASSES and len([name for name in node.output if name]) == 1
 
 
-def _shift_bounds(net: Net, node: NodeProto, by: float) -> None:
+def _shift_bounds(net: ProtoGraph, node: NodeProto, by: float) -> None:
     if node.op_type == "Relu":
         node.op_type = "Clip"
         node.input.append(net.add_array(f"{node.name}/low", np.array(by, np.float32)))
@@ -211,7 +211,7 @@ def _shift_bounds(net: Net, node: NodeProto, by: float) -> None:
     net.index()
 
 
-def _sums(net: Net, node: NodeProto) -> np.ndarray:
+def _sums(net: ProtoGraph, node: NodeProto) -> np.ndarray:
     """Return the sum of a layer's weights for each output channel, float64, (M,)."""
     pair = net.producer.get(node.input[1])
     weight = net.arrays[node.input[1] if pair is None else pair.input[0]].astype(np.float64)
@@ -219,7 +219,7 @@ def _sums(net: Net, node: NodeProto) -> np.ndarray:
     return np.asarray(sums if pair is None else sums * net.arrays[pair.input[1]])
 
 
-def _add_to_bias(net: Net, node: NodeProto, by: np.ndarray | float) -> None:
+def _add_to_bias(net: ProtoGraph, node: NodeProto, by: np.ndarray | float) -> None:
     bias = net.arrays[node.input[2]]
     moved = (bias.astype(np.float64) + by).astype(bias.dtype)
     if len(net.readers[node.input[2]]) == 1:

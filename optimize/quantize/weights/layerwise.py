@@ -13,12 +13,12 @@ import onnx
 from onnx import NodeProto, helper
 
 from ...calibration.statistics import answers, session
-from ...graph.proto_graph import Net
+from ...graph.proto_graph import ProtoGraph
 
 BUDGET_BYTES = 192 << 20
 
 
-class Walker:
+class LayerwiseRunner:
     """The values of a graph on some images, computed node by node in ONNX Runtime with nothing fused.
 
     Args:
@@ -29,7 +29,7 @@ class Walker:
     """
 
     def __init__(
-        self, net: Net, images: np.ndarray, batch: int | None = None, hold: frozenset[str] = frozenset()
+        self, net: ProtoGraph, images: np.ndarray, batch: int | None = None, hold: frozenset[str] = frozenset()
     ) -> None:
         self.net, self.batch, self.hold = net, batch, hold
         self.values: dict[str, np.ndarray] = {net.inputs[0]: images}
@@ -95,6 +95,6 @@ def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
-def fitting(sizes: Iterable[int]) -> int:
+def images_that_fit(sizes: Iterable[int]) -> int:
     """Return how many images fit the budget, from the elements of each tensor for one image (about four live)."""
     return max(8, BUDGET_BYTES // (16 * max(sizes, default=1)))

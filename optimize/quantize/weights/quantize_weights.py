@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import Net
-from ..targets import Form
+from ...graph.proto_graph import ProtoGraph
+from ..targets import Target
 
 LARGEST = 127
 # INT32 biases are kept under 2^30, so that bias plus products cannot overflow the accumulator.
@@ -50,7 +50,7 @@ def scales(weight: np.ndarray, axis: int | None, largest: np.ndarray | float = L
     return np.where(scale > tiny, scale, fallback).astype(np.float32)
 
 
-def narrowed(weight: np.ndarray, scale: np.ndarray, importance: np.ndarray | float = 1.0) -> np.ndarray:
+def mse_scale(weight: np.ndarray, scale: np.ndarray, importance: np.ndarray | float = 1.0) -> np.ndarray:
     """Return scales that clip the largest weights of a channel where that lowers its squared error.
 
     Args:
@@ -79,7 +79,7 @@ def bias_scales(weight_scale: np.ndarray, activation_scale: float, bias: np.ndar
 
 
 def weight_scales(
-    weight: np.ndarray, axis: int | None, form: Form, limit: np.ndarray | None, bias: np.ndarray | None, read: float
+    weight: np.ndarray, axis: int | None, form: Target, limit: np.ndarray | None, bias: np.ndarray | None, read: float
 ) -> np.ndarray:
     """Return the scales of a layer's weights, float32, (M,) or a scalar.
 
@@ -95,14 +95,14 @@ def weight_scales(
     scale = scales(weight, axis, LARGEST if limit is None else limit)
     if axis == 0:
         free = np.full(len(weight), True) if limit is None else limit == LARGEST
-        scale = np.where(free, narrowed(weight, scale), scale)
+        scale = np.where(free, mse_scale(weight, scale), scale)
     if form.integer_bias and bias is not None:
         scale = np.asarray(bias_scales(scale, read, bias), np.float32)
         scale = scale if axis is not None else scale.max()
     return np.asarray(np.maximum(scale, form.least_scale), np.float32)
 
 
-def channels_first(net: Net, node: NodeProto) -> tuple[np.ndarray, int | None]:
+def channels_first(net: ProtoGraph, node: NodeProto) -> tuple[np.ndarray, int | None]:
     """Return a weighted node's weights and the axis of their output channels; Gemm weights are turned to (N, K).
 
     MatMul's channels stand on axis 1, which TensorRT would run in float: it gets one scale for all.

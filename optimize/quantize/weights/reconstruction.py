@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto
 
-from ...calibration.statistics import sqnr_db
-from ...graph.proto_graph import Net, attributes
-from ..activation_clipping import Bend, Function
-from ..layer_queries import pads_by_list, reads_colours
-from ..placement import Plan
-from ..quant_params import Grid, grid
-from ..report import Settings
-from ..targets import Form
+from ...calibration.sqnr import sqnr_db
+from ...graph.proto_graph import ProtoGraph, attributes
+from ..activation_clipping import Function, SaturatingActivation
+from ..layer_queries import pads_by_list, reads_rgb_input
+from ..placement import QuantPlan
+from ..quant_params import QuantParams, quant_params
+from ..report import QuantSettings
+from ..targets import Target
 from . import rounding, second_moments
 from .int16_saturation import largest_integers, raw_peaks
-from .layerwise import Walker
+from .layerwise import LayerwiseRunner
 from .quantize_weights import LARGEST, Quantised, weight_scales
 
 WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
@@ -36,7 +36,7 @@ VALUES = 1 << 16
 
 
 @dataclass
-class Source:
+class FloatReference:
     """What the float network knows about the quantised one.
 
     Attributes:
@@ -48,16 +48,16 @@ class Source:
         bends: Tensor that one activation function alone reads -> that function.
     """
 
-    net: Net
+    net: ProtoGraph
     answers: dict[str, str]
     weights: dict[str, np.ndarray]
     highs: dict[str, np.ndarray]
     ranges: dict[str, list[tuple[float, float]]]
-    bends: dict[str, Bend]
+    bends: dict[str, SaturatingActivation]
 
 
 @dataclass
-class Refiner:
+class LayerReconstruction:
     """One walk over an emitted graph.
 
     Attributes:
@@ -74,13 +74,13 @@ class Refiner:
         limits: Layer -> the largest weight integer of each output channel, where lower than 127.
     """
 
-    net: Net
-    plan: Plan
-    grids: dict[str, Grid]
+    net: ProtoGraph
+    plan: QuantPlan
+    grids: dict[str, QuantParams]
     ceilings: dict[str, float]
-    source: Source
-    form: Form
-    settings: Settings
+    source: FloatReference
+    form: Target
+    settings: QuantSettings
     batch: int | None = None
     sqnr_db: dict[str, float] = field(default_factory=dict)
     fitted: dict[str, float] = field(default_factory=dict)
@@ -92,8 +92,8 @@ class Refiner:
         Args:
             images: Float32 images, all of which are held in memory.
         """
-        self.walker = Walker(self.net, images, self.batch)
-        self.reference = Walker(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
+        self.walker = LayerwiseRunner(self.net, images, self.batch)
+        self.reference = LayerwiseRunner(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
         self.chosen: set[str] = set()
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
         self.walker.walk(self._before, self._correct)
@@ -129,11 +129,11 @@ class Refiner:
             self.grids[other] = best
             self._set(other, best)
 
-    def _grid(self, low: float, high: float, root: str) -> Grid:
+    def _grid(self, low: float, high: float, root: str) -> QuantParams:
         kind = self.plan.kind(root, self.form)
-        return grid(low, max(min(high, self.ceilings.get(root, np.inf)), self.form.least_high(kind)), kind)
+        return quant_params(low, max(min(high, self.ceilings.get(root, np.inf)), self.form.least_high(kind)), kind)
 
-    def _set(self, name: str, at: Grid) -> None:
+    def _set(self, name: str, at: QuantParams) -> None:
         if name in self.pairs:
             _, scale, zero = self.pairs[name].input
             self.net.set_array(scale, np.array(at.scale, np.float32))
@@ -149,7 +149,7 @@ class Refiner:
         weight = weight + change.reshape(weight.shape)
         packed = self._scale(node, weight, groups)
         ratio = np.clip(packed.integers, -LARGEST, LARGEST).reshape(change.shape)
-        integers = rounding.best(ratio, second_moments.together(*pair).gram, self.settings.adaround)
+        integers = rounding.best_rounding(ratio, second_moments.merge(*pair).gram, self.settings.adaround)
         packed = Quantised(integers.reshape(weight.shape).astype(np.int8), packed.scale, packed.axis)
         stored = self.net.producer[node.input[1]].input
         self.net.set_array(stored[0], packed.integers)
@@ -162,7 +162,7 @@ class Refiner:
         read, limit = self.grids[name], None
         if self.form.limited:
             peaks = raw_peaks(self.source.highs[name], read.scale, read.zero)
-            fours = self.form.wide and reads_colours(self.net, node)
+            fours = self.form.wide and reads_rgb_input(self.net, node)
             limit = largest_integers(weight, groups, peaks, rounding=1.0, fours=fours)
             self.limits[node.name] = limit
         axis = None if self.settings.per_tensor else 0
@@ -180,7 +180,7 @@ class Refiner:
         self.walker.values[node.output[0]] = value + error.reshape(-1, *[1] * (value.ndim - 2))
 
 
-def _error(sample: np.ndarray, at: Grid, shape: Function) -> float:
+def _error(sample: np.ndarray, at: QuantParams, shape: Function) -> float:
     return float(np.square(shape(at.rounded(sample)) - shape(sample)).mean())
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from .quantize_weights import LARGEST
-from .second_moments import Moments, together
+from .second_moments import Moments, merge
 
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4)
 DAMP = 1e-2
@@ -32,10 +32,10 @@ def fit(fitting: Moments, judging: Moments) -> tuple[np.ndarray, float]:
     scores = {0.0: judging.loss(none)}
     for ridge in RIDGES:
         scores[ridge] = judging.loss(_change(fitting, ridge))
-    best = min(scores, key=lambda ridge: scores[ridge])
-    if not best:
+    best_rounding = min(scores, key=lambda ridge: scores[ridge])
+    if not best_rounding:
         return none, 1.0
-    return _change(together(fitting, judging), best), scores[best] / scores[0.0]
+    return _change(merge(fitting, judging), best_rounding), scores[best_rounding] / scores[0.0]
 
 
 def _change(moments: Moments, ridge: float) -> np.ndarray:
@@ -61,7 +61,7 @@ def loss(ratio: np.ndarray, integers: np.ndarray, gram: np.ndarray) -> np.ndarra
     return np.asarray(((error @ gram) * error).sum(axis=2))
 
 
-def feedback(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
+def gptq(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """Round one input after the other, the loudest first, and let the rest take over the error.
 
     Args:
@@ -116,9 +116,9 @@ def adaround(ratio: np.ndarray, gram: np.ndarray, steps: int = STEPS) -> np.ndar
     return np.asarray(np.clip(low + (logit >= 0), -LARGEST, LARGEST))
 
 
-def best(ratio: np.ndarray, gram: np.ndarray, learn: bool = False) -> np.ndarray:
+def best_rounding(ratio: np.ndarray, gram: np.ndarray, learn: bool = False) -> np.ndarray:
     """Return for each output channel the rounding with the least error among those at hand."""
-    made = [nearest(ratio), feedback(ratio, gram)]
+    made = [nearest(ratio), gptq(ratio, gram)]
     if learn:
         made.append(adaround(ratio, gram))
     scores = np.stack([loss(ratio, integers, gram) for integers in made])

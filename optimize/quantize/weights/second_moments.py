@@ -36,7 +36,7 @@ class Moments:
         return self.error + float((turned * (self.gram @ turned - 2 * self.cross)).sum())
 
 
-def together(one: Moments, two: Moments) -> Moments:
+def merge(one: Moments, two: Moments) -> Moments:
     """Return the moments of both sets of positions."""
     count = one.count + two.count
     first, second = one.count / count, two.count / count
@@ -60,7 +60,7 @@ def measure(
         values: The node's attributes.
     """
     groups = values.get("group", 1) if weight.ndim > 2 else 1
-    images, *place = places(answer, weight.size // len(weight) * groups)
+    images, *place = sample_positions(answer, weight.size // len(weight) * groups)
     rows = patches(value, weight.shape[2:], values, images, *place) if weight.ndim > 2 else value[images]
     rows = np.ascontiguousarray(rows.reshape(len(images), groups, -1).transpose(1, 0, 2))
     where: tuple[Any, ...] = (images, slice(None), *place) if weight.ndim > 2 else (images,)
@@ -81,7 +81,7 @@ def _moments(rows: np.ndarray, residual: np.ndarray) -> Moments:
     return Moments(gram, cross, float(np.square(residual, dtype=np.float64).sum() / count), count)
 
 
-def places(answer: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
+def sample_positions(answer: np.ndarray, width: int) -> tuple[np.ndarray, ...]:
     """Return (image, row, column, …) of output positions, or (image,): all of them, or a seeded draw of what fits."""
     sizes = (len(answer), *answer.shape[2:])
     total, most = int(np.prod(sizes)), min(PLACES, max(256, ELEMENTS // width))
