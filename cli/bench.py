@@ -1,7 +1,7 @@
 """`edgesmith bench`: measure bundles, and with none named make the networks of the table and measure those.
 
 The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1; with --all
-the networks of `cli/_bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
+the networks of `_bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
 comes from the digits-trained bundles.
 """
 

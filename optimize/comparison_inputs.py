@@ -67,6 +67,7 @@ def more_feeds(feeds: Feeds) -> Iterator[Feeds]:
 
 
 def real_feeds(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
+    """Yield the first four real inputs that fit: a dict as it is, an array for the first input, cut to its batch."""
     first = session.get_inputs()[0] if session.get_inputs() else None
     for index, sample in enumerate(samples or ()):
         if index == 4 or first is None:

@@ -29,7 +29,8 @@ from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, pict
 THESIS = b"three years of work\n" * 40
 WORK = (
     (pipeline, "_module"), (untrained, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
-    (training, "train"), (post_training, "Samples"), (preflight, "check"), (optimizer, "_attempt"), (checkpoints, "write"),
+    (training, "train"), (post_training, "Samples"), (preflight, "check"), (optimizer, "_attempt"),
+    (checkpoints, "write"),
 )  # fmt: skip
 
 

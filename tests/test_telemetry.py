@@ -30,8 +30,9 @@ USES = {
     + ANSWER.format("'openvino'"),
     "verify": "from edgesmith.runtime import bundle; assert bundle.verify(sys.argv[1]).passed",
     "need openvino": "from edgesmith.runtime.common.packages import need; need('openvino')",
-    "a measuring process": "from edgesmith.bench.measure.process import Process; from edgesmith.bench.measure.workload import Target\n"
-    "with Process(Target(sys.argv[1], 'colours-fp32', 'openvino')) as process: process.ask('warm', most_s=0.01)",
+    "a measuring process": "from edgesmith.bench.measure.process import Process\n"
+    "from edgesmith.bench.measure.workload import BenchTarget\n"
+    "with Process(BenchTarget(sys.argv[1], 'colours-fp32', 'openvino')) as process: process.ask('warm', most_s=0.01)",
     "optimize": "sys.argv[1:] = ['optimize', sys.argv[2], '-o', sys.argv[2] + '.out']\n"
     "from edgesmith.cli import main; main(standalone_mode=False)",
 }

@@ -1,4 +1,4 @@
-"""The table of `runtime/common/complexity.py` for any ONNX file, ours or not; weights in external files are not read."""
+"""The table of `runtime/common/complexity.py` for any ONNX file; weights in external files are not read."""
 
 from __future__ import annotations
 

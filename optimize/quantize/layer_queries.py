@@ -1,4 +1,4 @@
-"""Questions that several steps ask of a layer: its padding, who reads behind a quantiser, whether it reads an RGB image."""
+"""Questions that several steps ask of a layer: its padding, who reads behind a quantiser, does it read RGB images."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ PUBLIC = {
     "Bundle": "bundle", "read": "bundle", "opened": "bundle", "Item": "writer", "write": "writer", "pack": "writer",
     "sign": "writer", "TOLERANCES": "writer",
 }  # fmt: skip
-__all__ = [*PUBLIC, "verify"]  # noqa: PLE0604
+__all__ = [*PUBLIC, "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """What a network costs, layer by layer, as the lectures count it; plain arithmetic on a list of operations.
 
 `models/complexity.py` makes the list from any torch module, `optimize/graph/complexity.py` from any ONNX file; both
-are read here, so the two agree. One multiply-add is one MAC (the lectures call it one FLOP). Only convolutions and matrix
-products have MACs, as in the papers. Memory is that of a layer's output; 1 KB is 1024 bytes.
+are read here, so the two agree. One multiply-add is one MAC (the lectures call it one FLOP). Only convolutions and
+matrix products have MACs, as in the papers. Memory is that of a layer's output; 1 KB is 1024 bytes.
 
     receptive field     r' = r + (k - 1) * dilation * s      pixels of the input that one output sees
     effective stride    s' = s * stride                      pixels of the input between two outputs

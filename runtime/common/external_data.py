@@ -98,6 +98,11 @@ def _varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
 
 
 def read_locations(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
+    """Return `locations` of a file's bytes.
+
+    Raises:
+        ModelError: They are no ONNX file.
+    """
     try:
         return locations(data)
     except ValueError as error:

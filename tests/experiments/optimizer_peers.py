@@ -1,6 +1,6 @@
 """The optimizer beside its peers, each in its own process: nodes, correctness, seconds, memory, speed of the result.
 
-    python -m experiments.optimizer_peers --folder build/bench-passes [--models mobilenetv2,shufflenetv2] [FILE.onnx ...]
+    python -m experiments.optimizer_peers --folder build/bench-passes [--models mobilenetv2,resnet18] [FILE.onnx ...]
 
 The peers are installed into an environment of their own in the folder; models of the zoo are exported there with both
 of torch's exporters, BatchNorm kept. Each tool on each model leaves one JSON file under `rows`, so that a second call

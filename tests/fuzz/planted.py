@@ -60,7 +60,8 @@ FINE = (refusal, essay, success, memory)
 
 def tally(action, contains=False):
     kind = SimpleNamespace(
-        __name__=action.__name__, LIMITS=isolation.Limits(1, 512 << 20), CONTAINS=contains, material=lambda folder: None,
+        __name__=action.__name__, LIMITS=isolation.Limits(1, 512 << 20), CONTAINS=contains,
+        material=lambda folder: None,
         case=lambda rng, material, folder: Case(action.__name__, lambda: action(folder), ("out",)),
     )  # fmt: skip
     return harness.run(kind, seed=0, inputs=1)

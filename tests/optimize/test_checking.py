@@ -180,7 +180,9 @@ def test_a_network_that_amplifies_rounding_is_no_mistake(tmp_path):
 # check -> what is said of its error
 ERRORS = {
     "none": (Equivalence("equal"), "worst error 0"),
-    "small beside the values": (Equivalence("equal", "", 0.51, scale=5100.0), "worst error 0.51 of values up to 5.1e+03"),
+    "small beside the values": (
+        Equivalence("equal", "", 0.51, scale=5100.0), "worst error 0.51 of values up to 5.1e+03",
+    ),
     "the network's own": (
         Equivalence("equal", "", 0.51, "y", 5, scale=3.0, rounding=0.9),
         "worst error 0.51 of values up to 3; noise in the input's last digits moves the source itself by 0.9",

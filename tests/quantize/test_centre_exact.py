@@ -217,7 +217,8 @@ def test_the_sums_of_weights_are_those_of_the_integers_times_their_scales():
     draw = np.random.default_rng(0)
     weight = draw.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8)
     scale = draw.uniform(0.1, 1, 4).astype(f32)
-    made = ProtoGraph(model("(float[N,4,6,6] x) => (float y) { q = DequantizeLinear<axis=0>(i, t, o) y = Conv(x, q, b4) }",
+    text = "(float[N,4,6,6] x) => (float y) { q = DequantizeLinear<axis=0>(i, t, o) y = Conv(x, q, b4) }"
+    made = ProtoGraph(model(text,
                      {"i": weight, "t": scale, "o": np.zeros(4, np.int8), "b4": (4,)}))  # fmt: skip
     assert _sums(made, made.nodes[1]) == pytest.approx(weight.astype(np.float64).sum((1, 2, 3)) * scale)
     plain = net("y = Conv(x, u)")

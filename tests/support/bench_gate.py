@@ -188,7 +188,7 @@ def _simulated(rows):
     heads = ["condition", *(f"alarms at {slow:.0%}" for slow in SLOWDOWNS), "undecided at 0 %, 3 %",
              "median s at 0 %, 3 %"]  # fmt: skip
     about = ("Not measured: gates drawn with replacement from the recorded A/A pairs, each turned around by the toss "
-             "of a coin, with the slowdown added. Bounds from resampling the pool (`tests/experiments/gate_simulation.py`).")  # fmt: skip
+             "of a coin, with the slowdown added. Bounds from resampling the pool (`gate_simulation.py`).")  # fmt: skip
     lines = ["## The gate, simulated from A/A pairs", "", about, "", _row(heads), _row(["---"] * len(heads))]
     for name in dict.fromkeys(row["condition"] for row in rows):
         mine = {row["slowdown"]: row for row in rows if row["condition"] == name}
