@@ -74,7 +74,7 @@ bench-gate: $(VENV)/.ready  ## The latency gate and four rivals on known slowdow
 	@PYTHONPATH=tests $(BIN)/python tests/support/bench_gate.py --minutes $(MINUTES) --out results/gate.json
 
 bench-passes: $(VENV)/.ready  ## The graph optimizer beside its peers, which get an environment of their own.
-	@$(BIN)/python -m experiments.optimizer_peers
+	@PYTHONPATH=tests $(BIN)/python -m experiments.optimizer_peers
 
 bench-quant: $(VENV)/.ready  ## The quantiser beside its peers, on five networks or on ONNX=net.onnx; resumable.
 	@$(BIN)/python tests/support/bench_quant.py $(ONNX) $(if $(ONNX),,--table docs/measurements/quantisation)
@@ -83,7 +83,7 @@ sweep-fp16: $(VENV)/.ready  ## FP16 of every network up to 30 M parameters, with
 	@$(BIN)/python tests/support/sweep_fp16.py --table docs/measurements/fp16.md
 
 zoo-table: $(VENV)/.ready  ## Every network through export, passes, parity, engines and latency; resumable.
-	@$(BIN)/python -m experiments.zoo_table
+	@PYTHONPATH=tests $(BIN)/python -m experiments.zoo_table
 
 clean:  ## Remove what the other targets made, .venv apart.
 	rm -rf bundles results site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

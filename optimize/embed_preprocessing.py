@@ -73,11 +73,11 @@ def embed(
     if out.resolve() == source.resolve():
         raise UsageError(f"cannot write over {source}", got="the model itself as output", do="name another file")
     net = read(source)
-    spec = spec if spec is not None else spec_of(net.shell, source)
+    spec = spec if spec is not None else spec_of(net.skeleton, source)
     made = raw_spec(spec, input)
     image = _image(net, spec)
     _prepend(net, image, input)
-    _describe(net.shell, made)
+    _describe(net.skeleton, made)
     with workplace(out) as folder:
         raw = folder / out.name
         write(net, raw, raw.with_name(raw.name + ".data") if needs_data_file(net) else None)
@@ -163,14 +163,14 @@ def _image(net: Graph, spec: ModelSpec) -> Image:
         ModelError: There is none that fits the spec.
     """
     settings, channels = spec.preprocess, len(spec.preprocess.mean)
-    value = next((item for item in net.shell.graph.input if item.name == spec.input_name), onnx.ValueInfoProto())
+    value = next((item for item in net.skeleton.graph.input if item.name == spec.input_name), onnx.ValueInfoProto())
     kind = value.type.tensor_type
     dims = [dim.dim_value for dim in kind.shape.dim]
     fits = len(dims) == 4 and dims[1] == channels == len(settings.std) == spec.input_shape[0]
-    if not fits or kind.elem_type not in FLOATS or value.name in net.pinned:
+    if not fits or kind.elem_type not in FLOATS or value.name in net.protected_names:
         raise ModelError(
             "the model's input cannot be made to take pixels",
-            got="; ".join(f"{item.name} {_type_text(item)}" for item in net.shell.graph.input),
+            got="; ".join(f"{item.name} {_type_text(item)}" for item in net.skeleton.graph.input),
             expected=f"{spec.input_name}, float32 or float16 (N, {channels}, H, W), that only layers of the graph read",
             do="check the spec; embed before quantising",
         )
@@ -194,7 +194,7 @@ def _prepend(net: Graph, image: Image, kind: str) -> None:
     old.name = net.fresh(f"{image.name}_normalised")
     steps: list[Step] = []
     if kind == "uint8-nhwc":
-        _declare_nhwc(next(item for item in net.shell.graph.input if item.name == image.name))
+        _declare_nhwc(next(item for item in net.skeleton.graph.input if item.name == image.name))
         to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.dtype)))
         steps = [("Cast", [], {"to": to}), ("Transpose", [], {"perm": [0, 3, 1, 2]})]
     for op, constants, attrs in (*steps, *_map(net, image, old)):
@@ -202,7 +202,7 @@ def _prepend(net: Graph, image: Image, kind: str) -> None:
         net.add(op, [tensor, *constants], [made], near, attrs)
         tensor = made
     tensor.inputs[0].outputs[0] = old
-    net.kinds, net.inferred = {}, False
+    net.value_types, net.inferred = {}, False
     net.sort()
 
 

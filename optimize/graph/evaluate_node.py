@@ -183,7 +183,9 @@ def _by_runtime(net: Graph, node: Any) -> list[Array] | None:
     outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
     inits = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
     graph = onnx.helper.make_graph([proto], "one", [], outputs, inits)
-    model = onnx.helper.make_model(graph, opset_imports=net.shell.opset_import, ir_version=max(4, net.shell.ir_version))
+    model = onnx.helper.make_model(
+        graph, opset_imports=net.skeleton.opset_import, ir_version=max(4, net.skeleton.ir_version)
+    )
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:

@@ -34,10 +34,11 @@ class Graph:
 
     Attributes:
         graph: The nodes and tensors. Bodies of If, Loop and Scan are not in it; their nodes are opaque.
-        shell: The model without nodes and weights: inputs, outputs, metadata, opsets.
+        skeleton: The model without nodes and weights: inputs, outputs, metadata, opsets.
         origin: `id(node)` to the NodeProto it was read from, with the attributes that GraphSurgeon does not know.
-        kept: Tensors kept as they were read and never constants here: defaults of graph inputs, sparse and exotic ones.
-        pinned: Names that must go on existing.
+        passthrough_tensors: Tensors written as they were read and never constants here: defaults of graph inputs,
+            sparse and exotic ones.
+        protected_names: Names that must go on existing.
         block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
         captures: `id(node)` to the tensors that the node's bodies read by name.
         folder: Where external weights stand.
@@ -45,25 +46,25 @@ class Graph:
     """
 
     graph: Any
-    shell: onnx.ModelProto
+    skeleton: onnx.ModelProto
     origin: dict[int, onnx.NodeProto]
-    kept: dict[str, Any]
-    pinned: set[str]
+    passthrough_tensors: dict[str, Any]
+    protected_names: set[str]
     folder: Path
     infer_shapes: Callable[[Graph], None]
     block: int = 1
     captures: dict[int, list[Any]] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
-    kinds: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
+    used_names: set[str] = field(default_factory=set)
+    value_types: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
     inferred: bool = False
     inferences: int = 0
-    ends: dict[str, bytes] = field(default_factory=dict)
+    exact_outputs: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
 
     @property
     def opset(self) -> int:
         """The version of the standard operator set."""
-        found = [entry.version for entry in self.shell.opset_import if entry.domain in STANDARD]
+        found = [entry.version for entry in self.skeleton.opset_import if entry.domain in STANDARD]
         return int(found[0]) if found else 1
 
     def nodes(self, *ops: str) -> Iterator[Any]:
@@ -134,7 +135,7 @@ class Graph:
 
     def only_user(self, tensor: Any) -> Any:
         """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
-        return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.pinned else None
+        return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.protected_names else None
 
     def input(self, node: Any, index: int) -> Any:
         """Return a node's input, or None where it is left out."""
@@ -176,8 +177,8 @@ class Graph:
 
     def refresh(self) -> None:
         """Have shapes inferred again when one is asked for, if some were not known."""
-        if any(shape is None or None in shape for _, shape in self.kinds.values()):
-            self.kinds, self.inferred = {}, False
+        if any(shape is None or None in shape for _, shape in self.value_types.values()):
+            self.value_types, self.inferred = {}, False
 
     def known(self, tensor: Any) -> tuple[int, Shape | None]:
         """Return a tensor's data type (0: not known) and shape (None: not known)."""
@@ -186,18 +187,18 @@ class Graph:
             if isinstance(held, np.ndarray):
                 return int(onnx.helper.np_dtype_to_tensor_dtype(held.dtype)), tuple(held.shape)
             return int(held.tensor.data_type), tuple(held.tensor.dims)
-        if tensor.name not in self.kinds and not self.inferred:
+        if tensor.name not in self.value_types and not self.inferred:
             self.infer_shapes(self)
-        return self.kinds.get(tensor.name, (0, None))
+        return self.value_types.get(tensor.name, (0, None))
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def fresh(self, hint: str) -> str:
         """Return a name that nothing in the model has, bodies of If, Loop and Scan included."""
         name, number = hint, 1
-        while name in self.taken:
+        while name in self.used_names:
             name, number = f"{hint}_{number}", number + 1
-        self.taken.add(name)
+        self.used_names.add(name)
         return name
 
     def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
@@ -208,7 +209,7 @@ class Graph:
     def variable(self, like: Any, hint: str | None = None) -> Any:
         """Make a tensor with the data type and shape of another."""
         made = gs.Variable(self.fresh(hint or like.name))
-        self.kinds[made.name] = self.known(like)
+        self.value_types[made.name] = self.known(like)
         return made
 
     def blank(self, hint: str) -> Any:
@@ -232,8 +233,8 @@ class Graph:
         node.outputs.clear()
         self.dead.add(id(node))
         if self.captures.pop(id(node), None):
-            named = {value.name for value in self.shell.graph.output}
-            self.pinned = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
+            named = {value.name for value in self.skeleton.graph.output}
+            self.protected_names = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
 
     def substitute(self, old: Any, new: Any) -> None:
         """Let every reader of one tensor read another instead."""
@@ -245,9 +246,9 @@ class Graph:
     def can_bypass(self, node: Any, source: Any) -> bool:
         """Say whether `bypass` would succeed."""
         output = node.outputs[0]
-        if output.name not in self.pinned:
+        if output.name not in self.protected_names:
             return True
-        return source.name not in self.pinned and bool(source.inputs) and not isinstance(source, gs.Constant)
+        return source.name not in self.protected_names and bool(source.inputs) and not isinstance(source, gs.Constant)
 
     def bypass(self, node: Any, source: Any) -> bool:
         """Take out a node whose first output always equals `source`; false if names forbid it."""
@@ -255,7 +256,7 @@ class Graph:
             return False
         output = node.outputs[0]
         self.drop(node)
-        if output.name not in self.pinned:
+        if output.name not in self.protected_names:
             self.substitute(output, source)
             return True
         maker = source.inputs[0]

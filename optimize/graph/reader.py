@@ -118,7 +118,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=held, taken=taken)
+    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=held, used_names=taken)
 
 
 def fix_batch(net: Graph, batch: int) -> None:
@@ -127,7 +127,7 @@ def fix_batch(net: Graph, batch: int) -> None:
     Raises:
         UsageError: No input has a free first dimension, or one is fixed to another size.
     """
-    firsts = [value.type.tensor_type.shape.dim[0] for value in net.shell.graph.input if _has_dimensions(value)]
+    firsts = [value.type.tensor_type.shape.dim[0] for value in net.skeleton.graph.input if _has_dimensions(value)]
     names = {dim.dim_param for dim in firsts if dim.dim_param}
     if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
         found = sorted({dim.dim_value for dim in firsts})
@@ -137,12 +137,12 @@ def fix_batch(net: Graph, batch: int) -> None:
     for dim in firsts:
         if dim.dim_value <= 0 and not dim.dim_param:
             dim.dim_value = batch
-    graph = net.shell.graph
+    graph = net.skeleton.graph
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
             if dim.dim_param in names and dim.dim_param:
                 dim.dim_value = batch
-    net.kinds, net.inferred = {}, False
+    net.value_types, net.inferred = {}, False
 
 
 def _has_dimensions(value: onnx.ValueInfoProto) -> bool:

@@ -40,7 +40,7 @@ def infer(net: Graph) -> None:
     if inferred is not None:
         net.inferences += 1
         for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
-            net.kinds[value.name] = _of_this_inference(_kind(value), net.inferences)
+            net.value_types[value.name] = _of_this_inference(_kind(value), net.inferences)
 
 
 def _of_this_inference(kind: tuple[int, Shape | None], number: int) -> tuple[int, Shape | None]:
@@ -90,9 +90,9 @@ def infer_one(net: Graph, node: Any) -> None:
         return
     for name, kind in found.items():
         better = _only_names(_kind(onnx.ValueInfoProto(name=name, type=kind)), names)
-        old = net.kinds.get(name, (0, None))[1]
+        old = net.value_types.get(name, (0, None))[1]
         if better[1] is not None and (old is None or _is_settled(better[1])):
-            net.kinds[name] = better
+            net.value_types[name] = better
 
 
 def _only_names(kind: tuple[int, Shape | None], names: set[str]) -> tuple[int, Shape | None]:

@@ -56,11 +56,11 @@ def to_proto(net: Graph) -> onnx.ModelProto:
 
 def to_shell(net: Graph) -> tuple[onnx.ModelProto, list[Any]]:
     """Return the model without its weights, and the constants that it needs."""
-    model, constants = copied(net.shell), _constants(net)
+    model, constants = copied(net.skeleton), _constants(net)
     model.graph.node.extend(node_proto(net, node) for node in net.ordered())
     reads = {item for node in model.graph.node for item in (*node.input, *captured(node))}
     reads |= {value.name for value in (*model.graph.input, *model.graph.output)}
-    for name, tensor in net.kept.items():
+    for name, tensor in net.passthrough_tensors.items():
         if name in reads:
             sparse = isinstance(tensor, onnx.SparseTensorProto)
             (model.graph.sparse_initializer if sparse else model.graph.initializer).append(tensor)

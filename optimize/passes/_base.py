@@ -115,7 +115,7 @@ def site(node: Any) -> str:
 
 
 def _broken(net: Graph) -> str:
-    made = {value.name for value in net.shell.graph.input} | set(net.kept)
+    made = {value.name for value in net.skeleton.graph.input} | set(net.passthrough_tensors)
     for node in net.everything():
         for tensor in node.outputs:
             if tensor.name and tensor.name in made:
@@ -126,5 +126,5 @@ def _broken(net: Graph) -> str:
             if not isinstance(tensor, gs.Constant) and tensor.name not in made:
                 return f"{node.name!r} reads {tensor.name!r}, which nothing makes"
     made |= {tensor.name for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
-    lost = [value.name for value in net.shell.graph.output if value.name not in made]
+    lost = [value.name for value in net.skeleton.graph.output if value.name not in made]
     return f"output {lost[0]!r} is lost" if lost else ""

@@ -197,12 +197,15 @@ def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     for node in net.everything():
         if provenance.routes(node):
             for tensor in node.outputs:
-                if tensor.name in net.pinned:
+                if tensor.name in net.protected_names:
                     note(None, tensor, "rigid")
             continue
         for index, tensor in enumerate(node.inputs):
             note(node, tensor, _flexibility(net, node) if index == 0 else "rigid")
-        for tensor in (*net.captures.get(id(node), ()), *(item for item in node.outputs if item.name in net.pinned)):
+        for tensor in (
+            *net.captures.get(id(node), ()),
+            *(item for item in node.outputs if item.name in net.protected_names),
+        ):
             note(None, tensor, "rigid")
     return found
 

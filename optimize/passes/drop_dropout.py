@@ -19,7 +19,7 @@ def rewrite(net: Graph, node: Any) -> Outcome:
     training = net.input(node, 2)
     if training is not None and net.scalar(training) != 0:
         return Refused(node.name, "training_mode is not a constant false")
-    if any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs[1:]):
+    if any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs[1:]):
         return Refused(node.name, "its mask is read")
     if not net.bypass(node, node.inputs[0]):
         return Refused(node.name, "it joins two tensors whose names must both stay")

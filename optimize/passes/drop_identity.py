@@ -24,7 +24,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     source = TESTS[node.op](net, node)
     if source is None:
         return None
-    if any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs[1:]):
+    if any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs[1:]):
         return None
     if not net.bypass(node, source):
         return Refused(node.name, "it joins two tensors whose names must both stay")

@@ -53,7 +53,7 @@ class DropShuffles(Pass):
             _rewrite(net, provenance, wanted, net.block, where, routing)
         if not done:
             return outcomes
-        net.kinds, net.inferred = {}, False
+        net.value_types, net.inferred = {}, False
         net.sweep()
         self.ensures(net, name)
         return outcomes

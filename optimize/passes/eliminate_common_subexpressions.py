@@ -41,7 +41,7 @@ def _merge_constants(net: Graph) -> None:
     held: dict[str, Any] = {}
     for node in net.everything():
         for index, tensor in enumerate(node.inputs):
-            if isinstance(tensor, gs.Constant) and tensor.name not in net.pinned:
+            if isinstance(tensor, gs.Constant) and tensor.name not in net.protected_names:
                 readers.setdefault(tensor.name, []).append((node, index))
                 held[tensor.name] = tensor
     kinds = Counter(net.known(tensor) for tensor in held.values())
@@ -65,10 +65,12 @@ def _is_elsewhere(tensor: Any) -> bool:
 
 def _ends(net: Graph, tensor: Any) -> bytes:
     """Return the first and last elements of a constant; remembered, because constants never change."""
-    if tensor.name not in net.ends:
+    if tensor.name not in net.exact_outputs:
         array = net.array(tensor)
-        net.ends[tensor.name] = b"" if array.dtype == object else array.flat[:64].tobytes() + array.flat[-64:].tobytes()
-    return net.ends[tensor.name]
+        net.exact_outputs[tensor.name] = (
+            b"" if array.dtype == object else array.flat[:64].tobytes() + array.flat[-64:].tobytes()
+        )
+    return net.exact_outputs[tensor.name]
 
 
 def _equal(net: Graph, one: Any, other: Any) -> bool:
@@ -92,7 +94,7 @@ def _merge(net: Graph, node: Any, seen: Table) -> Outcome | None:
     if first is node or id(first) in net.dead:
         seen[key] = node
         return None
-    if any(tensor.name in net.pinned for tensor in node.outputs):
+    if any(tensor.name in net.protected_names for tensor in node.outputs):
         return None
     for old, new in zip(node.outputs, first.outputs, strict=True):
         if old.name:

@@ -37,7 +37,7 @@ def cascade(net: Graph, node: Any) -> int:
 
 
 def _dead(net: Graph, node: Any) -> bool:
-    return not any(tensor.outputs or tensor.name in net.pinned for tensor in node.outputs if tensor.name)
+    return not any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs if tensor.name)
 
 
 PASS = Pass(rewrite, (), "nodes and weights that nothing reads dropped", lowest_opset=1, custom=True)

@@ -30,7 +30,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     """Compute one node."""
     if node.op in RANDOM or node.op in KEPT or not mergeable(net, node):
         return None
-    if any(tensor.name in net.pinned for tensor in node.outputs) or not _is_constant(net, node):
+    if any(tensor.name in net.protected_names for tensor in node.outputs) or not _is_constant(net, node):
         return None
     if not _fits(net, node):
         return None

@@ -43,7 +43,7 @@ def _at(net: Graph, node: Any, memo: Memo) -> Outcome | None:
 
 def _number(net: Graph, node: Any, memo: Memo) -> Outcome | None:
     output = node.outputs[0]
-    if output.name in net.pinned or net.dtype(output) not in INTEGERS:
+    if output.name in net.protected_names or net.dtype(output) not in INTEGERS:
         return None
     found, shape = symbolic_shapes.values(net, output, memo), net.static(output)
     if found is None or shape is None or not all(isinstance(item, int) for item in found):
@@ -72,7 +72,7 @@ def _reshape(net: Graph, node: Any, memo: Memo) -> Outcome | None:
     sizes = [-1 if size is None else size for size in wanted]
     node.attrs.pop("allowzero", None)
     node.inputs[1] = net.constant(f"{node.name}_shape", np.array(sizes, np.int64))
-    net.kinds.pop(node.outputs[0].name, None)
+    net.value_types.pop(node.outputs[0].name, None)
     shape_inference.infer_one(net, node)
     return Rewritten(node.name, f"Reshape to {sizes}")
 
@@ -87,7 +87,7 @@ def _keep_first(net: Graph, node: Any) -> Outcome | None:
         return None
     node.attrs.pop("allowzero", None)
     node.inputs[1] = net.constant(f"{node.name}_shape", np.array([0, *wanted[1:]], np.int64))
-    net.kinds.pop(node.outputs[0].name, None)
+    net.value_types.pop(node.outputs[0].name, None)
     shape_inference.infer_one(net, node)
     return Rewritten(node.name, f"Reshape to {[0, *wanted[1:]]}")
 

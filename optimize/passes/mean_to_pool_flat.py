@@ -22,7 +22,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     source, output = node.inputs[0], node.outputs[0]
     shape = net.shape(source) or ()
     pooled = net.variable(source, f"{output.name}_pooled")
-    net.kinds[pooled.name] = (net.dtype(source), (*shape[:2], *[1] * (len(shape) - 2)))
+    net.value_types[pooled.name] = (net.dtype(source), (*shape[:2], *[1] * (len(shape) - 2)))
     net.drop(node)
     net.add("Flatten", [pooled], [output], node, {"axis": 1})
     net.add("GlobalAveragePool", [source], [pooled], node)

@@ -22,7 +22,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
         return Refused(node.name, "its parts are not constant")
     sequence, users = node.outputs[0], net.users(node.outputs[0])
     places = [net.scalar(user.inputs[1]) if is_a(user, "SequenceAt") else None for user in users]
-    if sequence.name in net.pinned or None in places:
+    if sequence.name in net.protected_names or None in places:
         return Refused(node.name, "the sequence is read other than by SequenceAt at a constant place")
     indices = [int(place) for place in places if place is not None]
     if any(not -len(sizes) <= index < len(sizes) for index in indices):
@@ -31,7 +31,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
         return Refused(node.name, "one part is taken twice")
     outputs = [net.variable(node.inputs[0], f"{sequence.name}_{number}") for number in range(len(sizes))]
     for made in outputs:
-        net.kinds.pop(made.name, None)
+        net.value_types.pop(made.name, None)
     for user, index in zip(users, indices, strict=True):
         outputs[index % len(sizes)] = user.outputs[0]
         net.drop(user)

@@ -64,8 +64,8 @@ def silu(x: np.ndarray) -> np.ndarray:
 def saturating_activations(net: ProtoGraph, plan: QuantPlan) -> dict[str, SaturatingActivation]:
     """Return what is known of each quantised tensor that one activation function alone reads, before Q/DQ stand."""
     found = {}
-    for name in plan.readers:
-        alone = name not in plan.same and name not in plan.same.values() and name not in net.outputs
+    for name in plan.quantized_reads:
+        alone = name not in plan.shared_scale and name not in plan.shared_scale.values() and name not in net.outputs
         bend = _bend(net.readers.get(name, []), net) if alone else None
         if bend is not None:
             found[name] = bend

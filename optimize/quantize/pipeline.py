@@ -58,8 +58,8 @@ def convert(model: onnx.ModelProto, form: Target, samples: Samples, settings: Qu
     NEED_DB without them, on calibration images and disturbed ones, and more with them.
     """
     seen = AugmentedSamples(samples, settings.noise, settings.cover)
-    made, gained = _converted(model, form, seen, settings, form.gains)
-    if form.gains or settings.equalize is None or not gained:
+    made, gained = _converted(model, form, seen, settings, form.free_channel_scales)
+    if form.free_channel_scales or settings.equalize is None or not gained:
         return made
     images = seen.pick(max(JUDGED, samples.shape[0] or 0))
     step = samples.shape[0] or min(JUDGED, len(images))
@@ -85,17 +85,20 @@ def _converted(
     gained = bool(scalable_tensors(net, plan, stats, form))
     counted = settings.method != "min-max"
     grids = grids_of(plan, form, stats, settings)
-    layers = {node.name: node.output[0] for node in plan.anchors if node.op_type != "MatMul"}
+    layers = {node.name: node.output[0] for node in plan.layers if node.op_type != "MatMul"}
     reference = copied(net.model)
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
-    if shown := sorted(set(plan.readers) - set(grids)):
+    if shown := sorted(set(plan.quantized_reads) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)
-        grids |= {name: quant_params(*choose(stats[name], _method(settings), form.grid), form.grid) for name in shown}
+        grids |= {
+            name: quant_params(*choose(stats[name], _method(settings), form.activation_dtype), form.activation_dtype)
+            for name in shown
+        }
     grids |= {
         name: quant_params(*bend.cut(grids[name].low, grids[name].high), grids[name].kind)
         for name, bend in bent.items()
     }
-    limits = _limits(net, plan, grids, stats, form.wide) if form.limited else {}
+    limits = _limits(net, plan, grids, stats, form.pad_channels) if form.avoid_int16_saturation else {}
     weights = insert_qdq(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
     made = Converted(net.model, plan, grids, tuple(folded), limits, {})
     if settings.refine:
@@ -105,9 +108,9 @@ def _converted(
         made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
-    if form.wide:
+    if form.pad_channels:
         pad_channels(net)
-    return replace(made, centred=move_zero_points_to_biases(net) if form.centred else {}), gained
+    return replace(made, centred=move_zero_points_to_biases(net) if form.zero_points_in_biases else {}), gained
 
 
 def _prepare(
@@ -116,14 +119,15 @@ def _prepare(
 
     own_weights(net)
     plan = place(net, form, settings.keep)
-    if not plan.anchors:
+    if not plan.layers:
         raise ModelError(
             "nothing in this graph can be quantised",
-            got="; ".join(f"{name}: {why}" for name, why in list(plan.floats.items())[:3]) or "no Conv, Gemm or MatMul",
+            got="; ".join(f"{name}: {why}" for name, why in list(plan.kept_float.items())[:3])
+            or "no Conv, Gemm or MatMul",
             expected="Conv or Gemm with constant float32 weights",
         )
     hidden = inside_layers(net, plan) if form.fold_relu else set()
-    names = sorted(set(plan.readers) - hidden)
+    names = sorted(set(plan.quantized_reads) - hidden)
     counted, bent = settings.method != "min-max", saturating_activations(net, plan)
     stats = collected(net.model, names, samples, histograms=counted and settings.equalize is None)
     if settings.equalize is None:
@@ -133,7 +137,7 @@ def _prepare(
     plan.kinds = tensors_with_zero_point(net, plan, stats, form)
     if gains:
         insert_channel_scales(net, plan, stats, form, settings.equalize, bent)
-    names = sorted(set(plan.readers) - hidden)
+    names = sorted(set(plan.quantized_reads) - hidden)
     return plan, collected(net.model, names, samples, histograms=True) if counted else stats, bent
 
 
@@ -173,7 +177,7 @@ def _limits(
 ) -> dict[str, np.ndarray]:
     """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
     limits = {}
-    for node in plan.anchors:
+    for node in plan.layers:
         name = node.input[0]
         weight = net.arrays[node.input[1]]
         if node.op_type != "Conv" and not attributes(node).get("transB", 0):
@@ -188,7 +192,7 @@ def _limits(
 
 def grids_of(plan: QuantPlan, form: Target, stats: dict[str, Stats], settings: QuantSettings) -> dict[str, QuantParams]:
     """Return the grid of each quantised tensor with statistics, after deciding which share one."""
-    names = set(plan.readers) & set(stats)
+    names = set(plan.quantized_reads) & set(stats)
     ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names}
     share_concats(plan, _joined(plan, ends))
     shared, found = _joined(plan, ends), {}
@@ -218,7 +222,7 @@ def _alternatives(
     """Return for each group of tensors with one scale the ranges that the methods give it."""
     if settings.method != "auto":
         return {}
-    each = {name: candidates(stats[name], plan.kind(name, form)) for name in set(plan.readers) & set(stats)}
+    each = {name: candidates(stats[name], plan.kind(name, form)) for name in set(plan.quantized_reads) & set(stats)}
     found: dict[str, list[tuple[float, float]]] = {}
     for method in METHODS:
         ends = {name: ranges.get(method, ranges["min-max"]) for name, ranges in each.items()}

@@ -23,40 +23,40 @@ class QuantPlan:
     """What is quantised: tensors with the nodes that read them so, weighted nodes, tensors that share one scale.
 
     Attributes:
-        readers: Quantised tensor -> ids of the nodes that read its quantised value.
-        anchors: Convolutions and matrix products computed in INT8.
-        same: Groups of tensors that must have one scale (union-find parent links).
-        glue: Other operators computed in INT8.
-        floats: Weighted or glue nodes left in float -> the reason.
+        quantized_reads: Quantised tensor -> ids of the nodes that read its quantised value.
+        layers: Convolutions and matrix products computed in INT8.
+        shared_scale: Groups of tensors that must have one scale (union-find parent links).
+        other_ops: Other operators computed in INT8.
+        kept_float: Weighted or glue nodes left in float -> the reason.
         kinds: Quantised tensor -> the kind of its grid, where that is not the form's.
     """
 
-    readers: dict[str, set[int]] = field(default_factory=dict)
-    anchors: list[NodeProto] = field(default_factory=list)
-    same: dict[str, str] = field(default_factory=dict)
-    glue: list[NodeProto] = field(default_factory=list)
-    floats: dict[str, str] = field(default_factory=dict)
+    quantized_reads: dict[str, set[int]] = field(default_factory=dict)
+    layers: list[NodeProto] = field(default_factory=list)
+    shared_scale: dict[str, str] = field(default_factory=dict)
+    other_ops: list[NodeProto] = field(default_factory=list)
+    kept_float: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
 
     def root(self, name: str) -> str:
         """Return the representative of a tensor's group."""
-        while name in self.same:
-            name = self.same[name]
+        while name in self.shared_scale:
+            name = self.shared_scale[name]
         return name
 
     def join(self, first: str, second: str) -> None:
         """Give two tensors one scale: that of the first one's group."""
         first, second = self.root(first), self.root(second)
         if first != second:
-            self.same[second] = first
+            self.shared_scale[second] = first
 
     def kind(self, name: str, form: Target) -> str:
         """Return the kind of a tensor's grid."""
-        return self.kinds.get(name, form.grid)
+        return self.kinds.get(name, form.activation_dtype)
 
     def read(self, name: str, node: NodeProto) -> None:
         """Let a node read the quantised value of a tensor."""
-        self.readers.setdefault(name, set()).add(id(node))
+        self.quantized_reads.setdefault(name, set()).add(id(node))
 
 
 def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> QuantPlan:
@@ -71,7 +71,7 @@ def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> 
     for node in net.nodes:
         if node.op_type in ANCHORS:
             _place_anchor(net, plan, node, keep)
-    if form.outputs:
+    if form.quantize_outputs:
         _grow(net, plan, form, keep)
     else:
         _residuals(net, plan)
@@ -81,9 +81,9 @@ def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> 
 def _place_anchor(net: ProtoGraph, plan: QuantPlan, node: NodeProto, keep: frozenset[str]) -> None:
     reason = "kept float on request" if node.name in keep else _unfit(net, node)
     if reason:
-        plan.floats[node.name] = reason
+        plan.kept_float[node.name] = reason
         return
-    plan.anchors.append(node)
+    plan.layers.append(node)
     plan.read(node.input[0], node)
 
 
@@ -113,28 +113,28 @@ def activations(net: ProtoGraph, node: NodeProto) -> list[str]:
 
 def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) -> None:
     """Quantise what the anchors write, then every operator that reads only quantised tensors."""
-    inside = set(plan.readers) & set(net.inputs)
-    anchors, last = {id(node) for node in plan.anchors}, ends(net, form)
+    inside = set(plan.quantized_reads) & set(net.inputs)
+    anchors, last = {id(node) for node in plan.layers}, ends(net, form)
     for node in net.nodes:
         reads = activations(net, node)
         if id(node) in anchors:
             if node.output[0] in last or (node.op_type != "Conv" and set(node.output) & set(net.outputs)):
                 continue
             inside.add(node.output[0])
-        elif node.op_type in form.glue and reads and node.name not in keep and set(reads) <= inside:
+        elif node.op_type in form.int8_ops and reads and node.name not in keep and set(reads) <= inside:
             if node.op_type not in MOVES and len(reads) != len([name for name in node.input if name]):
                 continue
             if node.op_type == "Concat" and node.output[0] in last:
                 continue
             inside |= {name for name in node.output if name}
-            plan.glue.append(node)
+            plan.other_ops.append(node)
             for name in node.output if node.op_type in MOVES - {"Relu", "Clip"} else ():
                 plan.join(reads[0], name)
     # Everyone reads the quantised value of what is inside: a float reader would keep the operator from fusing.
     for name in sorted(inside):
-        plan.readers.setdefault(name, set())
+        plan.quantized_reads.setdefault(name, set())
         for reader in net.readers.get(name, []):
-            if name not in net.inputs or id(reader) in anchors or reader in plan.glue:
+            if name not in net.inputs or id(reader) in anchors or reader in plan.other_ops:
                 plan.read(name, reader)
 
 
@@ -161,7 +161,7 @@ def _ends_with(node: NodeProto, found: set[str], form: Target) -> bool:
     """Say whether a node that leads to no layer leaves what it reads in float."""
     if node.op_type in SHIFTS:
         return {name for name in node.output if name} <= found
-    return node.op_type not in form.glue
+    return node.op_type not in form.int8_ops
 
 
 def share_concats(plan: QuantPlan, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -169,8 +169,8 @@ def share_concats(plan: QuantPlan, ranges: Mapping[str, tuple[float, float]]) ->
 
     Not where one range starts at zero and another does not: the Relu before it could then not become a range.
     """
-    for node in plan.glue:
-        if node.op_type != "Concat" or node.output[0] not in plan.readers:
+    for node in plan.other_ops:
+        if node.op_type != "Concat" or node.output[0] not in plan.quantized_reads:
             continue
         seen = [ranges[plan.root(name)] for name in node.input]
         spans = [high - low for low, high in seen]
@@ -181,7 +181,7 @@ def share_concats(plan: QuantPlan, ranges: Mapping[str, tuple[float, float]]) ->
 
 def _residuals(net: ProtoGraph, plan: QuantPlan) -> None:
     """Quantise one input of an addition: the one that is not the convolution which the addition fuses into."""
-    anchors = {id(node) for node in plan.anchors}
+    anchors = {id(node) for node in plan.layers}
     order = {id(node): index for index, node in enumerate(net.nodes)}
     for node in net.nodes:
         if node.op_type != "Add" or len(activations(net, node)) != 2 or node.input[0] == node.input[1]:
@@ -192,7 +192,7 @@ def _residuals(net: ProtoGraph, plan: QuantPlan) -> None:
         fused = max(convs, key=lambda name: order[id(net.producer[name])])
         other = node.input[0] if node.input[1] == fused else node.input[1]
         plan.read(other, node)
-        plan.glue.append(node)
+        plan.other_ops.append(node)
 
 
 def foldable(net: ProtoGraph, node: NodeProto) -> tuple[float, float] | None:
@@ -210,7 +210,7 @@ def foldable(net: ProtoGraph, node: NodeProto) -> tuple[float, float] | None:
 
 def inside_layers(net: ProtoGraph, plan: QuantPlan) -> set[str]:
     """Return the tensors between a layer and the Relu or Clip that may be folded into the quantiser after it."""
-    inner = {node.input[0] for node in plan.glue if foldable(net, node)}
+    inner = {node.input[0] for node in plan.other_ops if foldable(net, node)}
     return {name for name in inner if len(net.readers[name]) == 1 and name not in net.outputs}
 
 
@@ -224,19 +224,19 @@ def fold_relus(net: ProtoGraph, plan: QuantPlan, grids: Mapping[str, QuantParams
     Why       An unsigned quantiser with zero point 0 saturates at 0 and at 255 * scale: it is the Clip.
     """
     folded = {}
-    for node in list(plan.glue):
+    for node in list(plan.other_ops):
         inner, outer, bounds = node.input[0], node.output[0], foldable(net, node)
         producer = net.producer.get(inner)
         if bounds is None or grids[outer].low != 0 or grids[outer].high > bounds[1] * (1 + 1e-6):
             continue
-        if producer is None or len(net.readers[inner]) != 1 or inner in net.outputs or inner in plan.same:
+        if producer is None or len(net.readers[inner]) != 1 or inner in net.outputs or inner in plan.shared_scale:
             continue
-        if inner in plan.same.values() or inner not in plan.readers:
+        if inner in plan.shared_scale.values() or inner not in plan.quantized_reads:
             continue
         producer.output[list(producer.output).index(inner)] = outer
         net.graph.node.remove(node)
-        plan.glue.remove(node)
-        del plan.readers[inner]
+        plan.other_ops.remove(node)
+        del plan.quantized_reads[inner]
         folded[node.name] = outer, bounds[1]
     net.index()
     return folded

@@ -106,7 +106,7 @@ def _search(
     check_method(settings.method)
     first = next(iter(samples))
     ranges_alone = budget is None and not settings.refine
-    model = pooled(model) if "GlobalAveragePool" in form.glue else model
+    model = pooled(model) if "GlobalAveragePool" in form.int8_ops else model
     free = model if ranges_alone and len(first) == at_once(first.shape) else with_free_batch(model, first) or model
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
     made: Converted | None
@@ -153,11 +153,11 @@ def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]
         images=data.images,
         data_sha256=data.digest,
         warnings=data.warnings,
-        quantised=dict(Counter(node.op_type for node in (*plan.anchors, *plan.glue))),
-        floats=plan.floats,
+        quantised=dict(Counter(node.op_type for node in (*plan.layers, *plan.other_ops))),
+        floats=plan.kept_float,
         folded=made.folded if made else (),
         limited={name: count for name, limit in limits.items() if (count := int((np.asarray(limit) < LARGEST).sum()))},
-        ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.readers)},
+        ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.quantized_reads)},
         reason=search.reason if search else "",
         tried=tuple(one.to_dict() for one in search.tried) if search else (),
         tensor_sqnr_db=made.noise if made else {},

@@ -29,34 +29,36 @@ class Target:
 
     Attributes:
         name: The target's name.
-        grid: The kind of the activations' integers (`grid.KINDS`).
-        limited: Weights are kept small enough for CPUs that add pairs of products in 16 bits (`saturation`).
+        activation_dtype: The kind of the activations' integers (`quant_params.KINDS`).
+        avoid_int16_saturation: Weights are kept small enough for CPUs that add pairs of products in 16 bits
+            (`int16_saturation`).
         integer_bias: Biases are INT32 with a DequantizeLinear (ONNX Runtime's); otherwise they stay float.
-        outputs: The results of INT8 operators are quantised too, so that the region between two convolutions is INT8
-            throughout; otherwise only the inputs of the weighted operators and of residual additions are.
-        glue: Operators besides convolutions that compute in INT8 when all that they read is INT8.
+        quantize_outputs: The results of INT8 operators are quantised too, so that the region between two convolutions
+            is INT8 throughout; otherwise only the inputs of the weighted operators and of residual additions are.
+        int8_ops: Operators besides convolutions that compute in INT8 when all that they read is INT8.
         fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
-        centred: While the graph is made a grid may have a zero point; at the end it is moved into biases (`centre`).
-        borders: It is moved too where that takes a Pad or an Add before the quantiser.
-        wide: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at (`widths`).
-        gains: Products by channel beside float operators cost nothing that could be measured, so that they always
-            stand (`gains`); otherwise only where a network needs them.
+        zero_points_in_biases: While the graph is made a tensor may have a zero point; at the end it is moved into
+            biases (`zero_points_to_biases`).
+        explicit_padding: It is moved too where that takes a Pad or an Add before the quantiser.
+        pad_channels: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at.
+        free_channel_scales: Channel scales beside float operators cost no time that could be measured here, so they are
+            always inserted; otherwise only where a network needs them (`explicit_scales`).
     """
 
     name: str
-    grid: str
+    activation_dtype: str
     integer_bias: bool
-    outputs: bool
-    glue: frozenset[str]
+    quantize_outputs: bool
+    int8_ops: frozenset[str]
     fold_relu: bool
-    limited: bool = False
+    avoid_int16_saturation: bool = False
     least_scale: float = 0.0
-    gains: bool = False
-    wide: bool = False
-    borders: bool = False
-    centred: bool = False
+    free_channel_scales: bool = False
+    pad_channels: bool = False
+    explicit_padding: bool = False
+    zero_points_in_biases: bool = False
 
     def least_high(self, kind: str) -> float:
         """Return where a grid of this kind must end at the lowest, so that its scale is not too small."""
@@ -66,31 +68,40 @@ class Target:
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
 TRT = Target(
     "trt",
-    grid="symmetric",
+    activation_dtype="symmetric",
     integer_bias=False,
-    outputs=False,
-    glue=frozenset(),
+    quantize_outputs=False,
+    int8_ops=frozenset(),
     fold_relu=False,
     least_scale=2.0**-14,
-    gains=True,
-    centred=True,
+    free_channel_scales=True,
+    zero_points_in_biases=True,
 )
 FORMS = {
     "trt": TRT,
-    "trt-rtx": replace(TRT, name="trt-rtx", borders=True),
+    "trt-rtx": replace(TRT, name="trt-rtx", explicit_padding=True),
     "ort-x86": Target(
         "ort-x86",
-        grid="u8",
+        activation_dtype="u8",
         integer_bias=True,
-        outputs=True,
-        glue=INTEGER,
+        quantize_outputs=True,
+        int8_ops=INTEGER,
         fold_relu=True,
-        limited=True,
-        wide=True,
+        avoid_int16_saturation=True,
+        pad_channels=True,
     ),
-    "ort-arm": Target("ort-arm", grid="s8", integer_bias=True, outputs=True, glue=INTEGER, fold_relu=True),
+    "ort-arm": Target(
+        "ort-arm", activation_dtype="s8", integer_bias=True, quantize_outputs=True, int8_ops=INTEGER, fold_relu=True
+    ),
     "openvino": Target(
-        "openvino", grid="u8", integer_bias=False, outputs=True, glue=INTEGER, fold_relu=True, limited=True, gains=True
+        "openvino",
+        activation_dtype="u8",
+        integer_bias=False,
+        quantize_outputs=True,
+        int8_ops=INTEGER,
+        fold_relu=True,
+        avoid_int16_saturation=True,
+        free_channel_scales=True,
     ),
 }
 

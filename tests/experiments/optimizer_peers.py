@@ -199,7 +199,7 @@ def compare(folder: Path, paths: Sequence[Path], speed: bool, again: str = "", *
     for model in paths:
         result = folder / "rows" / model.stem / "result.onnx"
         result.parent.mkdir(parents=True, exist_ok=True)
-        ours = child_process.python(f"{__package__.split('.')[0]}.cli", "optimize", str(model), "-o", str(result))
+        ours = child_process.python("edgesmith.cli", "optimize", str(model), "-o", str(result))
         timed = speed and not model.name.startswith("light_") and model.stem != ONE_NODE
         commands = {tool: [str(python), "-I", "-c", code, str(model), str(result)] for tool, code in TOOLS.items()}
         commands |= {tool: [*ours, *options] for tool, options in OURS.items()}

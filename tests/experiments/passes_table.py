@@ -1,4 +1,4 @@
-"""`python -m edgesmith.optimize.passes`: the table of passes in docs/passes.md, from the passes' own first lines."""
+"""`PYTHONPATH=tests python -m experiments.passes_table`: the table of docs/passes.md, from the passes' heads."""
 
 from __future__ import annotations
 

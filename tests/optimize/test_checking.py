@@ -89,7 +89,9 @@ def _lose(net, node):
 def test_a_pass_that_fails_is_left_out(wrong, reason, tmp_path, monkeypatch):
     onnx.save(model(CHAIN), tmp_path / "source.onnx")
     found = optimizer.find
-    monkeypatch.setattr(optimizer, "find", lambda name: Pass(wrong, (), "wrong") if name == "planted" else found(name))
+    monkeypatch.setattr(
+        optimizer, "find_target", lambda name: Pass(wrong, (), "wrong") if name == "planted" else found(name)
+    )
     report = optimize(tmp_path / "source.onnx", tmp_path / "result.onnx", passes=("drop_identity", "planted"))
     undone = {entry.name: entry.rolled_back for entry in report.passes if entry.rolled_back}
     assert list(undone) == ["planted"]

@@ -19,4 +19,6 @@ def test_recipes_name_passes(target):
 
 def test_the_page_lists_the_passes():
     page = (Path(__file__).resolve().parents[2] / "docs" / "passes.md").read_text()
-    assert documentation.table() in page, "run `python -m edgesmith.optimize.passes` and paste its table"
+    assert documentation.table() in page, (
+        "run `PYTHONPATH=tests python -m experiments.passes_table` and paste its table"
+    )

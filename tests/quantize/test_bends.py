@@ -98,7 +98,7 @@ def test_cutting_gains_what_it_should(activation, refine, tmp_path, monkeypatch)
     quality = []
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.bends", lambda net, plan: {})
+            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.saturating_activations", lambda net, plan: {})
         report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=settings)
         quality.append(sqnr_db(run(model, seen), run(tmp_path / "q.onnx", seen)))
         assert (report.ranges["c0"][0] > -9) == kept

@@ -231,7 +231,7 @@ def test_layers_are_ranked_by_noise_for_a_second(monkeypatch):
     assert made.names == wanted
     assert list(made.made) == [0]
     assert made._convert(0) is made.made[0]
-    assert set(made._convert(2).plan.floats) == {"n_c3", *made.names[:2]}
+    assert set(made._convert(2).plan.kept_float) == {"n_c3", *made.names[:2]}
 
 
 def test_measured_latencies_are_what_the_costs_are_set_to(monkeypatch):

@@ -110,7 +110,7 @@ def chosen(model, form=TRT):
     net = ProtoGraph(copied(model))
     own_weights(net)
     plan = place(net, form)
-    return set(tensors_with_zero_point(net, plan, collect(net.model, sorted(plan.readers), batches()), form))
+    return set(tensors_with_zero_point(net, plan, collect(net.model, sorted(plan.quantized_reads), batches()), form))
 
 
 def test_where_it_is_done():
@@ -205,7 +205,7 @@ def test_the_form_for_every_tensorrt_has_neither_pads_nor_additions():
     """It moves what costs no node: no reader pads, and layers alone write the tensor."""
     everything, some = made_of(relu_paths()).centred, made_of(relu_paths(), find_target("trt")).centred
     assert set(some) == {"p4/Q"} < set(everything)
-    plain = made_of(relu_paths(), dataclasses.replace(TRT, centred=False)).model
+    plain = made_of(relu_paths(), dataclasses.replace(TRT, zero_points_in_biases=False)).model
     before, after = (Counter(node.op_type for node in made.graph.node)
                      for made in (plain, made_of(relu_paths(), find_target("trt")).model))  # fmt: skip
     assert after["Relu"] + after["Clip"] == before["Relu"] + before["Clip"]
@@ -218,7 +218,7 @@ def test_it_keeps_more(tmp_path):
     model, fresh = relu_paths(), images(128, seed=5)
     reference = run(model, fresh)
     kept = [sqnr_db(reference, run(made_of(model, form).model, fresh))
-            for form in (dataclasses.replace(TRT, centred=False), TRT)]  # fmt: skip
+            for form in (dataclasses.replace(TRT, zero_points_in_biases=False), TRT)]  # fmt: skip
     assert kept[1] > kept[0] + 2
     onnx.save(model, tmp_path / "m.onnx")
     quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), settings=QuantSettings.quick())

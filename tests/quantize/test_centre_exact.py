@@ -110,7 +110,7 @@ def test_only_what_is_seen_and_stands_alone_gets_a_zero_point():
     assert tensors_with_zero_point(made, plan, seen, TRT) == {"a": "s8"}
     plan.join("a", "other")
     assert tensors_with_zero_point(made, plan, seen, TRT) == {}
-    plan.same = {"a": "other"}
+    plan.shared_scale = {"a": "other"}
     assert tensors_with_zero_point(made, plan, seen, TRT) == {}
 
 

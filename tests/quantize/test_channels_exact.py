@@ -414,7 +414,7 @@ def test_between_layers_and_operators_in_float(case, target):
     text, expected = EDGES[case]
     made, form = net(text), find_target(target)
     plan = place(made, form)
-    stats = collect(made.model, sorted(plan.readers), [IMAGES])
+    stats = collect(made.model, sorted(plan.quantized_reads), [IMAGES])
     assert "".join(explicit_scales.scalable_tensors(made, plan, stats, form)) == expected[target]
     for name in expected[target]:
         assert name not in explicit_scales.scalable_tensors(
@@ -471,5 +471,5 @@ def test_a_bend_follows_its_tensor():
     assert bent["a"].limits == ((pytest.approx(low.min()), pytest.approx(high.max())),)
     assert stats["a"].lows() == pytest.approx(np.array([-9, -2, -1, -6]) * gain)
     (reader,) = made.readers["a"]
-    assert (reader.op_type, plan.readers["a"]) == ("Mul", {id(reader)})
+    assert (reader.op_type, plan.quantized_reads["a"]) == ("Mul", {id(reader)})
     assert made.arrays[reader.input[1]].reshape(-1) == pytest.approx(1 / gain)

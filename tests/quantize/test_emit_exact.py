@@ -172,7 +172,7 @@ def test_only_who_is_in_the_plan_reads_the_quantised_value():
     assert nodes["b"].input[0] == "x"
     made = net("a = Conv(x, w) b = Sin(x) y = Add(b, b)")
     plan = place(made, TRT)
-    plan.readers = {"x": plan.readers["x"], "b": set()}
+    plan.quantized_reads = {"x": plan.quantized_reads["x"], "b": set()}
     insert_qdq(made, plan, GRIDS, TRT, {})
     assert "b_q" not in by_output(made)
     assert "b_scale" not in made.arrays
@@ -224,7 +224,7 @@ def seen(low, high):
 
 
 def test_tensors_with_one_scale_have_the_widest_range():
-    plan = QuantPlan(same={"b": "a", "c": "b"})
+    plan = QuantPlan(shared_scale={"b": "a", "c": "b"})
     made = _joined(plan, {"a": (0.5, 1.0), "b": (-1.0, 0.2), "c": (0.0, 3.0), "d": (1.0, 2.0), "e": (-3.0, -2.0)})
     assert made == {"a": (-1, 3), "d": (0, 2), "e": (-3, 0)}
 
@@ -243,7 +243,7 @@ def test_grids_cover_what_was_seen_and_no_scale_is_too_small():
     plan = place(net("a = Conv(x, w) y = Sin(a)"), TRT)
     assert 1 <= grids_of(plan, TRT, {"x": seen(-1e-9, 1e-9)}, QuantSettings())["x"].scale / 2.0**-14 < 2.02
     assert grids_of(plan, TRT, {"x": seen(-1, 1), "other": seen(0, 1)}, QuantSettings()) == {
-        "x": quant_params(-1, 1, TRT.grid)
+        "x": quant_params(-1, 1, TRT.activation_dtype)
     }
 
 
@@ -280,7 +280,7 @@ def test_each_method_is_an_alternative_for_a_group():
 
 
 def test_the_lowest_bound_of_a_group_is_its_ceiling():
-    plan = QuantPlan(same={"b": "a"})
+    plan = QuantPlan(shared_scale={"b": "a"})
     folded = {"one": ("a", 6.0), "two": ("b", 3.0), "three": ("c", np.inf), "four": ("a", 4.0)}
     assert _ceilings(plan, folded) == {"a": 3.0, "c": np.inf}
 
@@ -292,7 +292,7 @@ def test_only_layers_that_could_saturate_are_limited():
     made = net(depth, ones=np.ones((4, 4, 1, 1), f32), depth=np.ones((4, 1, 3, 3), f32), g=np.ones((4, 5), f32),
                mm=np.array([[1, 0.01]] * 5, f32))  # fmt: skip
     plan = place(made, X86)
-    names = [node.input[0] for node in plan.anchors]
+    names = [node.input[0] for node in plan.layers]
     stats = {name: seen(0, 2.0) for name in names}
     stats["r"] = Stats(0, 2.0, np.zeros(5), np.full(5, 2.0))
     grids = {name: quant_params(0, 2.0, "u8") for name in names}
@@ -420,8 +420,8 @@ class Setup:
     def __init__(self, form=X86, ceilings=None, ranges=None, bends=None, scale=0.02, value=None):
         self.net = net("a = Conv(x, w, b4) y = Sin(a)")
         plan = place(self.net, form)
-        plan.readers = {"x": plan.readers["x"]}
-        self.grids = {"x": QuantParams(scale, 100 if form is X86 else 0, form.grid)}
+        plan.quantized_reads = {"x": plan.quantized_reads["x"]}
+        self.grids = {"x": QuantParams(scale, 100 if form is X86 else 0, form.activation_dtype)}
         insert_qdq(self.net, plan, self.grids, form, {})
         source = reconstruction.FloatReference(self.net, {}, {}, {}, ranges or {}, bends or {})
         self.refiner = reconstruction.LayerReconstruction(
@@ -506,7 +506,7 @@ def test_tensors_with_one_scale_are_chosen_once_by_the_first():
     plan = place(made, X86)
     grids = {name: QuantParams(0.05, 128, "u8") for name in ("x", "a", "b", "y")}
     insert_qdq(made, plan, grids, X86, {})
-    assert plan.same == {"b": "a"}
+    assert plan.shared_scale == {"b": "a"}
     source = reconstruction.FloatReference(made, {}, {}, {}, {}, {})
     refiner = reconstruction.LayerReconstruction(made, plan, grids, {}, source, X86, QuantSettings(reconstruct=False))
     refiner.run(IMAGES)
@@ -575,7 +575,7 @@ def test_a_clip_that_must_stay_has_a_grid_before_it():
 @pytest.mark.parametrize(("batch", "images", "count"), [(None, 8, 8), (None, 19, 16), (4, 9, 8), (5, 24, 20)])
 def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, monkeypatch):
     met = []
-    monkeypatch.setattr(pipeline, "fitting", lambda sizes: met.append(sorted(sizes)) or images)
+    monkeypatch.setattr(pipeline, "images_that_fit", lambda sizes: met.append(sorted(sizes)) or images)
     monkeypatch.setattr(reconstruction.LayerReconstruction, "run", lambda self, given: met.append(len(given)))
     made = coarse()
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch or 0

@@ -57,7 +57,7 @@ def equalised(model, strength, shift=True):
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     net = ProtoGraph(copy)
-    names = place(net, find_target("ort-x86")).readers
+    names = place(net, find_target("ort-x86")).quantized_reads
     names = [name for name in names if not any(node.op_type in ("Relu", "Clip") for node in net.readers.get(name, []))]
     return copy, equalise(net, collect(copy, names, batches()), strength, shift)
 

@@ -46,7 +46,7 @@ def gained(model, target):
     net, form = ProtoGraph(copied(model)), find_target(target)
     own_weights(net)
     plan = place(net, form)
-    stats = collect(net.model, sorted(plan.readers), batches())
+    stats = collect(net.model, sorted(plan.quantized_reads), batches())
     done = insert_channel_scales(net, plan, stats, form, 0.5, saturating_activations(net, plan))
     return net, stats, plan, done
 
@@ -60,13 +60,13 @@ def test_the_function_stays(target):
     onnx.checker.check_model(net.model, full_check=True)
     np.testing.assert_allclose(run(net.model, seen), run(model, seen), atol=1e-4)
     (reader,) = net.readers["h0_even"]
-    assert plan.readers["h0_even"] == {id(reader)}
+    assert plan.quantized_reads["h0_even"] == {id(reader)}
     assert reader.name == "n_c1"
 
 
 def test_statistics_are_those_of_the_new_graph():
     net, stats, plan, _ = gained(uneven(), "ort-x86")
-    fresh = collect(net.model, sorted(plan.readers), batches())
+    fresh = collect(net.model, sorted(plan.quantized_reads), batches())
     for name, seen in fresh.items():
         np.testing.assert_allclose(stats[name].lows(), seen.lows(), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(stats[name].highs(), seen.highs(), rtol=1e-3, atol=1e-5)
@@ -92,7 +92,7 @@ def test_less_noise(target, tmp_path, monkeypatch, needed):
     onnx.save(model, tmp_path / "m.onnx")
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.gain", lambda *given: {})
+            monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.insert_channel_scales", lambda *given: {})
         quantize(
             tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=QuantSettings(refine=False)
         )
@@ -211,5 +211,5 @@ def test_channels_that_hardly_differ_are_left_alone(monkeypatch):
     monkeypatch.setattr("edgesmith.optimize.quantize.equalization.explicit_scales.WORTH", 1e9)
     net, stats, plan, done = gained(uneven(), "ort-x86")
     assert done == {}
-    assert set(stats) >= plan.readers.keys() - {"output"}
+    assert set(stats) >= plan.quantized_reads.keys() - {"output"}
     assert not [node for node in net.nodes if node.name.endswith(SUFFIX)]

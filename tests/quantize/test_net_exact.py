@@ -399,7 +399,7 @@ def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
         if node.output[0] == "output":
             assert made.values["output"].tolist() == (images[:, :2] + images[:, 2:]).tolist()
 
-    made.walk(before, after)
+    made.run(before, after)
     assert met == ["a", "c", "b", "s", "output"]
     assert held == {
         "a": (["input"], []), "c": (["a"], []), "b": (["a"], ["c"]), "s": (["b"], []), "output": (["s", "t"], []),
@@ -410,10 +410,10 @@ def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
 def test_a_tensor_is_held_until_it_is_asked_for():
     images = np.arange(8, dtype=f32).reshape(2, 4)
     made = LayerwiseRunner(chain(), images, hold=frozenset({"a", "s"}))
-    assert made.until("s").tolist() == (2 * images[:, :2] + 3).tolist()
+    assert made.run_to("s").tolist() == (2 * images[:, :2] + 3).tolist()
     assert made.at == 4
     assert sorted(made.held) == ["a"]
-    assert made.until("a").tolist() == (2 * images).tolist()
+    assert made.run_to("a").tolist() == (2 * images).tolist()
     assert made.held == {}
 
 

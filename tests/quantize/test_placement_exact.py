@@ -37,7 +37,7 @@ def placed(text, target, keep=(), weights=None, head=X, **options):
     made = net(text, weights, head, **options)
     plan = place(made, find_target(target), frozenset(keep))
     names = {id(node): node.output[0] for node in made.nodes}
-    readers = {name: sorted(names[at] for at in ids) for name, ids in plan.readers.items()}
+    readers = {name: sorted(names[at] for at in ids) for name, ids in plan.quantized_reads.items()}
     return made, plan, readers
 
 
@@ -75,9 +75,9 @@ def test_tensorrt_has_the_inputs_of_layers_and_one_side_of_residuals(case):
     text, expected = TRT[case]
     made, plan, readers = placed(text, "trt", weights={"m": (5, 5)})
     assert readers == expected
-    assert (plan.same, plan.floats) == ({}, {})
+    assert (plan.shared_scale, plan.kept_float) == ({}, {})
     read = {name for names in expected.values() for name in names}
-    assert [node.output[0] for node in plan.glue] == [
+    assert [node.output[0] for node in plan.other_ops] == [
         node.output[0] for node in made.nodes if node.op_type == "Add" and node.output[0] in read
     ]
 
@@ -149,17 +149,17 @@ def test_onnxruntime_has_whole_regions(case):
     text, expected, glue, same = ORT[case]
     _, plan, readers = placed(text, "ort-x86")
     assert readers == expected
-    assert [node.output[0] for node in plan.glue] == glue
-    assert {name: plan.root(name) for name in plan.same} == same
-    assert plan.floats == {}
+    assert [node.output[0] for node in plan.other_ops] == glue
+    assert {name: plan.root(name) for name in plan.shared_scale} == same
+    assert plan.kept_float == {}
 
 
 def test_what_is_kept_on_request_is_float():
     _, plan, readers = placed("a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Sin(c)", "ort-x86", ["Conv0"])
-    assert plan.floats == {"Conv0": "kept float on request"}
+    assert plan.kept_float == {"Conv0": "kept float on request"}
     assert readers == {"b": ["c"]}
     _, plan, readers = placed("a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Sin(c)", "ort-x86", ["Relu1"])
-    assert [node.op_type for node in plan.glue] == []
+    assert [node.op_type for node in plan.other_ops] == []
     assert readers == {"x": ["a"], "a": ["b"], "b": ["c"]}
 
 
@@ -186,8 +186,8 @@ def test_which_layers_stay_float_and_why(case):
     weights = {"d": np.ones((4, 4, 1, 1)), "c": (1, 4, 6, 6), "h4": (4,), "g3": (3, 5), "m": (5, 5), "mm": (2, 5, 5),
                "w1": (4, 4, 1)}  # fmt: skip
     _, plan, readers = placed(text, "trt", weights=weights, head=head)
-    assert list(plan.floats.values()) == ([reason] if reason else [])
-    assert len(plan.anchors) == len(readers) == (0 if reason else 1)
+    assert list(plan.kept_float.values()) == ([reason] if reason else [])
+    assert len(plan.layers) == len(readers) == (0 if reason else 1)
 
 
 def test_shapes_and_constants_are_no_activations():
@@ -221,13 +221,13 @@ def test_what_is_concatenated_shares_a_scale_where_it_costs_less_than_a_bit(case
     ranges, shared = SHARED[case]
     _, plan, _ = placed("a = Conv(x, w) b = Conv(x, v) c = Concat<axis=1>(a, b) y = Conv(c, wide)", "ort-x86",
                         weights={"wide": (4, 8, 1, 1)})  # fmt: skip
-    plan.same.clear()
+    plan.shared_scale.clear()
     share_concats(plan, dict(zip("ab", ranges, strict=True)))
-    assert plan.same == ({"a": "c", "b": "c"} if shared else {})
-    del plan.readers["c"]
-    plan.same.clear()
+    assert plan.shared_scale == ({"a": "c", "b": "c"} if shared else {})
+    del plan.quantized_reads["c"]
+    plan.shared_scale.clear()
     share_concats(plan, dict(zip("ab", ranges, strict=True)))
-    assert plan.same == {}
+    assert plan.shared_scale == {}
 
 
 FOLDABLE = {
@@ -287,7 +287,9 @@ FOLDS = {
     "one scale with another, first": (
         "a = Conv(x, w) b = Relu(a) y = Conv(b, v)", SIX, lambda _, plan: plan.join("a", "x"), None,
     ),
-    "not quantised": ("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", SIX, lambda _, plan: plan.readers.pop("a"), None),
+    "not quantised": (
+        "a = Conv(x, w) b = Relu(a) y = Conv(b, v)", SIX, lambda _, plan: plan.quantized_reads.pop("a"), None,
+    ),
 }  # fmt: skip
 
 
@@ -306,21 +308,24 @@ def test_a_relu_goes_where_the_quantiser_limits_to_the_same(case):
         return
     ((name, found),) = folded.items()
     assert (name, found) == (f"{'Clip' if 'Clip' in text else 'Relu'}1", ("b", bound))
-    assert (kinds, [node.op_type for node in plan.glue]) == (["Conv", "Conv"], [])
+    assert (kinds, [node.op_type for node in plan.other_ops]) == (["Conv", "Conv"], [])
     assert made.nodes[0].output[0] == "b"
     assert made.producer["b"] is made.nodes[0]
-    assert "a" not in plan.readers
+    assert "a" not in plan.quantized_reads
 
 
 def test_a_relu_of_the_input_stays():
     made, plan, _ = placed("a = Conv(x, w) b = Relu(x) y = Add(a, b)", "ort-x86")
     grids = dict.fromkeys(("a", "b", "x", "y"), SIX)
-    assert [node.op_type for node in plan.glue] == ["Relu", "Add"]
+    assert [node.op_type for node in plan.other_ops] == ["Relu", "Add"]
     assert fold_relus(made, plan, grids) == {}
 
 
 def test_the_forms_are_what_the_page_says():
-    assert [(form.name, form.grid, form.limited, form.gains) for form in FORMS.values()] == [
+    rows = [
+        (one.name, one.activation_dtype, one.avoid_int16_saturation, one.free_channel_scales) for one in FORMS.values()
+    ]
+    assert rows == [
         ("trt", "symmetric", False, True), ("trt-rtx", "symmetric", False, True),
         ("ort-x86", "u8", True, False), ("ort-arm", "s8", False, False),
         ("openvino", "u8", True, True),

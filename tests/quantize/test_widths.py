@@ -88,7 +88,7 @@ CASES = {
 def quantised(tmp_path, made, monkeypatch, settings=PLAIN):
     """Quantise without padding."""
     onnx.save(made, tmp_path / "in.onnx")
-    monkeypatch.setattr(pipeline, "widen", lambda net: {})
+    monkeypatch.setattr(pipeline, "pad_channels", lambda net: {})
     given = [images()[at : at + 1] for at in range(64)]
     quantize(tmp_path / "in.onnx", tmp_path / "out.onnx", given, target="ort-x86", settings=settings, allow_random=True)
     return onnx.load(tmp_path / "out.onnx")

@@ -9,7 +9,7 @@ import pdoc.render
 
 import edgesmith.runtime
 
-MODULES = ("edgesmith", "!experiments.passes_table", "!edgesmith.__main__")
+MODULES = ("edgesmith", "!edgesmith.__main__")
 
 
 def build(target: Path) -> int:

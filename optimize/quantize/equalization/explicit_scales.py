@@ -74,30 +74,30 @@ def insert_channel_scales(
 def scalable_tensors(net: ProtoGraph, plan: QuantPlan, stats: dict[str, Stats], form: Target) -> list[str]:
     """Return the quantised tensors between layers and float operators whose channels can be scaled."""
     found = []
-    for name in sorted(plan.readers):
-        shared = name in plan.same or name in plan.same.values() or name in net.outputs
+    for name in sorted(plan.quantized_reads):
+        shared = name in plan.shared_scale or name in plan.shared_scale.values() or name in net.outputs
         if shared or name not in stats or name not in net.producer or len(stats[name].lows()) < 2:
             continue
-        if _reading(net, plan, name) or (form.outputs and _is_written(net, plan, name)):
+        if _reading(net, plan, name) or (form.quantize_outputs and _is_written(net, plan, name)):
             found.append(name)
     return found
 
 
 def _is_written(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether a layer writes a tensor that only operators in float read."""
-    integer = {id(node) for node in (*plan.anchors, *plan.glue)}
+    integer = {id(node) for node in (*plan.layers, *plan.other_ops)}
     maker, readers = net.producer[name], {id(node) for node in net.readers.get(name, [])}
-    layer = id(maker) in {id(node) for node in plan.anchors} and is_plain(net, maker)
-    return layer and bool(readers) and readers == plan.readers[name] and not readers & integer
+    layer = id(maker) in {id(node) for node in plan.layers} and is_plain(net, maker)
+    return layer and bool(readers) and readers == plan.quantized_reads[name] and not readers & integer
 
 
 def _reading(net: ProtoGraph, plan: QuantPlan, name: str) -> list[NodeProto]:
     """Return the layers that read a tensor which an operator in float writes, if nothing else reads it quantised."""
-    layers = {id(node) for node in plan.anchors}
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
+    layers = {id(node) for node in plan.layers}
+    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
     maker = net.producer[name]
     plain = all(id(node) in layers and is_plain(net, node) for node in readers)
-    floating = maker.op_type in FLOATS and id(maker) not in map(id, plan.glue)
+    floating = maker.op_type in FLOATS and id(maker) not in map(id, plan.other_ops)
     return readers if plain and floating else []
 
 
@@ -148,7 +148,7 @@ def _written(
     write_scaled(net, maker, scale, None)
     seen.rescale(scale, 0.0)
     value = _multiply(net, name, 1 / scale, net.readers[name])
-    plan.readers[name] = {id(net.producer[value])}
+    plan.quantized_reads[name] = {id(net.producer[value])}
     return scale
 
 
@@ -171,7 +171,7 @@ def _read(
     for node in readers:
         read_scaled(net, node, scale, None)
     value = _multiply(net, name, scale, readers)
-    plan.readers[value] = plan.readers.pop(name)
+    plan.quantized_reads[value] = plan.quantized_reads.pop(name)
     stats[value] = stats.pop(name)
     if name in plan.kinds:
         plan.kinds[value] = plan.kinds.pop(name)

@@ -99,15 +99,15 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     images = [picked[at : at + step] for at in range(0, len(picked) // step * step, step)]
     reference = _outputs(model, images)
     whole = place(ProtoGraph(copied(model)), form)
-    stats = collected(model, sorted(whole.readers), seen)
-    names = {node.name for node in whole.anchors}
+    stats = collected(model, sorted(whole.quantized_reads), seen)
+    names = {node.name for node in whole.layers}
     found, plain = {}, QuantSettings(method="min-max")
     with progress("layers", len(names)) as advance:
         for name in sorted(names):
             net = ProtoGraph(copied(model))
             plan = place(net, form, frozenset(names - {name}))
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
-            grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.readers}, plain)
+            grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.quantized_reads}, plain)
             insert_qdq(net, plan, grids, form, {})
             found[name] = sqnr_db(reference, _outputs(net.model, images))
             advance(1)

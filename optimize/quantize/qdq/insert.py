@@ -40,9 +40,9 @@ def insert_qdq(
         Node name -> its float weights, output channels first (as they are for MatMul).
     """
     weights = {}
-    for node in plan.anchors:
+    for node in plan.layers:
         weights[node.name] = _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
-    for name in sorted(plan.readers):
+    for name in sorted(plan.quantized_reads):
         _activation(net, plan, name, grids[name])
     sort_nodes(net.graph)
     net.index()
@@ -53,7 +53,7 @@ def insert_qdq(
 def _activation(net: ProtoGraph, plan: QuantPlan, name: str, at: QuantParams) -> None:
     scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
     zero = net.add_array(f"{name}_zero", np.array(at.zero, at.dtype))
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
+    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
     is_output = name in net.outputs
     if not readers and not is_output:
         return
@@ -96,7 +96,7 @@ def integer_biases(net: ProtoGraph, plan: QuantPlan) -> None:
 
     The last step: it reads the scales that stand in the graph, and rounds by at most half of the smallest product.
     """
-    names = {node.name for node in plan.anchors}
+    names = {node.name for node in plan.layers}
     for node in [item for item in net.nodes if item.name in names]:
         if len(node.input) < 3 or not node.input[2]:
             continue

@@ -47,12 +47,12 @@ def tensors_with_zero_point(net: ProtoGraph, plan: QuantPlan, stats: dict[str, S
         stats: Ranges of the quantised tensors.
         form: The target's form.
     """
-    if not form.centred:
+    if not form.zero_points_in_biases:
         return {}
-    shared = {*plan.same, *plan.same.values(), *net.outputs}
-    names = [name for name in sorted(plan.readers) if name in stats and name not in shared]
+    shared = {*plan.shared_scale, *plan.shared_scale.values(), *net.outputs}
+    names = [name for name in sorted(plan.quantized_reads) if name in stats and name not in shared]
     able = [name for name in names if _gains(stats[name]) and _movable(net, plan, name)]
-    return {name: "s8" for name in able if form.borders or _free(net, plan, name)}
+    return {name: "s8" for name in able if form.explicit_padding or _free(net, plan, name)}
 
 
 def _gains(seen: Stats) -> bool:
@@ -62,8 +62,8 @@ def _gains(seen: Stats) -> bool:
 
 def _movable(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether all that read the quantised tensor can take a constant away again."""
-    layers = {id(node) for node in plan.anchors}
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.readers[name]]
+    layers = {id(node) for node in plan.layers}
+    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
     sums = [node for node in readers if node.op_type == "Add"]
     rest = [node for node in readers if node.op_type != "Add"]
     plain = all(id(node) in layers and _is_layer(node) and is_plain(net, node) and pads_by_list(node) for node in rest)
@@ -83,7 +83,9 @@ def _free(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
 def _decided(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether layers alone write what only quantised readers read, so that no Add is needed."""
     readers = net.readers.get(name, [])
-    return all(id(node) in plan.readers[name] for node in readers) and bool(_path(net, name, readers=len(readers)))
+    return all(id(node) in plan.quantized_reads[name] for node in readers) and bool(
+        _path(net, name, readers=len(readers))
+    )
 
 
 def _is_layer(node: NodeProto | None) -> bool:

@@ -38,7 +38,7 @@ class LayerwiseRunner:
         self.last = {name: index for index, node in enumerate(net.nodes) for name in node.input}
         self.at = 0
 
-    def walk(self, before: Callable[[NodeProto], None], after: Callable[[NodeProto], None]) -> None:
+    def run(self, before: Callable[[NodeProto], None], after: Callable[[NodeProto], None]) -> None:
         """Compute each node; `before` may change its constants, `after` may replace its outputs in `values`."""
         while self.at < len(self.net.nodes):
             node = self.net.nodes[self.at]
@@ -47,7 +47,7 @@ class LayerwiseRunner:
             after(node)
             self._step(node)
 
-    def until(self, name: str) -> np.ndarray:
+    def run_to(self, name: str) -> np.ndarray:
         """Walk as far as a tensor in `hold`, and give it away."""
         while name not in self.held:
             node = self.net.nodes[self.at]
@@ -59,7 +59,7 @@ class LayerwiseRunner:
     def _compute(self, node: NodeProto) -> None:
         constant = not any(name in self.values for name in node.input)
         kept = self.constants if constant else self.values
-        kept.update(zip([name for name in node.output if name], self.run(node), strict=True))
+        kept.update(zip([name for name in node.output if name], self.run_node(node), strict=True))
 
     def _step(self, node: NodeProto) -> None:
         for name in {*node.input, *node.output}:
@@ -68,7 +68,7 @@ class LayerwiseRunner:
                 self.constants.pop(name, None)
         self.at += 1
 
-    def run(self, node: NodeProto) -> list[np.ndarray]:
+    def run_node(self, node: NodeProto) -> list[np.ndarray]:
         """Compute one node from the values at hand."""
         given = {name: self.values[name] for name in node.input if name in self.values}
         fixed = {name: self._constant(name) for name in node.input if name and name not in given}

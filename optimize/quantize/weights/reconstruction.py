@@ -96,14 +96,14 @@ class LayerReconstruction:
         self.reference = LayerwiseRunner(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
         self.chosen: set[str] = set()
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
-        self.walker.walk(self._before, self._correct)
+        self.walker.run(self._before, self._correct)
 
     def _before(self, node: NodeProto) -> None:
         name = node.name.removesuffix("/Q")
         if node.op_type == "QuantizeLinear" and name in self.grids and self.plan.root(name) not in self.chosen:
             self._choose(node, name)
         if node.name in self.source.answers:
-            self.answer = self.reference.until(self.source.answers[node.name])
+            self.answer = self.reference.run_to(self.source.answers[node.name])
             weight = self.source.weights[node.name]
             if self.settings.reconstruct and weight.size // len(weight) <= second_moments.WIDEST and pads_by_list(node):
                 self._mend(node)
@@ -160,9 +160,9 @@ class LayerReconstruction:
         """Return weights over their scales, not rounded yet."""
         name = self.net.producer[node.input[0]].name.removesuffix("/DQ")
         read, limit = self.grids[name], None
-        if self.form.limited:
+        if self.form.avoid_int16_saturation:
             peaks = raw_peaks(self.source.highs[name], read.scale, read.zero)
-            fours = self.form.wide and reads_rgb_input(self.net, node)
+            fours = self.form.pad_channels and reads_rgb_input(self.net, node)
             limit = largest_integers(weight, groups, peaks, rounding=1.0, fours=fours)
             self.limits[node.name] = limit
         axis = None if self.settings.per_tensor else 0
