@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..runtime.common.display import Displayed, Table
 from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.errors import DataError
 from .measure.environment import Environment
@@ -98,8 +99,8 @@ class Result:
         return self.readings[metric].values.get(name) if metric in self.readings else None
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Displayed):
     """All results of one command on one machine. `created` is UTC, ISO 8601."""
 
     created: str
@@ -107,6 +108,24 @@ class Run:
     environment: Environment
     results: tuple[Result, ...] = ()
     reference: tuple[tuple[float, ...], ...] = ()
+
+    def headline(self) -> str:
+        """Return how many results of which networks, and when and where."""
+        models = ", ".join(dict.fromkeys(result.subject.model for result in self.results))
+        return f"{len(self.results)} results of {models} on {self.environment.cpu}, {self.created}"
+
+    def table(self) -> Table:
+        """Return one row for each subject: p50 and p99 in milliseconds, and the file in MB."""
+        figures = (("latency", "p50_s", 1e3), ("latency", "p99_s", 1e3), ("size", "file_bytes", 1e-6))
+        rows = []
+        for result in self.results:
+            values = [result.value(metric, name) for metric, name, _ in figures]
+            rows.append((
+                result.subject.key,
+                *(None if value is None else round(value * figure[2], 3)
+                  for value, figure in zip(values, figures, strict=True)),
+            ))  # fmt: skip
+        return ("subject", "p50 ms", "p99 ms", "file MB"), rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values with the format's name and version."""

@@ -27,7 +27,41 @@ from .measure.workload import BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
-REFERENCE = BenchTarget(str(Path(__file__).with_name("reference.py")))
+REFERENCE = BenchTarget(str(Path(__file__).parent / "measure" / "reference.py"))
+
+
+def bench(
+    *paths: str | Path, precision: str = "", metrics: str = "", threads: int = 1, batch: int = 1, shape: str = "",
+    processes: int = 3, seconds: float = 1.0, data: str | None = None,
+) -> Run:  # fmt: skip
+    """Measure bundles, ONNX files or Python files: what `edgesmith bench` does, without writing anything.
+
+    Args:
+        paths: What to measure, side by side.
+        precision: Only these forms, comma-separated: "fp32,int8-ort-x86"; "" for all.
+        metrics: Only these metrics, comma-separated: "latency,memory"; "" for the usual ones.
+        threads: Of a CPU backend; 0 leaves the choice to it.
+        batch: Images in a call, where the batch is free.
+        shape: Size of inputs that leave it free: "1x3x320x320".
+        processes: Fresh processes for each subject.
+        seconds: Seconds of measuring in each process.
+        data: Labelled images: "digits", or a folder.
+
+    Raises:
+        UsageError: Nothing is there, or a word or a number makes no sense.
+        NotAvailable: Nothing in a bundle runs here.
+    """
+    if not paths or threads < 0 or batch < 1 or processes < 1 or seconds <= 0:
+        got = f"{len(paths)} paths, {threads} threads, batch {batch}, {processes} processes, {seconds:g} s"
+        raise UsageError("nothing can be measured so", got=got, expected="a path, and numbers above 0 (threads: 0 too)")
+    forms, only = ([word for word in text.replace(" ", "").split(",") if word] for text in (precision, metrics))
+    plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
+    subjects = [
+        context
+        for path in paths
+        for context in contexts(path, precisions=forms, threads=threads, batch=batch, data=data, shape=shape)
+    ]
+    return measure(subjects, plan, only=only, reference=True)
 
 
 def measure(

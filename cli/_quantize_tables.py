@@ -19,11 +19,7 @@ def half(report: PrecisionReport, output: Path) -> None:
     """Print what became FP16 or BF16."""
     if report.kept:
         table("Stayed FP32", ["node", "reason"], report.kept.items(), left=2)
-    worst = max(report.relative_error.values())
-    say(
-        f"{output}: {report.half} of {report.nodes} nodes in {report.kind}, {report.bytes_before / 1e6:.2f} -> "
-        f"{report.bytes_after / 1e6:.2f} MB, largest relative error {worst:.1e}"
-    )
+    say(f"{output}: {report.headline()}")
 
 
 def int8(report: QuantReport, output: Path) -> None:

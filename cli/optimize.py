@@ -74,11 +74,11 @@ def _draw(report: Report, explain: bool) -> None:
         if rows:
             table("Left alone", ("pass", "what", "node", "why"), rows, left=4)
         table("Sizes", ("", "before", "after"), _sizes(report))
-    say(_summary(report))
+    say(report.headline())
 
 
 def _counts(report: Report) -> list[tuple[object, ...]]:
-    counts = [(entry.name, len(entry.rewrites), len(entry.refusals), len(entry.rolled_back)) for entry in report.passes]
+    counts: list[tuple[object, ...]] = [tuple(row) for row in report.table()[1]]
     idle = sum(not any(found) for _, *found in counts)
     return [*(row for row in counts if any(row[1:])), (f"{idle} others", 0, 0, 0)]
 
@@ -90,17 +90,3 @@ def _sizes(report: Report) -> list[tuple[object, ...]]:
         ("multiply-adds", f"{before.macs:,}", f"{after.macs:,}"),
         ("bytes", f"{before.bytes:,}", f"{after.bytes:,}"),
     ]
-
-
-def _summary(report: Report) -> str:
-    check = report.check
-    verdict = {
-        "equal": f"equal on {check.runs} inputs, {check.error}",
-        "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
-    }.get(check.verdict, check.verdict)
-    undone = sum(len(entry.rolled_back) for entry in report.passes)
-    rolled = f", {undone} rolled back" if undone else ""
-    return (
-        f"{report.target_path}: {report.before.nodes} -> {report.after.nodes} nodes, "
-        f"{report.rewrites} rewrites{rolled}; {verdict}; {report.seconds:.2f} s"
-    )

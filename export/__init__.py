@@ -1,1 +1,5 @@
-"""From a torch module to an ONNX file that computes the same."""
+"""The flow that `make export` runs: from a torch module to a verified bundle; `es.export(...)` calls it."""
+
+from ..runtime.common.front_door import make_callable
+
+make_callable(__name__, "api", "export")

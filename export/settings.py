@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..optimize.graph import spec_metadata
 from ..runtime import datasets
 from ..runtime.backends import ort
+from ..runtime.common.display import Displayed, Table
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
@@ -139,8 +140,8 @@ class ExportedArtefact:
         return self.path.stat().st_size
 
 
-@dataclass
-class Summary:
+@dataclass(repr=False)
+class Summary(Displayed):
     """What was made and what was found."""
 
     spec: ModelSpec
@@ -154,6 +155,26 @@ class Summary:
     def passed(self) -> bool:
         """Whether no check said no."""
         return all(check.passed is not False for check in self.checks)
+
+    def headline(self) -> str:
+        """Return the verdict and where the bundle is."""
+        failed = [check.name for check in self.checks if check.passed is False]
+        if failed:
+            return f"{self.spec.name}: FAILED: {', '.join(failed)}"
+        return f"{self.spec.name}: {len(self.checks)} checks, none failed; {self.bundle}"
+
+    def table(self) -> Table:
+        """Return one row for each artefact, its figures in per cent and milliseconds."""
+        heads = ("artefact", "precision", "target", "KB", "top-1 test %", "top-1 hard %", "p50 ms")
+        rows = []
+        for artefact in self.artefacts:
+            results = artefact.results
+            p50 = results.get("p50_s")
+            rows.append((
+                artefact.name, artefact.precision, artefact.target, round(results.get("bytes", 0) / 1024),
+                results.get("test", {}).get("top1"), results.get("hard", {}).get("top1"), p50 and round(1e3 * p50, 3),
+            ))  # fmt: skip
+        return heads, rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

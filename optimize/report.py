@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..runtime.common.display import Displayed, Table
 from .equivalence import Equivalence
 from .passes._base import Outcome, Refused, Rewritten
 
@@ -28,8 +29,8 @@ class Size:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Displayed):
     """Source, result, what each pass did, sizes before and after, and the check."""
 
     source: str
@@ -45,6 +46,25 @@ class Report:
     def rewrites(self) -> int:
         """How many rewrites stand in the result."""
         return sum(len(entry.rewrites) for entry in self.passes)
+
+    def headline(self) -> str:
+        """Return nodes before and after, the verdict of the comparison and the seconds."""
+        check = self.check
+        verdict = {
+            "equal": f"equal on {check.runs} inputs, {check.error}",
+            "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
+        }.get(check.verdict, check.verdict)
+        undone = sum(len(entry.rolled_back) for entry in self.passes)
+        rolled = f", {undone} rolled back" if undone else ""
+        return (
+            f"{self.target_path}: {self.before.nodes} -> {self.after.nodes} nodes, "
+            f"{self.rewrites} rewrites{rolled}; {verdict}; {self.seconds:.2f} s"
+        )
+
+    def table(self) -> Table:
+        """Return each pass with the number of its rewrites, refusals and rewrites rolled back."""
+        rows = [(one.name, len(one.rewrites), len(one.refusals), len(one.rolled_back)) for one in self.passes]
+        return ("pass", "rewrites", "refused", "rolled back"), rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values for JSON."""

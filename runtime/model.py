@@ -44,6 +44,10 @@ class Model(Closeable):
         self.bundle, self.session, self.chosen, self.notes = bundle, session, chosen, notes
         self.spec = bundle.spec
 
+    def __repr__(self) -> str:
+        state = ", closed" if self.session.closed else ""
+        return f"<Model: {self.spec.name} ({self.spec.task}), {self.chosen}{state}>"
+
     @functools.cached_property
     def batch_axes(self) -> dict[str, int | None]:
         """The axis of each output that is the batch, None where it has none; see `batch.axes`."""

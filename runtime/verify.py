@@ -18,6 +18,7 @@ from .batch_axes import may_be_first
 from .bundle import companions
 from .bundle.bundle import Bundle, read
 from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
+from .common.display import Displayed, Table
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
 from .selection.candidates import backends_for, open_artefact, retired, usable
 
@@ -45,8 +46,8 @@ class Replay:
     agreement: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class VerifyReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class VerifyReport(Displayed):
     """What is wrong with which file, and how each replay went."""
 
     bundle: str
@@ -68,6 +69,17 @@ class VerifyReport:
     def passed(self) -> bool:
         """Whether every digest is right and at least one replay ran, and none failed."""
         return self.verdict == "passed"
+
+    def headline(self) -> str:
+        """Return the verdict, and how many replays and problems there were."""
+        passed = sum(replay.status == "passed" for replay in self.replays)
+        replays = f"{passed} of {len(self.replays)} replays passed"
+        return f"{self.bundle}: {self.verdict}; {self.files} files, {len(self.problems)} with problems; {replays}"
+
+    def table(self) -> Table:
+        """Return the replays."""
+        heads = ("artefact", "backend", "replay", "error", "allowed", "why")
+        return heads, [(r.artefact, r.backend, r.status, r.error, r.tolerance, r.reason) for r in self.replays]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.common.display import Displayed, Table
 from ...runtime.errors import CheckFailed, DataError, ModelError
 from .formats import FP16, HalfFormat
 
@@ -30,8 +31,8 @@ NEAR_OPSET = 18
 FIRST = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
-@dataclass(frozen=True)
-class PrecisionReport:
+@dataclass(frozen=True, repr=False)
+class PrecisionReport(Displayed):
     """What became FP16 or BF16.
 
     Attributes:
@@ -54,6 +55,18 @@ class PrecisionReport:
     bytes_after: int
     relative_error: dict[str, float]
     kind: str = "FP16"
+
+    def headline(self) -> str:
+        """Return how much computes in half precision, the sizes and the largest error."""
+        worst = max(self.relative_error.values(), default=0.0)
+        return (
+            f"{self.half} of {self.nodes} nodes in {self.kind}, {self.bytes_before / 1e6:.2f} -> "
+            f"{self.bytes_after / 1e6:.2f} MB, largest relative error {worst:.1e}"
+        )
+
+    def table(self) -> Table:
+        """Return the nodes that stayed FP32, with their reasons."""
+        return ("stayed FP32", "reason"), list(self.kept.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

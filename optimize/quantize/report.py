@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.common.display import Displayed, Table
 from ...runtime.common.proportion import LEAST_IMAGES, wilson
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class QuantSettings:
         return cls(method=method, equalize=None, refine=False, noise=0.0)
 
 
-@dataclass(frozen=True)
-class QuantReport:
+@dataclass(frozen=True, repr=False)
+class QuantReport(Displayed):
     """What one quantisation did.
 
     Attributes:
@@ -107,6 +108,17 @@ class QuantReport:
     agreed: dict[str, int] = field(default_factory=dict)
     speed: Speed | None = None
     not_timed: str = "not asked for"
+
+    def headline(self) -> str:
+        """Return target, images, sizes, and the SQNR of the worst part of an output."""
+        worst = f", worst output {min(self.sqnr_db.values()):.1f} dB" if self.sqnr_db else ""
+        sizes = f"{self.bytes_before / 1e6:.2f} -> {self.bytes_after / 1e6:.2f} MB"
+        return f"{self.target}, {self.images} images, {sizes}{worst}; {len(self.floats)} layers left in float"
+
+    def table(self) -> Table:
+        """Return the SQNR of each part of each output, then each layer that stayed in float with its reason."""
+        rows = [(name, f"{value:.1f} dB") for name, value in self.sqnr_db.items()]
+        return ("output or layer", "SQNR, or why it stayed in float"), [*rows, *self.floats.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; an SQNR without noise (infinite) is None."""

@@ -29,3 +29,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 def _no_bar(steps: int) -> None:
     """Stand where the bar would be when nobody watches."""
+
+
+def silent(text: str) -> None:
+    """Stand where `note` would be when nobody wants to hear."""

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.display import Displayed, Table
 from ..errors import ModelError
 from .kernels import Attestation
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Sidecar:
+@dataclass(frozen=True, repr=False)
+class Sidecar(Displayed):
     """One engine: where it came from, what it needs, and what it really does.
 
     Times in seconds, sizes in bytes. `sm` is the compute capability it was built for, `typing` "strong" (precision is
@@ -43,6 +44,15 @@ class Sidecar:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     format: int = FORMAT
+
+    def headline(self) -> str:
+        """Return what its kernels really run in."""
+        return f"{self.engine}: SM {self.sm}, {self.attestation.sentence(self.precision)}"
+
+    def table(self) -> Table:
+        """Return the kernels that the builder listed."""
+        heads = tuple(dict.fromkeys(key for kernel in self.kernels for key in kernel))
+        return heads, [[kernel.get(head) for head in heads] for kernel in self.kernels]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -1,0 +1,53 @@
+"""Old import paths that the documentation showed: they work for one release, with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+# Old module -> (new module, {old name: new name}), below this package.
+MOVED: dict[str, tuple[str, dict[str, str]]] = {
+    "runtime.session": ("runtime.model", {}),
+    "runtime.stream": ("runtime.serving.stream", {}),
+    "runtime.live": ("runtime.serving.reload", {"Live": "ReloadingModel", "Pool": "WorkerPool"}),
+    "optimize.runner": ("optimize.optimizer", {}),
+    "optimize.precision": ("optimize.fp16.convert", {}),
+    "optimize.preprocessing": ("optimize.embed_preprocessing", {}),
+    "optimize.best_mix": ("optimize.trt.autotune", {"best_mix": "autotune"}),
+    "export.metadata": ("optimize.graph.spec_metadata", {}),
+}
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds the old modules, asked after all others."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Return a spec for an old path, None for any other name."""
+        old = name.removeprefix(f"{self.package}.")
+        return ModuleSpec(name, self) if name != old and old in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill an old module: each name is looked up in the new one."""
+        new, names = MOVED[module.__name__.removeprefix(f"{self.package}.")]
+        target = import_module(f"{self.package}.{new}")
+        warnings.warn(f"{module.__name__} is now {self.package}.{new}", DeprecationWarning, stacklevel=2)
+
+        def look_up(name: str) -> Any:
+            return getattr(target, names.get(name, name))
+
+        module.__dict__["__getattr__"] = look_up
+
+
+def install(package: str) -> None:
+    """Let the old paths below a package be imported; a second call does nothing."""
+    if not any(isinstance(finder, _Finder) and finder.package == package for finder in sys.meta_path):
+        sys.meta_path.append(_Finder(package))
