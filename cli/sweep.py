@@ -13,6 +13,7 @@ import click
 from ..runtime.common.packages import need
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
+from ._sweep_targets import targets
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 
 @command("sweep")
-@click.argument("paths", nargs=-1, required=True, metavar="BUNDLE | FILE.onnx | FILE.py…")
+@click.argument("paths", nargs=-1, required=True, metavar="NETWORK | BUNDLE | FILE.onnx | FILE.py…")
+@click.option("--resolutions", default="", help="Of networks given by name, in pixels: 128,160,224.")
+@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where theirs are made.")
 @click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")
 @click.option("--threads", default="1", show_default=True, help="Numbers of threads: 1,2,4.")
 @click.option("--batch", default="1", show_default=True, help="Batches, where the batch is free: 1,8.")
@@ -36,9 +39,9 @@ if TYPE_CHECKING:
 @click.option("--resource", default="device", show_default=True, help="The workers' resource that a cell takes.")
 @overwrite
 def sweep_command(
-    paths: tuple[str, ...], precision: str, threads: str, batch: str, processes: int, seconds: float, out: Path,
-    evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None, resource: str,
-    overwrite: bool, as_json: bool,
+    paths: tuple[str, ...], resolutions: str, bundles: Path, precision: str, threads: str, batch: str, processes: int,
+    seconds: float, out: Path, evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None,
+    resource: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure every form of every path with every setting; the same command goes on where it stopped.
 
@@ -51,6 +54,7 @@ def sweep_command(
     from ..bench.sweep import sweep
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
+    paths = tuple(targets(paths, resolutions, bundles))
     forms = [word for word in precision.split(",") if word]
     plan, store = (
         interleave.SamplingPlan(processes=processes, least_s=seconds, timeout_s=timeout),

@@ -33,12 +33,12 @@ After:  y
 When:   z
 Why:    w
 """
-from ..base import Pass, Refused, Rewritten
+from ._base import Pass, Refused, Rewritten
 
-def at(net, node):
+def rewrite(graph, node):
     {does}
 
-PASS = Pass(at, ("Relu",), "x becomes y")
+PASS = Pass(rewrite, ("Relu",), "x becomes y")
 '''
 IDLE = PASS.format(does='return Refused(node.name, "never")')
 BROKEN_PASSES = {
@@ -51,11 +51,11 @@ BROKEN_PASSES = {
         PASS.format(does='node.op = "Neg"; return Rewritten(node.name)'),
         "rolled back: output",
     ),
-    "it loses a node": (PASS.format(does="net.drop(node); return Rewritten(node.name)"), "broke the graph"),
+    "it loses a node": (PASS.format(does="graph.drop(node); return Rewritten(node.name)"), "broke the graph"),
     "it stumbles": (PASS.format(does="raise KeyError(node.name)"), "rolled back: KeyError"),
     "it never comes to rest": (PASS.format(does="return Rewritten(node.name)"), "it does not come to rest"),
     "it names the free dimension": (
-        PASS.format(does='net.shell.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "M"; return None'),
+        PASS.format(does='graph.skeleton.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "M"; return None'),
         "the interface changed",
     ),
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from types import ModuleType
 
 # Old module -> (new module, {old name: new name}), below this package.
 MOVED: dict[str, tuple[str, dict[str, str]]] = {
@@ -24,8 +26,12 @@ MOVED: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-class _Finder(MetaPathFinder, Loader):
-    """Finds the old modules, asked after all others."""
+class _Finder:
+    """Finds the old modules, asked after all others.
+
+    It has the methods of importlib's finders and loaders, and is none of their subclasses: `importlib.abc` would import
+    more of the standard library while the working directory may still be in the path (`python -m edgesmith`).
+    """
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -33,7 +39,10 @@ class _Finder(MetaPathFinder, Loader):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return a spec for an old path, None for any other name."""
         old = name.removeprefix(f"{self.package}.")
-        return ModuleSpec(name, self) if name != old and old in MOVED else None
+        return ModuleSpec(name, cast("Loader", self)) if name != old and old in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Take Python's own kind of module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill an old module: each name is looked up in the new one."""

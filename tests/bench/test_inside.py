@@ -169,7 +169,7 @@ def test_ceilings_are_rates_and_the_larger_bound_counts():
 def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatch, colours):
     """A ceiling of one multiply-add a second is wrong: what was seen to be faster counts, and a note says so."""
     monkeypatch.setattr(
-        roofline_share.ceilings, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak)
+        roofline_share.machine_peaks, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak)
     )
     run = suite.measure(
         [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"],

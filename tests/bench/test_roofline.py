@@ -92,7 +92,7 @@ def test_the_highest_mode_is_the_catalogue():
 
 
 def test_every_power_mode_is_of_a_known_device_and_the_first_is_the_highest():
-    text = resources.files("edgesmith.bench").joinpath("power_modes.csv").read_text()
+    text = resources.files("edgesmith.bench.devices").joinpath("power_modes.csv").read_text()
     names = {line.split(",")[0] for line in text.splitlines()[1:]}
     assert names <= set(catalogue.catalogue())
     for name in names:

@@ -131,7 +131,7 @@ def test_a_gpu_is_found_by_any_spelling():
 
 
 def test_the_rates_are_those_of_the_benchmarks():
-    with (Path(__file__).parents[2] / "bench" / "devices.csv").open(newline="", encoding="utf-8") as file:
+    with (Path(__file__).parents[2] / "bench" / "devices" / "devices.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["device"].removeprefix("Jetson "): row for row in csv.DictReader(file)}
     keys = {"fp32_tflops": "fp32_tflops", "fp16_tflops": "fp16_tflops", "int8_tops": "int8_tops",
             "bandwidth_gbs": "memory_gb_s"}  # fmt: skip

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgesmith import models
-from edgesmith.models import catalog
+from edgesmith.models import catalog, zoo
 from support.contracts import planted
 from support.seeded import fill, image, keys_digest
 
@@ -156,7 +155,7 @@ def planted_family(tmp_path, monkeypatch):
     """Put a file beside the families: `planted_family(text)` makes `tiny` the only network."""
 
     def plant(text):
-        stack.enter_context(planted(models, tmp_path / "p", text))
+        stack.enter_context(planted(zoo, tmp_path / "p", text))
         monkeypatch.setattr(catalog, "_FOLDER", tmp_path / "p")
         forget()
 

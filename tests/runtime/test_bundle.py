@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.bundle import archive, manifest
+from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import BundleError, EdgesmithError, UsageError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
@@ -157,7 +158,7 @@ def test_wrong_outputs_fail_the_replay(copy):
     outputs = archive.read_arrays(copy / name)
     for wrong in (2 * outputs["output"], -outputs["output"], 0 * outputs["output"], outputs["output"][:, ::-1]):
         archive.write_arrays(copy / name, {"output": wrong})
-        entry = {"sha256": bundle.sha256(copy / name), "bytes": (copy / name).stat().st_size}
+        entry = {"sha256": files.sha256(copy / name), "bytes": (copy / name).stat().st_size}
         rewrite(copy, lambda values, entry=entry: values["files"].update({name: entry}))
         report = bundle.verify(copy, threads=1)
         assert (report.verdict, report.problems) == ("failed", {})
