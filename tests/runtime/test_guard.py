@@ -42,7 +42,8 @@ def test_how_a_child_ends(case):
 
 
 def test_what_it_prints_and_its_last_wishes_arrive():
-    done = in_process("def f():\n  atexit.register(print, 'end')\n  print('said')\nisolation.run(f, isolation.Limits())")
+    body = "def f():\n  atexit.register(print, 'end')\n  print('said')\n"
+    done = in_process(body + "isolation.run(f, isolation.Limits())")
     assert done.stdout.split() == ["said", "end"]
 
 
