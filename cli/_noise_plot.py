@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, Any
 
-from ..runtime.common.files import atomic_file
-from ..runtime.outputs import STAMP
+from ..runtime.common.figures import pyplot, save_figure
 
 if TYPE_CHECKING:
     from ..optimize.quantize.report import QuantReport
 
-ROW, LEFT, WIDTH, TEXT = 16, 320, 480, 11
+WIDTH_INCHES, BAR_INCHES = 9.0, 0.2
 
 
 def draw(report: QuantReport, path: str | Path) -> None:
-    """Write the plot: signal to noise in dB, the noisiest first.
+    """Write the plot, .svg or .png: signal to noise in dB, the noisiest first.
 
     Raises:
         EdgesmithError: The file cannot be written.
+        NotAvailable: matplotlib is not installed.
     """
-    parts = [
-        ("SQNR of the output when one layer alone is quantised, dB", report.layer_sqnr_db),
-        ("SQNR of each quantised tensor, dB", report.tensor_sqnr_db),
-    ]
-    top, body = 0, ""
-    for title, values in parts:
-        if values:
-            drawn, top = _bars(title, values, top)
-            body += drawn
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 80}" height="{top + ROW}"'
-    look = f'font-family="sans-serif" font-size="{TEXT}"'
-    with atomic_file(path) as temporary:
-        temporary.write_text(f"{frame} {look}>\n<!-- {STAMP} -->\n{body}</svg>\n", encoding="utf-8")
+    save_figure(bars(report), Path(path))
 
 
-def _bars(title: str, values: dict[str, float], top: int) -> tuple[str, int]:
-    """Return the bars of one figure below `top`, and where it ends; both in pixels."""
+def bars(report: QuantReport) -> Any:
+    """Return the figure: one part for layers and one for tensors, where there are figures of them."""
+    parts = {
+        "SQNR of the output when one layer alone is quantised, dB": report.layer_sqnr_db,
+        "SQNR of each quantised tensor, dB": report.tensor_sqnr_db,
+    }
+    parts = {title: values for title, values in parts.items() if values} or {"nothing was quantised": {}}
+    heights = [BAR_INCHES * len(values) + 0.6 for values in parts.values()]
+    figure, axes = pyplot().subplots(
+        len(parts), 1, figsize=(WIDTH_INCHES, sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for one, (title, values) in zip(axes.flat, parts.items(), strict=True):
+        _bars(one, title, values)
+    return figure
+
+
+def _bars(axes: Any, title: str, values: dict[str, float]) -> None:
+    """Draw one bar a name, the noisiest on top, with its figure behind it."""
     ordered = sorted(values.items(), key=lambda item: item[1])
-    most = max(max(values.values()), 1e-9)
-    lines = [f'<text x="4" y="{top + 2 * ROW}" font-weight="bold">{escape(title)}</text>\n']
-    at = top + 3 * ROW
-    for name, value in ordered:
-        wide = max(0.0, WIDTH * min(value, most) / most)
-        lines.append(
-            f'<text x="{LEFT - 6}" y="{at + TEXT}" text-anchor="end">{escape(name[-52:])}</text>'
-            f'<rect x="{LEFT}" y="{at + 2}" width="{wide:.1f}" height="{ROW - 4}" fill="#4878a8"/>'
-            f'<text x="{LEFT + wide + 4:.1f}" y="{at + TEXT}">{value:.1f}</text>\n'
-        )
-        at += ROW
-    return "".join(lines), at
+    places = range(len(ordered))
+    drawn = axes.barh(places, [max(0.0, value) for _, value in ordered], color="#4878a8")
+    axes.bar_label(drawn, [f"{value:.1f}" for _, value in ordered], padding=3, fontsize=7)
+    axes.set_yticks(places, [name[-52:] for name, _ in ordered], fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set_title(title, fontsize=9, loc="left")

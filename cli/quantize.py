@@ -104,11 +104,13 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
     from ..optimize.calibration.data_checks import MIN_IMAGES
     from ..optimize.quantize.targets import find_target
     from ..runtime.common.files import existing_file
+    from ..runtime.common.packages import require
     from ..runtime.outputs import claim
 
     claim(output, "onnx", overwrite=overwrite)
     if plot is not None:
         claim(plot, "picture", overwrite=overwrite)
+        require("matplotlib")
     existing_file(source, "ONNX file")
     least = 1
     if target not in ("fp16", "bf16"):

@@ -1,12 +1,11 @@
 """The bubble chart of Canziani et al. 2017: accuracy against operations, size for parameters, one colour per family.
 
-A family's Pareto curve joins its nets than which none of the family is both cheaper and better: one family is better
-than another if it moves the whole curve up and to the left. `canvas.py` draws the shapes as SVG or PNG.
+A family's Pareto front joins its nets than which none of the family is both cheaper and better: one family is better
+than another if it moves the whole front up and to the left. Drawn by matplotlib.
 """
 
 from __future__ import annotations
 
-import colorsys
 import itertools
 import json
 import math
@@ -15,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.common.files import atomic_file, existing_file
+from ..runtime.common.figures import pyplot, save_figure
+from ..runtime.common.files import existing_file
 from ..runtime.common.packages import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
-from ._svg import Canvas, text_width
 from .catalog import Entry, build, find
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1400, 900, 70, 210, 60, 70
-SMALLEST_RADIUS, RADIUS_PER_ROOT_M = 3.0, 2.2
-NAME_SIZE, TEXT_SIZE, TITLE_SIZE = 10, 13, 17
-Box = tuple[float, float, float, float]
+INCHES = (14.0, 9.0)
+SMALLEST_AREA, AREA_PER_M = 14.0, 6.0  # of a bubble, in square points: its area grows with the parameters
+NAME_SIZE = 7
+# Where a name may stand: right of its bubble, left, above, below; and how it is anchored there.
+_SIDES = ((1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
 
     Raises:
         UsageError: Another file type, or no network with published figures.
+        NotAvailable: matplotlib is not installed.
     """
     path = Path(path)
     bubbles = collect(entries, latency_ms)
@@ -60,12 +61,7 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"cannot draw {path}", expected=".svg or .png", do="change the ending")
     label = "multiply-adds of one image, G" if latency_ms is None else "measured latency of one image, ms"
-    canvas = Chart(bubbles, label).paint()
-    with atomic_file(path) as temporary:
-        if path.suffix == ".svg":
-            temporary.write_text(canvas.svg(), encoding="utf-8")
-        else:
-            canvas.png(temporary)
+    save_figure(_paint(bubbles, label), path)
     return len(bubbles)
 
 
@@ -132,122 +128,57 @@ def pareto(bubbles: Sequence[Bubble]) -> list[Bubble]:
     return kept
 
 
-class Chart:
-    """Positions and colours of the bubbles; x is logarithmic."""
-
-    def __init__(self, bubbles: Sequence[Bubble], label: str) -> None:
-        self.bubbles, self.label = sorted(bubbles, key=lambda item: -item.params_m), label
-        self.families = sorted({bubble.family for bubble in bubbles})
-        logs = [math.log10(bubble.x) for bubble in bubbles]
-        tops = [bubble.top1 for bubble in bubbles]
-        self.x0, self.x1 = min(logs) - 0.1, max(logs) + 0.15
-        self.y0, self.y1 = math.floor(min(tops) - 1), math.ceil(max(tops) + 1)
-
-    def x(self, value: float) -> float:
-        """Return the pixel column of a cost."""
-        return LEFT + (math.log10(value) - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        """Return the pixel row of an accuracy."""
-        return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
-
-    def colour(self, family: str) -> str:
-        """Return a family's colour, #rrggbb; neighbours in the alphabet are far apart in hue."""
-        index = self.families.index(family)
-        hue, lightness = index * 0.381966 % 1, (0.34, 0.45, 0.55)[index % 3]
-        return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(hue, lightness, 0.75))
-
-    def radius(self, bubble: Bubble) -> float:
-        """Return the radius in pixels: the area grows with the parameters."""
-        return SMALLEST_RADIUS + RADIUS_PER_ROOT_M * math.sqrt(bubble.params_m)
-
-    def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """Return each family's Pareto curve in pixels; families of one net have none."""
-        groups = {family: pareto([b for b in self.bubbles if b.family == family]) for family in self.families}
-        return {family: [(self.x(b.x), self.y(b.top1)) for b in kept] for family, kept in groups.items() if kept[1:]}
-
-    def ticks(self) -> tuple[list[float], list[int]]:
-        """Return the values marked on the two axes."""
-        steps = [m * 10.0**e for e in range(-3, 5) for m in (1, 2, 5)]
-        levels = range(-(-self.y0 // 5) * 5, self.y1 + 1, 5)
-        return [s for s in steps if self.x0 <= math.log10(s) <= self.x1], list(levels)
-
-    def names(self) -> list[tuple[float, float, str]]:
-        """Return where names go, in pixels: on no other name and on no small bubble; who finds no place has none.
-
-        The nets on a family's curve choose first.
-        """
-        best = {b.name for family in self.families for b in pareto([b for b in self.bubbles if b.family == family])}
-        taken, placed = [self._box(bubble) for bubble in self.bubbles if self.radius(bubble) < NAME_SIZE], []
-        for bubble in sorted(self.bubbles, key=lambda b: (b.name not in best, b.params_m)):
-            width = text_width(bubble.name, NAME_SIZE)
-            for x, y in self._places(bubble, width):
-                box = (x, y - NAME_SIZE, x + width, y + 2)
-                if box[0] >= LEFT and box[2] < WIDTH - RIGHT + 20 and not any(_overlap(box, other) for other in taken):
-                    taken.append(box)
-                    placed.append((x, y, bubble.name))
-                    break
-        return placed
-
-    def _box(self, bubble: Bubble) -> Box:
-        x, y, r = self.x(bubble.x), self.y(bubble.top1), self.radius(bubble) * 0.8
-        return (x - r, y - r, x + r, y + r)
-
-    def _places(self, bubble: Bubble, width: float) -> Iterator[tuple[float, float]]:
-        x, y, r = self.x(bubble.x), self.y(bubble.top1), min(self.radius(bubble), 9.0)
-        if 2 * self.radius(bubble) > width + 4:
-            yield x - width / 2, y + 4
-        for step in (0, NAME_SIZE + 2):
-            yield x + r + 2, y + 4 - step
-            yield x - r - 2 - width, y + 4 - step
-            yield x - width / 2, y - r - 3 - step
-            yield x - width / 2, y + r + NAME_SIZE + step
-            yield x + r + 2, y + 4 + step
-
-    def paint(self) -> Canvas:
-        """Return the chart's shapes."""
-        canvas = Canvas(WIDTH, HEIGHT)
-        self._axes(canvas)
-        for family, points in self.curves().items():
-            for first, second in itertools.pairwise(points):
-                canvas.line(*first, *second, self.colour(family), 1.6)
-        for bubble in self.bubbles:
-            about = f"{bubble.name}: {bubble.top1:.2f} %, {bubble.x:.3g} {self.label.split()[-1]}, "
-            about += f"{bubble.params_m:.2f} M parameters"
-            where = self.x(bubble.x), self.y(bubble.top1), self.radius(bubble)
-            canvas.circle(*where, self.colour(bubble.family), about)
-        for x, y, name in self.names():
-            canvas.text(x, y, name, NAME_SIZE)
-        self._legend(canvas)
-        return canvas
-
-    def _axes(self, canvas: Canvas) -> None:
-        columns, levels = self.ticks()
-        for value in columns:
-            canvas.line(self.x(value), TOP, self.x(value), HEIGHT - BOTTOM, "#e4e4e4", 1)
-            words = f"{value:g}"
-            canvas.text(self.x(value) - text_width(words, TEXT_SIZE) / 2, HEIGHT - BOTTOM + 20, words, TEXT_SIZE)
-        for level in levels:
-            canvas.line(LEFT, self.y(level), WIDTH - RIGHT, self.y(level), "#e4e4e4", 1)
-            canvas.text(LEFT - 28, self.y(level) + 5, str(level), TEXT_SIZE)
-        canvas.text(LEFT, TOP - 24, "ImageNet top-1 accuracy, %, as published", TITLE_SIZE)
-        middle = (LEFT + WIDTH - RIGHT - text_width(self.label, TITLE_SIZE)) / 2
-        canvas.text(middle, HEIGHT - 18, self.label, TITLE_SIZE)
-
-    def _legend(self, canvas: Canvas) -> None:
-        left = WIDTH - RIGHT + 30
-        for index, family in enumerate(self.families):
-            canvas.circle(left, TOP + 20 * index, 6, self.colour(family))
-            canvas.text(left + 14, TOP + 20 * index + 5, family, TEXT_SIZE)
-        y = TOP + 20.0 * len(self.families) + 30
-        canvas.text(left - 6, y, "parameters", TEXT_SIZE)
-        for params_m in (1, 10, 100):
-            radius = SMALLEST_RADIUS + RADIUS_PER_ROOT_M * math.sqrt(params_m)
-            y += radius + 14
-            canvas.circle(left + 14, y, radius, "#777777")
-            canvas.text(left + 48, y + 5, f"{params_m} M", TEXT_SIZE)
-            y += radius
+def area(bubble: Bubble) -> float:
+    """Return the area of a bubble in square points."""
+    return SMALLEST_AREA + AREA_PER_M * bubble.params_m
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _paint(bubbles: Sequence[Bubble], label: str) -> Any:
+    """Return the figure: bubbles, each family's Pareto front, names where there is room, and two legends."""
+    figure, axes = pyplot().subplots(figsize=INCHES, layout="constrained")
+    families = sorted({bubble.family for bubble in bubbles})
+    colours = need("matplotlib").colormaps["tab20"]
+    for index, family in enumerate(families):
+        own = [bubble for bubble in bubbles if bubble.family == family]
+        colour = colours(index % 20)
+        axes.scatter([b.x for b in own], [b.top1 for b in own], [area(b) for b in own], color=colour, alpha=0.6,
+                     edgecolors=colour, marker="o^sDvP"[index // 20 % 6], label=family, gid=family)  # fmt: skip
+        front = pareto(own)
+        axes.plot([b.x for b in front], [b.top1 for b in front], color=colour, linewidth=1, zorder=0)
+    axes.set(xscale="log", xlabel=label, ylabel="ImageNet top-1 accuracy, %, as published")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(0.08)
+    axes.grid(True, which="both", alpha=0.2)
+    _legends(figure, axes)
+    _names(figure, axes, bubbles)
+    return figure
+
+
+def _legends(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    lines = need("matplotlib.lines")
+    families = [lines.Line2D([], [], marker="o", linestyle="", color=one.get_facecolor()[0]) for one in handles]
+    figure.legend(families, labels, loc="outside right upper", fontsize=8, frameon=False)
+    sizes = [
+        axes.scatter([], [], area(Bubble("", "", 1.0, 0.0, size)), color="grey", alpha=0.6) for size in (1, 10, 100)
+    ]
+    axes.legend(sizes, ["1 M", "10 M", "100 M"], title="parameters", loc="lower right", frameon=False, labelspacing=1.6)
+
+
+def _names(figure: Any, axes: Any, bubbles: Sequence[Bubble]) -> None:
+    """Write names beside their bubbles, none on another; who finds no place has none. Nets on a front choose first."""
+    figure.canvas.draw()
+    families = itertools.groupby(sorted(bubbles, key=lambda b: b.family), key=lambda b: b.family)
+    best = {bubble.name for _, own in families for bubble in pareto(list(own))}
+    frame, taken = axes.get_window_extent(), list[Any]()
+    for bubble in sorted(bubbles, key=lambda b: (b.name not in best, b.params_m)):
+        distance = math.sqrt(area(bubble) / math.pi) + 1
+        for across, up, side, edge in _SIDES:
+            offset = (across * distance, up * distance)
+            text = axes.annotate(bubble.name, (bubble.x, bubble.top1), offset, textcoords="offset points",
+                                 fontsize=NAME_SIZE, ha=side, va=edge)  # fmt: skip
+            box = text.get_window_extent()
+            if frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            text.remove()

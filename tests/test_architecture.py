@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "bench": {"runtime"},
     "export": {"models", "optimize", "bench", "runtime"},
     "cli": {"export", "models", "optimize", "bench", "runtime"},
-    "": {"cli", "runtime"},
+    "": {"cli", "export", "models", "optimize", "bench", "runtime"},
 }
 PACKAGES = {
     "torch": {"models", "export"}, "onnx": {"export", "optimize"}, "onnx_graphsurgeon": {"export", "optimize"},

@@ -26,9 +26,10 @@ NEEDS = {
     "run b p.png": "ort", "run b p.png --device openvino": "openvino", "run b --source p.mp4": "ort",
     "verify b": "ort", "keygen k": "sign", "sign b --key p.png": "sign", "verify b --key p.png": "sign",
     "bench net.onnx --out r.json": "ort", "bench b --out r.json": "ort", "gate net.onnx --baseline net.onnx": "ort",
-    "sweep lenet5 --out s": "export", "sweep b --out s": "ort",
+    "sweep lenet5 --out s": "export", "sweep b --out s": "ort", "models --plot m.svg": "figures",
+    "quantize net.onnx -o q.onnx --data digits --target ort-x86 --plot p.svg": "figures",
 }  # fmt: skip
-WORK = ("models", "doctor", "pack b --zip b.zip", "models --plot m.svg")
+WORK = ("models", "doctor", "pack b --zip b.zip")
 
 
 @pytest.fixture(scope="module")

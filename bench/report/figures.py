@@ -7,18 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...runtime.common.files import atomic_file
-from ...runtime.common.packages import need
-from ...runtime.outputs import STAMP, claim
+from ...runtime.common.figures import pyplot, save_figure
+from ...runtime.outputs import claim
 from ..result import Run
 from .page import FIGURES
 from .view import view
 
 FORMATS = ("png", "svg")
 INCHES = (8.0, 4.8)
-
-
-_ABOUT: dict[str, dict[str, str | None]] = {"svg": {"Date": None, "Creator": STAMP}, "png": {"Software": STAMP}}
 
 
 def claimed(folder: Path, overwrite: bool = False) -> None:
@@ -41,19 +37,14 @@ def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None 
     Raises:
         NotAvailable: matplotlib is not installed.
     """
-    matplotlib = need("matplotlib")
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "edgesmith"  # the same results give the same file
+    pyplot()
     data, written = view(runs, quantised), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
     for name, title in FIGURES.items():
         if figure := _figure(name, title, data[name]):
-            for kind in FORMATS:
-                path = folder / f"{name}.{kind}"
-                with atomic_file(path) as temporary:
-                    figure.savefig(temporary, format=kind, dpi=160, metadata=_ABOUT[kind])
-                written.append(path)
-            need("matplotlib.pyplot").close(figure)
+            paths = [folder / f"{name}.{kind}" for kind in FORMATS]
+            save_figure(figure, *paths)
+            written += paths
     return written
 
 
@@ -62,7 +53,7 @@ def _figure(name: str, title: str, data: Any) -> Any:
     held = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
     if not (data[held.get(name, "names")] if isinstance(data, dict) else data):
         return None
-    figure, axes = need("matplotlib.pyplot").subplots(figsize=INCHES, layout="constrained")
+    figure, axes = pyplot().subplots(figsize=INCHES, layout="constrained")
     axes.set_title(title)
     axes.grid(True, alpha=0.3)
     _DRAW[name](axes, data)

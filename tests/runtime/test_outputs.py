@@ -12,10 +12,9 @@ from PIL import Image
 
 from edgesmith.bench.gate import ci_reports
 from edgesmith.bench.report import page
-from edgesmith.models._svg import Canvas
 from edgesmith.runtime import bundle, outputs
 from edgesmith.runtime.bundle import signing
-from edgesmith.runtime.common import files
+from edgesmith.runtime.common import figures, files
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.serving import triton
 from edgesmith.runtime.serving.frame_sources import writer
@@ -27,6 +26,12 @@ THESIS = b"three years of work\n" * 40
 def _safetensors(key):
     head = json.dumps({"__metadata__": {key: "{}"}}).encode()
     return struct.pack("<Q", len(head)) + head
+
+
+def _figure(path, ending):
+    pytest.importorskip("matplotlib")
+    figures.save_figure(figures.pyplot().figure(), path.with_suffix(ending))
+    path.with_suffix(ending).rename(path)
 
 
 def _zipped(path, **members):
@@ -81,8 +86,8 @@ OURS = {
     "result": lambda path: path.write_text('{"format": "edgesmith-bench", "version": 2}'),
     "page": lambda path: path.write_text(page.render([])),
     "picture": _gif,
-    "picture, svg": lambda path: path.write_text(Canvas(9, 9).svg()),
-    "picture, png": lambda path: Canvas(9, 9).png(path),
+    "picture, svg": lambda path: _figure(path, ".svg"),
+    "picture, png": lambda path: _figure(path, ".png"),
     "markdown": lambda path: path.write_text(ci_reports.markdown([ci_reports.GateFinding("a", "same", "b")])),
     "csv": lambda path: path.write_text("epoch,loss,lr,seconds\n1,2,3,4\n"),
     "parquet": lambda path: path.write_bytes(b"PAR1 machine metric form PAR1"),
