@@ -27,7 +27,6 @@ NEEDS = {
     "verify b": "ort", "keygen k": "sign", "sign b --key p.png": "sign", "verify b --key p.png": "sign",
     "bench net.onnx --out r.json": "ort", "bench b --out r.json": "ort", "gate net.onnx --baseline net.onnx": "ort",
     "sweep lenet5 --out s": "export", "sweep b --out s": "ort", "models --plot m.svg": "figures",
-    "quantize net.onnx -o q.onnx --data digits --target ort-x86 --plot p.svg": "figures",
 }  # fmt: skip
 WORK = ("models", "doctor", "pack b --zip b.zip")
 
