@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from ...runtime.common.plugins import did_you_mean, normalise
+from ...runtime.engines.cost import DEVICES
 from ...runtime.errors import UsageError
 
 _TEXT = ("device", "architecture", "sm", "power_modes_w", "tensorrt", "tensorrt_rtx", "source", "confidence", "note")
@@ -33,6 +34,7 @@ class Device:
     dla_int8_tops: float | None
     memory_gb_s: float
     memory_gb: float
+    l2_mb: float | None
     power_modes_w: str
     tensorrt: str
     tensorrt_rtx: str
@@ -126,7 +128,7 @@ def _clock(board: Device, mode: str, known: list[str]) -> float:
 @functools.cache
 def catalogue() -> dict[str, Device]:
     """Return every device by its name, in the order of the file."""
-    text = files(__package__).joinpath("devices.csv").read_text(encoding="utf-8")
+    text = DEVICES.read_text(encoding="utf-8")
     return {row["device"]: _device(row) for row in csv.DictReader(text.splitlines())}
 
 

@@ -23,6 +23,7 @@ from ..common.plugins import did_you_mean, normalise
 from ..errors import UsageError
 from .kernels import CONVOLVING, SYNCHRONISING, Kernel, KernelTensor
 
+DEVICES = Path(__file__).with_name("devices.csv")
 BYTES = {"int8": 1, "fp8": 1, "uint8": 1, "bool": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8}
 # family -> (a, b in seconds); a test recomputes them from the published points.
 COEFFICIENTS = {"orin": (1.431, 4.37e-6), "discrete": (1.034, 6.22e-6)}
@@ -142,15 +143,16 @@ def estimate_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> float:
 
 @lru_cache
 def gpus() -> dict[str, Gpu]:
-    """Return the GPUs whose rates are known, by name (runtime/engines/gpus.csv; sources there)."""
-    path = Path(__file__).with_name("gpus.csv")
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["name"]: _gpu(row) for row in csv.DictReader(file)}
+    """Return the GPUs of devices.csv whose L2 cache is known, by name without «Jetson»; sources stand there."""
+    with DEVICES.open(encoding="utf-8", newline="") as file:
+        known = [_gpu(row) for row in csv.DictReader(file) if row["l2_mb"]]
+    return {gpu.name: gpu for gpu in known}
 
 
 def _gpu(row: Mapping[str, str]) -> Gpu:
-    rates = [float(row[key]) for key in ("fp32_tflops", "fp16_tflops", "int8_tops", "bandwidth_gbs", "l2_mb")]
-    return Gpu(row["name"], row["sm"], row["family"], *rates)
+    rates = [float(row[key]) for key in ("fp32_tflops", "fp16_tflops", "int8_tops", "memory_gb_s", "l2_mb")]
+    name = row["device"].removeprefix("Jetson ")
+    return Gpu(name, row["sm"], "discrete" if name == row["device"] else "orin", *rates)
 
 
 def gpu(name: str) -> Gpu:
