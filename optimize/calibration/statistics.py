@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from ...runtime.common.machine import cores
-from ...runtime.common.packages import need
+from ...runtime.common.ort_session import ort_session
 from ...runtime.common.progress import progress
 from ...runtime.errors import DataError, ModelError
 from .histogram import Histogram, sampled
@@ -21,7 +21,7 @@ AXES = [2, 3]
 
 
 def session(  # type: ignore[no-untyped-def]
-    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0
+    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0, arena: bool = True
 ):
     """Open a model in ONNX Runtime on the CPU.
 
@@ -31,27 +31,29 @@ def session(  # type: ignore[no-untyped-def]
         integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
         threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
             that are there, and on one of two cores half of the time goes into waiting for each other.
+        arena: Keep memory between calls.
 
     Raises:
         ModelError: The runtime refuses the graph.
     """
-    ort = need("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or cores()
-    if not integers:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    level = ort.GraphOptimizationLevel
+    entries = {} if integers else {"session.disable_quant_qdq": "1"}
     # At its highest level ONNX Runtime 1.31 loses a convolution that is added to another one and is an output too.
-    levels = (level.ORT_ENABLE_ALL, level.ORT_ENABLE_EXTENDED) if optimise else (level.ORT_DISABLE_ALL,)
-    refused: list[Exception] = []
-    for options.graph_optimization_level in levels:
+    levels = ("ENABLE_ALL", "ENABLE_EXTENDED") if optimise else ("DISABLE_ALL",)
+    refusals: list[ModelError] = []
+    for level in levels:
         try:
-            data, only = model.SerializeToString(), ["CPUExecutionProvider"]
-            return ort.InferenceSession(data, options, providers=only, enable_fallback=0)
-        except Exception as error:
-            refused.append(error)
-    raise ModelError("ONNX Runtime refuses the graph", got=" ".join(str(refused[0]).split())[:300]) from refused[0]
+            data = _serialised(model)
+            return ort_session(data, level=level, threads=threads or cores(), arena=arena, entries=entries)
+        except ModelError as error:
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as error:  # protobuf ends at 2 GiB
+        raise ModelError("ONNX Runtime refuses the graph", got=" ".join(str(error).split())[:300]) from error
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:

@@ -82,14 +82,14 @@ def main() -> None:
     counts.install()
     start = time.perf_counter()
     settings = ExportSettings(given.model, weights=given.weights, out=given.out, overwrite=True)
-    pipeline.run(settings, print)
-    print(f"{time.perf_counter() - start:.1f} s in all; calls: {counts.totals()}")
-    for kind in KINDS:
-        for caller, count in counts.calls[kind].most_common():
-            print(f"{kind:<13}{count:5}  {caller}")
-    print("parsed:", ", ".join(f"{name} {count}" for name, count in counts.files.most_common()))
-    for path in sorted(given.out.glob("onnx/*.onnx")):
-        print(hashlib.sha256(path.read_bytes()).hexdigest(), path.name)
+    pipeline.run(settings, lambda line: (sys.stdout.write(f"{line}\n"), sys.stdout.flush()))
+    lines = [f"{time.perf_counter() - start:.1f} s in all; calls: {counts.totals()}"]
+    lines += [f"{kind:<13}{count:5}  {caller}" for kind in KINDS for caller, count in counts.calls[kind].most_common()]
+    lines += ["parsed: " + ", ".join(f"{name} {count}" for name, count in counts.files.most_common())]
+    lines += [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.name}" for path in sorted(given.out.glob("onnx/*.onnx"))
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
