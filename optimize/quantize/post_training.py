@@ -12,7 +12,8 @@ import numpy as np
 
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, input_shape, repeatable
-from .preconditions import check_model, embedded_spec
+from ..graph import spec_metadata
+from .preconditions import check_model
 from .report import Quality, QuantReport, QuantSettings, judge, spread
 from .targets import Target, find_target, is_tensorrt
 from .weights.quantize_weights import LARGEST
@@ -62,7 +63,7 @@ def quantize(
     wanted = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model), Path(cache) if cache is not None else None)
-        data = inspect(checked, embedded_spec(model), min_images, allow_random)
+        data = inspect(checked, spec_metadata.embedded(model), min_images, allow_random)
         found = _search(model, checked, data.digest, form, settings or QuantSettings(), wanted, explain, judges)
         _write(model, found.made, target, source, target_path, checked)
         image = next(iter(checked))[: checked.shape[0] or 1]
