@@ -217,10 +217,10 @@ def read_spec(source: Path) -> ModelSpec:
         UsageError: The file holds none, so that nobody knows how images become its input.
     """
     from ..optimize.graph.proto_graph import loaded
-    from ..optimize.quantize.preconditions import embedded_spec
+    from ..optimize.graph.spec_metadata import embedded
     from ..runtime.spec import SPEC_KEY
 
-    spec = embedded_spec(loaded(source))
+    spec = embedded(loaded(source))
     if spec is None:
         raise UsageError(
             f"{source} does not say how images become its input",

@@ -22,6 +22,7 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
     if "trt" not in flow.settings.targets:
         return
+    _preflight(flow)
     jobs = [(name, sm) for name in flow.settings.precisions for sm in flow.settings.sms]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
@@ -34,17 +35,29 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     flow.checks += [check for sm in flow.settings.sms if (check := _choice(flow, sm))]
 
 
+def _preflight(flow: Flow) -> None:
+    """Look once at each file that engines are built from; the graphs are then no longer kept."""
+    for name in flow.settings.precisions:
+        for stem in _sources(flow, name):
+            path = flow.onnx(stem).path
+            preflight.require(preflight.check(flow.graphs.get(stem, path), name, flow.settings.sms), path)
+    flow.graphs.clear()
+
+
+def _sources(flow: Flow, precision: str) -> list[str]:
+    """Return the artefacts that engines of a precision are built from."""
+    names = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(precision, [precision])
+    return [name for name in names if any(made.name == name for made in flow.artefacts)]
+
+
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
-    sources = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(name, [name])
-    there = [source for source in sources if any(made.name == source for made in flow.artefacts)]
-    built = [_build(flow, spec, work, name, sm, source) for source in there]
+    built = [_build(flow, spec, work, name, sm, source) for source in _sources(flow, name)]
     return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
 
 
 def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
     source = flow.onnx(stem)
-    preflight.require(preflight.check(source.path, name, [sm]), source.path)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)

@@ -9,6 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..optimize import quantize
+from ..optimize.quantize.float_source import FloatSource
+from ..optimize.quantize.post_training import quantize_graph
 from ..optimize.trt import mixed_precision
 from ..runtime import datasets
 from ..runtime.spec import ModelSpec
@@ -19,49 +21,52 @@ from .settings import ExportedArtefact, Flow, Kept
 TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
 
 
-def make_int8(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
+def make_int8(flow: Flow, spec: ModelSpec, fp32: FloatSource, calibration: list[NDArray[Any]], stem: Path) -> None:
     """Quantise for each target; the images that a form is held against choose how many layers stay in float.
 
     Args:
         flow: The run; the forms are added to it.
         spec: What the FP32 file takes and answers.
-        fp32: The float file.
+        fp32: The float graph.
         calibration: Batches of one preprocessed image.
         stem: The beginning of the files' paths.
     """
     for target in flow.settings.targets:
-        made, report = _form(flow, fp32, calibration, stem, target)
-        found = _worst(flow, spec, made)
-        tried = [_told([], found)]
-        ranking = [] if found.enough else _noisiest(flow, fp32, calibration, stem, target)
+        files, report = _form(flow, fp32, calibration, stem, target)
+        worst = _worst(flow, spec, files)
+        tried = [_record([], worst)]
+        ranking = [] if worst.enough else _noisiest(flow, fp32, calibration, stem, target)
         for count in sorted({min(count, len(ranking) // 2) for count in TRIES} - {0}):
-            made, report = _form(flow, fp32, calibration, stem, target, ranking[:count])
-            found = _worst(flow, spec, made)
-            tried.append(_told(ranking[:count], found))
-            if found.enough:
+            files, report = _form(flow, fp32, calibration, stem, target, ranking[:count])
+            worst = _worst(flow, spec, files)
+            tried.append(_record(ranking[:count], worst))
+            if worst.enough:
                 break
-        if ranking and not found.enough:
-            made, report = _form(flow, fp32, calibration, stem, target)
-        for one in made:
-            one.results["tried"] = tried
-        flow.artefacts += made
+        if ranking and not worst.enough:
+            files, report = _form(flow, fp32, calibration, stem, target)
+        for file in files:
+            file.results["tried"] = tried
+        flow.artefacts += files
         flow.records[f"int8-{target}"] = {**report, "pipeline_tried": tried}
 
 
 def _form(
-    flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str, floats: list[str] | None = None
+    flow: Flow,
+    fp32: FloatSource,
+    calibration: list[NDArray[Any]],
+    stem: Path,
+    target: str,
+    floats: list[str] | None = None,
 ) -> tuple[list[ExportedArtefact], dict[str, Any]]:
     """Return the files of one form with these layers in float, and the quantiser's report."""
     path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.QuantSettings(keep=frozenset(floats or ()))
-    report = quantize.quantize(
-        fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow)
-    ).to_dict()
-    made = [flow.artefact(f"int8-{target}", "int8", target, path)]
+    report, graph = quantize_graph(fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow))
+    assert graph is not None  # without a budget nothing stays float as a whole
+    files = [flow.artefact(f"int8-{target}", "int8", target, graph)]
     if target == "trt":
-        mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
-        mixed_precision.restore_float_nodes(fp32, path, [], mixed)
-        made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
-    return made, report
+        mixed = mixed_precision.restore_in_graph(fp32.graph, graph, [], Path(f"{stem}-{ENGINE_INT8}.onnx"))
+        files.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
+    return files, report.to_dict()
 
 
 def _drawn(flow: Flow) -> bool:
@@ -69,18 +74,18 @@ def _drawn(flow: Flow) -> bool:
     return isinstance(flow.data["calibration"], datasets.Noise)
 
 
-def _worst(flow: Flow, spec: ModelSpec, made: list[ExportedArtefact]) -> Kept:
+def _worst(flow: Flow, spec: ModelSpec, files: list[ExportedArtefact]) -> Kept:
     """Return what is kept of the files of one form: of one that does not keep enough, where there is one."""
-    return min((kept(flow, spec, one) for one in made), key=lambda one: (one.enough, -(one.lost_points or 0.0)))
+    return min((kept(flow, spec, file) for file in files), key=lambda one: (one.enough, -(one.lost_points or 0.0)))
 
 
-def _told(floats: list[str], found: Kept) -> dict[str, Any]:
-    return {"floats": floats, **dataclasses.asdict(found), "said": str(found)}
+def _record(floats: list[str], worst: Kept) -> dict[str, Any]:
+    return {"floats": floats, **dataclasses.asdict(worst), "said": str(worst)}
 
 
-def _noisiest(flow: Flow, fp32: Path, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
+def _noisiest(flow: Flow, fp32: FloatSource, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
     """Return the layers by the noise that each makes when it alone is quantised, most first."""
     scratch = Path(f"{stem}-explained-{target}.onnx")
-    report = quantize.quantize(fp32, scratch, calibration, target=target, explain=True, allow_random=_drawn(flow))
+    report, _ = quantize_graph(fp32, scratch, calibration, target=target, explain=True, allow_random=_drawn(flow))
     scratch.unlink()
     return sorted(report.layer_sqnr_db, key=lambda name: report.layer_sqnr_db[name])

@@ -15,7 +15,7 @@ from ..bench import stats
 from ..bench.measure import interleave
 from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
-from ..optimize.graph import proto_graph
+from ..optimize.graph.graph_file import GraphFile
 from ..optimize.quantize.mixed_precision.latency_model import is_here
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed
@@ -76,15 +76,21 @@ def _alike(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
         if spec.task == "classify" and not isinstance(data, Noise):
             share = 100 * float((one.argmax(1) == two.argmax(1)).mean())
             agreement = min(share, 100.0 if agreement is None else agreement)
-        worst = min(worst, *_sqnr_db(fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
+        worst = min(worst, *_sqnr_db(flow, fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
     enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
     flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
     return flow.likeness[key]
 
 
-def _sqnr_db(fp32: ExportedArtefact, made: ExportedArtefact, batches: list[NDArray[Any]]) -> list[float]:
+def _sqnr_db(flow: Flow, fp32: ExportedArtefact, made: ExportedArtefact, batches: list[NDArray[Any]]) -> list[float]:
     """Return the SQNR of each part of each output in dB."""
-    return list(judge(proto_graph.read_model(fp32.path), proto_graph.read_model(made.path), batches).sqnr_db.values())
+    one, two = (_graph(flow, file).model for file in (fp32, made))
+    return list(judge(one, two, batches).sqnr_db.values())
+
+
+def _graph(flow: Flow, made: ExportedArtefact) -> GraphFile:
+    graph = flow.graphs.get(made.name)
+    return graph if graph is not None and graph.path == made.path else GraphFile.read(made.path)
 
 
 def _lost(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> float:

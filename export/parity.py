@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.common.ort_session import ort_session
 from ..runtime.common.packages import need
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
@@ -111,7 +112,7 @@ def compare(
     seed: int = 0,
 ) -> ParityReport:
     """Like `check`, but return a report that failed instead of raising."""
-    session = _session(path)
+    session = ort_session(path, level="DISABLE_ALL")
     cases = []
     random = np.random.default_rng(seed).standard_normal((max(BATCHES), *spec.input_shape)).astype(np.float32)
     for name, source in (("random", random), ("real", images)):
@@ -150,14 +151,3 @@ def _eager(module: torch.nn.Module, batch: NDArray[np.float32], names: Sequence[
     finally:
         module.train(was_training)
     return [output.numpy() for output in arranged(outputs, names)]
-
-
-def _session(path: str | Path) -> Any:
-    ort = need("onnxruntime")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load {path}", got=" ".join(str(error).split())[:300]) from error

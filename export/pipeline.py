@@ -19,7 +19,8 @@ from .. import __version__
 from ..models import catalog, weights
 from ..optimize import embed_preprocessing, optimizer
 from ..optimize.fp16 import convert
-from ..optimize.graph import spec_metadata
+from ..optimize.graph.graph_file import GraphFile
+from ..optimize.quantize.float_source import FloatSource
 from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
 from ..runtime import datasets
 from ..runtime.backends import ort
@@ -118,10 +119,8 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
     settings, stem = flow.settings, spec.name
     calibration = list(flow.data["calibration"].batches(spec, 1))
     with flow.stage("export"):
-        raw = to_onnx.export(
-            module, spec, work / f"{stem}-raw.onnx", dynamic_batch=settings.dynamic_batch, opset=settings.opset
-        )
-        spec = spec_metadata.read(raw)  # it says now what the outputs hold
+        raw = work / f"{stem}-raw.onnx"  # the spec in it says what the outputs hold
+        spec = to_onnx.write_onnx(module, spec, raw, dynamic_batch=settings.dynamic_batch, opset=settings.opset)
     with flow.stage("parity"):
         report = parity.check(module, raw, spec, np.concatenate(calibration[:3]))
         flow.records["parity"] = report.to_dict()
@@ -133,7 +132,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
     with flow.stage("optimize"):
         fp32 = work / f"{stem}-fp32.onnx"
         passes = optimizer.optimize(raw, fp32, samples=calibration[:2])
-        flow.add("fp32", "fp32", "generic", fp32)
+        flow.add("fp32", "fp32", "generic", GraphFile.read(fp32))
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
         detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, {passes.check.error}"
@@ -141,12 +140,14 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
     if settings.input != NORMALISED:
         with flow.stage("preprocessing"):
             spec = _embed(flow, [fp32], spec, FLOATS)
+            flow.graphs["fp32"] = GraphFile.read(fp32)
             calibration = list(flow.data["calibration"].batches(spec, 1))
     with flow.stage("precision"):
-        _lower(flow, spec, fp32, calibration, work / stem)
+        _lower(flow, spec, calibration, work / stem)
     if settings.input == PIXELS:
         with flow.stage("pixels"):
             spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
+            flow.graphs.clear()  # the files hold others now
     return spec
 
 
@@ -165,19 +166,22 @@ def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSp
     return embed_preprocessing.raw_spec(spec, kind)
 
 
-def _lower(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[Any]], stem: Path) -> None:
-    """FP16 and INT8 from the optimised FP32 file."""
+def _lower(flow: Flow, spec: ModelSpec, calibration: list[NDArray[Any]], stem: Path) -> None:
+    """Make FP16 and INT8 from the optimised FP32 graph."""
+    fp32 = flow.graphs["fp32"]
     if "fp16" in flow.settings.precisions:
-        path = Path(f"{stem}-fp16.onnx")
-        flow.records["fp16"] = convert.to_fp16(fp32, path, calibration[:8]).to_dict()
-        flow.add("fp16", "fp16", "generic", path)
+        _make_half(flow, "fp16", "generic", fp32, calibration[:8], stem)
         carried = Path(f"{stem}-carried.onnx")
         if "trt" in flow.settings.targets and fold_passthrough_channels(fp32, carried):
-            path = Path(f"{stem}-{ENGINE_FP16}.onnx")
-            flow.records[ENGINE_FP16] = convert.to_fp16(carried, path, calibration[:8]).to_dict()
-            flow.add(ENGINE_FP16, "fp16", "trt", path)
+            _make_half(flow, ENGINE_FP16, "trt", GraphFile.read(carried), calibration[:8], stem)
     if "int8" in flow.settings.precisions:
-        make_int8(flow, spec, fp32, calibration, stem)
+        make_int8(flow, spec, FloatSource(fp32), calibration, stem)
+
+
+def _make_half(flow: Flow, name: str, target: str, source: GraphFile, samples: list[NDArray[Any]], stem: Path) -> None:
+    report, graph = convert.convert_graph(source, Path(f"{stem}-{name}.onnx"), samples)
+    flow.records[name] = report.to_dict()
+    flow.add(name, "fp16", target, graph)
 
 
 def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..optimize.graph import spec_metadata
 from ..runtime import datasets
 from ..runtime.backends import ort
 from ..runtime.common.display import Displayed, Table
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from ..optimize.graph.graph_file import GraphFile
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")
@@ -201,6 +203,7 @@ class Flow:
         self.records: dict[str, Any] = {}
         self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
         self.likeness: dict[tuple[str, int], Kept] = {}
+        self.graphs: dict[str, GraphFile] = {}  # what stands in the artefacts' files, until their engines are built
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -214,10 +217,11 @@ class Flow:
         """Return an ONNX artefact by its name."""
         return next(made for made in self.artefacts if made.name == name)
 
-    def add(self, name: str, precision: str, target: str, path: Path) -> None:
+    def add(self, name: str, precision: str, target: str, graph: GraphFile) -> None:
         """Take an ONNX file that was made into the list."""
-        self.artefacts.append(self.artefact(name, precision, target, path))
+        self.artefacts.append(self.artefact(name, precision, target, graph))
 
-    def artefact(self, name: str, precision: str, target: str, path: Path) -> ExportedArtefact:
-        """Return an ONNX file that was made as an artefact."""
-        return ExportedArtefact(name, precision, target, path, spec_metadata.count_nodes(path))
+    def artefact(self, name: str, precision: str, target: str, graph: GraphFile) -> ExportedArtefact:
+        """Return an ONNX file that was made as an artefact, and keep its graph."""
+        self.graphs[name] = graph
+        return ExportedArtefact(name, precision, target, graph.path, graph.nodes)

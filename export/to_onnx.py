@@ -59,6 +59,15 @@ def export(
         ModelError: torch cannot capture the module, the message has its reason; or its outputs do not fit the names in
             the spec. They are matched by key where they have keys; see `outputs.arranged`.
     """
+    write_onnx(module, spec, path, dynamic_batch=dynamic_batch, opset=opset, keep_batchnorm=keep_batchnorm)
+    return Path(path)
+
+
+def write_onnx(
+    module: torch.nn.Module, spec: ModelSpec, path: str | Path, *, dynamic_batch: bool = False,
+    opset: int = DEFAULT_OPSET, keep_batchnorm: bool = True,
+) -> ModelSpec:  # fmt: skip
+    """Do what `export` does; return the spec as it stands in the file."""
     if opset not in OPSETS:
         raise UsageError(
             f"opset {opset} cannot be written",
@@ -76,10 +85,11 @@ def export(
     finally:
         module.train(was_training)
     _drop_made_biases(program.model)
-    _clean(program.model, _with_scores(spec, program.model))
+    spec = _with_scores(spec, program.model)
+    _clean(program.model, spec)
     big = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values()) > EXTERNAL_DATA_ABOVE
     _save(program, path, external_data=big)
-    return path
+    return spec
 
 
 @contextmanager

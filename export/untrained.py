@@ -15,6 +15,7 @@ from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 
 if TYPE_CHECKING:
+    from ..optimize.graph.graph_file import GraphFile
     from ..runtime.bundle.writer import Item
     from ..runtime.engines.sidecar import Sidecar
     from ..runtime.spec import ModelSpec
@@ -101,31 +102,38 @@ def _resized(spec: ModelSpec, side: int) -> ModelSpec:
 def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
     """Return FP32 and INT8 for CPUs, and what engines could be built."""
     from ..optimize import quantize
+    from ..optimize.graph.graph_file import GraphFile
+    from ..optimize.quantize.float_source import FloatSource
+    from ..optimize.quantize.post_training import quantize_graph
     from ..runtime.bundle.writer import Item
 
+    source = FloatSource(GraphFile.read(fp32))
     settings = quantize.QuantSettings.quick()
 
-    def int8(target: str) -> Path:
-        made = Path(f"{stem}-int8-{target}.onnx")
-        quantize.quantize(fp32, made, batches, target=target, allow_random=True, min_images=IMAGES, settings=settings)
-        return made
+    def int8(target: str) -> GraphFile:
+        path = Path(f"{stem}-int8-{target}.onnx")
+        _, graph = quantize_graph(
+            source, path, batches, target=target, allow_random=True, min_images=IMAGES, settings=settings
+        )
+        assert graph is not None  # without a budget nothing stays float as a whole
+        return graph
 
-    cpu = int8("ort-x86")
-    items = [Item(fp32), Item(cpu, precision="int8", target="ort-x86")]
+    items = [Item(fp32), Item(int8("ort-x86").path, precision="int8", target="ort-x86")]
     try:
-        items += _engines(fp32, int8("trt"), stem, batches)
+        items += _engines(source.graph, int8("trt"), stem, batches)
     except NotAvailable as error:
         note(f"no kernels of {stem.name}: {error.what}")
     return items
 
 
-def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterator[Item]:
+def _engines(fp32: GraphFile, pairs: GraphFile, stem: Path, batches: list[Any]) -> Iterator[Item]:
     """Yield the engines for FP16 and INT8, of FP16 with channels carried on and without the one estimated faster.
 
     Raises:
         NotAvailable: There is no TensorRT here that builds them.
     """
     from ..optimize.fp16 import convert
+    from ..optimize.graph.graph_file import GraphFile
     from ..optimize.trt import mixed_precision
     from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
     from ..runtime.bundle import requirements
@@ -138,11 +146,11 @@ def _engines(fp32: Path, pairs: Path, stem: Path, batches: list[Any]) -> Iterato
     halves = []
     for name, source in (
         ("fp16", fp32),
-        *([("fp16-trt", carried)] if fold_passthrough_channels(fp32, carried) else []),
+        *([("fp16-trt", GraphFile.read(carried))] if fold_passthrough_channels(fp32, carried) else []),
     ):
         halves.append(Path(f"{stem}-{name}.onnx"))
-        convert.to_fp16(source, halves[-1], batches[:2])
-    mixed_precision.restore_float_nodes(fp32, pairs, [], mixed)
+        convert.convert_graph(source, halves[-1], batches[:2])
+    mixed_precision.restore_in_graph(fp32, pairs, [], mixed)
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
             engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))

@@ -26,6 +26,7 @@ from ..runtime.spec import SPEC_KEY, ModelSpec
 from . import comparison_inputs
 from . import equivalence as checks
 from .equivalence import Equivalence
+from .graph import spec_metadata
 from .graph.graph import Graph, is_a
 from .graph.reader import read
 from .graph.writer import needs_data_file, write
@@ -73,11 +74,10 @@ def embed(
     if out.resolve() == source.resolve():
         raise UsageError(f"cannot write over {source}", got="the model itself as output", do="name another file")
     net = read(source)
-    spec = spec if spec is not None else spec_of(net.skeleton, source)
-    made = raw_spec(spec, input)
+    spec = spec if spec is not None else _embedded_spec(net.skeleton, source)
     image = _image(net, spec)
     _prepend(net, image, input)
-    _describe(net.skeleton, made)
+    spec_metadata.write(net.skeleton, raw_spec(spec, input))
     with workplace(out) as folder:
         raw = folder / out.name
         write(net, raw, raw.with_name(raw.name + ".data") if needs_data_file(net) else None)
@@ -105,28 +105,16 @@ def raw_spec(spec: ModelSpec, input: str) -> ModelSpec:
     return dataclasses.replace(spec, preprocess=settings, input_shape=shape, layout="NHWC", dtype="uint8")
 
 
-def spec_of(model: onnx.ModelProto, source: Path) -> ModelSpec:
-    """Return the spec in a model's metadata.
-
-    Raises:
-        ModelError: There is none.
-    """
-    texts = {entry.key: entry.value for entry in model.metadata_props}
-    if SPEC_KEY not in texts:
+def _embedded_spec(model: onnx.ModelProto, source: Path) -> ModelSpec:
+    spec = spec_metadata.embedded(model)
+    if spec is None:
         raise ModelError(
             f"{source} does not say how its input is made",
-            got=f"metadata {sorted(texts)}",
+            got=f"metadata {sorted(entry.key for entry in model.metadata_props)}",
             expected=f"the entry {SPEC_KEY}",
             do="export it with edgesmith, or pass a spec",
         )
-    return ModelSpec.from_json(texts[SPEC_KEY])
-
-
-def _describe(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != SPEC_KEY]
-    del model.metadata_props[:]
-    for key, value in (*kept, (SPEC_KEY, spec.to_json())):
-        model.metadata_props.add(key=key, value=value)
+    return spec
 
 
 # -- the graph --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.common.packages import need
+from ..runtime.common.ort_session import ort_session
+from ..runtime.errors import ModelError
 from .comparison_inputs import Array, Feeds, Refusal, more_feeds, random_feeds, real_feeds
 
 
@@ -224,17 +225,10 @@ def _numbers(expected: Array, got: Array) -> tuple[float, str]:
 
 
 def _session(path: Path) -> Any:
-    runtime = need("onnxruntime")
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    # A few runs gain nothing from an arena, which takes up to twice what the activations need.
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    try:
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise Refusal(_line(error)) from error
+    try:  # a few runs gain nothing from an arena, nor from weights that are packed
+        return ort_session(path, level="DISABLE_ALL", arena=False, entries={"session.disable_prepacking": "1"})
+    except ModelError as error:
+        raise Refusal(error.got) from error
 
 
 def _evaluator(path: Path) -> Any:

@@ -7,6 +7,7 @@ plain data: JSON in, JSON out, equal after a round trip.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -129,6 +130,15 @@ class ModelSpec:
             raise ModelError(
                 "the ModelSpec cannot be read", got=str(error), expected="JSON as `ModelSpec.to_json` writes it"
             ) from error
+
+    @classmethod
+    def from_metadata(cls, texts: Mapping[str, str]) -> ModelSpec | None:
+        """Read the spec among a file's metadata entries; None where there is none.
+
+        Raises:
+            ModelError: There is one, and it cannot be read.
+        """
+        return cls.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:

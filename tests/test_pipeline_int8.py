@@ -11,6 +11,8 @@ import pytest
 from edgesmith.export import int8, pipeline
 from edgesmith.export.measure import _accuracy_check, kept
 from edgesmith.export.settings import ExportedArtefact, ExportSettings, Flow, Kept
+from edgesmith.optimize.graph.graph_file import GraphFile
+from edgesmith.optimize.quantize.float_source import FloatSource
 from edgesmith.runtime import datasets
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support import quant_graphs
@@ -42,7 +44,8 @@ def test_layers_go_back_to_float_until_the_loss_is_allowed(case, flow, tmp_path,
     asked = iter(losses)
     monkeypatch.setattr(int8, "kept", lambda flow, spec, made: Kept((lost := next(asked)) <= 0.5, lost))
     batches = [image[None] for image in quant_graphs.images(64)]
-    int8.make_int8(flow, SimpleNamespace(), tmp_path / "fp32.onnx", batches, tmp_path / "net")
+    source = FloatSource(GraphFile.read(tmp_path / "fp32.onnx"))
+    int8.make_int8(flow, SimpleNamespace(), source, batches, tmp_path / "net")
     (made,) = flow.artefacts
     assert [len(one["floats"]) for one in made.results["tried"]] == [0, 2, 3][:tried]
     weighted = {node.name for node in onnx.load(tmp_path / "fp32.onnx").graph.node if node.op_type in ("Conv", "Gemm")}
@@ -62,7 +65,7 @@ def unlabelled(flow, tmp_path):
     for split in ("test", "hard"):
         images = np.random.default_rng(len(split)).integers(0, 256, (64, 4, 4, 3), np.uint8).repeat(4, 1).repeat(4, 2)
         flow.data[split] = datasets.Dataset("kinds", split, images, np.arange(64) % 3, ("cat", "dog", "fox"))
-    flow.add("fp32", "fp32", "generic", tmp_path / "fp32.onnx")
+    flow.add("fp32", "fp32", "generic", GraphFile.read(tmp_path / "fp32.onnx"))
     return flow
 
 
@@ -108,7 +111,7 @@ def test_random_weights_are_held_against_nothing(unlabelled, tmp_path):
 def test_likeness_too_sends_layers_back_to_float(unlabelled, tmp_path):
     unlabelled.settings = dataclasses.replace(unlabelled.settings, min_sqnr=200.0)
     batches = [image[None] for image in quant_graphs.images(64)]
-    int8.make_int8(unlabelled, SPEC, tmp_path / "fp32.onnx", batches, tmp_path / "net")
+    int8.make_int8(unlabelled, SPEC, FloatSource(unlabelled.graphs["fp32"]), batches, tmp_path / "net")
     tried = unlabelled.artefacts[-1].results["tried"]
     assert [len(one["floats"]) for one in tried] == [0, 2, 3]
     assert tried[0]["sqnr_db"] < tried[-1]["sqnr_db"]

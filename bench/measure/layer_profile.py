@@ -16,7 +16,7 @@ from typing import Any
 from ...runtime.backends.ort import SIMULATED
 from ...runtime.bundle.bundle import Bundle, read
 from ...runtime.bundle.manifest import Artefact
-from ...runtime.common.packages import need
+from ...runtime.common.ort_session import ort_session
 from ...runtime.common.sizes import settled
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
@@ -44,17 +44,12 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
         NotAvailable: The target does not run on ONNX Runtime.
     """
     profilable(target)
-    ort = need("onnxruntime")
     path, entries = _file(target)
-    settings = ort.SessionOptions()
-    settings.log_severity_level, settings.intra_op_num_threads = 3, target.threads
-    if not optimise:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for key, value in entries.items():
-        settings.add_session_config_entry(key, value)
+    level = "ENABLE_ALL" if optimise else "DISABLE_ALL"
     with tempfile.TemporaryDirectory(prefix="edgesmith-layers-") as folder:
-        settings.enable_profiling, settings.profile_file_prefix = True, f"{folder}/profile"
-        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        session = ort_session(
+            path, level=level, threads=target.threads, entries=entries, log_level=3, profile=f"{folder}/profile"
+        )
         feeds = _feeds(session, target)
         for _ in range(count + 1):
             session.run(None, feeds)

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from ...runtime.common.packages import need
+from ...runtime.common.ort_session import ort_session
 from . import clock, environment
 
 REPEATS = 15
@@ -48,10 +48,7 @@ def measure(threads: int) -> Ceilings:
 
 
 def _rate(model: bytes, shape: tuple[int, int, int, int], threads: int) -> float:
-    ort = need("onnxruntime")
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads, settings.log_severity_level = threads, 3
-    session = ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+    session = ort_session(model, threads=threads, log_level=3)
     wide, out, side, kernel = shape
     tensor = session.get_inputs()[0]
     feeds = {tensor.name: np.ones((1, wide, side, side), np.float32 if "float" in tensor.type else np.uint8)}

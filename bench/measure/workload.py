@@ -130,10 +130,11 @@ def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | 
 
 def embedded_spec(native: Any) -> ModelSpec | None:
     """Return the ModelSpec in the metadata of a session of ONNX Runtime, or None."""
-    from ...runtime.spec import SPEC_KEY, ModelSpec
+    from ...runtime.spec import ModelSpec
 
-    texts = native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
-    return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
+    return ModelSpec.from_metadata(
+        native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
+    )
 
 
 def random_feeds(session: Session, batch: int, spec: ModelSpec | None = None, shape: str = "") -> dict[str, Any]:

@@ -11,9 +11,10 @@ import onnx
 from onnx import helper
 
 from ...runtime.common.machine import cores
-from ...runtime.common.packages import need
+from ...runtime.common.ort_session import ort_session
 from ...runtime.common.progress import progress
 from ...runtime.errors import DataError, ModelError
+from ..graph.proto_graph import copied, tensor_types
 from .histogram import Histogram, sampled
 
 AVERAGING = 0.01
@@ -21,7 +22,7 @@ AXES = [2, 3]
 
 
 def session(  # type: ignore[no-untyped-def]
-    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0
+    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0, arena: bool = True
 ):
     """Open a model in ONNX Runtime on the CPU.
 
@@ -31,33 +32,29 @@ def session(  # type: ignore[no-untyped-def]
         integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
         threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
             that are there, and on one of two cores half of the time goes into waiting for each other.
+        arena: Keep memory between calls.
 
     Raises:
         ModelError: The runtime refuses the graph.
     """
-    ort = need("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or cores()
-    if not integers:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    level = ort.GraphOptimizationLevel
+    entries = {} if integers else {"session.disable_quant_qdq": "1"}
     # At its highest level ONNX Runtime 1.31 loses a convolution that is added to another one and is an output too.
-    levels = (level.ORT_ENABLE_ALL, level.ORT_ENABLE_EXTENDED) if optimise else (level.ORT_DISABLE_ALL,)
-    refused: list[Exception] = []
-    for options.graph_optimization_level in levels:
+    levels = ("ENABLE_ALL", "ENABLE_EXTENDED") if optimise else ("DISABLE_ALL",)
+    refusals: list[ModelError] = []
+    for level in levels:
         try:
-            data, only = model.SerializeToString(), ["CPUExecutionProvider"]
-            return ort.InferenceSession(data, options, providers=only, enable_fallback=0)
-        except Exception as error:
-            refused.append(error)
-    raise ModelError("ONNX Runtime refuses the graph", got=" ".join(str(refused[0]).split())[:300]) from refused[0]
+            data = model.SerializeToString()
+            return ort_session(data, level=level, threads=threads or cores(), arena=arena, entries=entries)
+        except ModelError as error:
+            refusals.append(error)
+        except Exception as error:  # protobuf ends at 2 GiB
+            raise ModelError("the graph is too large for protobuf", got=" ".join(str(error).split())[:300]) from error
+    raise refusals[0]
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """Return a copy of a model whose outputs are exactly the named tensors."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     known = {item.name: item for item in (*model.graph.output, *model.graph.value_info)}
     del copy.graph.output[:]
     copy.graph.output.extend([known.get(name) or helper.make_empty_tensor_value_info(name) for name in names])
@@ -185,7 +182,9 @@ class InGraphExtremes:
 ENDS = HIGH, LOW, WHOLE = "seen/high", "seen/low", "seen/whole"
 
 
-def with_extremes(model: onnx.ModelProto, names: Iterable[str], sums: bool = True) -> InGraphExtremes:
+def with_extremes(
+    model: onnx.ModelProto, names: Iterable[str], sums: bool = True, types: list[onnx.ValueInfoProto] | None = None
+) -> InGraphExtremes:
     """Return a graph that answers the extremes of each channel of tensors.
 
     What starts at 0 is pooled: ONNX Runtime computes that in the blocked layout of its convolutions, where for a
@@ -195,9 +194,11 @@ def with_extremes(model: onnx.ModelProto, names: Iterable[str], sums: bool = Tru
         model: The float graph.
         names: Tensors; those not of four dimensions, or of an unknown number of channels, are left out.
         sums: Answer sums or means too.
+        types: Those of the model's tensors, where they are known (`tensor_types`).
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {item.name: item.type.tensor_type.shape.dim for item in (*inferred.value_info, *inferred.output)}
+    inputs = {item.name for item in model.graph.input}
+    known = tensor_types(model) if types is None else types
+    shapes = {item.name: item.type.tensor_type.shape.dim for item in known if item.name not in inputs}
     wide = {name: shapes[name][1].dim_value for name in names if len(shapes.get(name, ())) == 4}
     found = InGraphExtremes(
         with_outputs(model, []), {name: count for name, count in wide.items() if count}, _from_zero(model)
@@ -249,13 +250,15 @@ def collect(
     channels: bool = True,
     histograms: bool = False,
     sums: bool = True,
+    types: list[onnx.ValueInfoProto] | None = None,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors over all batches, in the memory of one batch.
 
     The smallest value of what starts at 0 (a Relu's output, say) is given as 0. Without `sums` a NaN may pass unseen.
+    `types` are those of the model's tensors, where they are known.
     """
     stats = {name: Stats() for name in names}
-    inside = InGraphExtremes(model, {}, frozenset()) if histograms else with_extremes(model, names, sums)
+    inside = InGraphExtremes(model, {}, frozenset()) if histograms else with_extremes(model, names, sums, types)
     whole = [name for name in names if name not in inside.tensors]
     ends: dict[str, np.ndarray] = {}
     with progress("calibrating", None) as advance:

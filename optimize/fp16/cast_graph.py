@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..graph.proto_graph import ProtoGraph, all_inputs, sort_nodes
+from ..graph.proto_graph import ProtoGraph, all_inputs, copied, sort_nodes, tensor_types
 from .formats import FP16, KEEP_FLOAT, HalfFormat
 
 FLOAT = TensorProto.FLOAT
@@ -20,16 +21,25 @@ HARMLESS = {("Conv", 2), ("Gemm", 2), ("ConvTranspose", 2), ("QuantizeLinear", 1
 
 @dataclass
 class CastResult:
-    """The result: the model, how many nodes are half, which stayed float and why, the Casts, flushed weights."""
+    """The result: the model, how many nodes are half, which stayed float and why, the Casts, flushed weights.
+
+    `kinds` is the data type of each tensor of the model.
+    """
 
     model: onnx.ModelProto
     half: int = 0
     kept: dict[str, str] = field(default_factory=dict)
     casts: int = 0
     flushed: float = 0.0
+    kinds: dict[str, int] = field(default_factory=dict)
 
 
-def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind: HalfFormat = FP16) -> CastResult:
+def cast_graph(
+    model: onnx.ModelProto,
+    kept: dict[str, str] | None = None,
+    kind: HalfFormat = FP16,
+    types: list[onnx.ValueInfoProto] | None = None,
+) -> CastResult:
     """Return a copy of a model that computes in FP16 or BF16; its graph inputs and outputs keep their types.
 
     Args:
@@ -37,24 +47,25 @@ def cast_graph(model: onnx.ModelProto, kept: dict[str, str] | None = None, kind:
             which convolutions have from there on).
         kept: Name of a node (or of its first output, when it has none) that must stay float -> the reason.
         kind: What half is.
+        types: Those of the model's tensors, where they are known (`tensor_types`).
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
-    return _Fp16Caster(copy, dict(kept or {}), kind).run()
+    known = tensor_types(model) if types is None else types
+    return _Fp16Caster(copied(model), dict(kept or {}), kind, known).run()
 
 
 class _Fp16Caster:
-    def __init__(self, model: onnx.ModelProto, kept: dict[str, str], kind: HalfFormat) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, kept: dict[str, str], kind: HalfFormat, types: Iterable[onnx.ValueInfoProto]
+    ) -> None:
         graph, self.half = model.graph, kind
-        values = (*graph.input, *graph.output, *graph.value_info)
-        self.kinds = {item.name: item.type.tensor_type.elem_type for item in values}
+        self.kinds = {item.name: item.type.tensor_type.elem_type for item in types}
         self.net = ProtoGraph(model)
         quantised = any(node.op_type == "QuantizeLinear" for node in graph.node)
         if self.net.opset < (least := max(kind.opset, 19 if quantised else 0)):
             _declare(model, least)
             self.net.opset = least
         self.kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        self.result = CastResult(model, kept={})
+        self.result = CastResult(model, kept={}, kinds=self.kinds)
         self.reasons = kept | self._captured()
         self.made: dict[tuple[str, int], str] = {}
         self.tiny = self.weights = 0
@@ -169,6 +180,7 @@ class _Fp16Caster:
                             names[index] = inner
             cast = helper.make_node("Cast", [inner], [item.name], f"{item.name}/Cast", to=FLOAT)
             self.net.graph.node.append(cast)
+            self.kinds |= {inner: self.half.type, item.name: FLOAT}
             self.result.casts += 1
 
 

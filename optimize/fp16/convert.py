@@ -9,7 +9,7 @@ Sources: ONNX operator schemas (type constraints); TensorRT developer guide, «s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .formats import FP16, HalfFormat
 if TYPE_CHECKING:
     import onnx
 
+    from ..graph.graph_file import GraphFile
     from .cast_graph import CastResult
 
 # Between this opset and 22 no operator of a network like these changed its meaning.
@@ -98,13 +99,27 @@ def to_fp16(
         DataError: No samples, or samples or activations with NaN or infinity.
         CheckFailed: The new graph answers NaN or infinity.
     """
-    from ..calibration.samples import Samples, input_shape, repeatable
-    from ..graph.proto_graph import read_model, write_model
+    from ..graph.graph_file import GraphFile
 
-    model = read_model(source)
+    return convert_graph(GraphFile.read(source), target_path, samples, limit=limit, kind=kind)[0]
+
+
+def convert_graph(
+    source: GraphFile,
+    target_path: str | Path,
+    samples: Iterable[np.ndarray],
+    *,
+    limit: float | None = None,
+    kind: HalfFormat = FP16,
+) -> tuple[PrecisionReport, GraphFile]:
+    """Do what `to_fp16` does for a graph in memory; return the new graph too."""
+    from ..calibration.samples import Samples, input_shape, repeatable
+    from ..graph.graph_file import GraphFile
+
+    model = source.model
     opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if kind.opset and opset < NEAR_OPSET:
-        raise ModelError(f"{source} is of opset {opset}", expected=f"{NEAR_OPSET} or later for {kind.name}",
+        raise ModelError(f"{source.path} is of opset {opset}", expected=f"{NEAR_OPSET} or later for {kind.name}",
                          do="export it again, with --opset 18")  # fmt: skip
     with repeatable(samples) as batches:
         checked = Samples(batches, input_shape(model))
@@ -112,15 +127,15 @@ def to_fp16(
             raise DataError(
                 f"no samples to measure {kind.name} on", expected="at least one image", do="give some images"
             )
-        result, error = _cast(model, _beyond(model, checked, kind), checked, limit, kind)
+        result, error = _cast(source, _beyond(source, checked, kind), checked, limit, kind)
     if bad := [name for name, value in error.items() if not np.isfinite(value)]:
         raise CheckFailed(
             f"output {bad[0]!r} is NaN or infinite in {kind.name}",
             expected="finite values",
             do="keep this network in FP32",
         )
-    write_model(result.model, target_path)
-    return _report(result, error, (Path(source).stat().st_size, Path(target_path).stat().st_size), kind)
+    half = GraphFile.write(result.model, target_path)
+    return _report(result, error, (source.bytes, half.bytes), kind), half
 
 
 def _report(result: CastResult, error: dict[str, float], sizes: tuple[int, int], kind: HalfFormat) -> PrecisionReport:
@@ -138,34 +153,34 @@ def _report(result: CastResult, error: dict[str, float], sizes: tuple[int, int],
 
 
 def _cast(
-    model: onnx.ModelProto, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: HalfFormat
+    source: GraphFile, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: HalfFormat
 ) -> tuple[CastResult, dict[str, float]]:
     """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
     from .cast_graph import cast_graph
 
-    names = [node.name or node.output[0] for node in model.graph.node]
+    names = [node.name or node.output[0] for node in source.model.graph.node]
     counts = sorted({round(share * len(names)) for share in FIRST}) if limit is not None else [0]
     for count in counts:
         first = dict.fromkeys(names[:count], f"the error grows from here; under {limit} is asked for")
-        result = cast_graph(model, first | kept, kind)
-        error = relative_error(model, result.model, samples)
+        result = cast_graph(source.model, first | kept, kind, source.types)
+        error = relative_error(source.model, result.model, samples, result.kinds)
         if limit is None or max(error.values()) < limit / 2:
             break
     return result, error
 
 
-def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: HalfFormat) -> dict[str, str]:
+def _beyond(source: GraphFile, samples: Iterable[np.ndarray], kind: HalfFormat) -> dict[str, str]:
     """Return the nodes that touch a tensor beyond the kind's range on the samples, at either end -> the reason."""
     import onnx
 
     from ..calibration.statistics import collect
 
-    inferred = onnx.shape_inference.infer_shapes(model)
-    kinds = {item.name: item.type.tensor_type.elem_type for item in (*inferred.graph.value_info, *model.graph.output)}
+    model, inputs = source.model, {item.name for item in source.model.graph.input}
+    kinds = {item.name: item.type.tensor_type.elem_type for item in source.types if item.name not in inputs}
     names = [name for node in model.graph.node for name in node.output if kinds.get(name) == onnx.TensorProto.FLOAT]
     constants = {node.output[0] for node in model.graph.node if not any(node.input)}
     names = [model.graph.input[0].name, *(name for name in names if name not in constants)]
-    stats = collect(model, names, samples, channels=False)
+    stats = collect(model, names, samples, channels=False, types=source.types)
     peak = {name: max(-seen.low, seen.high) for name, seen in stats.items()}
     kept = {}
     for node in model.graph.node:
@@ -179,15 +194,23 @@ def _beyond(model: onnx.ModelProto, samples: Iterable[np.ndarray], kind: HalfFor
     return kept
 
 
-def relative_error(before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]) -> dict[str, float]:
-    """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such."""
+def relative_error(
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    samples: Iterable[np.ndarray],
+    kinds: Mapping[str, int] | None = None,
+) -> dict[str, float]:
+    """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such.
+
+    `kinds` are the data types of the tensors of `after`, where they are known.
+    """
     from ..calibration.statistics import stream
     from .simulate import simulate_half
 
     names = [item.name for item in before.graph.output]
     error = dict.fromkeys(names, 0.0)
     size = dict.fromkeys(names, 0.0)
-    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, simulate_half(after)))
+    floats, halves = (stream(model, names, samples, optimise=True) for model in (before, simulate_half(after, kinds)))
     for one, two in zip(floats, halves, strict=True):
         for name in names:
             apart = np.abs(one[name].astype(np.float64) - two[name])

@@ -7,8 +7,12 @@ which it keeps. Sums are in float, as on tensor cores; what a GPU fuses, it roun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ..graph.proto_graph import copied, tensor_types
 
 HALF, FLOAT = (TensorProto.FLOAT16, TensorProto.BFLOAT16), TensorProto.FLOAT
 # Operators that change no value, and those that stand for what they say.
@@ -18,18 +22,20 @@ EXACT = frozenset(
 )  # fmt: skip
 
 
-def simulate_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def simulate_half(model: onnx.ModelProto, kinds: Mapping[str, int] | None = None) -> onnx.ModelProto:
     """Return a graph of the same inputs and outputs, in float, that rounds what `model` holds in FP16 or BF16.
 
     Args:
         model: A graph whose types are inferable, half ones among them.
+        kinds: The data type of each tensor, where they are known (`CastResult.kinds`).
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    copy = copied(model)
     graph = copy.graph
-    kinds = {item.name: item.type.tensor_type.elem_type for item in (*graph.input, *graph.value_info)}
-    kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    half = {name: kind for name, kind in kinds.items() if kind in HALF}
+    if kinds is None:
+        kinds = {item.name: item.type.tensor_type.elem_type for item in tensor_types(model)}
+    kinds = {**kinds} | {tensor.name: tensor.data_type for tensor in graph.initializer}
+    outputs = {item.name for item in graph.output}
+    half = {name: kind for name, kind in kinds.items() if kind in HALF and name not in outputs}
     nodes: list[NodeProto] = []
     wide: dict[str, str] = {}
     for node in graph.node:

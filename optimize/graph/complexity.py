@@ -11,7 +11,7 @@ from ...runtime.common.external_data import model_file
 from ...runtime.common.packages import need
 from ...runtime.common.sizes import settled
 from ...runtime.errors import ModelError
-from ..quantize.preconditions import embedded_spec
+from .spec_metadata import embedded
 
 _KINDS = {
     "Conv": "conv", "ConvTranspose": "deconv", "Gemm": "linear", "MatMul": "matmul", "MaxPool": "pool",
@@ -58,7 +58,7 @@ def _settle(model: Any, shape: str) -> None:
     graph, constant = model.graph, {item.name for item in model.graph.initializer}
     fed = {item.name: item.type.tensor_type.shape.dim for item in graph.input if item.name not in constant}
     declared = {name: [dim.dim_value if dim.dim_value > 0 else None for dim in dims] for name, dims in fed.items()}
-    sizes = settled(declared, shape, embedded_spec(model))
+    sizes = settled(declared, shape, embedded(model))
     if all(list(sizes[name]) == declared[name] for name in fed):
         return
     for name, dims in fed.items():

@@ -11,6 +11,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from ...runtime.common.ort_session import ort_session
 from .graph import Graph
 
 Array = np.ndarray[Any, Any]
@@ -177,7 +178,6 @@ def _by_runtime(net: Graph, node: Any) -> list[Array] | None:
     """Run the node alone in ONNX Runtime."""
     from .writer import node_proto
 
-    runtime = __import__("onnxruntime")
     proto = node_proto(net, node)
     arrays = {tensor.name: net.array(tensor) for tensor in node.inputs if tensor.name}
     outputs = [onnx.ValueInfoProto(name=name) for name in proto.output if name]
@@ -186,11 +186,8 @@ def _by_runtime(net: Graph, node: Any) -> list[Array] | None:
     model = onnx.helper.make_model(
         graph, opset_imports=net.skeleton.opset_import, ir_version=max(4, net.skeleton.ir_version)
     )
-    options = runtime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
     try:
-        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        made = iter(session.run(None, {}))
+        made = iter(ort_session(model.SerializeToString(), threads=1).run(None, {}))
     except Exception:  # whatever it cannot do is not folded
         return None
     results = [next(made) if name else np.zeros(0) for name in proto.output]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 from onnx import NodeProto, helper, numpy_helper
 
 from ...runtime.common.external_data import model_file
@@ -59,6 +60,21 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
         raise ModelError(f"the graph made for {path} is invalid", got=str(error)[:300], do="report it") from error
     with atomic_file(path) as temporary:
         onnx.save(model, temporary)
+
+
+def tensor_types(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return type and shape of the inputs, outputs and other tensors; inferred unless the model says them of all."""
+    graph = model.graph
+    declared = [*graph.input, *graph.value_info, *graph.output]
+    complete = {item.name for item in declared if _is_complete(item.type.tensor_type)}
+    if not complete.issuperset(name for node in graph.node for name in node.output if name):
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _is_complete(kind: onnx.TypeProto.Tensor) -> bool:
+    dims = kind.shape.dim
+    return bool(kind.elem_type) and kind.HasField("shape") and all(dim.WhichOneof("value") for dim in dims)
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -30,6 +30,15 @@ def write(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.metadata_props.add(key=SPEC_KEY, value=spec.to_json())
 
 
+def embedded(model: onnx.ModelProto) -> ModelSpec | None:
+    """Return the spec in a model's metadata, or None.
+
+    Raises:
+        ModelError: There is one, and it cannot be read.
+    """
+    return ModelSpec.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+
+
 def read(path: str | Path) -> ModelSpec:
     """Read the spec out of an ONNX file; weights in external files are not touched.
 
@@ -38,9 +47,9 @@ def read(path: str | Path) -> ModelSpec:
         ModelError: It is no ONNX file, or holds no spec.
     """
     model = _load(path)
-    for entry in model.metadata_props:
-        if entry.key == SPEC_KEY:
-            return ModelSpec.from_json(entry.value)
+    spec = embedded(model)
+    if spec is not None:
+        return spec
     raise ModelError(
         f"{path} holds no ModelSpec",
         got=f"metadata {[entry.key for entry in model.metadata_props]}",

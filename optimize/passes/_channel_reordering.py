@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..graph.graph import Graph
+from ..graph.union_find import join, root
 from ._channel_provenance import ChannelUse, Provenance
 
 MOST_RUNS = 8
@@ -89,28 +90,20 @@ def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[C
     Returns:
         Those in which a channel shuffle takes part, and those that are mere chains: nothing is joined or cut.
     """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
+    parents: dict[str, str] = {}
     for demand in wanted:
         names = list(dict.fromkeys(name for name, _ in demand.atoms))
         names += [demand.node.outputs[0].name] if demand.kind == "tied" else []
         for name in names[1:]:
-            parent[root(name)] = root(names[0])
+            join(parents, names[0], name)
     shuffled: dict[str, str] = {}
     for demand in wanted:
         if demand.tensor.name in provenance.behind:
-            shuffled.setdefault(root(demand.atoms[0][0]), demand.tensor.name)
+            shuffled.setdefault(root(parents, demand.atoms[0][0]), demand.tensor.name)
     sets: dict[str, list[ChannelUse]] = {}
     for demand in wanted:
         if demand.atoms:
-            sets.setdefault(root(demand.atoms[0][0]), []).append(demand)
+            sets.setdefault(root(parents, demand.atoms[0][0]), []).append(demand)
     chains = [
         (found, name)
         for name, found in sets.items()

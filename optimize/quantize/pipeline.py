@@ -87,6 +87,7 @@ def _converted(
     grids = grids_of(plan, form, stats, settings)
     layers = {node.name: node.output[0] for node in plan.layers if node.op_type != "MatMul"}
     reference = copied(net.model)
+    del net.graph.value_info[:]  # shapes change from here on
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
     if shown := sorted(set(plan.quantized_reads) - set(grids)):
         stats |= collected(reference, shown, seen, histograms=counted)

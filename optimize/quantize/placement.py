@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
+from ..graph import union_find
 from ..graph.proto_graph import ProtoGraph, attributes
 from .quant_params import QuantParams
 from .targets import ANCHORS, MOVES, SHIFTS, Target
@@ -40,15 +41,11 @@ class QuantPlan:
 
     def root(self, name: str) -> str:
         """Return the representative of a tensor's group."""
-        while name in self.shared_scale:
-            name = self.shared_scale[name]
-        return name
+        return union_find.root(self.shared_scale, name)
 
     def join(self, first: str, second: str) -> None:
         """Give two tensors one scale: that of the first one's group."""
-        first, second = self.root(first), self.root(second)
-        if first != second:
-            self.shared_scale[second] = first
+        union_find.join(self.shared_scale, first, second)
 
     def kind(self, name: str, form: Target) -> str:
         """Return the kind of a tensor's grid."""

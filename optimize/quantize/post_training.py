@@ -12,14 +12,15 @@ import numpy as np
 
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, input_shape, repeatable
-from .preconditions import check_model, embedded_spec
+from ..graph import spec_metadata
+from .preconditions import check_model
 from .report import Quality, QuantReport, QuantSettings, judge, spread
 from .targets import Target, find_target, is_tensorrt
 from .weights.quantize_weights import LARGEST
 
 if TYPE_CHECKING:
-    import onnx
-
+    from ..graph.graph_file import GraphFile
+    from .float_source import FloatSource
     from .mixed_precision.search import Budget, Search
     from .pipeline import Converted
 
@@ -55,25 +56,49 @@ def quantize(
         DataError: Too few images, of the wrong shape, dtype or range, NaN in images or activations.
         CheckFailed: Nothing meets the budget; nothing is written.
     """
-    from ..graph.proto_graph import read_model
+    from ..graph.graph_file import GraphFile
+    from .float_source import FloatSource
     from .mixed_precision.search import Budget
 
-    form, model = find_target(target), check_model(read_model(source), source)
-    wanted = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
+    find_target(target)
+    graph = GraphFile.read(source)
+    budget = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
     with repeatable(samples) as batches:
-        checked = Samples(batches, input_shape(model), Path(cache) if cache is not None else None)
-        data = inspect(checked, embedded_spec(model), min_images, allow_random)
-        found = _search(model, checked, data.digest, form, settings or QuantSettings(), wanted, explain, judges)
-        _write(model, found.made, target, source, target_path, checked)
-        image = next(iter(checked))[: checked.shape[0] or 1]
-    sizes = Path(source).stat().st_size, Path(target_path).stat().st_size
-    report = _report(target, data, found, sizes)
-    if not timed or found.made is None:
+        report, quantised = quantize_graph(
+            FloatSource(graph), target_path, batches, target=target, allow_random=allow_random, min_images=min_images,
+            settings=settings, budget=budget, cache=cache, explain=explain, judges=judges,
+        )  # fmt: skip
+        image = next(iter(Samples(batches, input_shape(graph.model))))
+    if not timed or quantised is None:
         return report
     from .speed import race
 
-    speed, why = race(Path(source), Path(target_path), target, image)
+    speed, why = race(Path(source), Path(target_path), target, image[: input_shape(graph.model)[0] or 1])
     return replace(report, speed=speed, not_timed=why)
+
+
+def quantize_graph(
+    source: FloatSource, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str,
+    allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
+    budget: Budget | None = None, cache: str | Path | None = None, explain: bool = False,
+    judges: Iterable[np.ndarray] | None = None,
+) -> tuple[QuantReport, GraphFile | None]:  # fmt: skip
+    """Do what `quantize` does for a graph in memory, from samples that can be read several times.
+
+    Returns:
+        The report, and the quantised graph; None where the float one was written.
+    """
+    from ..graph.graph_file import GraphFile
+
+    graph, form = source.graph, find_target(target)
+    model = check_model(graph.model, graph.path)
+    checked = Samples(samples, input_shape(model), Path(cache) if cache is not None else None)
+    data = inspect(checked, spec_metadata.embedded(model), min_images, allow_random)
+    found = _search(source, checked, data.digest, form, settings or QuantSettings(), budget, explain, judges)
+    quantised = None if found.made is None else GraphFile.write(found.made.model, target_path)
+    if quantised is None:
+        _write_float(graph, target, target_path, checked)
+    return _report(target, data, found, (graph.bytes, Path(target_path).stat().st_size)), quantised
 
 
 @dataclass(frozen=True)
@@ -88,7 +113,7 @@ class _Found:
 
 
 def _search(
-    model: onnx.ModelProto,
+    source: FloatSource,
     samples: Samples,
     digest: str,
     form: Target,
@@ -97,17 +122,17 @@ def _search(
     explain: bool,
     judges: Iterable[np.ndarray] | None = None,
 ) -> _Found:
-    from ..calibration.batching import with_batch_of, with_free_batch
+    from ..calibration.batching import with_batch_of
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
-    from .qdq.mean_to_pool import pooled
     from .range_estimators import check_method
 
     check_method(settings.method)
     first = next(iter(samples))
     ranges_alone = budget is None and not settings.refine
-    model = pooled(model) if "GlobalAveragePool" in form.int8_ops else model
-    free = model if ranges_alone and len(first) == at_once(first.shape) else with_free_batch(model, first) or model
+    pools = "GlobalAveragePool" in form.int8_ops
+    model = source.model(pools)
+    free = model if ranges_alone and len(first) == at_once(first.shape) else source.free(pools, first)
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
     made: Converted | None
     search = None
@@ -124,22 +149,15 @@ def _search(
     return _Found(made, search, alone, quality, judges is not None)
 
 
-def _write(
-    model: onnx.ModelProto,
-    made: Converted | None,
-    target: str,
-    source: str | Path,
-    target_path: str | Path,
-    samples: Samples,
-) -> None:
-    """Write the quantised graph, or the float one where that is faster: in FP16 for a GPU, as it is for a CPU."""
-    from ..fp16.convert import to_fp16
+def _write_float(graph: GraphFile, target: str, target_path: str | Path, samples: Samples) -> None:
+    """Write the float graph, which was faster: in FP16 for a GPU, as it is for a CPU."""
+    from ..fp16.convert import convert_graph
     from ..graph.proto_graph import write_model
 
-    if made is None and is_tensorrt(target):
-        to_fp16(source, target_path, samples)
+    if is_tensorrt(target):
+        convert_graph(graph, target_path, samples)
     else:
-        write_model(made.model if made else model, target_path)
+        write_model(graph.model, target_path)
 
 
 def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]) -> QuantReport:

@@ -7,24 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import ModelError
-from ...runtime.spec import SPEC_KEY
 
 if TYPE_CHECKING:
     import onnx
-
-    from ...runtime.spec import ModelSpec
-
-
-def embedded_spec(model: onnx.ModelProto) -> ModelSpec | None:
-    """Return the ModelSpec that export wrote into the metadata, or None.
-
-    Raises:
-        ModelError: There is one, and it cannot be read.
-    """
-    from ...runtime.spec import ModelSpec
-
-    texts = {item.key: item.value for item in model.metadata_props}
-    return ModelSpec.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
 
 def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:

@@ -30,8 +30,10 @@ class Finding:
 class PreflightGraph:
     """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
 
-    def __init__(self, model: Any, path: Path) -> None:
-        from onnx import AttributeProto, shape_inference
+    def __init__(self, model: Any, path: Path, types: list[Any] | None = None) -> None:
+        from onnx import AttributeProto
+
+        from ..graph.proto_graph import tensor_types
 
         self.model, self.proto, self.path = model, model.graph, path
         self.nodes: list[Any] = list(model.graph.node)
@@ -46,10 +48,9 @@ class PreflightGraph:
             for name in node.input:
                 self.used_by.setdefault(name, []).append(node)
         try:
-            inferred = shape_inference.infer_shapes(model).graph
+            values = tensor_types(model) if types is None else types
         except Exception:  # a graph that cannot be inferred still has its declared types
-            inferred = model.graph
-        values = (*inferred.input, *inferred.output, *inferred.value_info)
+            values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
         self.types = {value.name: value.type.tensor_type for value in values}
 
     def elem_type(self, name: str) -> int:

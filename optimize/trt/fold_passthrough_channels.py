@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.graph_file import GraphFile
 from ..passes._channel_provenance import Provenance, SourceChannel, demands
 from ..passes.eliminate_dead_nodes import cascade
 
@@ -48,11 +49,11 @@ class Branch:
         return int(self.depthwise.attrs.get("strides", [1])[0])
 
 
-def fold_passthrough_channels(source: str | Path, target_path: str | Path) -> int:
+def fold_passthrough_channels(source: str | Path | GraphFile, target_path: str | Path) -> int:
     """Rewrite an ONNX file and check that it computes the same.
 
     Args:
-        source: A float32 file with BatchNormalization folded; fixed or free batch.
+        source: A float32 file, or one in memory, with BatchNormalization folded; fixed or free batch.
         target_path: Where the result goes; nothing is written where nothing was rewritten.
 
     Returns:
@@ -66,16 +67,18 @@ def fold_passthrough_channels(source: str | Path, target_path: str | Path) -> in
     from .. import checked_write
     from ..graph import reader
 
-    net = reader.read(source)
+    net = reader.read(source.model if isinstance(source, GraphFile) else source)
     units = _rewrite(net)
     if not units:
         return 0
-    checked_write.write_checked(net, source, target_path)
+    checked_write.write_checked(net, source.path if isinstance(source, GraphFile) else source, target_path)
     return units
 
 
 def _rewrite(net: Graph) -> int:
     provenance = Provenance(net)
+    if not any(provenance.routes(node) for node in net.everything()):
+        return 0
     branches = [found for node in net.nodes("Conv") if (found := _branch(net, provenance, node))]
     inside = {id(node) for branch in branches for node in (branch.first, branch.depthwise)}
     outside = [item for item in demands(net, provenance) if id(item.node) not in inside]

@@ -25,6 +25,8 @@ from ...runtime.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
+    from ..graph.graph_file import GraphFile
+
 Array = np.ndarray[Any, Any]
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
@@ -49,17 +51,31 @@ def restore_float_nodes(
     """
     import onnx
 
+    from ..graph.graph_file import GraphFile
+
+    source, model = (GraphFile(onnx.load(str(model_file(path, "ONNX file"))), path) for path in (float_path, int8_path))
+    restore_in_graph(source, model, floats, target_path, per_tensor=per_tensor, half=half)
+
+
+def restore_in_graph(
+    float_graph: GraphFile, int8_graph: GraphFile, floats: Collection[str], target_path: str | Path, *,
+    per_tensor: bool = False, half: bool = True,
+) -> GraphFile:  # fmt: skip
+    """Do what `restore_float_nodes` does for graphs in memory; return the new graph."""
+    import onnx
+
     from ..fp16.cast_graph import cast_graph
-    from ..graph.proto_graph import ProtoGraph
+    from ..graph.graph_file import GraphFile
+    from ..graph.proto_graph import ProtoGraph, copied
     from ..quantize.qdq.zero_points_to_biases import move_zero_points_to_biases, restore_zero_points
 
-    source, model = (onnx.load(str(model_file(path, "ONNX file"))) for path in (float_path, int8_path))
+    source, model = float_graph.model, copied(int8_graph.model)
     moved = restore_zero_points(ProtoGraph(model))
     graph = _Graph(model, source)
     for name in floats:
         if name not in graph.original or name not in graph.named:
             raise ModelError(
-                f"node {name!r} is not in both {float_path} and {int8_path}", do="quantise that file again"
+                f"node {name!r} is not in both {float_graph.path} and {int8_graph.path}", do="quantise that file again"
             )
         graph.restore(graph.named[name])
     for node in model.graph.node:
@@ -69,9 +85,10 @@ def restore_float_nodes(
         graph.widen()
     _drop_dead(model)
     move_zero_points_to_biases(ProtoGraph(model), moved)
-    made = cast_graph(model).model if half else model
+    mixed = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
-        onnx.save(made, str(temporary))
+        onnx.save(mixed, str(temporary))
+    return GraphFile(mixed, target_path)
 
 
 class _Graph:

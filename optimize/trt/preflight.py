@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...runtime.common.files import existing_file
 from ...runtime.errors import ModelError
 from .findings import Finding, PreflightGraph, Rule, attribute, label
+
+if TYPE_CHECKING:
+    from ..graph.graph_file import GraphFile
 
 NEWEST_OPSET = 27
 MANY_NODES = 5000
@@ -30,11 +33,11 @@ UNSUPPORTED = {
 }  # fmt: skip
 
 
-def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
+def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
     """Look at an ONNX file before TensorRT does.
 
     Args:
-        path: The file.
+        source: The file, or one that is in memory too.
         precision: What it is going to be built in: "fp32", "fp16", "bf16" or "int8".
         sms: The compute capabilities it is going to be built for, such as "7.5".
 
@@ -44,15 +47,17 @@ def check(path: str | Path, precision: str = "fp32", sms: Sequence[str] = ()) ->
     Raises:
         UsageError: There is no such file.
     """
+    from ..graph.graph_file import GraphFile
     from .preflight_qdq import QDQ_RULES
 
-    path = existing_file(path, "ONNX file")
-    model, problem = _load(path)
+    known = source if isinstance(source, GraphFile) else None
+    path = existing_file(source.path if isinstance(source, GraphFile) else source, "ONNX file")
+    model, problem = _load(path, known.model if known else None)
     if problem:
         return [problem]
-    graph = PreflightGraph(model, path)
-    found = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
-    return sorted(found, key=lambda item: item.severity)
+    graph = PreflightGraph(model, path, known.types if known else None)
+    findings = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
+    return sorted(findings, key=lambda item: item.severity)
 
 
 def require(findings: Iterable[Finding], path: str | Path) -> None:
@@ -68,11 +73,11 @@ def require(findings: Iterable[Finding], path: str | Path) -> None:
         raise ModelError(f"TensorRT cannot use {path}: {where}{bad[0].what}{more}", do=bad[0].do)
 
 
-def _load(path: Path) -> tuple[Any, Finding | None]:
+def _load(path: Path, model: Any = None) -> tuple[Any, Finding | None]:
     import onnx
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = model or onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError among them
         return None, Finding("error", "not-onnx", "", f"the file is no ONNX model ({error})", "export it again")
     if not model.graph.output:

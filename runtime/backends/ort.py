@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.external_data import checked_source
+from ..common.ort_session import ort_session
 from ..common.packages import need
 from ..errors import ModelError, NotAvailable, RunError
 from ._base import Session, Tensor, brief, check_threads, fixed_shape
@@ -134,29 +135,18 @@ def open(
             got=", ".join(ort.get_available_providers()),
             do="install the build that has",
         )
-    settings = _settings(ort, threads, optimise, options)
+    check_threads(threads)
+    entries = {key: str(value) for key, value in options.items()}
+    level = "ENABLE_ALL" if optimise else "DISABLE_ALL"
     try:
-        native = ort.InferenceSession(source, settings, providers=[wanted])
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load {path}", got=brief(error), do="export it again") from error
+        native = ort_session(source, level=level, threads=threads or 0, entries=entries, provider=wanted, log_level=3)
+    except ModelError as error:
+        raise ModelError(f"ONNX Runtime cannot load {path}", got=error.got, do="export it again") from error
     if wanted not in native.get_providers():
         raise NotAvailable(
             f"{wanted} does not start here", got=", ".join(native.get_providers()), do="check the driver"
         )
     return OrtSession(native)
-
-
-def _settings(ort: Any, threads: int | None, optimise: bool, options: dict[str, Any]) -> Any:
-    check_threads(threads)
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    settings.intra_op_num_threads = threads or 0
-    settings.inter_op_num_threads = 1
-    if not optimise:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for key, value in options.items():
-        settings.add_session_config_entry(key, str(value))
-    return settings
 
 
 def _tensor(value: Any) -> Tensor:

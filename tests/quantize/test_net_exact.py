@@ -8,6 +8,7 @@ from onnx import helper
 from edgesmith.optimize.calibration import batching as batch
 from edgesmith.optimize.calibration.batching import with_batch_of, with_free_batch
 from edgesmith.optimize.calibration.samples import input_shape
+from edgesmith.optimize.graph import spec_metadata
 from edgesmith.optimize.graph.proto_graph import (
     ProtoGraph,
     all_inputs,
@@ -18,7 +19,7 @@ from edgesmith.optimize.graph.proto_graph import (
     sort_nodes,
     write_model,
 )
-from edgesmith.optimize.quantize.preconditions import check_model, embedded_spec
+from edgesmith.optimize.quantize.preconditions import check_model
 from edgesmith.optimize.quantize.weights import layerwise
 from edgesmith.optimize.quantize.weights.layerwise import LayerwiseRunner, images_that_fit
 from edgesmith.runtime.errors import ModelError, UsageError
@@ -305,10 +306,10 @@ def test_a_quantised_operator_is_refused(kind):
 
 def test_the_spec_is_read_from_the_metadata():
     made = model("(float[2] x) => (float[2] y) { y = Sin(x) }")
-    assert embedded_spec(made) is None
+    assert spec_metadata.embedded(made) is None
     spec = ModelSpec("small", (3, 16, 16), 10)
     helper.set_model_props(made, {"other": "{}", "edgesmith.spec": spec.to_json()})
-    assert embedded_spec(made) == spec
+    assert spec_metadata.embedded(made) == spec
 
 
 FREE = "(float[2,3] x) => (float[2,3] y) { y = Mul(x, k) }"

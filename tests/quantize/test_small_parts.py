@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.optimize.calibration.batching import with_free_batch
@@ -16,9 +18,10 @@ from edgesmith.optimize.calibration.data_checks import _looks_random
 from edgesmith.optimize.calibration.histogram import Histogram
 from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples, input_shape, repeatable
 from edgesmith.optimize.calibration.statistics import Stats, collect
+from edgesmith.optimize.graph import union_find
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import QuantSettings, quantize
-from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _root, _unite
+from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _unite
 from edgesmith.optimize.quantize.layer_queries import is_plain
 from edgesmith.optimize.quantize.mixed_precision.latency_model import model_costs
 from edgesmith.optimize.quantize.quant_params import quant_params
@@ -144,10 +147,24 @@ def test_a_mean_over_both_sides_is_global(axes, whole, opset):
 
 
 def test_channels_that_meet_have_one_root():
-    parent = np.arange(6)
-    _unite(parent, np.array([0, 1]), np.array([2, 3]))
-    _unite(parent, np.array([2]), np.array([5]))
-    assert [_root(parent, at) for at in range(6)] == [0, 1, 0, 1, 4, 0]
+    parents = {}
+    _unite(parents, np.array([0, 1]), np.array([2, 3]))
+    _unite(parents, np.array([2]), np.array([5]))
+    assert [union_find.root(parents, at) for at in range(6)] == [0, 1, 0, 1, 4, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=30))
+def test_union_find_makes_the_groups_that_a_search_of_the_graph_finds(pairs):
+    parents, groups = {}, {at: {at} for at in range(16)}
+    for kept, other in pairs:
+        representative = union_find.root(parents, kept)
+        union_find.join(parents, kept, other)
+        whole = groups[kept] | groups[other]
+        groups |= dict.fromkeys(whole, whole)
+        assert {union_find.root(parents, at) for at in whole} == {representative}
+    roots = [union_find.root(parents, at) for at in range(16)]
+    assert all((roots[one] == roots[two]) == (two in groups[one]) for one in range(16) for two in range(16))
 
 
 def test_a_fixed_batch_is_freed_and_a_free_one_left():

@@ -18,7 +18,7 @@ import onnx
 from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
 from edgesmith.optimize.quantize.equalization.channel_groups import channel_groups
 from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
-from edgesmith.optimize.quantize.preconditions import SPEC_KEY
+from edgesmith.runtime.spec import SPEC_KEY
 
 LARGEST = 16.0
 EXPORTED_SIDE = 224

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ...graph.proto_graph import ProtoGraph, attributes
+from ...graph.union_find import join, root
 from ..layer_queries import is_plain
 from ..placement import foldable
 
@@ -34,38 +35,32 @@ class ChannelGroup:
 
 def channel_groups(net: ProtoGraph) -> list[ChannelGroup]:
     """Partition the activations of a graph into spaces (union-find over the operators that keep channels)."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
+    parents: dict[str, str] = {}
     for node in net.nodes:
         if _keeps_channels(net, node):
             names = [name for name in node.input if name and name not in net.arrays]
             for name in (*names, *node.output[1:]):
-                parent[root(name)] = root(node.output[0])
-    found: dict[str, ChannelGroup] = {}
+                join(parents, node.output[0], name)
+    groups: dict[str, ChannelGroup] = {}
     for node in net.nodes:
-        _enter(net, node, lambda name: found.setdefault(root(name), ChannelGroup()))
+        _enter(net, node, lambda name: groups.setdefault(root(parents, name), ChannelGroup()))
     for name in (*net.inputs, *net.outputs):
-        found.setdefault(root(name), ChannelGroup()).frozen = "an input or output of the graph"
-    _number(net, found.values())
-    return list(found.values())
+        groups.setdefault(root(parents, name), ChannelGroup()).frozen = "an input or output of the graph"
+    _number(net, groups.values())
+    return list(groups.values())
 
 
-def _number(net: ProtoGraph, found: Iterable[ChannelGroup]) -> None:
-    """Find out which channels are one and the same, and number them within each space."""
+def _number(net: ProtoGraph, groups: Iterable[ChannelGroup]) -> None:
+    """Find out which channels are one and the same, and number them within each group."""
     numbers: dict[str, np.ndarray] = {}
-    parent = np.zeros(0, np.int64)
+    parents: dict[int, int] = {}
+    count = 0
     for node in net.nodes:
         reads = [name for name in node.input if name and name not in net.arrays]
         given = [numbers[name] for name in reads if name in numbers]
         if node.op_type in {"Conv", "Gemm"} and is_plain(net, node):
-            fresh = np.arange(len(parent), len(parent) + len(net.arrays[node.input[1]]))
-            parent = np.concatenate([parent, fresh])
-            numbers[node.output[0]] = fresh
+            numbers[node.output[0]] = np.arange(count, count + len(net.arrays[node.input[1]]))
+            count += len(numbers[node.output[0]])
         elif not given or len(given) < len(reads) or not _keeps_channels(net, node):
             continue
         elif node.op_type == "Split":
@@ -75,28 +70,22 @@ def _number(net: ProtoGraph, found: Iterable[ChannelGroup]) -> None:
             numbers[node.output[0]] = np.concatenate(given)
         elif len({len(each) for each in given}) == 1:
             for other in given[1:]:
-                _unite(parent, given[0], other)
+                _unite(parents, given[0], other)
             numbers[node.output[0]] = given[0]
-    for space in found:
+    for space in groups:
         known = [name for name in sorted(space.tensors) if name in numbers]
         if len(known) < len(space.tensors):
             space.frozen = space.frozen or "a tensor of unknown channels"
             continue
-        roots = [np.array([_root(parent, at) for at in numbers[name].tolist()], np.int64) for name in known]
+        roots = [np.array([root(parents, at) for at in numbers[name].tolist()], np.int64) for name in known]
         _, dense = np.unique(np.concatenate([np.zeros(0, np.int64), *roots]), return_inverse=True)
         space.channels = dict(zip(known, np.split(dense, np.cumsum([len(each) for each in roots])[:-1]), strict=True))
 
 
-def _root(parent: np.ndarray, at: int) -> int:
-    while parent[at] != at:
-        at = int(parent[at])
-    return at
-
-
-def _unite(parent: np.ndarray, one: np.ndarray, two: np.ndarray) -> None:
+def _unite(parents: dict[int, int], one: np.ndarray, two: np.ndarray) -> None:
+    """Make the channels of two tensors the same, one by one; the least number represents them."""
     for left, right in zip(one.tolist(), two.tolist(), strict=True):
-        first, second = sorted((_root(parent, left), _root(parent, right)))
-        parent[second] = first
+        join(parents, *sorted((root(parents, left), root(parents, right))))
 
 
 def _split_sizes(net: ProtoGraph, node: NodeProto, count: int) -> list[int]:

@@ -16,6 +16,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...graph.proto_graph import ProtoGraph, attributes, sort_nodes
+from ...graph.union_find import join, root
 from ..layer_queries import readers_behind, reads_rgb_input
 
 DENSE, DEPTHWISE = 4, 16
@@ -72,25 +73,19 @@ def _wanted(count: int, depthwise: bool) -> int:
 
 def _groups(net: ProtoGraph) -> list[_Group]:
     """Partition the tensors by whose channels are the same, and say who touches each group."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
-    kept = {id(node): _kind(net, node) for node in net.nodes}
+    parents: dict[str, str] = {}
+    kinds = {id(node): _kind(net, node) for node in net.nodes}
     for node in net.nodes:
-        if kept[id(node)] in ("keeping", "depthwise"):
+        if kinds[id(node)] in ("keeping", "depthwise"):
             for name in _moving(net, node):
-                parent[root(name)] = root(node.output[0])
+                join(parents, node.output[0], name)
     groups: dict[str, _Group] = {}
 
     def of(name: str) -> _Group:
-        return groups.setdefault(root(name), _Group())
+        return groups.setdefault(root(parents, name), _Group())
 
     for node in net.nodes:
-        kind = kept[id(node)]
+        kind = kinds[id(node)]
         if kind in ("dense", "depthwise"):
             shape = _shape(net, node)
             of(node.output[0]).counts.add(shape[0])

@@ -1,7 +1,7 @@
 """Walk through a graph one node at a time, with all images, so that a layer can be mended on what it really reads.
 
 Values live from the node that writes them to the last one that reads them. The number of images is what bounds the
-memory: `fitting` says how many fit.
+memory: `images_that_fit` says how many fit.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import onnx
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
-from ...calibration.statistics import answers, session
+from ...calibration.statistics import answers
 from ...graph.proto_graph import ProtoGraph
+from .node_sessions import NodeSessions
 
 BUDGET_BYTES = 192 << 20
 
@@ -25,13 +25,20 @@ class LayerwiseRunner:
         net: The graph, in topological order. Constants may be changed while walking, ahead of the walk.
         images: Values of the graph's input.
         batch: The graph's batch size where it is fixed: nodes are then computed in pieces of it.
-        hold: Tensors that are kept until `until` hands them out.
+        hold: Tensors that are kept until `run_to` hands them out.
+        sessions: Those of another walk through a graph of the same operator sets, to be shared.
     """
 
     def __init__(
-        self, net: ProtoGraph, images: np.ndarray, batch: int | None = None, hold: frozenset[str] = frozenset()
+        self,
+        net: ProtoGraph,
+        images: np.ndarray,
+        batch: int | None = None,
+        hold: frozenset[str] = frozenset(),
+        sessions: NodeSessions | None = None,
     ) -> None:
         self.net, self.batch, self.hold = net, batch, hold
+        self.sessions = sessions or NodeSessions(net.model.opset_import)
         self.values: dict[str, np.ndarray] = {net.inputs[0]: images}
         self.constants: dict[str, np.ndarray] = {}
         self.held: dict[str, np.ndarray] = {}
@@ -71,28 +78,20 @@ class LayerwiseRunner:
     def run_node(self, node: NodeProto) -> list[np.ndarray]:
         """Compute one node from the values at hand."""
         given = {name: self.values[name] for name in node.input if name in self.values}
-        fixed = {name: self._constant(name) for name in node.input if name and name not in given}
-        constants = [onnx.numpy_helper.from_array(value, name) for name, value in fixed.items()]
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        constants = {name: self._constant(name) for name in node.input if name and name not in given}
+        opened, inputs, feeds = self.sessions.prepared(node, given, constants)
         step = self.batch
-        inputs = [_info(name, value[:step] if step else value) for name, value in given.items()]
-        graph = helper.make_graph([node], "one", inputs, outputs, constants)
-        opened = session(helper.make_model(graph, opset_imports=self.net.model.opset_import, ir_version=10))
         if not step:  # all at once: what a Shape answers is no row for each image
-            return answers(opened, given)
+            return answers(opened, feeds | {inputs[name]: value for name, value in given.items()})
         count = min((len(value) for value in given.values()), default=0)
         pieces = [
-            answers(opened, {name: value[at : at + step] for name, value in given.items()})
+            answers(opened, feeds | {inputs[name]: value[at : at + step] for name, value in given.items()})
             for at in range(0, max(count, 1), step)
         ]
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]
 
     def _constant(self, name: str) -> np.ndarray:
         return self.constants[name] if name in self.constants else self.net.arrays[name]
-
-
-def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
 def images_that_fit(sizes: Iterable[int]) -> int:

@@ -93,7 +93,8 @@ class LayerReconstruction:
             images: Float32 images, all of which are held in memory.
         """
         self.walker = LayerwiseRunner(self.net, images, self.batch)
-        self.reference = LayerwiseRunner(self.source.net, images, self.batch, frozenset(self.source.answers.values()))
+        answers = frozenset(self.source.answers.values())
+        self.reference = LayerwiseRunner(self.source.net, images, self.batch, answers, self.walker.sessions)
         self.chosen: set[str] = set()
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
         self.walker.run(self._before, self._correct)

@@ -1,0 +1,32 @@
+"""Union-find over a dict of parent links: which items belong together, each group under one representative.
+
+Source: Tarjan and van Leeuwen 1984, «Worst-case Analysis of Set Union Algorithms» (path halving).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def root(parents: dict[Item, Item], item: Item) -> Item:
+    """Return the representative of an item's group: the item itself where it was never joined to another.
+
+    Args:
+        parents: Item -> another of its group, nearer to the representative; paths are shortened in place.
+        item: The item.
+    """
+    while item in parents:
+        parent = parents[item]
+        if parent in parents:
+            parents[item] = parents[parent]
+        item = parent
+    return item
+
+
+def join(parents: dict[Item, Item], kept: Item, other: Item) -> None:
+    """Make one group of two; the representative of the first one's group is that of both."""
+    first, second = root(parents, kept), root(parents, other)
+    if first != second:
+        parents[second] = first
