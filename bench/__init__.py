@@ -1,1 +1,1 @@
-"""How fast, how big and how accurate is it here; and did it get slower?"""
+"""Measure latency, memory, size and accuracy, and judge whether a new version is slower."""

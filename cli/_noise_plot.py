@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ROW, LEFT, WIDTH, TEXT = 16, 320, 480, 11
 
 
-def draw(report: QuantReport, path: str | Path) -> None:
+def draw_noise(report: QuantReport, path: str | Path) -> None:
     """Write the plot: signal to noise in dB, the noisiest first.
 
     Raises:

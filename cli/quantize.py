@@ -93,9 +93,9 @@ def quantize_command(
     )
     _warn(report)
     if plot is not None:
-        from ._noise_plot import draw
+        from ._noise_plot import draw_noise
 
-        draw(report, plot)
+        draw_noise(report, plot)
     emit(report.to_dict(), as_json, lambda: _quantize_tables.int8(report, output))
 
 
@@ -238,5 +238,5 @@ def _random(source: Path, images: int) -> list[np.ndarray]:
     shape = input_shape(read_model(source))
     if None in shape[1:]:
         raise UsageError("the input's size is free", got=str(shape), do="give images with --data")
-    draw = np.random.default_rng(0)
-    return [draw.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The bubble chart of Canziani et al. 2017: accuracy against operations, size for parameters, one colour per family.
 
 A family's Pareto curve joins its nets than which none of the family is both cheaper and better: one family is better
-than another if it moves the whole curve up and to the left. `canvas.py` draws the shapes as SVG or PNG.
+than another if it moves the whole curve up and to the left. `models/_svg.py` draws the shapes as SVG or PNG.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..runtime.common.files import atomic_file, existing_file
 from ..runtime.common.packages import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
 from ._svg import Canvas, text_width
-from .catalog import Entry, build, find
+from .catalog import Entry, build_network, find_network
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1400, 900, 70, 210, 60, 70
 SMALLEST_RADIUS, RADIUS_PER_ROOT_M = 3.0, 2.2
@@ -38,7 +38,7 @@ class Bubble:
     params_m: float
 
 
-def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, float] | None = None) -> int:
+def draw_chart(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, float] | None = None) -> int:
     """Draw the networks that have all three figures.
 
     Args:
@@ -53,7 +53,7 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
         UsageError: Another file type, or no network with published figures.
     """
     path = Path(path)
-    bubbles = collect(entries, latency_ms)
+    bubbles = collect_bubbles(entries, latency_ms)
     if not bubbles:
         missing = "a measured latency" if latency_ms is not None else "MACs"
         raise UsageError("nothing to draw", got=f"no network with accuracy, parameters and {missing}", do="widen it")
@@ -69,15 +69,15 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
     return len(bubbles)
 
 
-def collect(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
+def collect_bubbles(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
     """Return the networks with ImageNet accuracy and a cost; parameters that nobody published are counted."""
-    found = []
+    bubbles = []
     for entry in entries:
         figures = entry.figures
         cost = (figures.macs or 0) / 1e9 if latency_ms is None else latency_ms.get(entry.name, 0)
         if figures.top1 and figures.dataset == "imagenet" and cost and (params := figures.params or _counted(entry)):
-            found.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
-    return found
+            bubbles.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
+    return bubbles
 
 
 def _counted(entry: Entry) -> int:
@@ -87,10 +87,10 @@ def _counted(entry: Entry) -> int:
     except NotAvailable:
         return 0
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(entry.name).parameters())
+        return sum(parameter.numel() for parameter in build_network(entry.name).parameters())
 
 
-def latencies(paths: Sequence[Path]) -> dict[str, float]:
+def read_latencies(paths: Sequence[Path]) -> dict[str, float]:
     """Read measured latencies, in milliseconds by network; of several for one network the fastest.
 
     Args:
@@ -100,18 +100,18 @@ def latencies(paths: Sequence[Path]) -> dict[str, float]:
         UsageError: There is no such file.
         DataError: A file holds neither, or is of a network that is not in the catalogue.
     """
-    found: dict[str, float] = {}
+    fastest: dict[str, float] = {}
     for path in itertools.chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             for name, value in _measured(json.loads(existing_file(path, "results").read_text(encoding="utf-8"))):
-                name = find(name).name
-                found[name] = min(value, found.get(name, math.inf))
+                name = find_network(name).name
+                fastest[name] = min(value, fastest.get(name, math.inf))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no measured latencies", got=f"{type(error).__name__}: {error}",
                 expected="a result of `edgesmith bench`, or a row of the zoo's table",
             ) from error  # fmt: skip
-    return found
+    return fastest
 
 
 def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -123,7 +123,7 @@ def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield from [(result["subject"]["model"], 1e3 * float(seconds))] if seconds else []
 
 
-def pareto(bubbles: Sequence[Bubble]) -> list[Bubble]:
+def pareto_bubbles(bubbles: Sequence[Bubble]) -> list[Bubble]:
     """Return those than which none is both cheaper and at least as accurate, cheapest first."""
     kept: list[Bubble] = []
     for bubble in sorted(bubbles, key=lambda item: (item.x, -item.top1)):
@@ -163,7 +163,7 @@ class Chart:
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """Return each family's Pareto curve in pixels; families of one net have none."""
-        groups = {family: pareto([b for b in self.bubbles if b.family == family]) for family in self.families}
+        groups = {family: pareto_bubbles([b for b in self.bubbles if b.family == family]) for family in self.families}
         return {family: [(self.x(b.x), self.y(b.top1)) for b in kept] for family, kept in groups.items() if kept[1:]}
 
     def ticks(self) -> tuple[list[float], list[int]]:
@@ -177,7 +177,9 @@ class Chart:
 
         The nets on a family's curve choose first.
         """
-        best = {b.name for family in self.families for b in pareto([b for b in self.bubbles if b.family == family])}
+        best = {
+            b.name for family in self.families for b in pareto_bubbles([b for b in self.bubbles if b.family == family])
+        }
         taken, placed = [self._box(bubble) for bubble in self.bubbles if self.radius(bubble) < NAME_SIZE], []
         for bubble in sorted(self.bubbles, key=lambda b: (b.name not in best, b.params_m)):
             width = text_width(bubble.name, NAME_SIZE)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesmith.cli import console
-from edgesmith.runtime.common import plugins, progress
+from edgesmith.runtime.common import packages, plugins, progress
 from edgesmith.runtime.common.files import atomic_file, atomic_folder, existing_file, sha256
 from edgesmith.runtime.common.names import is_text
 from edgesmith.runtime.errors import CheckFailed, EdgesmithError, ModelError, NotAvailable, UsageError
@@ -71,7 +71,7 @@ def test_an_interrupt_and_a_surprise_are_one_line_too(raised, said):
 
 def test_need_names_the_command_that_installs():
     with pytest.raises(NotAvailable, match=r"pip install no_such_module_here$"):
-        console.need("no_such_module_here")
+        packages.need("no_such_module_here")
 
 
 def test_json_and_table():
@@ -151,11 +151,11 @@ def package(tmp_path):
 
 
 def test_plugins_are_files(package):
-    assert plugins.names(package) == ["alpha", "beta_one"]
+    assert plugins.plugin_names(package) == ["alpha", "beta_one"]
     with pytest.raises(
         UsageError, match=r"^unknown pass 'BetaOn'; expected alpha, beta_one; do: did you mean 'beta_one'\?$"
     ):
-        plugins.load(package, "BetaOn", "pass")
+        plugins.load_plugin(package, "BetaOn", "pass")
 
 
 def test_a_name_matches_without_case_and_dashes():

@@ -243,7 +243,7 @@ def test_what_is_not_there_is_not_printed(report, capsys):
 
 
 def test_the_plot_has_a_bar_for_each_the_noisiest_first(report, tmp_path):
-    _noise_plot.draw(report, tmp_path / "noise.svg")
+    _noise_plot.draw_noise(report, tmp_path / "noise.svg")
     tree = ElementTree.parse(tmp_path / "noise.svg").getroot()
     space = "{http://www.w3.org/2000/svg}"
     bars = [float(bar.get("width")) for bar in tree.iter(f"{space}rect")]

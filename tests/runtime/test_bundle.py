@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.bundle import archive, manifest
+from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import BundleError, EdgesmithError, UsageError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
@@ -52,7 +53,7 @@ def test_the_same_content_gives_the_same_bytes(made, packed, tmp_path):
 
 
 def test_the_manifest_makes_a_round_trip(made):
-    assert manifest.parse(made.manifest.to_json()) == made.manifest
+    assert manifest.parse_manifest(made.manifest.to_json()) == made.manifest
 
 
 def test_verify_passes_and_reports(made):
@@ -157,7 +158,7 @@ def test_wrong_outputs_fail_the_replay(copy):
     outputs = archive.read_arrays(copy / name)
     for wrong in (2 * outputs["output"], -outputs["output"], 0 * outputs["output"], outputs["output"][:, ::-1]):
         archive.write_arrays(copy / name, {"output": wrong})
-        entry = {"sha256": bundle.sha256(copy / name), "bytes": (copy / name).stat().st_size}
+        entry = {"sha256": files.sha256(copy / name), "bytes": (copy / name).stat().st_size}
         rewrite(copy, lambda values, entry=entry: values["files"].update({name: entry}))
         report = bundle.verify(copy, threads=1)
         assert (report.verdict, report.problems) == ("failed", {})
@@ -218,7 +219,7 @@ def test_no_mutation_of_the_manifest_is_more_than_a_known_error(made, data):
         at = data.draw(st.integers(0, len(text) - 1))
         text[at : at + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=8))
     with contextlib.suppress(EdgesmithError):
-        manifest.parse(bytes(text))
+        manifest.parse_manifest(bytes(text))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"\xff\xfe", b"{" * 100_000, b'{"format": 1}'])
