@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .runtime.common import old_paths
 
 if TYPE_CHECKING:
-    from .bench.gate.compare import compare as compare
+    from .bench.gate.compare import compare_runs as compare
     from .optimize.fp16.convert import to_fp16 as to_fp16
     from .optimize.quantize.post_training import quantize as quantize
     from .runtime.engines.build import build_engine as build_engine
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["bench", "build_engine", "compare", "export", "load", "optimize", "quantize", "to_fp16", "verify"]
 _FUNCTIONS = {
-    "build_engine": "runtime.engines.build", "compare": "bench.gate.compare", "load": "runtime.model",
-    "quantize": "optimize.quantize.post_training", "to_fp16": "optimize.fp16.convert", "verify": "runtime.verify",
+    "build_engine": ("runtime.engines.build", "build_engine"), "compare": ("bench.gate.compare", "compare_runs"),
+    "load": ("runtime.model", "load"), "quantize": ("optimize.quantize.post_training", "quantize"),
+    "to_fp16": ("optimize.fp16.convert", "to_fp16"), "verify": ("runtime.verify", "verify"),
 }  # fmt: skip
 _PACKAGES = ("bench", "export", "optimize")
 
@@ -47,7 +48,8 @@ def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return import_module(f".{name}", __name__)
     if name in _FUNCTIONS:
-        return getattr(import_module(f".{_FUNCTIONS[name]}", __name__), name)
+        module, function = _FUNCTIONS[name]
+        return getattr(import_module(f".{module}", __name__), function)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -132,14 +132,14 @@ class Run(Displayed):
         return {"format": FORMAT, "version": VERSION, **asdict(self), "environment": self.environment.to_dict()}
 
 
-def write(run: Run, path: str | Path) -> Path:
+def write_run(run: Run, path: str | Path) -> Path:
     """Write a run as JSON, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(run.to_dict(), indent=1, allow_nan=False) + "\n")
     return Path(path)
 
 
-def read(path: str | Path) -> Run:
+def read_run(path: str | Path) -> Run:
     """Read a run.
 
     Raises:
@@ -149,18 +149,18 @@ def read(path: str | Path) -> Run:
     path = existing_file(path, "result")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found = values.get("format"), values.get("version")
+        header = values.get("format"), values.get("version")
     except (ValueError, AttributeError, RecursionError) as error:
         raise _unreadable(path, f"no JSON object ({error})") from error
-    if found[0] != FORMAT or not isinstance(found[1], int) or not 1 <= found[1] <= VERSION:
-        raise _unreadable(path, f"format {found[0]!r} version {found[1]!r}")
+    if header[0] != FORMAT or not isinstance(header[1], int) or not 1 <= header[1] <= VERSION:
+        raise _unreadable(path, f"format {header[0]!r} version {header[1]!r}")
     try:
-        return from_dict(values)
+        return run_from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
 
 
-def from_dict(values: dict[str, Any]) -> Run:
+def run_from_dict(values: dict[str, Any]) -> Run:
     """Build a run from plain JSON values.
 
     Raises:

@@ -84,8 +84,8 @@ def bootstrap(
     groups: Groups, statistic: Statistic = median, *, level: float = 0.95, seed: int = 0, repeats: int = REPEATS
 ) -> Interval:
     """Return a hierarchical bootstrap percentile interval of a statistic over processes and their samples."""
-    found = draws(groups, statistic, np.random.default_rng(seed), repeats)
-    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
+    values = draws(groups, statistic, np.random.default_rng(seed), repeats)
+    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return Interval(_of_all(groups, statistic), float(low), float(high), level)
 
 
@@ -95,8 +95,8 @@ def ratio(
 ) -> Interval:  # fmt: skip
     """Return the interval of statistic(new) / statistic(base), both resampled on both levels, independently."""
     rng = np.random.default_rng(seed)
-    found = draws(new, statistic, rng, repeats) / draws(base, statistic, rng, repeats)
-    low, high = np.percentile(found, [50 * (1 - level), 50 * (1 + level)])
+    ratios = draws(new, statistic, rng, repeats) / draws(base, statistic, rng, repeats)
+    low, high = np.percentile(ratios, [50 * (1 - level), 50 * (1 + level)])
     return Interval(_of_all(new, statistic) / _of_all(base, statistic), float(low), float(high), level)
 
 

@@ -12,22 +12,23 @@ from typing import Any
 import numpy as np
 
 from ..runtime import backends, datasets
-from ..runtime.bundle.bundle import Bundle, read
+from ..runtime.bundle.bundle import Bundle, read_bundle
 from ..runtime.bundle.manifest import Artefact
 from ..runtime.common.files import sha256
-from ..runtime.common.plugins import load, names
+from ..runtime.common.plugins import load_plugin, plugin_names
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.selection.candidates import backends_for, open_artefact
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay
 from . import metrics
 from .measure import environment, interleave
+from .measure import reference as reference_workload
 from .measure.context import Evaluation, MetricContext
 from .measure.workload import BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
-REFERENCE = BenchTarget(str(Path(__file__).parent / "measure" / "reference.py"))
+REFERENCE = BenchTarget(str(reference_workload.__file__))
 
 
 def bench(
@@ -61,10 +62,10 @@ def bench(
         for path in paths
         for context in contexts(path, precisions=forms, threads=threads, batch=batch, data=data, shape=shape)
     ]
-    return measure(subjects, plan, only=only, reference=True)
+    return run_suite(subjects, plan, only=only, reference=True)
 
 
-def measure(
+def run_suite(
     contexts: Sequence[MetricContext], plan: interleave.SamplingPlan, *, only: Sequence[str] = (), seed: int = 0,
     progress: Callable[[int], None] | None = None, reference: bool = False,
 ) -> Run:  # fmt: skip
@@ -78,9 +79,9 @@ def measure(
         progress: Called with 1 after each process of each subject, and each metric of each subject.
         reference: Time the reference workload beside them, so that the run can be compared on another day.
     """
-    chosen = {name: load(metrics, name, "metric").measure for name in only or usual_metrics()}
+    chosen = {name: load_plugin(metrics, name, "metric").measure for name in only or usual_metrics()}
     targets = [*(context.target for context in contexts), *([REFERENCE] if reference else [])]
-    timings = interleave.collect(targets, plan, seed=seed, progress=progress)
+    timings = interleave.collect_samples(targets, plan, seed=seed, progress=progress)
     beside = tuple(map(tuple, timings.pop().samples)) if reference else ()
     results = []
     for context, timing in zip(contexts, timings, strict=True):
@@ -105,7 +106,9 @@ def _asked(name: str, ask: Callable[[MetricContext], Reading], context: MetricCo
 
 def usual_metrics() -> list[str]:
     """List the metrics that are measured without being named."""
-    return [name for name in names(metrics) if not getattr(load(metrics, name, "metric"), "ON_REQUEST", False)]
+    return [
+        name for name in plugin_names(metrics) if not getattr(load_plugin(metrics, name, "metric"), "ON_REQUEST", False)
+    ]
 
 
 def contexts(
@@ -119,7 +122,7 @@ def contexts(
         precisions: Only these forms ("fp32", "int8", "int8-ort-x86"); empty for all.
         threads: For CPU backends; 0 leaves the choice to them.
         batch: For artefacts with a free batch dimension.
-        shape: The size of inputs that leave it free, as `runtime.sizes.parse` reads it.
+        shape: The size of inputs that leave it free, as `runtime.common.sizes.parse_sizes` reads it.
         data: Where the labelled images are: "digits" or a folder; None takes the digits for what was trained on them.
 
     Raises:
@@ -129,23 +132,23 @@ def contexts(
     path = Path(path)
     if path.suffix in (".onnx", ".py"):
         return [_file(path, threads, batch, shape)]
-    bundle, found, why = read(path), [], []
+    bundle, subjects, why = read_bundle(path), [], []
     for artefact in bundle.artefacts:
         form = _subject(bundle, artefact, "", threads, batch).form
         if precisions and artefact.precision not in precisions and form not in precisions:
             continue
         for backend in backends_for(artefact):
-            usable, reason = load(backends, backend, "backend").available()
+            usable, reason = load_plugin(backends, backend, "backend").available()
             if usable:
-                found.append(_context(bundle, artefact, backend, threads, batch, data, shape))
+                subjects.append(_context(bundle, artefact, backend, threads, batch, data, shape))
             else:
                 why.append(f"{artefact.name}: {reason}")
-    if not found and not why:
+    if not subjects and not why:
         known = ", ".join(sorted({item.precision for item in bundle.artefacts}))
         raise UsageError(f"{path} has no such precision", got=", ".join(precisions), expected=known)
-    if not found:
+    if not subjects:
         raise NotAvailable(f"nothing in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
-    return found
+    return subjects
 
 
 def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContext:
@@ -153,7 +156,7 @@ def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContex
         raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
     backend = "ort" if path.suffix == ".onnx" else "python"
     if backend == "ort":
-        usable, reason = load(backends, backend, "backend").available()
+        usable, reason = load_plugin(backends, backend, "backend").available()
         if not usable:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
@@ -212,7 +215,7 @@ def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, spl
 
 @functools.lru_cache(maxsize=4)
 def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
-    spec, data = read(path).spec, datasets.load(source, split)
+    spec, data = read_bundle(path).spec, datasets.load(source, split)
     labels = labels_for(spec, data, source)
     return np.concatenate(list(data.batches(spec, 64))), labels
 
@@ -233,7 +236,7 @@ def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _logits(path: Path, name: str, backend: str, source: str, split: str) -> Any:
-    bundle = read(path)
+    bundle = read_bundle(path)
     artefact = next(item for item in bundle.artefacts if item.name == name)
     with open_artefact(bundle, artefact, backend) as session:
         outputs = replay(session, {bundle.spec.input_name: _images(path, source, split)[0]})

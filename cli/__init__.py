@@ -30,13 +30,13 @@ COMMANDS = {
     "keygen": ("run", "Make a key pair for signing bundles."),
     "sign": ("run", "Sign a bundle, so that a device can tell who made it."),
     "pack": ("run", "Write a bundle as one .zip, or as a Triton model repository."),
-    "doctor": ("run", "Say what is installed here, what is missing, and how to mend it."),
+    "doctor": ("run", "Show what is installed here, what is missing, and how to install it."),
     "bench": ("bench", "Measure latency, memory and accuracy."),
     "gate": ("gate", "Is the new version slower? Exit 0 no, 1 yes, 3 cannot tell."),
     "compare": ("compare", "Compare two results: faster, slower or cannot tell."),
     "sweep": ("sweep", "Measure many networks or bundles with many settings, here or on a cluster; resumable."),
     "advise": ("advise", "Pick a network for a device by accuracy and modelled latency."),
-    "report": ("compare", "Draw results as tables and a page."),
+    "report": ("compare", "Show results as tables, or as an HTML page."),
 }
 
 # Commands that read files from elsewhere run in a child process; its time limit in seconds, None for no end.
@@ -90,7 +90,7 @@ def _contained(name: str, run: Callable[[], Any]) -> int:
     from ..runtime.common import isolation
 
     limits = isolation.Limits.from_environment(FOREIGN[name])
-    ended = isolation.run(run, limits)
+    ended = isolation.run_isolated(run, limits)
     if error := ended.error(f"`edgesmith {name}`", limits):
         raise error
     return ended.code

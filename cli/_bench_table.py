@@ -1,4 +1,4 @@
-"""`edgesmith bench --all`: the long table, network after network, resumable, and never much longer than it may.
+"""`edgesmith bench --all`: the long table, one network after another, resumable, within a time limit.
 
 Each network's forms and backends are measured side by side, with the reference workload beside them, and written down
 before the next network begins. The same command goes on where it stopped; what was measured on another machine, with
@@ -31,7 +31,9 @@ BOARDS = (
 )  # fmt: skip
 
 
-def measure(names: Sequence[str], bundles: Path, folder: Path, plan: SamplingPlan, minutes: float, threads: int) -> Run:
+def measure_table(
+    names: Sequence[str], bundles: Path, folder: Path, plan: SamplingPlan, minutes: float, threads: int
+) -> Run:
     """Measure networks that are not in the folder yet, and return all that are there as one run.
 
     Args:
@@ -62,7 +64,7 @@ def measure(names: Sequence[str], bundles: Path, folder: Path, plan: SamplingPla
                 note(f"{name}: {spent[-1]:.0f} s")
             advance(1)
     if left:
-        note(f"no time was left for {', '.join(left)}; do: the same command again, it goes on there")
+        note(f"no time was left for {', '.join(left)}; do: run the same command again, it continues there")
     if not parts:
         raise EdgesmithError("no network could be measured", do="see the reasons above")
     return together(parts)
@@ -85,15 +87,15 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = result.read(path)
+        run = result.read_run(path)
         now = _contexts(place(name, bundles), FORMS, threads)
     except EdgesmithError as error:
         note(f"{name} is measured again: {error}")
         return None
     here = environment.here()
     same = run.environment.machine() == here.machine() and run.environment.packages == here.packages
-    wanted, found = ({(one.subject.key, one.subject.sha256) for one in side} for side in (now, run.results))
-    return run if same and wanted == found else None
+    wanted, stored = ({(one.subject.key, one.subject.sha256) for one in side} for side in (now, run.results))
+    return run if same and wanted == stored else None
 
 
 def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: int) -> Run | None:
@@ -102,13 +104,13 @@ def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: in
     from ..export.untrained import ensure
 
     try:
-        found = _contexts(ensure(name, bundles), FORMS, threads)
-        run = suite.measure(found, plan, only=[*suite.usual_metrics(), "engines"], reference=True)
+        subjects = _contexts(ensure(name, bundles), FORMS, threads)
+        run = suite.run_suite(subjects, plan, only=[*suite.usual_metrics(), "engines"], reference=True)
         run = with_digits_accuracy(with_boards(run, name), bundles)
     except EdgesmithError as error:
         note(f"{name} is left out: {error}")
         return None
-    result.write(run, folder / f"{name}.json")
+    result.write_run(run, folder / f"{name}.json")
     return run
 
 
@@ -130,12 +132,12 @@ def modelled(name: str) -> Reading:
     from ..bench.result import Reading
     from ..models import complexity
 
-    network = complexity.describe(name)
+    network = complexity.describe_network(name)
     values, intervals = dict[str, float](), dict[str, tuple[float, float]]()
     for board, precision in BOARDS:
-        told = roofline.estimate(network, catalogue.find(board), precision)
+        estimate = roofline.estimate_latency(network, catalogue.find_device(board), precision)
         key = f"{re.sub('[^a-z0-9]+', '_', board.lower().removeprefix('jetson '))}_{precision}_s"
-        values[key], intervals[key] = told.expected_s, (told.low_s, told.high_s)
+        values[key], intervals[key] = estimate.expected_s, (estimate.low_s, estimate.high_s)
     why = f"modelled, not measured: two points in three within a factor of {roofline.SPREAD}, {roofline.WORST} at worst"
     return Reading("modelled", values, intervals, notes=(why,))
 
@@ -159,6 +161,8 @@ def _with_digits(result: Result, folder: Path) -> Result:
         missing = f"no digits-trained bundle at {path}; make it with `make export MODEL={subject.model}`"
         reading = replace(result.readings["accuracy"], missing=missing)
     else:
-        found = accuracy.measure(twins[0])
-        reading = replace(found, notes=(*found.notes, "of the digits-trained network (64x64, 10 classes), not of this"))
+        measured = accuracy.measure(twins[0])
+        reading = replace(
+            measured, notes=(*measured.notes, "of the digits-trained network (64x64, 10 classes), not of this")
+        )
     return replace(result, readings={**result.readings, "accuracy": reading})

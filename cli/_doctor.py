@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks for which purpose, and the command that mends it. Reads only, installs none."""
+"""What this machine has, what is missing and what for, and the command that installs it; nothing is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..runtime import backends
 from ..runtime.common.machine import INT8_FLAGS, VECTOR_FLAGS, cores, cpu, gpu_possible, read_text
-from ..runtime.common.plugins import names
+from ..runtime.common.plugins import plugin_names
 from ..runtime.errors import EdgesmithError
 from ..runtime.selection.candidates import usable
 
@@ -36,7 +36,7 @@ _INSTALL = {
 
 @dataclass(frozen=True)
 class Component:
-    """One thing looked at: `state` is "ok", "missing", "broken" or "unknown"; `mend` a command or a sentence."""
+    """One component: `state` is "ok", "missing", "broken" or "unknown"; `mend` a command or a sentence."""
 
     what: str
     state: str
@@ -92,36 +92,40 @@ def _package(name: str, use: str) -> Component:
 
 
 def _backends() -> list[Component]:
-    found = []
-    for name in names(backends):
+    components = []
+    for name in plugin_names(backends):
         try:
             ready, reason = usable(name)
         except Exception as error:
-            found.append(Component(f"backend {name}", "broken", f"{type(error).__name__}: {error}", "reinstall it"))
+            components.append(
+                Component(f"backend {name}", "broken", f"{type(error).__name__}: {error}", "reinstall it")
+            )
             continue
         text, _, mend = reason.partition(": ")
-        found.append(Component(f"backend {name}", "ok" if ready else "missing", text, mend))
-    return found
+        components.append(Component(f"backend {name}", "ok" if ready else "missing", text, mend))
+    return components
 
 
 def _tensorrt() -> list[Component]:
     """Name the TensorRT packages by their metadata; importing one can take a second, or the process down."""
-    found = []
+    components = []
     for name in ("tensorrt", "tensorrt_rtx_cu13_bindings", "cuda-bindings", "opencv-python-headless"):
         try:
-            found.append(Component(name, "ok", importlib.metadata.version(name)))
+            components.append(Component(name, "ok", importlib.metadata.version(name)))
         except importlib.metadata.PackageNotFoundError:
-            found.append(Component(name, "missing", _PURPOSE[name], _INSTALL[name]))
-    return found
+            components.append(Component(name, "missing", _PURPOSE[name], _INSTALL[name]))
+    return components
 
 
 def _gpu() -> list[Component]:
     """Ask the driver's files first, not a library, so that a broken CUDA installation cannot take us down."""
     driver = read_text("/proc/driver/nvidia/version").splitlines()
     cards = [read_text(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
-    names = [line.partition(":")[2].strip() for card in cards for line in card.splitlines() if line.startswith("Model")]
+    card_names = [
+        line.partition(":")[2].strip() for card in cards for line in card.splitlines() if line.startswith("Model")
+    ]
     if driver or gpu_possible():
-        return [Component("nvidia driver", "ok", driver[0][:120] if driver else "a device file"), _sm(names)]
+        return [Component("nvidia driver", "ok", driver[0][:120] if driver else "a device file"), _sm(card_names)]
     if any(_is_nvidia(path) for path in Path("/sys/bus/pci/devices").glob("*/vendor")):
         return [Component("nvidia driver", "broken", "an NVIDIA GPU without a driver", "install the NVIDIA driver")]
     return [
@@ -143,10 +147,10 @@ def _sm(names: list[str]) -> Component:
 
 
 def _clocks() -> list[Component]:
-    """Say whether the processor's clock is left to a governor that saves power: latency then doubles at will."""
+    """Say whether the processor's clock is left to a governor that saves power: latency may then double."""
     governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     if not governor:
-        return [Component("cpu clock", "unknown", "the system does not tell (a virtual machine or container)")]
+        return [Component("cpu clock", "unknown", "the system does not say (a virtual machine or container)")]
     saving = governor in ("powersave", "conservative", "ondemand", "schedutil")
     mend = "sudo cpupower frequency-set -g performance, while you measure" if saving else ""
     return [Component("cpu clock", "ok", f"governor {governor}", mend)]

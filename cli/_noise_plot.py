@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WIDTH_INCHES, BAR_INCHES = 9.0, 0.2
 
 
-def draw(report: QuantReport, path: str | Path) -> None:
+def draw_noise(report: QuantReport, path: str | Path) -> None:
     """Write the plot, .svg or .png: signal to noise in dB, the noisiest first.
 
     Raises:

@@ -44,14 +44,14 @@ def _likeness(report: QuantReport) -> str:
     fitted = "images that nothing was fitted to" if report.held_out else "of the images it was fitted to"
     parts = list(report.sqnr_db.items())
     more = f" and {len(parts) - PARTS} more" if len(parts) > PARTS else ""
-    said = (
+    text = (
         f"on {report.judged} {fitted}: " + ", ".join(f"{name} {value:.1f} dB" for name, value in parts[:PARTS]) + more
     )
     if report.agreement is None:
-        return said
+        return text
     if not report.held_out:
-        return f"{said}; same top-1: cannot tell, no other images were given"
-    return f"{said}; same top-1: {proportion.said(round(report.agreement * report.judged), report.judged)}"
+        return f"{text}; same top-1: cannot tell, no other images were given"
+    return f"{text}; same top-1: {proportion.share_text(round(report.agreement * report.judged), report.judged)}"
 
 
 def _noise(report: QuantReport) -> None:

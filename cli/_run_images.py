@@ -12,7 +12,7 @@ import numpy as np
 
 from ..runtime.errors import DataError
 from ..runtime.images.preprocess import as_image
-from ..runtime.serving.frame_sources import annotate, frames, writer
+from ..runtime.serving.frame_sources import annotate, frames, open_writer
 from ..runtime.serving.stream import Stream
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
     Raises:
         DataError: An image cannot be used.
     """
-    kept = writer(out) if out else None
+    kept = open_writer(out) if out else None
     rows = []
     try:
         for index, file in enumerate(file for image in images for file in _files(image)):
@@ -51,7 +51,7 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
     Raises:
         RunError: The backend or the source died; the frames before it have been drawn.
     """
-    kept = writer(out) if out else None
+    kept = open_writer(out) if out else None
     rows = []
     start = time.perf_counter()
     try:

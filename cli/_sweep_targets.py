@@ -1,4 +1,4 @@
-"""What `edgesmith sweep` measures: for networks by name, at several resolutions too, bundles are made."""
+"""What `edgesmith sweep` measures: networks by name, at several resolutions, become bundles with random weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from ..runtime.errors import UsageError
 
 
-def targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str]:
+def sweep_targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str]:
     """Return what to measure: paths as they are, and for each network's name a bundle for each resolution.
 
     Args:
@@ -26,17 +26,17 @@ def targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str
             "--resolutions needs networks by their names", got=", ".join(paths), expected="such as mobilenetv2",
             do="a bundle or file has the resolution that it was exported with",
         )  # fmt: skip
-    measured: list[str] = []
+    targets: list[str] = []
     for path in paths:
-        measured += [str(bundle) for bundle in _bundles(path, sides, bundles)] if path in names else [path]
-    return measured
+        targets += [str(bundle) for bundle in _bundles(path, sides, bundles)] if path in names else [path]
+    return targets
 
 
 def _bundles(name: str, sides: list[int], bundles: Path) -> list[Path]:
     from ..export import untrained
     from ..models import catalog
 
-    known = catalog.find(name).name
+    known = catalog.find_network(name).name
     return [untrained.ensure(known, bundles, side) for side in sides or [0]]
 
 

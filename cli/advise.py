@@ -58,13 +58,17 @@ def advise_command(
     """
     if batch < 1 or (max_ms is not None and max_ms <= 0):
         raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
-    board = catalogue.find(device)
+    board = catalogue.find_device(device)
     board = catalogue.in_mode(board, power) if power else board
-    found = rank(board, precision, batch, min_top1, max_ms, dataset=dataset, enough=None if every else 3)
-    emit({"device": asdict(board), "networks": [one.to_dict() for one in found]}, as_json, lambda: _draw(board, found))
+    ranking = rank_networks(board, precision, batch, min_top1, max_ms, dataset=dataset, enough=None if every else 3)
+    emit(
+        {"device": asdict(board), "networks": [one.to_dict() for one in ranking]},
+        as_json,
+        lambda: _draw(board, ranking),
+    )
     for text in _caveats(board, precision):
         note(f"note: {text}")
-    best = next((one for one in found if one.verdict in ("chosen", "likely")), None)
+    best = next((one for one in ranking if one.verdict in ("chosen", "likely")), None)
     if best is None:
         note(f"no network of the catalogue has {min_top1:g} % on {dataset} and {_limit(max_ms)} on the {board.device}")
         return 1
@@ -72,7 +76,7 @@ def advise_command(
     return 0
 
 
-def rank(
+def rank_networks(
     board: Device, precision: str, batch: int, min_top1: float, max_ms: float | None, *, dataset: str = "imagenet",
     enough: int | None = None,
 ) -> list[Advice]:  # fmt: skip
@@ -90,32 +94,32 @@ def rank(
     Raises:
         UsageError: No network has a published accuracy on that data set.
     """
-    every = [catalog.find(name) for name in catalog.names()]
+    every = [catalog.find_network(name) for name in catalog.network_names()]
     known = sorted({entry.figures.dataset for entry in every if entry.figures.dataset})
     if dataset not in known:
         raise UsageError(f"no accuracy on {dataset!r} was published", expected=" or ".join(known), do="choose one")
     same = [entry for entry in every if entry.figures.dataset == dataset]
     entries = [entry for entry in same if _worth(entry, board, precision, min_top1, max_ms)]
-    found: list[Advice] = []
+    ranking: list[Advice] = []
     with progress("networks", len(entries)) as advance:
         for entry in sorted(entries, key=lambda one: -(one.figures.top1 or 0.0)):
-            found.append(_judge(entry, board, precision, batch, max_ms))
+            ranking.append(_judge(entry, board, precision, batch, max_ms))
             advance(1)
-            if enough is not None and sum(one.verdict == "chosen" for one in found) >= enough:
+            if enough is not None and sum(one.verdict == "chosen" for one in ranking) >= enough:
                 break
     order = {"chosen": 0, "likely": 1, "perhaps": 2, "too slow": 3, "too large": 4}
-    return sorted(found, key=lambda one: (order[one.verdict], -one.top1, one.estimate.bound_s))
+    return sorted(ranking, key=lambda one: (order[one.verdict], -one.top1, one.estimate.bound_s))
 
 
 def _judge(entry: Entry, board: Device, precision: str, batch: int, max_ms: float | None) -> Advice:
     from ..models import complexity
 
-    network = complexity.describe(entry.name)
-    told = roofline.estimate(network, board, precision, batch)
-    room = roofline.fits(network, board, precision, batch)
+    network = complexity.describe_network(entry.name)
+    estimate = roofline.estimate_latency(network, board, precision, batch)
+    room = roofline.fits_memory(network, board, precision, batch)
     figures = entry.figures
-    verdict = _verdict(told, room, max_ms)
-    return Advice(entry.name, precision, figures.top1 or 0.0, figures.dataset, figures.params, told, room, verdict)
+    verdict = _verdict(estimate, room, max_ms)
+    return Advice(entry.name, precision, figures.top1 or 0.0, figures.dataset, figures.params, estimate, room, verdict)
 
 
 def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms: float | None) -> bool:
@@ -130,37 +134,42 @@ def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms:
     return max_ms is None or least <= max_ms * 1e-3
 
 
-def _verdict(told: Estimate, room: bool, max_ms: float | None) -> str:
+def _verdict(estimate: Estimate, room: bool, max_ms: float | None) -> str:
     if not room:
         return "too large"
     limit = float("inf") if max_ms is None else max_ms * 1e-3
-    if told.bound_s > limit:
+    if estimate.bound_s > limit:
         return "too slow"
-    if told.expected_s == float("inf"):
+    if estimate.expected_s == float("inf"):
         return "perhaps" if max_ms else "likely"
-    if told.high_s <= limit:
+    if estimate.high_s <= limit:
         return "chosen"
-    return "likely" if told.expected_s <= limit else ("perhaps" if told.low_s <= limit else "too slow")
+    return "likely" if estimate.expected_s <= limit else ("perhaps" if estimate.low_s <= limit else "too slow")
 
 
-def _draw(board: Device, found: list[Advice]) -> None:
+def _draw(board: Device, ranking: list[Advice]) -> None:
     rows = [
         [one.network, one.verdict, f"{one.top1:.2f}", _ms(one.estimate.expected_s),
          f"{_ms(one.estimate.low_s)} - {_ms(one.estimate.high_s)}", _ms(one.estimate.bound_s), one.estimate.kernels,
          one.estimate.limit]
-        for one in found
+        for one in ranking
     ]  # fmt: skip
     heads = [
         "network",
         "verdict",
-        f"top-1 % {found[0].dataset}" if found else "top-1 %",
+        f"top-1 % {ranking[0].dataset}" if ranking else "top-1 %",
         "expected ms",
         "two in three",
         "bound ms",
         "kernels",
         "limited by",
     ]
-    table(", ".join(filter(None, (board.device, board.mode, found[0].precision if found else ""))), heads, rows, left=2)
+    table(
+        ", ".join(filter(None, (board.device, board.mode, ranking[0].precision if ranking else ""))),
+        heads,
+        rows,
+        left=2,
+    )
 
 
 def _ms(seconds: float) -> str:
@@ -180,21 +189,21 @@ def _reason(best: Advice, board: Device, min_top1: float, max_ms: float | None) 
 
 
 def _caveats(board: Device, precision: str) -> list[str]:
-    found = [
+    caveats = [
         "latency is modelled, not measured: each of 19 published points predicted from other devices was within a "
         f"factor of {roofline.SPREAD} in two cases of three, {roofline.WORST} at worst; measure before you ship",
         "the published points are of resnet50, mobilenetv2 and shufflenetv2; other kinds of network are less certain",
         f"figures of the {board.device}: {board.confidence} ({board.source})",
     ]
     if board.mode:
-        found.append(
+        caveats.append(
             f"{board.mode}: peaks scaled by clock and multiprocessors, launches by the clock; no published point is of "
             "a lower mode, so this was never held against a measurement"
         )
     if not board.is_gpu:
-        found.append("for a CPU only the bound is known: no published points were fitted")
+        caveats.append("for a CPU only the bound is known: no published points were fitted")
     if precision == "int8":
-        found.append("top-1 is the published one of FP32; measure what INT8 keeps with `edgesmith bench`")
+        caveats.append("top-1 is the published one of FP32; measure what INT8 keeps with `edgesmith bench`")
     if precision == "int8" and not board.int8_tops:
-        found.append(f"the {board.device} has no fast INT8: computed at its FP16 peak")
-    return found
+        caveats.append(f"the {board.device} has no fast INT8: computed at its FP16 peak")
+    return caveats

@@ -36,7 +36,7 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--data", help="Labelled images: digits, or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
-@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where bundles stand.")
+@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of the bundles.")
 @click.option("--all", "every", is_flag=True, help="The long table: twelve networks, one after the other; resumable.")
 @click.option("--minutes", default=20.0, show_default=True, help="With --all: begin no network that would end later.")
 @overwrite
@@ -59,12 +59,12 @@ def bench_command(
             raise UsageError("--all is a table of its own", expected="--threads, --processes, --seconds, --out only")
         _long(plan, out, bundles, minutes, threads, as_json)
         return 0
-    found: list[MetricContext] = []
+    subjects: list[MetricContext] = []
     for path in paths or [str(untrained.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
-        found += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
-    with progress("measuring", processes + len(found) * (processes + len(only or suite.usual_metrics()))) as advance:
-        run = suite.measure(found, plan, only=only, progress=advance, reference=True)
+        subjects += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
+    with progress("measuring", processes + len(subjects) * (processes + len(only or suite.usual_metrics()))) as advance:
+        run = suite.run_suite(subjects, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
         run = with_digits_accuracy(run, bundles)
     kept = tables.used(run.results)
@@ -73,7 +73,7 @@ def bench_command(
     note(tables.caption(run))
     for text in tables.notes(run):
         note(f"note: {text}")
-    _write(run, out, tables.markdown(run, _title(bool(paths))))
+    _write(run, out, tables.runs_markdown(run, _title(bool(paths))))
     return _unmeasured(run)
 
 
@@ -99,7 +99,7 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
     for path, kind in ((out, "result"), (out.with_suffix(".md"), "markdown")):
         claim(path, kind, overwrite=overwrite)
     for name in only:
-        plugins.load(metrics, name, "metric")
+        plugins.load_plugin(metrics, name, "metric")
     for split in suite.SPLITS if data else ():
         datasets.load(data or "", split)
 
@@ -109,12 +109,12 @@ def _long(plan: SamplingPlan, out: Path, bundles: Path, minutes: float, threads:
     from ..bench.report import network_table, tables
     from . import _bench_table
 
-    run = _bench_table.measure(_bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
-    heads, rows = network_table.rows(run)
+    run = _bench_table.measure_table(_bench_table.NETWORKS, bundles, out.with_suffix(""), plan, minutes, threads)
+    heads, rows = network_table.network_rows(run)
     shown = [at for at, head in enumerate(heads) if not head.endswith(("modelled", "engine MB"))]  # a terminal's width
     brief = [[line[at] for at in shown] for line in (heads, *rows)]
     emit(run.to_dict(), as_json, lambda: table("", brief[0], brief[1:], left=1))
-    _write(run, out, tables.markdown(run, _title(False), before=network_table.markdown(run)))
+    _write(run, out, tables.runs_markdown(run, _title(False), before=network_table.network_markdown(run)))
 
 
 def _write(run: Run, out: Path, text: str) -> None:
@@ -122,8 +122,8 @@ def _write(run: Run, out: Path, text: str) -> None:
     from ..bench import result
     from ..bench.report import tables
 
-    result.write(run, out)
-    tables.write(out.with_suffix(".md"), text)
+    result.write_run(run, out)
+    tables.write_text(out.with_suffix(".md"), text)
     note(f"wrote {out} and {out.with_suffix('.md')}")
 
 

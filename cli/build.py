@@ -9,8 +9,8 @@ import click
 
 from ..runtime.common import progress
 from ..runtime.common.files import existing_file
-from ..runtime.common.packages import require
-from ..runtime.engines.flavour import PRECISIONS, choose, normal_sm
+from ..runtime.common.packages import require_package
+from ..runtime.engines.flavour import PRECISIONS, choose_flavour, normal_sm
 from ..runtime.errors import UsageError
 from ..runtime.outputs import claim
 from . import console
@@ -47,7 +47,7 @@ from . import console
     "--at-batch", default=1, show_default=True, type=click.IntRange(1), help="The batch that --best-for means."
 )
 @click.option("--per-tensor", is_flag=True, help="With --best-for: one scale per INT8 weight; check accuracy.")
-@click.option("--check-only", is_flag=True, help="Look at the file as TensorRT would; build nothing.")
+@click.option("--check-only", is_flag=True, help="Check the file against TensorRT's rules; build nothing.")
 @console.overwrite
 def build_command(
     onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
@@ -87,10 +87,10 @@ def build_command(
 def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
     """Refuse before the first engine what would stop a later one."""
     existing_file(onnx, "ONNX file")
-    require("onnx")
+    require_package("onnx")
     for sm, target in targets:
         claim(target, "engine", overwrite=overwrite)
-        choose(flavour, sm)
+        choose_flavour(flavour, sm)
 
 
 def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
@@ -115,7 +115,7 @@ def _best(
         raise UsageError("--int8-from needs --best-for GPU", do="see `edgesmith build --help`")
     engine = (out or Path(f"{onnx.stem}-best.engine")).with_suffix(".engine")
     target = claim(engine.with_suffix(".onnx"), "onnx", overwrite=overwrite)
-    chip = cost.gpu(gpu)
+    chip = cost.find_gpu(gpu)
     _before(onnx, [(chip.sm, engine)], "auto", overwrite)
     report = autotune(onnx, int8, target, chip, batch=batch, per_tensor=per_tensor, note=progress.note)
     rows = [(c.name, c.kernels, c.int8, f"{c.estimate_s * 1e3:.3f}", f"{c.bytes / 1e6:.1f}") for c in report.candidates]

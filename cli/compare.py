@@ -1,4 +1,4 @@
-"""`edgesmith compare` and `edgesmith report`; `bench` itself stands in `cli/bench.py`, for it may make bundles."""
+"""`edgesmith compare` and `edgesmith report`: judge two results, and show results."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def compare_command(
 ) -> int:
     """Compare two results: faster, same (exit 0), slower (exit 1) or cannot tell (exit 3)."""
     from ..bench.gate import compare as comparing
-    from ..bench.result import read
+    from ..bench.result import read_run
 
-    runs = read(base), read(new)
-    answers = comparing.compare(*runs, threshold=threshold, other_machine=other_machine, calibrate=calibrate)
+    runs = read_run(base), read_run(new)
+    answers = comparing.compare_runs(*runs, threshold=threshold, other_machine=other_machine, calibrate=calibrate)
     rows = [[item.key, item.answer, _change(item), item.why] for item in answers]
     columns = ["subject", "answer", "median", "why"]
     emit([item.to_dict() for item in answers], as_json, lambda: table("", columns, rows, left=4))
-    return comparing.worst(answers)
+    return comparing.worst_code(answers)
 
 
 def _change(item: Comparison) -> str:
@@ -61,8 +61,8 @@ def report_command(
 ) -> None:  # fmt: skip
     """Draw results as a table, a page, figures, Markdown, CSV or Parquet."""
     from ..bench.report import page, sensitivity, tables
-    from ..bench.report.figures import claimed
-    from ..bench.result import read
+    from ..bench.report.figures import claim_figures
+    from ..bench.result import read_run
     from ..runtime.outputs import claim
 
     for target, kind in ((out, "page"), (csv_path, "csv"), (markdown_path, "markdown"), (parquet_path, "parquet")):
@@ -72,24 +72,24 @@ def report_command(
         need("pyarrow")
     if figures:
         need("matplotlib")
-        claimed(figures, overwrite)
-    runs = [read(path) for path in results]
-    costs = {name: record for path in quantised for name, record in sensitivity.read(path).items()}
+        claim_figures(figures, overwrite)
+    runs = [read_run(path) for path in results]
+    costs = {name: record for path in quantised for name, record in sensitivity.read_sensitivity(path).items()}
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
     texts = [
         (csv_path, "".join(map(tables.comma_separated, runs))),
-        (markdown_path, "\n".join(map(tables.markdown, runs))),
+        (markdown_path, "\n".join(map(tables.runs_markdown, runs))),
         (out, page.render(runs, quantised=costs) if out else ""),
     ]
     for path, text in texts:
         if path:
-            note(f"wrote {tables.write(path, text)}")
+            note(f"wrote {tables.write_text(path, text)}")
     if parquet_path:
         note(f"wrote {tables.write_parquet(parquet_path, runs)}")
     if figures:
-        from ..bench.report.figures import draw
+        from ..bench.report.figures import draw_figures
 
-        for path in draw(runs, figures, costs):
+        for path in draw_figures(runs, figures, costs):
             note(f"wrote {path}")
 
 

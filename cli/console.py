@@ -32,8 +32,8 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
 
         with_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(run)
         with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(with_debug)
-        made: click.Command = click.command(name, **settings)(with_json)  # type: ignore[no-untyped-call]
-        return made
+        click_command: click.Command = click.command(name, **settings)(with_json)  # type: ignore[no-untyped-call]
+        return click_command
 
     return decorate
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..runtime.common.complexity import Complexity, Layer
-from ..runtime.common.packages import require
+from ..runtime.common.packages import require_package
 from ..runtime.common.progress import note
 from ..runtime.errors import UsageError
 from .console import command, emit, table
@@ -52,8 +52,8 @@ def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> C
     if classes or side:
         raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
     report = describe(path, shape)
-    for name, (held, kind) in spec_metadata.ending(path).items():
-        if held == "probabilities":
+    for name, (content, kind) in spec_metadata.ending(path).items():
+        if content == "probabilities":
             note(f"output {name!r} holds probabilities: it ends in {kind}")
     return report
 
@@ -61,14 +61,14 @@ def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> C
 def _of_name(model: str, classes: int | None, side: int | None) -> Complexity:
     from ..models import catalog
 
-    entry = catalog.find(model)
+    entry = catalog.find_network(model)
     if side and len(entry.input_shape) != 3:
         raise UsageError(f"{entry.name} takes no image", got="--side", do="leave it out")
-    require("torch")
-    from ..models.complexity import describe
+    require_package("torch")
+    from ..models.complexity import describe_network
 
     shape = (entry.input_shape[0], side, side) if side else entry.input_shape
-    return describe(entry.name, shape, classes or entry.classes)
+    return describe_network(entry.name, shape, classes or entry.classes)
 
 
 def _csv(report: Complexity) -> None:

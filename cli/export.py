@@ -67,7 +67,7 @@ def export_command(model: str, as_json: bool, precision: str, target: str, sm: s
 
     settings = ExportSettings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
     summary = run(settings, note)
-    emit(summary.to_dict(), as_json, lambda: draw(summary))
+    emit(summary.to_dict(), as_json, lambda: draw_summary(summary))
     return 0 if summary.passed else 1
 
 
@@ -97,7 +97,7 @@ COLUMNS = (
 )
 
 
-def draw(summary: Summary) -> None:
+def draw_summary(summary: Summary) -> None:
     """Print the table of artefacts and the list of checks."""
     spec = summary.spec
     shape = "x".join(map(str, spec.input_shape))

@@ -61,11 +61,13 @@ def gate_command(
             claim(path, kind, overwrite=overwrite)
     if baseline.endswith(".json"):
         name = f"stored latency {new.name}"
-        told = _tried(name, lambda: _against_stored(Path(baseline), new, threshold, precision, threads, words, shape))
+        answers = _tried(
+            name, lambda: _against_stored(Path(baseline), new, threshold, precision, threads, words, shape)
+        )
     else:
         rule = Rule(threshold=threshold, most_s=max_seconds)
-        told = _tried(f"latency {new.name}", lambda: _beside(baseline, new, rule, precision, threads, words, shape))
-    findings, records, codes = told
+        answers = _tried(f"latency {new.name}", lambda: _beside(baseline, new, rule, precision, threads, words, shape))
+    findings, records, codes = answers
     emit(
         records,
         as_json,
@@ -86,8 +88,8 @@ def _tried(name: str, question: Callable[[], Told]) -> Told:
     except UsageError:
         raise
     except EdgesmithError as error:
-        told = {"gate": name.split()[0], "subject": name, "answer": "cannot tell", "why": str(error)}
-        return [GateFinding(name, "cannot tell", str(error))], [{**told}], [NotAvailable.exit_code]
+        record = {"gate": name.split()[0], "subject": name, "answer": "cannot tell", "why": str(error)}
+        return [GateFinding(name, "cannot tell", str(error))], [{**record}], [NotAvailable.exit_code]
 
 
 def _beside(
@@ -99,8 +101,12 @@ def _beside(
     with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
         base = _base(baseline, new, Path(folder))
         both = _common(base, new, precision, threads, shape)
-        told = _ask(both, rule, [word for word in words if word != KERNELS])
-        return _joined(told, _tried(f"kernels {new.name}", lambda: _kernels(base, new))) if KERNELS in words else told
+        answers = _ask(both, rule, [word for word in words if word != KERNELS])
+        return (
+            _joined(answers, _tried(f"kernels {new.name}", lambda: _kernels(base, new)))
+            if KERNELS in words
+            else answers
+        )
 
 
 def _joined(one: Told, other: Told) -> Told:
@@ -123,11 +129,11 @@ def _words(text: str) -> list[str]:
 
 
 def _kernels(base: Path, new: Path) -> Told:
-    from ..bench.gate.thresholds import KERNELS, kernels
+    from ..bench.gate.thresholds import KERNELS, kernel_limits
 
-    found = kernels(base, new)
-    findings = [GateFinding(f"kernels {new.name}", one.answer, one.why) for one in found]
-    return findings, [{"gate": KERNELS, **one.to_dict()} for one in found], [one.exit_code for one in found]
+    limited = kernel_limits(base, new)
+    findings = [GateFinding(f"kernels {new.name}", one.answer, one.why) for one in limited]
+    return findings, [{"gate": KERNELS, **one.to_dict()} for one in limited], [one.exit_code for one in limited]
 
 
 def _against_stored(
@@ -137,18 +143,18 @@ def _against_stored(
     from ..bench import suite
     from ..bench.gate import compare
     from ..bench.measure.interleave import SamplingPlan
-    from ..bench.result import read
+    from ..bench.result import read_run
 
     if also:
         got = f"--also {','.join(also)}"
         raise UsageError("a stored result is compared by latency only", got=got, do="leave --also out")
-    base = read(stored)
+    base = read_run(stored)
     forms = [word for word in precision.split(",") if word]
-    found = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
+    subjects = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
     plan = SamplingPlan(processes=5)
-    with progress(f"latency of {new.name}", plan.processes * (len(found) + 1) + len(found)) as advance:
-        run = suite.measure(found, plan, only=["latency"], reference=True, progress=advance)
-    answers = compare.compare(base, run, threshold=threshold, other_machine=True, calibrate=True)
+    with progress(f"latency of {new.name}", plan.processes * (len(subjects) + 1) + len(subjects)) as advance:
+        run = suite.run_suite(subjects, plan, only=["latency"], reference=True, progress=advance)
+    answers = compare.compare_runs(base, run, threshold=threshold, other_machine=True, calibrate=True)
     findings = [GateFinding(f"latency {one.key}", one.answer, one.why) for one in answers]
     records = [{"gate": "stored latency", "subject": one.key, **one.to_dict()} for one in answers]
     return findings, records, [compare.EXIT[one.answer] for one in answers]
@@ -173,48 +179,47 @@ def _common(
 
 def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list[str]) -> Told:
     """Ask every question; return the findings, their records, and their exit codes."""
-    told: Told = ([], [], [])
+    answers: Told = ([], [], [])
     for pair in both:
         key = pair[1].subject.key
-        told = _joined(told, _tried(f"latency {key}", functools.partial(_latency, *pair, rule)))
+        answers = _joined(answers, _tried(f"latency {key}", functools.partial(_latency, *pair, rule)))
         if also:
-            told = _joined(told, _tried(f"{also[0]} {key}", functools.partial(_limits, *pair, also)))
-    return told
+            answers = _joined(answers, _tried(f"{also[0]} {key}", functools.partial(_limits, *pair, also)))
+    return answers
 
 
 def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> Told:
     from ..bench.gate.gate import gate
 
     with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
-        told = gate(base.target, new.target, rule, progress=advance)
-    finding = GateFinding(f"latency {new.subject.key}", told.answer, told.why, told.seconds)
-    return [finding], [{"gate": "latency", "subject": new.subject.key, **told.to_dict()}], [told.exit_code]
+        outcome = gate(base.target, new.target, rule, progress=advance)
+    finding = GateFinding(f"latency {new.subject.key}", outcome.answer, outcome.why, outcome.seconds)
+    return [finding], [{"gate": "latency", "subject": new.subject.key, **outcome.to_dict()}], [outcome.exit_code]
 
 
 def _limits(base: MetricContext, new: MetricContext, metrics: list[str]) -> Told:
-    from ..bench.gate.thresholds import check
+    from ..bench.gate.thresholds import check_limit
     from ..bench.measure.interleave import SamplingPlan
-    from ..bench.suite import measure
+    from ..bench.suite import run_suite
 
-    run = measure([base, new], SamplingPlan(processes=0), only=metrics)
-    found = [check(metric, run.results[0], run.results[1]) for metric in metrics]
-    findings = [GateFinding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in found]
+    run = run_suite([base, new], SamplingPlan(processes=0), only=metrics)
+    limited = [check_limit(metric, run.results[0], run.results[1]) for metric in metrics]
+    findings = [GateFinding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in limited]
     records: list[dict[str, object]] = [
-        {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in found
+        {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in limited
     ]
-    return findings, records, [one.exit_code for one in found]
+    return findings, records, [one.exit_code for one in limited]
 
 
 def _announce(findings: list[GateFinding], junit_path: Path | None, markdown_path: Path | None, github: bool) -> None:
-    from ..bench.gate.ci_reports import github as annotations
-    from ..bench.gate.ci_reports import junit, markdown
-    from ..bench.report.tables import write
+    from ..bench.gate.ci_reports import github_annotations, junit_xml, markdown_summary
+    from ..bench.report.tables import write_text
 
-    for path, text in ((junit_path, junit(findings)), (markdown_path, markdown(findings))):
+    for path, text in ((junit_path, junit_xml(findings)), (markdown_path, markdown_summary(findings))):
         if path:
-            note(f"wrote {write(path, text)}")
+            note(f"wrote {write_text(path, text)}")
     if github:
-        click.echo(annotations(findings))
+        click.echo(github_annotations(findings))
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(markdown(findings))
+                file.write(markdown_summary(findings))

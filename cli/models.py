@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..models import catalog
-from ..runtime.common.packages import require
+from ..runtime.common.packages import require_package
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, table
@@ -34,18 +34,18 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     from ..runtime.common.plugins import normalise
 
     wanted = normalise(pattern)
-    entries = [catalog.find(name) for name in catalog.names()]
+    entries = [catalog.find_network(name) for name in catalog.network_names()]
     entries = [e for e in entries if any(wanted in normalise(word) for word in (e.name, e.family, *e.aliases))]
     if not entries:
         raise UsageError(f"no network matches {pattern!r}", do="`edgesmith models` lists them all")
     if results and not plot:
         raise UsageError("--results is for --plot", do="say --plot FILE as well")
     if plot:
-        from ..models.accuracy_chart import draw, latencies
+        from ..models.accuracy_chart import draw_chart, read_latencies
         from ..runtime.outputs import claim
 
         claim(plot, "picture", overwrite=overwrite)
-        note(f"{draw(entries, plot, latencies(results) if results else None)} networks drawn in {plot}")
+        note(f"{draw_chart(entries, plot, read_latencies(results) if results else None)} networks drawn in {plot}")
         return
     rows = [
         {
@@ -87,7 +87,7 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
     "--recipe",
     help="onecycle, onecycle-long, onecycle-short, resnet, probe or finetune.  [default: the network's own]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs, instead of the recipe's.")
 @click.option("--batch", type=click.IntRange(2), help="Images per step, instead of the recipe's.")
 @click.option("--lr", type=float, help="Highest learning rate, instead of the recipe's.")
 @click.option("--ema", type=float, help="Decay of averaged weights per step, instead of the recipe's.")
@@ -106,14 +106,14 @@ def train_command(
 
     The state of the run stands beside them, in OUT with the ending .state, until it is done: --resume continues there.
     """
-    require("torch")
+    require_package("torch")
     from ..models import weights
     from ..models.training import recipes
     from ..models.training.train import train
     from ..runtime.outputs import claim
 
-    entry = catalog.find(model)
-    chosen = recipes.find(recipe or entry.row.get("recipe", "onecycle"))
+    entry = catalog.find_network(model)
+    chosen = recipes.find_recipe(recipe or entry.row.get("recipe", "onecycle"))
     chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"
     state = out.with_suffix(".state")
@@ -125,7 +125,7 @@ def train_command(
             entry.name, data, recipe=chosen, seed=seed, start=start, keep=state, resume=resume,
             say=lambda row: advance(1),
         )  # fmt: skip
-    weights.save(out, result.module, result.spec)
+    weights.save_weights(out, result.module, result.spec)
     if log:
         _log(log, result.history)
     state.unlink(missing_ok=True)

@@ -93,9 +93,9 @@ def quantize_command(
     )
     _warn(report)
     if plot is not None:
-        from ._noise_plot import draw
+        from ._noise_plot import draw_noise
 
-        draw(report, plot)
+        draw_noise(report, plot)
     emit(report.to_dict(), as_json, lambda: _quantize_tables.int8(report, output))
 
 
@@ -104,13 +104,13 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
     from ..optimize.calibration.data_checks import MIN_IMAGES
     from ..optimize.quantize.targets import find_target
     from ..runtime.common.files import existing_file
-    from ..runtime.common.packages import require
+    from ..runtime.common.packages import require_package
     from ..runtime.outputs import claim
 
     claim(output, "onnx", overwrite=overwrite)
     if plot is not None:
         claim(plot, "picture", overwrite=overwrite)
-        require("matplotlib")
+        require_package("matplotlib")
     existing_file(source, "ONNX file")
     least = 1
     if target not in ("fp16", "bf16"):
@@ -240,5 +240,5 @@ def _random(source: Path, images: int) -> list[np.ndarray]:
     shape = input_shape(read_model(source))
     if None in shape[1:]:
         raise UsageError("the input's size is free", got=str(shape), do="give images with --data")
-    draw = np.random.default_rng(0)
-    return [draw.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]

@@ -20,11 +20,11 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
 
     Exit codes: 0 it is what it says and computes what it should, 1 it is not, 3 nothing in it runs here.
     """
-    from ..runtime.bundle.bundle import read
+    from ..runtime.bundle.bundle import read_bundle
     from ..runtime.errors import BundleError
     from ..runtime.verify import verify
 
-    opened = read(bundle, trusted_key=key)
+    opened = read_bundle(bundle, trusted_key=key)
     signer = opened.check_signature(key)
     if digest and digest.lower() != opened.digest:
         raise BundleError(f"{bundle} is another bundle", got=opened.digest, expected=digest.lower())
@@ -133,18 +133,18 @@ def pack_command(
 
     A repository's other models stay as they are.
     """
-    from ..runtime.bundle.bundle import read
-    from ..runtime.bundle.writer import pack
+    from ..runtime.bundle.bundle import read_bundle
+    from ..runtime.bundle.writer import pack_bundle
     from ..runtime.errors import UsageError
-    from ..runtime.serving.triton import write
+    from ..runtime.serving.triton import write_triton
 
     if bool(as_zip) == bool(triton):
         raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
-    opened = read(bundle)
+    opened = read_bundle(bundle)
     if as_zip:
-        written = pack(opened, as_zip, overwrite=overwrite)
+        written = pack_bundle(opened, as_zip, overwrite=overwrite)
     else:
-        written = write(opened, triton or Path(), precision, overwrite=overwrite)
+        written = write_triton(opened, triton or Path(), precision, overwrite=overwrite)
     emit({"written": str(written)}, as_json, lambda: say(f"wrote {written}"))
     return 0
 
@@ -153,9 +153,9 @@ def pack_command(
 @click.argument("path", type=click.Path(path_type=Path))
 def keygen_command(path: Path, as_json: bool) -> None:
     """Make a key pair: the private key in PATH, for `sign`; the public one in PATH.pub, for devices."""
-    from ..runtime.bundle.signing import generate
+    from ..runtime.bundle.signing import generate_key
 
-    name = generate(path)
+    name = generate_key(path)
     emit({"key": name, "private": str(path), "public": f"{path}.pub"}, as_json,
          lambda: say(f"wrote {path} (keep it secret) and {path}.pub: key {name[:16]}…"))  # fmt: skip
 
@@ -165,20 +165,20 @@ def keygen_command(path: Path, as_json: bool) -> None:
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that keygen made.")
 def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
     """Sign BUNDLE (a folder or .zip) in its place, after its digests were checked."""
-    from ..runtime.bundle.bundle import opened
-    from ..runtime.bundle.writer import sign
+    from ..runtime.bundle.bundle import open_bundle
+    from ..runtime.bundle.writer import sign_bundle
 
-    name = sign(opened(bundle), key)
+    name = sign_bundle(open_bundle(bundle), key)
     emit({"signed": str(bundle), "key": name}, as_json, lambda: say(f"{bundle} is signed by key {name[:16]}…"))
 
 
 @command("doctor")
 def doctor_command(as_json: bool) -> int:
-    """Say for this machine what is installed, what is missing, and the command that mends it."""
+    """Show what is installed here, what is missing, and the command that installs it."""
     from ._doctor import examine
 
     findings = examine()
     rows = [(finding.what, finding.state, finding.found, finding.mend) for finding in findings]
-    columns = ("what", "state", "found", "to mend it")
+    columns = ("what", "state", "found", "how to fix it")
     emit([vars(finding) for finding in findings], as_json, lambda: table("", columns, rows, left=4))
     return 0

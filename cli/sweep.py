@@ -1,4 +1,4 @@
-"""`edgesmith sweep`: measure everything against everything, and print what nothing beats."""
+"""`edgesmith sweep`: measure every form of every network with every setting, and print the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from ..runtime.common.packages import need
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
-from ._sweep_targets import targets
+from ._sweep_targets import sweep_targets
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @command("sweep")
 @click.argument("paths", nargs=-1, required=True, metavar="NETWORK | BUNDLE | FILE.onnx | FILE.py…")
 @click.option("--resolutions", default="", help="Of networks given by name, in pixels: 128,160,224.")
-@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Where theirs are made.")
+@click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of their bundles.")
 @click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")
-@click.option("--threads", default="1", show_default=True, help="Numbers of threads: 1,2,4.")
-@click.option("--batch", default="1", show_default=True, help="Batches, where the batch is free: 1,8.")
+@click.option("--threads", default="1", show_default=True, help="Thread counts: 1,2,4.")
+@click.option("--batch", default="1", show_default=True, help="Batch sizes, where the batch is free: 1,8.")
 @click.option("--processes", default=2, show_default=True, help="Fresh processes for each cell.")
 @click.option("--seconds", default=0.5, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/sweep"), show_default=True)
@@ -54,26 +54,24 @@ def sweep_command(
     from ..bench.sweep import sweep
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
-    paths = tuple(targets(paths, resolutions, bundles))
     forms = [word for word in precision.split(",") if word]
-    plan, store = (
-        interleave.SamplingPlan(processes=processes, least_s=seconds, timeout_s=timeout),
-        sweep.Store(out / "cells"),
-    )
-    work: Callable[[SweepCell], dict[str, Any]] = functools.partial(sweep.measure, plan=plan)
-    gather = sweep.gather
+    targets = sweep_targets(paths, resolutions, bundles)
+    store = sweep.Store(out / "cells")
+    plan = interleave.SamplingPlan(processes=processes, least_s=seconds, timeout_s=timeout)
+    work: Callable[[SweepCell], dict[str, Any]] = functools.partial(sweep.measure_cell, plan=plan)
+    gather = sweep.gather_cells
     if evaluate:
-        work, gather = evaluating.measure, evaluating.gather
-        cells = evaluating.grid(paths, evaluate, split, shards, forms)
+        work, gather = evaluating.measure_shard, evaluating.gather_shards
+        cells = evaluating.shard_cells(targets, evaluate, split, shards, forms)
     else:
-        cells = sweep.grid(paths, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
+        cells = sweep.sweep_cells(targets, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
     with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
         done, failed = sweep.sweep(cells, store, work, dispatch, advance)
     runs = gather(cells, store)
     for number, run in enumerate(runs):
         name = out / ("sweep.json" if len(runs) == 1 else f"sweep-{run.environment.machine()}.json")
-        result.write(run, name)
-        tables.write(name.with_suffix(".md"), tables.markdown(run, f"Sweep, machine {number + 1}"))
+        result.write_run(run, name)
+        tables.write_text(name.with_suffix(".md"), tables.runs_markdown(run, f"Sweep, machine {number + 1}"))
         note(f"wrote {name}")
     emit([run.to_dict() for run in runs], as_json, lambda: _draw(runs))
     for cell in cells:
@@ -111,14 +109,14 @@ def before(
 
 def _numbers(text: str, least: int) -> list[int]:
     try:
-        found = [int(word) for word in text.split(",")]
+        numbers = [int(word) for word in text.split(",")]
     except ValueError:
-        found = [least - 1]
-    if min(found) < least:
+        numbers = [least - 1]
+    if min(numbers) < least:
         raise UsageError(
             "a list of numbers was expected", got=repr(text), expected=f"such as 1,2,4, each {least} or more"
         )
-    return found
+    return numbers
 
 
 @contextlib.contextmanager
@@ -126,7 +124,7 @@ def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
     from ..bench.sweep import sweep
 
     if scheduler is None:
-        yield sweep.local
+        yield sweep.run_locally
         return
     from ..bench.sweep.cluster import Cluster
 
@@ -136,10 +134,10 @@ def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
 
 def _draw(runs: list[Run]) -> None:
     from ..bench.report import tables
-    from ..bench.report.view import view
+    from ..bench.report.view import page_data
 
     for run in runs:
-        shown: dict[str, Any] = view([run])["tradeoff"]
+        shown: dict[str, Any] = page_data([run])["tradeoff"]
         front = {shown["points"][index]["key"] for index in shown["front"]}
         kept = tables.used(run.results)
         rows = [

@@ -14,7 +14,7 @@ from .settings import ExportedArtefact, Flow, StageCheck
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
 ENGINE_INT8 = "int8-trt-fp16"
-# FP16 with fewer kernels for more arithmetic, where units only pass some channels on (fold_passthrough_channels.py).
+# FP16 with fewer kernels for more arithmetic: see optimize/trt/fold_passthrough_channels.py.
 ENGINE_FP16 = "fp16-trt"
 
 

@@ -212,7 +212,7 @@ def _likeness(split: str, found: dict[str, Any]) -> str:
 
 def _time(runnable: list[ExportedArtefact], threads: int) -> None:
     targets = [BenchTarget(str(made.path), threads=threads) for made in runnable]
-    timings = interleave.collect(targets, PLAN)
+    timings = interleave.collect_samples(targets, PLAN)
     for made, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]
         if timing.failure or not flat:

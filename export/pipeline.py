@@ -61,7 +61,7 @@ def run(settings: ExportSettings, say: Say) -> Summary:
         CheckFailed: The ONNX file differs from the module, or a rewrite from what it replaces.
         EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is as it was.
     """
-    out = settings.out or Path("bundles") / catalog.find(settings.model).name
+    out = settings.out or Path("bundles") / catalog.find_network(settings.model).name
     require(settings, out)
     flow = Flow(settings, say)
     with flow.stage("weights"):
@@ -91,8 +91,8 @@ def _module(flow: Flow) -> tuple[Any, ModelSpec]:
     if source == TRAINED:
         source = str(weights.trained(settings.model, settings.data, settings.weights_folder))
         flow.say(f"the weights are trained on {settings.data}: {source}")
-    spec = catalog.spec(settings.model, source)
-    module = catalog.build(settings.model, spec.num_classes)
+    spec = catalog.network_spec(settings.model, source)
+    module = catalog.build_network(settings.model, spec.num_classes)
     spec = weights.load_into(module, spec, source, folder=settings.weights_folder)
     if settings.weights == "random":
         weights.warm_up_batchnorm(module, spec.input_shape)  # else a deep network answers the same to everything
@@ -199,7 +199,7 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
         "versions": versions(),
     }
     results = {made.name: made.results for made in flow.artefacts}
-    writer.write(
+    writer.write_bundle(
         out, spec, items, golden_inputs=feeds, provenance=provenance,
         results={"artefacts": results, "checks": [dataclasses.asdict(check) for check in flow.checks]},
         made_by=f"edgesmith {__version__}",
@@ -212,7 +212,7 @@ def _item(made: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]) ->
     source = made.results["source"]
     return writer.Item(
         made.path, "engine", made.precision, made.target, golden[source],
-        requires=requirements.of_engine(made.sidecar),
+        requires=requirements.engine_requirements(made.sidecar),
         facts={"kernels": made.nodes, "attestation": attested(made)}
         | {key: made.results[key] for key in ("estimated_s", "estimated_on") if key in made.results},
     )  # fmt: skip
@@ -222,7 +222,7 @@ def _verify(flow: Flow, out: Path) -> None:
     report = verify(out)
     passed = {"passed": True, "failed": False}.get(report.verdict)
     replayed = {entry.artefact for entry in report.replays if entry.status == "passed"}
-    waiting = {made.name for made in bundle.read(out).artefacts} - replayed
+    waiting = {made.name for made in bundle.read_bundle(out).artefacts} - replayed
     detail = f"digests recomputed; golden outputs replayed here for {len(replayed)} artefacts"
-    detail += f", {len(waiting)} wait for their device" if waiting else ""
+    detail += f", {len(waiting)} cannot run here" if waiting else ""
     flow.checks.append(StageCheck("bundle", passed, detail))

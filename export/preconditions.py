@@ -29,7 +29,7 @@ def require(settings: ExportSettings, out: Path) -> None:
     """
     claim(out, "bundle", overwrite=settings.overwrite)
     _numbers(settings)
-    entry = catalog.find(settings.model)
+    entry = catalog.find_network(settings.model)
     classes = _classes(settings)
     if len(entry.input_shape) == 3:
         _data(settings, classes)
@@ -61,7 +61,7 @@ def _classes(settings: ExportSettings) -> int | None:
     if source not in ("digits", "imagenet", "random") and not Path(source).is_file():
         raise UsageError(f"unknown weights {source!r}", got="no such file",
                          expected="trained, digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
-    spec = catalog.spec(settings.model, source)
+    spec = catalog.network_spec(settings.model, source)
     told = source == "digits" or (Path(source).is_file() and bool(spec.labels))
     return spec.num_classes if told and spec.task == "classify" else None
 

@@ -40,11 +40,11 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
     Raises:
         EdgesmithError: The network cannot be exported.
     """
-    from ..runtime.bundle.bundle import read
+    from ..runtime.bundle.bundle import read_bundle
 
     path = place(name, folder, side)
     try:
-        read(path)
+        read_bundle(path)
     except EdgesmithError:
         note(f"making {path}")
         _make(name, path, side)
@@ -63,17 +63,17 @@ def _make(name: str, path: Path, side: int) -> None:
     from . import to_onnx
 
     claim(path, "bundle")
-    spec = catalog.spec(name, "random")
+    spec = catalog.network_spec(name, "random")
     if side:
         spec = _resized(spec, side)
-    module = catalog.build(name, spec.num_classes)
+    module = catalog.build_network(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
     try:
         weights.warm_up_batchnorm(module, spec.input_shape)
     except RuntimeError as error:
         raise UsageError(
             f"{name} cannot compute an input of {spec.input_shape}", got=str(error).splitlines()[0],
-            expected=f"such as {catalog.spec(name, 'random').input_shape}", do="choose another resolution",
+            expected=f"such as {catalog.network_spec(name, 'random').input_shape}", do="choose another resolution",
         ) from error  # fmt: skip
     images = np.random.default_rng(0).standard_normal((IMAGES, 1, *spec.input_shape), dtype=np.float32)
     with workplace(path) as work:
@@ -82,7 +82,7 @@ def _make(name: str, path: Path, side: int) -> None:
         optimizer.optimize(raw, fp32, samples=list(images[:2]))
         items = _lowered(fp32, work / name, list(images))
         made_by = f"edgesmith {__version__}"
-        writer.write(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
+        writer.write_bundle(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
 
 
 def _resized(spec: ModelSpec, side: int) -> ModelSpec:
@@ -154,7 +154,10 @@ def _engines(fp32: GraphFile, pairs: GraphFile, stem: Path, batches: list[Any]) 
     for kind, sources in (("fp16", halves), ("int8", [mixed])):
         if built := [one for source in sources if (one := _built(source, kind)) is not None]:
             engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))
-            requires, facts = requirements.of_engine(sidecar.to_dict()), {"kernels": sidecar.attestation.kernels}
+            requires, facts = (
+                requirements.engine_requirements(sidecar.to_dict()),
+                {"kernels": sidecar.attestation.kernels},
+            )
             yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
 
 

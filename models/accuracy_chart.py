@@ -18,7 +18,7 @@ from ..runtime.common.figures import pyplot, save_figure
 from ..runtime.common.files import existing_file
 from ..runtime.common.packages import need
 from ..runtime.errors import DataError, NotAvailable, UsageError
-from .catalog import Entry, build, find
+from .catalog import Entry, build_network, find_network
 
 INCHES = (14.0, 9.0)
 SMALLEST_AREA, AREA_PER_M = 14.0, 6.0  # of a bubble, in square points: its area grows with the parameters
@@ -38,7 +38,7 @@ class Bubble:
     params_m: float
 
 
-def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, float] | None = None) -> int:
+def draw_chart(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, float] | None = None) -> int:
     """Draw the networks that have all three figures.
 
     Args:
@@ -54,7 +54,7 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
         NotAvailable: matplotlib is not installed.
     """
     path = Path(path)
-    bubbles = collect(entries, latency_ms)
+    bubbles = collect_bubbles(entries, latency_ms)
     if not bubbles:
         missing = "a measured latency" if latency_ms is not None else "MACs"
         raise UsageError("nothing to draw", got=f"no network with accuracy, parameters and {missing}", do="widen it")
@@ -65,15 +65,15 @@ def draw(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[str, fl
     return len(bubbles)
 
 
-def collect(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
+def collect_bubbles(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
     """Return the networks with ImageNet accuracy and a cost; parameters that nobody published are counted."""
-    found = []
+    bubbles = []
     for entry in entries:
         figures = entry.figures
         cost = (figures.macs or 0) / 1e9 if latency_ms is None else latency_ms.get(entry.name, 0)
         if figures.top1 and figures.dataset == "imagenet" and cost and (params := figures.params or _counted(entry)):
-            found.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
-    return found
+            bubbles.append(Bubble(entry.name, entry.family, cost, figures.top1, params / 1e6))
+    return bubbles
 
 
 def _counted(entry: Entry) -> int:
@@ -83,10 +83,10 @@ def _counted(entry: Entry) -> int:
     except NotAvailable:
         return 0
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(entry.name).parameters())
+        return sum(parameter.numel() for parameter in build_network(entry.name).parameters())
 
 
-def latencies(paths: Sequence[Path]) -> dict[str, float]:
+def read_latencies(paths: Sequence[Path]) -> dict[str, float]:
     """Read measured latencies, in milliseconds by network; of several for one network the fastest.
 
     Args:
@@ -96,18 +96,18 @@ def latencies(paths: Sequence[Path]) -> dict[str, float]:
         UsageError: There is no such file.
         DataError: A file holds neither, or is of a network that is not in the catalogue.
     """
-    found: dict[str, float] = {}
+    fastest: dict[str, float] = {}
     for path in itertools.chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
         try:
             for name, value in _measured(json.loads(existing_file(path, "results").read_text(encoding="utf-8"))):
-                name = find(name).name
-                found[name] = min(value, found.get(name, math.inf))
+                name = find_network(name).name
+                fastest[name] = min(value, fastest.get(name, math.inf))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no measured latencies", got=f"{type(error).__name__}: {error}",
                 expected="a result of `edgesmith bench`, or a row of the zoo's table",
             ) from error  # fmt: skip
-    return found
+    return fastest
 
 
 def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -119,7 +119,7 @@ def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield from [(result["subject"]["model"], 1e3 * float(seconds))] if seconds else []
 
 
-def pareto(bubbles: Sequence[Bubble]) -> list[Bubble]:
+def pareto_bubbles(bubbles: Sequence[Bubble]) -> list[Bubble]:
     """Return those than which none is both cheaper and at least as accurate, cheapest first."""
     kept: list[Bubble] = []
     for bubble in sorted(bubbles, key=lambda item: (item.x, -item.top1)):
@@ -143,7 +143,7 @@ def _paint(bubbles: Sequence[Bubble], label: str) -> Any:
         colour = colours(index % 20)
         axes.scatter([b.x for b in own], [b.top1 for b in own], [area(b) for b in own], color=colour, alpha=0.6,
                      edgecolors=colour, marker="o^sDvP"[index // 20 % 6], label=family, gid=family)  # fmt: skip
-        front = pareto(own)
+        front = pareto_bubbles(own)
         axes.plot([b.x for b in front], [b.top1 for b in front], color=colour, linewidth=1, zorder=0)
     axes.set(xscale="log", xlabel=label, ylabel="ImageNet top-1 accuracy, %, as published")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -169,7 +169,7 @@ def _names(figure: Any, axes: Any, bubbles: Sequence[Bubble]) -> None:
     """Write names beside their bubbles, none on another; who finds no place has none. Nets on a front choose first."""
     figure.canvas.draw()
     families = itertools.groupby(sorted(bubbles, key=lambda b: b.family), key=lambda b: b.family)
-    best = {bubble.name for _, own in families for bubble in pareto(list(own))}
+    best = {bubble.name for _, own in families for bubble in pareto_bubbles(list(own))}
     frame, taken = axes.get_window_extent(), list[Any]()
     for bubble in sorted(bubbles, key=lambda b: (b.name not in best, b.params_m)):
         distance = math.sqrt(area(bubble) / math.pi) + 1

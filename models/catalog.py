@@ -66,12 +66,12 @@ class Entry:
         return int(self.row.get("classes", 1000))
 
 
-def names() -> list[str]:
+def network_names() -> list[str]:
     """List every variant, family by family, in the order of the tables."""
     return list(_entries())
 
 
-def find(name: str) -> Entry:
+def find_network(name: str) -> Entry:
     """Find a variant by its name or an alias, without regard to case, `_` and `-`.
 
     Raises:
@@ -85,7 +85,7 @@ def find(name: str) -> Entry:
         raise UsageError(f"unknown model {name!r}", do=near or "see `edgesmith models`") from None
 
 
-def spec(name: str, weights: str = "random") -> ModelSpec:
+def network_spec(name: str, weights: str = "random") -> ModelSpec:
     """Return the spec of a variant for a source of weights.
 
     Args:
@@ -97,8 +97,8 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
         UsageError: No such network, or the checkpoint is another network's.
         ModelError: The checkpoint cannot be read.
     """
-    entry = find(name)
-    carried = checkpoints.spec_of(weights) if Path(weights).is_file() else None
+    entry = find_network(name)
+    carried = checkpoints.checkpoint_spec(weights) if Path(weights).is_file() else None
     if carried and carried.name != entry.name:
         raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
     if carried:
@@ -134,7 +134,7 @@ def spec(name: str, weights: str = "random") -> ModelSpec:
     )
 
 
-def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module:
+def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module:
     """Build a variant with its paper's initialisation, in training mode, on torch's default device.
 
     Args:
@@ -145,7 +145,7 @@ def build(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module
     Raises:
         UsageError: No such network.
     """
-    entry = find(name)
+    entry = find_network(name)
     family = importlib.import_module(f".zoo.{entry.family}", __package__)
     module: torch.nn.Module = family.build(num_classes=num_classes, **{**entry.row.get("args", {}), **changes})
     return module
@@ -168,12 +168,12 @@ def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for path in sorted(_FOLDER.glob("*.py")):
         for name, row in _tables(path).get("VARIANTS", {}).items():
             paper = row.get("paper", _tables(path).get("PAPER", ""))
-            found[name] = Entry(name, path.stem, paper, _published(row), row)
-    return found
+            entries[name] = Entry(name, path.stem, paper, _published(row), row)
+    return entries
 
 
 def _published(row: dict[str, Any]) -> Published:

@@ -20,7 +20,7 @@ _LONGEST_HEADER = 100_000_000
 _SHOWN = 5
 
 
-def metadata(path: str | Path) -> dict[str, str]:
+def checkpoint_metadata(path: str | Path) -> dict[str, str]:
     """Read the metadata of a .safetensors file; nothing but the standard library is needed.
 
     Raises:
@@ -39,15 +39,15 @@ def metadata(path: str | Path) -> dict[str, str]:
         raise _broken(path, error) from error
 
 
-def spec_of(path: str | Path) -> ModelSpec | None:
+def checkpoint_spec(path: str | Path) -> ModelSpec | None:
     """Return the ModelSpec that a checkpoint of ours carries; None for anybody else's."""
     if Path(path).suffix != ".safetensors":
         return None
-    text = metadata(path).get(SPEC_KEY)
+    text = checkpoint_metadata(path).get(SPEC_KEY)
     return ModelSpec.from_json(text) if text else None
 
 
-def read(path: str | Path) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict.
 
     Args:
@@ -64,7 +64,7 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
 
     path = existing_file(path, "checkpoint")
     if path.suffix == ".safetensors":
-        metadata(path)
+        checkpoint_metadata(path)
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -76,32 +76,34 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         raise _broken(path, error) from error
     for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ModelError(f"{path} holds no state dict", got=type(found).__name__, expected="keys and tensors")
-    return _plain(path, found)
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds no state dict", got=type(state).__name__, expected="keys and tensors")
+    return _plain(path, state)
 
 
-def _plain(path: Path, found: Mapping[Any, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _plain(path: Path, state: Mapping[Any, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors by their keys as text, if all are plain arrays of real numbers."""
     import torch
 
-    for key, value in found.items():
+    for key, value in state.items():
         odd = {
             "a sparse": value.layout != torch.strided, "a quantised": value.is_quantized, "an empty": value.is_meta,
             "a complex": value.is_complex(),
         }  # fmt: skip
         if what := next((name for name, is_so in odd.items() if is_so), ""):
             raise ModelError(f"{path} holds {what} tensor", got=str(key)[:200], expected="dense tensors of numbers")
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in state.items()}
 
 
-def write(path: str | Path, state: Mapping[str, torch.Tensor], notes: Mapping[str, str], half: bool = False) -> None:
+def write_checkpoint(
+    path: str | Path, state: Mapping[str, torch.Tensor], notes: Mapping[str, str], half: bool = False
+) -> None:
     """Write a .safetensors file; it is whole or not there.
 
     Args:
@@ -134,7 +136,7 @@ def _settle(file: Path) -> None:
             stream.write(text.ljust(length))
 
 
-def load(
+def load_checkpoint(
     module: torch.nn.Module, state: Mapping[str, torch.Tensor], origin: str,
     suggest: Callable[[Mapping[str, torch.Tensor]], str] = lambda state: "",
 ) -> None:  # fmt: skip

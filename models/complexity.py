@@ -46,20 +46,22 @@ _KINDS = {
 _KIND = {operation: kind for kind, operations in _KINDS.items() for operation in operations.split()}
 
 
-def describe(name: str, input_shape: tuple[int, ...] | None = None, num_classes: int | None = None) -> Complexity:
+def describe_network(
+    name: str, input_shape: tuple[int, ...] | None = None, num_classes: int | None = None
+) -> Complexity:
     """Describe a network of the catalogue; it is built without memory for its weights.
 
     Raises:
         UsageError: No such network.
         ModelError: It does not run on such an input.
     """
-    entry = catalog.find(name)
+    entry = catalog.find_network(name)
     with torch.device("meta"):
-        module = catalog.build(name, num_classes or entry.classes)
-    return analyse(module, input_shape or entry.input_shape, entry.name)
+        module = catalog.build_network(name, num_classes or entry.classes)
+    return analyse_module(module, input_shape or entry.input_shape, entry.name)
 
 
-def analyse(module: nn.Module, input_shape: tuple[int, ...], title: str = "") -> Complexity:
+def analyse_module(module: nn.Module, input_shape: tuple[int, ...], title: str = "") -> Complexity:
     """Describe any module in eval mode; it is left in the mode that it came in.
 
     Args:
@@ -124,12 +126,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.__name__.split(".")[0].rstrip("_")
         tensors = [value for value in _flat((args, kwargs)) if isinstance(value, torch.Tensor)]
         inputs = [tensor for tensor in tensors if id(tensor) in self.values]
-        made = [value for value in _flat(out) if isinstance(value, torch.Tensor)]
+        results = [value for value in _flat(out) if isinstance(value, torch.Tensor)]
         if not inputs:
-            self._derive(tensors, made)
+            self._derive(tensors, results)
             return out
         read = tuple(self.values[id(tensor)] for tensor in inputs)
-        for value in made if _KIND.get(name) == "view" else made[:1]:
+        for value in results if _KIND.get(name) == "view" else results[:1]:
             self._write(name, args, inputs, read, value, tensors)
         return out
 
@@ -153,12 +155,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where = next((label for label in reversed(self.stack) if label), "") or name
         self.ops.append(Op(where, kind, read, self._remember(out), shapes, shape, **facts))
 
-    def _derive(self, tensors: list[torch.Tensor], made: list[torch.Tensor]) -> None:
+    def _derive(self, tensors: list[torch.Tensor], results: list[torch.Tensor]) -> None:
         """What is computed from a weight alone (a transposed one, say) stands for it."""
         sources = [self.weights[id(tensor)] for tensor in tensors if id(tensor) in self.weights]
         if sources:
-            self.weights |= {id(value): sources[0] for value in made}
-            self.alive += made
+            self.weights |= {id(value): sources[0] for value in results}
+            self.alive += results
 
     def _new(self, tensor: torch.Tensor) -> bool:
         """Say whether a parameter is met for the first time; buffers do not count."""

@@ -24,7 +24,7 @@ def nearest_network(state: Mapping[str, torch.Tensor]) -> str:
     count = sum(value.numel() for key, value in state.items() if ".running_" not in key)
     last = [value.shape for value in state.values() if value.dim() == 2][-1:] or [torch.Size((1000, 0))]
     usual = count + (1000 - last[0][0]) * (last[0][1] + 1)
-    entries = [catalog.find(name) for name in catalog.names()]
+    entries = [catalog.find_network(name) for name in catalog.network_names()]
     near = {
         entry.name: entry
         for wanted in (count, usual)
@@ -33,7 +33,7 @@ def nearest_network(state: Mapping[str, torch.Tensor]) -> str:
     alike = {}
     for entry in near.values():
         with torch.device("meta"):
-            own = catalog.build(entry.name, entry.classes).state_dict()
+            own = catalog.build_network(entry.name, entry.classes).state_dict()
         # A key of another shape counts half: other input channels or classes leave a network what it is.
         same = sum((1.0 if own[key].shape == value.shape else 0.5) for key, value in state.items() if key in own)
         alike[entry.name] = same / max(len(own), len(state))

@@ -42,8 +42,8 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
     """Give a module its weights; it is left in eval mode.
 
     Args:
-        module: Built by `catalog.build` for `spec`; changed in place.
-        spec: What the module is; for "digits" as `catalog.spec(name, "digits")` gives it.
+        module: Built by `catalog.build_network` for `spec`; changed in place.
+        spec: What the module is; for "digits" as `catalog.network_spec(name, "digits")` gives it.
         source: "digits", "imagenet", "random" or the path of a checkpoint.
         folder: Where weights are kept.
 
@@ -60,7 +60,7 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
         spec = _digits(module, spec, Path(folder))
     elif source == "imagenet":
         path = _public(spec, Path(folder))
-        checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
+        checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
         spec = dataclasses.replace(spec, weights="imagenet")
     elif source == "random":
         _random(module, spec)
@@ -77,7 +77,7 @@ def trainable(name: str) -> None:
     Raises:
         UsageError: No such network, it takes no images, or it is no classifier.
     """
-    entry = catalog.find(name)
+    entry = catalog.find_network(name)
     task = entry.row.get("task", "classify")
     if len(entry.input_shape) != 3 or task != "classify":
         got = f"input {entry.input_shape}, task {task}"
@@ -92,8 +92,8 @@ def trained(name: str, data: str, folder: Path = FOLDER) -> Path:
         DataError: The images cannot be used.
     """
     trainable(name)
-    name = catalog.find(name).name
-    recipe = recipes.find(catalog.find(name).row.get("recipe", "onecycle"))
+    name = catalog.find_network(name).name
+    recipe = recipes.find_recipe(catalog.find_network(name).row.get("recipe", "onecycle"))
     digest = _digest(data, recipe)
     path = Path(folder) / f"{name}-{Path(data).resolve().name}-{digest[:12]}.safetensors"
     _kept(path, name, data, recipe, digest)
@@ -108,23 +108,23 @@ def _kept(path: Path, name: str, data: str, recipe: recipes.Recipe, digest: str)
     """Train unless the checkpoint is there and of these images and this recipe."""
     claim(path, "weights")
     with locked(path):
-        if not path.is_file() or checkpoints.metadata(path).get(DIGEST_KEY) != digest:
+        if not path.is_file() or checkpoints.checkpoint_metadata(path).get(DIGEST_KEY) != digest:
             _train(name, data, recipe, path, digest)
 
 
 def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
-    wanted = catalog.spec(spec.name, "digits")
+    wanted = catalog.network_spec(spec.name, "digits")
     if spec.input_shape != wanted.input_shape or spec.num_classes != wanted.num_classes:
         raise UsageError(
             f"this {spec.name} cannot take weights of the digits",
             got=f"input {spec.input_shape}, {spec.num_classes} classes",
             expected=f"{wanted.input_shape}, {wanted.num_classes} classes",
-            do='use catalog.spec(name, "digits")',
+            do='use catalog.network_spec(name, "digits")',
         )
     path = folder / f"{spec.name}-digits.safetensors"
-    recipe = recipes.find(catalog.find(spec.name).row.get("recipe", "onecycle"))
+    recipe = recipes.find_recipe(catalog.find_network(spec.name).row.get("recipe", "onecycle"))
     _kept(path, spec.name, "digits", recipe, _digest("digits", recipe))
-    checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
+    checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights="digits")
 
 
@@ -134,14 +134,14 @@ def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str
     note(f"training {name} on {'the digits' if data == 'digits' else data}, {recipe.epochs} epochs")
     with progress(name, recipe.epochs) as advance:
         result = train(name, data, recipe=recipe, say=lambda row: advance(1))
-    found = ", ".join(f"{split} {value:.2f} %" for split, value in result.top1_percent.items())
-    note(f"trained in {result.seconds:.0f} s: {found}; kept in {path}")
-    save(path, result.module, result.spec, digest)
+    accuracies = ", ".join(f"{split} {value:.2f} %" for split, value in result.top1_percent.items())
+    note(f"trained in {result.seconds:.0f} s: {accuracies}; kept in {path}")
+    save_weights(path, result.module, result.spec, digest)
 
 
-def save(path: Path, module: torch.nn.Module, spec: ModelSpec, digest: str = "", half: bool = False) -> None:
+def save_weights(path: Path, module: torch.nn.Module, spec: ModelSpec, digest: str = "", half: bool = False) -> None:
     """Write a module's weights with its spec beside them, so that the file alone says what it is."""
-    checkpoints.write(path, module.state_dict(), {SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
+    checkpoints.write_checkpoint(path, module.state_dict(), {SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
 
 
 def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
@@ -149,8 +149,8 @@ def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        fresh = catalog.build(spec.name, spec.num_classes)
-    checkpoints.load(module, fresh.state_dict(), f"a fresh {spec.name}")
+        fresh = catalog.build_network(spec.name, spec.num_classes)
+    checkpoints.load_checkpoint(module, fresh.state_dict(), f"a fresh {spec.name}")
 
 
 def warm_up_batchnorm(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -179,12 +179,12 @@ def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
         raise UsageError(
             f"unknown weights {str(path)!r}", expected="digits, imagenet, random or a file", do="choose one of these"
         )
-    checkpoints.load(module, checkpoints.read(path), str(path), nearest_network)
+    checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights=path.name)
 
 
 def _public(spec: ModelSpec, folder: Path) -> Path:
-    row = catalog.find(spec.name).row
+    row = catalog.find_network(spec.name).row
     name = row.get("checkpoint")
     if not name:
         raise UsageError(f"{spec.name} has no public checkpoint here", do="use --weights digits, random or a file")
@@ -233,6 +233,6 @@ def check_digest(path: Path, name: str) -> None:
         ModelError: They differ.
     """
     stated = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", name)
-    found = sha256(path)
-    if stated and not found.startswith(stated[1]):
-        raise ModelError(f"{name} is damaged", got=f"SHA-256 {found[:16]}…", expected=stated[1], do="fetch it again")
+    digest = sha256(path)
+    if stated and not digest.startswith(stated[1]):
+        raise ModelError(f"{name} is damaged", got=f"SHA-256 {digest[:16]}…", expected=stated[1], do="fetch it again")

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..runtime.common.external_data import model_file
 from ..runtime.common.files import workplace
-from ..runtime.common.plugins import load as load_plugin
+from ..runtime.common.plugins import load_plugin
 from ..runtime.errors import CheckFailed, ModelError, UsageError
 from . import comparison_inputs
 from . import equivalence as checks

@@ -39,13 +39,13 @@ def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int |
         shape: Of one image, for the runs, where the session's own is free.
     """
     given = session.inputs[0]
-    found = {tensor.name: _declared(given, tensor) for tensor in session.outputs}
-    unknown = [name for name, axis in found.items() if axis is Ellipsis]
+    by_output = {tensor.name: _declared(given, tensor) for tensor in session.outputs}
+    unknown = [name for name, axis in by_output.items() if axis is Ellipsis]
     if (given.shape[0] or 0) > 1 or (given.shape[0] is None and unknown):
         tried = _tried(session, given, shape)
-        found |= {name: axis for name, axis in tried.items() if name in unknown or given.shape[0]}
+        by_output |= {name: axis for name, axis in tried.items() if name in unknown or given.shape[0]}
     first = 0 if task in BATCH_FIRST else None
-    return {name: first if axis is Ellipsis else axis for name, axis in found.items()}
+    return {name: first if axis is Ellipsis else axis for name, axis in by_output.items()}
 
 
 def may_be_first(session: Session) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from .answer import Answer
 from .backends._base import is_finite
 from .batch_axes import answers, axes, run
-from .bundle.bundle import Bundle, read
+from .bundle.bundle import Bundle, read_bundle
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply
@@ -172,7 +172,7 @@ def load(
         BundleError: The bundle is damaged, was tampered with, or is not signed as asked.
         NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
     """
-    opened = bundle if isinstance(bundle, Bundle) else read(bundle, trusted_key=trusted_key)
+    opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trusted_key=trusted_key)
     if opened is bundle:
         opened.check_signature(trusted_key)
     model = _loaded(opened, device, precision, threads, rebuild)
@@ -229,7 +229,7 @@ def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model 
 
     for candidate in (one for one in order if one.artefact.role == "engine" and usable(one.backend)[0]):
         try:
-            path = requirements.rebuild(bundle, candidate.artefact)
+            path = requirements.rebuild_engine(bundle, candidate.artefact)
             session = open_file(path, candidate.backend)
         except CANNOT as error:
             notes.append(f"not rebuilt: {candidate}: {error}")

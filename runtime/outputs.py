@@ -1,4 +1,4 @@
-"""May a result go where it is told to? Only where nothing stands, or something of ours of the same kind.
+"""Where a result may be written: where nothing exists, or a result of Edgesmith of the same kind.
 
 Each kind says by what its files are known: a bundle by its manifest, an ONNX file by its fields, a page or a picture by
 its stamp, a table by its first line. A folder never takes the place of a file, nor a file that of a folder; nothing is
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse
+from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse_manifest
 from .common.packages import need
 from .engines import header
 from .errors import EdgesmithError, UsageError
@@ -108,7 +108,7 @@ def manifest_of(folder: Path) -> Manifest | None:
     """Return the manifest of a bundle's folder; None where the folder is no bundle that this version can read."""
     try:
         with (folder / NAME).open("rb") as file:
-            return parse(file.read(LARGEST_MANIFEST))
+            return parse_manifest(file.read(LARGEST_MANIFEST))
     except (OSError, EdgesmithError):
         return None
 
@@ -164,7 +164,7 @@ def _frames(folder: Path) -> bool:
 
 
 def _triton(folder: Path) -> bool:
-    """Say whether a model's folder is one that `triton.write` made, with no version of others beside ours."""
+    """Say whether a model's folder is one that `write_triton` made, with no version of others beside ours."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     strange = [name for name in names - _TRITON if not name.startswith("1/edgesmith_runtime/")]
     return not strange and (folder / "config.pbtxt").read_text(encoding="utf-8").startswith(f"# {STAMP}\n")
@@ -174,7 +174,7 @@ def _zip(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         if archive.getinfo(NAME).file_size > LARGEST_MANIFEST:
             return False
-        manifest = parse(archive.read(NAME))
+        manifest = parse_manifest(archive.read(NAME))
         return not {*archive.namelist()} - {*manifest.files, NAME, SIGNATURE}
 
 
@@ -208,7 +208,7 @@ def _varint(file: IO[bytes]) -> int:
 
 def _engine(path: Path) -> bool:
     beside = path.with_name(path.name + ".json")
-    header.read(path)
+    header.read_header(path)
     return not beside.exists() or {"sha256", "attestation", "source_sha256"} <= set(_json(beside))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .batch_axes import may_be_first
 from .bundle import companions
-from .bundle.bundle import Bundle, read
+from .bundle.bundle import Bundle, read_bundle
 from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 from .common.display import Displayed, Table
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
@@ -94,9 +94,9 @@ def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> Verify
         UsageError: Nothing is there.
     """
     if not isinstance(bundle, Bundle):
-        bundle = read(bundle)
+        bundle = read_bundle(bundle)
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= companions.problems(bundle) | _unlisted(bundle)
+    problems |= companions.companion_problems(bundle) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 

@@ -5,23 +5,23 @@ import pytest
 
 from edgesmith.bench import metrics, suite
 from edgesmith.bench.measure.context import MetricContext
-from edgesmith.bench.measure.interleave import SamplingPlan, collect
+from edgesmith.bench.measure.interleave import SamplingPlan, collect_samples
 from edgesmith.optimize import passes
 from edgesmith.runtime import backends
-from edgesmith.runtime.common.plugins import names
+from edgesmith.runtime.common.plugins import plugin_names
 from edgesmith.runtime.selection.candidates import BACKENDS
 from support.bundles import colour_bundle, colour_net, golden_inputs
 from support.contracts import backend_problems, metric_problems, pass_problems, planted
 
 
 def test_a_planted_plugin_is_the_only_one_and_goes_again(tmp_path):
-    before = names(passes)
+    before = plugin_names(passes)
     with planted(passes, tmp_path / "p", "PASS = 1") as name:
-        assert names(passes) == [name]
-    assert names(passes) == before
+        assert plugin_names(passes) == [name]
+    assert plugin_names(passes) == before
 
 
-@pytest.mark.parametrize("name", names(passes))
+@pytest.mark.parametrize("name", plugin_names(passes))
 def test_every_pass_keeps_its_contract(name, tmp_path):
     assert pass_problems(name, tmp_path) == []
 
@@ -79,7 +79,7 @@ def answer():
     return 4.0 * golden_inputs()["input"].astype(np.float64).mean(axis=(2, 3))
 
 
-@pytest.mark.parametrize("name", names(backends))
+@pytest.mark.parametrize("name", plugin_names(backends))
 def test_every_backend_keeps_its_contract(name, net):
     assert backend_problems(name, net, answer(), computes=name in BACKENDS["onnx"]) == []
 
@@ -141,7 +141,7 @@ def context(tmp_path_factory) -> MetricContext:
     """The colour bundle in FP32, timed: what a metric is asked about."""
     bundle = colour_bundle(tmp_path_factory.mktemp("metrics") / "colours")
     found = [one for one in suite.contexts(bundle.folder, precisions=["fp32"]) if one.subject.backend == "ort"]
-    (timed,) = collect(
+    (timed,) = collect_samples(
         [found[0].target], SamplingPlan(processes=1, slice_s=0.02, least_s=0.05, least=10, warm_up_s=0.2)
     )
     one = found[0]
@@ -149,7 +149,7 @@ def context(tmp_path_factory) -> MetricContext:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", names(metrics))
+@pytest.mark.parametrize("name", plugin_names(metrics))
 def test_every_metric_keeps_its_contract(name, context):
     assert metric_problems(name, context) == []
 

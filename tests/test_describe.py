@@ -40,10 +40,10 @@ NAMES = ("lenet5", "squeezenet1_1", "mobilenetv1_0.25", "shufflenetv2_x0_5", "un
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lenet5" else pytest.mark.slow) for n in NAMES])
 def test_the_file_s_table_is_the_network_s(name, tmp_path):
-    entry = catalog.find(name)
-    spec = catalog.spec(name)
-    path = export(catalog.build(name, entry.classes), spec, tmp_path / "m.onnx")
-    module, file = of_module.describe(name), of_onnx.describe(path)
+    entry = catalog.find_network(name)
+    spec = catalog.network_spec(name)
+    path = export(catalog.build_network(name, entry.classes), spec, tmp_path / "m.onnx")
+    module, file = of_module.describe_network(name), of_onnx.describe(path)
     assert rows(module) == rows(file)
     assert (module.macs, module.params) == (file.macs, file.params)
     assert module.peak_bytes == pytest.approx(file.peak_bytes, rel=0.05)
@@ -65,7 +65,7 @@ class Foreign(nn.Module):
 def test_any_module_and_its_file_agree(tmp_path):
     spec = ModelSpec("foreign", (4, 8, 8), 3, preprocess=Preprocess(crop=(8, 8), resize=0))
     path = export(Foreign(), spec, tmp_path / "foreign.onnx")
-    module, file = of_module.analyse(Foreign(), (4, 8, 8)), of_onnx.describe(path)
+    module, file = of_module.analyse_module(Foreign(), (4, 8, 8)), of_onnx.describe(path)
     assert rows(module) == rows(file)
     assert (module.macs, module.params) == (file.macs, file.params) == (2 * 64 * 4 * 4 * 9 + 12, 4 * 4 * 9 + 4 + 15)
     done = call(path)

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from edgesmith.cli import COMMANDS, main
+from support import tree_map
 from support.bundles import colour_bundle, picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,120 @@ def problems_of(line: list[str]) -> str:
         known |= {*parameter.opts, *parameter.secondary_opts}
     wrong = [word for word in line[1:] if word.startswith("-") and word.split("=")[0] not in known]
     return f"unknown option {wrong[0]}" if wrong else ""
+
+
+SOURCES = [
+    ROOT / "__init__.py",
+    *(file for folder in tree_map.FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))),
+]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ANYBODYS = {"work.py", "numpy.py", "json.py", "FILE.py", "SCRIPT.py", "1/model.py"}  # files that are not the project's
+KEYS = {"edgesmith.spec", "edgesmith.digest", "edgesmith.zero_points"}  # of metadata in files
+TOPS = "|".join((*tree_map.FOLDERS, "tests", "docs", "examples"))
+# A path of the project, or any file of Python; a name of the package with dots; a module's name in it, in backticks.
+PATH = re.compile(rf"(?<![\w./{{}}*<-])((?:{TOPS})/(?:[\w-]+/)*(?:[\w.-]+\.\w+)?|(?:\w+/)*\w+\.py)(?![\w*{{<…])")
+DOTTED = re.compile(r"(?<![\w.@/:-])(edgesmith(?:\.[A-Za-z_]\w*)+)")
+MEMBER = re.compile(r"`(\w+)\.([a-z]\w*)(?:\([^`]*)?`")
+TEXTS: dict[str, str] = {}
+for file in SOURCES:
+    module = file.parent.name if file.stem == "__init__" else file.stem
+    TEXTS[module] = TEXTS.get(module, "") + file.read_text()
+SUFFIXES = {"py", "json", "html", "csv", "onnx", "zip"}
+
+
+def exists(name: str, beside: Path) -> bool:
+    """Whether a file or folder stands where a text says, from the text's own folder or one above it."""
+    places = [place for place in (beside, *beside.parents) if place.is_relative_to(ROOT)]
+    return name in ANYBODYS or any((place / name).exists() for place in places)
+
+
+def defines(text: str, name: str) -> bool:
+    """Whether a module's text defines, imports or lists a name."""
+    return bool(
+        re.search(rf'(?:def|class) {name}\b|^\s*{name}\b[^.(]*[:=]|import .*\b{name}\b|"{name}"', text, re.MULTILINE)
+    )
+
+
+def is_defined(dotted: str) -> bool:
+    """Whether `edgesmith.a.b.name` leads to a module of the package, and to a name that its file holds."""
+    place = ROOT
+    for number, name in enumerate(parts := dotted.split(".")[1:]):
+        if not (place / name).is_dir():
+            file = place / f"{name}.py"
+            rest = parts[number + 1 :] if file.is_file() else parts[number:]
+            text = (file if file.is_file() else place / "__init__.py").read_text()
+            return not rest or defines(text, rest[0])
+        place /= name
+    return True
+
+
+def stale_names(text: str, beside: Path) -> list[str]:
+    """Return the paths, modules and members that a text names and that are nowhere."""
+    stale = [name for name in PATH.findall(text) if not exists(name, beside)]
+    stale += [name for name in DOTTED.findall(text) if name not in KEYS and not is_defined(name)]
+    members = [(stem, name) for stem, name in MEMBER.findall(text) if stem in TEXTS and name not in SUFFIXES]
+    return stale + [f"{stem}.{name}" for stem, name in members if not defines(TEXTS[stem], name)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_each_path_and_module_of_the_docs_exists(page):
+    text = page.read_text().split(tree_map.START)[0]
+    recipes = re.findall(r"^# (\S+\.py)$", text, re.MULTILINE)  # files that the page has the reader make
+    assert [name for name in stale_names(text, page.parent) if name not in recipes] == []
+
+
+def test_each_path_and_module_of_comments_and_docstrings_exists():
+    stale = {file.relative_to(ROOT).as_posix(): stale_names(file.read_text(), file.parent) for file in SOURCES}
+    assert {file: names for file, names in stale.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "stale"),
+    [
+        ("see `runtime/model.py` and `optimize/passes/`, bench/devices/devices.csv", []),
+        ("see `runtime/session.py`", ["runtime/session.py"]),
+        ("see `runtime/tune/`", ["runtime/tune/"]),
+        ("see walk.py", ["walk.py"]),
+        ("measure your own `work.py`", []),
+        ("from edgesmith.runtime import load; edgesmith.runtime.model.load", []),
+        ("from edgesmith.runtime.live import Pool", ["edgesmith.runtime.live"]),
+        ("edgesmith.models.catalog.build", ["edgesmith.models.catalog.build"]),
+        (
+            "edgesmith.optimize.quantize.quantize, edgesmith.optimize.quantize.gains",
+            ["edgesmith.optimize.quantize.gains"],
+        ),
+        ("`catalog.build_network(name)`, `np.clip`", []),
+        ("`catalog.make(name)`", ["catalog.make"]),
+    ],
+)
+def test_a_stale_name_is_found(text, stale):
+    assert stale_names(text, ROOT) == stale
+
+
+def test_the_map_of_the_architecture_is_the_tree():
+    """Every folder and file of the package stands there with the first line of its docstring, and nothing else does."""
+    written = (ROOT / tree_map.PAGE).read_text()
+    assert written == tree_map.page(), "run `PYTHONPATH=tests python -m support.tree_map`"
+    assert all(first for first in map(tree_map.first_line, SOURCES))
+
+
+@pytest.mark.parametrize("change", ["a new file", "a new folder", "a file less", "another docstring"])
+def test_a_map_that_is_not_the_tree_is_found(change, tmp_path):
+    for folder in tree_map.FOLDERS:
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        for name in ("__init__", "deep/__init__", "deep/a"):
+            (tmp_path / folder / f"{name}.py").write_text('"""One."""\n')
+    before = tree_map.tree_map(tmp_path)
+    if change == "a new file":
+        (tmp_path / "bench" / "b.py").write_text('"""Two."""\n')
+    elif change == "a new folder":
+        (tmp_path / "cli" / "new").mkdir()
+        (tmp_path / "cli" / "new" / "__init__.py").write_text('"""Two."""\n')
+    elif change == "a file less":
+        (tmp_path / "runtime" / "deep" / "a.py").unlink()
+    else:
+        (tmp_path / "models" / "deep" / "__init__.py").write_text('"""Two."""\n')
+    assert tree_map.tree_map(tmp_path) != before
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -81,7 +81,7 @@ def test_two_builds_of_one_cached_engine_are_one(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_engine", counted)
 
     def work():
-        found.append(requirements.rebuild(made, made.artefacts[1], sm="8.6"))
+        found.append(requirements.rebuild_engine(made, made.artefacts[1], sm="8.6"))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for one in threads:

@@ -119,14 +119,14 @@ def test_the_runtime_chooses_int8_for_this_cpu_and_says_why(summary):
 
 
 def test_the_table_and_its_json(summary):
-    from edgesmith.cli.export import draw
+    from edgesmith.cli.export import draw_summary
 
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["passed"] is True
     assert len(values["artefacts"]) == 9
     runner = CliRunner()
     with runner.isolation() as (out, *_):
-        draw(summary)
+        draw_summary(summary)
         text = out.getvalue().decode()
     for word in ("int8-ort-x86", "top-1 hard", "passed", "verified", "kernels"):
         assert word in text

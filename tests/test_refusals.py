@@ -28,9 +28,9 @@ from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, pict
 
 THESIS = b"three years of work\n" * 40
 WORK = (
-    (pipeline, "_module"), (untrained, "ensure"), (suite, "measure"), (sweep, "sweep"), (gate, "_base"),
+    (pipeline, "_module"), (untrained, "ensure"), (suite, "run_suite"), (sweep, "sweep"), (gate, "_base"),
     (training, "train"), (post_training, "Samples"), (preflight, "check"), (optimizer, "_attempt"),
-    (checkpoints, "write"),
+    (checkpoints, "write_checkpoint"),
 )  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_build_writes_where_it_is_started(idle, monkeypatch):
     monkeypatch.setattr(build, "_build", lambda onnx, target, sm, settings: built.append(target))
     monkeypatch.setattr(build, "_show", lambda items: None)
     monkeypatch.setattr(build.console, "emit", lambda *rest: None)
-    monkeypatch.setattr(build, "choose", lambda flavour, sm: None)
+    monkeypatch.setattr(build, "choose_flavour", lambda flavour, sm: None)
     done = CliRunner().invoke(main, ["build", "nets/b/onnx/colours-fp32.onnx", "--sm", "8.6,8.9"])
     names = [f"colours-fp32-fp32-sm{sm}.engine" for sm in (86, 89)]
     assert (done.exit_code, [str(path) for path in built]) == (1, names)  # 1: what was built is faked
@@ -196,8 +196,8 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
     pytest.importorskip("cryptography")
     out, net = tmp_path / "b", colour_net(tmp_path / "n.onnx")
     colour_bundle(out)
-    signing.generate(tmp_path / "key")
-    writer.sign(bundle.opened(out), tmp_path / "key")
+    signing.generate_key(tmp_path / "key")
+    writer.sign_bundle(bundle.opened(out), tmp_path / "key")
     new, seen = dataclasses.replace(SPEC, name="newer"), []
 
     def written(flow, spec, place):

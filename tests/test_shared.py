@@ -151,11 +151,11 @@ def package(tmp_path):
 
 
 def test_plugins_are_files(package):
-    assert plugins.names(package) == ["alpha", "beta_one"]
+    assert plugins.plugin_names(package) == ["alpha", "beta_one"]
     with pytest.raises(
         UsageError, match=r"^unknown pass 'BetaOn'; expected alpha, beta_one; do: did you mean 'beta_one'\?$"
     ):
-        plugins.load(package, "BetaOn", "pass")
+        plugins.load_plugin(package, "BetaOn", "pass")
 
 
 def test_a_name_matches_without_case_and_dashes():

@@ -46,17 +46,17 @@ ENGINES = {"mobilenetv1_0.25", "unet_small", "lenet5"}
 
 
 def test_every_family_is_there():
-    assert set(SMALLEST) == {catalog.find(name).family for name in catalog.names()}
-    assert all(catalog.find(name).family == family for family, name in SMALLEST.items())
+    assert set(SMALLEST) == {catalog.find_network(name).family for name in catalog.network_names()}
+    assert all(catalog.find_network(name).family == family for family, name in SMALLEST.items())
 
 
 def small(name):
     """Return the spec of a network on small inputs, and inputs: digits where it takes images."""
-    entry = catalog.find(name)
+    entry = catalog.find_network(name)
     if len(entry.input_shape) != 3:
-        spec = catalog.spec(name)
+        spec = catalog.network_spec(name)
         return spec, np.random.default_rng(0).standard_normal((32, *spec.input_shape)).astype(np.float32)
-    spec = catalog.spec(name, "digits" if entry.row.get("task", "classify") == "classify" else "random")
+    spec = catalog.network_spec(name, "digits" if entry.row.get("task", "classify") == "classify" else "random")
     side = min(spec.input_shape[1], 64 if "inception" not in name else 96)
     shape, crop = (spec.input_shape[0], side, side), dataclasses.replace(spec.preprocess, crop=(side, side), resize=0)
     spec = dataclasses.replace(spec, input_shape=shape, preprocess=crop)
@@ -68,7 +68,7 @@ def small(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_goes_all_the_way(name, tmp_path):
     spec, images = small(name)
-    module = catalog.build(name, spec.num_classes)
+    module = catalog.build_network(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
     weights.warm_up_batchnorm(module, spec.input_shape)
     raw, fp32, int8 = (tmp_path / f"{stem}.onnx" for stem in ("raw", "fp32", "int8"))
@@ -95,7 +95,7 @@ def answer(path, images):
 
 def test_another_network_s_file_does_not_pass(tmp_path):
     spec, images = small("lenet5")
-    module = catalog.build("lenet5", spec.num_classes)
+    module = catalog.build_network("lenet5", spec.num_classes)
     weights.load_into(module, spec, "random")
     raw = to_onnx.export(module, spec, tmp_path / "raw.onnx")
     with torch.no_grad():

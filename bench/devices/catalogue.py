@@ -1,4 +1,4 @@
-"""The device catalogue: what a board or card can do at most, with the source of each figure.
+"""The device catalogue: peak rates of boards and cards, with the source of each figure.
 
 Figures are dense (no sparsity), at the named clock. `confidence` says which were read in a source and which recalled
 from a named document. Where a figure is not known it is None, and what needs it says so. `power_modes.csv` has the
@@ -51,9 +51,9 @@ class Device:
 
     def peak_flops(self, precision: str) -> float:
         """Return the peak in operations a second; INT8 falls back to FP16, and FP16 to FP32, where there is none."""
-        found = {"fp32": [self.fp32_tflops], "fp16": [self.fp16_tflops, self.fp32_tflops],
+        figures = {"fp32": [self.fp32_tflops], "fp16": [self.fp16_tflops, self.fp32_tflops],
                  "int8": [self.int8_tops, self.fp16_tflops, self.fp32_tflops]}[precision]  # fmt: skip
-        return next(value for value in found if value) * 1e12
+        return next(value for value in figures if value) * 1e12
 
     def core_flops(self, precision: str) -> float:
         """Return the peak without tensor cores, which depthwise convolutions cannot use."""
@@ -96,16 +96,16 @@ def in_mode(board: Device, mode: str) -> Device:
         UsageError: No such mode is known, or the clock is not above 0 and at most the board's own.
     """
     known = power_modes(board.device)
-    found = {normalise(name): each for name, each in known.items()}.get(normalise(mode))
-    if found is None:
-        found = PowerMode(mode, _clock(board, mode, list(known)), board.multiprocessors or 1, 1.0, "given", "given")
-    clock = found.gpu_mhz / (board.clock_mhz or found.gpu_mhz)
-    share = clock * found.multiprocessors / (board.multiprocessors or found.multiprocessors)
+    power = {normalise(name): each for name, each in known.items()}.get(normalise(mode))
+    if power is None:
+        power = PowerMode(mode, _clock(board, mode, list(known)), board.multiprocessors or 1, 1.0, "given", "given")
+    clock = power.gpu_mhz / (board.clock_mhz or power.gpu_mhz)
+    share = clock * power.multiprocessors / (board.multiprocessors or power.multiprocessors)
     return replace(
         board, fp32_tflops=_scaled(board.fp32_tflops, share), fp16_tflops=_scaled(board.fp16_tflops, share),
-        int8_tops=_scaled(board.int8_tops, share), memory_gb_s=board.memory_gb_s * found.memory_share,
-        clock_mhz=found.gpu_mhz, multiprocessors=found.multiprocessors, mode=found.mode, slowdown=1 / clock,
-        confidence=f"{board.confidence}; {found.mode}: {found.confidence} ({found.source})",
+        int8_tops=_scaled(board.int8_tops, share), memory_gb_s=board.memory_gb_s * power.memory_share,
+        clock_mhz=power.gpu_mhz, multiprocessors=power.multiprocessors, mode=power.mode, slowdown=1 / clock,
+        confidence=f"{board.confidence}; {power.mode}: {power.confidence} ({power.source})",
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def catalogue() -> dict[str, Device]:
     return {row["device"]: _device(row) for row in csv.DictReader(text.splitlines())}
 
 
-def find(name: str) -> Device:
+def find_device(name: str) -> Device:
     """Find a device by its name or a part of it, without regard to case, `_`, `-` and blanks.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How fast could it be, and how fast will it be: a roofline with a price for each kernel.
+"""Modelled latency: a roofline, plus a cost for each kernel launch.
 
     bound     Σ over the kernels of max(operations / peak, bytes / bandwidth)         Williams et al., 2009
     expected  efficiency · bound + overhead · kernels
@@ -77,29 +77,29 @@ def generation(device: Device) -> str:
     return GENERATIONS.get(device.architecture, "discrete")
 
 
-def kernels(network: Complexity) -> list[Layer]:
+def fused_layers(network: Complexity) -> list[Layer]:
     """Return the layers that are a kernel of their own."""
     return [layer for layer in network.layers if layer.kind not in FUSED]
 
 
 def times(network: Complexity, device: Device, precision: str, batch: int = 1) -> list[tuple[float, float]]:
     """Return (arithmetic, memory) seconds of each kernel."""
-    width, found = WIDTH[precision], []
-    for layer in kernels(network):
+    width, bounds = WIDTH[precision], []
+    for layer in fused_layers(network):
         depthwise = layer.kind in ("conv", "deconv") and layer.groups > 1 and layer.groups == layer.input[0]
         plain = depthwise or layer.kind not in HEAVY
         peak = device.core_flops(precision) if plain else device.peak_flops(precision)
         moved = batch * (math.prod(layer.input) + math.prod(layer.output)) + layer.params
-        found.append((2 * layer.macs * batch / peak, moved * width / (device.memory_gb_s * 1e9)))
-    return found
+        bounds.append((2 * layer.macs * batch / peak, moved * width / (device.memory_gb_s * 1e9)))
+    return bounds
 
 
-def bound(network: Complexity, device: Device, precision: str, batch: int = 1) -> float:
+def latency_bound(network: Complexity, device: Device, precision: str, batch: int = 1) -> float:
     """Return the seconds that no implementation with these kernels can beat."""
     return sum(max(pair) for pair in times(network, device, precision, batch))
 
 
-def estimate(network: Complexity, device: Device, precision: str, batch: int = 1) -> Estimate:
+def estimate_latency(network: Complexity, device: Device, precision: str, batch: int = 1) -> Estimate:
     """Return bound, expectation and range; for a device without a GPU the bound alone is known, and the range open."""
     pairs = times(network, device, precision, batch)
     least, count = sum(max(pair) for pair in pairs), len(pairs)
@@ -113,13 +113,13 @@ def estimate(network: Complexity, device: Device, precision: str, batch: int = 1
     return Estimate(least, likely, max(least, likely / SPREAD), likely * SPREAD, count, limit)
 
 
-def fits(network: Complexity, device: Device, precision: str, batch: int = 1, reserved_gb: float = 1.0) -> bool:
+def fits_memory(network: Complexity, device: Device, precision: str, batch: int = 1, reserved_gb: float = 1.0) -> bool:
     """Say whether weights and activations fit beside what the system and the runtime reserve (1 GB)."""
     need = WIDTH[precision] * (network.params + batch * network.peak_bytes / network.bytes_per_value)
     return need <= (device.memory_gb - reserved_gb) * 1e9
 
 
-def published() -> list[Point]:
+def published_points() -> list[Point]:
     """Return the published latencies."""
     text = files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
     return [
@@ -130,13 +130,13 @@ def published() -> list[Point]:
     ]
 
 
-def fit(points: Sequence[Point], networks: Mapping[str, Complexity]) -> Fit:
+def fit_prices(points: Sequence[Point], networks: Mapping[str, Complexity]) -> Fit:
     """Fit the constants on points: least squares of log(expected / published), over a grid of 2 % steps."""
     import numpy as np
 
     known = catalogue.catalogue()
-    bounds = np.array([bound(networks[p.network], known[p.device], p.precision, p.batch) for p in points])
-    counts = np.array([len(kernels(networks[p.network])) for p in points])
+    bounds = np.array([latency_bound(networks[p.network], known[p.device], p.precision, p.batch) for p in points])
+    counts = np.array([len(fused_layers(networks[p.network])) for p in points])
     groups = [generation(known[p.device]) for p in points]
     seconds = np.array([p.seconds for p in points])
     grid = 1e-6 * 1.02 ** np.arange(250)
@@ -161,12 +161,12 @@ def validate(points: Sequence[Point], networks: Mapping[str, Complexity]) -> lis
     """
     import numpy as np
 
-    known, found = catalogue.catalogue(), []
+    known, ratios = catalogue.catalogue(), []
     for name, mine in itertools.groupby(sorted(points, key=lambda p: p.device), key=lambda p: p.device):
-        fitted = fit([p for p in points if p.device != name], networks)
+        fitted = fit_prices([p for p in points if p.device != name], networks)
         spare = float(np.exp(np.mean(np.log(list(fitted.overhead_s.values())))))
         for p in mine:
-            cost = fitted.overhead_s.get(generation(known[name]), spare) * len(kernels(networks[p.network]))
-            likely = fitted.efficiency * bound(networks[p.network], known[name], p.precision, p.batch) + cost
-            found.append((p, likely / p.seconds))
-    return found
+            cost = fitted.overhead_s.get(generation(known[name]), spare) * len(fused_layers(networks[p.network]))
+            likely = fitted.efficiency * latency_bound(networks[p.network], known[name], p.precision, p.batch) + cost
+            ratios.append((p, likely / p.seconds))
+    return ratios

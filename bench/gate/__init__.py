@@ -1,1 +1,1 @@
-"""How two numbers are judged: faster, slower, the same, or cannot tell."""
+"""Judging two measurements: faster, slower, the same, or cannot tell."""

@@ -42,6 +42,8 @@ def _git(arguments: list[str], folder: Path, revision: str) -> bytes:
     except OSError as error:
         raise UsageError(f"cannot look into {folder}", got=str(error), do="check the path") from error
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split())[:300]
-        raise UsageError(f"there is no base version at {revision!r}", got=said, do="commit it, or name it by its path")
+        message = " ".join(done.stderr.decode(errors="replace").split())[:300]
+        raise UsageError(
+            f"there is no base version at {revision!r}", got=message, do="commit it, or name it by its path"
+        )
     return done.stdout

@@ -1,4 +1,4 @@
-"""A gate's answers for others: JUnit XML, GitHub annotations, a Markdown summary.
+"""A gate's answers for CI: JUnit XML, GitHub annotations, a Markdown summary.
 
 Sources: the JUnit schema that Jenkins and GitLab read; GitHub's workflow commands (`::error title=…::message`).
 """
@@ -23,7 +23,7 @@ class GateFinding:
     seconds: float = 0.0
 
 
-def junit(findings: Sequence[GateFinding]) -> str:
+def junit_xml(findings: Sequence[GateFinding]) -> str:
     """Return JUnit XML: slower is a failure, cannot tell is skipped."""
     failed = sum(item.answer == "slower" for item in findings)
     skipped = sum(item.answer == "cannot tell" for item in findings)
@@ -41,7 +41,7 @@ def junit(findings: Sequence[GateFinding]) -> str:
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def github(findings: Sequence[GateFinding]) -> str:
+def github_annotations(findings: Sequence[GateFinding]) -> str:
     """Return GitHub workflow commands, one a line."""
     levels = {"slower": "error", "cannot tell": "warning"}
     lines = [
@@ -63,7 +63,7 @@ def _escape(text: str, is_property: bool) -> str:
     return text
 
 
-def markdown(findings: Sequence[GateFinding]) -> str:
+def markdown_summary(findings: Sequence[GateFinding]) -> str:
     """Return a Markdown table, as for a job's summary."""
     signs = {"slower": "❌", "cannot tell": "❔", "faster": "🚀"}
     rows = [

@@ -48,7 +48,7 @@ class Comparison:
         return asdict(self)
 
 
-def decide(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0.5) -> Answer:
+def decide_ratio(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0.5) -> Answer:
     """Apply the rule of this file to the interval of a ratio new / base; `doubt` is the share of t to be beyond."""
     if ratio.low > 1 / (1 + threshold) and ratio.high < 1 + threshold:
         return "same"
@@ -57,7 +57,7 @@ def decide(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0.5) ->
     return "faster" if ratio.high < 1 / (1 + doubt * threshold) else "cannot tell"
 
 
-def compare(
+def compare_runs(
     base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine: bool = False, calibrate: bool = False
 ) -> list[Comparison]:
     """Compare every subject that both runs have.
@@ -125,7 +125,7 @@ def _one(old: Result, new: Result, threshold: float, speed: Interval | None, cav
     ratio = stats.ratio(before.samples, after.samples)
     if speed is not None:
         ratio = _over(ratio, speed)
-    answer = decide(ratio, threshold, 0.5 if speed is None else 1.0)
+    answer = decide_ratio(ratio, threshold, 0.5 if speed is None else 1.0)
     return Comparison(key, answer, ratio, _why(answer, ratio, threshold, [before, after], caveats))
 
 
@@ -165,7 +165,7 @@ def _keys(run: Run) -> str:
     return ", ".join(result.subject.key for result in run.results) or "nothing"
 
 
-def worst(comparisons: Sequence[Comparison]) -> int:
+def worst_code(comparisons: Sequence[Comparison]) -> int:
     """Return the exit code of several answers: 1 when any is slower, else 3 when any cannot be told, else 0."""
     codes = {EXIT[item.answer] for item in comparisons}
     return 1 if 1 in codes else max(codes)

@@ -2,7 +2,7 @@
 
 Each pair of processes gives one number, the median over short blocks of log(new slice / base slice); blocks run
 base-new or new-base at random, on one core, so that whatever else the machine does hits both. Pairs are independent of
-each other: after each one Student's t interval of their mean is looked at, and the rule of `compare.decide` applied.
+each other: after each one Student's t interval of their mean is looked at, and the rule of `decide_ratio` applied.
 
 Looking again and again would let chance win sooner or later. At `LOOK_LEVEL` for each look, the chance that any of the
 21 looks from the 4th to the 24th pair has an interval without the true value is 4.7 % for normal pairs and 3.5 % for
@@ -26,7 +26,7 @@ from ..measure.cpu_affinity import shared_core
 from ..measure.process import Process
 from ..measure.workload import BenchTarget
 from ..stats import Interval
-from .compare import EXIT, THRESHOLD, Answer, decide
+from .compare import EXIT, THRESHOLD, Answer, decide_ratio
 
 LOOK_LEVEL = 0.008
 LEAST_PAIRS, MOST_PAIRS = 4, 24
@@ -111,20 +111,20 @@ def gate(
         if progress:
             progress(1)
         spent = (clock.now_ns() - began) * 1e-9
-        if answer(pairs, rule) != "cannot tell" or spent + spent / len(pairs) > rule.most_s:
+        if gate_answer(pairs, rule) != "cannot tell" or spent + spent / len(pairs) > rule.most_s:
             break
     return _conclude(pairs, rule, (clock.now_ns() - began) * 1e-9)
 
 
-def answer(pairs: Sequence[LatencyPair], rule: Rule) -> Answer:
+def gate_answer(pairs: Sequence[LatencyPair], rule: Rule) -> Answer:
     """Apply the rule to the pairs so far."""
-    return decide(interval(pairs), rule.threshold) if len(pairs) >= LEAST_PAIRS else "cannot tell"
+    return decide_ratio(ratio_interval(pairs), rule.threshold) if len(pairs) >= LEAST_PAIRS else "cannot tell"
 
 
-def interval(pairs: Sequence[LatencyPair]) -> Interval:
+def ratio_interval(pairs: Sequence[LatencyPair]) -> Interval:
     """Return the interval of new / base at the level of one look."""
-    found = stats.mean_interval([pair.log_ratio for pair in pairs], 1 - LOOK_LEVEL)
-    bounds = [math.exp(min(value, 700.0)) for value in (found.estimate, found.low, found.high)]
+    logs = stats.mean_interval([pair.log_ratio for pair in pairs], 1 - LOOK_LEVEL)
+    bounds = [math.exp(min(value, 700.0)) for value in (logs.estimate, logs.low, logs.high)]
     return Interval(bounds[0], bounds[1], bounds[2], 1 - LOOK_LEVEL)
 
 
@@ -164,14 +164,14 @@ def drop_preempted(slice_: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _conclude(pairs: Sequence[LatencyPair], rule: Rule, seconds: float) -> Gate:
-    ratio, found = interval(pairs), answer(pairs, rule)
+    ratio, answer = ratio_interval(pairs), gate_answer(pairs, rule)
     logs = stats.bootstrap([pair.block_ratios for pair in pairs])
     span = f"{ratio.low - 1:+.1%} to {ratio.high - 1:+.1%}"
     why = f"new is {span} slower than base, after {len(pairs)} pairs of processes"
-    if found == "cannot tell":
+    if answer == "cannot tell":
         why += "; do: stop other work on this machine, or allow more time (--max-seconds)"
     return Gate(
-        found, ratio, Interval(*(math.exp(value) for value in (logs.estimate, logs.low, logs.high))), len(pairs),
+        answer, ratio, Interval(*(math.exp(value) for value in (logs.estimate, logs.low, logs.high))), len(pairs),
         seconds, _median(pair.base for pair in pairs), _median(pair.new for pair in pairs), rule.threshold, why,
     )  # fmt: skip
 

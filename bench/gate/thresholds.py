@@ -1,4 +1,4 @@
-"""Gates that need no statistics: what repeats exactly is compared with a limit."""
+"""Gates for values that repeat exactly, such as size and kernels: compared with a limit, without statistics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.bundle import read
+from ...runtime.bundle.bundle import read_bundle
 from ...runtime.errors import UsageError
 from ..result import Result
 from .compare import EXIT, Answer
@@ -42,7 +42,7 @@ class Limited:
         return asdict(self)
 
 
-def check(metric: str, base: Result, new: Result, limit: float | None = None) -> Limited:
+def check_limit(metric: str, base: Result, new: Result, limit: float | None = None) -> Limited:
     """Compare one metric of two results: memory and size may grow by 2 %, instructions by 1 %, top-1 fall by 0.5.
 
     Args:
@@ -59,8 +59,8 @@ def check(metric: str, base: Result, new: Result, limit: float | None = None) ->
     worse = before - after if kind == "drop" else after / before - 1
     unit = "points" if kind == "drop" else "%"
     why = f"{name} {before:.6g} -> {after:.6g}, {100 * worse:+.2f} {unit} worse; allowed {100 * allowed:.2f}"
-    found: Answer = "slower" if worse > allowed + 1e-12 else ("faster" if worse < -allowed else "same")
-    return Limited(metric, found, before, after, allowed, why)
+    answer: Answer = "slower" if worse > allowed + 1e-12 else ("faster" if worse < -allowed else "same")
+    return Limited(metric, answer, before, after, allowed, why)
 
 
 def _missing(metric: str, base: Result, new: Result) -> str:
@@ -72,7 +72,7 @@ def _missing(metric: str, base: Result, new: Result) -> str:
     return "; ".join(reasons)
 
 
-def kernels(base: Path, new: Path) -> list[Limited]:
+def kernel_limits(base: Path, new: Path) -> list[Limited]:
     """Compare the kernels of each engine that two bundles have in common: not one more is allowed.
 
     Raises:
@@ -82,7 +82,7 @@ def kernels(base: Path, new: Path) -> list[Limited]:
         if path.suffix in (".onnx", ".py"):
             raise UsageError(f"{path} has no engines", expected="two bundles", do="leave kernels out of --also")
     counts = [
-        {item.name: int(item.facts["kernels"]) for item in read(path).artefacts if "kernels" in item.facts}
+        {item.name: int(item.facts["kernels"]) for item in read_bundle(path).artefacts if "kernels" in item.facts}
         for path in (base, new)
     ]
     common = [name for name in counts[1] if name in counts[0]]
@@ -92,6 +92,6 @@ def kernels(base: Path, new: Path) -> list[Limited]:
 
 
 def _kernels(name: str, before: int, after: int) -> Limited:
-    found: Answer = "slower" if after > before else ("faster" if after < before else "same")
+    answer: Answer = "slower" if after > before else ("faster" if after < before else "same")
     why = f"engine {name}: {before} -> {after} kernels; none more allowed"
-    return Limited(KERNELS, found, float(before), float(after), 0.0, why)
+    return Limited(KERNELS, answer, float(before), float(after), 0.0, why)

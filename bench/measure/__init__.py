@@ -1,1 +1,1 @@
-"""How a number is taken: fresh processes, interleaved, with the machine's facts."""
+"""Taking a measurement: fresh processes, interleaved, with the facts of the machine."""

@@ -1,4 +1,4 @@
-"""Client requests to Callgrind from inside the process it watches: count from here to there, and nothing else.
+"""Client requests to Callgrind from inside the process it watches: count the instructions of one part of a program.
 
 A client request is a sequence of instructions that changes nothing on a processor and that valgrind recognises
 (Valgrind's manual, "The client request mechanism", and its header `valgrind.h`). Python has no such instructions, so

@@ -29,22 +29,22 @@ def shared_core(targets: Sequence[BenchTarget], rng: np.random.Generator) -> int
     if any(target.threads != 1 or Path(target.path).suffix == ".py" for target in targets):
         return None
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    before = busy_ticks(allowed)
+    before = busy_ticks_by_core(allowed)
     if len(before) < 2:
         return None
     time.sleep(WATCH_S)
-    busy = {core: ticks - before.get(core, 0) for core, ticks in busy_ticks(allowed).items()}
+    busy = {core: ticks - before.get(core, 0) for core, ticks in busy_ticks_by_core(allowed).items()}
     return int(rng.choice([core for core, ticks in busy.items() if ticks == min(busy.values())]))
 
 
-def busy_ticks(cores: set[int]) -> dict[int, int]:
+def busy_ticks_by_core(cores: set[int]) -> dict[int, int]:
     """Return the clock ticks that each of these cores was busy since boot; empty where the system does not say."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:
         return {}
-    found = {}
+    ticks_by_core = {}
     for name, *ticks in filter(None, map(str.split, lines)):
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cores:
-            found[int(name[3:])] = environment.busy_ticks(ticks)
-    return found
+            ticks_by_core[int(name[3:])] = environment.busy_ticks(ticks)
+    return ticks_by_core

@@ -1,6 +1,6 @@
 """Facts about the machine that a number was measured on, so that numbers of two machines are never mixed.
 
-What a machine does not tell is None, never a guess.
+What a machine does not report is None, never a guess.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def here() -> Environment:
     )
 
 
-def load() -> float | None:
+def load_average() -> float | None:
     """Return the mean number of runnable processes over the last minute, or None where the system does not say."""
     try:
         return os.getloadavg()[0]
@@ -116,13 +116,13 @@ def _turbo() -> bool | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _field(cpuinfo: str, name: str) -> str:

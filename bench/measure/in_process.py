@@ -1,4 +1,4 @@
-"""What a measuring process does beside plain calls: several streams at once, and the whole way from an image file."""
+"""Measurements in one process besides plain calls: concurrent streams, end to end from an image file, GPU time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...runtime.errors import NotAvailable, UsageError
 from ...runtime.images.postprocess import top_k
 from ...runtime.images.preprocess import apply, read_image
 from . import clock
-from .workload import Workload, random_feeds
+from .workload import Workload, random_session_feeds
 
 if TYPE_CHECKING:
     from ...runtime.backends._base import Session
@@ -96,7 +96,7 @@ def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
     session = workload.session
     if session is None or not hasattr(session, "timed"):
         raise NotAvailable("only engines are timed by a GPU's own clock")
-    feeds = random_feeds(session, 1, workload.spec)
+    feeds = random_session_feeds(session, 1, workload.spec)
     splits = [asdict(session.timed(feeds)) for _ in range(count)]
     return {stage: [split[stage] for split in splits] for stage in splits[0]}
 

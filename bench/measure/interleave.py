@@ -40,7 +40,7 @@ class Timings:
     other_load: float | None = None
 
 
-def collect(
+def collect_samples(
     targets: Sequence[BenchTarget], plan: SamplingPlan, *, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> list[Timings]:
     """Measure every target; a target that crashes or hangs fails alone.

@@ -1,4 +1,4 @@
-"""Seconds of each operator inside one inference, as ONNX Runtime's or TensorRT's own profiler tells them.
+"""Seconds of each operator inside one inference, from ONNX Runtime's or TensorRT's own profiler.
 
 The operators are those that really run, after ONNX Runtime's fusions, under its names. The multiply-accumulates follow
 from the shapes that the profiler records; a blocked layout pads channels, and what is padded is computed and counted.
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.backends.ort import SIMULATED
-from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.common.ort_session import ort_session
-from ...runtime.common.sizes import settled
+from ...runtime.common.sizes import settle_shape
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
 from ...runtime.errors import NotAvailable
-from .workload import BenchTarget, embedded_spec, random_feeds, random_input
+from .workload import BenchTarget, random_input, random_session_feeds, spec_in_session
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
 PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
@@ -38,7 +38,7 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
 
     Returns:
         One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), and
-        macs, None where the profiler does not tell (weights of fused INT8 operators were repacked).
+        macs, None where the profiler does not report it (weights of fused INT8 operators were repacked).
 
     Raises:
         NotAvailable: The target does not run on ONNX Runtime.
@@ -54,10 +54,10 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
         for _ in range(count + 1):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return rows(events, count)
+    return layer_rows(events, count)
 
 
-def of_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
+def profile_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
     """Return the rows of an engine's kernels as TensorRT's profiler times them, named as in its sidecar.
 
     Args:
@@ -70,13 +70,13 @@ def of_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
     """
     known = {kernel["name"]: Kernel.from_dict(kernel) for kernel in _kernels(target)}
     return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(
-        random_feeds(session, target.batch, shape=target.shape), count).items()]  # fmt: skip
+        random_session_feeds(session, target.batch, shape=target.shape), count).items()]  # fmt: skip
 
 
 def _kernels(target: BenchTarget) -> tuple[Row, ...]:
     bundle, artefact = _artefact(target)
     path = bundle.folder / artefact.path
-    return sidecar.read(path).kernels if sidecar.path_of(path).is_file() else ()
+    return sidecar.read_sidecar(path).kernels if sidecar.path_of(path).is_file() else ()
 
 
 def _kernel_row(name: str, spent: float, kernel: Kernel | None) -> Row:
@@ -88,7 +88,7 @@ def _kernel_row(name: str, spent: float, kernel: Kernel | None) -> Row:
 
 
 def tells_layers(target: BenchTarget) -> None:
-    """Refuse what tells no times of its layers.
+    """Refuse a target whose layers cannot be timed.
 
     Raises:
         NotAvailable: It runs neither on ONNX Runtime nor as an engine.
@@ -98,7 +98,7 @@ def tells_layers(target: BenchTarget) -> None:
 
 
 def profilable(target: BenchTarget) -> None:
-    """Refuse what `profile` cannot tell of.
+    """Refuse a target that `profile` cannot run.
 
     Raises:
         NotAvailable: The target does not run on ONNX Runtime.
@@ -116,7 +116,7 @@ def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
 
 
 def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:
-    bundle = read(target.path)
+    bundle = read_bundle(target.path)
     return bundle, next(item for item in bundle.artefacts if item.name == target.artefact)
 
 
@@ -124,13 +124,13 @@ def _feeds(session: Any, target: BenchTarget) -> dict[str, Any]:
     shapes = {
         item.name: [size if isinstance(size, int) else None for size in item.shape] for item in session.get_inputs()
     }
-    sizes = settled(shapes, target.shape, embedded_spec(session), target.batch)
+    sizes = settle_shape(shapes, target.shape, spec_in_session(session), target.batch)
     kinds = {item.name: item.type[len("tensor(") : -1] for item in session.get_inputs()}
     names = {"float": "float32", "double": "float64"}
     return {name: random_input(sizes[name], names.get(kind, kind)) for name, kind in kinds.items()}
 
 
-def rows(events: list[Row], count: int) -> list[Row]:
+def layer_rows(events: list[Row], count: int) -> list[Row]:
     """Turn the profiler's events into rows; the first run, which is cold, is left out."""
     seen: dict[str, list[Row]] = defaultdict(list)
     for event in events:

@@ -1,4 +1,4 @@
-"""The machine's own ceilings: multiply-accumulates a second in FP32 and INT8, and bytes a second from memory.
+"""This machine's peak rates: multiply-accumulates a second in FP32 and INT8, and bytes a second from memory.
 
 Measured with what the networks run on: the best of a few dense operators of ONNX Runtime (convolutions of 3x3 and 1x1,
 a matrix product), whose arithmetic is large beside their memory traffic, and a copy of arrays larger than any cache.
@@ -37,7 +37,7 @@ class Ceilings:
 
 
 @functools.lru_cache(maxsize=4)
-def measure(threads: int) -> Ceilings:
+def measure_peaks(threads: int) -> Ceilings:
     """Measure this machine with so many threads (0: all cores); two seconds, once in a process.
 
     Raises:

@@ -126,9 +126,9 @@ class Process(Closeable):
     def _died(self, do: str) -> RunError:
         code = self._child.wait()
         self._complaints.seek(0)
-        said = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
+        complaint = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
         end = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return RunError(f"the process measuring {self.target.path} died at {do!r}", got=f"{end} {said}".strip())
+        return RunError(f"the process measuring {self.target.path} died at {do!r}", got=f"{end} {complaint}".strip())
 
 
 def fixed_layout() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The resident size of another process over time, read from outside every two milliseconds: it costs that one nothing.
+"""The resident size of another process over time, read from outside every two milliseconds, at no cost to it.
 
 Source: proc(5), /proc/PID/statm, the second number, in pages.
 """
@@ -46,7 +46,7 @@ class Watch:
             self.samples.append(((clock.now_ns() - began) * 1e-9, resident))
 
 
-def rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "calls") -> list[dict[str, Any]]:
+def rss_rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "calls") -> list[dict[str, Any]]:
     """Return the samples as rows with the stage that each fell into, thinned to the highest of each stretch.
 
     Args:
@@ -58,7 +58,7 @@ def rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "ca
     for name, seconds in stages.items():
         sum_s += seconds
         ends.append((name.removesuffix("_s"), sum_s))
-    made = [
+    rows = [
         {
             "stage": next((name for name, end in ends if at <= end), last),
             "seconds": round(at, 4),
@@ -66,5 +66,5 @@ def rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "ca
         }
         for at, size in samples
     ]
-    width = max(1, -(-len(made) // MOST_ROWS))
-    return [max(made[at : at + width], key=lambda row: row["resident_bytes"]) for at in range(0, len(made), width)]
+    width = max(1, -(-len(rows) // MOST_ROWS))
+    return [max(rows[at : at + width], key=lambda row: row["resident_bytes"]) for at in range(0, len(rows), width)]

@@ -1,4 +1,4 @@
-"""What a machine tells of itself while it works: energy, power, temperature, clocks, throttling.
+"""The machine's sensors: energy, power, temperature, clocks, throttling.
 
 Read from files of the kernel, and from NVML where `pynvml` is installed and there is a card:
 
@@ -41,7 +41,7 @@ class Sensor:
 
 @dataclass
 class Trace:
-    """What the sensors told: for each, (seconds since the start, value)."""
+    """The readings of the sensors: for each, (seconds since the start, value)."""
 
     samples: dict[Sensor, list[tuple[float, float]]]
 
@@ -97,7 +97,7 @@ def watch(sensors: Sequence[Sensor], every_s: float = EVERY_S) -> Iterator[Trace
         look()
 
 
-def found(root: Path = Path("/"), *, cards: bool = True) -> list[Sensor]:
+def find_sensors(root: Path = Path("/"), *, cards: bool = True) -> list[Sensor]:
     """List the sensors that can be read now.
 
     Args:
@@ -187,13 +187,13 @@ def _nvml() -> list[Sensor]:
 
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # no package, no driver or no card: all mean that NVML tells nothing here
+    except Exception:  # no package, no driver or no card: all mean that NVML reports nothing here
         return []
     return [sensor for index, handle in enumerate(handles) for sensor in _card(pynvml, index, handle)]
 
 
 def card_bytes(pid: int) -> int | None:
-    """Return the memory that a process holds on all cards, in bytes; None where NVML tells nothing of it."""
+    """Return the memory that a process holds on all cards, in bytes; None where NVML does not report it."""
     try:
         import pynvml
 
@@ -202,11 +202,11 @@ def card_bytes(pid: int) -> int | None:
         every = [one for handle in handles for one in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
     except Exception:  # no package, no driver or no card, as above
         return None
-    return held([(one.pid, one.usedGpuMemory) for one in every], pid)
+    return process_bytes([(one.pid, one.usedGpuMemory) for one in every], pid)
 
 
-def held(listed: Sequence[tuple[int, int | None]], pid: int) -> int | None:
-    """Sum what a process holds, of (process, bytes or None where the driver does not tell); None where nobody told."""
+def process_bytes(listed: Sequence[tuple[int, int | None]], pid: int) -> int | None:
+    """Sum the bytes of one process over pairs (process, bytes or None); None where the driver reports no bytes."""
     own = [size for process, size in listed if process == pid and size is not None]
     return sum(own) if own else None
 

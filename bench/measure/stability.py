@@ -48,7 +48,7 @@ def warm_up(call: clock.Call, batch: int = 1, most_s: float = 3.0, least_s: floa
     return len(samples) * batch, stationary(samples)
 
 
-def judge(
+def judge_samples(
     groups: stats.Groups, warm: Sequence[bool], load: float | None = None, cores: int = 1, disturbed: int = 0
 ) -> Verdict:
     """Judge the samples (seconds) of several processes.
@@ -60,17 +60,17 @@ def judge(
         cores: Cores of the machine.
         disturbed: Samples in which the system took the processor away.
     """
-    found = [
+    verdicts = [
         _not_warm(warm), _noise(groups), _drift(groups), _disagreement(groups), _few(groups), _loaded(load, cores),
         _interrupted(disturbed, groups),
     ]  # fmt: skip
-    problems = tuple(problem for problem in found if problem)
+    problems = tuple(problem for problem in verdicts if problem)
     return Verdict(not problems, problems)
 
 
 def _not_warm(warm: Sequence[bool]) -> str:
     cold = sum(not ready for ready in warm)
-    return f"{cold} of {len(warm)} processes never got warm; do: allow a longer warm-up" if cold else ""
+    return f"{cold} of {len(warm)} processes never became stationary; do: allow a longer warm-up" if cold else ""
 
 
 def _noise(groups: stats.Groups) -> str:

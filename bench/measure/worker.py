@@ -26,7 +26,7 @@ import numpy as np
 
 from ...runtime.errors import EdgesmithError
 from . import clock
-from .workload import BenchTarget, Workload, open_workload, peak_bytes, resident_bytes
+from .workload import BenchTarget, Workload, open_workload, peak_rss_bytes, resident_bytes
 
 
 class Worker:
@@ -90,7 +90,7 @@ class Worker:
         """Call some times and tell the highest resident size."""
         for _ in range(calls):
             self.call()
-        return {"peak_bytes": peak_bytes(), "resident_bytes": resident_bytes()}
+        return {"peak_bytes": peak_rss_bytes(), "resident_bytes": resident_bytes()}
 
     def do_count(self, calls: int) -> dict[str, Any]:
         """Call some times while Callgrind counts."""
@@ -118,12 +118,12 @@ class Worker:
 
     def do_layers(self, count: int, optimise: bool = True) -> dict[str, Any]:
         """Profile the operators, or an engine's kernels."""
-        from .layer_profile import of_engine, profile
+        from .layer_profile import profile, profile_engine
 
         if self.target is None or self.workload is None:
             raise RuntimeError("nothing is open")
         if hasattr(self.workload.session, "layers"):
-            return {"rows": of_engine(self.workload.session, self.target, count)}
+            return {"rows": profile_engine(self.workload.session, self.target, count)}
         return {"rows": profile(self.target, count, optimise)}
 
     def do_device_time(self, count: int) -> dict[str, Any]:

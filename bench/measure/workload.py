@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime import backends
-from ...runtime.bundle.bundle import read
+from ...runtime.bundle.bundle import read_bundle
 from ...runtime.common.packages import need
-from ...runtime.common.plugins import load
-from ...runtime.common.sizes import settled
+from ...runtime.common.plugins import load_plugin
+from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import DataError, NotAvailable, UsageError
 from ...runtime.selection.candidates import open_artefact
 from .clock import now_ns
@@ -44,7 +44,7 @@ class BenchTarget:
     backend: str = "ort"
     threads: int = 1  # 0 leaves the choice to the backend
     batch: int = 1
-    shape: str = ""  # of inputs that leave it free, as `runtime.sizes.parse` reads it
+    shape: str = ""  # of inputs that leave it free, as `runtime.common.sizes.parse_sizes` reads it
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -91,7 +91,7 @@ def open_workload(target: BenchTarget) -> Workload:
     session, spec = None, None
     if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
         session, spec = _session(target, stages)
-        feeds = random_feeds(session, target.batch, spec, target.shape)
+        feeds = random_session_feeds(session, target.batch, spec, target.shape)
         call: Callable[[], Any] = functools.partial(session.run, feeds, finite=True)
     elif path.suffix == ".py" and path.is_file():
         call = _python(path, stages)
@@ -107,7 +107,7 @@ def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | 
     """Open a bundle's artefact, or a bare ONNX file, on its backend."""
     path = Path(target.path)
     name = "ort" if path.suffix == ".onnx" else target.backend
-    backend = load(backends, name, "backend")
+    backend = load_plugin(backends, name, "backend")
     usable, reason = backend.available()
     if not usable:
         raise NotAvailable(f"the backend {name} cannot be used", got=reason)
@@ -116,9 +116,9 @@ def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | 
     spec: ModelSpec | None = None
     if path.suffix == ".onnx":
         session: Session = backend.open(path, threads=target.threads or None)
-        spec = embedded_spec(getattr(session, "native", None))
+        spec = spec_in_session(getattr(session, "native", None))
     else:
-        bundle = read(path)
+        bundle = read_bundle(path)
         artefact = next((item for item in bundle.artefacts if item.name == target.artefact), None)
         if artefact is None:
             known = ", ".join(item.name for item in bundle.artefacts)
@@ -128,7 +128,7 @@ def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | 
     return session, spec
 
 
-def embedded_spec(native: Any) -> ModelSpec | None:
+def spec_in_session(native: Any) -> ModelSpec | None:
     """Return the ModelSpec in the metadata of a session of ONNX Runtime, or None."""
     from ...runtime.spec import ModelSpec
 
@@ -137,13 +137,15 @@ def embedded_spec(native: Any) -> ModelSpec | None:
     )
 
 
-def random_feeds(session: Session, batch: int, spec: ModelSpec | None = None, shape: str = "") -> dict[str, Any]:
-    """Return a seeded random array for each input of a session; see `runtime.sizes.settled` for its size.
+def random_session_feeds(
+    session: Session, batch: int, spec: ModelSpec | None = None, shape: str = ""
+) -> dict[str, Any]:
+    """Return a seeded random array for each input of a session; see `runtime.common.sizes.settle_shape` for its size.
 
     Raises:
         UsageError: A dimension other than the batch is free, and nothing says its size.
     """
-    sizes = settled({item.name: item.shape for item in session.inputs}, shape, spec, batch)
+    sizes = settle_shape({item.name: item.shape for item in session.inputs}, shape, spec, batch)
     return {item.name: random_input(sizes[item.name], item.dtype) for item in session.inputs}
 
 
@@ -165,7 +167,7 @@ def _python(path: Path, stages: Stages) -> Callable[[], Any]:
     return call
 
 
-def peak_bytes() -> int | None:
+def peak_rss_bytes() -> int | None:
     """Return the highest resident size of this process so far, in bytes; None where the system does not say."""
     return _status("VmHWM")
 

@@ -35,14 +35,14 @@ def measure(context: MetricContext) -> Reading:
     for split, evaluate in context.evaluations.items():
         try:
             logits, labels, reference = evaluate()
-            found, bounds = _one(logits, labels, reference)
+            scores, bounds = _one(logits, labels, reference)
         except EdgesmithError as error:
             return Reading("accuracy", missing=str(error))
         prefix = "" if split == "test" else f"{split}_"
         by_class = per_class(logits, labels)
-        found["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
+        scores["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
         rows += [{"split": split, **row} for row in by_class]
-        values |= {prefix + name: value for name, value in found.items()}
+        values |= {prefix + name: value for name, value in scores.items()}
         intervals |= {prefix + name: bound for name, bound in bounds.items()}
     return Reading("accuracy", values, intervals, rows=tuple(rows))
 

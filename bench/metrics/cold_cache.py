@@ -1,6 +1,6 @@
 """Latency on cold caches: what the first image after a pause, or after other work, takes.
 
-Before each call a buffer of twice the last-level cache (64 MB where the system does not tell its size) is written, so
+Before each call a buffer of twice the last-level cache (64 MB where the system does not report its size) is written, so
 that weights and code come from memory. Source: /sys/devices/system/cpu/cpu0/cache (sysfs-devices-system-cpu).
 """
 

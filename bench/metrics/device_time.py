@@ -1,4 +1,4 @@
-"""The GPU's own seconds of a call: copies to it, computing and copies back, told apart by CUDA events.
+"""The GPU's own seconds of a call: copies to it, computing and copies back, separated by CUDA events.
 
 What Python, the driver and waiting take is in `latency` and not in these; copies are not overlapped with computing.
 """
@@ -26,7 +26,7 @@ def measure(context: MetricContext) -> Reading:
         raise NotAvailable("only engines are timed by a GPU's own clock", got=f"backend {context.target.backend}")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
-        told: dict[str, list[float]] = process.ask("device_time", count=COUNT)
-    values = {name: float(np.median(series)) for name, series in told.items()}
-    values["compute_p99_s"] = float(np.percentile(told["compute_s"], 99))
-    return Reading("device_time", values, samples=(tuple(told["compute_s"]),))
+        seconds: dict[str, list[float]] = process.ask("device_time", count=COUNT)
+    values = {name: float(np.median(series)) for name, series in seconds.items()}
+    values["compute_p99_s"] = float(np.percentile(seconds["compute_s"], 99))
+    return Reading("device_time", values, samples=(tuple(seconds["compute_s"]),))

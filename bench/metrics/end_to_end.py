@@ -23,8 +23,8 @@ def measure(context: MetricContext) -> Reading:
     """
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
-        told: dict[str, list[float]] = process.ask("end_to_end", count=COLD + COUNT)
-    stages = {name: series[COLD:] for name, series in told.items()}
+        seconds: dict[str, list[float]] = process.ask("end_to_end", count=COLD + COUNT)
+    stages = {name: series[COLD:] for name, series in seconds.items()}
     totals = [sum(parts) for parts in zip(*stages.values(), strict=True)]
     values = {name: median(series) for name, series in stages.items()} | {"total_s": median(totals)}
     return Reading("end_to_end", values, samples=(tuple(totals),))

@@ -18,7 +18,7 @@ NO_METER = "this machine has no meter that can be read (RAPL, often for root onl
 
 def measure(context: MetricContext) -> Reading:
     """Return `image_energy_j`, `power_w` at work and `idle_power_w`."""
-    meters = [sensor for sensor in sensors.found() if sensor.quantity in ("energy_j", "power_w")]
+    meters = [sensor for sensor in sensors.find_sensors() if sensor.quantity in ("energy_j", "power_w")]
     if not meters:
         return Reading("energy", missing=NO_METER)
     with Process(context.target, timeout_s=context.timeout_s) as process:
@@ -33,7 +33,7 @@ def measure(context: MetricContext) -> Reading:
 def _told(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
     """Put the figures together; `image_s` are seconds for one image."""
     if idle_w is None or work_w is None:
-        return Reading("energy", missing="the meter fell silent while measuring")
+        return Reading("energy", missing="the meter gave no values while measuring")
     notes = () if work_w > idle_w else ("no more power at work than idle: the meter is too coarse, or other work ran",)
     return Reading(
         "energy", {"image_energy_j": work_w * image_s, "power_w": work_w, "idle_power_w": idle_w}, notes=notes

@@ -1,4 +1,4 @@
-"""The TensorRT engines that stand in the same bundle: kernels, size, and the memory that they say they need.
+"""The TensorRT engines of the same bundle: kernels, file size, activation memory.
 
 They are told where the engine was built, which needs no GPU; the engine's sidecar says what the kernels are. For small
 networks their number is what a GPU's time goes to.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
 from ..measure.context import MetricContext
@@ -21,19 +21,19 @@ def measure(context: MetricContext) -> Reading:
     """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
     if Path(context.target.path).suffix in (".onnx", ".py"):
         return Reading("engines", missing="a bare file has no engines beside it; measure a bundle")
-    bundle, values = read(context.target.path), dict[str, float]()
+    bundle, values = read_bundle(context.target.path), dict[str, float]()
     for one in bundle.artefacts:
         if one.role == "engine":
-            told = _facts(bundle, one)
-            values |= {f"{one.precision}_{one.target}_{name}": float(value) for name, value in told.items()}
+            facts = _facts(bundle, one)
+            values |= {f"{one.precision}_{one.target}_{name}": float(value) for name, value in facts.items()}
     missing = "" if values else "the bundle has no engines; do: export with --target trt"
     return Reading("engines", values, missing=missing)
 
 
 def _facts(bundle: Bundle, engine: Artefact) -> dict[str, int]:
-    found = {"file_bytes": bundle.manifest.files[engine.path].bytes}
+    facts = {"file_bytes": bundle.manifest.files[engine.path].bytes}
     if "kernels" in engine.facts:
-        found["kernels_count"] = int(engine.facts["kernels"])
+        facts["kernels_count"] = int(engine.facts["kernels"])
     if any(path.endswith(".json") for path in engine.companions):
-        found["activation_bytes"] = sidecar.read(bundle.folder / engine.path).activation_bytes
-    return found
+        facts["activation_bytes"] = sidecar.read_sidecar(bundle.folder / engine.path).activation_bytes
+    return facts

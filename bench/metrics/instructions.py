@@ -59,7 +59,7 @@ def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
             process.ask("count", calls=CALLS)
             process.finish(timeout_s)
         text = out.read_text(errors="replace") if out.is_file() else ""
-    found = re.search(r"^totals: (\d+)", text, re.MULTILINE)
-    if found is None or int(found[1]) == 0:
+    totals = re.search(r"^totals: (\d+)", text, re.MULTILINE)
+    if totals is None or int(totals[1]) == 0:
         raise RunError("valgrind gave no count", got=f"{len(text)} bytes", expected="a line `totals:` above 0")
-    return int(found[1]) / CALLS
+    return int(totals[1]) / CALLS

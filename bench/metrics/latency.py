@@ -26,7 +26,7 @@ def measure(context: MetricContext) -> Reading:
     values = {f"p{q}_s": stats.percentile(flat, q) for q in PERCENTILES}
     mean = sum(flat) / len(flat)
     values |= {"min_s": min(flat), "mean_s": mean, "throughput_per_s": context.subject.batch / mean}
-    verdict = stability.judge(groups, timings.warm, timings.other_load, here().cores, timings.disturbed)
+    verdict = stability.judge_samples(groups, timings.warm, timings.other_load, here().cores, timings.disturbed)
     return Reading(
         "latency", values | {"samples_count": float(len(flat))}, _intervals(groups),
         tuple(map(tuple, groups)), verdict.problems,

@@ -15,6 +15,6 @@ def measure(context: MetricContext) -> Reading:
     """Return `sum_s` of all operators and `operators_count`; each operator is a row (layer, op, seconds, macs, …)."""
     tells_layers(context.target)
     with Process(context.target, timeout_s=context.timeout_s) as process:
-        found = process.ask("layers", count=COUNT)["rows"]
-    total = sum(row["seconds"] for row in found)
-    return Reading("layers", {"sum_s": total, "operators_count": float(len(found))}, rows=tuple(found))
+        rows = process.ask("layers", count=COUNT)["rows"]
+    total = sum(row["seconds"] for row in rows)
+    return Reading("layers", {"sum_s": total, "operators_count": float(len(rows))}, rows=tuple(rows))

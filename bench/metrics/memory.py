@@ -1,4 +1,4 @@
-"""Peak memory of a fresh process, told apart by what it is for, over time, and repeatable.
+"""Peak memory of a fresh process, split by purpose, over time, and repeatable.
 
 Address randomisation is off (`setarch -R`) and malloc's thresholds are fixed, where the system allows both; without
 them the peak of one and the same inference varies by several megabytes. Source: getrusage(2), mallopt(3), proc(5).
@@ -40,14 +40,14 @@ def measure(context: MetricContext) -> Reading:
     finally:
         watch.stop()
     if peak["peak_bytes"] is None:
-        return Reading("memory", missing="this system does not tell a process's peak memory (/proc/self/status)")
+        return Reading("memory", missing="this system does not report a process's peak memory (/proc/self/status)")
     notes = () if fixed_layout() else ("address randomisation could not be switched off; repeat to see the spread",)
     artifact = Path(context.artifact)
     parts = attribution(rss, artifact.stat().st_size if artifact.is_file() else 0, peak["peak_bytes"])
     values = {"peak_bytes": float(peak["peak_bytes"]), **parts}
     if on_cards is not None:
         values["gpu_bytes"] = float(on_cards)
-    return Reading("memory", values, notes=notes, rows=tuple(rss_sampler.rows(seen, stages)))
+    return Reading("memory", values, notes=notes, rows=tuple(rss_sampler.rss_rows(seen, stages)))
 
 
 def attribution(rss: dict[str, int], file_bytes: int, peak_bytes: int) -> dict[str, float]:

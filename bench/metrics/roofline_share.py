@@ -1,4 +1,4 @@
-"""How near a latency is to what the machine could do: the roofline of its own measured ceilings.
+"""How near a latency is to the roofline of the machine's measured peak rates.
 
 limit = max(multiply-accumulates / highest rate, bytes of weights / memory bandwidth), with the multiply-accumulates of
 the file's operators. The weights stay in a large cache from call to call, so the second term is rarely what
@@ -23,7 +23,7 @@ def measure(context: MetricContext) -> Reading:
     profilable(context.target)  # before a process is started for nothing
     with Process(context.target, timeout_s=context.timeout_s) as process:
         macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
-    peaks = machine_peaks.measure(subject.threads)
+    peaks = machine_peaks.measure_peaks(subject.threads)
     precision = "int8" if subject.precision == "int8" else "fp32"
     size = Path(context.artifact).stat().st_size
     values = {

@@ -1,4 +1,4 @@
-"""What the artefact takes on disk."""
+"""Size of the artefact on disk."""
 
 from __future__ import annotations
 

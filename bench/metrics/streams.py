@@ -17,6 +17,6 @@ def measure(context: MetricContext) -> Reading:
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=SECONDS)
         for count, name in zip(COUNTS, ("one_stream", "two_streams", "four_streams"), strict=True):
-            told = process.ask("streams", count=count, seconds=SECONDS)
-            values[f"{name}_per_s"] = told["calls"] * context.subject.batch / told["seconds"]
+            counts = process.ask("streams", count=count, seconds=SECONDS)
+            values[f"{name}_per_s"] = counts["calls"] * context.subject.batch / counts["seconds"]
     return Reading("streams", values)

@@ -15,9 +15,9 @@ SLOWED = 0.9  # a clock that falls below this share of its highest while working
 
 def measure(context: MetricContext) -> Reading:
     """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
-    listed = [one for one in sensors.found() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
+    listed = [one for one in sensors.find_sensors() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not listed:
-        return Reading("thermal", missing="this machine tells neither temperature nor clock")
+        return Reading("thermal", missing="this machine reports neither temperature nor clock")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=WORK_S)
         with sensors.watch(listed) as trace:
@@ -36,14 +36,14 @@ def _told(trace: sensors.Trace) -> Reading:
     if (rose := trace.rise("throttled_count")) is not None:
         values["throttled_count"] = rose
     if not values:
-        return Reading("thermal", missing="the sensors fell silent while measuring")
+        return Reading("thermal", missing="the sensors gave no values while measuring")
     return Reading("thermal", values, notes=_notes(values))
 
 
 def _notes(values: dict[str, float]) -> tuple[str, ...]:
-    found = []
+    notes = []
     if values.get("throttled_count"):
-        found.append("the processor throttled for heat; do: cool it, lower the clocks")
+        notes.append("the processor throttled for heat; do: cool it, lower the clocks")
     if values.get("least_clock_hz", 1.0) < SLOWED * values.get("clock_hz", 1.0):
-        found.append("the clock fell while measuring; do: lock the clocks (governor performance, jetson_clocks)")
-    return tuple(found)
+        notes.append("the clock fell while measuring; do: lock the clocks (governor performance, jetson_clocks)")
+    return tuple(notes)

@@ -11,13 +11,13 @@ from ...runtime.common.figures import pyplot, save_figure
 from ...runtime.outputs import claim
 from ..result import Run
 from .page import FIGURES
-from .view import view
+from .view import page_data
 
 FORMATS = ("png", "svg")
 INCHES = (8.0, 4.8)
 
 
-def claimed(folder: Path, overwrite: bool = False) -> None:
+def claim_figures(folder: Path, overwrite: bool = False) -> None:
     """Refuse a folder in which a file of another's stands where a figure would go.
 
     Raises:
@@ -28,7 +28,7 @@ def claimed(folder: Path, overwrite: bool = False) -> None:
             claim(folder / f"{name}.{kind}", "picture", overwrite=overwrite)
 
 
-def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
+def draw_figures(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
     """Draw every figure that has something to show, as FOLDER/NAME.png and .svg; `quantised` as for the page.
 
     Returns:
@@ -38,7 +38,7 @@ def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None 
         NotAvailable: matplotlib is not installed.
     """
     pyplot()
-    data, written = view(runs, quantised), list[Path]()
+    data, written = page_data(runs, quantised), list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
     for name, title in FIGURES.items():
         if figure := _figure(name, title, data[name]):
@@ -50,8 +50,8 @@ def draw(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None 
 
 def _figure(name: str, title: str, data: Any) -> Any:
     """Return the figure, or None where there is nothing to draw."""
-    held = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
-    if not (data[held.get(name, "names")] if isinstance(data, dict) else data):
+    lists = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
+    if not (data[lists.get(name, "names")] if isinstance(data, dict) else data):
         return None
     figure, axes = pyplot().subplots(figsize=INCHES, layout="constrained")
     axes.set_title(title)

@@ -1,4 +1,4 @@
-"""One row for each network: FP32 and INT8 side by side, by backend, with what its engines and boards promise."""
+"""One row for each network: FP32 and INT8 side by side, by backend, its engines' kernels, modelled latencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMS = ("fp32", "int8")
 NOTHING = "–"
 
 
-def rows(run: Run) -> tuple[list[str], list[list[str]]]:
+def network_rows(run: Run) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the rows of a run's networks, without the columns that hold nothing."""
     groups: dict[str, list[Result]] = {}
     for result in run.results:
@@ -24,9 +24,9 @@ def rows(run: Run) -> tuple[list[str], list[list[str]]]:
     return [head for head, _ in kept], [[draw(group) for _, draw in kept] for group in groups.values()]
 
 
-def markdown(run: Run) -> str:
+def network_markdown(run: Run) -> str:
     """Return the rows as a Markdown table."""
-    heads, body = rows(run)
+    heads, body = network_rows(run)
     lines = [tables.row(heads), tables.row(["---", *["---:"] * (len(heads) - 1)]), *map(tables.row, body)]
     return "\n".join(lines) + "\n"
 
@@ -36,19 +36,22 @@ def _columns(results: Sequence[Result]) -> list[tuple[str, Draw]]:
     first = backends[0] if backends else ""
     return [
         ("network", lambda group: group[0].subject.model),
-        ("params M", _first(tables.published("params", 1e-6, 2))),
-        ("MACs M", _first(tables.published("macs", 1e-6, 0))),
+        ("params M", _first(tables.published_cell("params", 1e-6, 2))),
+        ("MACs M", _first(tables.published_cell("macs", 1e-6, 0))),
         ("ImageNet %", _first(tables.draw_imagenet_top1)),
-        ("digits % FP32 / INT8", _both(tables.value("accuracy", "top1_ratio", 100, 1), first)),
-        ("hard % FP32 / INT8", _both(tables.value("accuracy", "hard_top1_ratio", 100, 1), first)),
+        ("digits % FP32 / INT8", _both(tables.value_cell("accuracy", "top1_ratio", 100, 1), first)),
+        ("hard % FP32 / INT8", _both(tables.value_cell("accuracy", "hard_top1_ratio", 100, 1), first)),
         *[
-            (f"{backend} {form.upper()} ms", _one(tables.value("latency", "p50_s", 1e3, spread=True), form, backend))
+            (
+                f"{backend} {form.upper()} ms",
+                _one(tables.value_cell("latency", "p50_s", 1e3, spread=True), form, backend),
+            )
             for backend in backends
             for form in FORMS
         ],
-        ("peak MB FP32 / INT8", _both(tables.value("memory", "peak_bytes", 1e-6, 0), first)),
-        ("file MB FP32 / INT8", _both(tables.value("size", "file_bytes", 1e-6, 1), first)),
-        ("mJ FP32 / INT8", _both(tables.value("energy", "image_energy_j", 1e3, 1), first)),
+        ("peak MB FP32 / INT8", _both(tables.value_cell("memory", "peak_bytes", 1e-6, 0), first)),
+        ("file MB FP32 / INT8", _both(tables.value_cell("size", "file_bytes", 1e-6, 1), first)),
+        ("mJ FP32 / INT8", _both(tables.value_cell("energy", "image_energy_j", 1e3, 1), first)),
         *_engines(results),
         *_modelled(results),
     ]
@@ -56,24 +59,24 @@ def _columns(results: Sequence[Result]) -> list[tuple[str, Draw]]:
 
 def _engines(results: Sequence[Result]) -> list[tuple[str, Draw]]:
     """Return two columns for each kind of engine: «FP16 sm86 kernels» and «FP16 sm86 engine MB»."""
-    found = []
+    columns = []
     for name in _names(results, "engines"):
         kind, chip, what = name.split("_", 2)
         if what == "kernels_count":
-            found.append((f"{kind.upper()} {chip} kernels", _first(tables.value("engines", name, 1, 0))))
+            columns.append((f"{kind.upper()} {chip} kernels", _first(tables.value_cell("engines", name, 1, 0))))
         elif what == "file_bytes":
-            found.append((f"{kind.upper()} {chip} engine MB", _first(tables.value("engines", name, 1e-6, 1))))
-    return found
+            columns.append((f"{kind.upper()} {chip} engine MB", _first(tables.value_cell("engines", name, 1e-6, 1))))
+    return columns
 
 
 def _modelled(results: Sequence[Result]) -> list[tuple[str, Draw]]:
     """Return a column for each board and precision that was modelled: «orin nano 8gb INT8 ms, modelled»."""
-    found = []
+    columns = []
     for name in _names(results, "modelled"):
         board, precision = re.fullmatch(r"(.+)_(\w+?)_s", name).groups()  # type: ignore[union-attr]
         head = f"{board.replace('_', ' ')} {precision.upper()} ms, modelled"
-        found.append((head, _first(tables.value("modelled", name, 1e3, spread=True))))
-    return found
+        columns.append((head, _first(tables.value_cell("modelled", name, 1e3, spread=True))))
+    return columns
 
 
 def _names(results: Sequence[Result], metric: str) -> list[str]:

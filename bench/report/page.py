@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..result import Run
-from .view import view
+from .view import page_data
 
 FIGURES = {
     "tradeoff": "Accuracy against latency",
@@ -27,8 +27,8 @@ FIGURES = {
 
 
 def render(runs: Sequence[Run], title: str = "Edgesmith report", quantised: Mapping[str, Any] | None = None) -> str:
-    """Return the page as text; `quantised` is what `sensitivity.read` found."""
-    return assemble(view(runs, quantised), title)
+    """Return the page as text; `quantised` is what `read_sensitivity` read."""
+    return assemble(page_data(runs, quantised), title)
 
 
 def assemble(data: dict[str, Any], title: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle.bundle import read as read_bundle
+from ...runtime.bundle.bundle import read_bundle
 from ...runtime.common.files import existing_file
 from ...runtime.errors import DataError
 
@@ -19,7 +19,7 @@ KINDS = {"layer_sqnr_db": "layer alone", "tensor_sqnr_db": "tensor"}
 SHOWN = 24  # bars of one chart; the data behind it has all
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
+def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a file or a bundle, by name.
 
     Raises:
@@ -28,19 +28,19 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     """
     if path.is_dir() or path.suffix == ".zip":
         opened = read_bundle(path)
-        found = {key: value for key, value in opened.manifest.provenance.items() if _is_record(value)}
-        if not found:
+        records = {key: value for key, value in opened.manifest.provenance.items() if _is_record(value)}
+        if not records:
             raise DataError(f"{path} says nothing of its quantisation", do="export it with INT8, or give the JSON")
-        return {f"{opened.spec.name} {key}": value for key, value in found.items()}
+        return {f"{opened.spec.name} {key}": value for key, value in records.items()}
     try:
-        told = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
+        record = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON", got=str(error), do="write it with `edgesmith quantize --json`") from error
-    if not _is_record(told):
+    if not _is_record(record):
         raise DataError(
             f"{path} is no record of a quantisation", expected=" or ".join(KINDS), do="use `edgesmith quantize --json`"
         )
-    return {path.stem: told}
+    return {path.stem: record}
 
 
 def _is_record(value: Any) -> bool:
@@ -55,7 +55,7 @@ def _number(value: Any) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def view(records: Mapping[str, Any]) -> dict[str, Any]:
+def view_sensitivity(records: Mapping[str, Any]) -> dict[str, Any]:
     """Return the layers that cost most, and every layer and tensor as a row (name, kind, layer, dB).
 
     Layers quantised alone are drawn where a record has them, else tensors; what has no noise at all is left out.

@@ -24,21 +24,21 @@ class Column:
     draw: Cell
 
 
-def value(metric: str, name: str, scale: float = 1.0, digits: int = 2, spread: bool = False) -> Cell:
+def value_cell(metric: str, name: str, scale: float = 1.0, digits: int = 2, spread: bool = False) -> Cell:
     """Return a function that draws one value of one metric, with the half width of its interval on request."""
 
     def draw(result: Result) -> str:
-        found = result.value(metric, name)
-        if found is None:
+        figure = result.value(metric, name)
+        if figure is None:
             return "–"
-        text = f"{found * scale:.{digits}f}"
+        text = f"{figure * scale:.{digits}f}"
         bounds = result.readings[metric].intervals.get(name)
         return f"{text} ±{(bounds[1] - bounds[0]) / 2 * scale:.{digits}f}" if spread and bounds else text
 
     return draw
 
 
-def published(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
+def published_cell(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
     """Return a function that draws a figure of the network as published: not of one made smaller for the digits."""
 
     def draw(result: Result) -> str:
@@ -63,26 +63,26 @@ COLUMNS = (
     Column("model", lambda result: result.subject.model),
     Column("form", lambda result: result.subject.form),
     Column("backend", lambda result: f"{result.subject.backend} t{result.subject.threads} b{result.subject.batch}"),
-    Column("p50 ms", value("latency", "p50_s", 1e3, spread=True)),
-    Column("p99 ms", value("latency", "p99_s", 1e3)),
-    Column("img/s", value("latency", "throughput_per_s", 1, 1)),
-    Column("of limit %", value("roofline_share", "share_ratio", 100, 0)),
-    Column("4 streams/s", value("streams", "four_streams_per_s", 1, 1)),
-    Column("file to answer ms", value("end_to_end", "total_s", 1e3)),
-    Column("cold caches ms", value("cold_cache", "p50_s", 1e3, spread=True)),
-    Column("start ms", value("cold_start", "total_s", 1e3, 0)),
-    Column("peak MB", value("memory", "peak_bytes", 1e-6, 1)),
-    Column("GPU MB", value("memory", "gpu_bytes", 1e-6, 1)),
-    Column("file MB", value("size", "file_bytes", 1e-6)),
-    Column("mJ/image", value("energy", "image_energy_j", 1e3, 1)),
-    Column("°C", value("thermal", "temperature_c", 1, 0)),
-    Column("M instr.", value("instructions", "instructions_count", 1e-6)),
-    Column("top-1 %", value("accuracy", "top1_ratio", 100)),
-    Column("hard %", value("accuracy", "hard_top1_ratio", 100)),
-    Column("worst class %", value("accuracy", "worst_class_top1_ratio", 100, 1)),
-    Column("agrees %", value("accuracy", "agreement_ratio", 100)),
-    Column("params M", published("params", 1e-6, 2)),
-    Column("MACs M", published("macs", 1e-6, 0)),
+    Column("p50 ms", value_cell("latency", "p50_s", 1e3, spread=True)),
+    Column("p99 ms", value_cell("latency", "p99_s", 1e3)),
+    Column("img/s", value_cell("latency", "throughput_per_s", 1, 1)),
+    Column("of limit %", value_cell("roofline_share", "share_ratio", 100, 0)),
+    Column("4 streams/s", value_cell("streams", "four_streams_per_s", 1, 1)),
+    Column("file to answer ms", value_cell("end_to_end", "total_s", 1e3)),
+    Column("cold caches ms", value_cell("cold_cache", "p50_s", 1e3, spread=True)),
+    Column("start ms", value_cell("cold_start", "total_s", 1e3, 0)),
+    Column("peak MB", value_cell("memory", "peak_bytes", 1e-6, 1)),
+    Column("GPU MB", value_cell("memory", "gpu_bytes", 1e-6, 1)),
+    Column("file MB", value_cell("size", "file_bytes", 1e-6)),
+    Column("mJ/image", value_cell("energy", "image_energy_j", 1e3, 1)),
+    Column("°C", value_cell("thermal", "temperature_c", 1, 0)),
+    Column("M instr.", value_cell("instructions", "instructions_count", 1e-6)),
+    Column("top-1 %", value_cell("accuracy", "top1_ratio", 100)),
+    Column("hard %", value_cell("accuracy", "hard_top1_ratio", 100)),
+    Column("worst class %", value_cell("accuracy", "worst_class_top1_ratio", 100, 1)),
+    Column("agrees %", value_cell("accuracy", "agreement_ratio", 100)),
+    Column("params M", published_cell("params", 1e-6, 2)),
+    Column("MACs M", published_cell("macs", 1e-6, 0)),
     Column("ImageNet %", draw_imagenet_top1),
 )
 
@@ -94,7 +94,7 @@ def used(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> list
 
 def notes(run: Run) -> list[str]:
     """Return what is missing and why, and reasons not to trust a number, each kind once with its subjects."""
-    found: dict[str, tuple[str, dict[int, str]]] = {}
+    kinds: dict[str, tuple[str, dict[int, str]]] = {}
     several = len({result.subject.backend for result in run.results}) > 1
     for index, result in enumerate(run.results):
         subject = result.subject
@@ -102,13 +102,13 @@ def notes(run: Run) -> list[str]:
         for name, reading in result.readings.items():
             for text in (*reading.notes, *([reading.missing] if reading.missing else [])):
                 kind = re.sub(r"[+-]?\d+(\.\d+)?", "#", text)
-                found.setdefault(kind, (f"{name}: {text}", {}))[1][index] = who
-    return [f"{text} ({_who(list(who.values()), len(run.results))})" for text, who in found.values()]
+                kinds.setdefault(kind, (f"{name}: {text}", {}))[1][index] = who
+    return [f"{text} ({_who(list(who.values()), len(run.results))})" for text, who in kinds.values()]
 
 
 def _who(who: Sequence[str], every: int) -> str:
     if len(who) == every:
-        return "all" if every == 1 else "all, in figures of their own"
+        return "all" if every == 1 else "all; the figures differ"
     return ", ".join(dict.fromkeys(who))
 
 
@@ -120,11 +120,11 @@ def caption(run: Run) -> str:
     return f"{here.cpu}, {here.cores} cores ({flags}); {here.system}; {versions}; {run.created}; `{run.command}`"
 
 
-def markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS, before: str = "") -> str:
+def runs_markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS, before: str = "") -> str:
     """Return a run as a Markdown table with its machine, command and notes; `before` is a table that goes first."""
     first = [before, "## Every form and backend", ""] if before else []
-    told = [f"- {note}" for note in notes(run)]
-    lines = [f"# {title}", "", caption(run), "", *first, *_lines(run, columns), "", *told]
+    remarks = [f"- {note}" for note in notes(run)]
+    lines = [f"# {title}", "", caption(run), "", *first, *_lines(run, columns), "", *remarks]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -160,7 +160,7 @@ def comma_separated(run: Run) -> str:
     return text.getvalue()
 
 
-def write(path: Path, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write text, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ Results = Sequence[tuple[int, Result]]  # with the number of the run
 Names = Mapping[int, str]  # by a result's id
 
 
-def view(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def page_data(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the page's data for runs in the order given; neighbours are compared.
 
     Args:
@@ -30,7 +30,7 @@ def view(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dic
         quantised: By name, what `edgesmith quantize --json` printed or a bundle recorded of it.
     """
     results = [(number, result) for number, run in enumerate(runs) for result in run.results]
-    many, called = len(runs) > 1, names(results)
+    many, called = len(runs) > 1, short_names(results)
     return {
         "runs": [_about(run) for run in runs],
         "table": _table(results, many),
@@ -39,14 +39,14 @@ def view(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dic
         "start": _stacked(results, "cold_start", [f"{stage}_s" for stage in STAGES], 1e3, called),
         "memory": _memory(results, called),
         "timeline": [item for _, result in results if (item := _timeline(result, called))],
-        "sensitivity": sensitivity.view(quantised or {}),
+        "sensitivity": sensitivity.view_sensitivity(quantised or {}),
         "layers": _layers(results, called),
         "roofline": _roofline(results, called),
         "changes": _changes(runs),
     }
 
 
-def names(results: Results) -> dict[int, str]:
+def short_names(results: Results) -> dict[int, str]:
     """Name each result (by its id): model and form, and what else tells it from the others, its run among that."""
     subjects = [result.subject for _, result in results]
     texts = [f"{one.model} {one.form}" for one in subjects]
@@ -96,7 +96,7 @@ def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
                 "key": result.subject.key, "ms": seconds * 1e3, "top1": top1, "low": low, "high": high,
                 "mb": size / 1e6 if size else None,
             })  # fmt: skip
-    front = pareto(
+    front = pareto_front(
         [(point["ms"], point["top1"]) for point in points], [(point["high"] - point["low"]) / 2 for point in points]
     )
     left_out = len(results) - len(points)
@@ -143,7 +143,7 @@ def family(model: str) -> str:
     return head[0].removesuffix("v").removesuffix("x") if head else model
 
 
-def pareto(points: Sequence[tuple[float, float]], errors: Sequence[float] = ()) -> list[int]:
+def pareto_front(points: Sequence[tuple[float, float]], errors: Sequence[float] = ()) -> list[int]:
     """Return the indices of the points that no other beats (lower first value, higher second), fastest first.
 
     Args:
@@ -248,15 +248,19 @@ def _roofline(results: Results, called: Names) -> dict[str, Any]:
 
 def _changes(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Compare neighbours in time; runs that must not be compared say why."""
-    found: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
     for number, (base, new) in enumerate(pairwise(runs), 1):
         title = f"run {number} to run {number + 1}"
         try:
-            told = compare.compare(base, new)
+            comparisons = compare.compare_runs(base, new)
         except DataError as error:
-            found.append({"runs": title, "subject": "all", "answer": "cannot tell", "why": str(error), "change": None})
+            changes.append(
+                {"runs": title, "subject": "all", "answer": "cannot tell", "why": str(error), "change": None}
+            )
             continue
-        for item in told:
+        for item in comparisons:
             change = 100 * (item.ratio.estimate - 1) if item.ratio else None
-            found.append({"runs": title, "subject": item.key, "answer": item.answer, "why": item.why, "change": change})
-    return found
+            changes.append(
+                {"runs": title, "subject": item.key, "answer": item.answer, "why": item.why, "change": change}
+            )
+    return changes

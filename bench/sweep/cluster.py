@@ -19,7 +19,7 @@ from typing import Any
 from ...runtime.common.closeable import Closeable
 from ...runtime.common.packages import need
 from ...runtime.errors import RunError
-from .sweep import Outcome, SweepCell, Work, attempt
+from .sweep import Outcome, SweepCell, Work, attempt_cell
 
 TRIES = 3
 
@@ -80,7 +80,7 @@ class Cluster(Closeable):
             yield self._alone(cell, work)
 
     def _submit(self, cell: SweepCell, work: Work) -> Any:
-        return self._client.submit(attempt, cell, work, pure=False, resources={self._resource: 1})
+        return self._client.submit(attempt_cell, cell, work, pure=False, resources={self._resource: 1})
 
     def _alone(self, cell: SweepCell, work: Work) -> Outcome:
         for _ in range(TRIES):

@@ -1,4 +1,4 @@
-"""Accuracy over folders of any size, in shards: a cell of a sweep each, so that a cluster shares them and none is lost.
+"""Accuracy over image folders of any size, in shards; each shard is a cell of a sweep.
 
 A shard is every n-th image. It is decoded and computed 64 images at a time, so that memory does not grow with the
 folder, and leaves counts, which add up: the shards of one artefact become one reading, of one machine or several of a
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...runtime import batch_axes, datasets
 from ...runtime.backends._base import Session
-from ...runtime.bundle.bundle import Bundle, read
+from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.datasets import image_folder
 from ...runtime.errors import EdgesmithError, RunError, UsageError
 from ...runtime.selection.candidates import open_artefact
@@ -36,13 +36,15 @@ SUMS = ("images", "right1", "right5", "agree", "signal", "noise")
 Tally = dict[str, float]
 
 
-def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()) -> list[SweepCell]:
+def shard_cells(
+    paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()
+) -> list[SweepCell]:
     """List the cells: every shard of the images for every form of every bundle.
 
     Raises:
         EdgesmithError: A path is no bundle that runs here.
     """
-    found = []
+    cells = []
     for path in paths:
         if Path(path).suffix in (".onnx", ".py"):
             raise UsageError(
@@ -50,13 +52,13 @@ def grid(paths: Iterable[str], data: str, split: str, shards: int, precisions: S
             )
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
             one = context.subject
-            found.append(
+            cells.append(
                 SweepCell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards)
             )
-    return found
+    return cells
 
 
-def measure(cell: SweepCell) -> dict[str, Any]:
+def measure_shard(cell: SweepCell) -> dict[str, Any]:
     """Evaluate one shard and return a run as plain JSON values, whose reading has the counts as its first row.
 
     Raises:
@@ -66,7 +68,7 @@ def measure(cell: SweepCell) -> dict[str, Any]:
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
         raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
-    bundle, artefact = read(cell.path), chosen[0].target.artefact
+    bundle, artefact = read_bundle(cell.path), chosen[0].target.artefact
     tally, classes = _tally(bundle, artefact, cell)
     reading = reading_of(tally, classes, cell.split)
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -96,7 +98,7 @@ def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: t
     return Reading("accuracy", values, intervals, notes=notes, rows=({"counts": tally}, *by_class))
 
 
-def gather(cells: Sequence[SweepCell], store: Store) -> list[Run]:
+def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
     """Add up the shards that are there: one run for each kind of machine, with a note where shards are missing."""
     groups: dict[tuple[str, str], list[tuple[SweepCell, Run]]] = {}
     for cell in dict.fromkeys(cells):
@@ -134,7 +136,7 @@ def _tally(bundle: Bundle, artefact: str, cell: SweepCell) -> tuple[Tally, dict[
     data = datasets.load(cell.data, cell.split)
     chosen = list(range(cell.shard, len(data), cell.shards))
     labels = suite.labels_for(bundle.spec, data, cell.data)[chosen]
-    part = datasets.Dataset(data.name, data.split, image_folder.pick(data.images, chosen), labels, data.classes)
+    part = datasets.Dataset(data.name, data.split, image_folder.pick_images(data.images, chosen), labels, data.classes)
     own = next(item for item in bundle.artefacts if item.name == artefact)
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
     tally: Tally = dict.fromkeys(SUMS, 0.0)

@@ -45,8 +45,8 @@ class SweepCell:
     @property
     def key(self) -> str:
         """A short name that is the same for the same cell of a file that has not changed."""
-        told = {name: value for name, value in asdict(self).items() if self.data or name not in _OF_IMAGES}
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        fields = {name: value for name, value in asdict(self).items() if self.data or name not in _OF_IMAGES}
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ Work = Callable[[SweepCell], dict[str, Any]]
 Dispatch = Callable[[Sequence[SweepCell], Work], Iterable[Outcome]]
 
 
-def grid(
+def sweep_cells(
     paths: Iterable[str],
     *,
     precisions: Sequence[str] = (),
@@ -74,12 +74,12 @@ def grid(
     Raises:
         EdgesmithError: A path holds nothing that can be measured here.
     """
-    found = []
+    cells = []
     for path in paths:
         forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
         for subject, count, batch in itertools.product(forms, threads, batches):
-            found.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
-    return found
+            cells.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
+    return cells
 
 
 class Store:
@@ -113,7 +113,7 @@ class Store:
         Raises:
             DataError: Its file is damaged.
         """
-        return result.read(existing_file(self.path(cell), "cell"))
+        return result.read_run(existing_file(self.path(cell), "cell"))
 
     def failure(self, cell: SweepCell) -> str:
         """Return why a cell failed, or an empty string."""
@@ -121,7 +121,7 @@ class Store:
         return str(json.loads(failed.read_text())["failure"]) if failed.is_file() else ""
 
 
-def measure(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) -> dict[str, Any]:
+def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) -> dict[str, Any]:
     """Measure one cell and return the run as plain JSON values.
 
     Raises:
@@ -131,19 +131,19 @@ def measure(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) -> di
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
         raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
-    run = suite.measure(chosen[:1], plan, only=only)
+    run = suite.run_suite(chosen[:1], plan, only=only)
     if missing := run.results[0].readings["latency"].missing:
         raise EdgesmithError(missing)
     return run.to_dict()
 
 
-def local(cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
+def run_locally(cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
     """Do one cell after the other here."""
     for cell in cells:
-        yield attempt(cell, work)
+        yield attempt_cell(cell, work)
 
 
-def attempt(cell: SweepCell, work: Work) -> Outcome:
+def attempt_cell(cell: SweepCell, work: Work) -> Outcome:
     """Do one cell; what goes wrong with it is its outcome."""
     try:
         return Outcome(cell, work(cell))
@@ -152,7 +152,7 @@ def attempt(cell: SweepCell, work: Work) -> Outcome:
 
 
 def sweep(
-    cells: Sequence[SweepCell], store: Store, work: Work, dispatch: Dispatch = local,
+    cells: Sequence[SweepCell], store: Store, work: Work, dispatch: Dispatch = run_locally,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Do the cells that are not in the store; return how many were done now, and how many failed.
@@ -170,7 +170,7 @@ def sweep(
     return done, failed
 
 
-def gather(cells: Sequence[SweepCell], store: Store) -> list[Run]:
+def gather_cells(cells: Sequence[SweepCell], store: Store) -> list[Run]:
     """Return what the store has of the cells: one run for each machine, so that machines are never mixed."""
     machines: dict[str, Run] = {}
     for cell in dict.fromkeys(cells):

@@ -26,14 +26,14 @@ def network(name: str, folder: Path) -> tuple[Path, Path]:
     import torch  # noqa: TID251 - a script, not the package
 
     torch.manual_seed(0)
-    module, random = catalog.build(name), np.random.default_rng(0)
+    module, random = catalog.build_network(name), np.random.default_rng(0)
     images = [random.normal(size=(4, 3, 224, 224)).astype(np.float32) for _ in range(2)]
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.momentum = None
     with torch.no_grad():
         module.train()(torch.from_numpy(images[0]))
-    to_onnx.export(module.eval(), catalog.spec(name), folder / "raw.onnx")
+    to_onnx.export(module.eval(), catalog.network_spec(name), folder / "raw.onnx")
     optimizer.optimize(folder / "raw.onnx", folder / "fp32.onnx", target="trt")
     quantize(folder / "fp32.onnx", folder / "int8.onnx", images, target="trt", allow_random=True, min_images=1)
     return folder / "fp32.onnx", folder / "int8.onnx"
@@ -51,7 +51,9 @@ def main() -> None:
             files = network(name, Path(folder))
             for gpu in given.gpu or ["A2", "L4", "RTX 5090"]:
                 for batch, wide in ((batch, wide) for batch in given.batch for wide in (False, True)):
-                    report = autotune(*files, Path(folder) / "out.onnx", cost.gpu(gpu), batch=batch, per_tensor=wide)
+                    report = autotune(
+                        *files, Path(folder) / "out.onnx", cost.find_gpu(gpu), batch=batch, per_tensor=wide
+                    )
                     line = {"network": name, "per_tensor": wide, **report.to_dict()}
                     line["placement"] = {"int8": line["placement"]["int8"]}
                     print(json.dumps(line), flush=True)  # noqa: T201

@@ -69,9 +69,9 @@ class Batches:
         if not wanted:
             return self, None
         order = torch.argsort(self.labels[self.chosen], stable=True)
-        held = torch.zeros(len(self), dtype=torch.bool)
-        held[order[::HELD_OUT]] = True
-        return self._part(~held), self._part(held)
+        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask[order[::HELD_OUT]] = True
+        return self._part(~mask), self._part(mask)
 
     def _part(self, mask: torch.Tensor) -> Batches:
         return Batches(self.data, self.spec, self.chosen[mask], self.labels, self.tensor)
@@ -92,4 +92,4 @@ def _readable(data: Dataset) -> None:
         except DataError as error:
             bad.append(error.what)
     if bad:
-        raise DataError(f"{len(bad)} images cannot be used", got="; ".join(bad[:10]), do="mend or remove them")
+        raise DataError(f"{len(bad)} images cannot be used", got="; ".join(bad[:10]), do="repair or remove them")

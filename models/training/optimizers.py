@@ -19,7 +19,7 @@ def groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """
     owners = [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
     last = next(layer for layer in reversed(owners) if isinstance(layer, nn.Linear | nn.Conv2d))
-    made: dict[tuple[float, float], list[nn.Parameter]] = {}
+    by_setting: dict[tuple[float, float], list[nn.Parameter]] = {}
     for index, layer in enumerate(owners):
         third = 2 if layer is last else 3 * index // len(owners)
         factor = recipe.lower_lr ** (2 - third)
@@ -27,8 +27,8 @@ def groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
             parameter.requires_grad_(not recipe.freeze or layer is last)
             if parameter.requires_grad:
                 decay = recipe.weight_decay if parameter.dim() > 1 else 0.0
-                made.setdefault((factor, decay), []).append(parameter)
-    ordered = sorted(made.items(), key=lambda item: item[0])
+                by_setting.setdefault((factor, decay), []).append(parameter)
+    ordered = sorted(by_setting.items(), key=lambda item: item[0])
     return [{"params": own, "lr": recipe.lr * factor, "weight_decay": decay} for (factor, decay), own in ordered]
 
 

@@ -65,7 +65,7 @@ RECIPES = {
 }
 
 
-def find(name: str) -> Recipe:
+def find_recipe(name: str) -> Recipe:
     """Return a named recipe.
 
     Raises:
@@ -76,7 +76,7 @@ def find(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def check(recipe: Recipe) -> Recipe:
+def check_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe if it can be run.
 
     Raises:

@@ -22,9 +22,15 @@ class TrainingRun:
     """One training run between two epochs; `Keeper` writes and restores what is in it."""
 
     def __init__(
-        self, module: nn.Module, feed: Batches, held: Batches | None, recipe: Recipe, seed: int, device: torch.device
+        self,
+        module: nn.Module,
+        feed: Batches,
+        validation: Batches | None,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
     ) -> None:
-        self.module, self.feed, self.held, self.recipe, self.device = module, feed, held, recipe, device
+        self.module, self.feed, self.validation, self.recipe, self.device = module, feed, validation, recipe, device
         self.mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()  # needs no scaling of the loss
         self.steps = -(-len(feed) // recipe.batch)
         parameters = groups(module, recipe)
@@ -105,9 +111,9 @@ class TrainingRun:
                 self.average[key].copy_(value)
 
     def _validate(self) -> dict[str, float]:
-        if self.held is None:
+        if self.validation is None:
             return {}
-        loss = mean_loss(self.module, self.held, self.device)
+        loss = mean_loss(self.module, self.validation, self.device)
         self.since_best += 1
         if loss < self.best_loss:
             self.best_loss, self.since_best = loss, 0

@@ -82,8 +82,8 @@ class RunState:
             raise ModelError(
                 f"{self.path} is no training state", got=str(error)[:200], do="train without --resume"
             ) from error
-        found: dict[str, Any] = state
-        return found
+        checked: dict[str, Any] = state
+        return checked
 
     @staticmethod
     def _apply(run: TrainingRun, state: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from ...runtime import datasets
 from ...runtime.spec import ModelSpec
 from .. import catalog
 from .batches import Batches
-from .recipes import Recipe, check, find
+from .recipes import Recipe, check_recipe, find_recipe
 from .run import TrainingRun
 from .run_state import RunState
 
@@ -87,25 +87,25 @@ def train(
     """
     from .transfer import start_from
 
-    recipe = check(find(recipe) if isinstance(recipe, str) else recipe)
-    if catalog.find(name).row.get("fixed"):
+    recipe = check_recipe(find_recipe(recipe) if isinstance(recipe, str) else recipe)
+    if catalog.find_network(name).row.get("fixed"):
         recipe = dataclasses.replace(recipe, small=0.0)
     whole = datasets.load(data, "train")
-    spec = catalog.spec(name, "digits" if data == "digits" else "random")
+    spec = catalog.network_spec(name, "digits" if data == "digits" else "random")
     spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)
     torch.manual_seed(seed)
-    module = start_from(catalog.build(name, len(whole.classes)), start)
+    module = start_from(catalog.build_network(name, len(whole.classes)), start)
     feed = Batches.of(whole, spec)
     splits = ("test", "hard") if data == "digits" else ("test",)
     judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
     began = time.perf_counter()
-    history = fit(module, feed, recipe, seed=seed, keeper=RunState(keep, resume, recipe.digest), say=say)
-    found = {split: accuracy(module, judge) for split, judge in judges.items()}
+    history = fit_module(module, feed, recipe, seed=seed, keeper=RunState(keep, resume, recipe.digest), say=say)
+    top1 = {split: accuracy(module, judge) for split, judge in judges.items()}
     seconds = time.perf_counter() - began
-    return TrainResult(spec, module, found, seconds, tuple(history), recipe, whole.digest)
+    return TrainResult(spec, module, top1, seconds, tuple(history), recipe, whole.digest)
 
 
-def fit(
+def fit_module(
     module: nn.Module, feed: Batches, recipe: Recipe, *, seed: int = 0, keeper: RunState | None = None, say: Say
 ) -> list[dict[str, float]]:
     """Train a module in place; it is left in eval mode, with its averaged or best weights where the recipe has them.

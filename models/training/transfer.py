@@ -28,16 +28,16 @@ def start_from(module: nn.Module, start: str | Path) -> nn.Module:
     """
     if str(start) == "random":
         return module
-    state, own = checkpoints.read(start), module.state_dict()
+    state, own = checkpoints.read_checkpoint(start), module.state_dict()
     heads = {name.rpartition(".")[0] for name, value in own.items() if value.dim() == 2}
     for key, value in own.items():
         if key in state and state[key].shape != value.shape and key.rpartition(".")[0] in heads:
             state[key] = value
-    checkpoints.load(module, state, str(start), nearest_network)
+    checkpoints.load_checkpoint(module, state, str(start), nearest_network)
     return module
 
 
-def features(module: nn.Module, layer: str) -> Callable[[torch.Tensor], torch.Tensor]:
+def feature_extractor(module: nn.Module, layer: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from images to the activations of one layer: off-the-shelf features.
 
     Args:
@@ -55,10 +55,10 @@ def features(module: nn.Module, layer: str) -> Callable[[torch.Tensor], torch.Te
         raise UsageError(f"unknown layer {layer!r}", do=did_you_mean(layer, layers) or "see `edgesmith describe`")
 
     def extract(x: torch.Tensor) -> torch.Tensor:
-        found: list[torch.Tensor] = []
+        activations: list[torch.Tensor] = []
 
         def keep(_: nn.Module, __: Any, out: torch.Tensor) -> None:
-            found.append(out.detach().clone())
+            activations.append(out.detach().clone())
 
         module.eval()
         handle = layers[layer].register_forward_hook(keep)
@@ -67,6 +67,6 @@ def features(module: nn.Module, layer: str) -> Callable[[torch.Tensor], torch.Te
                 module(x)
         finally:
             handle.remove()
-        return found[-1]
+        return activations[-1]
 
     return extract

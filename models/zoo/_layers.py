@@ -117,9 +117,9 @@ def stochastic_depth(module: nn.Module, last: float) -> None:
         module: Whose `StochasticDepth` layers are set, in the order of the network.
         last: 0 drops none; Huang et al. 2016 use 0.5.
     """
-    found = [layer for layer in module.modules() if isinstance(layer, StochasticDepth)]
-    for index, layer in enumerate(found, start=1):
-        layer.probability = last * index / len(found)
+    layers = [layer for layer in module.modules() if isinstance(layer, StochasticDepth)]
+    for index, layer in enumerate(layers, start=1):
+        layer.probability = last * index / len(layers)
 
 
 def trunc_normal_init(module: nn.Module, std: float = 0.1) -> None:

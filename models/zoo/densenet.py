@@ -46,10 +46,10 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input and all layers' outputs side by side."""
-        found = [x]
+        maps = [x]
         for layer in self.children():
-            found.append(layer(torch.cat(found, dim=1)))
-        return torch.cat(found, dim=1)
+            maps.append(layer(torch.cat(maps, dim=1)))
+        return torch.cat(maps, dim=1)
 
 
 class Transition(nn.Sequential):

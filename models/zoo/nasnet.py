@@ -182,8 +182,8 @@ class NASNet(nn.Module):
         p = self.cell_stem_0(first, first)
         h = self.cell_stem_1(p, first)
         for name in self.order:
-            made = self.get_submodule(name)(h, p)
-            h, p = made, p if name.startswith("reduction") and self.skip else h
+            output = self.get_submodule(name)(h, p)
+            h, p = output, p if name.startswith("reduction") and self.skip else h
         return self.last_linear(self.dropout(torch.relu(h).mean((2, 3))))
 
 

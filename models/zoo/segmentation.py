@@ -85,11 +85,11 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits for each pixel."""
-        found: list[torch.Tensor] = []
+        maps: list[torch.Tensor] = []
         for level, block in enumerate(self.down):
             x = block(self.pool(x) if level else x)
-            found.append(x)
-        for grow, block, twin in zip(self.grow, self.up, reversed(found[:-1]), strict=True):
+            maps.append(x)
+        for grow, block, twin in zip(self.grow, self.up, reversed(maps[:-1]), strict=True):
             x = block(torch.cat([twin, grow(x)], dim=1))
         return self.last(x)
 

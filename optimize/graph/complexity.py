@@ -9,7 +9,7 @@ from typing import Any
 from ...runtime.common.complexity import Complexity, Op, summarise
 from ...runtime.common.external_data import model_file
 from ...runtime.common.packages import need
-from ...runtime.common.sizes import settled
+from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import ModelError
 from .spec_metadata import embedded
 
@@ -32,7 +32,7 @@ def describe(path: str | Path, shape: str = "") -> Complexity:
 
     Args:
         path: The file.
-        shape: The size of inputs that leave it free, as `runtime.sizes.parse` reads it; else the file's spec says it.
+        shape: The size of inputs that leave it free, as `parse_sizes` reads it; else the file's spec says it.
 
     Raises:
         UsageError: There is no such file, or an input has a free dimension whose size nothing says.
@@ -58,7 +58,7 @@ def _settle(model: Any, shape: str) -> None:
     graph, constant = model.graph, {item.name for item in model.graph.initializer}
     fed = {item.name: item.type.tensor_type.shape.dim for item in graph.input if item.name not in constant}
     declared = {name: [dim.dim_value if dim.dim_value > 0 else None for dim in dims] for name, dims in fed.items()}
-    sizes = settled(declared, shape, embedded(model))
+    sizes = settle_shape(declared, shape, embedded(model))
     if all(list(sizes[name]) == declared[name] for name in fed):
         return
     for name, dims in fed.items():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime import backends
-from ...runtime.common.plugins import load
+from ...runtime.common.plugins import load_plugin
 from ...runtime.errors import CANNOT
 from .mixed_precision.latency_model import is_here
 
@@ -81,7 +81,7 @@ def race(source: Path, result: Path, target: str, image: np.ndarray) -> tuple[Sp
     """
     if target not in BACKENDS or not is_here(target):
         return None, f"{target} is not this kind of machine"
-    backend = load(backends, BACKENDS[target], "backend")
+    backend = load_plugin(backends, BACKENDS[target], "backend")
     usable, reason = backend.available()
     if not usable:
         return None, reason

@@ -85,7 +85,7 @@ class _Bench:
         made = build_engine(self.file(name), self.folder / f"{name}.engine", sm=self.gpu.sm,
                             precision="int8" if int8 else "fp16", timeout_s=self.timeout_s)  # fmt: skip
         self.kernels[name] = kernels_of(made.kernels)
-        seconds = cost.estimate_s(cost.works(self.kernels[name]), self.gpu, self.batch)
+        seconds = cost.estimate_s(cost.kernel_works(self.kernels[name]), self.gpu, self.batch)
         self.candidates[name] = BuildCandidate(name, made.attestation.kernels, int8, seconds, made.bytes)
         self.note(f"{name}: {made.attestation.kernels} kernels, estimated {seconds * 1e3:.3f} ms on {self.gpu.name}")
 

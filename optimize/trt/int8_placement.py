@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
-from ...runtime.engines.cost import COEFFICIENTS, Gpu, Work, constants_cached, roofline_s, work
+from ...runtime.engines.cost import COEFFICIENTS, Gpu, Work, constants_cached, kernel_work, roofline_s
 from ...runtime.engines.kernels import SYNCHRONISING, Kernel
 
 LONGEST_RUN = 6
@@ -61,7 +61,7 @@ class Chain:
 
     def __init__(self, kernels: Sequence[Kernel], gpu: Gpu, batch: int, per_tensor: bool) -> None:
         self.kernels, self.gpu, self.batch, self.per_tensor = kernels, gpu, batch, per_tensor
-        self.works = [work(kernel) for kernel in kernels]
+        self.works = [kernel_work(kernel) for kernel in kernels]
         self.cached = constants_cached(self.works, gpu)
         maker = {tensor.name: at for at, kernel in enumerate(kernels) for tensor in kernel.outputs}
         self.readers: list[set[int]] = [set() for _ in kernels]

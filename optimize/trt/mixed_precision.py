@@ -1,13 +1,13 @@
 """One file with INT8 and FP16 side by side: a quantised graph whose chosen nodes go back to float, cast to FP16.
 
 Before    x ─Q─DQ─▶ Conv(DQ(w8)) ─▶ Add(DQ(Q(s)), ·)
-After     x ──────▶ Conv(w16)    ─▶ Add(s, ·)              for the nodes that `placement_trt.place` leaves in float
+After     x ──────▶ Conv(w16)    ─▶ Add(s, ·)              for the nodes that `int8_placement` leaves in float
 When      The float file and the quantised file name their nodes alike, as `quantize` leaves them.
 Why       Calibration runs once; each mix of one network is then a rewrite of seconds, so that real builds can judge it.
 
 Weights go back to those of the float file where the integers are its rounding; where quantisation changed them
 (equalisation scales one layer up and the next one down) the integers' own values are kept, so that layers still fit.
-Zero points that stand in biases are put back first, and moved again where INT8 is left (`quantize.centre`).
+Zero points that stand in biases are put back first, and moved again where INT8 is left (`zero_points_to_biases`).
 """
 
 from __future__ import annotations

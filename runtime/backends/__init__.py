@@ -1,1 +1,1 @@
-"""What executes a graph on a device; one file each, its name is the file's."""
+"""Backends execute a graph on a device; one file each, its name is the file's."""

@@ -1,6 +1,6 @@
 """What a backend is: a file with `available`, `open`, and a Session that computes.
 
-    available() -> (bool, reason)                 cheap; the reason says why not, and how to mend it
+    available() -> (bool, reason)                 cheap; the reason says why not, and how to fix it
     open(path, *, threads=None, content=None, **options)
                                                   -> Session; ModelError when the file cannot be loaded
 

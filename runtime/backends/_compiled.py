@@ -76,9 +76,9 @@ def tensors(trt: Any, engine: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ..
         ModelError: A tensor has a type that NumPy lacks (BF16, FP8, INT4).
     """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    made = {name: _tensor(trt, engine, name) for name in names}
+    by_name = {name: _tensor(trt, engine, name) for name in names}
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-    return tuple(made[name] for name in inputs), tuple(made[name] for name in names if name not in inputs)
+    return tuple(by_name[name] for name in inputs), tuple(by_name[name] for name in names if name not in inputs)
 
 
 def _tensor(trt: Any, engine: Any, name: str) -> Tensor:

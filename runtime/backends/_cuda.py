@@ -72,9 +72,9 @@ def _pinned(cuda: Any, size: int) -> NDArray[np.uint8]:
     class Held(ctypes.c_uint8 * max(size, 1)):  # type: ignore[misc]
         """Memory that somebody else allocated; unlike a plain ctypes array it can be referred to weakly."""
 
-    held = Held.from_address(address)
-    weakref.finalize(held, cuda.cudaFreeHost, address).atexit = False
-    return np.frombuffer(held, np.uint8, size)
+    memory = Held.from_address(address)
+    weakref.finalize(memory, cuda.cudaFreeHost, address).atexit = False
+    return np.frombuffer(memory, np.uint8, size)
 
 
 def _reserve(cuda: Any, function: Callable[[int], Any], size: int, what: str) -> Any:

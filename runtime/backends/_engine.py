@@ -66,7 +66,7 @@ class TrtSession(Session):
             return {tensor.name: plan.pairs[tensor.name].array.copy() for tensor in self.outputs}
 
     def bind(self, batch: int = 1) -> BoundEngine:
-        """Return a call whose input and output arrays stay where they are, page-locked; see `Bound`.
+        """Return a call whose input and output arrays stay where they are, page-locked; see `BoundEngine`.
 
         Raises:
             UsageError: A dimension other than the batch is dynamic.

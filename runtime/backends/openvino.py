@@ -32,8 +32,8 @@ class OpenvinoSession(Session):
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         try:
             request = self._request()
-            held = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-            request.infer(held, share_inputs=True, share_outputs=True)
+            arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+            request.infer(arrays, share_inputs=True, share_outputs=True)
             return {tensor.name: request.get_output_tensor(at).data.copy() for at, tensor in enumerate(self.outputs)}
         except Exception as error:
             raise RunError("OpenVINO failed", got=brief(error), do="`edgesmith verify` the bundle") from error

@@ -46,7 +46,7 @@ class OrtSession(Session):
             raise RunError("ONNX Runtime failed", got=brief(error), do="`edgesmith verify` the bundle") from error
 
     def bind(self, batch: int = 1) -> BoundSession:
-        """Return a call whose input and output arrays stay where they are; see `Bound`.
+        """Return a call whose input and output arrays stay where they are; see `BoundSession`.
 
         Raises:
             UsageError: A dimension other than the batch is dynamic.

@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..common.cache_folder import folder
+from ..common.cache_folder import cache_folder
 from ..common.files import existing_file
 from ..engines import flavour, gpu, header, sidecar
 from ..errors import BuildError, ModelError, NotAvailable, RunError
@@ -20,14 +20,14 @@ from ._engine import TrtSession
 
 def available() -> tuple[bool, str]:
     """Return whether an engine could run here: a TensorRT, cuda-python and a GPU; if not, what is missing."""
-    found = [name for name in flavour.MODULES if flavour.installed(name)]
-    if not found:
+    flavours = [name for name in flavour.MODULES if flavour.installed_module(name)]
+    if not flavours:
         return False, "TensorRT is not installed: " + " or ".join(flavour.INSTALL.values())
     try:
         sm = gpu.device_sm()
     except NotAvailable as error:
         return False, str(error)
-    return True, f"{' and '.join(found)} TensorRT, GPU of SM {sm}"
+    return True, f"{' and '.join(flavours)} TensorRT, GPU of SM {sm}"
 
 
 def open(
@@ -59,26 +59,26 @@ def open(
     path = Path(path)
     if content is None:
         content = existing_file(path, "engine").read_bytes()
-    head = header.read(path, content)
-    module = flavour.installed(head.flavour)
+    head = header.read_header(path, content)
+    module = flavour.installed_module(head.flavour)
     if module is None:
         raise NotAvailable(f"{path} needs TensorRT ({head.flavour})", do=flavour.INSTALL[head.flavour])
-    trt = flavour.load(module)
-    header.check(path, sm=None, version=str(trt.__version__), flavour=head.flavour, content=content)
+    trt = flavour.load_tensorrt(module)
+    header.check_header(path, sm=None, version=str(trt.__version__), flavour=head.flavour, content=content)
     sm = gpu.device_sm(device)
-    header.check(path, sm=sm, version=None, content=content)
+    header.check_header(path, sm=sm, version=None, content=content)
     digest = hashlib.sha256(content).hexdigest()
     _check_sidecar(path, sm, digest)
     runtime = gpu.cudart()
     gpu.call(runtime.cudaSetDevice, device)
-    cache = folder() / "engines" / f"{digest[:32]}-sm{sm}-{trt.__version__}.compiled"
+    cache = cache_folder() / "engines" / f"{digest[:32]}-sm{sm}-{trt.__version__}.compiled"
     return TrtSession(trt, runtime, _deserialised(trt, path, content), device=device, graphs=graphs, cache=cache)
 
 
 def _check_sidecar(path: Path, sm: str, digest: str) -> None:
     if not sidecar.path_of(path).is_file():
         return
-    facts = sidecar.read(path)
+    facts = sidecar.read_sidecar(path)
     if facts.sha256 != digest:
         raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
@@ -107,8 +107,8 @@ def _log(trt: Any) -> Any:
             if int(severity) <= 1:
                 self.errors.append(message)
 
-    _KEPT.append(made := Log())
-    return made
+    _KEPT.append(logger := Log())
+    return logger
 
 
 _KEPT: list[Any] = []  # a logger must outlive every engine of the process

@@ -10,16 +10,18 @@ Its names are looked up on first access: reading a manifest loads neither Pillow
 from importlib import import_module
 from typing import Any
 
+# public name -> (module, name there)
 PUBLIC = {
-    "Bundle": "bundle", "read": "bundle", "opened": "bundle", "Item": "writer", "write": "writer", "pack": "writer",
-    "sign": "writer", "TOLERANCES": "writer",
+    "Bundle": ("bundle", "Bundle"), "read": ("bundle", "read_bundle"), "opened": ("bundle", "open_bundle"),
+    "Item": ("writer", "Item"), "write": ("writer", "write_bundle"), "pack": ("writer", "pack_bundle"),
+    "sign": ("writer", "sign_bundle"), "TOLERANCES": ("writer", "TOLERANCES"),
+    "verify": (".verify", "verify"),
 }  # fmt: skip
-__all__ = [*PUBLIC, "verify"]
+__all__ = list(PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "verify":
-        return import_module("..verify", __name__).verify
     if name in PUBLIC:
-        return getattr(import_module(f".{PUBLIC[name]}", __name__), name)
+        module, inner = PUBLIC[name]
+        return getattr(import_module(f".{module}", __name__), inner)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..common.files import atomic_file
 from ..errors import BundleError, DataError, EdgesmithError
-from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse
+from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ LARGEST_ARRAYS = 1 << 30
 _COMPRESSED = (".json", ".txt", ".md")
 
 
-def pack(folder: Path, manifest: Manifest, target: Path) -> None:
+def pack_zip(folder: Path, manifest: Manifest, target: Path) -> None:
     """Write a folder's files into a .zip, in the manifest's order, with no times in it; weights are stored plainly."""
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
@@ -41,13 +41,13 @@ class Extracted:
         self.folder = Path(tempfile.mkdtemp(prefix="edgesmith-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self.folder, True)
         try:
-            unpack(path, self.folder)
+            unpack_zip(path, self.folder)
         except BaseException:
             self._remove()
             raise
 
 
-def unpack(path: Path, folder: Path) -> None:
+def unpack_zip(path: Path, folder: Path) -> None:
     """Extract a zipped bundle's listed files, each no larger than the manifest says, into an empty folder.
 
     Raises:
@@ -58,7 +58,7 @@ def unpack(path: Path, folder: Path) -> None:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
-            manifest = parse(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
+            manifest = parse_manifest(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
             if SIGNATURE in names:
                 _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
             for name, entry in manifest.files.items():
@@ -132,16 +132,16 @@ def read_arrays(path: Path, empty: bool = False) -> dict[str, NDArray[np.generic
             if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
                 raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}  # no array: NumPy gives its bytes
+            values = {name: np.asarray(arrays[name]) for name in arrays.files}  # no array: NumPy gives its bytes
     except EdgesmithError:
         raise
     except Exception as error:  # NumPy reads headers as Python: TokenError, TypeError, OverflowError, …
         raise BundleError(f"{path} cannot be read", got=_said(error), expected="arrays in .npz") from error
-    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in found.items() if not _is_batch(array, empty)]
-    if odd or not found:
+    odd = [f"{name[:80]} {array.dtype} {array.shape}" for name, array in values.items() if not _is_batch(array, empty)]
+    if odd or not values:
         got = odd[0] if odd else "no array"
         raise BundleError(f"{path} cannot be used", got=got, expected="batches of numbers, one image or more")
-    return found
+    return values
 
 
 def _is_batch(array: NDArray[np.generic], empty: bool) -> bool:

@@ -25,7 +25,7 @@ from .manifest import (
     SIGNATURE,
     Artefact,
     Manifest,
-    parse,
+    parse_manifest,
 )
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ class Bundle:
         return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
 
     def check_signature(self, keys: signing.Keys | None) -> str:
-        """Return the name of the trusted key that signed it; see `signing.check`."""
-        return signing.check(self.digest, self.signature, keys, self.source)
+        """Return the name of the trusted key that signed it; see `signing.check_signature`."""
+        return signing.check_signature(self.digest, self.signature, keys, self.source)
 
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
@@ -124,7 +124,7 @@ class Bundle:
         return self.arrays(GOLDEN_INPUTS)
 
 
-def read(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
+def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
     """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder that lives as long as the Bundle.
 
     Args:
@@ -137,13 +137,13 @@ def read(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle
         BundleError: It is no bundle, damaged, of a later version, its manifest is wrong, or it is not signed as asked.
         NotAvailable: A signature is asked for and cryptography is not installed.
     """
-    bundle = opened(path)
+    bundle = open_bundle(path)
     bundle.check_signature(trusted_key)
     return bundle
 
 
-def opened(path: str | Path) -> Bundle:
-    """Open a bundle as `read` does, whoever signed it: for who signs it."""
+def open_bundle(path: str | Path) -> Bundle:
+    """Open a bundle as `read_bundle` does, without checking its signature; `sign` needs that."""
     path = Path(path)
     if (why := unreadable(path)) and why != "a folder":
         why = "no such folder or file" if why == "no such file" else why
@@ -155,7 +155,7 @@ def opened(path: str | Path) -> Bundle:
     text = _small(folder / NAME, path, LARGEST_MANIFEST)
     signed = (folder / SIGNATURE).is_file()
     signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""
-    return Bundle(folder, parse(text), hashlib.sha256(text).hexdigest(), path, signature, extracted)
+    return Bundle(folder, parse_manifest(text), hashlib.sha256(text).hexdigest(), path, signature, extracted)
 
 
 def _small(file: Path, path: Path, largest: int) -> bytes:

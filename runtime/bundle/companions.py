@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROLES = ("onnx", "nchwc")
 
 
-def network(bundle: Bundle, artefact: Artefact) -> bytes | None:
+def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
     """Return the checked bytes of an artefact; None for an ONNX file whose weights stand in companions, checked too.
 
     Raises:
@@ -39,13 +39,13 @@ def network(bundle: Bundle, artefact: Artefact) -> bytes | None:
     return None if places else content
 
 
-def problems(bundle: Bundle) -> dict[str, str]:
+def companion_problems(bundle: Bundle) -> dict[str, str]:
     """Return the path of each ONNX file that names weights which the manifest does not list, with what is wrong."""
     wrong = {}
     for artefact in bundle.artefacts:
         if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):
             try:
-                network(bundle, artefact)
+                network_bytes(bundle, artefact)
             except EdgesmithError as error:
                 wrong[artefact.path] = f"cannot be used: {error}"
     return wrong

@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def parse(text: str | bytes) -> Manifest:
+def parse_manifest(text: str | bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
@@ -210,8 +210,8 @@ def _typed(values: Mapping[str, Any], key: str, kind: type) -> Any:
 
 
 def _dict(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found: dict[str, Any] = _typed(values, key, dict)
-    return found
+    mapping: dict[str, Any] = _typed(values, key, dict)
+    return mapping
 
 
 def _no_constant(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What an artefact needs of the machine, checked before it is loaded; and an engine built anew where it does not hold.
+"""What an artefact requires of the machine, checked before it is loaded; an engine that does not fit is rebuilt.
 
 A manifest's `requires` may say: sm, flavour, tensorrt and cuda (an engine's; the CUDA that the driver must know), os,
 machine. What a machine does not know of itself is not held against the artefact: the backend checks the engine's own
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.cache_folder import folder, private_folder
+from ..common.cache_folder import cache_folder, private_folder
 from ..common.files import locked
-from ..engines.device import facts
+from ..engines.device import machine_facts
 from ..errors import BuildError, ModelError
 from . import companions
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .manifest import Artefact
 
 
-def of_engine(sidecar: Mapping[str, Any]) -> dict[str, str]:
+def engine_requirements(sidecar: Mapping[str, Any]) -> dict[str, str]:
     """Return the contract of an engine that was built here: GPU, TensorRT, this system, this CUDA or a later one.
 
     Args:
@@ -34,7 +34,7 @@ def of_engine(sidecar: Mapping[str, Any]) -> dict[str, str]:
 
     named = {"sm": sidecar["sm"], "tensorrt": sidecar["version"], "flavour": sidecar["flavour"]}
     cuda = gpu.library_cuda()
-    return {**named, **facts(), **({"cuda": cuda} if cuda else {})}
+    return {**named, **machine_facts(), **({"cuda": cuda} if cuda else {})}
 
 
 def unmet(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -60,7 +60,7 @@ def _holds(key: str, wanted: str, got: str) -> bool:
     return wanted.lower() == got.lower()
 
 
-def check(artefact: Artefact) -> None:
+def check_requirements(artefact: Artefact) -> None:
     """Compare an artefact's contract with this machine.
 
     Raises:
@@ -68,7 +68,7 @@ def check(artefact: Artefact) -> None:
     """
     if not artefact.requires:
         return
-    wrong = unmet(artefact.requires, facts(artefact.requires.get("flavour", "")))
+    wrong = unmet(artefact.requires, machine_facts(artefact.requires.get("flavour", "")))
     for key, (got, wanted) in wrong.items():
         raise BuildError(
             f"{artefact.name} was made for another machine", got=f"{key} {got}", expected=f"{key} {wanted}",
@@ -84,9 +84,9 @@ def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
     """
     same = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == artefact.precision]
     for target in ("trt", "generic"):
-        for found in same:
-            if found.target == target:
-                return found
+        for candidate in same:
+            if candidate.target == target:
+                return candidate
     raise ModelError(
         f"the bundle has no ONNX file to build {artefact.name} from",
         got=", ".join(f"{a.precision} for {a.target}" for a in bundle.artefacts if a.role == "onnx") or "none",
@@ -94,7 +94,9 @@ def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
     )
 
 
-def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour: str = "auto", **options: Any) -> Path:
+def rebuild_engine(
+    bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour: str = "auto", **options: Any
+) -> Path:
     """Build an engine from the bundle's own ONNX file, or return the one built before from the same content.
 
     Args:
@@ -114,14 +116,14 @@ def rebuild(bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour:
     from ..engines import flavour as flavours
 
     source = source_of(bundle, artefact)
-    companions.network(bundle, source)
+    companions.network_bytes(bundle, source)
     network = bundle.file(source.path)
-    name, module = flavours.choose(flavour, sm)
-    version = str(getattr(flavours.load(module), "__version__", ""))
+    name, module = flavours.choose_flavour(flavour, sm)
+    version = str(getattr(flavours.load_tensorrt(module), "__version__", ""))
     true_sm = gpu.device_sm() if sm == "current" else sm
     key = json.dumps([bundle.manifest.files[source.path].sha256, true_sm, name, version, sorted(options.items())])
     digest = hashlib.sha256(key.encode()).hexdigest()
-    target = private_folder(folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
+    target = private_folder(cache_folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
     with locked(target):
         if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
             build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)

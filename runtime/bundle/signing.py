@@ -1,4 +1,4 @@
-"""Who made a bundle: an Ed25519 signature (RFC 8032) over its manifest's digest, and so over every file's.
+"""Signatures of bundles: Ed25519 (RFC 8032) over the manifest's digest, and so over every file's.
 
 `signature.json` beside the manifest:
 
@@ -32,7 +32,7 @@ _ED25519 = "cryptography.hazmat.primitives.asymmetric.ed25519"
 _FORMS = "cryptography.hazmat.primitives.serialization"
 
 
-def generate(path: str | Path) -> str:
+def generate_key(path: str | Path) -> str:
     """Make a key pair: the private key in `path` (readable by its owner only), the public one in `<path>.pub`.
 
     Returns:
@@ -86,7 +86,7 @@ def _private(path: Path) -> Any:
     return key
 
 
-def trusted(keys: Keys | None) -> list[Any]:
+def trusted_keys(keys: Keys | None) -> list[Any]:
     """Return the public keys of PEM files, each with one or more; None takes those of $EDGESMITH_TRUSTED_KEYS.
 
     Raises:
@@ -102,15 +102,15 @@ def trusted(keys: Keys | None) -> list[Any]:
 def _public(path: Path) -> list[Any]:
     forms, kind = need(_FORMS), need(_ED25519).Ed25519PublicKey
     try:
-        found = [forms.load_pem_public_key(block) for block in _PUBLIC.findall(path.read_bytes())]
+        public = [forms.load_pem_public_key(block) for block in _PUBLIC.findall(path.read_bytes())]
     except (ValueError, OSError) as error:
         raise UsageError(f"{path} is no public key", got=str(error)[:100], expected="PEM, as keygen writes") from error
-    if not found or not all(isinstance(key, kind) for key in found):
+    if not public or not all(isinstance(key, kind) for key in public):
         raise UsageError(f"{path} holds no Ed25519 key", expected="PEM, as `edgesmith keygen` writes")
-    return found
+    return public
 
 
-def check(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
+def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
     """Return the name of the trusted key that signed a bundle; an empty string where no key is asked for.
 
     Args:
@@ -126,7 +126,7 @@ def check(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str
     """
     if keys is None and not os.environ.get(VARIABLE):
         return ""
-    known = {name_of(key): key for key in trusted(keys)}
+    known = {name_of(key): key for key in trusted_keys(keys)}
     name, signed = _read(signature, source)
     if name not in known:
         raise BundleError(

@@ -13,9 +13,9 @@ from ..common.names import RULE, is_name
 from ..errors import BundleError, UsageError
 from ..outputs import claim
 from . import archive, signing
-from .bundle import Bundle, opened
-from .companions import problems
-from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE, Artefact, File, Manifest, parse
+from .bundle import Bundle, open_bundle
+from .companions import companion_problems
+from .manifest import GOLDEN_INPUTS, NAME, SIGNATURE, Artefact, File, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Item:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write(
+def write_bundle(
     folder: str | Path, spec: ModelSpec, items: Sequence[Item], *, golden_inputs: Mapping[str, NDArray[Any]],
     provenance: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None, licence: str = "",
     made_by: str = "edgesmith", overwrite: bool = False,
@@ -91,11 +91,11 @@ def write(
         }
         manifest = Manifest(spec, artefacts, files, made_by, licence, dict(provenance or {}), dict(results or {}))
         text = manifest.to_json()
-        parse(text)
+        parse_manifest(text)
         (temporary / NAME).write_text(text, encoding="utf-8")
-        for name, problem in problems(Bundle(temporary, manifest, "", Path(folder))).items():
+        for name, problem in companion_problems(Bundle(temporary, manifest, "", Path(folder))).items():
             raise BundleError(f"{name} {problem}")
-    return opened(folder)
+    return open_bundle(folder)
 
 
 def _check_items(items: Sequence[Item]) -> None:
@@ -135,7 +135,7 @@ def _put(folder: Path, item: Item) -> Artefact:
     )
 
 
-def pack(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Path:
+def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Path:
     """Write an opened bundle as one .zip, after checking every file's digest.
 
     Raises:
@@ -145,11 +145,11 @@ def pack(bundle: Bundle, target: str | Path, *, overwrite: bool = False) -> Path
     claim(target, "zip", overwrite=overwrite)
     for name in bundle.manifest.files:
         bundle.file(name)
-    archive.pack(bundle.folder, bundle.manifest, Path(target))
+    archive.pack_zip(bundle.folder, bundle.manifest, Path(target))
     return Path(target)
 
 
-def sign(bundle: Bundle, key: str | Path) -> str:
+def sign_bundle(bundle: Bundle, key: str | Path) -> str:
     """Sign an opened bundle in its place, after checking every file's digest; an earlier signature is replaced.
 
     Returns:
@@ -166,5 +166,5 @@ def sign(bundle: Bundle, key: str | Path) -> str:
     with atomic_file(bundle.folder / SIGNATURE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if bundle.source.is_file():
-        archive.pack(bundle.folder, bundle.manifest, bundle.source)
+        archive.pack_zip(bundle.folder, bundle.manifest, bundle.source)
     return name

@@ -1,1 +1,1 @@
-"""What every room shares: whole files, plugins, isolation, the machine."""
+"""What every folder shares: atomic files, plugins, isolation, facts of the machine."""

@@ -25,7 +25,7 @@ def private_folder(place: Path) -> Path:
     return place
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Return where choices are kept: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
     if own := os.environ.get("EDGESMITH_CACHE"):
         return Path(own)

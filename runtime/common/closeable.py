@@ -1,4 +1,4 @@
-"""What holds something that must be given back: closed by `close`, or at the end of a `with` block."""
+"""Resources that are released by `close`, or at the end of a `with` block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Closeable(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held."""
+        """Release what is held."""
 
     def __enter__(self: Own) -> Own:
         return self

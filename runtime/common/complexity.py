@@ -111,7 +111,7 @@ def summarise(
     for op in ops:
         fields[op.output] = _field(op, [fields[name] for name in op.inputs if name in fields])
         layers.append(_layer(op, fields[op.output], width))
-    peak, exact = peak_bytes(ops, inputs, width)
+    peak, exact = peak_activation_bytes(ops, inputs, width)
     shown = tuple(layer for layer in layers if layer.kind != "view")
     return Complexity(
         title,
@@ -139,7 +139,7 @@ def _layer(op: Op, seen: Field, width: int) -> Layer:
 
 def _field(op: Op, sources: Iterable[Field]) -> Field:
     """Carry the receptive field through one operation; of several inputs the one that sees most counts."""
-    source = max(sources, key=lambda found: found.size, default=Field())
+    source = max(sources, key=lambda source: source.size, default=Field())
     size, stride, pad = source.size, source.stride, source.pad
     if op.kind == "deconv":
         step = max(1, stride // op.stride[0])
@@ -158,15 +158,15 @@ IN_PLACE = ("act", "norm", "add", "dropout")
 MOST_STATES = 20_000
 
 
-def peak_bytes(ops: Sequence[Op], inputs: Mapping[str, tuple[int, ...]], width: int) -> tuple[int, bool]:
+def peak_activation_bytes(ops: Sequence[Op], inputs: Mapping[str, tuple[int, ...]], width: int) -> tuple[int, bool]:
     """Return the peak in bytes, and whether it is proven to be that of the best order.
 
     All orders are searched (best first, over sets of finished operations) while there are few; a network with too many
     is given its own order, which is an upper bound.
     """
     graph = _Graph(ops, inputs, width)
-    found = graph.search()
-    return (found, True) if found is not None else (graph.in_order(), False)
+    least = graph.search()
+    return (least, True) if least is not None else (graph.in_order(), False)
 
 
 class _Graph:
@@ -201,9 +201,9 @@ class _Graph:
             for name in self.reads[number]
             if name not in self.ends and all(reader in done or reader == number for reader in self.readers[name])
         ]
-        made, free = self.size[self.makes[number]], sum(self.size[name] for name in freed)
-        in_place = self.kept[number].kind in IN_PLACE and any(self.size[name] >= made for name in freed)
-        return live + (0 if in_place else made), live + made - free
+        size, free = self.size[self.makes[number]], sum(self.size[name] for name in freed)
+        in_place = self.kept[number].kind in IN_PLACE and any(self.size[name] >= size for name in freed)
+        return live + (0 if in_place else size), live + size - free
 
     def in_order(self) -> int:
         """Return the peak in the given order."""

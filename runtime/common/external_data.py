@@ -41,7 +41,7 @@ def locations(data: bytes | mmap.mmap) -> list[str]:
     if data.find(_KEY) < 0:
         return []
     with memoryview(data) as view:
-        found: dict[str, None] = {}
+        places: dict[str, None] = {}
         parts = [("ModelProto", 0, len(view))]
         while parts:
             message, start, end = parts.pop()
@@ -52,8 +52,8 @@ def locations(data: bytes | mmap.mmap) -> list[str]:
                 if message != "TensorProto":
                     parts.append((inner[number], first, last))
                 elif (place := _location(view, first, last)) is not None:
-                    found[place] = None
-        return list(found)
+                    places[place] = None
+        return list(places)
 
 
 def _location(view: memoryview, start: int, end: int) -> str | None:

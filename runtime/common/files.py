@@ -183,27 +183,27 @@ def _acquire(path: Path) -> int:
         os.close(descriptor)
 
 
-def swap(made: Path, target: Path) -> None:
+def swap(new: Path, target: Path) -> None:
     """Put a folder into the place of another, which may be there and then stands beside where the folder was made.
 
     Args:
-        made: A folder in a `workplace` of `target`.
+        new: A folder in a `workplace` of `target`.
         target: Where it goes.
 
     Raises:
         OSError: A file or a link stands there, or the file system refuses.
     """
     if not os.path.lexists(target):
-        made.replace(target)
+        new.replace(target)
         return
     if target.is_symlink() or not target.is_dir():
         raise NotADirectoryError(20, "a file or a link stands there")
-    if _exchanged(made, target):
+    if _exchanged(new, target):
         return
-    aside = made.with_name(made.name + ".old")
+    aside = new.with_name(new.name + ".old")
     target.replace(aside)
     try:
-        made.replace(target)
+        new.replace(target)
     except OSError:
         aside.replace(target)
         raise

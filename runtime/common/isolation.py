@@ -1,4 +1,4 @@
-"""Work in a process of its own (a fork): a crash, a hang or endless memory of a native library is an error line.
+"""Run work in a forked child: a crash, a hang or unlimited memory use of a native library becomes one error line.
 
 The commands that read files from elsewhere run like this (docs/threat-model.md). It contains faults; it is no sandbox:
 the child has the rights of its parent.
@@ -44,8 +44,8 @@ class Limits:
         Raises:
             UsageError: A variable is no positive number.
         """
-        told, most = _positive(TIME_VARIABLE), _positive(MEMORY_VARIABLE)
-        return cls(told or seconds, int(most) if most else None if gpu_possible() else _physical_bytes())
+        seconds_set, most = _positive(TIME_VARIABLE), _positive(MEMORY_VARIABLE)
+        return cls(seconds_set or seconds, int(most) if most else None if gpu_possible() else _physical_bytes())
 
 
 def _positive(variable: str) -> float | None:
@@ -92,7 +92,7 @@ class Ended:
         return None
 
 
-def run(action: Callable[[], object], limits: Limits) -> Ended:
+def run_isolated(action: Callable[[], object], limits: Limits) -> Ended:
     """Do something in a forked child and wait for it; work folders that a crash leaves behind are removed.
 
     SIGINT, SIGTERM and SIGHUP are passed on. The child is killed at its time limit, or when this process dies. Call it
@@ -104,16 +104,16 @@ def run(action: Callable[[], object], limits: Limits) -> Ended:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    leash, held = os.pipe()
+    leash, lifeline = os.pipe()
     with tempfile.TemporaryFile() as ledger:
         child = os.fork()
         if child == 0:
-            os.close(held)
+            os.close(lifeline)
             _be_child(action, limits, leash, ledger.fileno())
         os.close(leash)
         with _forwarding(child):
             ended = _wait(child, limits.seconds)
-        os.close(held)
+        os.close(lifeline)
         if ended.signal:
             ledger.seek(0)
             for name in ledger.read().split(b"\0")[:-1]:

@@ -1,4 +1,4 @@
-"""What the processor is and how much of it this process may use. Files of the system are read; nothing is run."""
+"""The processor, and the cores that this process may use, from files of the system; no program is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_text(path: str | Path) -> str:
 
 @functools.lru_cache(maxsize=1)
 def cpu() -> tuple[str, frozenset[str]]:
-    """Return the processor's name and its flags (empty where the system does not tell)."""
+    """Return the processor's name and its flags (empty where the system does not report them)."""
     fields: dict[str, str] = {}
     for line in read_text("/proc/cpuinfo").splitlines():
         key, colon, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""What a name may be: of networks and artefacts, which become files, and of labels and tensors, which never do."""
+"""Rules for names: those of networks and artefacts become file names, those of labels and tensors never do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages that are optional: imported where they are used, and named with their remedy where they are missing."""
+"""Optional packages: imported where they are used; a missing one is named with the command that installs it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def need(module: str) -> ModuleType:
         raise _missing(module, error) from error
 
 
-def require(module: str) -> None:
+def require_package(module: str) -> None:
     """Refuse to begin where an optional package is not installed, without importing it.
 
     Raises:
@@ -80,5 +80,5 @@ def versions() -> dict[str, str]:
     import platform
     from importlib import metadata
 
-    found = {str(one.metadata["Name"]).lower(): str(one.version) for one in metadata.distributions()}
-    return {"python": platform.python_version(), **dict(sorted(found.items()))}
+    installed = {str(one.metadata["Name"]).lower(): str(one.version) for one in metadata.distributions()}
+    return {"python": platform.python_version(), **dict(sorted(installed.items()))}

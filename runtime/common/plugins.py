@@ -15,13 +15,13 @@ from types import ModuleType
 from ..errors import UsageError
 
 
-def names(package: ModuleType) -> list[str]:
+def plugin_names(package: ModuleType) -> list[str]:
     """List the plugins of a package, sorted."""
     folder = Path(str(package.__file__)).parent
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def load(package: ModuleType, name: str, kind: str) -> ModuleType:
+def load_plugin(package: ModuleType, name: str, kind: str) -> ModuleType:
     """Import one plugin by its name.
 
     Args:
@@ -32,7 +32,7 @@ def load(package: ModuleType, name: str, kind: str) -> ModuleType:
     Raises:
         UsageError: No such plugin; the message says which name was probably meant.
     """
-    known = names(package)
+    known = plugin_names(package)
     if name not in known:
         raise UsageError(
             f"unknown {kind} {name!r}", expected=", ".join(known), do=did_you_mean(name, known) or "choose one of these"

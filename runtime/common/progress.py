@@ -1,4 +1,4 @@
-"""What long work says to a person, on standard error: notes, and a progress bar that is silent where nobody watches."""
+"""Notes and progress bars on standard error; no bar where that is no terminal."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _no_bar(steps: int) -> None:
-    """Stand where the bar would be when nobody watches."""
+    """Take the place of the bar where standard error is no terminal."""
 
 
 def silent(text: str) -> None:
-    """Stand where `note` would be when nobody wants to hear."""
+    """Take the place of `note` where nobody wants to hear."""

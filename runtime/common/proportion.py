@@ -1,4 +1,4 @@
-"""How far a share can be trusted that some of a number of images gave."""
+"""Confidence intervals of a proportion: Wilson's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
     return low, (centre + reach) / (1 + square) if hits < count else 1.0
 
 
-def said(hits: int, count: int) -> str:
+def share_text(hits: int, count: int) -> str:
     """Return a share of images in per cent with its 95 % interval, or why it cannot be told."""
     if count < LEAST_IMAGES:
         return f"cannot tell from {count} images"

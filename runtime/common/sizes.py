@@ -1,6 +1,6 @@
-"""Which size an input with free dimensions is given: what the command says, else what the network's spec says.
+"""Sizes of inputs with free dimensions: from the command line, else from the network's spec.
 
-Nothing is made up: a picture of 1x1 pixels is quick and tells nothing.
+No size is made up: an image of 1x1 pixels is fast and says nothing about the network.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 Shape = Sequence["int | None"]
 
 
-def parse(text: str) -> dict[str, tuple[int, ...]]:
+def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
     """Read `x=1x3x320x320,y=1x4`, or `1x3x320x320` for the only input, under the name "".
 
     Raises:
         UsageError: It is not written so.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
     for part in filter(None, text.replace(" ", "").split(",")):
-        name, _, sizes = part.rpartition("=")
-        numbers = sizes.lower().split("x")
+        name, _, product = part.rpartition("=")
+        numbers = product.lower().split("x")
         if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
             raise UsageError("cannot read the shape", got=repr(part), expected="NAME=1x3x320x320, or 1x3x320x320")
-        found[name] = tuple(map(int, numbers))
-    return found
+        sizes[name] = tuple(map(int, numbers))
+    return sizes
 
 
-def settled(
+def settle_shape(
     shapes: Mapping[str, Shape], given: str = "", spec: ModelSpec | None = None, batch: int = 1
 ) -> dict[str, tuple[int, ...]]:
     """Return a size for every dimension of every input; None is a free one.
@@ -46,7 +46,7 @@ def settled(
     Raises:
         UsageError: A dimension other than the first stays free, or what was given does not fit.
     """
-    asked = parse(given)
+    asked = parse_sizes(given)
     if unknown := [name for name in asked if name not in shapes and not (name == "" and len(shapes) == 1)]:
         raise UsageError(
             "--shape names no input", got=", ".join(name or "a shape without a name" for name in unknown),
@@ -64,9 +64,9 @@ def _settled(
             raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
         return asked
     if spec is not None and spec.input_name == name:
-        told = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
-        if _fits(told, shape):
-            return told
+        of_spec = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
+        if _fits(of_spec, shape):
+            return of_spec
     sizes = tuple(batch if at == 0 and size is None else size for at, size in enumerate(shape))
     if any(size is None for size in sizes):
         free = ", ".join(str(at) for at, size in enumerate(sizes) if size is None)

@@ -51,11 +51,11 @@ class Dataset:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
-        found = hashlib.sha256("\0".join(self.classes).encode())
-        found.update(self.labels.astype("<i8").tobytes())
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        digest.update(self.labels.astype("<i8").tobytes())
         for chunk in image_folder.raw(self.images):
-            found.update(chunk)
-        return found.hexdigest()
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
         """Yield preprocessed batches, NCHW float32, at most `size` images each."""
@@ -67,7 +67,7 @@ class Dataset:
         if count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
-        return replace(self, images=image_folder.pick(self.images, chosen.tolist()), labels=self.labels[chosen])
+        return replace(self, images=image_folder.pick_images(self.images, chosen.tolist()), labels=self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
     """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
     if len(data) >= wanted:
         return ""
-    said = f"{len(data)} images calibrate, {wanted} were asked for: "
+    start = f"{len(data)} images calibrate, {wanted} were asked for: "
     try:
         test = len(load(source, "test"))
     except DataError:
-        return f"{said}there are no more"
-    return f"{said}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
+        return f"{start}there are no more"
+    return f"{start}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
 
 
 def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:
@@ -118,9 +118,9 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
     if str(source) == "digits":
-        return Dataset("digits", split, *digits.load(split, calibration), digits.CLASSES)
+        return Dataset("digits", split, *digits.load_digits(split, calibration), digits.CLASSES)
     folder = Path(source)
     if not folder.is_dir():
         raise UsageError(f"unknown data {str(source)!r}", expected="digits, or a folder of images", do="check the path")
-    files, labels, classes = image_folder.load(folder, split, calibration)
+    files, labels, classes = image_folder.load_folder(folder, split, calibration)
     return Dataset(folder.name, split, files, labels, classes)

@@ -1,4 +1,4 @@
-"""Hard images out of clean ones: rotation, occlusion and noise, in integers, from the raw PCG64 stream of a seed.
+"""The hard split from clean images: rotation, occlusion and noise, in integers, from the raw PCG64 stream of a seed.
 
 `Generator`'s methods may change between NumPy versions; a bit generator's `random_raw` may not, so only that is used.
 """

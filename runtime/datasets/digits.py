@@ -66,7 +66,7 @@ def parts() -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 @functools.lru_cache(maxsize=8)
-def load(split: str, calibration: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def load_digits(split: str, calibration: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the images, uint8 (N, 64, 64, 3), and labels, int64 (N,), of a split; read-only, made once.
 
     `hard` is four differently disturbed copies of the test images: see `perturb`.

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DataError
 from ..images.preprocess import read_image
 from .corruptions import perturb
-from .sampling import rank, stratified
+from .sampling import rank_by_hash, stratified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def raw(images: Images) -> Iterator[bytes]:
         yield path.read_bytes()
 
 
-def pick(images: Images, chosen: list[int]) -> Images:
+def pick_images(images: Images, chosen: list[int]) -> Images:
     """Return the images at these indices, without decoding any."""
     if isinstance(images, Files):
         seeds = tuple(images.seeds[at] for at in chosen) if images.seeds else ()
@@ -70,7 +70,7 @@ def pick(images: Images, chosen: list[int]) -> Images:
     return [images[at] for at in chosen]
 
 
-def load(folder: Path, split: str, calibration: int) -> tuple[Files, NDArray[np.int64], tuple[str, ...]]:
+def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDArray[np.int64], tuple[str, ...]]:
     """Return the files, the labels, int64 (N,), and the class names of a split; see `datasets.load`.
 
     Without `train/` and `val/` a file belongs to the test split by the SHA-256 of its path: 20 % of class folders, 80 %
@@ -84,7 +84,7 @@ def load(folder: Path, split: str, calibration: int) -> tuple[Files, NDArray[np.
     paths, labels, classes, labelled = _listed(part or folder)
     if part is None:
         percent = TEST_PERCENT_LABELLED if labelled else TEST_PERCENT
-        held_out = [rank(str(path.relative_to(folder)), "test") % 100 < percent for path in paths]
+        held_out = [rank_by_hash(str(path.relative_to(folder)), "test") % 100 < percent for path in paths]
         kept = [at for at, out in enumerate(held_out) if out == (wanted == "test")]
     else:
         kept = list(range(len(paths)))
@@ -119,10 +119,10 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
         )
     paths, labels, empty = [], [], []
     for index, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
-        empty += [] if found else [repr(name)]
-        paths += found
-        labels += [index] * len(found)
+        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        empty += [] if files else [repr(name)]
+        paths += files
+        labels += [index] * len(files)
     if empty:
         what = f"the class {empty[0]} in {folder} is" if len(empty) == 1 else f"{', '.join(empty)} in {folder} are"
         raise DataError(f"{what} empty", got="no image files that can be read", do="add images or remove the folder")

@@ -1,4 +1,4 @@
-"""Draws that are the same on every machine: by SHA-256 of a seed and a name, never by a generator's state."""
+"""Random draws that are the same on every machine: by SHA-256 of a seed and a name, never by a generator's state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..errors import DataError
 
 
-def rank(name: str, seed: str) -> int:
+def rank_by_hash(name: str, seed: str) -> int:
     """Return a number that looks random, in [0, 2**64), and depends on nothing but its arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big")
 
@@ -32,7 +32,7 @@ def stratified(names: Sequence[str], labels: Sequence[int], count: int, *, seed:
         groups.setdefault(label, []).append(index)
     drawn: list[int] = []
     for label, share in _shares({label: len(group) for label, group in groups.items()}, count).items():
-        drawn += sorted(groups[label], key=lambda index: rank(names[index], seed))[:share]
+        drawn += sorted(groups[label], key=lambda index: rank_by_hash(names[index], seed))[:share]
     return sorted(drawn)
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         isolation.limit_memory(isolation.Limits.from_environment(None).bytes)
-        send({"event": "done", **_network.run(request, send)})
+        send({"event": "done", **_network.run_build(request, send)})
     except EdgesmithError as error:
         parts = {"what": error.what, "got": error.got, "expected": error.expected, "do": error.do}
         send({"event": "failed", "kind": type(error).__name__, **parts})

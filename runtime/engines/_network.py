@@ -18,16 +18,16 @@ Event = Callable[[dict[str, Any]], None]
 _TOTALS = {"weights_bytes": "Total Weights Memory: ", "activation_bytes": "Total Activation Memory: "}
 
 
-def run(request: dict[str, Any], send: Event) -> dict[str, Any]:
+def run_build(request: dict[str, Any], send: Event) -> dict[str, Any]:
     """Build the engine that the request describes, write it, and return the facts for the sidecar.
 
     Raises:
         EdgesmithError: NotAvailable, UsageError or BuildError, each with its cause.
     """
-    trt = flavour.load(request["module"])
+    trt = flavour.load_tensorrt(request["module"])
     log = _logger(trt)
     builder = _builder(trt, log)
-    features = flavour.features(trt)
+    features = flavour.probe_features(trt)
     weak = _weak_flags(features, request["precision"])
     network = builder.create_network(_creation_flags(trt, features, weak))
     _parse(trt, network, log, request["onnx"])
@@ -65,26 +65,26 @@ def _logger(trt: Any) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.said: list[tuple[int, str]] = []
+            self.messages: list[tuple[int, str]] = []
 
         def log(self, severity: Any, message: str) -> None:
             if int(severity) <= 3 or message.startswith("Layers:"):
-                self.said.append((int(severity), message))
+                self.messages.append((int(severity), message))
 
         def first_error(self) -> str:
-            errors = [text for severity, text in self.said if severity <= 1]
+            errors = [text for severity, text in self.messages if severity <= 1]
             return errors[0] if errors else "no message"
 
         def warnings(self) -> list[str]:
-            return list(dict.fromkeys(text for severity, text in self.said if severity == 2))[:20]
+            return list(dict.fromkeys(text for severity, text in self.messages if severity == 2))[:20]
 
         def layers(self) -> str:
-            return next((text for _, text in reversed(self.said) if text.startswith("Layers:")), "")
+            return next((text for _, text in reversed(self.messages) if text.startswith("Layers:")), "")
 
         def totals(self) -> dict[str, int]:
-            text = "\n".join(message for _, message in self.said)
-            found = {key: re.findall(re.escape(start) + r"(\d+)", text) for key, start in _TOTALS.items()}
-            return {key: int(values[-1]) for key, values in found.items() if values}
+            text = "\n".join(message for _, message in self.messages)
+            totals = {key: re.findall(re.escape(start) + r"(\d+)", text) for key, start in _TOTALS.items()}
+            return {key: int(values[-1]) for key, values in totals.items() if values}
 
     return Log()
 
@@ -124,10 +124,10 @@ def _parse(trt: Any, network: Any, log: Any, path: str) -> None:
     raise _explained("read", path, problems[0] if problems else "a network without outputs")
 
 
-def _explained(verb: str, path: str, said: str) -> BuildError:
-    row = explain(said)
+def _explained(verb: str, path: str, message: str) -> BuildError:
+    row = explain(message)
     cause, remedy = (f": {row.cause}", row.remedy) if row else ("", "run `edgesmith build --check-only` on it")
-    return BuildError(f"TensorRT cannot {verb} {path}{cause}", got=said, do=remedy)
+    return BuildError(f"TensorRT cannot {verb} {path}{cause}", got=message, do=remedy)
 
 
 def _problem(parser: Any, index: int) -> str:
@@ -175,7 +175,7 @@ def _target(trt: Any, config: Any, features: flavour.Features, sm: str) -> str:
             raise UsageError("standard TensorRT builds for the GPU it stands on", got=f"SM {sm}", expected=f"SM {here}",
                              do="use TensorRT-RTX, or build on the device")  # fmt: skip
         return here
-    known = flavour.targets(trt)
+    known = flavour.sm_targets(trt)
     if sm != "current" and sm not in known:
         raise UsageError(f"TensorRT-RTX does not build for SM {sm}", expected=", ".join(known),
                          do="build on the device with standard TensorRT")  # fmt: skip

@@ -109,7 +109,7 @@ def _request(source: Path, sm: str, precision: str, flavour: str) -> dict[str, A
     if precision not in flavours.PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", expected=", ".join(flavours.PRECISIONS))
     sm = flavours.normal_sm(sm)
-    name, module = flavours.choose(flavour, sm)
+    name, module = flavours.choose_flavour(flavour, sm)
     return {"onnx": str(source), "sm": sm, "precision": precision, "flavour": name, "module": module}
 
 
@@ -143,7 +143,7 @@ def check_precision(attestation: Attestation, precision: str) -> None:
 
 def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engine: Path, out: Path) -> Sidecar:
     attestation = Attestation(**facts.pop("attestation"))
-    head = header.read(engine)
+    head = header.read_header(engine)
     if head.sms and facts["sm"] not in head.sms:
         raise BuildError("the engine's header names another SM", got=", ".join(head.sms), expected=str(facts["sm"]))
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
@@ -157,9 +157,9 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
 def _in_child(request: dict[str, Any], timeout_s: float, progress: Progress | None) -> dict[str, Any]:
     """Run one request in a process of its own and return its answer."""
     command = child_process.python(f"{__package__}._child")
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr:
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said, start_new_session=True)
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True)
         late = threading.Event()
         timer = threading.Timer(timeout_s, _stop, (process, late))
         timer.start()
@@ -171,7 +171,7 @@ def _in_child(request: dict[str, Any], timeout_s: float, progress: Progress | No
             process.kill()
             _close(process)
         if answer is None or answer["event"] == "failed":
-            raise _failure(answer, process.returncode, late.is_set(), timeout_s, said)
+            raise _failure(answer, process.returncode, late.is_set(), timeout_s, stderr)
     return {key: value for key, value in answer.items() if key != "event"}
 
 
@@ -206,13 +206,13 @@ def _converse(process: subprocess.Popen[bytes], request: dict[str, Any], progres
     return answer
 
 
-def _failure(answer: Any, code: int, late: bool, timeout_s: float, said: IO[bytes]) -> EdgesmithError:
+def _failure(answer: Any, code: int, late: bool, timeout_s: float, stderr: IO[bytes]) -> EdgesmithError:
     if answer:
         kind = getattr(errors, answer["kind"], BuildError)
-        made: EdgesmithError = kind(answer["what"], **{k: answer.get(k, "") for k in ("got", "expected", "do")})
-        return made
-    said.seek(0)
-    tail = " ".join(said.read().decode(errors="replace").split())[-300:]
+        error: EdgesmithError = kind(answer["what"], **{k: answer.get(k, "") for k in ("got", "expected", "do")})
+        return error
+    stderr.seek(0)
+    tail = " ".join(stderr.read().decode(errors="replace").split())[-300:]
     if late:
         return BuildError(f"the build was ended after {timeout_s:g} s", do="raise --timeout, or simplify the graph")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

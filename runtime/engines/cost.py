@@ -75,7 +75,7 @@ class Gpu:
         return {"int8": self.int8_tops, "fp8": self.int8_tops}.get(precision, self.fp16_tflops) * 1e12
 
 
-def work(kernel: Kernel) -> Work:
+def kernel_work(kernel: Kernel) -> Work:
     """Count what one kernel does, from the tensors in its record."""
     weight = _weight(kernel)
     out = _elements(kernel.outputs[:1])
@@ -108,9 +108,9 @@ def _bytes(tensors: Iterable[KernelTensor]) -> int:
     return sum(_elements([tensor]) * BYTES.get(tensor.dtype, 4) for tensor in tensors)
 
 
-def works(kernels: Iterable[Kernel]) -> list[Work]:
+def kernel_works(kernels: Iterable[Kernel]) -> list[Work]:
     """Count what each kernel does; entries that only order streams do nothing and are left out."""
-    return [work(kernel) for kernel in kernels if kernel.kind not in SYNCHRONISING]
+    return [kernel_work(kernel) for kernel in kernels if kernel.kind not in SYNCHRONISING]
 
 
 def roofline_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> float:
@@ -155,19 +155,19 @@ def _gpu(row: Mapping[str, str]) -> Gpu:
     return Gpu(name, row["sm"], "discrete" if name == row["device"] else "orin", *rates)
 
 
-def gpu(name: str) -> Gpu:
+def find_gpu(name: str) -> Gpu:
     """Return one GPU by its name, without regard to case, blanks, `_` and `-`.
 
     Raises:
         UsageError: It is not in the table.
     """
-    found = {normalise(known): item for known, item in gpus().items()}.get(normalise(name))
-    if found is None:
+    known_gpu = {normalise(known): item for known, item in gpus().items()}.get(normalise(name))
+    if known_gpu is None:
         raise UsageError(f"unknown GPU {name!r}", expected=", ".join(gpus()), do=did_you_mean(name, gpus()))
-    return found
+    return known_gpu
 
 
-def fit(items: list[Work], points: Iterable[tuple[Gpu, int, float]]) -> tuple[float, float]:
+def fit_constants(items: list[Work], points: Iterable[tuple[Gpu, int, float]]) -> tuple[float, float]:
     """Fit (a, b) to measured latencies of one engine, by least squares of the relative error.
 
     Args:
@@ -188,4 +188,4 @@ def of_sm(sm: str) -> Gpu | None:
 
 def sidecar_s(kernels: Iterable[Mapping[str, Any]], gpu: Gpu) -> float:
     """Return the estimate for the kernels of an engine's sidecar, in seconds; see `estimate_s`."""
-    return estimate_s(works(map(Kernel.from_dict, kernels)), gpu)
+    return estimate_s(kernel_works(map(Kernel.from_dict, kernels)), gpu)

@@ -1,4 +1,4 @@
-"""What is known of this machine and its GPU, as an engine's requirements name it."""
+"""Facts of this machine and its GPU that the requirements of an engine name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import NotAvailable
 ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
-def facts(flavour: str = "") -> dict[str, str]:
+def machine_facts(flavour: str = "") -> dict[str, str]:
     """Return what is known of this machine: os, machine; with TensorRT flavour and its version; with a GPU sm, cuda."""
     machine = platform.machine().lower()
     known = {"os": platform.system().lower(), "machine": ARCHITECTURES.get(machine, machine)}
@@ -18,7 +18,7 @@ def facts(flavour: str = "") -> dict[str, str]:
     return known
 
 
-def gpu() -> dict[str, str]:
+def gpu_facts() -> dict[str, str]:
     """Return the name and compute capability of the first GPU; nothing where none can be used."""
     from ..engines import gpu as device
 
@@ -32,11 +32,11 @@ def _gpu_facts(flavour: str) -> dict[str, str]:
     from ..engines import flavour as flavours
     from ..engines import gpu
 
-    found = {}
-    module = flavours.installed(flavour)
+    facts = {}
+    module = flavours.installed_module(flavour)
     if module is not None:
-        found = {"flavour": flavour, "tensorrt": str(getattr(flavours.load(module), "__version__", ""))}
+        facts = {"flavour": flavour, "tensorrt": str(getattr(flavours.load_tensorrt(module), "__version__", ""))}
     try:
-        return {**found, "sm": gpu.device_sm(), "cuda": gpu.driver_cuda()}
+        return {**facts, "sm": gpu.device_sm(), "cuda": gpu.driver_cuda()}
     except NotAvailable:
-        return found
+        return facts

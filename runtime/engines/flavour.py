@@ -1,4 +1,4 @@
-"""Which TensorRT is installed and what it can do, told by what it has and never by its version number.
+"""Which TensorRT is installed and what it can do, by its features and never by its version number.
 
 rtx       TensorRT-RTX (PyPI `tensorrt-rtx-cu13-*`, module `tensorrt_rtx_bindings` or `tensorrt_rtx`)
 standard  TensorRT 8.5 to 11 (JetPack, data centre; module `tensorrt`)
@@ -37,7 +37,7 @@ class Features:
     inspector: bool
 
 
-def features(trt: Any) -> Features:
+def probe_features(trt: Any) -> Features:
     """Look at a TensorRT module and say what it offers."""
     flags = getattr(trt, "BuilderFlag", None)
     creation = getattr(trt, "NetworkDefinitionCreationFlag", None)
@@ -55,12 +55,12 @@ def features(trt: Any) -> Features:
     )
 
 
-def installed(name: str) -> str | None:
+def installed_module(name: str) -> str | None:
     """Return the module that offers a flavour here, without importing it."""
     return next((module for module in MODULES[name] if importlib.util.find_spec(module)), None)
 
 
-def choose(flavour: str, sm: str) -> tuple[str, str]:
+def choose_flavour(flavour: str, sm: str) -> tuple[str, str]:
     """Return (flavour, module) for a build.
 
     `auto` takes TensorRT-RTX for a named SM (it builds for a GPU that is not there) and standard TensorRT for
@@ -75,14 +75,14 @@ def choose(flavour: str, sm: str) -> tuple[str, str]:
     order = ("standard", "rtx") if sm == "current" else ("rtx", "standard")
     wanted = order if flavour == "auto" else (flavour,)
     for name in wanted:
-        if module := installed(name):
+        if module := installed_module(name):
             return name, module
     raise NotAvailable(
         f"TensorRT ({' or '.join(wanted)}) is not installed", do=" or ".join(INSTALL[name] for name in wanted)
     )
 
 
-def load(module: str) -> Any:
+def load_tensorrt(module: str) -> Any:
     """Import a TensorRT module.
 
     Raises:
@@ -109,8 +109,8 @@ def normal_sm(text: str) -> str:
     return f"{match[1]}.{match[2]}"
 
 
-def targets(trt: Any) -> dict[str, str]:
+def sm_targets(trt: Any) -> dict[str, str]:
     """Map each SM the module can build for ahead of time to its enum member, {"8.6": "SM86"}; empty without any."""
     members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
-    found = {name: re.fullmatch(r"SM(\d+)(\d)", name) for name in members}
-    return {f"{match[1]}.{match[2]}": name for name, match in found.items() if match}
+    matches = {name: re.fullmatch(r"SM(\d+)(\d)", name) for name in members}
+    return {f"{match[1]}.{match[2]}": name for name, match in matches.items() if match}

@@ -1,4 +1,4 @@
-"""The GPU this process stands on, through cuda-python where it is installed."""
+"""The GPU of this machine, through cuda-python where it is installed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ BYTES = 64
 
 @dataclass(frozen=True)
 class Header:
-    """What an engine says of itself: `sms` is empty where the header does not tell; `weights_bytes` too (0)."""
+    """What an engine says of itself; where the header lacks them `sms` is empty and `weights_bytes` is 0."""
 
     flavour: str
     version: str
@@ -31,7 +31,7 @@ class Header:
     weights_bytes: int
 
 
-def read(path: str | Path, content: bytes | None = None) -> Header:
+def read_header(path: str | Path, content: bytes | None = None) -> Header:
     """Read the header of an engine file, from its bytes where they are given.
 
     Raises:
@@ -69,7 +69,7 @@ def _parse(raw: bytes, flavour: str) -> Header:
     return Header(flavour, version, tuple(sm for bit, sm in SM_BITS.items() if mask & bit), size, weights)
 
 
-def check(
+def check_header(
     path: str | Path,
     *,
     sm: str | None,
@@ -83,7 +83,7 @@ def check(
         ModelError: No engine, or damaged.
         BuildError: Built for another flavour, version or SM; the message says both.
     """
-    header = read(path, content)
+    header = read_header(path, content)
     rebuild = "build it on or for this machine with `edgesmith build`"
     if flavour and header.flavour != flavour:
         raise BuildError(f"{path} is an engine of another TensorRT", got=header.flavour, expected=flavour, do=rebuild)

@@ -1,4 +1,4 @@
-"""What an engine is made of after fusion: read from the builder's «Layers:» message, so no GPU is needed.
+"""The kernels of an engine after fusion: read from the builder's «Layers:» message, so no GPU is needed.
 
 With a verbose logger and detailed profiling verbosity the builder ends with one message that lists every fused kernel:
 its type, its tensors with data types, and the ONNX nodes it computes. From it follow facts that a flag cannot give: how
@@ -174,8 +174,8 @@ def nodes_of(metadata: str) -> tuple[str, ...]:
 
 
 def _tensors(text: str) -> tuple[KernelTensor, ...]:
-    found = re.findall(r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\].*?Datatype: (\w+)", text)
-    return tuple(KernelTensor(name, _dims(dims.split(",")), _dtype(kind)) for name, dims, kind in found)
+    rows = re.findall(r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\].*?Datatype: (\w+)", text)
+    return tuple(KernelTensor(name, _dims(dims.split(",")), _dtype(kind)) for name, dims, kind in rows)
 
 
 def _dims(parts: Iterable[Any]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""From the builder's nested phases to one number: what share of a build is done."""
+"""The progress of a build as one share, from the builder's nested phases."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def path_of(engine: str | Path) -> Path:
     return Path(f"{engine}.json")
 
 
-def read(engine: str | Path) -> Sidecar:
+def read_sidecar(engine: str | Path) -> Sidecar:
     """Read the sidecar of an engine file.
 
     Raises:

@@ -43,18 +43,18 @@ def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
     """
     settings, form = spec.preprocess, (spec.layout, spec.dtype)
     channels = (CHANNELS.get(settings.channels, 0),)
-    made = (*settings.crop, *channels) if form == PIXELS else (*channels, *settings.crop)
+    shape = (*settings.crop, *channels) if form == PIXELS else (*channels, *settings.crop)
     if len(settings.mean) < CHANNELS.get(settings.channels, 0):
         got = f"{len(settings.mean)} means for {settings.channels}"
         raise DataError(f"the preprocessing of {spec.name} lacks a mean", got=got, expected="one for each channel")
-    if form not in (VALUES, PIXELS) or made != tuple(spec.input_shape):
+    if form not in (VALUES, PIXELS) or shape != tuple(spec.input_shape):
         raise DataError(
             f"the preprocessing of {spec.name} does not make its input",
             got=f"{settings.channels} {settings.crop}, {' '.join(form)}",
             expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, NCHW float32 or NHWC uint8",
         )
     prepared = [_prepare(as_image(image), settings, form == PIXELS) for image in images]
-    return np.stack(prepared) if prepared else np.zeros((0, *made), spec.dtype)
+    return np.stack(prepared) if prepared else np.zeros((0, *shape), spec.dtype)
 
 
 def as_image(image: Any) -> NDArray[np.uint8]:

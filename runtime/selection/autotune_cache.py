@@ -1,7 +1,7 @@
-"""Which artefact, backend and thread count was fastest on this machine: measured once (trial.py), then remembered.
+"""Which artefact, backend and thread count was fastest on this machine: measured once (`autotune.py`), then remembered.
 
-The stated order (choose.py) is right on average; which INT8 form and which library win differs from one processor to
-the next. So `load(..., device="auto")` runs each candidate for a moment, two seconds in all, and keeps the answer in
+The stated order (`candidates.py`) is right on average; which INT8 form and which library win differs from one processor
+to the next. So `load(..., device="auto")` runs each candidate for a moment, two seconds in all, and keeps the answer in
 a small file, under a key that changes with the bundle, the processor, the cores and the backends' versions.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.cache_folder import folder
+from ..common.cache_folder import cache_folder
 from ..common.files import atomic_file
 from ..common.machine import cores, cpu
 from ..errors import EdgesmithError
@@ -53,7 +53,7 @@ def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str
     backends = sorted({candidate.backend for candidate in candidates})
     versions = {backend: _version(backend) for backend in backends}
     told = [str(candidate) for candidate in candidates]
-    gpu = device.gpu() if any(candidate.device == "gpu" for candidate in candidates) else {}
+    gpu = device.gpu_facts() if any(candidate.device == "gpu" for candidate in candidates) else {}
     facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, gpu]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -71,7 +71,7 @@ def _version(backend: str) -> str:
 def remembered(name: str) -> Choice | None:
     """Return an earlier choice; None where there is none that can be read."""
     try:
-        values = json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
+        values = json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
         choice = Choice(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
@@ -82,5 +82,5 @@ def remembered(name: str) -> Choice | None:
 
 def remember(name: str, choice: Choice) -> None:
     """Keep a choice; a folder that cannot be written means that it is measured again next time."""
-    with contextlib.suppress(EdgesmithError), atomic_file(folder() / f"{name}.json") as temporary:
+    with contextlib.suppress(EdgesmithError), atomic_file(cache_folder() / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(asdict(choice), indent=1) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .. import backends
 from ..bundle import companions, requirements
 from ..common.machine import gpu_possible
-from ..common.plugins import did_you_mean, load
+from ..common.plugins import did_you_mean, load_plugin
 from ..errors import NotAvailable, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "gpu")
 BACKENDS = {
     "onnx": ("ort", "openvino", "ort_cuda"),
-    "nchwc": (),  # no longer made: see manifest.py
+    "nchwc": (),  # no longer made: see runtime/bundle/manifest.py
     "engine": ("trt",),
     "null": ("null",),
 }
@@ -65,8 +65,8 @@ def backends_for(artefact: Artefact) -> tuple[str, ...]:
 def usable(backend: str) -> tuple[bool, str]:
     """Return whether a backend can be used here, and why not."""
     if backend in GPU_BACKENDS and not gpu_possible():
-        return False, "no NVIDIA GPU here (no device file of one): nothing to mend without one"
-    found: tuple[bool, str] = load(backends, backend, "backend").available()
+        return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
+    found: tuple[bool, str] = load_plugin(backends, backend, "backend").available()
     return found
 
 
@@ -144,8 +144,8 @@ def open_artefact(
     module = _ready(backend)
     if backend == "ort" and artefact.target == "trt":
         options = {**module.SIMULATED, **options}
-    requirements.check(artefact)
-    content = companions.network(bundle, artefact)
+    requirements.check_requirements(artefact)
+    content = companions.network_bytes(bundle, artefact)
     if content is not None:
         options["content"] = content
     session: Session = module.open(bundle.folder / artefact.path, threads=threads, **options)
@@ -168,4 +168,4 @@ def _ready(backend: str) -> Any:
     ready, reason = usable(backend)
     if not ready:
         raise NotAvailable(f"the backend {backend} cannot be used", got=reason)
-    return load(backends, backend, "backend")
+    return load_plugin(backends, backend, "backend")

@@ -1,4 +1,4 @@
-"""Where frames come from: an image, a folder, an animation, a video file or a camera; and where drawn ones go.
+"""Sources of frames: an image, a folder, an animation, a video file or a camera; and writers of annotated frames.
 
 Pillow reads images and animations (GIF, APNG, WebP, multi-page TIFF); videos and cameras need OpenCV.
 """
@@ -48,10 +48,10 @@ def frames(source: str) -> Iterator[Any]:
         return _captured(int(match[1] or 0), source)
     path, why = Path(source), unreadable(source)
     if why == "a folder":
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not found:
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not files:
             raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
-        return iter(found)
+        return iter(files)
     if why:
         why = "no such file or folder" if why == "no such file" else why
         raise UsageError(f"cannot read source {source[:300]}", got=why, expected="or camera, camera:1")
@@ -93,8 +93,8 @@ def _opencv(name: str) -> Any:
 def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]:
     try:
         while True:
-            found, frame = capture.read()
-            if not found:
+            grabbed, frame = capture.read()
+            if not grabbed:
                 if live:
                     raise RunError(f"{name} gives no more frames", do="check its cable")
                 return
@@ -108,8 +108,8 @@ def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
     pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
     picture = pillow.fromarray(np.ascontiguousarray(image))
     if answer.task == "localise":
-        found, (width, height) = answer.box(), picture.size
-        corners = (found.x1 * width, found.y1 * height, found.x2 * width, found.y2 * height)
+        box, (width, height) = answer.box(), picture.size
+        corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
         draw.Draw(picture).rectangle(corners, outline=(255, 0, 0), width=max(1, height // 100))
     elif answer.task == "segment":
         colours = _PALETTE[answer.class_map() % len(_PALETTE)]
@@ -126,7 +126,7 @@ def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
     return np.asarray(picture)
 
 
-def writer(target: Path) -> Writer:
+def open_writer(target: Path) -> Writer:
     """Return what keeps annotated frames: a folder gets one PNG for each, a `.gif` or a video file all of them.
 
     Raises:

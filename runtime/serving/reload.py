@@ -1,4 +1,4 @@
-"""Work beside the caller: futures with a bounded queue, and a model that follows its bundle when that is replaced.
+"""A worker pool with a bounded queue, and a model that reloads its bundle when that is replaced.
 
 with Pool(model, workers=2, capacity=8) as pool:
     future = pool.submit("photo.png")          # concurrent.futures.Future; `await asyncio.wrap_future(future)`

@@ -53,7 +53,7 @@ class Stream(Closeable):
 
     Args:
         model: A loaded model; the stream does not close it.
-        source: Any iterable of images (arrays, paths, Pillow images); a camera or video is one (sources.py).
+        source: Any iterable of images (arrays, paths, Pillow images); a camera or video is one (`frame_sources.py`).
         policy: What to do when the model is slower than the source: "block" makes the source wait, "drop-oldest" keeps
             the freshest frames (live video), "drop-newest" keeps those that wait already.
         capacity: How many frames may wait before the model, and as many answers behind it.

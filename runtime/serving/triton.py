@@ -63,7 +63,7 @@ class TritonPythonModel:
 '''
 
 
-def write(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
+def write_triton(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
     """Write the three models into a model repository; its other models stay as they are.
 
     Args:
@@ -93,11 +93,11 @@ def write(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwr
 
 
 def _chosen(bundle: Bundle, precision: str) -> Artefact:
-    found = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == precision]
-    if not found:
+    files = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == precision]
+    if not files:
         known = sorted({a.precision for a in bundle.artefacts if a.role == "onnx"})
         raise UsageError(f"the bundle has no ONNX file in {precision!r}", expected=", ".join(known) or "an ONNX file")
-    return min(found, key=lambda a: ("generic", "ort-x86").index(a.target) if a.target in ("generic", "ort-x86") else 9)
+    return min(files, key=lambda a: ("generic", "ort-x86").index(a.target) if a.target in ("generic", "ort-x86") else 9)
 
 
 def _network(
@@ -105,16 +105,16 @@ def _network(
 ) -> None:
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.onnx").write_bytes(bundle.content(artefact.path))
-    told = [_tensor(tensor, batch) for tensor in outputs]
+    tensors = [_tensor(tensor, batch) for tensor in outputs]
     if bundle.spec.labels:
         (folder / "labels.txt").write_text("\n".join(bundle.spec.labels) + "\n", encoding="utf-8")
-        told[0]["label_filename"] = "labels.txt"
+        tensors[0]["label_filename"] = "labels.txt"
     config = {
         "name": bundle.spec.name,
         "platform": "onnxruntime_onnx",
         "max_batch_size": batch,
         "input": [_tensor(tensor, batch) for tensor in inputs],
-        "output": told,
+        "output": tensors,
         **({"dynamic_batching": {"max_queue_delay_microseconds": QUEUE_DELAY_US}} if batch else {}),
     }
     _write(folder, config)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.bench.report import view
-from edgesmith.bench.result import VERSION, write
+from edgesmith.bench.result import VERSION, write_run
 from edgesmith.cli.bench import bench_command
 from edgesmith.cli.compare import compare_command, report_command
 from edgesmith.cli.gate import gate_command
@@ -35,7 +35,7 @@ def elsewhere(made):
 
 
 def compared(tmp_path, base, new, *words):
-    paths = [str(write(one, tmp_path / f"{name}.json")) for name, one in (("base", base), ("new", new))]
+    paths = [str(write_run(one, tmp_path / f"{name}.json")) for name, one in (("base", base), ("new", new))]
     return CliRunner().invoke(compare_command, [*paths, *words])
 
 
@@ -54,7 +54,7 @@ def test_two_models_are_refused(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path):
-    path = write(run(), tmp_path / "new.json")
+    path = write_run(run(), tmp_path / "new.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": VERSION + 1}))
     for command, words in ((compare_command, [str(path), str(path)]), (report_command, [str(path)])):
         done = CliRunner().invoke(command, words)
@@ -63,7 +63,7 @@ def test_a_newer_format_is_refused(tmp_path):
 
 
 def test_a_report_marks_what_must_not_be_compared():
-    changes = view.view([run(), elsewhere(run(seed=9))])["changes"]
+    changes = view.page_data([run(), elsewhere(run(seed=9))])["changes"]
     assert [one["answer"] for one in changes] == ["cannot tell"]
     assert "different machines" in changes[0]["why"]
 

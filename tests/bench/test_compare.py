@@ -30,7 +30,7 @@ RULE = {
 @pytest.mark.parametrize("case", RULE)
 def test_the_rule(case):
     (low, high), answer = RULE[case]
-    assert compare.decide(Interval((low + high) / 2, low, high)) == answer
+    assert compare.decide_ratio(Interval((low + high) / 2, low, high)) == answer
 
 
 def run(seed, level=1.0, *, processes=8, spread=0.004, machine=HERE, **subject):
@@ -45,13 +45,13 @@ def run(seed, level=1.0, *, processes=8, spread=0.004, machine=HERE, **subject):
 
 @pytest.mark.parametrize(("level", "allowed"), [(1.0, {"same"}), (1.05, {"slower"}), (0.95, {"faster"})])
 def test_a_known_change_is_named(level, allowed):
-    answers = [compare.compare(run(2 * seed), run(2 * seed + 1, level))[0].answer for seed in range(10)]
+    answers = [compare.compare_runs(run(2 * seed), run(2 * seed + 1, level))[0].answer for seed in range(10)]
     assert sum(answer in allowed for answer in answers) >= 9
     assert set(answers) <= allowed | {"cannot tell"}
 
 
 def test_a_noisy_machine_cannot_tell():
-    assert compare.compare(run(1, spread=0.2), run(2, spread=0.2))[0].answer == "cannot tell"
+    assert compare.compare_runs(run(1, spread=0.2), run(2, spread=0.2))[0].answer == "cannot tell"
 
 
 OTHER = dataclasses.replace(HERE, cpu="Cortex-A78AE", cores=6)
@@ -59,14 +59,14 @@ OTHER = dataclasses.replace(HERE, cpu="Cortex-A78AE", cores=6)
 
 def test_two_machines_are_not_mixed():
     with pytest.raises(DataError, match=r"different machines; got .*cpu: .* -> Cortex-A78AE.*do: measure both on one"):
-        compare.compare(run(1), run(2, machine=OTHER))
-    marked = compare.compare(run(1), run(2, machine=OTHER), other_machine=True)
+        compare.compare_runs(run(1), run(2, machine=OTHER))
+    marked = compare.compare_runs(run(1), run(2, machine=OTHER), other_machine=True)
     assert "different machines: this proves little" in marked[0].why
 
 
 def test_two_models_are_not_compared():
     with pytest.raises(DataError, match="no subject in common"):
-        compare.compare(run(1), run(2, precision="int8"))
+        compare.compare_runs(run(1), run(2, precision="int8"))
 
 
 INCOMPARABLE = {
@@ -82,7 +82,7 @@ INCOMPARABLE = {
 @pytest.mark.parametrize("case", INCOMPARABLE)
 def test_what_cannot_be_compared_cannot_be_told(case):
     base, why = INCOMPARABLE[case]
-    answer = compare.compare(base, run(2))[0]
+    answer = compare.compare_runs(base, run(2))[0]
     assert (answer.answer, answer.ratio) == ("cannot tell", None)
     assert answer.why.startswith(why)
 
@@ -93,8 +93,8 @@ EXITS = {"same": (1.0, 0.004, 0), "slower": (1.1, 0.004, 1), "faster": (0.9, 0.0
 @pytest.mark.parametrize("answer", EXITS)
 def test_the_command_ends_in_the_answers_exit_code(answer, tmp_path):
     level, spread, code = EXITS[answer]
-    base = result.write(run(1, spread=spread), tmp_path / "base.json")
-    new = result.write(run(4, level, spread=spread), tmp_path / "new.json")
+    base = result.write_run(run(1, spread=spread), tmp_path / "base.json")
+    new = result.write_run(run(4, level, spread=spread), tmp_path / "new.json")
     done = CliRunner().invoke(compare_command, [str(base), str(new)])
     assert done.exit_code == code, done.output
     assert answer in done.output
@@ -119,11 +119,11 @@ CALIBRATED = {
 def test_the_machine_is_divided_out(case):
     level, machine, answer = CALIBRATED[case]
     base, new = with_reference(1, 1.0), with_reference(2, level, machine, machine=OTHER)
-    (told,) = compare.compare(base, new, other_machine=True, calibrate=True)
+    (told,) = compare.compare_runs(base, new, other_machine=True, calibrate=True)
     assert told.answer == answer
     assert "proves less" in told.why
 
 
 def test_what_has_no_reference_is_not_calibrated():
     with pytest.raises(DataError, match="the new result cannot be calibrated.*do: measure again"):
-        compare.compare(with_reference(1, 1.0), run(2), calibrate=True)
+        compare.compare_runs(with_reference(1, 1.0), run(2), calibrate=True)

@@ -30,14 +30,14 @@ EDGES = {
 @pytest.mark.parametrize("case", EDGES)
 def test_the_edges_of_the_rule(case):
     (low, high), answer = EDGES[case]
-    assert compare.decide(Interval(1.0, low, high)) == answer
+    assert compare.decide_ratio(Interval(1.0, low, high)) == answer
 
 
 def test_doubt_is_the_share_of_the_threshold_to_be_beyond():
     ratio = Interval(1.1, 1.08, 1.15)
-    assert compare.decide(ratio, 0.10, 0.5) == "slower"
-    assert compare.decide(ratio, 0.10, 1.0) == "cannot tell"
-    assert compare.decide(Interval(0.9, 0.85, 0.92), 0.10, 1.0) == "cannot tell"
+    assert compare.decide_ratio(ratio, 0.10, 0.5) == "slower"
+    assert compare.decide_ratio(ratio, 0.10, 1.0) == "cannot tell"
+    assert compare.decide_ratio(Interval(0.9, 0.85, 0.92), 0.10, 1.0) == "cannot tell"
 
 
 def run(level, *, reference=(), machine=HERE, latency=None, **subject):
@@ -50,7 +50,7 @@ def run(level, *, reference=(), machine=HERE, latency=None, **subject):
 
 
 def told(base, new, **options):
-    (found,) = compare.compare(base, new, **options)
+    (found,) = compare.compare_runs(base, new, **options)
     return found
 
 
@@ -72,12 +72,12 @@ def test_every_subject_that_both_have_is_compared():
         dataclasses.replace(run(1.0), results=run(1.0, batch=2).results + run(1.0, batch=number).results)
         for number in (3, 4)
     )  # fmt: skip
-    assert [one.key for one in compare.compare(base, new)] == ["net/fp32/ort/t1/b2"]
+    assert [one.key for one in compare.compare_runs(base, new)] == ["net/fp32/ort/t1/b2"]
 
 
 def test_runs_without_a_common_subject_are_named():
     with pytest.raises(DataError, match=r"got net/int8/ort/t1/b1 against nothing; "):
-        compare.compare(run(1.0, precision="int8"), dataclasses.replace(run(1.0), results=()))
+        compare.compare_runs(run(1.0, precision="int8"), dataclasses.replace(run(1.0), results=()))
 
 
 def test_one_machine_needs_no_caveat():
@@ -123,7 +123,7 @@ def test_what_was_not_interleaved_must_be_beyond_the_threshold_with_all_of_its_i
 def test_both_runs_need_the_reference(missing):
     base, new = (run(1.0, reference=() if name == missing else FAST) for name in ("base", "new"))
     with pytest.raises(DataError, match=f"the {missing} result cannot be calibrated"):
-        compare.compare(base, new, calibrate=True)
+        compare.compare_runs(base, new, calibrate=True)
 
 
 def test_independent_ratios_are_divided_in_logarithms():
@@ -192,7 +192,7 @@ def test_each_answer_says_what_changed():
     [(["same"], 0), (["faster", "same"], 0), (["cannot tell", "same"], 3), (["cannot tell", "slower", "same"], 1)],
 )
 def test_the_worst_answer_is_the_exit_code(answers, code):
-    assert compare.worst([Comparison("k", answer, None, "") for answer in answers]) == code
+    assert compare.worst_code([Comparison("k", answer, None, "") for answer in answers]) == code
 
 
 def pair(*variants):
@@ -205,7 +205,7 @@ def pair(*variants):
 def test_a_run_compared_with_itself_is_the_same_throughout():
     """Both forms are INT8 for TensorRT: what tells them apart is in the key."""
     both = pair("", "fp16")
-    answers = compare.compare(both, both)
+    answers = compare.compare_runs(both, both)
     assert {one.key: one.answer for one in answers} == {
         "net/int8-trt/ort/t1/b1": "same",
         "net/int8-trt-fp16/ort/t1/b1": "same",
@@ -216,4 +216,4 @@ def test_a_run_compared_with_itself_is_the_same_throughout():
 def test_two_results_under_one_name_are_refused(which):
     sides = {"base": pair("", "fp16"), "new": pair("", "fp16"), which: pair("", "")}
     with pytest.raises(DataError, match=f"the {which} result has several figures under one name; got net/int8-trt/"):
-        compare.compare(sides["base"], sides["new"])
+        compare.compare_runs(sides["base"], sides["new"])

@@ -13,7 +13,7 @@ from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.sweep import sharded_accuracy, sweep
 from edgesmith.bench.sweep.sweep import Store
 from edgesmith.cli.sweep import sweep_command
-from edgesmith.runtime.bundle.bundle import read
+from edgesmith.runtime.bundle.bundle import read_bundle
 from edgesmith.runtime.selection.candidates import open_artefact
 from support.bundles import LABELS, colour_bundle, picture
 
@@ -33,18 +33,18 @@ def folder(tmp_path_factory):
 
 
 def swept(folder, out, shards):
-    cells = [cell for cell in sharded_accuracy.grid([str(folder / "colours")], str(folder / "images"), "test", shards)
-             if cell.backend == "ort"]  # fmt: skip
+    every = sharded_accuracy.shard_cells([str(folder / "colours")], str(folder / "images"), "test", shards)
+    cells = [cell for cell in every if cell.backend == "ort"]
     store = Store(out)
-    assert sweep.sweep(cells, store, sharded_accuracy.measure) == (len(cells), 0)
+    assert sweep.sweep(cells, store, sharded_accuracy.measure_shard) == (len(cells), 0)
     return cells, store
 
 
 @pytest.mark.parametrize("shards", [1, 3, 20])
 def test_shards_add_up_to_all_images(shards, folder, tmp_path):
-    (run,) = sharded_accuracy.gather(*swept(folder, tmp_path, shards))
+    (run,) = sharded_accuracy.gather_shards(*swept(folder, tmp_path, shards))
     assert [one.subject.form for one in run.results] == ["fp32", "int8-ort-x86"]
-    opened = read(folder / "colours")
+    opened = read_bundle(folder / "colours")
     for one, artefact in zip(run.results, opened.artefacts, strict=True):
         logits, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
         values = one.readings["accuracy"].values
@@ -78,14 +78,14 @@ def test_counts_of_halves_say_what_all_says():
 def test_a_missing_shard_is_said(folder, tmp_path):
     cells, store = swept(folder, tmp_path, 4)
     store.path(cells[1]).unlink()
-    (run,) = sharded_accuracy.gather(cells, store)
+    (run,) = sharded_accuracy.gather_shards(cells, store)
     assert "1 of 4 shards are missing; do: the same command again" in run.results[0].readings["accuracy"].notes
     assert run.results[0].value("accuracy", "images_count") == 12
     assert run.results[1].value("accuracy", "images_count") == 16
 
 
 def test_a_fixed_batch_is_filled_up_and_cut(folder):
-    opened = read(folder / "colours")
+    opened = read_bundle(folder / "colours")
     with open_artefact(opened, opened.artefacts[0], "ort") as session:
         images = np.random.default_rng(0).standard_normal((5, *opened.spec.input_shape), dtype=np.float32)
         one_by_one = np.concatenate(

@@ -38,7 +38,7 @@ def judged(seed, slowdown, **noise):
     pairs = []
     for pair in simulated(np.random.default_rng(seed), slowdown, **noise):
         pairs.append(pair)
-        found = gate.answer(pairs, RULE)
+        found = gate.gate_answer(pairs, RULE)
         if found != "cannot tell" or len(pairs) == gate.MOST_PAIRS:
             return found, len(pairs)
     return None
@@ -155,17 +155,17 @@ FINDINGS = [
 
 
 def test_junit_can_be_read_again():
-    suite = ElementTree.fromstring(ci_reports.junit(FINDINGS))
+    suite = ElementTree.fromstring(ci_reports.junit_xml(FINDINGS))
     assert [suite.get(key) for key in ("tests", "failures", "skipped")] == ["3", "1", "1"]
     assert [case.get("name") for case in suite] == ["latency a", "memory a", "size a"]
     assert suite[0].find("failure").get("message").startswith("slower: 5 % | slower,")
 
 
 def test_annotations_and_summary_stay_on_their_lines():
-    lines = ci_reports.github(FINDINGS).split("\n")
+    lines = ci_reports.github_annotations(FINDINGS).split("\n")
     assert lines[0] == "::error title=latency a::slower: 5 %25 | slower,%0Areally"
     assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::notice"]
-    rows = ci_reports.markdown(FINDINGS).strip().split("\n")
+    rows = ci_reports.markdown_summary(FINDINGS).strip().split("\n")
     assert len(rows) == 5
     assert "5 % \\| slower, really" in rows[2]
 
@@ -193,13 +193,13 @@ CHANGES = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_limits(case):
     metric, value, answer = CHANGES[case]
-    found = thresholds.check(metric, BASE, measured(**{metric: (thresholds.LIMITS[metric][0], value)}))
+    found = thresholds.check_limit(metric, BASE, measured(**{metric: (thresholds.LIMITS[metric][0], value)}))
     assert found.answer == answer
 
 
 def test_a_missing_value_cannot_be_told():
     gone = Result(Subject("net", "n"), {"memory": Reading("memory", missing="it crashed")})
-    found = thresholds.check("memory", BASE, gone)
+    found = thresholds.check_limit("memory", BASE, gone)
     assert (found.answer, found.exit_code, found.why) == ("cannot tell", 3, "new has no memory: it crashed")
 
 
@@ -259,16 +259,16 @@ def with_kernels(folder, **counts):
 def test_not_one_kernel_more(tmp_path):
     base = with_kernels(tmp_path / "base", sm86=55, sm89=55, sm90=50)
     new = with_kernels(tmp_path / "new", sm86=56, sm89=54, sm87=60)
-    told = {one.why.split(":")[0]: one.answer for one in thresholds.kernels(base, new)}
+    told = {one.why.split(":")[0]: one.answer for one in thresholds.kernel_limits(base, new)}
     assert told == {"engine sm86": "slower", "engine sm89": "faster"}
-    assert [one.answer for one in thresholds.kernels(base, base)] == ["same"] * 3
-    (none,) = thresholds.kernels(base, with_kernels(tmp_path / "other", sm120=1))
+    assert [one.answer for one in thresholds.kernel_limits(base, base)] == ["same"] * 3
+    (none,) = thresholds.kernel_limits(base, with_kernels(tmp_path / "other", sm120=1))
     assert (none.answer, none.exit_code) == ("cannot tell", 3)
 
 
 def test_a_bare_file_has_no_kernels(versions):
     with pytest.raises(UsageError, match="has no engines; expected two bundles"):
-        thresholds.kernels(versions["base"], versions["base"])
+        thresholds.kernel_limits(versions["base"], versions["base"])
 
 
 def scaled(run, factor):
@@ -282,13 +282,13 @@ def scaled(run, factor):
 
 def test_a_stored_result_is_a_baseline(versions, tmp_path):
     """Differences far beyond what other work on the machine can make."""
-    stored = suite.measure(
+    stored = suite.run_suite(
         suite.contexts(versions["base"]), SamplingPlan(processes=3, least_s=0.2), only=["latency"], reference=True
     )
     path = tmp_path / "base.json"
     words = [str(versions["base"]), "--baseline", str(path), "--json"]
     for factor, code in ((1 / 4, 1), (4.0, 0)):
-        result.write(scaled(stored, factor), path)
+        result.write_run(scaled(stored, factor), path)
         done = CliRunner().invoke(gate_command, words)
         assert done.exit_code == code, done.output
         assert "proves less" in json.loads(done.stdout)[0]["why"]

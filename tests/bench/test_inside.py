@@ -146,7 +146,7 @@ def test_no_process_is_started_to_learn_that_a_backend_tells_no_layers(metric, t
 
 def test_the_metrics_on_request(colours):
     found = [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"]
-    run = suite.measure(found, QUICK, only=["layers", "end_to_end", "roofline_share"], reference=True)
+    run = suite.run_suite(found, QUICK, only=["layers", "end_to_end", "roofline_share"], reference=True)
     readings = run.results[0].readings
     assert readings["layers"].values["operators_count"] == len(readings["layers"].rows) > 0
     assert readings["end_to_end"].values["total_s"] > readings["end_to_end"].values["compute_s"] > 0
@@ -156,7 +156,7 @@ def test_the_metrics_on_request(colours):
 
 
 def test_ceilings_are_rates_and_the_larger_bound_counts():
-    found = machine_peaks.measure(1)
+    found = machine_peaks.measure_peaks(1)
     assert min(*found.macs_per_s.values(), found.bytes_per_s) > 1e8
     made = Ceilings({"fp32": 100.0, "int8": 400.0}, 10.0)
     assert made.limit_s(1000, 10, "fp32") == 10
@@ -169,9 +169,9 @@ def test_ceilings_are_rates_and_the_larger_bound_counts():
 def test_a_network_is_never_faster_than_its_limit(peak, share, notes, monkeypatch, colours):
     """A ceiling of one multiply-add a second is wrong: what was seen to be faster counts, and a note says so."""
     monkeypatch.setattr(
-        roofline_share.machine_peaks, "measure", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak)
+        roofline_share.machine_peaks, "measure_peaks", lambda threads: Ceilings({"fp32": peak, "int8": peak}, peak)
     )
-    run = suite.measure(
+    run = suite.run_suite(
         [one for one in suite.contexts(colours, precisions=["fp32"]) if one.subject.backend == "ort"],
         QUICK,
         only=["roofline_share"],

@@ -44,7 +44,9 @@ def test_device_time_is_of_every_call(workload):
 def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
     pool = Kernel("pool", "pooling", (), (), (KernelTensor("y", (1, 3), "fp16"),), ("/pool",))
     monkeypatch.setattr(layer_profile, "_kernels", lambda target: (json.loads(json.dumps(pool.to_dict())),))
-    rows = {row["layer"]: row for row in layer_profile.of_engine(workload.session, BenchTarget("x", backend="trt"), 2)}
+    rows = {
+        row["layer"]: row for row in layer_profile.profile_engine(workload.session, BenchTarget("x", backend="trt"), 2)
+    }
     assert set(rows) == set(LAYERS)
     assert rows["pool"]["seconds"] == pytest.approx(1e-3 * COMPUTE_MS * LAYERS["pool"])
     assert (rows["pool"]["op"], rows["pool"]["shape"]) == ("pooling", "1x3")

@@ -22,7 +22,7 @@ def setup():
 def two_cores(monkeypatch):
     """Two cores in name, so that this runs on a machine with one; the first did more."""
     ticks = iter([{0: 100, 1: 100}, {0: 109, 1: 101}])
-    monkeypatch.setattr(cpu_affinity, "busy_ticks", lambda cores: next(ticks))
+    monkeypatch.setattr(cpu_affinity, "busy_ticks_by_core", lambda cores: next(ticks))
     monkeypatch.setattr(cpu_affinity, "WATCH_S", 0.0)
 
 
@@ -40,18 +40,18 @@ def test_what_may_use_several_threads_is_not_pinned(target, two_cores):
 
 
 def test_one_core_is_no_choice(monkeypatch):
-    monkeypatch.setattr(cpu_affinity, "busy_ticks", lambda cores: {0: 100})
+    monkeypatch.setattr(cpu_affinity, "busy_ticks_by_core", lambda cores: {0: 100})
     assert cpu_affinity.shared_core([BenchTarget("a.onnx")], RNG) is None
 
 
 def test_ticks_grow_with_work():
     mine = os.sched_getaffinity(0)
-    before = cpu_affinity.busy_ticks(mine)
+    before = cpu_affinity.busy_ticks_by_core(mine)
     assert set(before) == mine
     end = sum(os.times()[:2]) + 0.2
     while sum(os.times()[:2]) < end:
         pass
-    after = cpu_affinity.busy_ticks(mine)
+    after = cpu_affinity.busy_ticks_by_core(mine)
     assert sum(after.values()) > sum(before.values())
 
 
@@ -86,5 +86,5 @@ def test_all_that_is_compared_is_on_one_core(measure, tmp_path, monkeypatch):
         )
     else:
         plan = interleave.SamplingPlan(processes=1, slice_s=0.001, least_s=0.002, least=1, warm_up_s=0.05)
-        interleave.collect([BenchTarget(str(path)), BenchTarget(str(path))], plan)
+        interleave.collect_samples([BenchTarget(str(path)), BenchTarget(str(path))], plan)
     assert used == [{core}, {core}]

@@ -62,7 +62,7 @@ def test_several_targets_are_measured_and_one_that_fails_fails_alone(tmp_path):
     ]
     plan = interleave.SamplingPlan(processes=2, slice_s=0.02, least_s=0.05, least=20, warm_up_s=0.3)
     steps = []
-    one, two, bad = interleave.collect(targets, plan, progress=steps.append)
+    one, two, bad = interleave.collect_samples(targets, plan, progress=steps.append)
     assert "ZeroDivisionError" in bad.failure
     assert bad.samples == []
     assert sum(steps) == 6

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.bench.report import page, tables, view
-from edgesmith.bench.result import Reading, Run, write
+from edgesmith.bench.result import Reading, Run, write_run
 from edgesmith.bench.stats import wilson
 from edgesmith.cli.compare import report_command
 from support import browser
@@ -28,7 +28,7 @@ POINTS = {
 @pytest.mark.parametrize("case", POINTS)
 def test_the_pareto_front(case):
     points, front = POINTS[case]
-    assert view.pareto(points) == front
+    assert view.pareto_front(points) == front
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_families(name, family):
 
 def test_a_distribution_is_the_percentiles_of_the_samples():
     made = run()
-    shown = view.view([made])["latency"][0]["points"]
+    shown = view.page_data([made])["latency"][0]["points"]
     values = sorted(1e3 * value for group in made.results[0].readings["latency"].samples for value in group)
     assert shown[0] == [pytest.approx(values[0], rel=1e-4), 0.0]
     assert shown[-1] == [pytest.approx(values[-1], rel=1e-4), 100.0]
@@ -52,14 +52,17 @@ def test_a_distribution_is_the_percentiles_of_the_samples():
 def test_names_tell_subjects_apart_by_what_differs():
     made = run(names=("resnet50",)).results[0]
     other = dataclasses.replace(made, subject=dataclasses.replace(made.subject, backend="openvino"))
-    assert list(view.names([(0, made)]).values()) == ["resnet50 fp32"]
-    assert list(view.names([(0, made), (0, other)]).values()) == ["resnet50 fp32 ort", "resnet50 fp32 openvino"]
+    assert list(view.short_names([(0, made)]).values()) == ["resnet50 fp32"]
+    assert list(view.short_names([(0, made), (0, other)]).values()) == ["resnet50 fp32 ort", "resnet50 fp32 openvino"]
     again = dataclasses.replace(made)
-    assert list(view.names([(0, made), (1, again)]).values()) == ["resnet50 fp32 (run 1)", "resnet50 fp32 (run 2)"]
+    assert list(view.short_names([(0, made), (1, again)]).values()) == [
+        "resnet50 fp32 (run 1)",
+        "resnet50 fp32 (run 2)",
+    ]
 
 
 def test_neighbouring_runs_are_compared():
-    changes = view.view([run(), run(seed=50, level=1.2)])["changes"]
+    changes = view.page_data([run(), run(seed=50, level=1.2)])["changes"]
     assert {item["answer"] for item in changes} == {"slower"}
     assert len(changes) == len(NETS)
 
@@ -95,13 +98,13 @@ def test_csv_and_markdown_hold_every_value():
     rows = list(csv.DictReader(io.StringIO(tables.comma_separated(made))))
     values = sum(len(reading.values) for item in made.results for reading in item.readings.values())
     assert len(rows) == values
-    text = tables.markdown(made)
+    text = tables.runs_markdown(made)
     assert text.count("\n| ") == 2 + len(made.results)
     assert "accuracy: no labelled images were given (all" in text
 
 
 def test_the_command_writes_what_it_is_asked_for(tmp_path):
-    path = write(run(), tmp_path / "run.json")
+    path = write_run(run(), tmp_path / "run.json")
     out = {name: tmp_path / f"report.{name}" for name in ("html", "csv", "md")}
     words = [str(path), "-o", str(out["html"]), "--csv", str(out["csv"]), "--markdown", str(out["md"])]
     done = CliRunner().invoke(report_command, words)
@@ -116,7 +119,7 @@ QUANTISED = {
 
 
 def test_memory_over_time_and_what_it_is_for():
-    data = view.view([run(names=("resnet50",))])
+    data = view.page_data([run(names=("resnet50",))])
     (line,) = data["timeline"]
     assert line["points"][0] == [120.0, 4.5]
     assert line["stages"][4] == "import"
@@ -126,11 +129,11 @@ def test_memory_over_time_and_what_it_is_for():
 
 
 def test_the_noisiest_layer_comes_first_and_one_without_noise_is_left_out():
-    data = view.view([run()], {"a": QUANTISED})["sensitivity"]
+    data = view.page_data([run()], {"a": QUANTISED})["sensitivity"]
     assert [bar[1] for bar in data["records"][0]["bars"]] == [18.25, 41.5]
     assert {row[1] for row in data["rows"]} == {"tensor"}
     alone = {**QUANTISED, "layer_sqnr_db": {"conv": 30.0}}
-    assert view.view([run()], {"a": alone})["sensitivity"]["records"][0]["kind"] == "layer alone"
+    assert view.page_data([run()], {"a": alone})["sensitivity"]["records"][0]["kind"] == "layer alone"
 
 
 NO_RECORD = {
@@ -143,7 +146,7 @@ NO_RECORD = {
 
 @pytest.mark.parametrize("case", NO_RECORD)
 def test_what_is_no_record_of_a_quantisation_is_refused(case, tmp_path):
-    results, costs = write(run(), tmp_path / "run.json"), tmp_path / "costs.json"
+    results, costs = write_run(run(), tmp_path / "run.json"), tmp_path / "costs.json"
     costs.write_text(NO_RECORD[case])
     done = CliRunner().invoke(report_command, [str(results), "--quantised", str(costs), "-o", str(tmp_path / "r.html")])
     assert done.exit_code != 0
@@ -299,13 +302,13 @@ def test_the_browser_notices_a_broken_page(tmp_path):
 
 
 def test_operators_are_summed_by_kind_and_listed():
-    data = view.view([with_layers(names=("mobilenetv2", "resnet50"))])["layers"]
+    data = view.page_data([with_layers(names=("mobilenetv2", "resnet50"))])["layers"]
     assert [(one["name"], one["values"]) for one in data["series"]] == [("Conv", [4.0, 4.0]), ("Relu", [2.0, 2.0])]
     assert len(data["rows"]) == 6
 
 
 def test_the_roofline_bends_where_both_ceilings_meet():
-    data = view.view([with_layers(names=("mobilenetv2", "resnet50"))])["roofline"]
+    data = view.page_data([with_layers(names=("mobilenetv2", "resnet50"))])["roofline"]
     assert data["points"][0]["y"] == pytest.approx(3e8 / 0.02 * 1e-9, rel=0.05)
     (roof,) = data["roofs"]
     assert roof["points"] == [
@@ -320,10 +323,10 @@ def test_figures_as_files(tmp_path):
     from edgesmith.bench.report import figures
 
     costs = {"net int8": QUANTISED}
-    written = figures.draw([with_layers()], tmp_path, costs)
+    written = figures.draw_figures([with_layers()], tmp_path, costs)
     assert {path.name for path in written} == {f"{name}.{kind}" for name in page.FIGURES for kind in ("png", "svg")}
     assert all(path.stat().st_size > 5000 for path in written)
-    again = figures.draw([with_layers()], tmp_path / "again", costs)
+    again = figures.draw_figures([with_layers()], tmp_path / "again", costs)
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
 
 
@@ -368,7 +371,7 @@ CHARTS = {
 def test_the_chart_shows_what_was_measured_or_says_why_it_cannot(case):
     subjects, source, drawn, left_out = CHARTS[case]
     results = [with_accuracy(name, weights, seconds, **top1) for name, weights, seconds, top1 in subjects]
-    chart = view.view([dataclasses.replace(run(), results=tuple(results))])["tradeoff"]
+    chart = view.page_data([dataclasses.replace(run(), results=tuple(results))])["tradeoff"]
     assert [point["name"].split()[0] for point in chart["points"]] == drawn
     assert chart["left_out"] == left_out
     assert (source in chart["accuracy"]) if drawn else chart["why"].startswith("no accuracy was measured")
@@ -382,4 +385,4 @@ def test_the_front_stays_out_of_the_sampling_error(hits, front):
         with_accuracy("quick", "digits", 0.01, hard=1300),
         with_accuracy("slow", "digits", 0.02, hard=hits),
     )
-    assert view.view([dataclasses.replace(run(), results=results)])["tradeoff"]["front"] == front
+    assert view.page_data([dataclasses.replace(run(), results=results)])["tradeoff"]["front"] == front

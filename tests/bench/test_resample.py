@@ -29,7 +29,7 @@ def test_it_judges_as_the_gate_does(spread, change):
     answers, used = gate_simulation.judge(draws, Rule())
     for row, answer, count in zip(draws, answers, used, strict=True):
         pairs = [pair(value) for value in row]
-        looks = ((gate.answer(pairs[:n], Rule()), n) for n in range(4, 25))
+        looks = ((gate.gate_answer(pairs[:n], Rule()), n) for n in range(4, 25))
         told = next((look for look in looks if look[0] != "cannot tell"), ("cannot tell", 24))
         assert (NAMES[int(answer)], int(count)) == told
 

@@ -29,12 +29,12 @@ readings = st.builds(
 def test_a_run_is_equal_after_a_round_trip(found):
     subject = Subject("net", "net.onnx", input_shape=(1, 3, 4, 4), params=7)
     run = Run("2026-01-01T00:00:00+00:00", "edgesmith bench", environment.here(), (Result(subject, found),))
-    assert result.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+    assert result.run_from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 def test_a_written_run_is_read_again(tmp_path):
     run = Run("now", "bench", environment.here(), ())
-    assert result.read(result.write(run, tmp_path / "deep" / "run.json")) == run
+    assert result.read_run(result.write_run(run, tmp_path / "deep" / "run.json")) == run
     assert json.loads((tmp_path / "deep" / "run.json").read_text())["version"] == result.VERSION
 
 
@@ -74,12 +74,12 @@ def test_a_wrong_file_is_refused_in_one_line(case, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(WRONG_FILES[case])
     with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 3; do: "):
-        result.read(path)
+        result.read_run(path)
 
 
 def test_a_missing_file_is_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
-        result.read(tmp_path / "r.json")
+        result.read_run(tmp_path / "r.json")
 
 
 def test_the_machine_is_the_hardware_not_the_software():
@@ -92,7 +92,7 @@ def test_the_machine_is_the_hardware_not_the_software():
 def test_a_file_of_the_first_format_still_reads(tmp_path):
     """Version 1 knew neither rows nor a reference workload."""
     made = made_run()
-    path = result.write(made, tmp_path / "r.json")
+    path = result.write_run(made, tmp_path / "r.json")
     values = json.loads(path.read_text())
     del values["reference"]
     for one in values["results"]:
@@ -103,4 +103,4 @@ def test_a_file_of_the_first_format_still_reads(tmp_path):
     for one in made.results:
         bare = {name: dataclasses.replace(reading, rows=()) for name, reading in one.readings.items()}
         plain.append(dataclasses.replace(one, readings=bare))
-    assert result.read(path) == dataclasses.replace(made, results=tuple(plain))
+    assert result.read_run(path) == dataclasses.replace(made, results=tuple(plain))

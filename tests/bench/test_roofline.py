@@ -15,7 +15,7 @@ from edgesmith.models import complexity
 from edgesmith.runtime.common.complexity import Op, summarise
 from edgesmith.runtime.errors import UsageError
 
-ORIN = catalogue.find("agx-orin-64gb")
+ORIN = catalogue.find_device("agx-orin-64gb")
 
 
 def network(groups=1):
@@ -28,8 +28,8 @@ def network(groups=1):
 def test_a_convolution_by_hand():
     flops, moved = 2 * 64 * 64 * 9 * 56 * 56, 2 * (2 * 64 * 56 * 56 + 64 * 64 * 9)
     by_hand = max(flops / 42.6e12, moved / 204.8e9)
-    assert roofline.bound(network(), ORIN, "fp16") == pytest.approx(by_hand)
-    assert len(roofline.kernels(network())) == 1
+    assert roofline.latency_bound(network(), ORIN, "fp16") == pytest.approx(by_hand)
+    assert len(roofline.fused_layers(network())) == 1
 
 
 def test_a_depthwise_convolution_is_kept_from_the_tensor_cores():
@@ -44,17 +44,17 @@ def test_a_larger_batch_reads_the_weights_once():
 
 
 def test_a_device_without_int8_uses_fp16_and_a_cpu_has_a_bound_only():
-    nano, pi = catalogue.find("nano-4gb"), catalogue.find("Raspberry Pi 5")
+    nano, pi = catalogue.find_device("nano-4gb"), catalogue.find_device("Raspberry Pi 5")
     assert nano.peak_flops("int8") == nano.peak_flops("fp16") == 0.472e12
-    told = roofline.estimate(network(), pi, "fp32")
+    told = roofline.estimate_latency(network(), pi, "fp32")
     assert 0 < told.bound_s < math.inf
     assert told.expected_s == told.high_s == math.inf
 
 
 def test_what_does_not_fit():
     tiny = dataclasses.replace(ORIN, memory_gb=1.0001)
-    assert roofline.fits(network(), ORIN, "fp32")
-    assert not roofline.fits(network(), tiny, "fp32")
+    assert roofline.fits_memory(network(), ORIN, "fp32")
+    assert not roofline.fits_memory(network(), tiny, "fp32")
 
 
 NAMES = {
@@ -68,7 +68,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_found(name):
-    assert catalogue.find(name).device == NAMES[name]
+    assert catalogue.find_device(name).device == NAMES[name]
 
 
 def test_a_power_mode_scales_peaks_bandwidth_and_launches():
@@ -76,9 +76,9 @@ def test_a_power_mode_scales_peaks_bandwidth_and_launches():
     assert low.mode == "15W"
     assert low.fp16_tflops == pytest.approx(42.6 * 408 / 1300 * 6 / 16)
     assert low.memory_gb_s == pytest.approx(204.8 * 2133 / 3199)
-    full, told = (roofline.estimate(network(), board, "fp16") for board in (ORIN, low))
+    full, told = (roofline.estimate_latency(network(), board, "fp16") for board in (ORIN, low))
     launch = roofline.FITTED.overhead_s["orin"]
-    assert told.bound_s == pytest.approx(roofline.bound(network(), low, "fp16"))
+    assert told.bound_s == pytest.approx(roofline.latency_bound(network(), low, "fp16"))
     assert told.expected_s == pytest.approx(roofline.FITTED.efficiency * told.bound_s + launch * 1300 / 408)
     assert told.expected_s > full.expected_s
 
@@ -101,9 +101,9 @@ def test_every_power_mode_is_of_a_known_device_and_the_first_is_the_highest():
 
 
 def test_a_clock_stands_for_a_mode_that_is_not_listed():
-    half = catalogue.in_mode(catalogue.find("t4"), "795 MHz")
+    half = catalogue.in_mode(catalogue.find_device("t4"), "795 MHz")
     assert half.fp16_tflops == pytest.approx(65 / 2)
-    assert half.memory_gb_s == catalogue.find("t4").memory_gb_s
+    assert half.memory_gb_s == catalogue.find_device("t4").memory_gb_s
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_clock_stands_for_a_mode_that_is_not_listed():
 )
 def test_an_unknown_power_mode_is_refused(name, mode, message):
     with pytest.raises(UsageError, match=message):
-        catalogue.in_mode(catalogue.find(name), mode)
+        catalogue.in_mode(catalogue.find_device(name), mode)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_unknown_power_mode_is_refused(name, mode, message):
 )
 def test_an_unclear_device_is_refused(name, message):
     with pytest.raises(UsageError, match=message):
-        catalogue.find(name)
+        catalogue.find_device(name)
 
 
 def test_every_device_is_complete_and_says_where_its_figures_are_from():
@@ -139,14 +139,14 @@ def test_every_device_is_complete_and_says_where_its_figures_are_from():
 
 @pytest.fixture(scope="module")
 def fitted():
-    points = roofline.published()
-    networks = {name: complexity.describe(name) for name in sorted({point.network for point in points})}
+    points = roofline.published_points()
+    networks = {name: complexity.describe_network(name) for name in sorted({point.network for point in points})}
     return points, networks
 
 
 @pytest.mark.slow
 def test_the_constants_are_the_fit(fitted):
-    found = roofline.fit(*fitted)
+    found = roofline.fit_prices(*fitted)
     assert found.efficiency == pytest.approx(roofline.FITTED.efficiency, rel=0.05)
     for group, seconds in roofline.FITTED.overhead_s.items():
         assert found.overhead_s[group] == pytest.approx(seconds, rel=0.05)
@@ -155,7 +155,7 @@ def test_the_constants_are_the_fit(fitted):
 @pytest.mark.slow
 def test_the_stated_error_is_that_on_devices_left_out(fitted):
     errors = [math.exp(abs(math.log(ratio))) for _, ratio in roofline.validate(*fitted)]
-    assert len(errors) == len(roofline.published())
+    assert len(errors) == len(roofline.published_points())
     assert np.mean(np.array(errors) <= roofline.SPREAD) >= 2 / 3
     assert max(errors) <= roofline.WORST * 1.01
 
@@ -177,7 +177,9 @@ def advised(*words):
 
 @pytest.mark.slow
 def test_advice_keeps_its_limits(monkeypatch):
-    monkeypatch.setattr(advise.catalog, "names", lambda: ["resnet18", "resnet50", "shufflenetv2", "mobilenetv2"])
+    monkeypatch.setattr(
+        advise.catalog, "network_names", lambda: ["resnet18", "resnet50", "shufflenetv2", "mobilenetv2"]
+    )
     done = advised("--device", "orin-nano-8gb", "--min-top1", "69.5", "--max-ms", "2", "--json", "--all")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)["networks"]
@@ -199,7 +201,7 @@ def test_senseless_limits_are_wrong_use():
 
 def test_advice_ranks_networks_of_one_data_set_only(monkeypatch):
     """91 % on CIFAR-10 is no more than 70 % on ImageNet: they are of different questions."""
-    monkeypatch.setattr(advise.catalog, "names", lambda: ["resnet20_cifar", "resnet18"])
+    monkeypatch.setattr(advise.catalog, "network_names", lambda: ["resnet20_cifar", "resnet18"])
     for dataset, network in (("imagenet", "resnet18"), ("cifar10", "resnet20_cifar")):
         done = advised("--device", "t4", "--min-top1", "60", "--dataset", dataset, "--json", "--all")
         assert [one["network"] for one in json.loads(done.stdout)["networks"]] == [network]

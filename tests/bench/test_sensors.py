@@ -67,12 +67,12 @@ def test_what_is_found(case, tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    found = sensors.found(tmp_path, cards=False)
+    found = sensors.find_sensors(tmp_path, cards=False)
     assert [(one.name, one.quantity, pytest.approx(one.read())) for one in found] == expected
 
 
 def test_this_machine_is_asked_without_an_error():
-    for sensor in sensors.found():
+    for sensor in sensors.find_sensors():
         assert sensor.read() is not None
 
 
@@ -119,12 +119,12 @@ def test_conditions_follow_the_fastest_core_and_name_throttling():
 
 def test_memory_on_cards_is_that_of_the_process_alone():
     listed = [(7, 100), (8, 50), (7, 20), (7, None)]
-    assert sensors.held(listed, 7) == 120
-    assert sensors.held([(7, None)], 7) is None
-    assert sensors.held(listed, 9) is None
+    assert sensors.process_bytes(listed, 7) == 120
+    assert sensors.process_bytes([(7, None)], 7) is None
+    assert sensors.process_bytes(listed, 9) is None
 
 
 def test_without_a_card_there_is_no_memory_on_it():
-    if any(one.name.startswith("gpu") for one in sensors.found()):
+    if any(one.name.startswith("gpu") for one in sensors.find_sensors()):
         pytest.skip("there is a card here")
     assert sensors.card_bytes(1) is None

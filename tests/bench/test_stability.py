@@ -46,7 +46,7 @@ VERDICTS = {
 @pytest.mark.parametrize("case", VERDICTS)
 def test_verdict(case):
     samples, warm, load, expected = VERDICTS[case]
-    verdict = stability.judge(samples, warm, load, cores=2, disturbed=200 if case == "interrupted" else 3)
+    verdict = stability.judge_samples(samples, warm, load, cores=2, disturbed=200 if case == "interrupted" else 3)
     assert verdict.stable is (expected == "")
     assert [text for text in verdict.problems if not text.startswith(expected)] == []
     assert all("; do: " in text for text in verdict.problems)

@@ -46,7 +46,7 @@ def test_every_artefact_is_a_subject(folder):
 
 def test_the_metrics_of_a_bundle(folder):
     found = with_ort(suite.contexts(folder / "colours", precisions=["fp32"]))
-    run = suite.measure(found, QUICK)
+    run = suite.run_suite(found, QUICK)
     (one,) = run.results
     assert set(one.readings) == set(suite.usual_metrics())
     assert one.value("latency", "p50_s") > 0
@@ -58,7 +58,7 @@ def test_the_metrics_of_a_bundle(folder):
 
 def test_accuracy_is_by_the_classes_names_not_their_order(folder):
     """The folders are sorted blue, green, red; the network's labels are red, green, blue."""
-    opened = suite.read(folder / "colours")
+    opened = suite.read_bundle(folder / "colours")
     for artefact, has_reference in zip(opened.artefacts, (False, True), strict=True):
         logits, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
         assert accuracy.score(logits, labels)[0]["top1_ratio"] == 1.0
@@ -88,7 +88,7 @@ def test_the_command_writes_json_and_a_table(folder, tmp_path):
     done = CliRunner().invoke(bench_command, words)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["version"] == result.VERSION
-    assert result.read(out).results[0].subject.model == "colours"
+    assert result.read_run(out).results[0].subject.model == "colours"
     assert "| colours | fp32 |" in out.with_suffix(".md").read_text()
 
 

@@ -33,10 +33,10 @@ def null(cell):
 
 def test_a_grid_is_every_combination_once(tmp_path):
     (tmp_path / "work.py").write_text(WORK)
-    found = sweep.grid([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
+    found = sweep.sweep_cells([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
     assert len({cell.key for cell in found}) == 4
     (tmp_path / "work.py").write_text(WORK + "  # changed")
-    again = sweep.grid([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
+    again = sweep.sweep_cells([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
     assert not {cell.key for cell in found} & {cell.key for cell in again}
 
 
@@ -54,7 +54,7 @@ def test_a_stopped_sweep_goes_on_where_it_stopped(tmp_path):
     assert sum(store.has(cell) for cell in cells(5)) == 2
     assert sweep.sweep(cells(5), store, stops_at_the_third) == (3, 0)
     assert sorted(cell.path for cell in asked) == sorted([*(cell.path for cell in cells(5)), "net2.onnx"])
-    assert len(sweep.gather(cells(5), store)[0].results) == 5
+    assert len(sweep.gather_cells(cells(5), store)[0].results) == 5
 
 
 def test_a_cell_that_fails_fails_alone_and_is_tried_again(tmp_path):
@@ -77,7 +77,7 @@ def test_machines_are_not_mixed(tmp_path):
         run = null(cell)
         run["environment"] = {**run["environment"], "cpu": cpu}
         store.put(Outcome(cell, run))
-    assert sorted(len(run.results) for run in sweep.gather(cells(3), store)) == [1, 2]
+    assert sorted(len(run.results) for run in sweep.gather_cells(cells(3), store)) == [1, 2]
 
 
 HANGS = "import time\ntime.sleep(600)"

@@ -12,7 +12,7 @@ from edgesmith.runtime.errors import EdgesmithError, UsageError
 
 def test_what_exists_stays_what_it_is(tmp_path):
     given = (str(tmp_path / "a.onnx"), "nowhere/bundle", "net.onnx", str(tmp_path))
-    assert _sweep_targets.targets(given, "", tmp_path) == list(given)
+    assert _sweep_targets.sweep_targets(given, "", tmp_path) == list(given)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_what_exists_stays_what_it_is(tmp_path):
 )
 def test_what_makes_no_sense_is_refused(paths, resolutions, said, tmp_path):
     with pytest.raises((UsageError, EdgesmithError), match=said):
-        _sweep_targets.targets(paths, resolutions, tmp_path)
+        _sweep_targets.sweep_targets(paths, resolutions, tmp_path)
     done = CliRunner().invoke(main, ["sweep", *paths, "--resolutions", resolutions, "--bundles", str(tmp_path)])
     assert done.exit_code == 2
     assert "error: " in done.stderr

@@ -15,8 +15,8 @@ from edgesmith.bench.report import network_table, tables
 from edgesmith.bench.result import Reading, Subject
 from edgesmith.cli import _bench_table
 from edgesmith.export import untrained
-from edgesmith.runtime.bundle.bundle import read
-from edgesmith.runtime.bundle.writer import Item, write
+from edgesmith.runtime.bundle.bundle import read_bundle
+from edgesmith.runtime.bundle.writer import Item, write_bundle
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
 from support.bundles import colour_bundle
@@ -44,7 +44,7 @@ def test_one_row_for_each_network():
     first = forms("mobilenetv2", 0.010)
     first[0] = dataclasses.replace(first[0], readings={**first[0].readings, "engines": kernels})
     run = dataclasses.replace(results.run(), results=(*first, *forms("resnet18", 0.040)))
-    heads, rows = network_table.rows(run)
+    heads, rows = network_table.network_rows(run)
     told = [dict(zip(heads, row, strict=True)) for row in rows]
     assert [one["network"] for one in told] == ["mobilenetv2", "resnet18"]
     assert told[0]["ort FP32 ms"] == "10.00 ±0.20"
@@ -52,7 +52,7 @@ def test_one_row_for_each_network():
     assert [one["FP16 sm86 kernels"] for one in told] == ["56", "–"]
     assert told[0]["file MB FP32 / INT8"] == "102.0 / 102.0"
     assert "digits % FP32 / INT8" not in heads
-    text = tables.markdown(run, "Title", before=network_table.markdown(run))
+    text = tables.runs_markdown(run, "Title", before=network_table.network_markdown(run))
     assert text.index("| network |") < text.index("## Every form") < text.index("| model |")
 
 
@@ -64,7 +64,9 @@ def test_the_kernels_are_those_of_the_engines_in_the_bundle(tmp_path):
     engine.write_bytes(b"engine")
     items = [Item(made.folder / made.artefacts[0].path),
              Item(engine, "engine", "fp16", "sm86", requires={"sm": "8.6"}, facts={"kernels": 17})]  # fmt: skip
-    write(tmp_path / "two", made.spec, items, golden_inputs={made.spec.input_name: results.np.zeros((1, 3, 8, 8))})
+    write_bundle(
+        tmp_path / "two", made.spec, items, golden_inputs={made.spec.input_name: results.np.zeros((1, 3, 8, 8))}
+    )
     target = BenchTarget(str(tmp_path / "two"), "colours-fp32")
     assert engines.measure(MetricContext(Subject("c", "c"), target, "c")).values == {
         "fp16_sm86_kernels_count": 17.0, "fp16_sm86_file_bytes": 6.0,
@@ -85,7 +87,7 @@ def test_boards_are_modelled_with_their_range():
 def measured(tmp_path_factory):
     place = tmp_path_factory.mktemp("long")
     names = ["lenet5"]
-    first = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    first = _bench_table.measure_table(names, place / "bundles", place / "parts", QUICK, 10, 1)
     return place, names, first
 
 
@@ -94,11 +96,11 @@ def test_what_is_there_is_not_measured_again(measured, monkeypatch):
     place, names, first = measured
     assert {one.subject.form for one in first.results} == {"fp32", "int8-ort-x86"}
     assert first.reference
-    again = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    again = _bench_table.measure_table(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert again == first
     other = dataclasses.replace(environment.here(), cpu="another one")
     monkeypatch.setattr(environment, "here", lambda: other)
-    anew = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    anew = _bench_table.measure_table(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert anew.environment.cpu == "another one"
     assert anew.created != first.created or anew.results != first.results
 
@@ -111,17 +113,17 @@ def test_a_changed_bundle_is_measured_again_and_time_that_is_up_ends_it(measured
     told["results"][0]["subject"]["sha256"] = "0" * 64
     part.write_text(json.dumps(told))
     with pytest.raises(EdgesmithError, match="no network could be measured"):
-        _bench_table.measure(names, place / "bundles", place / "parts", QUICK, -1, 1)
+        _bench_table.measure_table(names, place / "bundles", place / "parts", QUICK, -1, 1)
     assert "no time was left for lenet5" in capsys.readouterr().err
-    anew = _bench_table.measure(names, place / "bundles", place / "parts", QUICK, 10, 1)
+    anew = _bench_table.measure_table(names, place / "bundles", place / "parts", QUICK, 10, 1)
     assert anew.results[0].subject.sha256 == first.results[0].subject.sha256
-    assert result.read(part).results[0].subject.sha256 == first.results[0].subject.sha256
+    assert result.read_run(part).results[0].subject.sha256 == first.results[0].subject.sha256
 
 
 @pytest.mark.slow
 def test_the_bundle_to_time_holds_both_forms(measured):
     place, _, _ = measured
-    made = read(untrained.place("lenet5", place / "bundles"))
+    made = read_bundle(untrained.place("lenet5", place / "bundles"))
     onnx = [(one.precision, one.target) for one in made.artefacts if one.role == "onnx"]
     assert onnx == [("fp32", "generic"), ("int8", "ort-x86")]
     assert all(one.facts["kernels"] > 0 for one in made.artefacts if one.role == "engine")

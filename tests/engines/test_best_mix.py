@@ -32,7 +32,7 @@ def test_int8_wins_where_arithmetic_is_scarce(pair, tmp_path):
 
 
 def test_fp16_wins_where_launches_are_all(pair, tmp_path):
-    report = autotune(*pair, tmp_path / "best.onnx", cost.gpu("RTX 4090"))
+    report = autotune(*pair, tmp_path / "best.onnx", cost.find_gpu("RTX 4090"))
     assert report.best.name == "fp16"
     assert not (tmp_path / "best.onnx").exists()
     with pytest.raises(CheckFailed, match="nothing is estimated to beat FP16 on RTX 4090 at batch 1; got fp16 0"):
@@ -41,7 +41,7 @@ def test_fp16_wins_where_launches_are_all(pair, tmp_path):
 
 
 def test_without_a_quantised_file_only_fp16_is_built(pair, tmp_path):
-    report = autotune(pair[0], None, tmp_path / "best.onnx", cost.gpu("L4"))
+    report = autotune(pair[0], None, tmp_path / "best.onnx", cost.find_gpu("L4"))
     assert [item.name for item in report.candidates] == ["fp16"]
     assert report.placement is None
     assert report.to_dict()["winner"] == "fp16"
@@ -56,7 +56,7 @@ def test_the_command_builds_for_each_sm(pair, tmp_path):
     assert done.exit_code == 0
     assert [(item["engine"], item["sm"]) for item in json.loads(done.stdout)] == [
         ("n-sm86.engine", "8.6"), ("n-sm89.engine", "8.9")]  # fmt: skip
-    assert sidecar.read(tmp_path / "n-sm89.engine").attestation.counts == {"int8": 4}
+    assert sidecar.read_sidecar(tmp_path / "n-sm89.engine").attestation.counts == {"int8": 4}
 
 
 EXITS = {
@@ -88,7 +88,7 @@ def test_a_gemm_for_turing_is_respelled(pair, tmp_path):
     done = edgesmith(pair[0], "-o", tmp_path / "t.engine", "--sm", "7.5")
     assert done.exit_code == 0, done.stderr
     assert "SM 7.5 has no FP32 Gemm: 1 became 1x1 convolutions" in done.stderr
-    assert sidecar.read(tmp_path / "t.engine").source == "t-conv.onnx"
+    assert sidecar.read_sidecar(tmp_path / "t.engine").source == "t-conv.onnx"
 
 
 def test_check_only_lists_the_traps(pair):
@@ -100,4 +100,4 @@ def test_check_only_lists_the_traps(pair):
 
 def test_a_gpu_without_rates_is_no_gpu():
     with pytest.raises(UsageError, match="unknown GPU"):
-        cost.gpu("")
+        cost.find_gpu("")

@@ -43,7 +43,7 @@ def test_an_engine_runs_in_the_precision_asked(precision, tmp_path):
     assert built.attestation.asked == dict.fromkeys(["stem", "depthwise", "pointwise", "dense"], precision)
     assert built.sha256 == files.sha256(tmp_path / "n.engine")
     assert built.source_sha256 == files.sha256(onnx)
-    head = header.read(tmp_path / "n.engine")
+    head = header.read_header(tmp_path / "n.engine")
     assert (head.sms, head.size, head.version) == (("8.6",), built.bytes, built.version)
     assert built.weights_bytes == head.weights_bytes
     assert built.activation_bytes > 0
@@ -54,7 +54,7 @@ def test_an_engine_runs_in_the_precision_asked(precision, tmp_path):
 def test_the_sidecar_reads_back(tmp_path):
     onnx = saved(small_net("int8"), tmp_path / "n.onnx")
     built = build_engine(onnx, tmp_path / "n.engine", sm="sm89", precision="int8")
-    assert json.dumps(sidecar.read(tmp_path / "n.engine").to_dict()) == json.dumps(built.to_dict())
+    assert json.dumps(sidecar.read_sidecar(tmp_path / "n.engine").to_dict()) == json.dumps(built.to_dict())
     assert built.attestation.requantisations > 0
     assert len(built.kernels) == built.attestation.kernels + built.attestation.synchronisations
 

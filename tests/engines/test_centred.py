@@ -20,7 +20,7 @@ pytest.importorskip("tensorrt_rtx_bindings")
 def test_the_engine_has_as_many_kernels(make, tmp_path):
     built = {}
     for centred in (False, True):
-        form = dataclasses.replace(find_target("trt-rtx"), centred=centred)
+        form = dataclasses.replace(find_target("trt-rtx"), zero_points_in_biases=centred)
         made = convert(make(1), form, Samples(batches(batch=1), (1, 3, 16, 16)), QuantSettings(noise=0.0))
         assert bool(made.centred) is centred
         onnx.save(cast_graph(made.model).model, tmp_path / "m.onnx")

@@ -38,7 +38,7 @@ def resnet50(precision="int8"):
 
 
 def points(family):
-    return [(cost.gpu(name), batch, seconds) for name, batch, seconds in POINTS[family]]
+    return [(cost.find_gpu(name), batch, seconds) for name, batch, seconds in POINTS[family]]
 
 
 def test_the_list_is_resnet50s():
@@ -50,7 +50,7 @@ def test_the_list_is_resnet50s():
 
 @pytest.mark.parametrize("family", POINTS)
 def test_the_coefficients_are_the_fit(family):
-    assert cost.fit(resnet50(), points(family)) == pytest.approx(cost.COEFFICIENTS[family], rel=0.01)
+    assert cost.fit_constants(resnet50(), points(family)) == pytest.approx(cost.COEFFICIENTS[family], rel=0.01)
 
 
 @pytest.mark.parametrize("family", POINTS)
@@ -60,8 +60,8 @@ def test_the_fit_is_as_good_as_the_page_says(family):
 
 
 def test_another_gpus_latencies_give_other_coefficients():
-    mixed = [(cost.gpu("A2"), batch, seconds) for _, batch, seconds in POINTS["orin"]]
-    assert cost.fit(resnet50(), mixed) != pytest.approx(cost.COEFFICIENTS["orin"], rel=0.1)
+    mixed = [(cost.find_gpu("A2"), batch, seconds) for _, batch, seconds in POINTS["orin"]]
+    assert cost.fit_constants(resnet50(), mixed) != pytest.approx(cost.COEFFICIENTS["orin"], rel=0.1)
 
 
 @settings(deadline=None, max_examples=20)
@@ -70,9 +70,9 @@ def test_a_planted_law_is_found(a, b):
     items = resnet50()
     made = [
         (gpu, n, a * sum(cost.rooflines_s(items, gpu, n)) + b * len(items))
-        for gpu, n in ((cost.gpu("A2"), 1), (cost.gpu("A2"), 16), (cost.gpu("L4"), 4))
+        for gpu, n in ((cost.find_gpu("A2"), 1), (cost.find_gpu("A2"), 16), (cost.find_gpu("L4"), 4))
     ]
-    assert cost.fit(items, made) == pytest.approx((a, b), rel=1e-6)
+    assert cost.fit_constants(items, made) == pytest.approx((a, b), rel=1e-6)
 
 
 def tensor(*dims, dtype="fp16"):
@@ -101,7 +101,7 @@ COUNTED = {
 @pytest.mark.parametrize("case", COUNTED)
 def test_work_is_counted(case):
     kernel, operations, activations, constants, dense = COUNTED[case]
-    found = cost.work(kernel)
+    found = cost.kernel_work(kernel)
     assert (found.operations, found.activation_bytes, found.constant_bytes, found.dense) == (
         operations, activations, constants, dense)  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_a_larger_batch_reads_the_weights_once():
 
 
 def test_streams_order_costs_nothing():
-    assert cost.works([Kernel("s", "signal", (), (), ())]) == []
+    assert cost.kernel_works([Kernel("s", "signal", (), (), ())]) == []
 
 
 def test_the_table_of_gpus_is_sane():
@@ -125,6 +125,6 @@ def test_the_table_of_gpus_is_sane():
 
 
 def test_a_gpu_is_found_by_any_spelling():
-    assert cost.gpu("rtx_5090").sm == "12.0"
+    assert cost.find_gpu("rtx_5090").sm == "12.0"
     with pytest.raises(UsageError, match=r"unknown GPU 'L44'.*did you mean 'L4'"):
-        cost.gpu("L44")
+        cost.find_gpu("L44")

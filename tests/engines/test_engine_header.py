@@ -25,9 +25,9 @@ def write(path, data):
 
 
 def test_a_header_is_read(tmp_path):
-    found = header.read(write(tmp_path / "e", engine(mask=4 | 8)))
+    found = header.read_header(write(tmp_path / "e", engine(mask=4 | 8)))
     assert found == header.Header("rtx", "1.7.1.116", ("8.6", "8.9"), 80, 16)
-    standard = header.read(write(tmp_path / "f", engine(tag=0x74727466, version=(10, 3, 0, 26), size=0)))
+    standard = header.read_header(write(tmp_path / "f", engine(tag=0x74727466, version=(10, 3, 0, 26), size=0)))
     assert (standard.flavour, standard.version, standard.sms) == ("standard", "10.3.0.26", ())
 
 
@@ -41,12 +41,12 @@ BROKEN = {
 def test_a_broken_file_is_refused(case, tmp_path):
     path = write(tmp_path / "e", BROKEN[case])
     with pytest.raises(ModelError, match=r"no TensorRT engine|is damaged"):
-        header.read(path)
+        header.read_header(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match="cannot read engine"):
-        header.read(tmp_path / "none")
+        header.read_header(tmp_path / "none")
 
 
 REFUSED = {
@@ -61,6 +61,6 @@ def test_a_foreign_engine_is_refused(case, tmp_path):
     wanted, message = REFUSED[case]
     path = write(tmp_path / "e", engine())
     fits = {"sm": "8.6", "version": "1.7.1.200", "flavour": "rtx"}
-    assert header.check(path, **fits).flavour == "rtx"
+    assert header.check_header(path, **fits).flavour == "rtx"
     with pytest.raises(BuildError, match=re.escape(message)):
-        header.check(path, **{**fits, **wanted})
+        header.check_header(path, **{**fits, **wanted})

@@ -51,11 +51,11 @@ def test_a_timing_cache_belongs_to_one_machine():
 
 
 def test_rtx_is_strongly_typed_and_builds_ahead_of_time():
-    found = flavour.features(trt)
+    found = flavour.probe_features(trt)
     assert found == flavour.Features(
         cross_build=True, weak_flags=(), explicit_batch_flag=False, strongly_typed_flag=True, progress_monitor=True,
         dla=True, timing_cache=False, inspector=True)  # fmt: skip
-    assert list(flavour.targets(trt)) == ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
+    assert list(flavour.sm_targets(trt)) == ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"]
 
 
 def test_a_module_with_precision_flags_is_weakly_typed():
@@ -65,6 +65,6 @@ def test_a_module_with_precision_flags_is_weakly_typed():
         NetworkDefinitionCreationFlag=SimpleNamespace(EXPLICIT_BATCH=0),
         IBuilderConfig=SimpleNamespace(create_timing_cache=None),
     )
-    found = flavour.features(old)
+    found = flavour.probe_features(old)
     assert (found.weak_flags, found.explicit_batch_flag, found.cross_build) == (("FP16", "INT8"), True, False)
     assert (found.timing_cache, found.progress_monitor, found.dla) == (True, False, False)

@@ -33,12 +33,12 @@ def module_of(line):
 
 def test_bf16_is_refused_where_there_is_none():
     with pytest.raises(NotAvailable, match="this TensorRT has no BF16; .*build FP16 instead"):
-        _network._weak_flags(flavour.features(module_of("8.5")), "bf16")
+        _network._weak_flags(flavour.probe_features(module_of("8.5")), "bf16")
 
 
 @pytest.mark.parametrize(("line", "precision"), CHOSEN)
 def test_the_typing_follows_the_features(line, precision):
     module = module_of(line)
-    features = flavour.features(module)
+    features = flavour.probe_features(module)
     weak = _network._weak_flags(features, precision)
     assert (weak, _network._creation_flags(module, features, weak)) == CHOSEN[line, precision]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgesmith.bench import stats
-from edgesmith.bench.gate.gate import MOST_PAIRS, LatencyPair, Rule, answer
+from edgesmith.bench.gate.gate import MOST_PAIRS, LatencyPair, Rule, gate_answer
 from edgesmith.runtime.errors import UsageError
 
 Judge = Callable[[Sequence[LatencyPair], np.random.Generator], bool]
@@ -82,7 +82,7 @@ def in_order(pool: Sequence[LatencyPair], rule: Rule) -> list[tuple[str, int]]:
 def _replay(pairs: Sequence[LatencyPair], rule: Rule) -> tuple[str, int]:
     pairs = pairs[: rule.most_pairs]
     for count in range(4, len(pairs) + 1):
-        if (told := answer(pairs[:count], rule)) != "cannot tell":
+        if (told := gate_answer(pairs[:count], rule)) != "cannot tell":
             return told, count
     return "cannot tell", len(pairs)
 

@@ -72,7 +72,7 @@ TURNS, CHEAP_S = 3, 2.0
 ONE = '<ir_version: 8, opset_import: ["" : 17]> g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }'
 MODELS = "shufflenetv2,mobilenetv2,resnet50,densenet121,googlenet,efficientnet_b0,vgg16"
 EXPORT = """import sys, warnings; warnings.simplefilter("ignore"); import torch; from edgesmith.models import catalog
-name, legacy, path = sys.argv[1:]; torch.manual_seed(0); net = catalog.build(name).eval()
+name, legacy, path = sys.argv[1:]; torch.manual_seed(0); net = catalog.build_network(name).eval()
 for part in net.modules():
     if isinstance(part, torch.nn.BatchNorm2d):
         part.running_mean.normal_(0, 0.1); part.running_var.uniform_(0.5, 1.5); part.weight.data.uniform_(0.5, 1.5)
@@ -81,7 +81,7 @@ def shuffle(x, groups):  # as torchvision spells it; TorchScript has no name for
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 if legacy == "torchscript":
     torch.nn.functional.channel_shuffle = shuffle
-given = (torch.randn(1, *catalog.spec(name).input_shape),)
+given = (torch.randn(1, *catalog.network_spec(name).input_shape),)
 names = dict(input_names=["input"], output_names=["output"])
 if legacy == "torchscript":
     kept = dict(training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)

@@ -6,12 +6,12 @@ import click
 
 from edgesmith.optimize import passes
 from edgesmith.optimize.optimizer import find
-from edgesmith.runtime.common.plugins import names
+from edgesmith.runtime.common.plugins import plugin_names
 
 
 def rows() -> list[tuple[str, str, str]]:
     """Return name, summary and reason of every pass, sorted by name."""
-    return [(name, find(name).summary, reason(name)) for name in names(passes)]
+    return [(name, find(name).summary, reason(name)) for name in plugin_names(passes)]
 
 
 def reason(name: str) -> str:

@@ -59,12 +59,14 @@ def main(names: tuple[str, ...], out: Path, sms: tuple[str, ...], timeout_s: int
 
 def _default() -> tuple[str, ...]:
     """Return the networks up to BIGGEST, those with few operations first."""
-    kept = [entry for entry in map(catalog.find, catalog.names()) if (entry.figures.params or 0) <= BIGGEST]
+    kept = [
+        entry for entry in map(catalog.find_network, catalog.network_names()) if (entry.figures.params or 0) <= BIGGEST
+    ]
     return tuple(entry.name for entry in sorted(kept, key=lambda entry: entry.figures.macs or math.inf))
 
 
 def _all(names: tuple[str, ...], out: Path, sms: tuple[str, ...], timeout_s: int, jobs: int) -> None:
-    names = tuple(catalog.find(name).name for name in names)
+    names = tuple(catalog.find_network(name).name for name in names)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for number, line in enumerate(pool.map(lambda name: _child(name, out, sms, timeout_s), names), start=1):
             note(f"{number}/{len(names)} {line}")
@@ -168,13 +170,13 @@ def measure(
     from edgesmith.optimize import optimizer
     from edgesmith.optimize.fp16 import convert
 
-    entry, row = catalog.find(name), _Row(keep)
-    spec = catalog.spec(name)
+    entry, row = catalog.find_network(name), _Row(keep)
+    spec = catalog.network_spec(name)
     with row.stage("build"):
-        module = catalog.build(name, spec.num_classes)
+        module = catalog.build_network(name, spec.num_classes)
         spec = weights.load_into(module, spec, "random")
         weights.warm_up_batchnorm(module, spec.input_shape)
-        costs = complexity.describe(name)
+        costs = complexity.describe_network(name)
         row |= {"params": costs.params, "macs": costs.macs, "top1": entry.figures.top1}
     images = np.random.default_rng(0).standard_normal((IMAGES, *spec.input_shape), dtype=np.float32)
     batches = [images[index : index + 1] for index in range(len(images))]
@@ -247,7 +249,7 @@ def _latency(path: Path, feed: str, x: Any) -> float:
 def markdown(out: Path) -> str:
     """Draw the table from the JSON files of a folder."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*.json")}
-    rows = [found[name] for name in catalog.names() if name in found]
+    rows = [found[name] for name in catalog.network_names() if name in found]
     lines = [_heading(rows), "", f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     reasons: dict[str, list[str]] = {}

@@ -34,8 +34,10 @@ class Code:
 def material(folder):
     """Return the same weights in four containers."""
     torch.set_num_threads(1)
-    state = catalog.build(NAME, 10).state_dict()
-    checkpoints.write(folder / "a.safetensors", state, {checkpoints.SPEC_KEY: catalog.spec(NAME).to_json()})
+    state = catalog.build_network(NAME, 10).state_dict()
+    checkpoints.write_checkpoint(
+        folder / "a.safetensors", state, {checkpoints.SPEC_KEY: catalog.network_spec(NAME).to_json()}
+    )
     torch.save(state, folder / "a.pth")
     torch.save({"state_dict": state, "epoch": 3}, folder / "b.pth")
     torch.save(state, folder / "c.pth", _use_new_zipfile_serialization=False)
@@ -64,13 +66,13 @@ def case(rng, material, folder):
     path.write_bytes(data)
     if rng.integers(8) == 0:  # what it is does not fit its name
         path = path.rename(folder / f"a{rng.choice(['.pth', '.safetensors', '.bin'])}")
-    uses = (lambda: checkpoints.read(path), lambda: checkpoints.spec_of(path), lambda: loaded(path))
+    uses = (lambda: checkpoints.read_checkpoint(path), lambda: checkpoints.checkpoint_spec(path), lambda: loaded(path))
     return Case(label, uses[rng.integers(len(uses))])
 
 
 def loaded(path):
-    module = catalog.build(NAME, 10)
-    weights.load_into(module, catalog.spec(NAME), str(path))
+    module = catalog.build_network(NAME, 10)
+    weights.load_into(module, catalog.network_spec(NAME), str(path))
 
 
 def lying_header(rng):

@@ -44,8 +44,8 @@ def case(rng, material, folder):
     path.write_bytes(raw)
     if rng.integers(2):
         label += ", " + write_sidecar(rng, beside, text)
-    uses = (lambda: header.read(path), lambda: checked(rng, path), lambda: sidecar.read(path), lambda: trt.open(path),
-            lambda: bundled(folder, path))  # fmt: skip
+    uses = (lambda: header.read_header(path), lambda: checked(rng, path), lambda: sidecar.read_sidecar(path),
+            lambda: trt.open(path), lambda: bundled(folder, path))  # fmt: skip
     return Case(label, uses[rng.integers(len(uses))], MADE, partly=True)
 
 
@@ -80,7 +80,7 @@ def write_sidecar(rng, path, text):
 
 
 def checked(rng, path):
-    header.check(path, sm="8.6", version="1.7.1.116", flavour=("rtx", "standard")[rng.integers(2)])
+    header.check_header(path, sm="8.6", version="1.7.1.116", flavour=("rtx", "standard")[rng.integers(2)])
 
 
 def bundled(folder, path):

@@ -101,7 +101,7 @@ def one(kind: ModuleType, tally: Tally, material: object, folder: Path, rng: np.
     case = kind.case(rng, material, folder)
     given, said, imported = listing(folder), folder.parent / "said", folder.parent / "imported"
     began = time.monotonic()
-    ended = isolation.run(lambda: attempt(case.action, said, imported, debug), kind.LIMITS)
+    ended = isolation.run_isolated(lambda: attempt(case.action, said, imported, debug), kind.LIMITS)
     took = time.monotonic() - began
     warm(imported)
     text = said.read_text(errors="replace")

@@ -135,7 +135,7 @@ def test_fewer_means_than_channels():
 def test_a_pickle_that_is_no_pickle(data, tmp_path):
     (tmp_path / "a.pth").write_bytes(data)
     with pytest.raises(ModelError, match=r"is no checkpoint|was refused"):
-        checkpoints.read(tmp_path / "a.pth")
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
 
 
 ODD_TENSORS = {
@@ -151,7 +151,7 @@ ODD_TENSORS = {
 def test_a_tensor_that_is_no_array_of_numbers(case, tmp_path):
     torch.save({"a.weight": ODD_TENSORS[case](torch.ones(2, 2))}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match=f"holds {case} tensor; got a.weight"):
-        checkpoints.read(tmp_path / "a.pth")
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
 
 
 HEADERS = {

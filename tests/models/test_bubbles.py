@@ -12,22 +12,22 @@ from PIL import Image
 
 from edgesmith.cli import main
 from edgesmith.models import accuracy_chart, catalog
-from edgesmith.models.accuracy_chart import Bubble, pareto
+from edgesmith.models.accuracy_chart import Bubble, pareto_bubbles
 from edgesmith.runtime.errors import DataError, UsageError
 
-ALL = [catalog.find(name) for name in catalog.names()]
+ALL = [catalog.find_network(name) for name in catalog.network_names()]
 
 
 @pytest.fixture(scope="module")
 def painted():
     pytest.importorskip("matplotlib")
-    figure = accuracy_chart._paint(accuracy_chart.collect(ALL), "multiply-adds of one image, G")
+    figure = accuracy_chart._paint(accuracy_chart.collect_bubbles(ALL), "multiply-adds of one image, G")
     yield figure.axes[0]
     accuracy_chart.pyplot().close(figure)
 
 
 def test_every_network_with_three_figures_is_a_bubble_at_its_place(painted):
-    bubbles = accuracy_chart.collect(ALL)
+    bubbles = accuracy_chart.collect_bubbles(ALL)
     assert len(bubbles) > 60
     drawn = {
         (round(float(x), 9), float(y)): float(size)
@@ -41,11 +41,11 @@ def test_every_network_with_three_figures_is_a_bubble_at_its_place(painted):
 
 
 def test_parameters_that_the_paper_does_not_print_are_counted():
-    entry = catalog.find("shufflenetv1_g3_0.25")
+    entry = catalog.find_network("shufflenetv1_g3_0.25")
     assert entry.figures.params is None
-    (found,) = accuracy_chart.collect([entry])
+    (found,) = accuracy_chart.collect_bubbles([entry])
     with torch.device("meta"):
-        counted = sum(parameter.numel() for parameter in catalog.build(entry.name).parameters())
+        counted = sum(parameter.numel() for parameter in catalog.build_network(entry.name).parameters())
     assert found.params_m == counted / 1e6 > 0.2
 
 
@@ -61,7 +61,7 @@ points = st.tuples(st.integers(1, 9), st.integers(50, 59))
 @settings(deadline=None, max_examples=100)
 def test_on_a_curve_are_those_that_no_other_beats(pairs):
     made = [Bubble(str(index), "f", x, y, 1.0) for index, (x, y) in enumerate(pairs)]
-    found = {(bubble.x, bubble.top1) for bubble in pareto(made)}
+    found = {(bubble.x, bubble.top1) for bubble in pareto_bubbles(made)}
     beaten = {
         (b.x, b.top1) for b in made for o in made if o.x <= b.x and o.top1 >= b.top1 and (o.x, o.top1) != (b.x, b.top1)
     }
@@ -97,7 +97,7 @@ def test_measured_latency_takes_the_place_of_operations(tmp_path):
     (made / "a.json").write_text(json.dumps({"results": [bench_result("ResNet-18", 0.02), bench_result("vgg16", 0.3)]}))
     (made / "b.json").write_text(json.dumps({"network": "resnet18", "ort_p50_ms": 15.0}))
     (made / "c.json").write_text(json.dumps({"network": "alexnet", "failed": "export"}))
-    assert accuracy_chart.latencies([made]) == {"resnet18": 15.0, "vgg16": 300.0}
+    assert accuracy_chart.read_latencies([made]) == {"resnet18": 15.0, "vgg16": 300.0}
     path = tmp_path / "zoo.svg"
     done = CliRunner().invoke(main, ["models", "--plot", str(path), "--results", str(made)])
     assert (done.exit_code, "2 networks drawn" in done.stderr) == (0, True)
@@ -117,15 +117,15 @@ def test_other_files_are_refused(case, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        accuracy_chart.latencies([path])
+        accuracy_chart.read_latencies([path])
 
 
 def test_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="nothing to draw; got no network with accuracy, parameters and MACs"):
-        accuracy_chart.draw([catalog.find("lenet5")], tmp_path / "x.svg")
+        accuracy_chart.draw_chart([catalog.find_network("lenet5")], tmp_path / "x.svg")
     with pytest.raises(UsageError, match="expected .svg or .png"):
-        accuracy_chart.draw(ALL, tmp_path / "x.pdf")
+        accuracy_chart.draw_chart(ALL, tmp_path / "x.pdf")
     with pytest.raises(UsageError, match="no such file"):
-        accuracy_chart.latencies([tmp_path / "no.json"])
+        accuracy_chart.read_latencies([tmp_path / "no.json"])
     done = CliRunner().invoke(main, ["models", "--results", str(tmp_path)])
     assert (done.exit_code, "--results is for --plot" in done.stderr) == (2, True)

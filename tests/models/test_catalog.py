@@ -23,26 +23,26 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_name_is_found_however_it_is_spelt(spelling):
-    assert catalog.find(spelling).name == SPELLINGS[spelling]
+    assert catalog.find_network(spelling).name == SPELLINGS[spelling]
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(UsageError) as caught:
-        catalog.find("mobilenet_v9")
+        catalog.find_network("mobilenet_v9")
     assert str(caught.value) == "unknown model 'mobilenet_v9'; do: did you mean 'mobilenet_v2'?"
     with pytest.raises(UsageError, match="see `edgesmith models`"):
-        catalog.find("zzzzzz")
+        catalog.find_network("zzzzzz")
 
 
 def test_listing_the_networks_does_not_import_torch():
-    code = "import sys; from edgesmith.models import catalog; catalog.names(); print('torch' in sys.modules)"
+    code = "import sys; from edgesmith.models import catalog; catalog.network_names(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
 def test_no_two_networks_answer_to_one_name():
-    spellings = [normalise(s) for name in catalog.names() for s in {name, *catalog.find(name).aliases}]
-    assert len(set(spellings)) >= len(catalog.names())
+    spellings = [normalise(s) for name in catalog.network_names() for s in {name, *catalog.find_network(name).aliases}]
+    assert len(set(spellings)) >= len(catalog.network_names())
     assert len(catalog._index()) == len(set(spellings))
 
 
@@ -60,21 +60,21 @@ def test_the_tables_are_literals_with_known_keys():
         "classes", "mean", "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper",
         "recipe", "keys", "fixed",
     }  # fmt: skip
-    for name in catalog.names():
-        entry = catalog.find(name)
+    for name in catalog.network_names():
+        entry = catalog.find_network(name)
         assert set(entry.row) <= known, name
         assert ast.literal_eval(repr(entry.row)) == entry.row
         assert entry.paper, name
 
 
 def test_the_spec_of_the_digits_is_small():
-    spec = catalog.spec("mobilenet_v2", "digits")
+    spec = catalog.network_spec("mobilenet_v2", "digits")
     assert (spec.input_shape, spec.num_classes, spec.labels) == ((3, 64, 64), 10, tuple("0123456789"))
-    assert catalog.spec("mobilenet_v2").preprocess.resize == 256
+    assert catalog.network_spec("mobilenet_v2").preprocess.resize == 256
 
 
 def test_published_accuracy_names_its_data_set():
-    entries = [catalog.find(name) for name in catalog.names()]
+    entries = [catalog.find_network(name) for name in catalog.network_names()]
     told = {entry.name: entry.figures.dataset for entry in entries}
     assert {told[entry.name] for entry in entries if entry.figures.top1 is not None} == {"imagenet", "cifar10"}
     assert {told[entry.name] for entry in entries if entry.figures.top1 is None} == {""}

@@ -32,7 +32,7 @@ ALEXNET = {
 
 
 def rows(name, kinds=("conv", "pool", "linear")):
-    return {layer.name: layer for layer in complexity.describe(name).layers if layer.kind in kinds}
+    return {layer.name: layer for layer in complexity.describe_network(name).layers if layer.kind in kinds}
 
 
 @pytest.mark.parametrize("name", ALEXNET)
@@ -59,17 +59,17 @@ SIDES = {"3": 28, "4": 14, "5": 7}
 def test_the_inception_modules_cost_what_the_paper_says(name):
     params, macs = GOOGLENET[name]
     row = googlenet.NETWORK[name]
-    found = complexity.analyse(googlenet.Inception(*row, last=5), (row[0], SIDES[name[0]], SIDES[name[0]]))
+    found = complexity.analyse_module(googlenet.Inception(*row, last=5), (row[0], SIDES[name[0]], SIDES[name[0]]))
     kernels = sum(layer.params for layer in found.layers if layer.kind == "conv")
     assert kernels / 1000 == pytest.approx(params, rel=0.05)
     assert found.macs / 1e6 == pytest.approx(macs, rel=0.05)
 
 
 def test_the_naive_module_costs_more_than_twice_the_bottlenecked_one():
-    naive = complexity.analyse(googlenet.NaiveInception(256, 128, 192, 96), (256, 28, 28))
+    naive = complexity.analyse_module(googlenet.NaiveInception(256, 128, 192, 96), (256, 28, 28))
     assert naive.layers[-1].output == (672, 28, 28)
     assert naive.macs / 1e6 == pytest.approx(854, rel=0.005)
-    slim = complexity.analyse(googlenet.Inception(256, 128, 64, 192, 64, 96, 64, last=5), (256, 28, 28))
+    slim = complexity.analyse_module(googlenet.Inception(256, 128, 64, 192, 64, 96, 64, last=5), (256, 28, 28))
     # The lecture prints 358 M; its own filters (64 before 3x3, 5x5 and after pooling) give 271 M.
     assert slim.macs == 28 * 28 * (256 * (128 + 64 + 64 + 64) + 64 * 192 * 9 + 64 * 96 * 25)
     assert 2 * slim.macs < naive.macs
@@ -83,7 +83,7 @@ STEMS = {"vgg13": (("conv",), 42.9, 1145, 7485), "googlenet": (("conv", "pool"),
 @pytest.mark.parametrize("name", STEMS)
 def test_the_aggressive_stem_is_cheap_and_vggs_is_not(name):
     kinds, memory, params, macs = STEMS[name]
-    layers = list(complexity.describe(name).layers)
+    layers = list(complexity.describe_network(name).layers)
     ends = next(i for i, layer in enumerate(layers) if layer.output[1:] == (28, 28))
     stem = [layer for layer in layers[: ends + 1] if layer.kind in kinds]
     assert sum(layer.memory_bytes for layer in stem) / 2**20 == pytest.approx(memory, abs=0.06)
@@ -116,11 +116,11 @@ def test_a_formula_of_the_lecture(case):
     module, per_place = FORMULAS[case]
     channels = next(p for p in module.parameters() if p.dim() == 4).shape[1] if "separable" not in case else 8
     channels = 32 if isinstance(module, resnet.Bottleneck) else channels
-    assert complexity.analyse(module, (channels, 6, 6)).macs == per_place * 36
+    assert complexity.analyse_module(module, (channels, 6, 6)).macs == per_place * 36
 
 
 def test_squeeze_and_excite_costs_two_small_products():
-    found = complexity.analyse(SqueezeExcite(64, 4), (64, 10, 10))
+    found = complexity.analyse_module(SqueezeExcite(64, 4), (64, 10, 10))
     assert found.macs == 2 * 64 * 4
 
 
@@ -128,15 +128,15 @@ def test_squeeze_and_excite_costs_two_small_products():
 def test_dilation_doubles_the_receptive_field(rates):
     dilations, seen = rates
     module = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=d, dilation=d) for d in dilations))
-    assert complexity.analyse(module, (1, 32, 32)).layers[-1].receptive_field == seen
+    assert complexity.analyse_module(module, (1, 32, 32)).layers[-1].receptive_field == seen
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "mobilenetv3_small", "densenet121", "tdnn", "conv3d", "unet_small"])
 def test_totals_agree_with_pytorchs_own_counter(name):
-    entry = catalog.find(name)
-    found = complexity.describe(name)
+    entry = catalog.find_network(name)
+    found = complexity.describe_network(name)
     with torch.device("meta"):
-        module = catalog.build(name, entry.classes).eval()
+        module = catalog.build_network(name, entry.classes).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(torch.zeros(1, *entry.input_shape))
     assert found.macs == counter.get_total_flops() // 2
@@ -156,14 +156,14 @@ def test_the_peak_is_that_of_the_best_order():
             first, second = [wide(x) for wide in self.wide]
             return self.narrow[0](first) + self.narrow[1](second)
 
-    found = complexity.analyse(Fork(), (1, 4, 4))
+    found = complexity.analyse_module(Fork(), (1, 4, 4))
     pixel = 4 * 4 * 4
     assert found.best_order_exact
     assert found.peak_bytes == (1 + 8 + 1) * pixel  # as written it would be 1 + 8 + 8
 
 
 def test_intensity_is_macs_per_byte_moved():
-    layer = complexity.analyse(nn.Conv2d(4, 8, 1, bias=False), (4, 5, 5)).layers[0]
+    layer = complexity.analyse_module(nn.Conv2d(4, 8, 1, bias=False), (4, 5, 5)).layers[0]
     assert layer.intensity == pytest.approx(800 / (4 * (100 + 200 + 32)), abs=1e-3)
     assert math.prod(layer.output) * 4 == layer.memory_bytes
 
@@ -177,10 +177,10 @@ def test_a_shared_layer_is_counted_each_time_it_runs_and_its_weights_once():
         def forward(self, x):
             return self.conv(self.conv(x))
 
-    found = complexity.analyse(Twice(), (2, 3, 3))
+    found = complexity.analyse_module(Twice(), (2, 3, 3))
     assert (found.macs, found.params, sum(layer.params for layer in found.layers)) == (2 * 4 * 9, 4, 4)
 
 
 def test_an_input_that_does_not_fit_is_one_line():
     with pytest.raises(ModelError, match=r"alexnet does not run on \(3, 8, 8\)"):
-        complexity.describe("alexnet", (3, 8, 8))
+        complexity.describe_network("alexnet", (3, 8, 8))

@@ -46,19 +46,19 @@ def published(server, tmp_path, monkeypatch):
     """Publish a checkpoint of LeNet-5 under a name that holds its digest, as the row of the table says."""
     torch.manual_seed(5)
     content = io.BytesIO()
-    module = catalog.build(NAME, catalog.find(NAME).classes)
+    module = catalog.build_network(NAME, catalog.find_network(NAME).classes)
     torch.save(module.state_dict(), content)
     (tmp_path / "source").write_bytes(content.getvalue())
     name = f"lenet5-{sha256(tmp_path / 'source')[:8]}.pth"
     server.files[f"/{name}"] = content.getvalue()
-    monkeypatch.setitem(catalog.find(NAME).row, "checkpoint", name)
-    monkeypatch.setitem(catalog.find(NAME).row, "url", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setitem(catalog.find_network(NAME).row, "checkpoint", name)
+    monkeypatch.setitem(catalog.find_network(NAME).row, "url", f"http://127.0.0.1:{server.server_port}/")
     return module, name
 
 
 def load(folder):
-    module = catalog.build(NAME, catalog.find(NAME).classes)
-    return module, weights.load_into(module, catalog.spec(NAME), "imagenet", folder=folder)
+    module = catalog.build_network(NAME, catalog.find_network(NAME).classes)
+    return module, weights.load_into(module, catalog.network_spec(NAME), "imagenet", folder=folder)
 
 
 def test_it_is_fetched_once(server, published, tmp_path):

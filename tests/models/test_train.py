@@ -29,7 +29,7 @@ def silent(row):
 
 @pytest.fixture(scope="module")
 def feed():
-    spec = dataclasses.replace(catalog.spec("resnet20_cifar", "digits"), name="tiny")
+    spec = dataclasses.replace(catalog.network_spec("resnet20_cifar", "digits"), name="tiny")
     return Batches.of(datasets.load("digits", "train").head(96), spec)
 
 
@@ -44,7 +44,7 @@ def tiny():
 def run(feed, recipe=QUICK, keeper=None, seed=1):
     module = tiny()
     torch.manual_seed(seed)
-    history = train.fit(module, feed, recipe, seed=seed, keeper=keeper, say=silent)
+    history = train.fit_module(module, feed, recipe, seed=seed, keeper=keeper, say=silent)
     return module.state_dict(), history
 
 
@@ -80,10 +80,10 @@ def test_a_killed_run_continues_bit_for_bit(case, feed, tmp_path):
     module = tiny()
     torch.manual_seed(1)
     with pytest.raises(Killed):
-        train.fit(module, feed, recipe, seed=1, keeper=RunState(path, False, recipe.digest), say=kill)
+        train.fit_module(module, feed, recipe, seed=1, keeper=RunState(path, False, recipe.digest), say=kill)
     torch.manual_seed(99)
     resumed = nn.Sequential(*tiny())
-    rows = train.fit(resumed, feed, recipe, seed=1, keeper=RunState(path, True, recipe.digest), say=silent)
+    rows = train.fit_module(resumed, feed, recipe, seed=1, keeper=RunState(path, True, recipe.digest), say=silent)
     assert same(whole, resumed.state_dict())
     assert [row["loss"] for row in rows] == [row["loss"] for row in history]
 
@@ -110,13 +110,13 @@ def test_early_stopping_stops_and_keeps_the_best(feed):
 
 def test_a_probe_trains_the_last_layer_only(feed):
     before = {key: value.clone() for key, value in tiny().state_dict().items()}
-    after, _ = run(feed, dataclasses.replace(recipes.find("probe"), epochs=2))
+    after, _ = run(feed, dataclasses.replace(recipes.find_recipe("probe"), epochs=2))
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"6.weight", "6.bias"}
 
 
 def test_lower_layers_learn_at_lower_rates():
-    module = catalog.build("resnet20_cifar", 10)
+    module = catalog.build_network("resnet20_cifar", 10)
     found = optimizers.groups(module, Recipe(lr=1.0, lower_lr=0.1))
     rates = {id(parameter): group["lr"] for group in found for parameter in group["params"]}
     assert rates[id(module.conv1.weight)] == pytest.approx(0.01)
@@ -127,7 +127,7 @@ def test_lower_layers_learn_at_lower_rates():
 
 
 def test_augmentation_keeps_black_black_and_is_drawn_from_its_generator():
-    spec = catalog.spec("mobilenetv2", "digits")
+    spec = catalog.network_spec("mobilenetv2", "digits")
     dark = black(spec)
     x = dark.expand(4, 3, 16, 16).clone()
     calm = Augment(disturbed=0.0)
@@ -143,22 +143,22 @@ def test_augmentation_keeps_black_black_and_is_drawn_from_its_generator():
 def test_features_are_the_activations_of_the_layer():
     module, spec = trained()
     x = torch.randn(2, *spec.input_shape)
-    found = transfer.features(module, "conv5")(x)
+    found = transfer.feature_extractor(module, "conv5")(x)
     assert found.shape == (2, 1024, 2, 2)
     torch.testing.assert_close(module.fc(found.mean((2, 3))), module(x))
     with pytest.raises(UsageError, match="did you mean 'conv5'"):
-        transfer.features(module, "conv6")
+        transfer.feature_extractor(module, "conv6")
 
 
 def test_transfer_takes_all_but_a_head_of_another_size():
-    module = catalog.build(NAME, 3)
+    module = catalog.build_network(NAME, 3)
     head = module.fc.weight.clone()
     transfer.start_from(module, FILE)
     source, _ = trained()
     assert torch.equal(module.conv1[0].weight, source.conv1[0].weight)
     assert torch.equal(module.fc.weight, head)
     with pytest.raises(ModelError, match="nothing was loaded"):
-        transfer.start_from(catalog.build("shufflenetv2", 3), FILE)
+        transfer.start_from(catalog.build_network("shufflenetv2", 3), FILE)
 
 
 WRONG = {"epochs": 0, "lr": -1.0, "optimizer": "adam", "ema": 1.0}
@@ -167,9 +167,9 @@ WRONG = {"epochs": 0, "lr": -1.0, "optimizer": "adam", "ema": 1.0}
 @pytest.mark.parametrize("name", WRONG)
 def test_a_recipe_that_means_nothing_is_refused(name):
     with pytest.raises(UsageError, match=f"the recipe's {name} cannot be used"):
-        recipes.check(dataclasses.replace(Recipe(), **{name: WRONG[name]}))
+        recipes.check_recipe(dataclasses.replace(Recipe(), **{name: WRONG[name]}))
     with pytest.raises(UsageError, match="did you mean 'probe'"):
-        recipes.find("prob")
+        recipes.find_recipe("prob")
 
 
 def test_the_command_trains_and_logs(tmp_path):
@@ -182,12 +182,12 @@ def test_the_command_trains_and_logs(tmp_path):
     assert found["top1_percent"]["test"] > 30
     assert log.read_text().splitlines()[0] == "epoch,loss,lr,seconds"
     assert not out.with_suffix(".state").exists()
-    assert catalog.spec("lenet5", str(out)).input_shape == (1, 32, 32)
+    assert catalog.network_spec("lenet5", str(out)).input_shape == (1, 32, 32)
 
 
 @pytest.mark.slow
 def test_lenet_learns_the_digits():
-    result = train.train("lenet5", recipe=dataclasses.replace(recipes.find("onecycle"), epochs=30, small=0.0))
+    result = train.train("lenet5", recipe=dataclasses.replace(recipes.find_recipe("onecycle"), epochs=30, small=0.0))
     assert result.top1_percent["test"] > 95
 
 
@@ -204,7 +204,7 @@ def test_bad_images_of_any_split_are_named_before_training(tmp_path, monkeypatch
     broken = [tmp_path / "val" / "a" / "0.png", tmp_path / "val" / "b" / "7.png"]
     for path in broken:
         path.write_bytes(path.read_bytes()[:100])
-    monkeypatch.setattr(train, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr(train, "fit_module", lambda *_, **__: pytest.fail("training began"))
     with pytest.raises(DataError, match="2 images cannot be used") as caught:
         train.train("resnet20_cifar", str(tmp_path), recipe=QUICK)
     assert all(str(path) in str(caught.value) for path in broken)

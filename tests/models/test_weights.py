@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 
 def fresh(classes=10):
-    return catalog.build(NAME, classes), catalog.spec(NAME, "digits")
+    return catalog.build_network(NAME, classes), catalog.network_spec(NAME, "digits")
 
 
 def test_the_trained_file_is_what_it_says():
@@ -39,11 +39,11 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
 
 
 def test_settled_norms_keep_activations_in_range():
-    module, x = catalog.build("googlenet_noaux", 10), torch.randn(1, 3, 64, 64)
-    weights.load_into(module, catalog.spec("googlenet_noaux", "digits"), "random")
-    before = transfer.features(module, "inception5b")(x).std()
+    module, x = catalog.build_network("googlenet_noaux", 10), torch.randn(1, 3, 64, 64)
+    weights.load_into(module, catalog.network_spec("googlenet_noaux", "digits"), "random")
+    before = transfer.feature_extractor(module, "inception5b")(x).std()
     weights.warm_up_batchnorm(module, (3, 64, 64))
-    assert transfer.features(module, "inception5b")(x).std() > 0.1 > 10 * before
+    assert transfer.feature_extractor(module, "inception5b")(x).std() > 0.1 > 10 * before
     assert not module.training
     assert module.conv1.bn.momentum == 0.1
 
@@ -104,10 +104,10 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
     notes = dict(zip("hgfedcba", ("é", 'a "quoted" \\ \n\x01\x7f', *"123456"), strict=True))
     state = {"a.weight": torch.ones(3, 2), "b": torch.zeros(1, dtype=torch.int64)}
     for number in range(6):
-        checkpoints.write(tmp_path / f"{number}.safetensors", state, notes)
+        checkpoints.write_checkpoint(tmp_path / f"{number}.safetensors", state, notes)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
-    assert checkpoints.metadata(tmp_path / "0.safetensors") == notes
-    assert torch.equal(checkpoints.read(tmp_path / "0.safetensors")["a.weight"], state["a.weight"])
+    assert checkpoints.checkpoint_metadata(tmp_path / "0.safetensors") == notes
+    assert torch.equal(checkpoints.read_checkpoint(tmp_path / "0.safetensors")["a.weight"], state["a.weight"])
 
 
 def test_code_in_a_pickle_does_not_run(tmp_path):
@@ -120,17 +120,17 @@ def test_code_in_a_pickle_does_not_run(tmp_path):
     path = tmp_path / "w.pth"
     torch.save({"x": Touch()}, path)
     with pytest.raises(ModelError):
-        checkpoints.read(path)
+        checkpoints.read_checkpoint(path)
     assert not marker.exists()
 
 
 def test_a_misfit_gives_three_lists_and_the_network_that_would_fit():
-    state = checkpoints.read(FILE)
+    state = checkpoints.read_checkpoint(FILE)
     state["extra"] = torch.zeros(1)
     del state["conv1.0.weight"]
     module, _ = fresh(classes=7)
     with pytest.raises(ModelError) as caught:
-        checkpoints.load(module, state, "w", nearest_network)
+        checkpoints.load_checkpoint(module, state, "w", nearest_network)
     assert str(caught.value).startswith(
         "w does not fit the network; nothing was loaded; got 1 missing (conv1.0.weight); 1 unexpected (extra); "
         "2 wrong shape (fc.weight (10, 1024) for (7, 1024), fc.bias (10,) for (7,)); expected the 338 keys"
@@ -148,23 +148,23 @@ NEAREST = {
 @pytest.mark.parametrize("name", NEAREST)
 def test_the_nearest_network_is_named_also_with_other_classes_and_a_key_too_many(name):
     into, classes = NEAREST[name]
-    state = {**catalog.build(name, classes).state_dict(), "extra": torch.zeros(2)}
+    state = {**catalog.build_network(name, classes).state_dict(), "extra": torch.zeros(2)}
     with torch.device("meta"):
-        module = catalog.build(into)
+        module = catalog.build_network(into)
     with pytest.raises(ModelError, match=f"do: it looks like {name}$"):
-        checkpoints.load(module, state, "w", nearest_network)
+        checkpoints.load_checkpoint(module, state, "w", nearest_network)
 
 
 def test_the_nearest_is_named_for_other_channels_and_classes_of_a_small_network():
-    state = catalog.build("lenet5", 2).state_dict()
+    state = catalog.build_network("lenet5", 2).state_dict()
     state["conv1.weight"] = torch.zeros(6, 3, 5, 5)
     with torch.device("meta"):
-        module = catalog.build("resnet20_cifar")
+        module = catalog.build_network("resnet20_cifar")
     with pytest.raises(ModelError, match="do: it looks like lenet5$"):
-        checkpoints.load(module, state, "w", nearest_network)
+        checkpoints.load_checkpoint(module, state, "w", nearest_network)
     unlike = {f"layer{number}.weight": torch.zeros(number + 1) for number in range(12)}
     with pytest.raises(ModelError, match="do: check the model's name"):
-        checkpoints.load(module, unlike, "w", nearest_network)
+        checkpoints.load_checkpoint(module, unlike, "w", nearest_network)
 
 
 USAGE = {
@@ -182,15 +182,15 @@ def test_wrong_use_of_weights(case, tmp_path):
 
 
 def test_digits_need_ten_classes(tmp_path):
-    module = catalog.build(NAME)
+    module = catalog.build_network(NAME)
     with pytest.raises(UsageError, match="cannot take weights of the digits"):
-        weights.load_into(module, catalog.spec(NAME), "digits", folder=tmp_path)
+        weights.load_into(module, catalog.network_spec(NAME), "digits", folder=tmp_path)
 
 
 def test_digits_are_trained_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setitem(weights.recipes.RECIPES, "onecycle", weights.recipes.Recipe(epochs=1, small=0.0))
-    spec = catalog.spec("lenet5", "digits")
-    first, second = catalog.build("lenet5", 10), catalog.build("lenet5", 10)
+    spec = catalog.network_spec("lenet5", "digits")
+    first, second = catalog.build_network("lenet5", 10), catalog.build_network("lenet5", 10)
     assert weights.load_into(first, spec, "digits", folder=tmp_path).weights == "digits"
     path = tmp_path / "lenet5-digits.safetensors"
     kept = path.stat().st_mtime_ns
@@ -204,4 +204,4 @@ def test_digits_are_trained_once_and_kept(tmp_path, monkeypatch):
 
 def test_a_network_without_a_public_checkpoint_says_so(tmp_path):
     with pytest.raises(UsageError, match="lenet5 has no public checkpoint here"):
-        weights.load_into(catalog.build("lenet5"), catalog.spec("lenet5"), "imagenet", folder=tmp_path)
+        weights.load_into(catalog.build_network("lenet5"), catalog.network_spec("lenet5"), "imagenet", folder=tmp_path)

@@ -18,9 +18,9 @@ WITH_OUTPUT = [name for name, row in REFERENCE.items() if "output" in row]
 # One network of each family, the smallest, is quick; the others take a minute together.
 QUICK = {
     name
-    for family in {catalog.find(name).family for name in WITH_OUTPUT}
+    for family in {catalog.find_network(name).family for name in WITH_OUTPUT}
     for name in [
-        min((n for n in WITH_OUTPUT if catalog.find(n).family == family), key=lambda n: REFERENCE[n]["params"])
+        min((n for n in WITH_OUTPUT if catalog.find_network(n).family == family), key=lambda n: REFERENCE[n]["params"])
     ]
     if REFERENCE[name]["params"] < 30_000_000
 }
@@ -39,9 +39,9 @@ def each(names):
 
 
 def on_meta(name):
-    entry = catalog.find(name)
+    entry = catalog.find_network(name)
     with torch.device("meta"):
-        return entry, catalog.build(name, entry.classes).eval(), torch.zeros(1, *entry.input_shape)
+        return entry, catalog.build_network(name, entry.classes).eval(), torch.zeros(1, *entry.input_shape)
 
 
 def multiply_adds(module, x):
@@ -67,25 +67,25 @@ def figure_problems(name):
     return wrong
 
 
-@pytest.mark.parametrize("name", each(catalog.names()))
+@pytest.mark.parametrize("name", each(catalog.network_names()))
 def test_parameters_are_exact_and_multiply_adds_within_one_per_cent(name):
     assert figure_problems(name) == []
 
 
-DIGITS = [n for n in catalog.names() if catalog.find(n).row.get("task", "classify") == "classify"]
-DIGITS = [n for n in DIGITS if len(catalog.find(n).input_shape) == 3]
+DIGITS = [n for n in catalog.network_names() if catalog.find_network(n).row.get("task", "classify") == "classify"]
+DIGITS = [n for n in DIGITS if len(catalog.find_network(n).input_shape) == 3]
 
 
 @pytest.mark.parametrize("name", each(DIGITS))
 def test_every_classifier_takes_the_digits_also_when_they_are_smaller(name):
     entry, module, _ = on_meta(name)
-    _, height, _ = shape = catalog.spec(name, "digits").input_shape
+    _, height, _ = shape = catalog.network_spec(name, "digits").input_shape
     for side in (height,) if entry.row.get("fixed") else (height, int(0.75 * height)):
         assert module(torch.zeros(1, shape[0], side, side, device="meta")).shape == (1, entry.classes)
 
 
 def test_the_deep_ones_are_there():
-    assert set(catalog.names()) >= DEEP
+    assert set(catalog.network_names()) >= DEEP
 
 
 def test_a_wrong_figure_is_found():
@@ -101,8 +101,8 @@ def test_the_keys_and_shapes_are_those_of_the_other_library(name):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in WITH_OUTPUT])
 def test_with_the_same_weights_the_output_is_the_same(name):
-    entry, row = catalog.find(name), REFERENCE[name]
-    module = catalog.build(name, entry.classes).eval()
+    entry, row = catalog.find_network(name), REFERENCE[name]
+    module = catalog.build_network(name, entry.classes).eval()
     with torch.no_grad():
         fill(module)
         x = image((entry.input_shape[0], row["side"], row["side"]))
@@ -114,7 +114,7 @@ def test_with_the_same_weights_the_output_is_the_same(name):
 
 
 def survives_a_round_trip(name):
-    first, second = (catalog.build(name, 7) for _ in range(2))
+    first, second = (catalog.build_network(name, 7) for _ in range(2))
     try:
         second.load_state_dict(first.state_dict())
     except RuntimeError:
@@ -173,7 +173,7 @@ def planted_family(tmp_path, monkeypatch):
 def test_a_family_that_breaks_its_contract_is_found(case, planted_family):
     old, new, problems = BROKEN[case]
     planted_family(FAMILY.replace(old, new))
-    assert catalog.names() == ["tiny"]
+    assert catalog.network_names() == ["tiny"]
     assert survives_a_round_trip("tiny") is (problems is not None)
     if problems is not None:
         assert figure_problems("tiny") == problems
@@ -181,7 +181,7 @@ def test_a_family_that_breaks_its_contract_is_found(case, planted_family):
 
 def test_batch_norm_uses_the_batch_in_training_and_what_it_learnt_in_eval():
     torch.manual_seed(0)
-    module = catalog.build("mobilenetv2", 10)
+    module = catalog.build_network("mobilenetv2", 10)
     x = torch.randn(4, 3, 32, 32)
     norm = module.features[0][1]
     module.train()
@@ -197,13 +197,13 @@ def test_batch_norm_uses_the_batch_in_training_and_what_it_learnt_in_eval():
 
 def test_stochastic_depth_leaves_blocks_out_in_training_only():
     torch.manual_seed(0)
-    module, x = catalog.build("resnet20_cifar", 10, drop=1.0), torch.randn(2, 3, 32, 32)
+    module, x = catalog.build_network("resnet20_cifar", 10, drop=1.0), torch.randn(2, 3, 32, 32)
     assert [round(block.drop.probability * 9) for block in (*module.layer1, *module.layer2, *module.layer3)] == [
         *range(1, 10)
     ]
     last, inside = module.layer3[2], torch.randn(2, 64, 8, 8)
     assert torch.equal(last.train()(inside), torch.relu(inside))
     assert not torch.equal(last.eval()(inside), torch.relu(inside))
-    plain = catalog.build("resnet20_cifar", 10)
+    plain = catalog.build_network("resnet20_cifar", 10)
     plain.load_state_dict(module.state_dict())
     assert torch.equal(plain.eval()(x), module.eval()(x))

@@ -7,9 +7,9 @@ from experiments import passes_table as documentation
 
 from edgesmith.optimize import passes
 from edgesmith.optimize.recipes import RECIPES, recipe
-from edgesmith.runtime.common.plugins import names
+from edgesmith.runtime.common.plugins import plugin_names
 
-NAMES = names(passes)
+NAMES = plugin_names(passes)
 
 
 @pytest.mark.parametrize("target", RECIPES)

@@ -25,7 +25,7 @@ def heavy(report):
 
 def test_a_file_and_its_module_agree(tmp_path):
     module, spec = trained()
-    first = of_module.analyse(module, spec.input_shape)
+    first = of_module.analyse_module(module, spec.input_shape)
     second = of_onnx.describe(trained_onnx(tmp_path))
     assert heavy(first) == heavy(second)
     assert (first.macs, first.params) == (second.macs, second.params)

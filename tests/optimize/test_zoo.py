@@ -24,7 +24,12 @@ def test_a_network_folds(name, dynamic, tmp_path):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     source, result = tmp_path / "source.onnx", tmp_path / "result.onnx"
-    export(catalog.build(name, num_classes=10), catalog.spec(name, weights="digits"), source, dynamic_batch=dynamic)
+    export(
+        catalog.build_network(name, num_classes=10),
+        catalog.network_spec(name, weights="digits"),
+        source,
+        dynamic_batch=dynamic,
+    )
     report = optimize(source, result)
     assert report.check.verdict == "equal", report.check
     assert not any(entry.rolled_back for entry in report.passes)

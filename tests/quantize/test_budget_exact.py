@@ -36,7 +36,7 @@ from edgesmith.optimize.quantize.mixed_precision.search import (
 )
 from edgesmith.optimize.quantize.report import QuantReport, compare
 from edgesmith.optimize.quantize.targets import find_target
-from edgesmith.runtime.engines.cost import COEFFICIENTS, gpu
+from edgesmith.runtime.engines.cost import COEFFICIENTS, find_gpu
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.graphs import model
@@ -93,7 +93,7 @@ def test_the_costs_are_those_of_the_roofline(scale):
     assert (costs.target, costs.float_name, costs.measured) == ("ort-x86", "FP32", False)
     engine = model_costs(made, "trt")
     assert (engine.target, engine.float_name) == ("trt", "FP16")
-    orin = gpu("Orin Nano 8GB")
+    orin = find_gpu("Orin Nano 8GB")
     a, b = COEFFICIENTS["orin"]
     for name, work in works.items():
         given = (work.operations // 2, work.activation_bytes, work.constant_bytes, work.dense)
@@ -622,7 +622,7 @@ def test_the_plot_has_a_part_for_what_is_known(tmp_path):
     ((title, names, _, _),) = drawn(REPORT)
     assert (title, len(names)) == ("SQNR of each quantised tensor, dB", len(REPORT.tensor_sqnr_db))
     assert drawn(dataclasses.replace(REPORT, tensor_sqnr_db={})) == [("nothing was quantised", [], [], [])]
-    _noise_plot.draw(REPORT, tmp_path / "p.svg")
+    _noise_plot.draw_noise(REPORT, tmp_path / "p.svg")
     assert "made by edgesmith" in (tmp_path / "p.svg").read_text()
 
 

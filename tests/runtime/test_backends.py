@@ -26,7 +26,7 @@ def expected(x, gain=4.0):
 @pytest.fixture(params=["ort", "openvino"])
 def engine(request):
     """Return each backend that computes ONNX files and is installed here."""
-    module = plugins.load(backends, request.param, "backend")
+    module = plugins.load_plugin(backends, request.param, "backend")
     usable, reason = module.available()
     if not usable:
         pytest.skip(reason)

@@ -152,7 +152,7 @@ def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(UsageError, match="holds no images"):
         frame_sources.frames(str(tmp_path))
     with pytest.raises(UsageError, match="cannot write .*; got .doc; expected a folder, .gif, .mp4, .avi, .mkv"):
-        frame_sources.writer(tmp_path / "x.doc")
+        frame_sources.open_writer(tmp_path / "x.doc")
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def test_the_same_content_gives_the_same_bytes(made, packed, tmp_path):
 
 
 def test_the_manifest_makes_a_round_trip(made):
-    assert manifest.parse(made.manifest.to_json()) == made.manifest
+    assert manifest.parse_manifest(made.manifest.to_json()) == made.manifest
 
 
 def test_verify_passes_and_reports(made):
@@ -219,7 +219,7 @@ def test_no_mutation_of_the_manifest_is_more_than_a_known_error(made, data):
         at = data.draw(st.integers(0, len(text) - 1))
         text[at : at + data.draw(st.integers(0, 40))] = data.draw(st.binary(max_size=8))
     with contextlib.suppress(EdgesmithError):
-        manifest.parse(bytes(text))
+        manifest.parse_manifest(bytes(text))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b"\xff\xfe", b"{" * 100_000, b'{"format": 1}'])

@@ -199,13 +199,13 @@ def test_a_corrupt_image_is_named_when_it_is_asked_for(case, tmp_path):
     image_file(tmp_path / "a" / "0.png")
     whole = (tmp_path / "a" / "0.png").read_bytes()
     (tmp_path / "a" / "0.png").write_bytes(whole[: len(whole) // 2] if CORRUPT[case] is None else CORRUPT[case])
-    files, _, _ = image_folder.load(tmp_path, "train" if datasets_has_train(tmp_path) else "test", 1)
+    files, _, _ = image_folder.load_folder(tmp_path, "train" if datasets_has_train(tmp_path) else "test", 1)
     with pytest.raises(DataError, match=r"cannot read image .*0\.png"):
         files[0]
 
 
 def datasets_has_train(folder):
-    return sampling.rank("a/0.png", "test") % 100 >= image_folder.TEST_PERCENT
+    return sampling.rank_by_hash("a/0.png", "test") % 100 >= image_folder.TEST_PERCENT
 
 
 @given(st.integers(-90, 90), st.integers(1, 12), st.integers(1, 12))

@@ -13,7 +13,7 @@ from edgesmith.runtime.errors import EdgesmithError
 
 HALF = """
 import os, sys
-from edgesmith.runtime import files
+from edgesmith.runtime.common import files
 with files.{opener}(sys.argv[1]) as place:
     if place: (place / 'a' if place.is_dir() else place).write_text('half')
     print('ready', flush=True)

@@ -12,7 +12,8 @@ from edgesmith.runtime.common import files, isolation, machine
 from edgesmith.runtime.errors import UsageError
 
 pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
-IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime.common import files, isolation\n"
+IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime.common import files\n"
+IMPORTS += "from edgesmith.runtime.common.isolation import Limits, run_isolated\n"
 
 
 def in_process(body: str, *arguments: str, **settings) -> subprocess.CompletedProcess:
@@ -36,14 +37,13 @@ ENDINGS = {
 def test_how_a_child_ends(case):
     action, code, number = ENDINGS[case]
     done = in_process(
-        f"e = isolation.run({action}, isolation.Limits(30)); print(e.code, e.signal, e.late, e.peak_bytes > 1 << 20)"
+        f"e = run_isolated({action}, Limits(30)); print(e.code, e.signal, e.late, e.peak_bytes > 1 << 20)"
     )
     assert done.stdout.split() == [str(code), str(int(number)), "False", "True"]
 
 
 def test_what_it_prints_and_its_last_wishes_arrive():
-    body = "def f():\n  atexit.register(print, 'end')\n  print('said')\n"
-    done = in_process(body + "isolation.run(f, isolation.Limits())")
+    done = in_process("def f():\n  atexit.register(print, 'end')\n  print('said')\nrun_isolated(f, Limits())")
     assert done.stdout.split() == ["said", "end"]
 
 
@@ -54,7 +54,7 @@ def test_what_the_parent_is_to_do_at_its_end_the_child_leaves_to_it(tmp_path):
         "mine = tempfile.TemporaryDirectory(dir=sys.argv[1]); atexit.register(print, 'the parent ends')\n"
         "def f():\n  global other; other = tempfile.TemporaryDirectory(dir=sys.argv[1])\n"
         "  print(len(os.listdir(sys.argv[1])))\n"
-        "isolation.run(f, isolation.Limits()); print(len(os.listdir(sys.argv[1])), os.path.isdir(mine.name))",
+        "run_isolated(f, Limits()); print(len(os.listdir(sys.argv[1])), os.path.isdir(mine.name))",
         str(tmp_path),
     )
     assert done.stdout.splitlines() == ["2", "1 True", "the parent ends"]
@@ -62,9 +62,7 @@ def test_what_the_parent_is_to_do_at_its_end_the_child_leaves_to_it(tmp_path):
 
 def test_a_hang_ends_at_the_limit():
     start = time.monotonic()
-    done = in_process(
-        "l = isolation.Limits(0.5); e = isolation.run(lambda: time.sleep(60), l); print(e.late, e.error('work', l))"
-    )
+    done = in_process("l = Limits(0.5); e = run_isolated(lambda: time.sleep(60), l); print(e.late, e.error('work', l))")
     assert time.monotonic() - start < 20
     assert done.stdout.strip() == (
         "True work was stopped: it took too long; got more than 0.5 s; "
@@ -74,7 +72,7 @@ def test_a_hang_ends_at_the_limit():
 
 def test_memory_is_bounded():
     done = in_process(
-        "e = isolation.run(lambda: bytearray(1 << 30), isolation.Limits(30, 256 << 20)); print(e.code, e.peak_bytes)"
+        "e = run_isolated(lambda: bytearray(1 << 30), Limits(30, 256 << 20)); print(e.code, e.peak_bytes)"
     )
     code, peak = map(int, done.stdout.split())
     assert code == 1
@@ -86,7 +84,7 @@ def test_a_crash_leaves_no_work_folder(tmp_path):
     body = (
         "def crash():\n  with files.atomic_file(sys.argv[1]) as place:\n"
         "    place.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "print(isolation.run(crash, isolation.Limits(30)).signal)"
+        "print(run_isolated(crash, Limits(30)).signal)"
     )
     assert in_process(body, str(tmp_path / "target")).stdout.strip() == "11"
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +96,7 @@ def test_a_signal_is_passed_on_and_the_child_cleans_up(number, tmp_path):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "def work():\n  with files.atomic_file(sys.argv[1]):\n    print('ready', flush=True); time.sleep(60)\n"
-        "sys.exit(isolation.run(work, isolation.Limits(60)).code)"
+        "sys.exit(run_isolated(work, Limits(60)).code)"
     )
     with subprocess.Popen([sys.executable, "-c", IMPORTS + body, str(tmp_path / "x")], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"ready\n"
@@ -108,7 +106,7 @@ def test_a_signal_is_passed_on_and_the_child_cleans_up(number, tmp_path):
 
 
 def test_the_child_ends_when_its_parent_is_killed(tmp_path):
-    body = "isolation.run(lambda: (print(os.getpid(), flush=True), time.sleep(60)), isolation.Limits(60))"
+    body = "run_isolated(lambda: (print(os.getpid(), flush=True), time.sleep(60)), Limits(60))"
     with subprocess.Popen([sys.executable, "-c", IMPORTS + body], stdout=subprocess.PIPE) as process:
         child = int(process.stdout.readline())
         process.kill()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgesmith.models import catalog
 from edgesmith.runtime import bundle
-from edgesmith.runtime.bundle.manifest import parse, safe_path
+from edgesmith.runtime.bundle.manifest import parse_manifest, safe_path
 from edgesmith.runtime.common import names
 from edgesmith.runtime.errors import BundleError, ModelError, UsageError
 from edgesmith.runtime.serving import triton
@@ -76,11 +76,11 @@ def test_a_bad_name_passes_no_manifest(name, field, manifest):
     else:
         first["companions"] = [f"onnx/{name}"]
     with pytest.raises(BundleError):
-        parse(json.dumps(values))
+        parse_manifest(json.dumps(values))
 
 
 def test_every_network_of_the_catalogue_has_a_name():
-    assert [name for name in catalog.names() if not names.is_name(name)] == []
+    assert [name for name in catalog.network_names() if not names.is_name(name)] == []
 
 
 @given(st.text(alphabet=string.printable + "é\u202e\0", max_size=12))
@@ -130,7 +130,7 @@ def test_labels_and_tensors_are_text_in_tritons_files(tmp_path):
     made = bundle.write(
         tmp_path / "b", spec, [bundle.Item(colour_net(tmp_path / "n.onnx"))], golden_inputs=golden_inputs()
     )
-    triton.write(made, tmp_path / "models")
+    triton.write_triton(made, tmp_path / "models")
     assert (tmp_path / "models" / "colours" / "labels.txt").read_text().splitlines() == list(labels)
     hostile = 'a" } evil: "\\'
     text = triton.text({"name": hostile, "input_map": {hostile: hostile}})

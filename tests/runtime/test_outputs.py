@@ -17,7 +17,7 @@ from edgesmith.runtime.bundle import signing
 from edgesmith.runtime.common import figures, files
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.serving import triton
-from edgesmith.runtime.serving.frame_sources import writer
+from edgesmith.runtime.serving.frame_sources import open_writer
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
 THESIS = b"three years of work\n" * 40
@@ -42,7 +42,7 @@ def _zipped(path, **members):
 
 def _frame(path):
     path.mkdir()
-    writer(path).add(0, np.zeros((4, 4, 3), np.uint8))
+    open_writer(path).add(0, np.zeros((4, 4, 3), np.uint8))
 
 
 def _engine(path, beside=None):
@@ -57,18 +57,18 @@ def _packed(path):
 
 
 def _triton(path):
-    triton.write(colour_bundle(path.with_name("source") / "b"), path.parent)
+    triton.write_triton(colour_bundle(path.with_name("source") / "b"), path.parent)
 
 
 def _signed(path):
     pytest.importorskip("cryptography")
     colour_bundle(path)
-    signing.generate(path.with_name("key"))
+    signing.generate_key(path.with_name("key"))
     bundle.sign(bundle.opened(path), path.with_name("key"))
 
 
 def _gif(path):
-    kept = writer(path)
+    kept = open_writer(path)
     kept.add(0, np.zeros((4, 4, 3), np.uint8))
     kept.close()
 
@@ -88,10 +88,10 @@ OURS = {
     "picture": _gif,
     "picture, svg": lambda path: _figure(path, ".svg"),
     "picture, png": lambda path: _figure(path, ".png"),
-    "markdown": lambda path: path.write_text(ci_reports.markdown([ci_reports.GateFinding("a", "same", "b")])),
+    "markdown": lambda path: path.write_text(ci_reports.markdown_summary([ci_reports.GateFinding("a", "same", "b")])),
     "csv": lambda path: path.write_text("epoch,loss,lr,seconds\n1,2,3,4\n"),
     "parquet": lambda path: path.write_bytes(b"PAR1 machine metric form PAR1"),
-    "junit": lambda path: path.write_text(ci_reports.junit([])),
+    "junit": lambda path: path.write_text(ci_reports.junit_xml([])),
     "weights": lambda path: path.write_bytes(_safetensors("edgesmith.spec")),
     "state": lambda path: _zipped(path, w__data_pkl=STATE),
 }
@@ -252,7 +252,7 @@ def test_the_writers_of_folders_refuse_by_themselves(tmp_path):
     for write in (
         lambda: bundle.write(tmp_path / "own", SPEC, [item], golden_inputs=golden_inputs()),
         lambda: bundle.pack(made, tmp_path / "own.zip"),
-        lambda: triton.write(made, tmp_path / "repository"),
+        lambda: triton.write_triton(made, tmp_path / "repository"),
     ):
         with pytest.raises(UsageError, match="cannot be replaced"):
             write()
@@ -269,7 +269,7 @@ def test_a_repository_keeps_its_other_models(tmp_path):
     (tmp_path / "models" / "README.md").write_bytes(THESIS)
     before = contents(tmp_path / "models")
     for _ in range(2):
-        triton.write(made, tmp_path / "models")
+        triton.write_triton(made, tmp_path / "models")
     after = contents(tmp_path / "models")
     assert before.items() <= after.items()
     new = {Path(name).relative_to(tmp_path / "models").parts[0] for name in after.keys() - before.keys()}

@@ -68,7 +68,7 @@ def test_schema_and_reader_refuse_the_same(case, made):
     assert len(schema.problems(values, SCHEMA)) >= 1
     if case != "an unknown field":
         with pytest.raises(manifest.BundleError):
-            manifest.parse(json.dumps(values))
+            manifest.parse_manifest(json.dumps(values))
 
 
 # Triton --------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_schema_and_reader_refuse_the_same(case, made):
 
 @pytest.fixture(scope="module")
 def repository(made, tmp_path_factory):
-    return triton.write(made, tmp_path_factory.mktemp("triton") / "models")
+    return triton.write_triton(made, tmp_path_factory.mktemp("triton") / "models")
 
 
 def test_the_repository_has_the_three_models(repository):
@@ -92,7 +92,7 @@ def test_the_repository_has_the_three_models(repository):
 
 def test_a_fixed_batch_is_served_without_batching(tmp_path):
     fixed = colour_bundle(tmp_path / "fixed", batch=1)
-    text = (triton.write(fixed, tmp_path / "models") / "colours/config.pbtxt").read_text()
+    text = (triton.write_triton(fixed, tmp_path / "models") / "colours/config.pbtxt").read_text()
     assert "max_batch_size: 0" in text
     assert "dims: [1, 3, 16, 16]" in text
     assert "dynamic_batching" not in text
@@ -116,7 +116,7 @@ def test_the_configs_are_what_tritons_own_protobuf_reads(batch, tmp_path):
     proto = triton_schema()
     text_format = importlib.import_module("google.protobuf.text_format")
     made = colour_bundle(tmp_path / "colours", batch=batch)
-    repository = triton.write(made, tmp_path / "models")
+    repository = triton.write_triton(made, tmp_path / "models")
     configs = {}
     for path in repository.glob("*/config.pbtxt"):
         configs[path.parent.name] = text_format.Parse(path.read_text(), proto.ModelConfig())
@@ -180,7 +180,7 @@ def test_pack_through_the_command_line(made, tmp_path):
         done = call(*words)
         assert (done.exit_code, message in done.stderr) == (2, True)
     with pytest.raises(UsageError):
-        triton.write(made, tmp_path / "m", "fp16")
+        triton.write_triton(made, tmp_path / "m", "fp16")
 
 
 # Contracts -----------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_a_broken_contract_passes_the_artefact_over(tmp_path):
         assert "a was made for another machine; got os " in model.why()
         assert "expected os plan9" in model.why()
     with pytest.raises(BuildError, match="made for another machine"):
-        requirements.check(made.artefacts[0])
+        requirements.check_requirements(made.artefacts[0])
 
 
 def engine_bundle(tmp_path, precision="fp32", **sources):
@@ -237,12 +237,12 @@ def test_an_engine_is_rebuilt_once_for_this_content(tmp_path, monkeypatch):
     pytest.importorskip("tensorrt_rtx_bindings")
     monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path / "cache"))
     made = engine_bundle(tmp_path)
-    first = requirements.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx")
+    first = requirements.rebuild_engine(made, made.artefacts[0], sm="8.6", flavour="rtx")
     stamp = first.stat().st_mtime_ns
     assert first.read_bytes()[:4] == b"vtrt"
-    assert requirements.rebuild(made, made.artefacts[0], sm="8.6", flavour="rtx") == first
+    assert requirements.rebuild_engine(made, made.artefacts[0], sm="8.6", flavour="rtx") == first
     assert first.stat().st_mtime_ns == stamp
-    other = requirements.rebuild(made, made.artefacts[0], sm="8.9", flavour="rtx")
+    other = requirements.rebuild_engine(made, made.artefacts[0], sm="8.9", flavour="rtx")
     assert other != first
 
 

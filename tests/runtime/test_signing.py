@@ -21,14 +21,14 @@ pytest.importorskip("cryptography")
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
     for name in ("ours", "theirs"):
-        signing.generate(folder / name)
+        signing.generate_key(folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
 def signed(keys, tmp_path_factory):
     made = colour_bundle(tmp_path_factory.mktemp("signed") / "colours")
-    writer.sign(made, keys / "ours")
+    writer.sign_bundle(made, keys / "ours")
     return made.folder
 
 
@@ -42,14 +42,14 @@ def test_a_signed_bundle_loads_where_its_key_is_trusted(signed, keys):
         assert model(picture("green")).top(1)[0].label == "green"
     opened = bundle.read(signed, trusted_key=[keys / "theirs.pub", keys / "ours.pub"])
     assert bundle.verify(opened, threads=1).passed
-    assert opened.check_signature(keys / "ours.pub") == signing.name_of(signing.trusted(keys / "ours.pub")[0])
+    assert opened.check_signature(keys / "ours.pub") == signing.name_of(signing.trusted_keys(keys / "ours.pub")[0])
 
 
 def test_a_private_key_is_for_its_owner_only_and_never_overwritten(keys):
     assert (keys / "ours").stat().st_mode & 0o777 == 0o600
     before = (keys / "ours").read_bytes()
     with pytest.raises(UsageError, match="is there already"):
-        signing.generate(keys / "ours")
+        signing.generate_key(keys / "ours")
     assert (keys / "ours").read_bytes() == before
 
 
@@ -68,19 +68,19 @@ def strip(folder, keys):
 
 
 def sign_with_another_key(folder, keys):
-    writer.sign(bundle.opened(folder), keys / "theirs")
+    writer.sign_bundle(bundle.opened(folder), keys / "theirs")
 
 
 def claim_our_key(folder, keys):
     sign_with_another_key(folder, keys)
     path = folder / "signature.json"
-    ours = signing.name_of(signing.trusted(keys / "ours.pub")[0])
+    ours = signing.name_of(signing.trusted_keys(keys / "ours.pub")[0])
     path.write_text(json.dumps({**json.loads(path.read_text()), "key": ours}))
 
 
 def take_anothers_signature(folder, keys):
     other = colour_bundle(folder.parent / "other" / "colours", batch=1)
-    writer.sign(other, keys / "ours")
+    writer.sign_bundle(other, keys / "ours")
     shutil.copyfile(other.folder / "signature.json", folder / "signature.json")
 
 
@@ -135,14 +135,14 @@ def test_a_zip_keeps_its_signature_and_can_be_signed(copy, keys, tmp_path):
     assert bundle.read(packed, trusted_key=keys / "ours.pub").signature
     strip(copy, keys)
     plain = bundle.pack(bundle.opened(copy), tmp_path / "plain.zip")
-    writer.sign(bundle.opened(plain), keys / "ours")
+    writer.sign_bundle(bundle.opened(plain), keys / "ours")
     assert bundle.verify(bundle.read(plain, trusted_key=keys / "ours.pub"), threads=1).passed
 
 
 def test_what_is_damaged_is_not_signed(copy, keys):
     (copy / "golden" / "inputs.npz").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"golden/inputs\.npz was changed"):
-        writer.sign(bundle.opened(copy), keys / "ours")
+        writer.sign_bundle(bundle.opened(copy), keys / "ours")
 
 
 BAD_KEYS = {"nothing": b"", "text": b"hello", "half": b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
@@ -154,7 +154,7 @@ def test_what_is_no_key_is_a_usage_error(case, signed, tmp_path):
     with pytest.raises(UsageError, match="no public key|holds no Ed25519 key"):
         load(signed, trusted_key=tmp_path / "key")
     with pytest.raises(UsageError, match="is no private key"):
-        writer.sign(bundle.opened(signed), tmp_path / "key")
+        writer.sign_bundle(bundle.opened(signed), tmp_path / "key")
     with pytest.raises(UsageError, match="cannot read public key .*; got no such file"):
         load(signed, trusted_key=tmp_path / "none")
 
@@ -171,7 +171,7 @@ def test_a_key_of_another_kind_is_refused(signed, tmp_path):
         key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     )
     with pytest.raises(UsageError, match="is a key of another kind"):
-        writer.sign(bundle.opened(signed), tmp_path / "ec")
+        writer.sign_bundle(bundle.opened(signed), tmp_path / "ec")
     with pytest.raises(UsageError, match="holds no Ed25519 key"):
         load(signed, trusted_key=tmp_path / "ec.pub")
 

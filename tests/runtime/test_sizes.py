@@ -10,7 +10,7 @@ from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command
 from edgesmith.optimize.graph import complexity
-from edgesmith.runtime.common.sizes import parse, settled
+from edgesmith.runtime.common.sizes import parse_sizes, settle_shape
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
 from support.quant_graphs import Graph
@@ -40,22 +40,22 @@ BAD = {
 @pytest.mark.parametrize("case", GOOD)
 def test_every_dimension_gets_a_size(case):
     shape, given, spec, batch, expected = GOOD[case]
-    assert settled({"x": shape}, given, spec, batch) == {"x": expected}
+    assert settle_shape({"x": shape}, given, spec, batch) == {"x": expected}
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_nobody_says_is_asked_for(case):
     shape, given, spec, message = BAD[case]
     with pytest.raises(UsageError, match=message):
-        settled({"x": shape}, given, spec)
+        settle_shape({"x": shape}, given, spec)
 
 
 def test_two_inputs_need_their_names():
     shapes = {"a": (1, None), "b": (1, None)}
-    assert settled(shapes, "a=1x2,b=1x3") == {"a": (1, 2), "b": (1, 3)}
+    assert settle_shape(shapes, "a=1x2,b=1x3") == {"a": (1, 2), "b": (1, 3)}
     with pytest.raises(UsageError, match="a shape without a name"):
-        settled(shapes, "1x2")
-    assert parse("") == {}
+        settle_shape(shapes, "1x2")
+    assert parse_sizes("") == {}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -65,12 +65,12 @@ def test_a_size_is_never_made_up(seed):
     real = tuple(int(size) for size in rng.integers(2, 9, rng.integers(1, 5)))
     shape = tuple(None if rng.random() < 0.5 else size for size in real)
     given = "x".join(map(str, real))
-    assert settled({"x": shape}, f"x={given}") == {"x": real}
+    assert settle_shape({"x": shape}, f"x={given}") == {"x": real}
     if None in shape[1:]:
         with pytest.raises(UsageError, match="free"):
-            settled({"x": shape})
+            settle_shape({"x": shape})
     else:
-        assert settled({"x": shape}, batch=5) == {"x": tuple(5 if size is None else size for size in shape)}
+        assert settle_shape({"x": shape}, batch=5) == {"x": tuple(5 if size is None else size for size in shape)}
 
 
 @pytest.fixture(scope="module")

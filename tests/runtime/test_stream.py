@@ -206,3 +206,13 @@ def test_a_call_under_way_finishes_on_the_old_model(folder, monkeypatch):
         caller.join()
         assert answers[0].top(1)[0].label == "red"
         assert old.session.closed
+
+
+@pytest.mark.parametrize(("old", "new"), [("Pool", "WorkerPool"), ("Live", "ReloadingModel")])
+def test_the_names_of_before_still_work_and_say_what_they_are_called_now(old, new):
+    from edgesmith.runtime import serving
+
+    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now"):
+        assert getattr(serving, old) is getattr(serving, new)
+    with pytest.raises(AttributeError):
+        serving.Puddle  # noqa: B018

@@ -53,7 +53,7 @@ def test_annotated_frames_become_a_video(video, tmp_path, name):
 
 
 def test_frames_of_other_sizes_take_the_first_ones(tmp_path):
-    kept = frame_sources.writer(tmp_path / "x.avi")
+    kept = frame_sources.open_writer(tmp_path / "x.avi")
     for index, size in enumerate(((64, 96), (32, 48))):
         kept.add(index, picture("red", size))
     kept.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from edgesmith.bench.measure.workload import random_feeds
+from edgesmith.bench.measure.workload import random_session_feeds
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.common.machine import thread_counts
 from edgesmith.runtime.errors import CANNOT
@@ -41,8 +41,7 @@ def turn(session, feeds):
 
 def rivals(made):
     """Open every form on every backend with every number of threads that `auto` may take."""
-    kept, _ = candidates.fitting(candidates.candidates(made, "cpu", "auto"))
-    for candidate in kept:
+    for candidate in candidates.candidates(made, "cpu", "auto"):
         for threads in thread_counts():
             if not candidates.usable(candidate.backend)[0]:
                 continue
@@ -60,7 +59,7 @@ def judge(path, rounds):
     loaded_s = time.perf_counter() - start
     choice = autotune_cache.remembered(next(Path(os.environ["EDGESMITH_CACHE"]).glob("*.json")).stem)
     sessions = {"auto": model.session, **dict(rivals(made))}
-    feeds = {name: random_feeds(session, 1) for name, session in sessions.items()}
+    feeds = {name: random_session_feeds(session, 1) for name, session in sessions.items()}
     times = {name: [] for name in sessions}
     for number in range(rounds + 1):
         for name in random.Random(number).sample(list(sessions), len(sessions)):

@@ -132,7 +132,7 @@ def judged(pools, repeats):
         seconds, logs = float(np.mean(pools.seconds[name, slowdown])), [pair.log_ratio for pair in pool]
         rule = gate.Rule()
         rule = dataclasses.replace(rule, most_pairs=max(4, min(rule.most_pairs, int(rule.most_s / seconds))))
-        ratio, base = gate.interval(pool), np.median(np.concatenate([np.concatenate(pair.base) for pair in pool]))
+        ratio, base = gate.ratio_interval(pool), np.median(np.concatenate([np.concatenate(pair.base) for pair in pool]))
         measured.append({"condition": name, "slowdown": slowdown, "pairs": len(pool), "seconds_a_pair": seconds,
                          "base_ms": 1e3 * float(base), "ratio": ratio.estimate, "low": ratio.low, "high": ratio.high,
                          "spread": float(np.std(logs)), "autocorrelation": gate_simulation.autocorrelation(logs),

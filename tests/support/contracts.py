@@ -19,7 +19,7 @@ from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
 from edgesmith.optimize.recipes import RECIPES
 from edgesmith.runtime import backends
-from edgesmith.runtime.common.plugins import load
+from edgesmith.runtime.common.plugins import load_plugin
 from edgesmith.runtime.errors import DataError, EdgesmithError
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
@@ -49,7 +49,7 @@ def planted(package: ModuleType, folder: Path, text: str, name: str = "planted")
 
 def pass_problems(name: str, folder: Path) -> list[str]:
     """Headings, a recipe, and on a graph with branches: interface and function kept, at rest after one run."""
-    module = load(passes, name, "pass")
+    module = load_plugin(passes, name, "pass")
     text = module.__doc__ or ""
     places = [text.find(heading) for heading in HEADINGS]
     wrong = [] if -1 not in places and places == sorted(places) else ["its docstring lacks a heading"]
@@ -81,7 +81,7 @@ def backend_problems(name: str, net: Path, expected: np.ndarray, computes: bool)
 
     `net` is the colour network and `expected` its answer to `golden_inputs()`.
     """
-    module = load(backends, name, "backend")
+    module = load_plugin(backends, name, "backend")
     told = module.available()
     if not (isinstance(told, tuple) and len(told) == 2 and isinstance(told[0], bool) and told[1]):
         return [f"available() says {told!r}"]
@@ -111,7 +111,7 @@ def _refusal(action: Callable[[], object], kind: type[Exception], what: str) -> 
 
 def metric_problems(name: str, context: MetricContext) -> list[str]:
     """It is documented, answers with a Reading of its own name or a reason, and the record survives JSON."""
-    module = load(metrics, name, "metric")
+    module = load_plugin(metrics, name, "metric")
     wrong = [] if module.__doc__ and module.measure.__doc__ else ["it is not documented"]
     try:
         reading = module.measure(context)
@@ -125,7 +125,7 @@ def metric_problems(name: str, context: MetricContext) -> list[str]:
         wrong.append(f"it calls itself {reading.metric!r}")
     run = Run("now", "bench", environment.here(), (Result(context.subject, {name: reading}),))
     try:
-        again = result.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False)))
+        again = result.run_from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False)))
     except (TypeError, ValueError) as error:
         return [*wrong, f"it cannot be written: {error}"]
     return wrong if again == run else [*wrong, "it is another after a round trip through JSON"]

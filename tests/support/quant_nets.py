@@ -53,8 +53,8 @@ def _exported(name, path):
     from edgesmith.export import to_onnx
     from edgesmith.models import catalog, weights
 
-    spec = catalog.spec(name, "digits")
-    module = catalog.build(name, spec.num_classes)
+    spec = catalog.network_spec(name, "digits")
+    module = catalog.build_network(name, spec.num_classes)
     spec = weights.load_into(module, spec, "digits", folder=Path("weights"))
     side = (EXPORTED_SIDE, EXPORTED_SIDE)
     spec = replace(spec, input_shape=(3, *side), preprocess=replace(spec.preprocess, crop=side))

@@ -42,7 +42,7 @@ def speeds(source, files, side, rounds):
             call()
             if number >= WARM:
                 seconds[key].append(time.process_time() - started)
-    fp32, rates, rows = np.array(seconds["fp32", "ort"]), machine_peaks.measure(1).macs_per_s, {}
+    fp32, rates, rows = np.array(seconds["fp32", "ort"]), machine_peaks.measure_peaks(1).macs_per_s, {}
     for (label, runtime), taken in seconds.items():
         low, middle, high = np.percentile(fp32 / np.array(taken), QUARTILES).round(3).tolist()
         share = macs / min(taken) / rates["fp32" if label == "fp32" else "int8"]

@@ -32,8 +32,8 @@ def main() -> None:
     found = {"torchvision": torchvision.__version__, "timm": timm.__version__, "networks": {}}
     if sys.argv[1:]:
         found["networks"] = json.loads(OUT.read_text())["networks"]
-    for name in sys.argv[1:] or catalog.names():
-        entry = catalog.find(name)
+    for name in sys.argv[1:] or catalog.network_names():
+        entry = catalog.find_network(name)
         spellings = [normalise(word) for word in (name, *entry.aliases)]
         there = next((theirs[word] for word in spellings if word in theirs), None)
         # timm has some networks twice; the aliases name the layout whose keys ours are.

@@ -41,8 +41,8 @@ def measure(name):
     from edgesmith.optimize.fp16.convert import relative_error
     from edgesmith.optimize.graph.proto_graph import read_model
 
-    started, spec = time.perf_counter(), catalog.spec(name)
-    module = catalog.build(name, spec.num_classes)
+    started, spec = time.perf_counter(), catalog.network_spec(name)
+    module = catalog.build_network(name, spec.num_classes)
     spec = weights.load_into(module, spec, "random")
     for _ in range(SETTLED):
         weights.warm_up_batchnorm(module, spec.input_shape)
@@ -184,7 +184,7 @@ def _params(entry):
     if entry.figures.params is not None:
         return entry.figures.params
     with torch.device("meta"):
-        module = catalog.build(entry.name, catalog.spec(entry.name).num_classes)
+        module = catalog.build_network(entry.name, catalog.network_spec(entry.name).num_classes)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -192,7 +192,7 @@ def _smallest_first(largest):
     """Return the networks up to so many million parameters, those with few operations first."""
     from edgesmith.models import catalog
 
-    kept = [entry for entry in map(catalog.find, catalog.names()) if _params(entry) <= largest * 1e6]
+    kept = [entry for entry in map(catalog.find_network, catalog.network_names()) if _params(entry) <= largest * 1e6]
     return [entry.name for entry in sorted(kept, key=lambda entry: entry.figures.macs or np.inf)]
 
 

@@ -15,8 +15,8 @@ FILE = Path(__file__).resolve().parents[1] / "data" / f"{NAME}-digits.safetensor
 
 def trained() -> tuple[torch.nn.Module, ModelSpec]:
     """Return the module, in eval mode, and its spec (input 3x64x64, ten classes)."""
-    spec = catalog.spec(NAME, str(FILE))
-    module = catalog.build(NAME, spec.num_classes)
+    spec = catalog.network_spec(NAME, str(FILE))
+    module = catalog.build_network(NAME, spec.num_classes)
     return module, weights.load_into(module, spec, str(FILE))
 
 

@@ -17,7 +17,7 @@ from math import prod
 import numpy as np
 import onnx
 
-from ....runtime.engines.cost import COEFFICIENTS, Gpu, Work, gpu, roofline_s
+from ....runtime.engines.cost import COEFFICIENTS, Gpu, Work, find_gpu, roofline_s
 from ...calibration.statistics import session
 from ...graph.proto_graph import ProtoGraph, attributes, copied
 from ..targets import ANCHORS, is_tensorrt
@@ -60,7 +60,7 @@ def model_costs(model: onnx.ModelProto, target: str, gpu_name: str = "Orin Nano 
     Raises:
         UsageError: An unknown GPU.
     """
-    where, launch, lower = (gpu(gpu_name), 0.0, "fp16") if is_tensorrt(target) else (CPU, 2e-6, "fp32")
+    where, launch, lower = (find_gpu(gpu_name), 0.0, "fp16") if is_tensorrt(target) else (CPU, 2e-6, "fp32")
     scale = 1.0
     if is_tensorrt(target):
         scale, launch = COEFFICIENTS[where.family]
