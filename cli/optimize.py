@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime import targets
 from ..runtime.common.progress import note
 from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
     from ..optimize.report import Report
 
-TARGETS = ("generic", "ort-x86", "trt", "openvino")
+KNOWN = ", ".join(targets.names())
 
 
 @command("optimize")
 @click.argument("source", metavar="IN.onnx")
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
-@click.option("--target", default="generic", show_default=True, help=f"What it will run on: {', '.join(TARGETS)}.")
+@click.option("--target", default="generic", show_default=True, help=f"What it will run on: {KNOWN}.")
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")

@@ -6,23 +6,33 @@ import concurrent.futures
 from pathlib import Path
 
 from ..optimize.trt import preflight
-from ..runtime.engines import build, cost
+from ..runtime import targets
+from ..runtime.engines import build, cost, flavour
 from ..runtime.errors import CheckFailed, NotAvailable
 from ..runtime.spec import ModelSpec
-from .settings import ExportedArtefact, Flow, StageCheck
+from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
-ENGINE_INT8 = "int8-trt-fp16"
+ENGINE_INT8 = "int8-{}-fp16"
 # FP16 with fewer kernels for more arithmetic, where units only pass some channels on (fold_passthrough_channels.py).
-ENGINE_FP16 = "fp16-trt"
+ENGINE_FP16 = "fp16-{}"
+
+
+def engine_target(settings: ExportSettings) -> str:
+    """Return the target whose files become engines, "" for none: of several the one whose TensorRT builds here."""
+    asked = {targets.row(name).engine: name for name in settings.targets if targets.row(name).engine}
+    here = [asked[kind] for kind in flavour.MODULES if kind in asked and flavour.installed(kind)]
+    return next(iter([*here, *asked.values()]), "")
 
 
 def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
-    if "trt" not in flow.settings.targets:
+    target = engine_target(flow.settings)
+    if not target:
         return
-    jobs = [(name, sm) for name in flow.settings.precisions for sm in flow.settings.sms]
+    supported = targets.row(target).precisions
+    jobs = [(name, sm) for name in flow.settings.precisions if name in supported for sm in flow.settings.sms]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
         try:
@@ -36,7 +46,8 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
-    sources = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(name, [name])
+    target = engine_target(flow.settings)
+    sources = {"int8": [ENGINE_INT8.format(target)], "fp16": ["fp16", ENGINE_FP16.format(target)]}.get(name, [name])
     there = [source for source in sources if any(made.name == source for made in flow.artefacts)]
     built = [_build(flow, spec, work, name, sm, source) for source in there]
     return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
@@ -47,7 +58,9 @@ def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: st
     preflight.require(preflight.check(source.path, name, [sm]), source.path)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
-    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
+    # The standard form runs on either TensorRT; the one for TensorRT-RTX would be slow on the other.
+    kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
+    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch)
     kernels = sidecar.attestation.kernels
     made = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
     made.results["source"] = stem

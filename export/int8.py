@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..optimize import quantize
 from ..optimize.trt import mixed_precision
-from ..runtime import datasets
+from ..runtime import datasets, targets
 from ..runtime.spec import ModelSpec
 from .engines import ENGINE_INT8
 from .measure import kept
@@ -57,10 +57,11 @@ def _form(
         fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow)
     ).to_dict()
     made = [flow.artefact(f"int8-{target}", "int8", target, path)]
-    if target == "trt":
-        mixed = Path(f"{stem}-{ENGINE_INT8}.onnx")
+    if targets.row(target).engine:
+        name = ENGINE_INT8.format(target)
+        mixed = Path(f"{stem}-{name}.onnx")
         mixed_precision.restore_float_nodes(fp32, path, [], mixed)
-        made.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
+        made.append(flow.artefact(name, "int8", target, mixed))
     return made, report
 
 

@@ -16,9 +16,9 @@ from ..bench.measure import interleave
 from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
 from ..optimize.graph import proto_graph
-from ..optimize.quantize.mixed_precision.latency_model import is_here
 from ..optimize.quantize.report import judge
-from ..optimize.quantize.speed import Speed
+from ..optimize.quantize.speed import Speed, race
+from ..runtime import targets
 from ..runtime.backends import ort
 from ..runtime.backends._base import Session
 from ..runtime.common.progress import progress
@@ -50,6 +50,9 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
     else:
         flow.checks.append(StageCheck("accuracy", None, "not evaluated, as asked"))
     _time([made for made in runnable if not made.simulated], flow.settings.threads)
+    for made in runnable[1:]:
+        if made.simulated and targets.is_here(made.target):
+            _race(runnable[0], made, next(iter(flow.data["test"].head(1).batches(spec, 1))))
     flow.checks += [check for made in runnable[1:] if (check := _speed_check(made))]
 
 
@@ -221,13 +224,24 @@ def _time(runnable: list[ExportedArtefact], threads: int) -> None:
             made.results["speed"] = Speed(ratio.estimate, ratio.low, ratio.high, made.backend, *seconds).to_dict()
 
 
+def _race(fp32: ExportedArtefact, made: ExportedArtefact, image: NDArray[Any]) -> None:
+    """Run a form that is for another backend than ONNX Runtime on that one, beside FP32 on the same."""
+    speed, why = race(fp32.path, made.path, made.target, image)
+    if speed is None:
+        made.results["latency_missing"] = why
+    else:
+        made.results["speed"] = speed.to_dict()
+
+
 def _speed_check(made: ExportedArtefact) -> StageCheck | None:
     """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is no failure."""
-    if made.precision != "int8" or made.simulated:
+    if made.precision != "int8" or targets.row(made.target).engine:
         return None
     name = f"speed {made.name}"
-    if not is_here(made.target):
+    if not targets.is_here(made.target):
         return StageCheck(name, None, f"{made.target} is not this kind of machine")
     if "speed" not in made.results:
         return StageCheck(name, None, made.results.get("latency_missing", "FP32 was not measured"))
-    return StageCheck(name, True, made.results["speed"]["said"])
+    speed = made.results["speed"]
+    where = "" if speed["backend"] == "ort" else f"{speed['backend']}: "
+    return StageCheck(name, True, where + speed["said"])

@@ -30,7 +30,7 @@ from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay, verify
 from . import parity, to_onnx
-from .engines import ENGINE_FP16, attested, make_engines
+from .engines import ENGINE_FP16, attested, engine_target, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
 from .preconditions import require
@@ -172,10 +172,11 @@ def _lower(flow: Flow, spec: ModelSpec, fp32: Path, calibration: list[NDArray[An
         flow.records["fp16"] = convert.to_fp16(fp32, path, calibration[:8]).to_dict()
         flow.add("fp16", "fp16", "generic", path)
         carried = Path(f"{stem}-carried.onnx")
-        if "trt" in flow.settings.targets and fold_passthrough_channels(fp32, carried):
-            path = Path(f"{stem}-{ENGINE_FP16}.onnx")
-            flow.records[ENGINE_FP16] = convert.to_fp16(carried, path, calibration[:8]).to_dict()
-            flow.add(ENGINE_FP16, "fp16", "trt", path)
+        if (target := engine_target(flow.settings)) and fold_passthrough_channels(fp32, carried):
+            name = ENGINE_FP16.format(target)
+            path = Path(f"{stem}-{name}.onnx")
+            flow.records[name] = convert.to_fp16(carried, path, calibration[:8]).to_dict()
+            flow.add(name, "fp16", target, path)
     if "int8" in flow.settings.precisions:
         make_int8(flow, spec, fp32, calibration, stem)
 

@@ -12,6 +12,7 @@ from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
+from .engines import engine_target
 from .settings import SPLITS, TRAINED, ExportSettings
 from .to_onnx import OPSETS
 
@@ -38,7 +39,7 @@ def require(settings: ExportSettings, out: Path) -> None:
 
 
 def _numbers(settings: ExportSettings) -> None:
-    if "trt" in settings.targets:
+    if engine_target(settings):
         for sm in settings.sms:
             normal_sm(sm)
     least = MIN_IMAGES if "int8" in settings.precisions else 1

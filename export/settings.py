@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..optimize.graph import spec_metadata
-from ..runtime import datasets
+from ..optimize.quantize.targets import quantized_targets
+from ..runtime import datasets, targets
 from ..runtime.backends import ort
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
 
 PRECISIONS = ("fp32", "fp16", "int8")
-TARGETS = ("ort-x86", "trt")
+TARGETS = ("ort-x86", "trt")  # unless others are asked for
 # Points of top-1 that a lower precision may lose against FP32, on each split.
 MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
@@ -66,7 +67,7 @@ class ExportSettings:
         """Refuse unknown words before anything is computed."""
         if (self.weights, self.data) == (TRAINED, "digits"):
             object.__setattr__(self, "weights", "digits")
-        words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
+        words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, given, known in words:
             for word in given:
@@ -125,8 +126,8 @@ class ExportedArtefact:
 
     @property
     def simulated(self) -> bool:
-        """Whether ONNX Runtime only stands in for TensorRT: Q/DQ in float, as written; its speed means nothing."""
-        return self.target == "trt"
+        """Whether ONNX Runtime only stands in for the target: Q/DQ in float, as written; its speed means nothing."""
+        return targets.is_simulated(self.target)
 
     @property
     def options(self) -> dict[str, Any]:

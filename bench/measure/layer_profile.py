@@ -21,6 +21,7 @@ from ...runtime.common.sizes import settled
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
 from ...runtime.errors import NotAvailable
+from ...runtime.targets import is_simulated
 from .workload import BenchTarget, embedded_spec, random_feeds, random_input
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
@@ -117,7 +118,7 @@ def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
         return Path(target.path), {}
     bundle, artefact = _artefact(target)
     bundle.file(artefact.path)  # its digest is checked
-    return bundle.folder / artefact.path, dict(SIMULATED) if artefact.target == "trt" else {}
+    return bundle.folder / artefact.path, dict(SIMULATED) if is_simulated(artefact.target) else {}
 
 
 def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +18,14 @@ from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
-from edgesmith.optimize.recipes import RECIPES
-from edgesmith.runtime import backends
-from edgesmith.runtime.common.plugins import load
+from edgesmith.optimize.quantize.quant_params import KINDS
+from edgesmith.optimize.quantize.targets import find_target
+from edgesmith.optimize.recipes import recipes
+from edgesmith.runtime import backends, targets
+from edgesmith.runtime.common.plugins import load, names
+from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
+from edgesmith.runtime.targets._row import TargetRow
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
 
@@ -32,9 +37,14 @@ EVERYWHERE = """(float[N,4,8,8] x, bool p) => (float[N,4,6,6] y, float[N,4,6,6] 
 
 
 @contextlib.contextmanager
-def planted(package: ModuleType, folder: Path, text: str, name: str = "planted") -> Iterator[str]:
-    """Make a file the one plugin that a package lists, and yield its name; the others can still be imported."""
+def planted(package: ModuleType, folder: Path, text: str, name: str = "planted", beside: bool = False) -> Iterator[str]:
+    """Make a file the one plugin that a package lists, and yield its name; the others can still be imported.
+
+    With `beside` the package lists its own plugins too.
+    """
     folder.mkdir()
+    for path in Path(str(package.__file__)).parent.glob("*.py") if beside else ():
+        shutil.copyfile(path, folder / path.name)
     (folder / f"{name}.py").write_text(text)
     file, path = package.__file__, list(package.__path__)
     package.__file__, package.__path__ = str(folder / "__init__.py"), [str(folder), *path]
@@ -55,7 +65,7 @@ def pass_problems(name: str, folder: Path) -> list[str]:
     wrong = [] if -1 not in places and places == sorted(places) else ["its docstring lacks a heading"]
     if not isinstance(getattr(module, "PASS", None), Pass):
         return [*wrong, "PASS is no Pass"]
-    if not any(name in recipe for recipe in RECIPES.values()):
+    if not any(name in recipe for recipe in recipes().values()):
         wrong.append("no recipe runs it")
     return wrong + _rewriting_problems(name, folder)
 
@@ -74,6 +84,37 @@ def _rewriting_problems(name: str, folder: Path) -> list[str]:
     if optimizer.optimize(first, second, passes=(name,)).rewrites:
         wrong.append("it does not come to rest")
     return wrong
+
+
+def target_problems(name: str) -> list[str]:
+    """Its row is documented, names what there is, and makes a Q/DQ form where it has INT8."""
+    module = load(targets, name.replace("-", "_"), "target")
+    row = getattr(module, "ROW", None)
+    if not isinstance(row, TargetRow):
+        return ["ROW is no TargetRow"]
+    wrong = [] if module.__doc__ else ["it is not documented"]
+    wrong += [f"no backend {one}" for one in row.backends if one not in names(backends)]
+    wrong += [f"no pass {one}" for one in row.passes if one not in names(passes)]
+    wrong += [f"no precision {one}" for one in row.precisions if one not in PRECISIONS]
+    if row.engine not in ("", *MODULES):
+        wrong.append(f"no TensorRT {row.engine}")
+    if row.device not in ("cpu", "gpu"):
+        wrong.append(f"no device {row.device}")
+    if row.channel_blocks and row.channel_blocks[-1][0]:
+        wrong.append("no channel block for the other processors")
+    if ("int8" in row.precisions) != (row.qdq is not None):
+        wrong.append("INT8 without Q/DQ rules, or rules without INT8")
+    if any(place is not None and not 0 <= place < targets.FP32 for place in (row.place, row.place_elsewhere)):
+        wrong.append("its place is none before FP32")
+    return wrong + (_form_problems(name) if row.qdq is not None else [])
+
+
+def _form_problems(name: str) -> list[str]:
+    try:
+        form = find_target(name)
+    except (TypeError, KeyError) as error:
+        return [f"no form: {error}"]
+    return [] if form.activation_dtype in KINDS else [f"no activations {form.activation_dtype}"]
 
 
 def backend_problems(name: str, net: Path, expected: np.ndarray, computes: bool) -> list[str]:

@@ -16,11 +16,12 @@ import numpy as np
 
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
+from ....runtime.targets import is_here
 from ...calibration.samples import AugmentedSamples, Samples
 from ...calibration.sqnr import sqnr_db
 from ...calibration.statistics import session
 from ..report import QuantSettings, compare
-from .latency_model import Costs, is_here, latencies, model_costs
+from .latency_model import Costs, latencies, model_costs
 
 if TYPE_CHECKING:
     import onnx
