@@ -24,8 +24,9 @@ from ..runtime.backends._base import Session
 from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import find
 from ..runtime.verify import replay
-from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck
+from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck, result_key
 
 # One process for each artefact, half a second each: a figure for the table, not for a gate.
 PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
@@ -33,8 +34,6 @@ PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, w
 UNJUDGED_IMAGES = 64
 # Where likeness decides: 1 % is then two or three images.
 LIKENESS_IMAGES = 256
-# Tasks whose answer is the best of several classes, for the image or each pixel, so that two answers agree or do not.
-CHOOSING = ("classify", "segment")
 
 
 def measure(flow: Flow, spec: ModelSpec) -> None:
@@ -57,7 +56,7 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
 
 
 def kept(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
-    """Hold a form against FP32: by top-1 where labels can judge, else by likeness, unless the weights are random."""
+    """Hold a form against FP32: by its score where labels can judge, else by likeness, unless weights are random."""
     if not flow.settings.evaluate or flow.settings.weights == "random":
         return Kept()
     if _not_judged(flow, spec):
@@ -68,7 +67,7 @@ def kept(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
 
 def _alike(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
     """Hold a form's answers against FP32's where no label says which are right."""
-    fp32, settings = flow.onnx("fp32"), flow.settings
+    fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
     key = str(made.path), made.path.stat().st_mtime_ns
     if key in flow.likeness:
         return flow.likeness[key]
@@ -76,9 +75,9 @@ def _alike(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
     for split in SPLITS:
         data = flow.data[split].head(LIKENESS_IMAGES)
         one, two = _logits(flow, [fp32, made], data, spec)
-        if spec.task == "classify" and not isinstance(data, Noise):
-            share = 100 * float((one.argmax(1) == two.argmax(1)).mean())
-            agreement = min(share, 100.0 if agreement is None else agreement)
+        share = task.agreement(two, one) if task.learns_labels and not isinstance(data, Noise) else None
+        if share is not None:
+            agreement = min(100 * share, 100.0 if agreement is None else agreement)
         worst = min(worst, *_sqnr_db(fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
     enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
     flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
@@ -91,12 +90,12 @@ def _sqnr_db(fp32: ExportedArtefact, made: ExportedArtefact, batches: list[NDArr
 
 
 def _lost(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> float:
-    """Return how many points of top-1 a form loses against FP32 on the worse split."""
-    drops = []
+    """Return how many points of the task's metric a form loses against FP32 on the worse split."""
+    drops, task = [], find(spec.task)
     for split in SPLITS:
         labels = flow.data[split].labels
         before, after = (
-            100 * accuracy.score(logits, labels)[0]["top1_ratio"]
+            100 * task.score(logits, labels)[0][task.metric]
             for logits in _logits(flow, [flow.onnx("fp32"), made], flow.data[split], spec)
         )
         drops.append(before - after)
@@ -104,11 +103,12 @@ def _lost(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> float:
 
 
 def _not_judged(flow: Flow, spec: ModelSpec) -> str:
-    """Return why top-1 means nothing here, or an empty string."""
-    if spec.task != "classify":
+    """Return why labels cannot judge here, or an empty string."""
+    task = find(spec.task)
+    if not task.learns_labels:
         return f"task {spec.task}: there is no top-1"
     if flow.settings.weights == "random":
-        return "random weights: top-1 means nothing"
+        return f"random weights: {task.title} means nothing"
     classes = len(flow.data["test"].classes)
     if classes != spec.num_classes:
         return f"the data has {classes} classes, the network {spec.num_classes}"
@@ -119,16 +119,16 @@ def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split:
     """Every artefact on the same images; where top-1 means nothing a few are enough for the agreement."""
     few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
     data = flow.data[split] if judged else flow.data[split].head(few)
-    logits = _logits(flow, runnable, data, spec)
-    reference = logits[0]
-    for made, found in zip(runnable, logits, strict=True):
+    outputs, task = _logits(flow, runnable, data, spec), find(spec.task)
+    reference = outputs[0]
+    for made, output in zip(runnable, outputs, strict=True):
         values: dict[str, Any] = {"images": len(data)}
         if judged:
-            values["top1"] = 100 * accuracy.score(found, data.labels)[0]["top1_ratio"]
+            values[result_key(task)] = 100 * task.score(output, data.labels)[0][task.metric]
         if made is not runnable[0]:
-            if spec.task in CHOOSING:
-                values["agreement"] = 100 * float((found.argmax(1) == reference.argmax(1)).mean())
-            values["sqnr_db"] = accuracy.sqnr_db(reference, found)
+            if (share := task.agreement(output, reference)) is not None:
+                values["agreement"] = 100 * share
+            values["sqnr_db"] = accuracy.sqnr_db(reference, output)
         made.results[split] = values
 
 
@@ -176,17 +176,19 @@ def _accuracy_check(
     if why_not and flow.settings.weights == "random":
         return StageCheck(name, None, f"{why_not}; {agreement}")
     if why_not:
-        found = kept(flow, spec, made)
+        judged = kept(flow, spec, made)
         asked = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
         return StageCheck(
-            name, found.enough, f"{why_not}, so likeness decides: {found} {asked}; {agreement}{_tried(made)}"
+            name, judged.enough, f"{why_not}, so likeness decides: {judged} {asked}; {agreement}{_tried(made)}"
         )
-    drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
+    task = find(spec.task)
+    key = result_key(task)
+    drops = {split: fp32.results[split][key] - made.results[split][key] for split in SPLITS}
     worst = max(drops.values())
-    said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
+    changes = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return StageCheck(
         name, worst <= max_drop + 1e-9,
-        f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_tried(made)}",
+        f"{task.title} against FP32: {changes} points (allowed -{max_drop}); {agreement}{_tried(made)}",
     )  # fmt: skip
 
 
@@ -200,11 +202,11 @@ def _tried(made: ExportedArtefact) -> str:
     return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['said']}"
 
 
-def _likeness(split: str, found: dict[str, Any]) -> str:
+def _likeness(split: str, results: dict[str, Any]) -> str:
     """Say how near to FP32 the answers on a split are: the same choices, or else signal to noise."""
-    if "agreement" in found:
-        return f"{split} agreement {found['agreement']:.2f} %"
-    return f"{split} equal to FP32" if found["sqnr_db"] is None else f"{split} SQNR {found['sqnr_db']:.1f} dB"
+    if "agreement" in results:
+        return f"{split} agreement {results['agreement']:.2f} %"
+    return f"{split} equal to FP32" if results["sqnr_db"] is None else f"{split} SQNR {results['sqnr_db']:.1f} dB"
 
 
 def _time(runnable: list[ExportedArtefact], threads: int) -> None:

@@ -12,6 +12,7 @@ from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
+from ..runtime.tasks import find
 from .engines import engine_target
 from .settings import SPLITS, TRAINED, ExportSettings
 from .to_onnx import OPSETS
@@ -63,8 +64,8 @@ def _classes(settings: ExportSettings) -> int | None:
         raise UsageError(f"unknown weights {source!r}", got="no such file",
                          expected="trained, digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
     spec = catalog.spec(settings.model, source)
-    told = source == "digits" or (Path(source).is_file() and bool(spec.labels))
-    return spec.num_classes if told and spec.task == "classify" else None
+    has_labels = source == "digits" or (Path(source).is_file() and bool(spec.labels))
+    return spec.num_classes if has_labels and find(spec.task).learns_labels else None
 
 
 def _data(settings: ExportSettings, classes: int | None) -> None:

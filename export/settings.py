@@ -20,6 +20,7 @@ from ..runtime.backends import ort
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import Task
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")  # unless others are asked for
@@ -76,6 +77,11 @@ class ExportSettings:
                     raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)
         if "fp32" not in self.precisions:
             raise UsageError("fp32 is missing from the precisions", do="add it: every other one is compared with it")
+
+
+def result_key(task: Task) -> str:
+    """Return the key of a task's metric in `ExportedArtefact.results`, in per cent: "top1" for `top1_ratio`."""
+    return task.metric.removesuffix("_ratio")
 
 
 @dataclass(frozen=True)

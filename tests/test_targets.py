@@ -1,9 +1,7 @@
 """One row per target: each keeps its contract, and the toy of CONTRIBUTING.md works in every command."""
 
 import json
-import re
 import shutil
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +21,10 @@ from edgesmith.runtime.engines import flavour
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.selection.candidates import candidates, open_artefact
 from support.bundles import SPEC, colour_net, golden_inputs
-from support.contracts import planted, target_problems
+from support.contracts import planted, recipe, target_problems
 from support.quant_graphs import small_cnn
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def recipe(heading: str) -> str:
-    """Return the file that a recipe of CONTRIBUTING.md shows."""
-    part = (ROOT / "CONTRIBUTING.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    return textwrap.dedent(re.search(r"^ *```py\n(.*?)^ *```", part, re.MULTILINE | re.DOTALL)[1])
 
 
 TOY = recipe("Add a target")
