@@ -33,7 +33,7 @@ After:  y
 When:   z
 Why:    w
 """
-from ._base import Pass, Refused, Rewritten
+from ..base import Pass, Refused, Rewritten
 
 def at(net, node):
     {does}
