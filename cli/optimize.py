@@ -69,8 +69,8 @@ def _draw(report: Report, explain: bool) -> None:
         rows = [
             (entry.name, word, node, why)
             for entry in report.passes
-            for word, found in (("refused", entry.refusals), ("rolled back", entry.rolled_back))
-            for node, why in found
+            for word, places in (("refused", entry.refusals), ("rolled back", entry.rolled_back))
+            for node, why in places
         ]
         if rows:
             table("Left alone", ("pass", "what", "node", "why"), rows, left=4)
@@ -80,7 +80,7 @@ def _draw(report: Report, explain: bool) -> None:
 
 def _counts(report: Report) -> list[tuple[object, ...]]:
     counts = [(entry.name, len(entry.rewrites), len(entry.refusals), len(entry.rolled_back)) for entry in report.passes]
-    idle = sum(not any(found) for _, *found in counts)
+    idle = sum(not any(numbers) for _, *numbers in counts)
     return [*(row for row in counts if any(row[1:])), (f"{idle} others", 0, 0, 0)]
 
 

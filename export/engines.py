@@ -48,9 +48,9 @@ def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Expo
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
     target = engine_target(flow.settings)
     sources = {"int8": [ENGINE_INT8.format(target)], "fp16": ["fp16", ENGINE_FP16.format(target)]}.get(name, [name])
-    there = [source for source in sources if any(made.name == source for made in flow.artefacts)]
+    there = [source for source in sources if any(artefact.name == source for artefact in flow.artefacts)]
     built = [_build(flow, spec, work, name, sm, source) for source in there]
-    return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
+    return min(built, key=lambda artefact: (artefact.results.get("estimated_s", 0.0), artefact.nodes))
 
 
 def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
@@ -62,31 +62,32 @@ def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: st
     kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch)
     kernels = sidecar.attestation.kernels
-    made = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
-    made.results["source"] = stem
+    artefact = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
+    artefact.results["source"] = stem
     if chip := cost.of_sm(sm):
-        made.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
-    return made
+        artefact.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
+    return artefact
 
 
 def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[ExportedArtefact]) -> None:
     try:
-        made = future.result()
+        artefact = future.result()
     except NotAvailable as error:
         flow.checks.append(StageCheck(name, None, str(error)))
         return
     except CheckFailed as error:
         flow.checks.append(StageCheck(name, False, str(error)))
         return
-    flow.artefacts.append(made)
-    flow.checks.append(StageCheck(name, True, attested(made)))
+    flow.artefacts.append(artefact)
+    flow.checks.append(StageCheck(name, True, attested(artefact)))
 
 
-def attested(made: ExportedArtefact) -> str:
+def attested(artefact: ExportedArtefact) -> str:
     """Say what an engine was found to run in."""
-    attestation = (made.sidecar or {})["attestation"]
-    ran = attestation["counts"].get(made.precision, 0)
-    return f"{ran} of {len(attestation['got'])} convolutions {made.precision.upper()}, {attestation['kernels']} kernels"
+    attestation = (artefact.sidecar or {})["attestation"]
+    ran = attestation["counts"].get(artefact.precision, 0)
+    kernels = f"{attestation['kernels']} kernels"
+    return f"{ran} of {len(attestation['got'])} convolutions {artefact.precision.upper()}, {kernels}"
 
 
 def _target(sm: str) -> str:
@@ -95,15 +96,15 @@ def _target(sm: str) -> str:
 
 def _choice(flow: Flow, sm: str) -> StageCheck | None:
     """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
-    known = [made for made in flow.artefacts if made.target == _target(sm) and "estimated_s" in made.results]
+    known = [one for one in flow.artefacts if one.target == _target(sm) and "estimated_s" in one.results]
     if len(known) < 2:
         return None
-    best = min(known, key=lambda made: float(made.results["estimated_s"]))
-    told = ", ".join(
-        f"{made.precision.upper()} {1e3 * made.results['estimated_s']:.3f} ms with {made.nodes} kernels"
-        for made in known
+    best = min(known, key=lambda artefact: float(artefact.results["estimated_s"]))
+    estimates = ", ".join(
+        f"{artefact.precision.upper()} {1e3 * artefact.results['estimated_s']:.3f} ms with {artefact.nodes} kernels"
+        for artefact in known
     )
     on = best.results["estimated_on"]
     return StageCheck(
-        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {told}; never measured"
+        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {estimates}; never measured"
     )

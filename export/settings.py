@@ -165,8 +165,8 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         rows = [
-            {**dataclasses.asdict(made), "path": made.path.name, "bytes": made.results.get("bytes")}
-            for made in self.artefacts
+            {**dataclasses.asdict(one), "path": one.path.name, "bytes": one.results.get("bytes")}
+            for one in self.artefacts
         ]
         return {
             "model": self.spec.name, "bundle": str(self.bundle), "written": self.written, "passed": self.passed,
@@ -198,7 +198,7 @@ class Flow:
 
     def onnx(self, name: str) -> ExportedArtefact:
         """Return an ONNX artefact by its name."""
-        return next(made for made in self.artefacts if made.name == name)
+        return next(one for one in self.artefacts if one.name == name)
 
     def add(self, name: str, precision: str, target: str, path: Path) -> None:
         """Take an ONNX file that was made into the list."""
