@@ -199,8 +199,9 @@ def _context(
     why = f"weights {bundle.spec.weights!r}, and no labelled images were given (--data)"
     target = BenchTarget(str(bundle.source), artefact.name, backend, threads, batch, shape)
     return MetricContext(
-        subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why
-    )
+        subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why,
+        task=bundle.spec.task,
+    )  # fmt: skip
 
 
 def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str) -> tuple[Any, Any, Any]:

@@ -8,15 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..runtime.errors import DataError
 from ..runtime.images.preprocess import as_image
-from ..runtime.serving.frame_sources import annotate, frames, open_writer
+from ..runtime.serving.frame_sources import frames, open_writer
 from ..runtime.serving.stream import Stream
 
 if TYPE_CHECKING:
-    from ..runtime.model import Answer, Model
+    from ..runtime.model import Model
 
 
 def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:
@@ -32,9 +30,9 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
             start = time.perf_counter()
             pixels = as_image(file)
             answer = model(pixels)
-            rows.append({"image": str(file), "seconds": time.perf_counter() - start, **_told(answer, top)})
+            rows.append({"image": str(file), "seconds": time.perf_counter() - start, **answer.show(top)})
             if kept:
-                kept.add(index, annotate(pixels, answer))
+                kept.add(index, answer.draw(pixels))
     finally:
         if kept:
             kept.close()
@@ -61,30 +59,11 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
                 if isinstance(frame.error, DataError) or frame.answer is None:
                     rows.append({"image": name, "error": str(frame.error)})
                     continue
-                rows.append({"image": name, **_told(frame.answer, top)})
+                rows.append({"image": name, **frame.answer.show(top)})
                 if kept:
-                    kept.add(frame.index, annotate(as_image(frame.image), frame.answer))
+                    kept.add(frame.index, frame.answer.draw(as_image(frame.image)))
     finally:
         if kept:
             kept.close()
     seconds = time.perf_counter() - start
     return {"why": model.why(), "images": rows, "counts": asdict(stream.counts), "seconds": seconds}
-
-
-def _told(answer: Answer, top: int) -> dict[str, Any]:
-    if answer.task == "classify" and answer.logits.ndim == 1:
-        return {"top": [vars(guess) for guess in answer.top(top)]}
-    if answer.task == "segment":
-        return {"class_map": _shares(answer, top)}
-    if answer.task == "localise":
-        return {"box": vars(answer.box())}
-    return {"outputs": {name: list(value.shape) for name, value in answer.outputs.items()}}
-
-
-def _shares(answer: Answer, top: int) -> dict[str, Any]:
-    """Return the size of a map of classes, and the largest classes with the share of the pixels that they have."""
-    found = answer.class_map()
-    classes, counts = np.unique(found, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:top]
-    names = [answer.labels[at] if at < len(answer.labels) else str(at) for at in classes.tolist()]
-    return {"size": list(found.shape), "shares": {names[at]: float(counts[at] / found.size) for at in order.tolist()}}

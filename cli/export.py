@@ -86,8 +86,8 @@ COLUMNS = (
     "backend",
     "KB",
     "nodes",
-    "top-1 test",
-    "top-1 hard",
+    "{} test",
+    "{} hard",
     "agree test",
     "agree hard",
     "p50 ms",
@@ -99,12 +99,15 @@ COLUMNS = (
 
 def draw_summary(summary: Summary) -> None:
     """Print the table of artefacts and the list of checks."""
-    spec = summary.spec
+    from ..export.settings import result_key
+    from ..runtime.tasks import find
+
+    spec, task = summary.spec, find(summary.spec.task)
     shape = "x".join(map(str, spec.input_shape))
     table(
         f"{spec.name}, weights {spec.weights}, input {shape}, batch 1",
-        COLUMNS,
-        [_row(made, summary) for made in summary.artefacts],
+        [column.format(task.title) for column in COLUMNS],
+        [_row(artefact, summary, result_key(task)) for artefact in summary.artefacts],
         left=2,
     )
     table(
@@ -114,28 +117,27 @@ def draw_summary(summary: Summary) -> None:
         left=3,
     )
     total = sum(summary.seconds.values())
-    said = f"{summary.bundle}: verified" if summary.written else "no bundle was written: a check failed"
-    click.echo(f"{said} ({total:.0f} s)")
+    outcome = f"{summary.bundle}: verified" if summary.written else "no bundle was written: a check failed"
+    click.echo(f"{outcome} ({total:.0f} s)")
 
 
-def _row(made: ExportedArtefact, summary: Summary) -> list[str]:
-    found = made.results
-    test, hard = found.get("test", {}), found.get("hard", {})
+def _row(artefact: ExportedArtefact, summary: Summary, score: str) -> list[str]:
+    results = artefact.results
+    test, hard = results.get("test", {}), results.get("hard", {})
     figures = [
-        _number(test.get("top1"), 2),
-        _number(hard.get("top1"), 2),
+        _number(test.get(score), 2),
+        _number(hard.get(score), 2),
         _number(test.get("agreement"), 2),
         _number(hard.get("agreement"), 2),
     ]
-    times = [_number(found.get(key) and found[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
-    times.append(_number(found.get("speed", {}).get("ratio"), 2))
-    backend = "tensorrt, not run" if made.sidecar else "ort, simulated" if made.simulated else "ort"
-    verdict = next(
-        (check for check in summary.checks if check.name in (f"accuracy {made.name}", f"engine {made.name}")), None
-    )
-    count = f"{made.nodes} kernels" if made.sidecar else str(made.nodes)
-    size = f"{found.get('bytes', 0) / 1024:.0f}"
-    return [made.name, backend, size, count, *figures, *times, WORDS[verdict.passed] if verdict else "reference"]
+    times = [_number(results.get(key) and results[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
+    times.append(_number(results.get("speed", {}).get("ratio"), 2))
+    backend = "tensorrt, not run" if artefact.sidecar else "ort, simulated" if artefact.simulated else "ort"
+    names = (f"accuracy {artefact.name}", f"engine {artefact.name}")
+    verdict = next((check for check in summary.checks if check.name in names), None)
+    count = f"{artefact.nodes} kernels" if artefact.sidecar else str(artefact.nodes)
+    size = f"{results.get('bytes', 0) / 1024:.0f}"
+    return [artefact.name, backend, size, count, *figures, *times, WORDS[verdict.passed] if verdict else "reference"]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime import targets
 from ..runtime.common.progress import note
 from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
     from ..optimize.report import Report
 
-TARGETS = ("generic", "ort-x86", "trt", "openvino")
+KNOWN = ", ".join(targets.names())
 
 
 @command("optimize")
 @click.argument("source", metavar="IN.onnx")
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
-@click.option("--target", default="generic", show_default=True, help=f"What it will run on: {', '.join(TARGETS)}.")
+@click.option("--target", default="generic", show_default=True, help=f"What it will run on: {KNOWN}.")
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
@@ -68,8 +69,8 @@ def _draw(report: Report, explain: bool) -> None:
         rows = [
             (entry.name, word, node, why)
             for entry in report.passes
-            for word, found in (("refused", entry.refusals), ("rolled back", entry.rolled_back))
-            for node, why in found
+            for word, places in (("refused", entry.refusals), ("rolled back", entry.rolled_back))
+            for node, why in places
         ]
         if rows:
             table("Left alone", ("pass", "what", "node", "why"), rows, left=4)
@@ -79,7 +80,7 @@ def _draw(report: Report, explain: bool) -> None:
 
 def _counts(report: Report) -> list[tuple[object, ...]]:
     counts: list[tuple[object, ...]] = [tuple(row) for row in report.table()[1]]
-    idle = sum(not any(found) for _, *found in counts)
+    idle = sum(not any(numbers) for _, *numbers in counts)
     return [*(row for row in counts if any(row[1:])), (f"{idle} others", 0, 0, 0)]
 
 

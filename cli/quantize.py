@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime import targets
 from ..runtime.common.packages import need
 from ..runtime.common.progress import note
 from ..runtime.common.proportion import LEAST_IMAGES
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from ..runtime.datasets import Dataset
     from ..runtime.spec import ModelSpec
 
+HALF_PRECISIONS = ("fp16", "bf16")
 # How many images judge a result: so many, or fewer that have so many pixels together.
 JUDGES, JUDGED_PIXELS = 64, 1 << 22
+INT8_TARGETS = ", ".join(targets.names(lambda row: row.qdq is not None))
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 
 
@@ -33,9 +36,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
-@click.option(
-    "--target", default="trt", show_default=True, help="trt, trt-rtx, ort-x86, ort-arm, openvino (INT8), fp16 or bf16."
-)
+@click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
 @click.option("--adaround", is_flag=True, help="Learn the rounding of weights by gradient descent too; minutes.")
@@ -63,7 +64,7 @@ def quantize_command(
     if plot is not None and quick and not explain:
         raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="add --explain")
     least_db, points = parse_budget(budget)
-    half = target in ("fp16", "bf16")
+    half = target in HALF_PRECISIONS
     settings = None if half else _settings(method, adaround, quick, limit)
     _before(source, output, plot, target, images, overwrite)
     if data is None and not allow_random:
@@ -113,7 +114,7 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
         require_package("matplotlib")
     existing_file(source, "ONNX file")
     least = 1
-    if target not in ("fp16", "bf16"):
+    if target not in HALF_PRECISIONS:
         find_target(target)
         least = MIN_IMAGES
     if images < least:
@@ -145,11 +146,11 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     """
     if text is None:
         return None, None
-    found = BUDGET.fullmatch(text.strip())
-    if found is None:
+    match = BUDGET.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"cannot read the budget {text!r}", expected="points of top-1 (0.5), or decibels (35dB)")
-    value = float(found[1])
-    return (value, None) if found[2] else (None, value)
+    value = float(match[1])
+    return (value, None) if match[2] else (None, value)
 
 
 def _half(

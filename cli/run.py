@@ -89,11 +89,11 @@ def run_command(
             value = run_stream(model, source, options["policy"], options["top"], options["out"])
         else:
             value = run_images(model, images, options["top"], options["out"])
-    emit(value, as_json, lambda: _draw_run(value))
+    emit(value, as_json, lambda: _draw_run(value, model.spec.task))
     return 0 if value["counts"]["failed"] == 0 else 1
 
 
-def _draw_run(value: dict[str, Any]) -> None:
+def _draw_run(value: dict[str, Any], task: str) -> None:
     """Draw a table of the best classes for one image, one line for each image of several."""
     rows = value["images"]
     say(value["why"])
@@ -102,21 +102,18 @@ def _draw_run(value: dict[str, Any]) -> None:
         guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in rows[0]["top"]]
         table("", ("class", "probability"), guesses)
     else:
-        table("", ("image", "class", "probability", "ms", "note"), [_line(row) for row in rows], left=2)
+        table("", ("image", "class", "probability", "ms", "note"), [_line(row, task) for row in rows], left=2)
     say(", ".join(f"{count} {what}" for what, count in value["counts"].items()))
 
 
-def _line(row: dict[str, Any]) -> tuple[str, ...]:
+def _line(row: dict[str, Any], task: str) -> tuple[str, ...]:
+    from ..runtime.tasks import Task, find
+
     milliseconds = f"{1e3 * row['seconds']:.1f}" if "seconds" in row else ""
     if "top" in row:
         best = row["top"][0]
         return row["image"], best["label"], f"{100 * best['probability']:.2f} %", milliseconds, ""
-    if "box" in row:
-        note = "box " + ", ".join(f"{edge} {100 * value:.1f} %" for edge, value in row["box"].items())
-    elif "class_map" in row:
-        note = "map " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["class_map"]["shares"].items())
-    else:
-        note = row.get("error") or ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
+    note = row.get("error") or (Task() if "outputs" in row else find(task)).line(row)
     return row["image"], "", "", milliseconds, note
 
 

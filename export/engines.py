@@ -6,24 +6,34 @@ import concurrent.futures
 from pathlib import Path
 
 from ..optimize.trt import preflight
-from ..runtime.engines import build, cost
+from ..runtime import targets
+from ..runtime.engines import build, cost, flavour
 from ..runtime.errors import CheckFailed, NotAvailable
 from ..runtime.spec import ModelSpec
-from .settings import ExportedArtefact, Flow, StageCheck
+from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 
 # What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
-ENGINE_INT8 = "int8-trt-fp16"
+ENGINE_INT8 = "int8-{}-fp16"
 # FP16 with fewer kernels for more arithmetic: see optimize/trt/fold_passthrough_channels.py.
-ENGINE_FP16 = "fp16-trt"
+ENGINE_FP16 = "fp16-{}"
+
+
+def engine_target(settings: ExportSettings) -> str:
+    """Return the target whose files become engines, "" for none: of several the one whose TensorRT builds here."""
+    asked = {targets.row(name).engine: name for name in settings.targets if targets.row(name).engine}
+    here = [asked[kind] for kind in flavour.MODULES if kind in asked and flavour.installed_module(kind)]
+    return next(iter([*here, *asked.values()]), "")
 
 
 def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
-    if "trt" not in flow.settings.targets:
+    target = engine_target(flow.settings)
+    if not target:
         return
-    _preflight(flow)
-    jobs = [(name, sm) for name in flow.settings.precisions for sm in flow.settings.sms]
+    supported = [name for name in flow.settings.precisions if name in targets.row(target).precisions]
+    _preflight(flow, supported, target)
+    jobs = [(name, sm) for name in supported for sm in flow.settings.sms]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
         try:
@@ -35,58 +45,63 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
     flow.checks += [check for sm in flow.settings.sms if (check := _choice(flow, sm))]
 
 
-def _preflight(flow: Flow) -> None:
+def _preflight(flow: Flow, precisions: list[str], target: str) -> None:
     """Look once at each file that engines are built from; the graphs are then no longer kept."""
-    for name in flow.settings.precisions:
-        for stem in _sources(flow, name):
+    for name in precisions:
+        for stem in _sources(flow, name, target):
             path = flow.onnx(stem).path
             preflight.require(preflight.check(flow.graphs.get(stem, path), name, flow.settings.sms), path)
     flow.graphs.clear()
 
 
-def _sources(flow: Flow, precision: str) -> list[str]:
+def _sources(flow: Flow, precision: str, target: str) -> list[str]:
     """Return the artefacts that engines of a precision are built from."""
-    names = {"int8": [ENGINE_INT8], "fp16": ["fp16", ENGINE_FP16]}.get(precision, [precision])
-    return [name for name in names if any(made.name == name for made in flow.artefacts)]
+    names = {"int8": [ENGINE_INT8.format(target)], "fp16": ["fp16", ENGINE_FP16.format(target)]}
+    return [name for name in names.get(precision, [precision]) if any(one.name == name for one in flow.artefacts)]
 
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
-    built = [_build(flow, spec, work, name, sm, source) for source in _sources(flow, name)]
-    return min(built, key=lambda made: (made.results.get("estimated_s", 0.0), made.nodes))
+    built = [
+        _build(flow, spec, work, name, sm, source) for source in _sources(flow, name, engine_target(flow.settings))
+    ]
+    return min(built, key=lambda artefact: (artefact.results.get("estimated_s", 0.0), artefact.nodes))
 
 
 def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
     source = flow.onnx(stem)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
-    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, batch=batch)
+    # The standard form runs on either TensorRT; the one for TensorRT-RTX would be slow on the other.
+    kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
+    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch)
     kernels = sidecar.attestation.kernels
-    made = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
-    made.results["source"] = stem
+    artefact = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
+    artefact.results["source"] = stem
     if chip := cost.of_sm(sm):
-        made.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
-    return made
+        artefact.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
+    return artefact
 
 
 def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[ExportedArtefact]) -> None:
     try:
-        made = future.result()
+        artefact = future.result()
     except NotAvailable as error:
         flow.checks.append(StageCheck(name, None, str(error)))
         return
     except CheckFailed as error:
         flow.checks.append(StageCheck(name, False, str(error)))
         return
-    flow.artefacts.append(made)
-    flow.checks.append(StageCheck(name, True, attested(made)))
+    flow.artefacts.append(artefact)
+    flow.checks.append(StageCheck(name, True, attested(artefact)))
 
 
-def attested(made: ExportedArtefact) -> str:
+def attested(artefact: ExportedArtefact) -> str:
     """Say what an engine was found to run in."""
-    attestation = (made.sidecar or {})["attestation"]
-    ran = attestation["counts"].get(made.precision, 0)
-    return f"{ran} of {len(attestation['got'])} convolutions {made.precision.upper()}, {attestation['kernels']} kernels"
+    attestation = (artefact.sidecar or {})["attestation"]
+    ran = attestation["counts"].get(artefact.precision, 0)
+    kernels = f"{attestation['kernels']} kernels"
+    return f"{ran} of {len(attestation['got'])} convolutions {artefact.precision.upper()}, {kernels}"
 
 
 def _target(sm: str) -> str:
@@ -95,15 +110,15 @@ def _target(sm: str) -> str:
 
 def _choice(flow: Flow, sm: str) -> StageCheck | None:
     """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
-    known = [made for made in flow.artefacts if made.target == _target(sm) and "estimated_s" in made.results]
+    known = [one for one in flow.artefacts if one.target == _target(sm) and "estimated_s" in one.results]
     if len(known) < 2:
         return None
-    best = min(known, key=lambda made: float(made.results["estimated_s"]))
-    told = ", ".join(
-        f"{made.precision.upper()} {1e3 * made.results['estimated_s']:.3f} ms with {made.nodes} kernels"
-        for made in known
+    best = min(known, key=lambda artefact: float(artefact.results["estimated_s"]))
+    estimates = ", ".join(
+        f"{artefact.precision.upper()} {1e3 * artefact.results['estimated_s']:.3f} ms with {artefact.nodes} kernels"
+        for artefact in known
     )
     on = best.results["estimated_on"]
     return StageCheck(
-        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {told}; never measured"
+        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {estimates}; never measured"
     )

@@ -12,7 +12,7 @@ from ..optimize import quantize
 from ..optimize.quantize.float_source import FloatSource
 from ..optimize.quantize.post_training import quantize_graph
 from ..optimize.trt import mixed_precision
-from ..runtime import datasets
+from ..runtime import datasets, targets
 from ..runtime.spec import ModelSpec
 from .engines import ENGINE_INT8
 from .measure import kept
@@ -63,9 +63,10 @@ def _form(
     report, graph = quantize_graph(fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow))
     assert graph is not None  # without a budget nothing stays float as a whole
     files = [flow.artefact(f"int8-{target}", "int8", target, graph)]
-    if target == "trt":
-        mixed = mixed_precision.restore_in_graph(fp32.graph, graph, [], Path(f"{stem}-{ENGINE_INT8}.onnx"))
-        files.append(flow.artefact(ENGINE_INT8, "int8", "trt", mixed))
+    if targets.row(target).engine:
+        name = ENGINE_INT8.format(target)
+        mixed = mixed_precision.restore_in_graph(fp32.graph, graph, [], Path(f"{stem}-{name}.onnx"))
+        files.append(flow.artefact(name, "int8", target, mixed))
     return files, report.to_dict()
 
 

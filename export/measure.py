@@ -16,16 +16,17 @@ from ..bench.measure import interleave
 from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
 from ..optimize.graph.graph_file import GraphFile
-from ..optimize.quantize.mixed_precision.latency_model import is_here
 from ..optimize.quantize.report import judge
-from ..optimize.quantize.speed import Speed
+from ..optimize.quantize.speed import Speed, race
+from ..runtime import targets
 from ..runtime.backends import ort
 from ..runtime.backends._base import Session
 from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import find
 from ..runtime.verify import replay
-from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck
+from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck, result_key
 
 # One process for each artefact, half a second each: a figure for the table, not for a gate.
 PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
@@ -33,85 +34,89 @@ PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, w
 UNJUDGED_IMAGES = 64
 # Where likeness decides: 1 % is then two or three images.
 LIKENESS_IMAGES = 256
-# Tasks whose answer is the best of several classes, for the image or each pixel, so that two answers agree or do not.
-CHOOSING = ("classify", "segment")
 
 
 def measure(flow: Flow, spec: ModelSpec) -> None:
     """Fill `results` of every artefact and add a check for each lower precision's accuracy."""
-    for made in flow.artefacts:
-        made.results["bytes"] = made.bytes
-    runnable = [made for made in flow.artefacts if made.backend == "ort"]
+    for artefact in flow.artefacts:
+        artefact.results["bytes"] = artefact.bytes
+    runnable = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
     if flow.settings.evaluate:
         why_not = _not_judged(flow, spec)
         for split in SPLITS:
             _score(flow, runnable, spec, split, judged=not why_not)
-        flow.checks += [_accuracy_check(flow, spec, made, runnable[0], why_not) for made in runnable[1:]]
+        flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
     else:
         flow.checks.append(StageCheck("accuracy", None, "not evaluated, as asked"))
-    _time([made for made in runnable if not made.simulated], flow.settings.threads)
-    flow.checks += [check for made in runnable[1:] if (check := _speed_check(made))]
+    _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads)
+    for artefact in runnable[1:]:
+        if artefact.simulated and targets.is_here(artefact.target):
+            _race(runnable[0], artefact, next(iter(flow.data["test"].head(1).batches(spec, 1))))
+    flow.checks += [check for artefact in runnable[1:] if (check := _speed_check(artefact))]
 
 
-def kept(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
-    """Hold a form against FP32: by top-1 where labels can judge, else by likeness, unless the weights are random."""
+def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
+    """Hold a form against FP32: by its score where labels can judge, else by likeness, unless weights are random."""
     if not flow.settings.evaluate or flow.settings.weights == "random":
         return Kept()
     if _not_judged(flow, spec):
-        return _alike(flow, spec, made)
-    lost = _lost(flow, spec, made)
+        return _alike(flow, spec, artefact)
+    lost = _lost(flow, spec, artefact)
     return Kept(lost <= flow.settings.max_drop + 1e-9, lost)
 
 
-def _alike(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> Kept:
+def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
     """Hold a form's answers against FP32's where no label says which are right."""
-    fp32, settings = flow.onnx("fp32"), flow.settings
-    key = str(made.path), made.path.stat().st_mtime_ns
+    fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
+    key = str(artefact.path), artefact.path.stat().st_mtime_ns
     if key in flow.likeness:
         return flow.likeness[key]
     agreement, worst = None, float("inf")
     for split in SPLITS:
         data = flow.data[split].head(LIKENESS_IMAGES)
-        one, two = _logits(flow, [fp32, made], data, spec)
-        if spec.task == "classify" and not isinstance(data, Noise):
-            share = 100 * float((one.argmax(1) == two.argmax(1)).mean())
-            agreement = min(share, 100.0 if agreement is None else agreement)
-        worst = min(worst, *_sqnr_db(flow, fp32, made, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
+        one, two = _logits(flow, [fp32, artefact], data, spec)
+        share = task.agreement(two, one) if task.learns_labels and not isinstance(data, Noise) else None
+        if share is not None:
+            agreement = min(100 * share, 100.0 if agreement is None else agreement)
+        worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
     enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
     flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
     return flow.likeness[key]
 
 
-def _sqnr_db(flow: Flow, fp32: ExportedArtefact, made: ExportedArtefact, batches: list[NDArray[Any]]) -> list[float]:
+def _sqnr_db(
+    flow: Flow, fp32: ExportedArtefact, artefact: ExportedArtefact, batches: list[NDArray[Any]]
+) -> list[float]:
     """Return the SQNR of each part of each output in dB."""
-    one, two = (_graph(flow, file).model for file in (fp32, made))
-    return list(judge(one, two, batches).sqnr_db.values())
+    before, after = (_graph(flow, one).model for one in (fp32, artefact))
+    return list(judge(before, after, batches).sqnr_db.values())
 
 
-def _graph(flow: Flow, made: ExportedArtefact) -> GraphFile:
-    graph = flow.graphs.get(made.name)
-    return graph if graph is not None and graph.path == made.path else GraphFile.read(made.path)
+def _graph(flow: Flow, artefact: ExportedArtefact) -> GraphFile:
+    graph = flow.graphs.get(artefact.name)
+    return graph if graph is not None and graph.path == artefact.path else GraphFile.read(artefact.path)
 
 
-def _lost(flow: Flow, spec: ModelSpec, made: ExportedArtefact) -> float:
-    """Return how many points of top-1 a form loses against FP32 on the worse split."""
-    drops = []
+def _lost(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> float:
+    """Return how many points of the task's metric a form loses against FP32 on the worse split."""
+    drops, task = [], find(spec.task)
     for split in SPLITS:
         labels = flow.data[split].labels
         before, after = (
-            100 * accuracy.score(logits, labels)[0]["top1_ratio"]
-            for logits in _logits(flow, [flow.onnx("fp32"), made], flow.data[split], spec)
+            100 * task.score(logits, labels)[0][task.metric]
+            for logits in _logits(flow, [flow.onnx("fp32"), artefact], flow.data[split], spec)
         )
         drops.append(before - after)
     return max(drops)
 
 
 def _not_judged(flow: Flow, spec: ModelSpec) -> str:
-    """Return why top-1 means nothing here, or an empty string."""
-    if spec.task != "classify":
+    """Return why labels cannot judge here, or an empty string."""
+    task = find(spec.task)
+    if not task.learns_labels:
         return f"task {spec.task}: there is no top-1"
     if flow.settings.weights == "random":
-        return "random weights: top-1 means nothing"
+        return f"random weights: {task.title} means nothing"
     classes = len(flow.data["test"].classes)
     if classes != spec.num_classes:
         return f"the data has {classes} classes, the network {spec.num_classes}"
@@ -119,26 +124,26 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
 
 
 def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split: str, judged: bool) -> None:
-    """Every artefact on the same images; where top-1 means nothing a few are enough for the agreement."""
+    """Every artefact on the same images; where labels cannot judge a few are enough for the agreement."""
     few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
     data = flow.data[split] if judged else flow.data[split].head(few)
-    logits = _logits(flow, runnable, data, spec)
-    reference = logits[0]
-    for made, found in zip(runnable, logits, strict=True):
+    outputs, task = _logits(flow, runnable, data, spec), find(spec.task)
+    reference = outputs[0]
+    for artefact, output in zip(runnable, outputs, strict=True):
         values: dict[str, Any] = {"images": len(data)}
         if judged:
-            values["top1"] = 100 * accuracy.score(found, data.labels)[0]["top1_ratio"]
-        if made is not runnable[0]:
-            if spec.task in CHOOSING:
-                values["agreement"] = 100 * float((found.argmax(1) == reference.argmax(1)).mean())
-            values["sqnr_db"] = accuracy.sqnr_db(reference, found)
-        made.results[split] = values
+            values[result_key(task)] = 100 * task.score(output, data.labels)[0][task.metric]
+        if artefact is not runnable[0]:
+            if (share := task.agreement(output, reference)) is not None:
+                values["agreement"] = 100 * share
+            values["sqnr_db"] = accuracy.sqnr_db(reference, output)
+        artefact.results[split] = values
 
 
 def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
     """Return each artefact's logits, float32 (N, classes); what was computed for a file is not computed again."""
-    keys = [(str(made.path), made.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for made in runnable]
-    missing = [made for made, key in zip(runnable, keys, strict=True) if key not in flow.logits]
+    keys = [(str(one.path), one.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for one in runnable]
+    missing = [artefact for artefact, key in zip(runnable, keys, strict=True) if key not in flow.logits]
     if missing:
         computed = iter(_computed(missing, data, spec))
         flow.logits |= {key: next(computed) for key in keys if key not in flow.logits}
@@ -156,7 +161,7 @@ def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) 
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress(f"{data.split} images", len(data)))
         sessions: list[Session] = [
-            stack.enter_context(ort.open(made.path, threads=1, **made.options)) for made in runnable
+            stack.enter_context(ort.open(artefact.path, threads=1, **artefact.options)) for artefact in runnable
         ]
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(cores))
         batches = data.batches(spec)
@@ -172,30 +177,32 @@ def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpe
 
 
 def _accuracy_check(
-    flow: Flow, spec: ModelSpec, made: ExportedArtefact, fp32: ExportedArtefact, why_not: str
+    flow: Flow, spec: ModelSpec, artefact: ExportedArtefact, fp32: ExportedArtefact, why_not: str
 ) -> StageCheck:
-    name, max_drop = f"accuracy {made.name}", flow.settings.max_drop
-    agreement = ", ".join(_likeness(split, made.results[split]) for split in SPLITS)
+    name, max_drop = f"accuracy {artefact.name}", flow.settings.max_drop
+    agreement = ", ".join(_likeness(split, artefact.results[split]) for split in SPLITS)
     if why_not and flow.settings.weights == "random":
         return StageCheck(name, None, f"{why_not}; {agreement}")
     if why_not:
-        found = kept(flow, spec, made)
+        judged = kept(flow, spec, artefact)
         asked = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
         return StageCheck(
-            name, found.enough, f"{why_not}, so likeness decides: {found} {asked}; {agreement}{_tried(made)}"
+            name, judged.enough, f"{why_not}, so likeness decides: {judged} {asked}; {agreement}{_tried(artefact)}"
         )
-    drops = {split: fp32.results[split]["top1"] - made.results[split]["top1"] for split in SPLITS}
+    task = find(spec.task)
+    key = result_key(task)
+    drops = {split: fp32.results[split][key] - artefact.results[split][key] for split in SPLITS}
     worst = max(drops.values())
-    said = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
+    changes = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return StageCheck(
         name, worst <= max_drop + 1e-9,
-        f"top-1 against FP32: {said} points (allowed -{max_drop}); {agreement}{_tried(made)}",
+        f"{task.title} against FP32: {changes} points (allowed -{max_drop}); {agreement}{_tried(artefact)}",
     )  # fmt: skip
 
 
-def _tried(made: ExportedArtefact) -> str:
+def _tried(artefact: ExportedArtefact) -> str:
     """Say how many layers stay in float, and what was kept with none."""
-    first, *others = made.results.get("tried") or [None]
+    first, *others = artefact.results.get("tried") or [None]
     if not others:
         return ""
     if not others[-1]["enough"]:
@@ -203,37 +210,49 @@ def _tried(made: ExportedArtefact) -> str:
     return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['said']}"
 
 
-def _likeness(split: str, found: dict[str, Any]) -> str:
+def _likeness(split: str, results: dict[str, Any]) -> str:
     """Say how near to FP32 the answers on a split are: the same choices, or else signal to noise."""
-    if "agreement" in found:
-        return f"{split} agreement {found['agreement']:.2f} %"
-    return f"{split} equal to FP32" if found["sqnr_db"] is None else f"{split} SQNR {found['sqnr_db']:.1f} dB"
+    if "agreement" in results:
+        return f"{split} agreement {results['agreement']:.2f} %"
+    return f"{split} equal to FP32" if results["sqnr_db"] is None else f"{split} SQNR {results['sqnr_db']:.1f} dB"
 
 
 def _time(runnable: list[ExportedArtefact], threads: int) -> None:
-    targets = [BenchTarget(str(made.path), threads=threads) for made in runnable]
-    timings = interleave.collect_samples(targets, PLAN)
-    for made, timing in zip(runnable, timings, strict=True):
+    subjects = [BenchTarget(str(artefact.path), threads=threads) for artefact in runnable]
+    timings = interleave.collect_samples(subjects, PLAN)
+    for artefact, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]
         if timing.failure or not flat:
-            made.results["latency_missing"] = timing.failure or "not measured"
+            artefact.results["latency_missing"] = timing.failure or "not measured"
             continue
-        made.results["p50_s"] = stats.percentile(flat, 50)
-        made.results["p99_s"] = stats.percentile(flat, 99)
-        made.results["samples"] = len(flat)
-        if made is not runnable[0] and "samples" in runnable[0].results:
+        artefact.results["p50_s"] = stats.percentile(flat, 50)
+        artefact.results["p99_s"] = stats.percentile(flat, 99)
+        artefact.results["samples"] = len(flat)
+        if artefact is not runnable[0] and "samples" in runnable[0].results:
             ratio = stats.ratio(timing.samples, timings[0].samples)
-            seconds = runnable[0].results["p50_s"], made.results["p50_s"]
-            made.results["speed"] = Speed(ratio.estimate, ratio.low, ratio.high, made.backend, *seconds).to_dict()
+            seconds = runnable[0].results["p50_s"], artefact.results["p50_s"]
+            speed = Speed(ratio.estimate, ratio.low, ratio.high, artefact.backend, *seconds)
+            artefact.results["speed"] = speed.to_dict()
 
 
-def _speed_check(made: ExportedArtefact) -> StageCheck | None:
+def _race(fp32: ExportedArtefact, artefact: ExportedArtefact, image: NDArray[Any]) -> None:
+    """Run a form that is for another backend than ONNX Runtime on that one, beside FP32 on the same."""
+    speed, why = race(fp32.path, artefact.path, artefact.target, image)
+    if speed is None:
+        artefact.results["latency_missing"] = why
+    else:
+        artefact.results["speed"] = speed.to_dict()
+
+
+def _speed_check(artefact: ExportedArtefact) -> StageCheck | None:
     """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is no failure."""
-    if made.precision != "int8" or made.simulated:
+    if artefact.precision != "int8" or targets.row(artefact.target).engine:
         return None
-    name = f"speed {made.name}"
-    if not is_here(made.target):
-        return StageCheck(name, None, f"{made.target} is not this kind of machine")
-    if "speed" not in made.results:
-        return StageCheck(name, None, made.results.get("latency_missing", "FP32 was not measured"))
-    return StageCheck(name, True, made.results["speed"]["said"])
+    name = f"speed {artefact.name}"
+    if not targets.is_here(artefact.target):
+        return StageCheck(name, None, f"{artefact.target} is not this kind of machine")
+    if "speed" not in artefact.results:
+        return StageCheck(name, None, artefact.results.get("latency_missing", "FP32 was not measured"))
+    speed = artefact.results["speed"]
+    where = "" if speed["backend"] == "ort" else f"{speed['backend']}: "
+    return StageCheck(name, True, where + speed["said"])

@@ -31,7 +31,7 @@ from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay, verify
 from . import parity, to_onnx
-from .engines import ENGINE_FP16, attested, make_engines
+from .engines import ENGINE_FP16, attested, engine_target, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
 from .preconditions import require
@@ -172,8 +172,9 @@ def _lower(flow: Flow, spec: ModelSpec, calibration: list[NDArray[Any]], stem: P
     if "fp16" in flow.settings.precisions:
         _make_half(flow, "fp16", "generic", fp32, calibration[:8], stem)
         carried = Path(f"{stem}-carried.onnx")
-        if "trt" in flow.settings.targets and fold_passthrough_channels(fp32, carried):
-            _make_half(flow, ENGINE_FP16, "trt", GraphFile.read(carried), calibration[:8], stem)
+        if (target := engine_target(flow.settings)) and fold_passthrough_channels(fp32, carried):
+            name = ENGINE_FP16.format(target)
+            _make_half(flow, name, target, GraphFile.read(carried), calibration[:8], stem)
     if "int8" in flow.settings.precisions:
         make_int8(flow, spec, FloatSource(fp32), calibration, stem)
 

@@ -12,6 +12,8 @@ from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
+from ..runtime.tasks import find
+from .engines import engine_target
 from .settings import SPLITS, TRAINED, ExportSettings
 from .to_onnx import OPSETS
 
@@ -38,7 +40,7 @@ def require(settings: ExportSettings, out: Path) -> None:
 
 
 def _numbers(settings: ExportSettings) -> None:
-    if "trt" in settings.targets:
+    if engine_target(settings):
         for sm in settings.sms:
             normal_sm(sm)
     least = MIN_IMAGES if "int8" in settings.precisions else 1
@@ -62,8 +64,8 @@ def _classes(settings: ExportSettings) -> int | None:
         raise UsageError(f"unknown weights {source!r}", got="no such file",
                          expected="trained, digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
     spec = catalog.network_spec(settings.model, source)
-    told = source == "digits" or (Path(source).is_file() and bool(spec.labels))
-    return spec.num_classes if told and spec.task == "classify" else None
+    has_labels = source == "digits" or (Path(source).is_file() and bool(spec.labels))
+    return spec.num_classes if has_labels and find(spec.task).learns_labels else None
 
 
 def _data(settings: ExportSettings, classes: int | None) -> None:

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime import datasets
+from ..optimize.quantize.targets import quantized_targets
+from ..runtime import datasets, targets
 from ..runtime.backends import ort
 from ..runtime.common.display import Displayed, Table
 from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import Task
 
 if TYPE_CHECKING:
     from ..optimize.graph.graph_file import GraphFile
 
 PRECISIONS = ("fp32", "fp16", "int8")
-TARGETS = ("ort-x86", "trt")
+TARGETS = ("ort-x86", "trt")  # unless others are asked for
 # Points of top-1 that a lower precision may lose against FP32, on each split.
 MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
@@ -69,7 +71,7 @@ class ExportSettings:
         """Refuse unknown words before anything is computed."""
         if (self.weights, self.data) == (TRAINED, "digits"):
             object.__setattr__(self, "weights", "digits")
-        words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, TARGETS),
+        words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, given, known in words:
             for word in given:
@@ -78,6 +80,11 @@ class ExportSettings:
                     raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)
         if "fp32" not in self.precisions:
             raise UsageError("fp32 is missing from the precisions", do="add it: every other one is compared with it")
+
+
+def result_key(task: Task) -> str:
+    """Return the key of a task's metric in `ExportedArtefact.results`, in per cent: "top1" for `top1_ratio`."""
+    return task.metric.removesuffix("_ratio")
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,8 @@ class ExportedArtefact:
 
     @property
     def simulated(self) -> bool:
-        """Whether ONNX Runtime only stands in for TensorRT: Q/DQ in float, as written; its speed means nothing."""
-        return self.target == "trt"
+        """Whether ONNX Runtime only stands in for the target: Q/DQ in float, as written; its speed means nothing."""
+        return targets.is_simulated(self.target)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -181,8 +188,8 @@ class Summary(Displayed):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         rows = [
-            {**dataclasses.asdict(made), "path": made.path.name, "bytes": made.results.get("bytes")}
-            for made in self.artefacts
+            {**dataclasses.asdict(one), "path": one.path.name, "bytes": one.results.get("bytes")}
+            for one in self.artefacts
         ]
         return {
             "model": self.spec.name, "bundle": str(self.bundle), "written": self.written, "passed": self.passed,
@@ -215,7 +222,7 @@ class Flow:
 
     def onnx(self, name: str) -> ExportedArtefact:
         """Return an ONNX artefact by its name."""
-        return next(made for made in self.artefacts if made.name == name)
+        return next(one for one in self.artefacts if one.name == name)
 
     def add(self, name: str, precision: str, target: str, graph: GraphFile) -> None:
         """Take an ONNX file that was made into the list."""

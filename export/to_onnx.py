@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..optimize.graph.spec_metadata import scores
+from ..runtime import tasks
 from ..runtime.common.files import workplace
 from ..runtime.common.packages import need
 from ..runtime.errors import ModelError, UsageError
@@ -176,7 +177,7 @@ def _drop_made_biases(model: Any) -> None:
 
 def _with_scores(spec: ModelSpec, model: Any) -> ModelSpec:
     """Return the spec with what the first output holds, read off the graph where the spec does not say it."""
-    if spec.scores or spec.task not in ("classify", "segment"):
+    if spec.scores or not tasks.find(spec.task).has_classes:
         return spec
     nodes = [node for node in model.graph.all_nodes() if node.inputs and node.inputs[0] is not None]
     plain = [(node.op_type, node.inputs[0].name, [value.name for value in node.outputs]) for node in nodes]

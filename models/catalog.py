@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime import tasks
 from ..runtime.common.plugins import did_you_mean, normalise
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec, Preprocess, Published
@@ -107,11 +108,12 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         return _not_an_image(entry, weights)
     channels, height, width = entry.input_shape
     digits, task = weights == "digits", entry.row.get("task", "classify")
-    if digits and task != "classify":
+    classifies = tasks.find(task).learns_labels
+    if digits and not classifies:
         raise UsageError(f"{entry.name} is no classifier", got="weights digits", do="use --weights random or a file")
     if digits:
         height = width = int(entry.row.get("digits", 64))
-    usual = round(height * 8 / 7) if task == "classify" else 0
+    usual = round(height * 8 / 7) if classifies else 0
     resize = 0 if digits else int(entry.row.get("resize", usual))
     preprocess = Preprocess(
         crop=(height, width),

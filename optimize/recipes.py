@@ -1,11 +1,9 @@
-"""Named lists of passes, one per target, in the order in which they run; the list repeats until nothing changes."""
+"""The passes of each target, in the order in which they run; the list repeats until nothing changes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..runtime.common.plugins import did_you_mean
-from ..runtime.errors import UsageError
+from ..runtime import targets
+from ..runtime.common.machine import cpu
 
 CLEAN = (
     "drop_identity",
@@ -32,22 +30,16 @@ FUSE = (
 )
 GENERIC = (*CLEAN, *FUSE)
 
-RECIPES: dict[str, tuple[str, ...]] = {
-    "generic": GENERIC,
-    "ort-x86": (*GENERIC, "mean_to_pool_flat", "split_convs"),
-    "trt": GENERIC,
-    "openvino": GENERIC,
-}
+
+def recipes() -> dict[str, tuple[str, ...]]:
+    """Return the names of each target's passes: the generic ones, then those of its row."""
+    return {name: (*GENERIC, *targets.row(name).passes) for name in targets.names()}
 
 
 def channel_block(target: str) -> int:
     """Return how many channels a target works on together: ONNX Runtime 16 with AVX-512 and 8 without, here."""
-    if target != "ort-x86":
-        return 1
-    try:
-        return 16 if "avx512f" in Path("/proc/cpuinfo").read_text() else 8
-    except OSError:
-        return 8
+    flags = cpu()[1]
+    return next((count for flag, count in targets.row(target).channel_blocks if not flag or flag in flags), 1)
 
 
 def recipe(target: str) -> tuple[str, ...]:
@@ -56,10 +48,4 @@ def recipe(target: str) -> tuple[str, ...]:
     Raises:
         UsageError: No such target.
     """
-    if target not in RECIPES:
-        raise UsageError(
-            f"unknown target {target!r}",
-            expected=", ".join(RECIPES),
-            do=did_you_mean(target, RECIPES) or "choose one of these",
-        )
-    return RECIPES[target]
+    return (*GENERIC, *targets.row(target).passes)

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DataError
-from .images.postprocess import Box, Guess, box, class_map, probabilities, top_k
+from .images.postprocess import Box, Guess, probabilities
+from .tasks import Task, find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+DRAWN = 100  # at most so many parts of an answer are drawn
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the network said about one image: its outputs by name, without the batch dimension.
 
-    `task` is the spec's: "classify" has `top`, "segment" `class_map`, "localise" `box`. `scores` is the spec's too:
-    whether the first output holds "logits" or "probabilities"; "" leaves that to its values.
+    `task` is the spec's, one of `tasks.names()`: "classify" has `top`, "segment" `class_map`, "localise" `box`; all
+    have `decode`. `scores` is the spec's too: whether the first output holds "logits" or "probabilities"; "" leaves
+    that to its values.
     """
 
     outputs: Mapping[str, NDArray[Any]]
@@ -45,9 +49,8 @@ class Answer:
         Raises:
             DataError: The network does not classify.
         """
-        if self.logits.ndim != 1 or self.task != "classify":
-            raise DataError("this network does not classify", got=self._what())
-        return top_k(self.logits, k, self.labels, self.scores)
+        best: tuple[Guess, ...] = self._as("classify", k)
+        return best
 
     def class_map(self) -> NDArray[np.int64]:
         """Return the best class of each pixel, int64 (H, W).
@@ -55,9 +58,8 @@ class Answer:
         Raises:
             DataError: The network does not segment: its output is no map of class scores (classes, H, W).
         """
-        if self.logits.ndim != 3 or self.task != "segment":
-            raise DataError("this network does not segment", got=self._what())
-        return class_map(self.logits)
+        classes: NDArray[np.int64] = self._as("segment")
+        return classes
 
     def box(self) -> Box:
         """Return the rectangle around the object, as shares of the image.
@@ -65,9 +67,30 @@ class Answer:
         Raises:
             DataError: The network does not localise.
         """
-        if self.logits.shape != (4,) or self.task != "localise":
-            raise DataError("this network does not localise", got=self._what())
-        return box(self.logits)
+        rectangle: Box = self._as("localise")
+        return rectangle
 
-    def _what(self) -> str:
-        return f"task {self.task}, an output of shape {self.logits.shape}"
+    def decode(self, most: int | None = None) -> Any:
+        """Return what the task makes of the outputs (`tasks/<task>.py`); of a list the `most` best.
+
+        Raises:
+            DataError: The outputs are not of the task's shapes.
+        """
+        return self._as(self.task, most)
+
+    def show(self, most: int | None = None) -> dict[str, Any]:
+        """Return the answer as plain values for JSON; outputs that do not fit the task by their shapes."""
+        task = find(self.task)
+        return (task if task.fits(self.outputs) else Task()).show(self.outputs, self.labels, self.scores, most)
+
+    def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a copy of the image, uint8 (H, W, 3), with the answer on it where the task can draw it."""
+        task = find(self.task)
+        drawn = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs) else None
+        return np.array(image) if drawn is None else drawn
+
+    def _as(self, task: str, most: int | None = None) -> Any:
+        if task != self.task or not find(task).fits(self.outputs):
+            got = f"task {self.task}, an output of shape {self.logits.shape}"
+            raise DataError(f"this network does not {task}", got=got)
+        return find(task).decode(self.outputs, self.labels, self.scores, most)

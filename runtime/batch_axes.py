@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import EdgesmithError, RunError
+from .tasks import find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[Any]]
 
-# A network of one of these tasks gives one answer an image, the batch first.
-BATCH_FIRST = ("classify", "segment", "localise", "reconstruct")
 TRIED = (1, 2, 3)
 
 
@@ -44,7 +43,7 @@ def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int |
     if (given.shape[0] or 0) > 1 or (given.shape[0] is None and unknown):
         tried = _tried(session, given, shape)
         by_output |= {name: axis for name, axis in tried.items() if name in unknown or given.shape[0]}
-    first = 0 if task in BATCH_FIRST else None
+    first = 0 if find(task).batch_first else None
     return {name: first if axis is Ellipsis else axis for name, axis in by_output.items()}
 
 

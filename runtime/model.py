@@ -23,6 +23,7 @@ from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply
 from .selection import autotune_cache
 from .selection.candidates import Candidate, candidates, open_artefact, open_file, retired, usable
+from .targets import is_simulated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -247,7 +248,7 @@ def _measured(
     Returns:
         The order, the threads of its first, and that one's session where it was opened to be measured.
     """
-    able = [candidate for candidate in order if usable(candidate.backend)[0] and not _emulated(candidate)]
+    able = [candidate for candidate in order if usable(candidate.backend)[0] and not _is_simulated(candidate)]
     if len(able) < 2:
         return order, threads, None
     name, session = autotune_cache.key(bundle, able, threads), None
@@ -277,6 +278,5 @@ def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Sessio
     return session
 
 
-def _emulated(candidate: Candidate) -> bool:
-    """ONNX Runtime computes TensorRT's form operator by operator: right, and slow."""
-    return candidate.backend == "ort" and candidate.artefact.target == "trt"
+def _is_simulated(candidate: Candidate) -> bool:
+    return is_simulated(candidate.artefact.target, candidate.backend)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from . import tasks
 from .common.names import RULE, TEXT_RULE, is_name, is_text
 from .errors import ModelError
 
@@ -18,7 +19,6 @@ from .errors import ModelError
 SPEC_KEY = "edgesmith.spec"
 LONGEST_SIDE = 1 << 16
 SCORES = ("", "logits", "probabilities")
-TASKS = ("classify", "segment", "localise", "reconstruct", "features")
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ class ModelSpec:
         return spec
 
     def _check(self) -> None:
-        if self.task not in TASKS:
-            raise TypeError(f"task {self.task!r} is none of {TASKS}")
+        if self.task not in tasks.names():
+            raise TypeError(f"task {self.task!r} is none of {tuple(tasks.names())}")
         if self.scores not in SCORES:
             raise TypeError(f"scores {self.scores!r} is none of {SCORES}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)

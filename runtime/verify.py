@@ -21,6 +21,7 @@ from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 from .common.display import Displayed, Table
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
 from .selection.candidates import backends_for, open_artefact, retired, usable
+from .tasks import find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 class Replay:
     """One artefact on one backend: `status` is "passed", "failed", "differs" or "skipped".
 
-    `error` is that of the worst output; `agreement` is the share of golden inputs whose best class is the same, 0 to 1,
-    None where the network does not classify.
+    `error` is that of the worst output; `agreement` is the share of equal choices on the golden inputs, 0 to 1 (of
+    classes, of pixels), None where the task chooses nothing.
     """
 
     artefact: str
@@ -148,10 +149,11 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     passed = worst <= artefact.tolerance and not odd
     reason = "" if passed else "its outputs differ from the recorded ones"
     reason = f"output {odd[0]!r} holds NaN or Inf" if odd else reason
-    agreement = _agreement(got, expected) if bundle.spec.task == "classify" else None
-    found = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
+    name, first = next(iter(expected.items()))
+    agreement = find(bundle.spec.task).agreement(got[name], first) if name in got else None
+    figures = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
     wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
-    return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *found)
+    return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *figures)
 
 
 def _one_row_an_image(session: Session, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
@@ -196,10 +198,3 @@ def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
     difference = float(np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
     scale = float(np.abs(expected).max(initial=0.0))
     return difference / scale if scale else (math.inf if difference else 0.0)
-
-
-def _agreement(got: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float | None:
-    name, value = next(iter(expected.items()))
-    if name not in got or value.ndim != 2 or got[name].shape != value.shape:
-        return None
-    return float((got[name].argmax(axis=1) == value.argmax(axis=1)).mean())

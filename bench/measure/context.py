@@ -24,4 +24,5 @@ class MetricContext:
     timings: Timings = field(default_factory=Timings)
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by split
     no_evaluation: str = ""
+    task: str = "classify"
     timeout_s: float = 120.0

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.answer import Answer
 from ...runtime.common.packages import need
 from ...runtime.errors import NotAvailable, UsageError
-from ...runtime.images.postprocess import top_k
 from ...runtime.images.preprocess import apply, read_image
+from ...runtime.tasks import find
 from . import clock
 from .workload import Workload, random_session_feeds
 
@@ -77,8 +78,9 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
             moments.append(clock.now_ns())
             outputs = session.run({name: batch}, finite=True)
             moments.append(clock.now_ns())
-            if spec.task == "classify":
-                top_k(next(iter(outputs.values()))[0], 5, spec.labels, spec.scores)
+            if find(spec.task).batch_first:
+                first = {name: value[0] for name, value in outputs.items()}
+                Answer(first, spec.labels, spec.task, spec.scores).show(5)
             moments.append(clock.now_ns())
             decode, preprocess, compute, postprocess = (float(spent) * 1e-9 for spent in np.diff(moments))
             spent = {"decode_s": decode, "preprocess_s": preprocess, **_on_device(session, {name: batch}, compute)}

@@ -21,6 +21,7 @@ from ...runtime.common.sizes import settle_shape
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
 from ...runtime.errors import NotAvailable
+from ...runtime.targets import is_simulated
 from .workload import BenchTarget, random_input, random_session_feeds, spec_in_session
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
@@ -112,7 +113,7 @@ def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
         return Path(target.path), {}
     bundle, artefact = _artefact(target)
     bundle.file(artefact.path)  # its digest is checked
-    return bundle.folder / artefact.path, dict(SIMULATED) if artefact.target == "trt" else {}
+    return bundle.folder / artefact.path, dict(SIMULATED) if is_simulated(artefact.target) else {}
 
 
 def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:

@@ -25,6 +25,7 @@ from ...runtime.datasets import image_folder
 from ...runtime.errors import EdgesmithError, RunError, UsageError
 from ...runtime.selection.candidates import open_artefact
 from ...runtime.spec import ModelSpec
+from ...runtime.tasks.classify import TASK as CLASSIFY
 from .. import stats, suite
 from ..measure import environment
 from ..metrics import accuracy
@@ -184,7 +185,7 @@ def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any,
     if exact is None:
         tally["agree"] -= count
     else:
-        tally["agree"] += int((logits.argmax(1) == exact.argmax(1)).sum())
+        tally["agree"] += round(count * (CLASSIFY.agreement(logits, exact) or 0.0))
         tally["signal"] += float(np.square(exact.astype(np.float64)).sum())
         tally["noise"] += float(np.square(exact.astype(np.float64) - logits).sum())
     for row in accuracy.per_class(logits, truth):

@@ -38,7 +38,7 @@ def quantize(
         source: A float32 ONNX file with one input and its BatchNormalization folded (run `optimize` first).
         target_path: The file to write, whole or not at all.
         samples: Batches of preprocessed images, float32 NCHW; read several times (a generator is spooled to disk).
-        target: A name in `forms.FORMS`.
+        target: A name of `targets.quantized_targets()`.
         allow_random: Accept samples that look like noise, or that the model's preprocessing cannot give.
         min_images: The fewest calibration images that are accepted.
         settings: What is done to keep the accuracy; the default does all of it but AdaRound.

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...runtime.common.display import Displayed, Table
 from ...runtime.common.proportion import LEAST_IMAGES, wilson
+from ...runtime.tasks.classify import TASK as CLASSIFY
 
 if TYPE_CHECKING:
     import onnx
@@ -193,8 +194,9 @@ def judge(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[np.
                 sums = np.array([np.square(first).sum(), np.square(first - second).sum()])
                 power[title] = power.get(title, 0) + sums
                 if one[name].ndim == 2 and first.size > len(batch) and first.size % len(batch) == 0:
-                    first, second = (side.reshape(len(batch), -1).argmax(1) for side in (first, second))
-                    agreed[title] = agreed.get(title, 0) + int((first == second).sum())
+                    first, second = (side.reshape(len(batch), -1) for side in (first, second))
+                    share = CLASSIFY.agreement(first, second) or 0.0
+                    agreed[title] = agreed.get(title, 0) + round(len(batch) * share)
     each = {title: _db(*sums.tolist()) for title, sums in power.items()}
     return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, sum(map(len, samples)), names[0])
 

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...runtime import backends
+from ...runtime import backends, targets
 from ...runtime.common.plugins import load_plugin
 from ...runtime.errors import CANNOT
-from .mixed_precision.latency_model import is_here
+from ...runtime.targets import is_here
 
 if TYPE_CHECKING:
     from ...runtime.backends._base import Session
 
-BACKENDS = {"ort-x86": "ort", "ort-arm": "ort", "openvino": "openvino"}
 # A turn is as many runs as take TURN_S; pairs of turns are taken for BUDGET_S, and at least LEAST of them.
 TURN_S, BUDGET_S, LEAST, MOST, WARM_UPS = 0.004, 1.0, 9, 101, 3
 
@@ -79,15 +78,16 @@ def race(source: Path, result: Path, target: str, image: np.ndarray) -> tuple[Sp
     Returns:
         The speed, or None and why both cannot be timed here.
     """
-    if target not in BACKENDS or not is_here(target):
+    if not is_here(target):
         return None, f"{target} is not this kind of machine"
-    backend = load_plugin(backends, BACKENDS[target], "backend")
+    name = targets.row(target).backends[0]
+    backend = load_plugin(backends, name, "backend")
     usable, reason = backend.available()
     if not usable:
         return None, reason
     try:
         with backend.open(source, threads=1) as one, backend.open(result, threads=1) as two:
-            return from_pairs(_pairs((one, two), image), BACKENDS[target]), ""
+            return from_pairs(_pairs((one, two), image), name), ""
     except CANNOT as error:
         return None, str(error)
 

@@ -1,4 +1,4 @@
-"""What each target wants its explicit Q/DQ graph to look like; one row per target, nothing else knows target names.
+"""What each target wants its explicit Q/DQ graph to look like; the rules stand in its row (`runtime/targets/`).
 
 Sources: TensorRT developer guide (explicit quantization, Q/DQ placement); ONNX Runtime's QDQ fusion rules; own
 measurements in docs/quantisation.md.
@@ -6,10 +6,9 @@ measurements in docs/quantisation.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ...runtime.common.plugins import did_you_mean
-from ...runtime.errors import UsageError
+from ...runtime import targets
 
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
 # Operators that only move values: the output has the input's scale.
@@ -35,7 +34,8 @@ class Target:
         integer_bias: Biases are INT32 with a DequantizeLinear (ONNX Runtime's); otherwise they stay float.
         quantize_outputs: The results of INT8 operators are quantised too, so that the region between two convolutions
             is INT8 throughout; otherwise only the inputs of the weighted operators and of residual additions are.
-        int8_ops: Operators besides convolutions that compute in INT8 when all that they read is INT8.
+        int8_ops: Operators besides convolutions that compute in INT8 when all that they read is INT8; a row that does
+            not name them has INTEGER where outputs are quantised, else none.
         fold_relu: A Relu or Clip becomes the range of the quantiser that follows.
         least_scale: No scale is smaller. TensorRT's graphs are cast to FP16, whose smallest normal number is 6.1e-5: a
             scale that became 0 there would be refused.
@@ -66,58 +66,27 @@ class Target:
 
 
 INTEGER = MOVES | {"Add", "Concat", "AveragePool", "GlobalAveragePool"}
-TRT = Target(
-    "trt",
-    activation_dtype="symmetric",
-    integer_bias=False,
-    quantize_outputs=False,
-    int8_ops=frozenset(),
-    fold_relu=False,
-    least_scale=2.0**-14,
-    free_channel_scales=True,
-    zero_points_in_biases=True,
-)
-FORMS = {
-    "trt": TRT,
-    "trt-rtx": replace(TRT, name="trt-rtx", explicit_padding=True),
-    "ort-x86": Target(
-        "ort-x86",
-        activation_dtype="u8",
-        integer_bias=True,
-        quantize_outputs=True,
-        int8_ops=INTEGER,
-        fold_relu=True,
-        avoid_int16_saturation=True,
-        pad_channels=True,
-    ),
-    "ort-arm": Target(
-        "ort-arm", activation_dtype="s8", integer_bias=True, quantize_outputs=True, int8_ops=INTEGER, fold_relu=True
-    ),
-    "openvino": Target(
-        "openvino",
-        activation_dtype="u8",
-        integer_bias=False,
-        quantize_outputs=True,
-        int8_ops=INTEGER,
-        fold_relu=True,
-        avoid_int16_saturation=True,
-        free_channel_scales=True,
-    ),
-}
+
+
+def quantized_targets() -> list[str]:
+    """List the targets that have an INT8 form, sorted."""
+    return targets.names(lambda row: row.qdq is not None)
 
 
 def is_tensorrt(name: str) -> bool:
     """Say whether a target is one of TensorRT's."""
-    return name in ("trt", "trt-rtx")
+    row = targets.find(name)
+    return row is not None and bool(row.engine)
 
 
 def find_target(name: str) -> Target:
-    """Return the form of a target.
+    """Return the form of a target, of the rules in its row (`runtime/targets/`).
 
     Raises:
-        UsageError: No such target.
+        UsageError: No such target, or it has no INT8 form.
     """
-    if name not in FORMS:
-        near = did_you_mean(name, FORMS) or "choose one of these"
-        raise UsageError(f"unknown quantisation target {name!r}", expected=", ".join(FORMS), do=near)
-    return FORMS[name]
+    row = targets.find(name)
+    if row is None or row.qdq is None:
+        raise targets.unknown("quantisation target", name, quantized_targets())
+    operators = INTEGER if row.qdq["quantize_outputs"] else frozenset()
+    return Target(name, **{"int8_ops": operators, **row.qdq})

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import targets
 from ..common.cache_folder import cache_folder, private_folder
 from ..common.files import locked
 from ..engines.device import machine_facts
@@ -83,10 +84,12 @@ def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
         ModelError: There is none.
     """
     same = [a for a in bundle.artefacts if a.role == "onnx" and a.precision == artefact.precision]
-    for target in ("trt", "generic"):
-        for candidate in same:
-            if candidate.target == target:
-                return candidate
+    flavour = artefact.requires.get("flavour")
+    order = sorted(targets.names(lambda row: row.engine), key=lambda name: targets.row(name).engine != flavour)
+    for target in (*order, "generic"):
+        for source in same:
+            if source.target == target:
+                return source
     raise ModelError(
         f"the bundle has no ONNX file to build {artefact.name} from",
         got=", ".join(f"{a.precision} for {a.target}" for a in bundle.artefacts if a.role == "onnx") or "none",

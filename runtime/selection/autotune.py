@@ -122,7 +122,7 @@ class _Trial:
         alone = any(one.device == "gpu" for kind in kinds for one, _ in kind)
         with ThreadPoolExecutor(1 if alone else max(1, cores())) as pool:
             entered = list(pool.map(lambda kind: self._enter_one(kind, share), kinds))
-        opened = [found for found in entered if found is not None]
+        opened = [pair for pair in entered if pair is not None]
         self.sessions.update(opened)
         return [pair for pair, _ in opened]
 

@@ -52,19 +52,19 @@ def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str
     name, flags = cpu()
     backends = sorted({candidate.backend for candidate in candidates})
     versions = {backend: _version(backend) for backend in backends}
-    told = [str(candidate) for candidate in candidates]
+    described = [str(candidate) for candidate in candidates]
     gpu = device.gpu_facts() if any(candidate.device == "gpu" for candidate in candidates) else {}
-    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, told, threads, gpu]
+    facts = [FORMAT, bundle.digest, name, sorted(flags), cores(), versions, described, threads, gpu]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _version(backend: str) -> str:
     """Return what changes when a backend's package is installed anew, without importing it."""
-    found = importlib.util.find_spec(_PACKAGES.get(backend, "numpy"))
-    if found is None or not found.origin:
+    package = importlib.util.find_spec(_PACKAGES.get(backend, "numpy"))
+    if package is None or not package.origin:
         return ""
     with contextlib.suppress(OSError):
-        return f"{found.origin} {Path(found.origin).stat().st_mtime_ns}"
+        return f"{package.origin} {Path(package.origin).stat().st_mtime_ns}"
     return ""
 
 

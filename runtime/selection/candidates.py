@@ -2,11 +2,11 @@
 
 On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. Of several engines the
 one with the least estimate comes first, where the bundle has one for each of them: INT8 with twice the kernels of FP16
-can be the slower. On a CPU:
+can be the slower. On a CPU (`targets.cpu_place`):
 
-    int8 for ort-x86    the fastest form there: U8 activations, S8 weights
+    int8 for this kind of machine and this backend, by the place in its target's row
     fp32
-    int8 for trt        S8 activations; slower than FP32 on some CPUs
+    int8 for something else, such as trt: slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
 
 ONNX Runtime goes before OpenVINO with the same file. Where more than one would do, `tune` measures instead.
@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import backends
+from .. import backends, targets
 from ..bundle import companions, requirements
 from ..common.machine import gpu_possible
 from ..common.plugins import did_you_mean, load_plugin
@@ -38,10 +38,7 @@ BACKENDS = {
     "null": ("null",),
 }
 GPU_BACKENDS = ("trt", "ort_cuda")
-CPU_ORDER = (("int8", "ort-x86"), ("fp32", ""), ("mixed", "ort-x86"), ("int8", ""), ("mixed", ""), ("fp16", ""))
-TRT_ORDER = (("int8", ""), ("mixed", ""), ("fp16", ""), ("fp32", ""))
-CUDA_ORDER = (("fp16", ""), ("fp32", ""))
-ORDERS = {"trt": TRT_ORDER, "ort_cuda": CUDA_ORDER}
+GPU_ORDERS = {"trt": ("int8", "mixed", "fp16", "fp32"), "ort_cuda": ("fp16", "fp32")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +63,8 @@ def usable(backend: str) -> tuple[bool, str]:
     """Return whether a backend can be used here, and why not."""
     if backend in GPU_BACKENDS and not gpu_possible():
         return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
-    found: tuple[bool, str] = load_plugin(backends, backend, "backend").available()
-    return found
+    answer: tuple[bool, str] = load_plugin(backends, backend, "backend").available()
+    return answer
 
 
 def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
@@ -81,22 +78,22 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     Raises:
         UsageError: No such device or precision in this bundle.
     """
-    found = [
+    everything = [
         Candidate(artefact, backend, "gpu" if backend in GPU_BACKENDS else "cpu")
         for artefact in bundle.artefacts
         for backend in BACKENDS[artefact.role]
     ]
-    known = sorted({candidate.backend for candidate in found})
+    known = sorted({candidate.backend for candidate in everything})
     if device not in (*DEVICES, *known):
         expected = ", ".join((*DEVICES, *known))
         raise UsageError(f"unknown device {device!r}", expected=expected, do=did_you_mean(device, (*DEVICES, *known)))
-    precisions = sorted({candidate.artefact.precision for candidate in found})
+    precisions = sorted({candidate.artefact.precision for candidate in everything})
     if precision not in ("auto", *precisions):
         expected = ", ".join(("auto", *precisions))
         raise UsageError(f"{bundle.source} has no precision {precision!r}", expected=expected)
     kept = [
         candidate
-        for candidate in found
+        for candidate in everything
         if device in ("auto", candidate.device, candidate.backend)
         and precision in ("auto", candidate.artefact.precision)
     ]
@@ -112,16 +109,13 @@ def retired(artefact: Artefact) -> str:
 
 def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
     """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by its order of forms."""
-    order = ORDERS.get(candidate.backend, CPU_ORDER)
-    artefact = candidate.artefact
-    fits = (
-        place
-        for place, (precision, target) in enumerate(order)
-        if artefact.precision == precision and target in ("", artefact.target)
-    )
-    kind = GPU_BACKENDS.index(candidate.backend) if candidate.backend in GPU_BACKENDS else len(GPU_BACKENDS)
-    estimate = artefact.facts["estimated_s"] if ranked and candidate.backend == "trt" else 0.0
-    return kind, estimate, next(fits, len(order))
+    artefact, backend = candidate.artefact, candidate.backend
+    if backend not in GPU_BACKENDS:
+        return len(GPU_BACKENDS), 0.0, targets.cpu_place(artefact.precision, artefact.target, backend)
+    order = GPU_ORDERS[backend]
+    place = order.index(artefact.precision) if artefact.precision in order else len(order)
+    estimate = artefact.facts["estimated_s"] if ranked and backend == "trt" else 0.0
+    return GPU_BACKENDS.index(backend), estimate, place
 
 
 def open_artefact(
@@ -132,8 +126,8 @@ def open_artefact(
     Only an ONNX file with weights in files beside it is loaded by its path, after the digests of all were checked and
     the file was found to name none but these.
 
-    A form made for TensorRT is computed as written: ONNX Runtime's fused INT8 kernels saturate its signed 8-bit weights
-    on CPUs without VNNI, which TensorRT does not.
+    A form that ONNX Runtime only simulates (`targets.is_simulated`) is computed as written: its fused INT8 kernels
+    saturate signed 8-bit weights on CPUs without VNNI, which TensorRT, for one, does not.
 
     Raises:
         NotAvailable: The backend is not installed or does not work here.
@@ -142,7 +136,7 @@ def open_artefact(
         BuildError: An engine is for another GPU or version.
     """
     module = _ready(backend)
-    if backend == "ort" and artefact.target == "trt":
+    if targets.is_simulated(artefact.target, backend):
         options = {**module.SIMULATED, **options}
     requirements.check_requirements(artefact)
     content = companions.network_bytes(bundle, artefact)

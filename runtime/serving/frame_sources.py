@@ -24,13 +24,10 @@ from ..outputs import STAMP, png_stamp
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..model import Answer
-
 ANIMATIONS = frozenset({".gif", ".apng"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "MJPG"}
 FPS = 25
-_PALETTE = 255 * np.array([(at >> 2 & 1, at >> 1 & 1, at & 1) for at in range(8)], np.uint8)
 
 
 def frames(source: str) -> Iterator[Any]:
@@ -101,29 +98,6 @@ def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]
             yield np.ascontiguousarray(frame[..., ::-1])
     finally:
         capture.release()
-
-
-def annotate(image: NDArray[np.uint8], answer: Answer) -> NDArray[np.uint8]:
-    """Draw an answer on a copy of its image, uint8 (H, W, 3): the best class, the map of classes, or the box."""
-    pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
-    picture = pillow.fromarray(np.ascontiguousarray(image))
-    if answer.task == "localise":
-        box, (width, height) = answer.box(), picture.size
-        corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
-        draw.Draw(picture).rectangle(corners, outline=(255, 0, 0), width=max(1, height // 100))
-    elif answer.task == "segment":
-        colours = _PALETTE[answer.class_map() % len(_PALETTE)]
-        over = pillow.fromarray(colours).resize(picture.size, pillow.Resampling.NEAREST)
-        return np.asarray(pillow.blend(picture, over, 0.5))
-    elif answer.task == "classify" and answer.logits.ndim == 1:
-        best = answer.top(1)[0]
-        size = max(10, picture.height // 16)
-        canvas = draw.Draw(picture)
-        text = f"{best.label} {100 * best.probability:.0f} %"
-        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
-        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
-        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
-    return np.asarray(picture)
 
 
 def open_writer(target: Path) -> Writer:

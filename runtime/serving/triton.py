@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import tasks
 from ..common.files import swap, workplace
 from ..errors import UsageError
 from ..outputs import STAMP, claim
@@ -32,7 +33,8 @@ TYPES = {
 }  # fmt: skip
 CARRIED = (
     "images/__init__.py", "images/preprocess.py", "images/resize.py", "common/__init__.py", "common/files.py",
-    "common/names.py", "common/packages.py", "errors.py", "spec.py",
+    "common/names.py", "common/packages.py", "common/plugins.py", "errors.py", "spec.py",
+    *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
 

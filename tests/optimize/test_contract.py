@@ -6,13 +6,13 @@ import pytest
 from experiments import passes_table as documentation
 
 from edgesmith.optimize import passes
-from edgesmith.optimize.recipes import RECIPES, recipe
+from edgesmith.optimize.recipes import recipe, recipes
 from edgesmith.runtime.common.plugins import plugin_names
 
 NAMES = plugin_names(passes)
 
 
-@pytest.mark.parametrize("target", RECIPES)
+@pytest.mark.parametrize("target", recipes())
 def test_recipes_name_passes(target):
     assert set(recipe(target)) <= set(NAMES)
 

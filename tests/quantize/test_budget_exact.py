@@ -18,9 +18,7 @@ from edgesmith.optimize.quantize import QuantSettings, post_training, quantize, 
 from edgesmith.optimize.quantize.mixed_precision import search
 from edgesmith.optimize.quantize.mixed_precision.latency_model import (
     CPU,
-    MACHINES,
     Costs,
-    is_here,
     latencies,
     layer_work,
     model_costs,
@@ -36,6 +34,7 @@ from edgesmith.optimize.quantize.mixed_precision.search import (
 )
 from edgesmith.optimize.quantize.report import QuantReport, compare
 from edgesmith.optimize.quantize.targets import find_target
+from edgesmith.runtime import targets
 from edgesmith.runtime.engines.cost import COEFFICIENTS, find_gpu
 from edgesmith.runtime.errors import CheckFailed, UsageError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -115,13 +114,13 @@ def test_totals_and_anchors():
 
 
 @pytest.mark.parametrize(
-    ("machine", "targets"),
+    ("machine", "here"),
     [("x86_64", {"ort-x86", "openvino"}), ("AMD64", {"ort-x86", "openvino"}), ("aarch64", {"ort-arm"}),
      ("arm64", {"ort-arm"}), ("riscv64", set())],
 )  # fmt: skip
-def test_which_targets_are_this_machine(machine, targets, monkeypatch):
+def test_which_targets_are_this_machine(machine, here, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: machine)
-    assert {target for target in (*MACHINES, "trt", "fp16") if is_here(target)} == targets
+    assert {target for target in (*targets.names(), "fp16") if targets.is_here(target)} == here
 
 
 def test_latencies_are_the_least_of_each_model_in_turns(monkeypatch):

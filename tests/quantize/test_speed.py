@@ -5,7 +5,6 @@ import onnx
 import pytest
 
 from edgesmith.optimize.quantize import quantize, speed
-from edgesmith.optimize.quantize.mixed_precision import latency_model
 from edgesmith.optimize.quantize.speed import Speed, from_pairs, race
 from support.quant_graphs import batches, small_cnn
 
@@ -51,8 +50,7 @@ def float_file(tmp_path_factory):
 def test_both_are_run_where_the_target_is_this_kind_of_machine(float_file, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "BUDGET_S", 0.0)
     monkeypatch.setattr(speed, "TURN_S", 0.0)
-    for module in (latency_model, speed):
-        monkeypatch.setattr(module, "is_here", lambda target: target == "ort-arm")
+    monkeypatch.setattr(speed, "is_here", lambda target: target == "ort-arm")
     reports = {
         target: quantize(float_file, tmp_path / target, batches(), target=target, timed=True)
         for target in ("ort-arm", "ort-x86", "trt")

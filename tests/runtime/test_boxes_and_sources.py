@@ -66,7 +66,7 @@ def test_a_class_map_is_the_best_class_of_each_pixel():
         answer.top(1)
     with pytest.raises(DataError, match="does not segment"):
         Answer({"output": np.zeros(3)}).class_map()
-    drawn = frame_sources.annotate(np.full((8, 8, 3), 100, np.uint8), answer)
+    drawn = answer.draw(np.full((8, 8, 3), 100, np.uint8))
     assert len({tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}) == 3
 
 
@@ -81,7 +81,7 @@ def test_a_box_has_corners_inside_the_image(case):
     values, corners = BOXES[case]
     answer = Answer({"output": np.array(values)}, task="localise")
     assert tuple(vars(answer.box()).values()) == pytest.approx(corners)
-    drawn = frame_sources.annotate(np.zeros((20, 40, 3), np.uint8), answer)
+    drawn = answer.draw(np.zeros((20, 40, 3), np.uint8))
     rows, columns = np.nonzero(drawn[..., 0])
     assert (columns.min(), rows.min()) == (round(40 * corners[0]), round(20 * corners[1]))
     with pytest.raises(DataError, match="does not localise; got task classify, an output of shape"):
@@ -164,7 +164,7 @@ def test_the_label_is_drawn_on_the_picture(made):
     with load(made, device="ort", threads=1) as model:
         image = picture("green", (120, 160))
         before = image.copy()
-        drawn = frame_sources.annotate(image, model(image))
+        drawn = model(image).draw(image)
     assert drawn.shape == image.shape
     assert (image == before).all()
     changed = (drawn != image).any(axis=2)

@@ -3,7 +3,10 @@
 import contextlib
 import importlib
 import json
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,12 +20,26 @@ from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
-from edgesmith.optimize.recipes import RECIPES
-from edgesmith.runtime import backends
+from edgesmith.optimize.quantize.quant_params import KINDS
+from edgesmith.optimize.quantize.targets import find_target
+from edgesmith.optimize.recipes import recipes
+from edgesmith.runtime import backends, targets, tasks
 from edgesmith.runtime.common.plugins import load_plugin
+from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
+from edgesmith.runtime.targets._row import TargetRow
+from edgesmith.runtime.tasks import Task
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipe(heading: str) -> str:
+    """Return the file that a recipe of CONTRIBUTING.md shows."""
+    part = (ROOT / "CONTRIBUTING.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return textwrap.dedent(re.search(r"^ *```py\n(.*?)^ *```", part, re.MULTILINE | re.DOTALL)[1])
+
 
 HEADINGS = ("Before:", "After:", "When:", "Why:")
 EVERYWHERE = """(float[N,4,8,8] x, bool p) => (float[N,4,6,6] y, float[N,4,6,6] z) {
@@ -32,9 +49,14 @@ EVERYWHERE = """(float[N,4,8,8] x, bool p) => (float[N,4,6,6] y, float[N,4,6,6] 
 
 
 @contextlib.contextmanager
-def planted(package: ModuleType, folder: Path, text: str, name: str = "planted") -> Iterator[str]:
-    """Make a file the one plugin that a package lists, and yield its name; the others can still be imported."""
+def planted(package: ModuleType, folder: Path, text: str, name: str = "planted", beside: bool = False) -> Iterator[str]:
+    """Make a file the one plugin that a package lists, and yield its name; the others can still be imported.
+
+    With `beside` the package lists its own plugins too.
+    """
     folder.mkdir()
+    for path in Path(str(package.__file__)).parent.glob("*.py") if beside else ():
+        shutil.copyfile(path, folder / path.name)
     (folder / f"{name}.py").write_text(text)
     file, path = package.__file__, list(package.__path__)
     package.__file__, package.__path__ = str(folder / "__init__.py"), [str(folder), *path]
@@ -55,7 +77,7 @@ def pass_problems(name: str, folder: Path) -> list[str]:
     wrong = [] if -1 not in places and places == sorted(places) else ["its docstring lacks a heading"]
     if not isinstance(getattr(module, "PASS", None), Pass):
         return [*wrong, "PASS is no Pass"]
-    if not any(name in recipe for recipe in RECIPES.values()):
+    if not any(name in recipe for recipe in recipes().values()):
         wrong.append("no recipe runs it")
     return wrong + _rewriting_problems(name, folder)
 
@@ -73,6 +95,91 @@ def _rewriting_problems(name: str, folder: Path) -> list[str]:
         wrong.append("the interface changed")
     if optimizer.optimize(first, second, passes=(name,)).rewrites:
         wrong.append("it does not come to rest")
+    return wrong
+
+
+def target_problems(name: str) -> list[str]:
+    """Its row is documented, names what there is, and makes a Q/DQ form where it has INT8."""
+    module = load_plugin(targets, name.replace("-", "_"), "target")
+    row = getattr(module, "ROW", None)
+    if not isinstance(row, TargetRow):
+        return ["ROW is no TargetRow"]
+    wrong = [] if module.__doc__ else ["it is not documented"]
+    wrong += [f"no backend {one}" for one in row.backends if one not in plugin_names(backends)]
+    wrong += [f"no pass {one}" for one in row.passes if one not in plugin_names(passes)]
+    wrong += [f"no precision {one}" for one in row.precisions if one not in PRECISIONS]
+    if row.engine not in ("", *MODULES):
+        wrong.append(f"no TensorRT {row.engine}")
+    if row.device not in ("cpu", "gpu"):
+        wrong.append(f"no device {row.device}")
+    if row.channel_blocks and row.channel_blocks[-1][0]:
+        wrong.append("no channel block for the other processors")
+    if ("int8" in row.precisions) != (row.qdq is not None):
+        wrong.append("INT8 without Q/DQ rules, or rules without INT8")
+    if any(place is not None and not 0 <= place < targets.FP32 for place in (row.place, row.place_elsewhere)):
+        wrong.append("its place is none before FP32")
+    return wrong + (_form_problems(name) if row.qdq is not None else [])
+
+
+def _form_problems(name: str) -> list[str]:
+    try:
+        form = find_target(name)
+    except (TypeError, KeyError) as error:
+        return [f"no form: {error}"]
+    return [] if form.activation_dtype in KINDS else [f"no activations {form.activation_dtype}"]
+
+
+SHAPES = ((1,), (4,), (7,), (3, 6, 5))  # of one image's first output
+
+
+def task_problems(name: str) -> list[str]:
+    """It is documented, and on random outputs whose shape it takes it decodes, shows, draws, compares and scores."""
+    module = load_plugin(tasks, name, "task")
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        return ["TASK is no Task"]
+    wrong = [] if module.__doc__ and type(task).__doc__ else ["it is not documented"]
+    if task.learns_labels != bool(task.metric):
+        wrong.append("labels without a metric, or a metric without labels")
+    batches = [np.random.default_rng(3).random((12, *shape), dtype=np.float32) for shape in SHAPES]
+    fitting = [batch for batch in batches if task.fits({"o": batch[0]})]
+    return [*wrong, *(_batch_problems(task, fitting[-1]) if fitting else ["no output fits it"])]
+
+
+def _batch_problems(task: Task, batch: np.ndarray) -> list[str]:
+    try:
+        return [*_answer_problems(task, batch[0]), *_judge_problems(task, batch)]
+    except Exception as error:
+        return [f"it raises {type(error).__name__}: {error}"]
+
+
+def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
+    wrong, image = [], np.full((20, 30, 3), 90, np.uint8)
+    answer, row = task.decode({"o": output}, ("a", "b"), "", 3), task.show({"o": output}, ("a", "b"), "", 3)
+    try:
+        text = task.line(json.loads(json.dumps(row, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        return [f"what it shows cannot be written: {error}"]
+    if not isinstance(text, str) or not text or "\n" in text:
+        wrong.append(f"its line is {text!r}")
+    drawn = task.draw(image, answer)
+    if drawn is not None and (drawn.shape != image.shape or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
+        wrong.append("what it draws is no picture with an answer on it")
+    return [*wrong, "it draws on the image itself"] if (image != 90).any() else wrong
+
+
+def _judge_problems(task: Task, batch: np.ndarray) -> list[str]:
+    wrong, other = [], np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9
+    if task.agreement(batch, batch) not in (None, 1.0):
+        wrong.append("it does not agree with itself")
+    if task.agreement(batch, batch) is not None and not 0 <= (task.agreement(batch, other) or 0.0) < 1:
+        wrong.append("it agrees with anything")
+    if task.learns_labels:
+        values, intervals = task.score(batch, np.arange(len(batch)) % 2)
+        if not 0 <= values.get(task.metric, -1.0) <= 1:
+            wrong.append(f"its score has no share {task.metric}")
+        if not set(intervals) <= set(values):
+            wrong.append("an interval of no value")
     return wrong
 
 

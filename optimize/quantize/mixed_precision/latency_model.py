@@ -8,7 +8,6 @@ configurations of one network on one target.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ from ..targets import ANCHORS, is_tensorrt
 
 # One core of a current CPU, 10^12 operations and 10^9 bytes a second: INT8 at three times the rate of FP32.
 CPU = Gpu("CPU core", "", "", fp32_tflops=0.05, fp16_tflops=0.05, int8_tops=0.15, bandwidth_gbs=10, l2_mb=0)
-MACHINES = {"ort-x86": ("x86_64", "AMD64"), "ort-arm": ("aarch64", "arm64"), "openvino": ("x86_64", "AMD64")}
 RUNS = 20
 
 
@@ -99,11 +97,6 @@ def layer_work(model: onnx.ModelProto) -> dict[str, Work]:
 
 def _dims(item: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value if dim.dim_value > 0 else 1 for dim in item.type.tensor_type.shape.dim]
-
-
-def is_here(target: str) -> bool:
-    """Say whether a target is this kind of machine, so that latencies can be measured."""
-    return platform.machine() in MACHINES.get(target, ())
 
 
 def latencies(models: list[onnx.ModelProto], image: np.ndarray, runs: int = RUNS) -> list[float]:

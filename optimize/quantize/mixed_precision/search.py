@@ -16,11 +16,13 @@ import numpy as np
 
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
+from ....runtime.targets import is_here
+from ....runtime.tasks.classify import TASK as CLASSIFY
 from ...calibration.samples import AugmentedSamples, Samples
 from ...calibration.sqnr import sqnr_db
 from ...calibration.statistics import session
 from ..report import QuantSettings, compare
-from .latency_model import Costs, is_here, latencies, model_costs
+from .latency_model import Costs, latencies, model_costs
 
 if TYPE_CHECKING:
     import onnx
@@ -181,11 +183,11 @@ class _Searcher:
 
 def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
     """Return how many points of top-1 were lost, per cent of the images; never below 0."""
-    one, two = (_outputs(model, list(samples)).argmax(axis=1) for model in (before, after))
+    one, two = (_outputs(model, list(samples)) for model in (before, after))
     if labels is None:
-        return 100 * float((one != two).mean())
+        return 100 * (1 - (CLASSIFY.agreement(two, one) or 0.0))
     labels = labels[: len(one)]
-    return max(0.0, 100 * float((one == labels).mean() - (two == labels).mean()))
+    return max(0.0, 100 * float(CLASSIFY.correct(one, labels).mean() - CLASSIFY.correct(two, labels).mean()))
 
 
 def within_budget(

@@ -1,0 +1,18 @@
+"""OpenVINO on x86: its low-precision transformations want quantised inputs of both kinds, and a float bias."""
+
+from ._row import X86, TargetRow
+
+ROW = TargetRow(
+    "OpenVINO on x86",
+    backends=("openvino",),
+    machines=X86,
+    place=30,
+    qdq={
+        "activation_dtype": "u8",
+        "integer_bias": False,
+        "quantize_outputs": True,
+        "fold_relu": True,
+        "avoid_int16_saturation": True,
+        "free_channel_scales": True,
+    },
+)

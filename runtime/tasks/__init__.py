@@ -1,0 +1,27 @@
+"""What networks do, one file per kind of task: `segment.py` is the task "segment" of a ModelSpec.
+
+A file holds one `TASK`: how outputs become an answer, how that is shown and drawn, how the outputs of two networks are
+compared, how outputs are scored against labels. So a new task is one file here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ..common import plugins
+from ._base import Task as Task
+
+
+def names() -> list[str]:
+    """List the tasks, sorted."""
+    return plugins.plugin_names(sys.modules[__name__])
+
+
+def find(name: str) -> Task:
+    """Return a task by its name.
+
+    Raises:
+        UsageError: No such task.
+    """
+    task: Task = plugins.load_plugin(sys.modules[__name__], name, "task").TASK
+    return task

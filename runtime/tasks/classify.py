@@ -1,0 +1,96 @@
+"""One class of several for an image: the first output is (N, classes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..common.packages import need
+from ..common.proportion import wilson
+from ..errors import DataError
+from ..images.postprocess import Guess, top_k
+from ._base import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._base import Metrics, Outputs
+
+
+class Classify(Task):
+    """The best classes with their probabilities; top-1, top-5."""
+
+    has_classes = True
+    learns_labels = True
+    metric = "top1_ratio"
+    title = "top-1"
+
+    def fits(self, outputs: Outputs) -> bool:
+        """Say whether the first output is (classes,)."""
+        return next(iter(outputs.values())).ndim == 1
+
+    def decode(
+        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
+    ) -> tuple[Guess, ...]:
+        """Return the best classes, best first."""
+        values = next(iter(outputs.values()))
+        return top_k(values, len(values) if most is None else most, labels, scores)
+
+    def show(
+        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
+    ) -> dict[str, Any]:
+        """Return the best classes under "top"."""
+        return {"top": [vars(guess) for guess in self.decode(outputs, labels, scores, most)]}
+
+    def line(self, row: Mapping[str, Any]) -> str:
+        """Return the best class with its probability."""
+        best = row["top"][0]
+        return f"{best['label']} {100 * best['probability']:.2f} %"
+
+    def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
+        """Return the image with the best class written into its corner."""
+        pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
+        picture, best = pillow.fromarray(np.ascontiguousarray(image)), answer[0]
+        size = max(10, picture.height // 16)
+        canvas = draw.Draw(picture)
+        text = f"{best.label} {100 * best.probability:.0f} %"
+        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
+        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
+        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
+        return np.asarray(picture)
+
+    def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
+        """Return the share of images, or of pixels, whose best class is the same."""
+        if output.ndim < 2 or output.shape != reference.shape or not output.size:
+            return None
+        return float((output.argmax(axis=1) == reference.argmax(axis=1)).mean())
+
+    def score(self, output: NDArray[Any], labels: NDArray[Any]) -> Metrics:
+        """Return `top1_ratio`, `top5_ratio` of more than five classes, and `images_count`, with Wilson intervals.
+
+        Raises:
+            DataError: The shapes do not fit, there is nothing, or a score is not finite.
+        """
+        if output.ndim != 2 or len(output) != len(labels) or not len(labels):
+            raise DataError("accuracy cannot be told", got=f"logits {output.shape}, labels {labels.shape}")
+        if not np.isfinite(output).all():
+            count = int((~np.isfinite(output)).sum())
+            raise DataError("accuracy cannot be told", got=f"{count} logits that are not finite")
+        count = len(labels)
+        hits = {1: int(self.correct(output, labels).sum())}
+        if output.shape[1] > 5:
+            best = np.argsort(-output, axis=1, kind="stable")[:, :5]
+            hits[5] = int((best == labels[:, None]).any(1).sum())
+        values = {f"top{k}_ratio": right / count for k, right in hits.items()}
+        intervals = {f"top{k}_ratio": wilson(right, count) for k, right in hits.items()}
+        return {**values, "images_count": float(count)}, intervals
+
+    def correct(self, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+        """Return for which images the best class is the label, bool (N,)."""
+        right: NDArray[Any] = output.argmax(axis=1) == labels
+        return right
+
+
+TASK = Classify()
