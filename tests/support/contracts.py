@@ -24,7 +24,7 @@ from edgesmith.optimize.quantize.quant_params import KINDS
 from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.optimize.recipes import recipes
 from edgesmith.runtime import backends, targets, tasks
-from edgesmith.runtime.common.plugins import load_plugin
+from edgesmith.runtime.common.plugins import load_plugin, plugin_names
 from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
 from edgesmith.runtime.targets._row import TargetRow
