@@ -19,10 +19,11 @@ from .histogram import Histogram, sampled
 
 AVERAGING = 0.01
 AXES = [2, 3]
+STOP_SPINNING = {"session.force_spinning_stop": "1"}
 
 
 def session(  # type: ignore[no-untyped-def]
-    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0, arena: bool = True
+    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0, warm: bool = True
 ):
     """Open a model in ONNX Runtime on the CPU.
 
@@ -32,19 +33,19 @@ def session(  # type: ignore[no-untyped-def]
         integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
         threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
             that are there, and on one of two cores half of the time goes into waiting for each other.
-        arena: Keep memory between calls.
+        warm: Keep memory and spinning threads between calls; off for one of many sessions that stay open.
 
     Raises:
         ModelError: The runtime refuses the graph.
     """
-    entries = {} if integers else {"session.disable_quant_qdq": "1"}
+    entries = ({} if integers else {"session.disable_quant_qdq": "1"}) | ({} if warm else STOP_SPINNING)
     # At its highest level ONNX Runtime 1.31 loses a convolution that is added to another one and is an output too.
     levels = ("ENABLE_ALL", "ENABLE_EXTENDED") if optimise else ("DISABLE_ALL",)
     refusals: list[ModelError] = []
     for level in levels:
         try:
             data = model.SerializeToString()
-            return ort_session(data, level=level, threads=threads or cores(), arena=arena, entries=entries)
+            return ort_session(data, level=level, threads=threads or cores(), arena=warm, entries=entries)
         except ModelError as error:
             refusals.append(error)
         except Exception as error:  # protobuf ends at 2 GiB

@@ -6,6 +6,8 @@ memory: `images_that_fit` says how many fit.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -16,6 +18,7 @@ from ...graph.proto_graph import ProtoGraph
 from .node_sessions import NodeSessions
 
 BUDGET_BYTES = 192 << 20
+TRIM_EVERY = 8  # nodes
 
 
 class LayerwiseRunner:
@@ -74,6 +77,8 @@ class LayerwiseRunner:
                 self.values.pop(name, None)
                 self.constants.pop(name, None)
         self.at += 1
+        if self.at % TRIM_EVERY == 0:
+            _give_memory_back()
 
     def run_node(self, node: NodeProto) -> list[np.ndarray]:
         """Compute one node from the values at hand."""
@@ -92,6 +97,12 @@ class LayerwiseRunner:
 
     def _constant(self, name: str) -> np.ndarray:
         return self.constants[name] if name in self.constants else self.net.arrays[name]
+
+
+def _give_memory_back() -> None:
+    """Return freed memory to the system: glibc keeps it in pieces that the next layer's values may not fit into."""
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def images_that_fit(sizes: Iterable[int]) -> int:

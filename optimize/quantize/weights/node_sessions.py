@@ -73,7 +73,7 @@ class NodeSessions:
     def _session(self, model: onnx.ModelProto, keep: bool) -> Any:
         """Return a session of a model: an open one if there is one; what holds constants is not kept."""
         key = model.SerializeToString(deterministic=True) if keep else b""
-        opened = self.opened.pop(key, None) or session(model, arena=False)
+        opened = self.opened.pop(key, None) or session(model, warm=False)
         if keep:
             self.opened[key] = opened
             if len(self.opened) > MOST:
