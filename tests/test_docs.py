@@ -115,7 +115,7 @@ def test_each_path_and_module_of_comments_and_docstrings_exists():
 @pytest.mark.parametrize(
     ("text", "stale"),
     [
-        ("see `runtime/model.py` and `optimize/passes/`, bench/devices/devices.csv", []),
+        ("see `runtime/model.py` and `optimize/passes/`, runtime/engines/devices.csv", []),
         ("see `runtime/session.py`", ["runtime/session.py"]),
         ("see `runtime/tune/`", ["runtime/tune/"]),
         ("see walk.py", ["walk.py"]),

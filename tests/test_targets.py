@@ -189,9 +189,9 @@ ENGINES = {
 
 @pytest.mark.parametrize("asked", ENGINES)
 def test_engines_are_made_of_the_form_for_the_tensorrt_that_is_here(asked, monkeypatch):
-    monkeypatch.setattr(flavour, "installed", lambda kind: kind if kind == "rtx" else None)
+    monkeypatch.setattr(flavour, "installed_module", lambda kind: kind if kind == "rtx" else None)
     assert engine_target(ExportSettings("lenet5", targets=asked)) == ENGINES[asked]
-    monkeypatch.setattr(flavour, "installed", lambda kind: kind if kind == "standard" else None)
+    monkeypatch.setattr(flavour, "installed_module", lambda kind: kind if kind == "standard" else None)
     assert engine_target(ExportSettings("lenet5", targets=asked)) == ("trt" if "trt" in asked else ENGINES[asked])
 
 

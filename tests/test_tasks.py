@@ -15,6 +15,7 @@ from edgesmith.bench.metrics import accuracy
 from edgesmith.cli import main
 from edgesmith.export import measure
 from edgesmith.export.settings import ExportSettings, Flow
+from edgesmith.optimize.graph.graph_file import GraphFile
 from edgesmith.runtime import bundle, datasets, load, tasks
 from edgesmith.runtime.answer import Answer
 from edgesmith.runtime.backends import ort
@@ -122,7 +123,7 @@ def test_a_new_task_is_one_file(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda source, split, **options: shades(split))
     (context,) = (one for one in suite.contexts(tmp_path / "counter", data="shades") if one.subject.backend == "ort")
     assert accuracy.measure(context).values["exact_ratio"] == 1.0
-    triton.write(made, tmp_path / "models")
+    triton.write_triton(made, tmp_path / "models")
     assert list((tmp_path / "models").rglob("tasks/_base.py"))
 
 
@@ -131,8 +132,8 @@ def test_export_judges_a_new_task_by_its_own_metric(toy, tmp_path):
     spec = dataclasses.replace(SPEC, task=toy, labels=CLASSES, num_classes=10)
     for split in ("test", "hard"):
         flow.data[split] = shades(split)
-    flow.add("fp32", "fp32", "generic", counting_net(tmp_path / "a.onnx"))
-    flow.add("int8-ort-x86", "int8", "ort-x86", counting_net(tmp_path / "b.onnx", 7.0))
+    flow.add("fp32", "fp32", "generic", GraphFile.read(counting_net(tmp_path / "a.onnx")))
+    flow.add("int8-ort-x86", "int8", "ort-x86", GraphFile.read(counting_net(tmp_path / "b.onnx", 7.0)))
     for split in ("test", "hard"):
         measure._score(flow, flow.artefacts, spec, split, judged=True)
     fp32, int8 = flow.artefacts

@@ -20,12 +20,12 @@ from edgesmith.runtime.verify import relative_error
 torch.set_num_threads(1)
 
 SMALLEST = {
-    "alexnet": "zfnet", "beyond": "tdnn", "convnext": "convnext_tiny", "densenet": "densenet121",
+    "alexnet": "zfnet", "other_tasks": "tdnn", "convnext": "convnext_tiny", "densenet": "densenet121",
     "efficientnet": "efficientnet_b0", "googlenet": "googlenet_noaux", "inception_v3": "inception_v3",
     "inception_v4": "inception_v4", "lenet": "lenet5", "mnasnet": "mnasnet0_5", "mobilenet_v1": "mobilenetv1_0.25",
     "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small", "nasnet": "nasnet_mobile", "nin": "nin_bn",
     "regnet": "regnet_y_400mf", "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
-    "segment": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
+    "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
     "shufflenet_v2": "shufflenetv2_x0_5", "squeezenet": "squeezenet1_1", "vgg": "vgg11_bn", "vit": "vit_b_16",
 }  # fmt: skip
 MORE = ("conv3d", "autoencoder", "localiser", "dilated_context")

@@ -121,7 +121,7 @@ COMMANDS = {
     ),
     "an unknown target": (
         [*DIGITS, "--target", "tpu"], 2, "unknown quantisation target 'tpu'; "
-        "expected trt, trt-rtx, ort-x86, ort-arm, openvino; do: choose one of these",
+        "expected openvino, ort-arm, ort-x86, trt, trt-rtx; do: choose one of these",
     ),
     "an unknown method": (
         [*DIGITS, "--method", "kl"], 2, "unknown range method 'kl'; "

@@ -4,9 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration import batching
 from edgesmith.optimize.calibration.samples import repeatable
-from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize import QuantSettings, float_source, quantize
 from edgesmith.optimize.quantize.report import COMPARED, spread
 from support.quant_graphs import batches, images, small_cnn
 
@@ -50,9 +49,9 @@ def test_what_was_spooled_comes_back_whatever_its_kind():
 @pytest.mark.parametrize("settings", [QuantSettings.quick(), QuantSettings(adaround=False)])
 def test_a_batch_that_is_right_already_is_freed_only_where_that_serves(tmp_path, monkeypatch, settings):
     tried = []
-    real = batching.with_free_batch
+    real = float_source.with_free_batch
     monkeypatch.setattr(
-        batching, "with_free_batch", lambda model, image: tried.append(len(image)) or real(model, image)
+        float_source, "with_free_batch", lambda model, image: tried.append(len(image)) or real(model, image)
     )
     written = []
     for size in (16, 4):
