@@ -33,7 +33,7 @@ def groups(level=(1.0, 1.0, 1.0), size=400, spread=0.01, drift=0.0):
 
 VERDICTS = {
     "trusted": (groups(), [True] * 3, 0.0, ""),
-    "cold": (groups(), [True, False, True], 0.0, "1 of 3 processes never got warm"),
+    "cold": (groups(), [True, False, True], 0.0, "1 of 3 processes never became stationary"),
     "noisy": (groups(spread=0.2), [True] * 3, 0.0, "samples spread by"),
     "drifting": (groups(drift=0.1), [True] * 3, 0.0, "every process drifts by +5%"),
     "disagreeing": (groups(level=(1.0, 1.2, 1.0)), [True] * 3, 0.0, "processes differ by 2"),
