@@ -28,11 +28,11 @@ def sweep_targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> li
         )  # fmt: skip
     targets: list[str] = []
     for path in paths:
-        targets += [str(bundle) for bundle in _made(path, sides, bundles)] if path in names else [path]
+        targets += [str(bundle) for bundle in _bundles(path, sides, bundles)] if path in names else [path]
     return targets
 
 
-def _made(name: str, sides: list[int], bundles: Path) -> list[Path]:
+def _bundles(name: str, sides: list[int], bundles: Path) -> list[Path]:
     from ..export import untrained
     from ..models import catalog
 
