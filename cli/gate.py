@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..bench.measure.context import MetricContext
 
 # findings to print, their records for JSON, and their exit codes
-Told = tuple[list[GateFinding], list[dict[str, object]], list[int]]
+GateAnswers = tuple[list[GateFinding], list[dict[str, object]], list[int]]
 
 
 @command("gate")
@@ -77,7 +77,7 @@ def gate_command(
     return 1 if 1 in codes else max(codes)
 
 
-def _tried(name: str, question: Callable[[], Told]) -> Told:
+def _tried(name: str, question: Callable[[], GateAnswers]) -> GateAnswers:
     """Ask; what cannot be measured is a finding too: «cannot tell» with its reason, and never «slower».
 
     Raises:
@@ -94,7 +94,7 @@ def _tried(name: str, question: Callable[[], Told]) -> Told:
 
 def _beside(
     baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str
-) -> Told:  # fmt: skip
+) -> GateAnswers:  # fmt: skip
     """Measure both versions side by side, then compare the kernels if asked."""
     from ..bench.gate.thresholds import KERNELS
 
@@ -109,7 +109,7 @@ def _beside(
         )
 
 
-def _joined(one: Told, other: Told) -> Told:
+def _joined(one: GateAnswers, other: GateAnswers) -> GateAnswers:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
@@ -128,7 +128,7 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _kernels(base: Path, new: Path) -> Told:
+def _kernels(base: Path, new: Path) -> GateAnswers:
     from ..bench.gate.thresholds import KERNELS, kernel_limits
 
     limited = kernel_limits(base, new)
@@ -138,7 +138,7 @@ def _kernels(base: Path, new: Path) -> Told:
 
 def _against_stored(
     stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
-) -> Told:  # fmt: skip
+) -> GateAnswers:  # fmt: skip
     """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
     from ..bench import suite
     from ..bench.gate import compare
@@ -177,9 +177,9 @@ def _common(
     return pairs if forms else pairs[:1]
 
 
-def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list[str]) -> Told:
+def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list[str]) -> GateAnswers:
     """Ask every question; return the findings, their records, and their exit codes."""
-    answers: Told = ([], [], [])
+    answers: GateAnswers = ([], [], [])
     for pair in both:
         key = pair[1].subject.key
         answers = _joined(answers, _tried(f"latency {key}", functools.partial(_latency, *pair, rule)))
@@ -188,7 +188,7 @@ def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list
     return answers
 
 
-def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> Told:
+def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> GateAnswers:
     from ..bench.gate.gate import gate
 
     with progress(f"latency of {new.subject.key}", rule.most_pairs) as advance:
@@ -197,7 +197,7 @@ def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> Told:
     return [finding], [{"gate": "latency", "subject": new.subject.key, **outcome.to_dict()}], [outcome.exit_code]
 
 
-def _limits(base: MetricContext, new: MetricContext, metrics: list[str]) -> Told:
+def _limits(base: MetricContext, new: MetricContext, metrics: list[str]) -> GateAnswers:
     from ..bench.gate.thresholds import check_limit
     from ..bench.measure.interleave import SamplingPlan
     from ..bench.suite import run_suite

@@ -27,10 +27,10 @@ def measure(context: MetricContext) -> Reading:
             time.sleep(IDLE_S)
         with sensors.watch(meters) as work:
             samples = process.ask("run", seconds=WORK_S)["samples"]
-    return _told(idle.power_w(), work.power_w(), sum(samples) / len(samples) / context.subject.batch)
+    return _reading(idle.power_w(), work.power_w(), sum(samples) / len(samples) / context.subject.batch)
 
 
-def _told(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
+def _reading(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
     """Put the figures together; `image_s` are seconds for one image."""
     if idle_w is None or work_w is None:
         return Reading("energy", missing="the meter gave no values while measuring")

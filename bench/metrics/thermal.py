@@ -22,10 +22,10 @@ def measure(context: MetricContext) -> Reading:
         process.ask("warm", most_s=WORK_S)
         with sensors.watch(listed) as trace:
             process.ask("run", seconds=WORK_S)
-    return _told(trace)
+    return _reading(trace)
 
 
-def _told(trace: sensors.Trace) -> Reading:
+def _reading(trace: sensors.Trace) -> Reading:
     values: dict[str, float] = {}
     if degrees := trace.values("temperature_c"):
         values["temperature_c"] = max(degrees)

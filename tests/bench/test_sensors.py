@@ -99,22 +99,22 @@ def test_watching_reads_at_both_ends():
 
 
 def test_energy_is_power_times_time():
-    told = energy._told(idle_w=2.0, work_w=5.0, image_s=0.004)
+    told = energy._reading(idle_w=2.0, work_w=5.0, image_s=0.004)
     assert told.values == {"image_energy_j": pytest.approx(0.02), "power_w": 5.0, "idle_power_w": 2.0}
     assert not told.notes
-    assert "too coarse" in energy._told(idle_w=5.0, work_w=5.0, image_s=0.004).notes[0]
-    assert energy._told(idle_w=None, work_w=5.0, image_s=0.004).missing
+    assert "too coarse" in energy._reading(idle_w=5.0, work_w=5.0, image_s=0.004).notes[0]
+    assert energy._reading(idle_w=None, work_w=5.0, image_s=0.004).missing
 
 
 def test_conditions_follow_the_fastest_core_and_name_throttling():
     cores = [Sensor(f"cpu{index}", "clock_hz", lambda: 0.0) for index in range(2)]
     throttled = Sensor("cpu0", "throttled_count", lambda: 0.0)
-    told = thermal._told(Trace({
+    told = thermal._reading(Trace({
         cores[0]: [(0, 3e9), (1, 1e9)], cores[1]: [(0, 1e9), (1, 2e9)], throttled: [(0, 4.0), (1, 6.0)],
     }))  # fmt: skip
     assert told.values == {"clock_hz": 2.5e9, "least_clock_hz": 2e9, "throttled_count": 2.0}
     assert len(told.notes) == 2
-    assert thermal._told(Trace({})).missing
+    assert thermal._reading(Trace({})).missing
 
 
 def test_memory_on_cards_is_that_of_the_process_alone():
