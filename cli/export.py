@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.common.progress import note
-from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
@@ -62,22 +61,11 @@ if TYPE_CHECKING:
 @overwrite
 def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
     """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
-    from ..export.pipeline import run
-    from ..export.settings import ExportSettings
+    from ..export.api import export
 
-    settings = ExportSettings(model, precisions=_words(precision), targets=_words(target), sms=_words(sm), **options)
-    summary = run(settings, note)
+    summary = export(model, precision=precision, target=target, sm=sm, say=note, **options)
     emit(summary.to_dict(), as_json, lambda: draw_summary(summary))
     return 0 if summary.passed else 1
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(word.strip().lower() for word in text.split(",") if word.strip())
-    if not words:
-        raise UsageError(
-            f"{text!r} names nothing", expected="words separated by commas", do="see `edgesmith export --help`"
-        )
-    return words
 
 
 WORDS = {True: "passed", False: "FAILED", None: "cannot tell"}

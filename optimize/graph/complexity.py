@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...runtime.common.complexity import Complexity, Op, summarise
 from ...runtime.common.external_data import model_file
@@ -12,6 +12,9 @@ from ...runtime.common.packages import need
 from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import ModelError
 from .spec_metadata import embedded
+
+if TYPE_CHECKING:
+    import onnx
 
 _KINDS = {
     "Conv": "conv", "ConvTranspose": "deconv", "Gemm": "linear", "MatMul": "matmul", "MaxPool": "pool",
@@ -102,19 +105,19 @@ class _Reader:
         params = sum(op.params for op in ops)
         return summarise(f"{self.title}, input {' '.join(map(_x, self.fed.values()))}", ops, self.fed, params)
 
-    def _constant(self, node: Any) -> None:
+    def _constant(self, node: onnx.NodeProto) -> None:
         """What is computed from weights alone stands for them."""
         if node.output and node.op_type != "Constant":
             self.weights[node.output[0]] = self.shapes.get(node.output[0], ())
             self._from(node)
 
-    def _from(self, node: Any) -> None:
+    def _from(self, node: onnx.NodeProto) -> None:
         """Remember which stored weights a tensor that is computed from weights alone comes from: the largest ones."""
         sources = {self.stored[name] for name in node.input if name in self.stored}
         if sources:
             self.stored[node.output[0]] = max(sources, key=lambda name: math.prod(self.weights[name]))
 
-    def _op(self, node: Any, read: tuple[str, ...], output: str) -> Op:
+    def _op(self, node: onnx.NodeProto, read: tuple[str, ...], output: str) -> Op:
         kind = _KINDS.get(node.op_type, node.op_type.lower())
         out = self._shape(output, node)
         weight = next((self.weights[name] for name in node.input[1:2] if name in self.weights), ())
@@ -135,7 +138,7 @@ class _Reader:
         shapes = tuple(self._shape(name, node)[1:] for name in read)
         return Op(node.name or output, kind, read, output, shapes, out[1:], **facts)
 
-    def _padding(self, node: Any, dims: int) -> dict[str, Any]:
+    def _padding(self, node: onnx.NodeProto, dims: int) -> dict[str, Any]:
         """A window of one pixel that begins before the edge; nothing where the padding is no constant of all axes."""
         from onnx import numpy_helper
 
@@ -146,7 +149,7 @@ class _Reader:
         once = (1,) * dims
         return {"kernel": once, "stride": once, "pad": tuple(pads[2 : 2 + dims]), "dilation": once}
 
-    def _params(self, node: Any, kind: str) -> int:
+    def _params(self, node: onnx.NodeProto, kind: str) -> int:
         """Count weights met for the first time; running mean and variance of batch norm are no parameters."""
         if kind in ("view", "pool", "concat", "act", "pad"):
             return 0
@@ -156,7 +159,7 @@ class _Reader:
         self.counted |= found
         return sum(math.prod(self.weights[name]) for name in found)
 
-    def _shape(self, name: str, node: Any) -> tuple[int, ...]:
+    def _shape(self, name: str, node: onnx.NodeProto) -> tuple[int, ...]:
         if name in self.shapes:
             return self.shapes[name]
         raise ModelError(

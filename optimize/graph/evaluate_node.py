@@ -13,13 +13,14 @@ import onnx.numpy_helper
 
 from ...runtime.common.ort_session import ort_session
 from .graph import Graph
+from .node import Node, Tensor
 
 Array = np.ndarray[Any, Any]
 # Operators whose result may be far larger than their inputs.
 GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "MatMul"}
 
 
-def result_bytes(net: Graph, node: Any) -> float:
+def result_bytes(net: Graph, node: Node) -> float:
     """Return about how many bytes the outputs of a node on constants have; infinity if that cannot be told."""
     if node.op in ("ConstantOfShape", "Expand", "Tile"):
         item = _item_bytes(net, node.outputs[0])
@@ -36,16 +37,16 @@ def result_bytes(net: Graph, node: Any) -> float:
     return math.inf if node.op in GROWING else max(given, given * given / 64)
 
 
-def _item_bytes(net: Graph, tensor: Any) -> float:
+def _item_bytes(net: Graph, tensor: Tensor) -> float:
     kind = net.dtype(tensor)
     return float(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize) if kind else 8.0
 
 
-def _bytes(net: Graph, tensor: Any) -> float:
+def _bytes(net: Graph, tensor: Tensor) -> float:
     return float(tensor._values.nbytes) if hasattr(tensor, "_values") else 0.0
 
 
-def node(net: Graph, node: Any) -> list[Array] | None:
+def node(net: Graph, node: Node) -> list[Array] | None:
     """Compute a node's outputs, or None if that cannot be done exactly here.
 
     Args:
@@ -62,11 +63,11 @@ def node(net: Graph, node: Any) -> list[Array] | None:
         return None
 
 
-def _values(net: Graph, node: Any) -> list[Array | None]:
+def _values(net: Graph, node: Node) -> list[Array | None]:
     return [net.value(tensor) if tensor.name else None for tensor in node.inputs]
 
 
-def _constant(net: Graph, node: Any) -> list[Array] | None:
+def _constant(net: Graph, node: Node) -> list[Array] | None:
     for key, value in node.attrs.items():
         if key == "value":
             held = value._values if isinstance(value._values, np.ndarray) else None
@@ -78,14 +79,14 @@ def _constant(net: Graph, node: Any) -> list[Array] | None:
     return None
 
 
-def _shape(net: Graph, node: Any) -> list[Array]:
+def _shape(net: Graph, node: Node) -> list[Array]:
     shape = net.static(node.inputs[0]) or ()
     if node.op == "Size":
         return [np.array(math.prod(shape), np.int64)]
     return [np.array(shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))], np.int64)]
 
 
-def _cast(net: Graph, node: Any) -> list[Array] | None:
+def _cast(net: Graph, node: Node) -> list[Array] | None:
     kind = node.attrs.get("to") if node.op == "Cast" else net.dtype(node.inputs[1])
     kind = kind if isinstance(kind, int) else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     array, dtype = net.value(node.inputs[0]), np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind))
@@ -99,7 +100,7 @@ def _cast(net: Graph, node: Any) -> list[Array] | None:
 
 
 def _elementwise(function: Callable[..., Array]) -> Callable[[Graph, Any], list[Array] | None]:
-    def compute(net: Graph, node: Any) -> list[Array] | None:
+    def compute(net: Graph, node: Node) -> list[Array] | None:
         arrays = _values(net, node)
         made = function(*arrays)
         return [made.astype(arrays[0].dtype)] if arrays[0] is not None else None
@@ -117,26 +118,26 @@ def _divide(one: Array, other: Array) -> Array:
     return one / other
 
 
-def _gather(net: Graph, node: Any) -> list[Array]:
+def _gather(net: Graph, node: Node) -> list[Array]:
     data, indices = _values(net, node)
     return [np.take(data, indices.astype(np.int64), axis=node.attrs.get("axis", 0))]  # type: ignore[union-attr, arg-type]
 
 
-def _concat(net: Graph, node: Any) -> list[Array]:
+def _concat(net: Graph, node: Node) -> list[Array]:
     return [np.concatenate(_values(net, node), axis=node.attrs["axis"])]  # type: ignore[arg-type]
 
 
-def _unsqueeze(net: Graph, node: Any) -> list[Array] | None:
+def _unsqueeze(net: Graph, node: Node) -> list[Array] | None:
     array, axes = net.value(node.inputs[0]), net.ints(node, "axes", 1)
     return None if axes is None or array is None else [np.expand_dims(array, tuple(axes))]
 
 
-def _squeeze(net: Graph, node: Any) -> list[Array] | None:
+def _squeeze(net: Graph, node: Node) -> list[Array] | None:
     array, axes = net.value(node.inputs[0]), net.ints(node, "axes", 1)
     return None if array is None else [np.squeeze(array, None if axes is None else tuple(axes))]
 
 
-def _reshape(net: Graph, node: Any) -> list[Array] | None:
+def _reshape(net: Graph, node: Node) -> list[Array] | None:
     array, wanted = net.value(node.inputs[0]), net.ints(node, "shape", 1)
     if array is None or wanted is None:
         return None
@@ -145,19 +146,19 @@ def _reshape(net: Graph, node: Any) -> list[Array] | None:
     return [array.reshape(wanted)]
 
 
-def _transpose(net: Graph, node: Any) -> list[Array] | None:
+def _transpose(net: Graph, node: Node) -> list[Array] | None:
     array = net.value(node.inputs[0])
     return None if array is None else [np.ascontiguousarray(array.transpose(node.attrs.get("perm")))]
 
 
-def _expand(net: Graph, node: Any) -> list[Array] | None:
+def _expand(net: Graph, node: Node) -> list[Array] | None:
     array, wanted = net.value(node.inputs[0]), net.ints(node, "shape", 1)
     if array is None or wanted is None:
         return None
     return [np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(wanted))).copy()]
 
 
-def _fill(net: Graph, node: Any) -> list[Array] | None:
+def _fill(net: Graph, node: Node) -> list[Array] | None:
     wanted, value = net.ints(node, "shape", 0), node.attrs.get("value")
     filler = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
     # A view of one element: weights that are all alike take no memory, however many there are.
@@ -174,7 +175,7 @@ TABLE: dict[str, Callable[[Graph, Any], list[Array] | None]] = {
 }  # fmt: skip
 
 
-def _by_runtime(net: Graph, node: Any) -> list[Array] | None:
+def _by_runtime(net: Graph, node: Node) -> list[Array] | None:
     """Run the node alone in ONNX Runtime."""
     from .writer import node_proto
 

@@ -17,13 +17,14 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from ...runtime.errors import ModelError
+from .node import Node, Tensor
 from .topological_sort import topological
 
 Shape = tuple[Any, ...]
 STANDARD = ("", "ai.onnx", None)
 
 
-def is_a(node: Any, *ops: str) -> bool:
+def is_a(node: Node, *ops: str) -> bool:
     """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
     return node.op in ops and not node.domain
 
@@ -53,7 +54,7 @@ class Graph:
     folder: Path
     infer_shapes: Callable[[Graph], None]
     block: int = 1
-    captures: dict[int, list[Any]] = field(default_factory=dict)
+    captures: dict[int, list[Tensor]] = field(default_factory=dict)
     used_names: set[str] = field(default_factory=set)
     value_types: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
     inferred: bool = False
@@ -67,19 +68,19 @@ class Graph:
         found = [entry.version for entry in self.skeleton.opset_import if entry.domain in STANDARD]
         return int(found[0]) if found else 1
 
-    def nodes(self, *ops: str) -> Iterator[Any]:
+    def nodes(self, *ops: str) -> Iterator[Node]:
         """Yield the live nodes of the standard domain, all or of some types, in their order now."""
         for node in list(self.graph.nodes):
             if id(node) not in self.dead and (is_a(node, *ops) if ops else not node.domain):
                 yield node
 
-    def everything(self) -> list[Any]:
+    def everything(self) -> list[Node]:
         """Return the live nodes of every domain."""
         return [node for node in self.graph.nodes if id(node) not in self.dead]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def value(self, tensor: Any) -> np.ndarray[Any, Any] | None:
+    def value(self, tensor: Tensor) -> np.ndarray[Any, Any] | None:
         """Return a constant's array, or None when the tensor is no constant. The array must not be written to."""
         if not isinstance(tensor, gs.Constant):
             return None
@@ -107,43 +108,43 @@ class Graph:
                 do="put the file of weights beside the model",
             ) from error
 
-    def array(self, tensor: Any) -> np.ndarray[Any, Any]:
+    def array(self, tensor: Tensor) -> np.ndarray[Any, Any]:
         """Return the array of what is known to be a constant."""
         found = self.value(tensor)
         assert found is not None, tensor.name
         return found
 
-    def scalar(self, tensor: Any) -> float | None:
+    def scalar(self, tensor: Tensor) -> float | None:
         """Return the value of a constant with one element (any rank), or None."""
         if not isinstance(tensor, gs.Constant) or int(np.prod(tensor._values.shape)) != 1:
             return None
         array = self.value(tensor)
         return None if array is None or array.dtype == object else float(array.reshape(-1)[0])
 
-    def producer(self, tensor: Any) -> Any:
+    def producer(self, tensor: Tensor) -> Any:
         """Return the node that makes a tensor, or None for inputs and constants."""
         return tensor.inputs[0] if tensor.inputs else None
 
-    def made_by(self, tensor: Any, *ops: str) -> Any:
+    def made_by(self, tensor: Tensor, *ops: str) -> Any:
         """Return the node that makes a tensor if it is of one of these standard types, else None."""
         node = self.producer(tensor)
         return node if node is not None and is_a(node, *ops) else None
 
-    def users(self, tensor: Any) -> list[Any]:
+    def users(self, tensor: Tensor) -> list[Node]:
         """Return the distinct nodes that read a tensor."""
         return list({id(node): node for node in tensor.outputs}.values())
 
-    def only_user(self, tensor: Any) -> Any:
+    def only_user(self, tensor: Tensor) -> Any:
         """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
         return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.protected_names else None
 
-    def input(self, node: Any, index: int) -> Any:
+    def input(self, node: Node, index: int) -> Any:
         """Return a node's input, or None where it is left out."""
         if index >= len(node.inputs) or node.inputs[index].name == "":
             return None
         return node.inputs[index]
 
-    def ints(self, node: Any, attribute: str, index: int) -> list[int] | None:
+    def ints(self, node: Node, attribute: str, index: int) -> list[int] | None:
         """Return integers that older opsets keep in an attribute and newer ones in an input; None if not constant."""
         if attribute in node.attrs:
             held = node.attrs[attribute]
@@ -152,25 +153,25 @@ class Graph:
         array = None if tensor is None else self.value(tensor)
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
-    def shape(self, tensor: Any) -> Shape | None:
+    def shape(self, tensor: Tensor) -> Shape | None:
         """Return a tensor's shape: integers, names of free dimensions, None for unknown ones; None if not known."""
         return self.known(tensor)[1]
 
-    def dtype(self, tensor: Any) -> int:
+    def dtype(self, tensor: Tensor) -> int:
         """Return a tensor's ONNX data type (0 when it is not known)."""
         return self.known(tensor)[0]
 
-    def static(self, tensor: Any) -> tuple[int, ...] | None:
+    def static(self, tensor: Tensor) -> tuple[int, ...] | None:
         """Return a tensor's shape if every dimension is a known number, else None."""
         shape = self.shape(tensor)
         return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None
 
-    def same_shape(self, one: Any, other: Any) -> bool:
+    def same_shape(self, one: Tensor, other: Tensor) -> bool:
         """Say whether two tensors certainly have the same shape; free dimensions of one name are equal."""
         shape = self.shape(one)
         return shape is not None and None not in shape and shape == self.shape(other)
 
-    def rank(self, tensor: Any) -> int | None:
+    def rank(self, tensor: Tensor) -> int | None:
         """Return the number of dimensions, or None."""
         shape = self.shape(tensor)
         return None if shape is None else len(shape)
@@ -180,7 +181,7 @@ class Graph:
         if any(shape is None or None in shape for _, shape in self.value_types.values()):
             self.value_types, self.inferred = {}, False
 
-    def known(self, tensor: Any) -> tuple[int, Shape | None]:
+    def known(self, tensor: Tensor) -> tuple[int, Shape | None]:
         """Return a tensor's data type (0: not known) and shape (None: not known)."""
         if isinstance(tensor, gs.Constant):
             held = tensor._values
@@ -201,20 +202,23 @@ class Graph:
         self.used_names.add(name)
         return name
 
-    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
+    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Tensor:
         """Make a constant tensor."""
         alike = array.size > 1 and not any(array.strides)
-        return gs.Constant(self.fresh(hint), array if alike else np.ascontiguousarray(array).reshape(np.shape(array)))
+        values = array if alike else np.ascontiguousarray(array).reshape(np.shape(array))
+        tensor: Tensor = gs.Constant(self.fresh(hint), values)
+        return tensor
 
-    def variable(self, like: Any, hint: str | None = None) -> Any:
+    def variable(self, like: Tensor, hint: str | None = None) -> Tensor:
         """Make a tensor with the data type and shape of another."""
-        made = gs.Variable(self.fresh(hint or like.name))
-        self.value_types[made.name] = self.known(like)
-        return made
+        tensor: Tensor = gs.Variable(self.fresh(hint or like.name))
+        self.value_types[tensor.name] = self.known(like)
+        return tensor
 
-    def blank(self, hint: str) -> Any:
+    def blank(self, hint: str) -> Tensor:
         """Make a tensor whose data type and shape are yet to be inferred."""
-        return gs.Variable(self.fresh(hint))
+        tensor: Tensor = gs.Variable(self.fresh(hint))
+        return tensor
 
     def add(
         self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], near: Any, attrs: dict[str, Any] | None = None
@@ -227,7 +231,7 @@ class Graph:
         self.inferred = False
         return node
 
-    def drop(self, node: Any) -> None:
+    def drop(self, node: Node) -> None:
         """Take a node out; its outputs lose their producer."""
         node.inputs.clear()
         node.outputs.clear()
@@ -236,21 +240,21 @@ class Graph:
             named = {value.name for value in self.skeleton.graph.output}
             self.protected_names = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
 
-    def substitute(self, old: Any, new: Any) -> None:
+    def substitute(self, old: Tensor, new: Tensor) -> None:
         """Let every reader of one tensor read another instead."""
         for node in self.users(old):
             for index, tensor in enumerate(node.inputs):
                 if tensor is old:
                     node.inputs[index] = new
 
-    def can_bypass(self, node: Any, source: Any) -> bool:
+    def can_bypass(self, node: Node, source: Tensor) -> bool:
         """Say whether `bypass` would succeed."""
         output = node.outputs[0]
         if output.name not in self.protected_names:
             return True
         return source.name not in self.protected_names and bool(source.inputs) and not isinstance(source, gs.Constant)
 
-    def bypass(self, node: Any, source: Any) -> bool:
+    def bypass(self, node: Node, source: Tensor) -> bool:
         """Take out a node whose first output always equals `source`; false if names forbid it."""
         if not self.can_bypass(node, source):
             return False
@@ -272,7 +276,7 @@ class Graph:
             list.extend(self.graph.nodes, alive)
             self.dead.clear()
 
-    def sort(self) -> list[Any]:
+    def sort(self) -> list[Node]:
         """Put the nodes in topological order, keeping their order where it is free.
 
         Returns:
@@ -291,10 +295,10 @@ class Graph:
         list.extend(self.graph.nodes, order)
         return broken
 
-    def ordered(self) -> list[Any]:
+    def ordered(self) -> list[Node]:
         """Return the live nodes, each after what it needs, otherwise in their order."""
         return topological(self.everything(), self.reads)
 
-    def reads(self, node: Any) -> Iterable[Any]:
+    def reads(self, node: Node) -> Iterable[Tensor]:
         """Return the tensors that a node reads, with those that its bodies capture."""
         return [*(tensor for tensor in node.inputs if tensor.name), *self.captures.get(id(node), ())]

@@ -13,6 +13,7 @@ import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
 from .graph import Graph, Shape
+from .node import Node, Tensor
 from .writer import node_proto, to_shell
 
 # Constants up to this many elements go along with their values, because shapes may depend on them.
@@ -71,7 +72,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     return None
 
 
-def infer_one(net: Graph, node: Any) -> None:
+def infer_one(net: Graph, node: Node) -> None:
     """Find the shapes of one node's outputs, if they are not known, from those of its inputs."""
     if node.domain or all(_is_settled(net.shape(tensor)) for tensor in node.outputs if tensor.name):
         return
@@ -108,7 +109,7 @@ def _is_settled(shape: Shape | None) -> bool:
     return shape is not None and not any(dim is None or str(dim).startswith("unk__") for dim in shape)
 
 
-def _is_small(net: Graph, tensor: Any) -> bool:
+def _is_small(net: Graph, tensor: Tensor) -> bool:
     return isinstance(tensor, gs.Constant) and math.prod(net.shape(tensor) or ()) <= SMALL
 
 
@@ -132,7 +133,7 @@ def macs(net: Graph) -> int:
     return sum(_macs(net, node) for node in net.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
-def _macs(net: Graph, node: Any) -> int:
+def _macs(net: Graph, node: Node) -> int:
     made, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
     if made is None or first is None or second is None:
         return 0

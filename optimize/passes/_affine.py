@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 
 Array = np.ndarray[Any, Any]
 # FLOAT, FLOAT16, DOUBLE, BFLOAT16
@@ -20,7 +21,7 @@ FLOATS = (1, 10, 11, 16)
 ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def refusal(net: Graph, node: Any) -> str:
+def refusal(net: Graph, node: Node) -> str:
     """Return why a node cannot take up a map of its output, or an empty string."""
     if node.op == "BatchNormalization":
         found = batchnorm(net, node)
@@ -42,7 +43,7 @@ def refusal(net: Graph, node: Any) -> str:
     return ""
 
 
-def channels(net: Graph, node: Any) -> int:
+def channels(net: Graph, node: Node) -> int:
     """Return how many output channels a node that `refusal` accepts has."""
     shape = net.shape(node.inputs[1]) or ()
     if node.op == "ConvTranspose":
@@ -52,19 +53,19 @@ def channels(net: Graph, node: Any) -> int:
     return int(shape[1])
 
 
-def fits(net: Graph, node: Any, scale: Array, shift: Array) -> bool:
+def fits(net: Graph, node: Node, scale: Array, shift: Array) -> bool:
     """Say whether `absorb` would succeed."""
     return all(made is not None for made in _scaled(net, node, scale, shift))
 
 
-def _scaled(net: Graph, node: Any, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
+def _scaled(net: Graph, node: Node, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
     """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
     weights = net.array(node.inputs[1])
     made = scale_weights(weights, _spread(node, weights, scale))
     return made, rounded(bias_of(net, node) * scale + shift, weights.dtype)
 
 
-def fold_into_layer(net: Graph, node: Any, scale: Array, shift: Array) -> str:
+def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
     """Fold y = scale * x + shift, per output channel, into a node that `refusal` accepts.
 
     Args:
@@ -91,7 +92,7 @@ def fold_into_layer(net: Graph, node: Any, scale: Array, shift: Array) -> str:
     return ""
 
 
-def _absorb_in_batchnorm(net: Graph, node: Any, scale: Array, shift: Array) -> str:
+def _absorb_in_batchnorm(net: Graph, node: Node, scale: Array, shift: Array) -> str:
     gain, bias = net.array(node.inputs[1]), net.array(node.inputs[2])
     made = rounded(gain.astype(np.float64) * scale, gain.dtype)
     made_bias = rounded(bias.astype(np.float64) * scale + shift, bias.dtype)
@@ -102,7 +103,7 @@ def _absorb_in_batchnorm(net: Graph, node: Any, scale: Array, shift: Array) -> s
     return ""
 
 
-def bias_of(net: Graph, node: Any) -> Array:
+def bias_of(net: Graph, node: Node) -> Array:
     """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
     tensor = net.input(node, 2)
     held = None if tensor is None else net.value(tensor)
@@ -112,7 +113,7 @@ def bias_of(net: Graph, node: Any) -> Array:
     return held.astype(np.float64) * beta if beta else np.zeros(channels(net, node))
 
 
-def _spread(node: Any, weights: Array, scale: Array) -> Array:
+def _spread(node: Node, weights: Array, scale: Array) -> Array:
     """Shape a scale per output channel so that it multiplies with the weights."""
     tail = (1,) * (weights.ndim - 2)
     if node.op == "Conv":
@@ -154,7 +155,7 @@ def _digits(made: Array) -> float:
     return 2.0**-6 if made.dtype.kind == "V" else 2.0**-9 if made.itemsize == 2 else 2.0**-20
 
 
-def batchnorm(net: Graph, node: Any) -> tuple[Array, Array] | str:
+def batchnorm(net: Graph, node: Node) -> tuple[Array, Array] | str:
     """Read scale and shift, float64 of shape (C,), off a BatchNormalization in inference form, or say why not."""
     if node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
         return "it is in training mode" if node.attrs.get("training_mode", 0) else "it has statistics per position"
@@ -174,7 +175,7 @@ def batchnorm(net: Graph, node: Any) -> tuple[Array, Array] | str:
     return scale, shift
 
 
-def read_channel_affine(net: Graph, node: Any, side: int, rank: int, size: int) -> tuple[Array, Array] | str:
+def read_channel_affine(net: Graph, node: Node, side: int, rank: int, size: int) -> tuple[Array, Array] | str:
     """Read scale and shift, float64 of shape (size,), off a Mul, Add, Sub or Div by a constant, or say why not.
 
     Args:

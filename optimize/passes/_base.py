@@ -10,6 +10,7 @@ import onnx_graphsurgeon as gs
 
 from ...runtime.errors import CheckFailed
 from ..graph.graph import Graph
+from ..graph.node import Node
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Pass:
             raise CheckFailed(f"the pass {name} broke the graph", got=problem, do="run without it and report it")
 
 
-def site(node: Any) -> str:
+def site(node: Node) -> str:
     """Return what identifies a rewrite's place from one run to the next: the node's first output."""
     return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node, Tensor
 
 SourceChannel = tuple[str, int]
 ROUTING = ("Concat", "Split", "Slice", "Gather", "Reshape")
@@ -38,7 +39,7 @@ class ChannelUse:
 
     number: int
     node: Any
-    tensor: Any
+    tensor: Tensor
     atoms: tuple[SourceChannel, ...]
     kind: str
 
@@ -60,19 +61,19 @@ class Provenance:
         self.behind: set[str] = set()
         self.inner = _inner_nodes(net)
 
-    def of(self, tensor: Any) -> tuple[SourceChannel, ...] | None:
+    def of(self, tensor: Tensor) -> tuple[SourceChannel, ...] | None:
         """Return the atoms of a tensor; None if it has no known number of channels on axis 1."""
         if tensor.name not in self.memo:
             self.memo[tensor.name] = self._find(tensor)
         return self.memo[tensor.name]
 
-    def routes(self, node: Any) -> bool:
+    def routes(self, node: Node) -> bool:
         """Say whether a node only moves channels about."""
         if node is None or node.domain or id(node) in self.inner:
             return node is not None and id(node) in self.inner
         return node.op in ROUTING and self._indices(node) is not None
 
-    def _find(self, tensor: Any) -> tuple[SourceChannel, ...] | None:
+    def _find(self, tensor: Tensor) -> tuple[SourceChannel, ...] | None:
         shape, node = self.net.shape(tensor), self.net.producer(tensor)
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or self.net.value(tensor) is not None:
             return None
@@ -83,7 +84,7 @@ class Provenance:
         self.sources[tensor.name] = tensor
         return tuple((tensor.name, channel) for channel in range(shape[1]))
 
-    def _routed(self, tensor: Any, node: Any) -> tuple[SourceChannel, ...] | None:
+    def _routed(self, tensor: Tensor, node: Node) -> tuple[SourceChannel, ...] | None:
         indices = self._indices(node)
         if indices is None:
             return None
@@ -104,7 +105,7 @@ class Provenance:
             return tuple(atoms[start : start + sizes[place]])
         return tuple(atoms[index] for index in indices)
 
-    def _indices(self, node: Any) -> list[int] | None:
+    def _indices(self, node: Node) -> list[int] | None:
         """Return which channels of its joined inputs a routing node takes, in order; None if it is none."""
         net, source = self.net, node.inputs[0]
         if node.op == "Reshape":
@@ -129,7 +130,7 @@ class Provenance:
             return None
         return [int(index) % shape[1] for index in held]
 
-    def _sizes(self, node: Any) -> list[int]:
+    def _sizes(self, node: Node) -> list[int]:
         shapes = [self.net.shape(tensor) for tensor in node.outputs]
         found = [shape[1] if shape and len(shape) > 1 else None for shape in shapes]
         return [int(size) for size in found if size is not None] if all(isinstance(s, int) for s in found) else []
@@ -174,7 +175,7 @@ def _shuffle(net: Graph, last: Any) -> list[int] | None:
     return [int(index) for index in moved.reshape(-1)]
 
 
-def _slice(net: Graph, node: Any, shape: Any) -> list[int] | None:
+def _slice(net: Graph, node: Node, shape: Any) -> list[int] | None:
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
     axes = net.ints(node, "axes", 3) if net.input(node, 3) is not None or "axes" in node.attrs else [0]
     steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]
@@ -189,7 +190,7 @@ def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     """Return what every node that is no routing, and the outside, want."""
     found: list[ChannelUse] = []
 
-    def note(node: Any, tensor: Any, kind: str) -> None:
+    def note(node: Node | None, tensor: Tensor, kind: str) -> None:
         atoms = provenance.of(tensor) if tensor.name else None
         if atoms is not None:
             found.append(ChannelUse(len(found), node, tensor, atoms, kind))
@@ -210,7 +211,7 @@ def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     return found
 
 
-def _flexibility(net: Graph, node: Any) -> str:
+def _flexibility(net: Graph, node: Node) -> str:
     if node.domain:
         return "rigid"
     if node.op in UNARY:

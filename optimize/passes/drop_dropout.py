@@ -8,13 +8,12 @@ Why:    it copies the activation.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome:
+def rewrite(net: Graph, node: Node) -> Outcome:
     """Drop one Dropout."""
     training = net.input(node, 2)
     if training is not None and net.scalar(training) != 0:

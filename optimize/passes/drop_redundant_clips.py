@@ -11,11 +11,11 @@ Why:    one of the two clips for nothing.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 from .fuse_clips import interval
 
@@ -23,12 +23,12 @@ FLOAT = 1
 RANGES = {2: (0, 255), 3: (-128, 127), 4: (0, 65535), 5: (-32768, 32767)}
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Drop one activation beside a quantiser."""
     return _before(net, node) if node.op == "QuantizeLinear" else _after(net, node)
 
 
-def _after(net: Graph, node: Any) -> Outcome | None:
+def _after(net: Graph, node: Node) -> Outcome | None:
     made, bounds = net.made_by(node.inputs[0], "DequantizeLinear"), interval(net, node)
     if made is None or not isinstance(bounds, tuple) or net.dtype(made.outputs[0]) != FLOAT:
         return None
@@ -44,7 +44,7 @@ def _after(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{made.name!r} makes nothing outside its bounds")
 
 
-def _before(net: Graph, node: Any) -> Outcome | None:
+def _before(net: Graph, node: Node) -> Outcome | None:
     before = net.made_by(node.inputs[0], "Relu", "Clip")
     bounds = interval(net, before) if before is not None else None
     if before is None or not isinstance(bounds, tuple):

@@ -120,7 +120,8 @@ def _cut(net: Graph, made: ReorderingPlan) -> dict[str, list[tuple[int, int, Any
 
 def _serve(net: Graph, made: ReorderingPlan, demand: ChannelUse, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
     """Give one reader its channels."""
-    given, layout = [], made.layout(demand)
+    given: list[Any] = []
+    layout = made.layout(demand)
     for name, begin, end in made.ranges(demand):
         # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
         whole = made.block == 1 and (begin, end) == (0, len(made.sources[name].layout))

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.graph import Graph, is_a
+from ..graph.node import Node, Tensor
 from ..graph.protobuf import is_plain
 from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
@@ -58,12 +59,12 @@ def _merge_constants(net: Graph) -> None:
             node.inputs[index] = first
 
 
-def _is_elsewhere(tensor: Any) -> bool:
+def _is_elsewhere(tensor: Tensor) -> bool:
     proto = getattr(tensor._values, "tensor", None)
     return proto is not None and bool(proto.data_location)
 
 
-def _ends(net: Graph, tensor: Any) -> bytes:
+def _ends(net: Graph, tensor: Tensor) -> bytes:
     """Return the first and last elements of a constant; remembered, because constants never change."""
     if tensor.name not in net.exact_outputs:
         array = net.array(tensor)
@@ -84,7 +85,7 @@ def _equal(net: Graph, one: Any, other: Any) -> bool:
     return bool(np.array_equal(one_bytes, other_bytes))
 
 
-def _merge(net: Graph, node: Any, seen: Table) -> Outcome | None:
+def _merge(net: Graph, node: Node, seen: Table) -> Outcome | None:
     if node.op in RANDOM or not mergeable(net, node):
         return None
     if any(is_a(user, "BatchNormalization") for tensor in node.outputs for user in net.users(tensor)):
@@ -103,13 +104,13 @@ def _merge(net: Graph, node: Any, seen: Table) -> Outcome | None:
     return Rewritten(node.name, f"the same as {first.name!r}")
 
 
-def mergeable(net: Graph, node: Any) -> bool:
+def mergeable(net: Graph, node: Node) -> bool:
     """Say whether all attributes of a node are known to us, so that equal nodes can be told."""
     read = net.origin.get(id(node))
     return read is None or all(is_plain(attribute) for attribute in read.attribute)
 
 
-def _attributes(node: Any) -> Any:
+def _attributes(node: Node) -> Any:
     return tuple(sorted((key, _plain(value)) for key, value in node.attrs.items()))
 
 

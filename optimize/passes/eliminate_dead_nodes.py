@@ -8,13 +8,12 @@ Why:    ONNX Runtime drops them at load, other tools run them.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Drop a node that nothing reads, then those before it that nothing reads any more."""
     if not _dead(net, node):
         return None
@@ -22,7 +21,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{dropped} nodes" if dropped > 1 else "")
 
 
-def cascade(net: Graph, node: Any) -> int:
+def cascade(net: Graph, node: Node) -> int:
     """Drop a node if nothing reads it, then those before it that nothing reads any more; return how many."""
     pending, dropped = [node], 0
     while pending:
@@ -36,7 +35,7 @@ def cascade(net: Graph, node: Any) -> int:
     return dropped
 
 
-def _dead(net: Graph, node: Any) -> bool:
+def _dead(net: Graph, node: Node) -> bool:
     return not any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs if tensor.name)
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Fold one Mul, Add, Sub or Div by a constant."""
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     if side is None or net.value(node.inputs[1 - side]) is not None:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 Array = np.ndarray[Any, Any]
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Fold one map forwards."""
     side = 1 if node.op == "BatchNormalization" else _constant_side(net, node)
     layer = net.only_user(node.outputs[0])
@@ -45,7 +46,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{node.op} into {layer.op} {layer.name!r}")
 
 
-def _constant_side(net: Graph, node: Any) -> int | None:
+def _constant_side(net: Graph, node: Node) -> int | None:
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     return side if side is not None and net.value(node.inputs[1 - side]) is None else None
 
@@ -58,7 +59,7 @@ def _inputs(net: Graph, layer: Any) -> tuple[int, int]:
     return len(shape), shape[1] if layer.op == "Gemm" and layer.attrs.get("transB") else shape[0]
 
 
-def _widens(net: Graph, node: Any, side: int, rank: int, size: int) -> bool:
+def _widens(net: Graph, node: Node, side: int, rank: int, size: int) -> bool:
     shape = net.shape(node.inputs[1 - side])
     return shape is None or len(shape) != rank or (shape[1] != size and net.array(node.inputs[side]).size > 1)
 

@@ -10,12 +10,11 @@ Why:    exporters spell out shape arithmetic; and a weight that is computed cann
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx_graphsurgeon as gs
 
 from ..graph import evaluate_node
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 from .eliminate_common_subexpressions import RANDOM, mergeable
 
@@ -26,7 +25,7 @@ KEPT = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Lo
 OF_SHAPE = ("Shape", "Size")
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Compute one node."""
     if node.op in RANDOM or node.op in KEPT or not mergeable(net, node):
         return None
@@ -44,7 +43,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, node.op)
 
 
-def _is_constant(net: Graph, node: Any) -> bool:
+def _is_constant(net: Graph, node: Node) -> bool:
     if node.op in OF_SHAPE:
         return net.static(node.inputs[0]) is not None
     given = [tensor for tensor in node.inputs if tensor.name]
@@ -53,7 +52,7 @@ def _is_constant(net: Graph, node: Any) -> bool:
     return (bool(given) or node.op == "Constant") and all(isinstance(tensor, gs.Constant) for tensor in given)
 
 
-def _fits(net: Graph, node: Any) -> bool:
+def _fits(net: Graph, node: Node) -> bool:
     """Bound the result before computing it; an operator whose result has an unknown size is not computed."""
     if node.op in ("Constant", *OF_SHAPE):
         return True
@@ -62,7 +61,7 @@ def _fits(net: Graph, node: Any) -> bool:
     return bool(evaluate_node.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
 
 
-def _only_weights(net: Graph, node: Any) -> bool:
+def _only_weights(net: Graph, node: Node) -> bool:
     """Say whether only layers read what a node makes, maybe through a view."""
     users = [user for tensor in node.outputs for user in net.users(tensor)]
     return bool(users) and all(user.op in LAYERS or (user.op in VIEWS and _only_weights(net, user)) for user in users)

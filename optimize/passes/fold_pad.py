@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Fold one Pad."""
     layer = net.only_user(node.outputs[0])
     if layer is None or layer.domain or layer.op not in ("Conv", "AveragePool", "MaxPool"):
@@ -38,7 +39,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"into {layer.op} {layer.name!r}")
 
 
-def _pads(net: Graph, node: Any) -> list[int] | str:
+def _pads(net: Graph, node: Node) -> list[int] | str:
     """Return begin and end pads of the spatial axes, or why they cannot move."""
     pads, rank = net.ints(node, "pads", 1), net.rank(node.inputs[0])
     if pads is None or rank is None:
@@ -63,7 +64,7 @@ def _pads(net: Graph, node: Any) -> list[int] | str:
     return begin[2:] + end[2:]
 
 
-def _refusal(net: Graph, node: Any, layer: Any, pads: list[int]) -> str:
+def _refusal(net: Graph, node: Node, layer: Any, pads: list[int]) -> str:
     given = net.input(node, 2)
     value = float(node.attrs.get("value", 0.0)) if given is None else net.scalar(given)
     wanted = -np.inf if layer.op == "MaxPool" else 0.0

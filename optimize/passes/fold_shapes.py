@@ -10,12 +10,12 @@ Why:    in a TorchScript export two nodes of three are shape arithmetic; with a 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ..graph import shape_inference, symbolic_shapes
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
 ARITHMETIC = ("Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div", "Squeeze", "Unsqueeze", "Cast")
@@ -34,14 +34,14 @@ class FoldShapes(Pass):
         return walk.call(net, name, permit)
 
 
-def _at(net: Graph, node: Any, memo: Memo) -> Outcome | None:
+def _at(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     shape_inference.infer_one(net, node)
     if node.op not in (*ARITHMETIC, "Reshape"):
         return None
     return _reshape(net, node, memo) if node.op == "Reshape" else _number(net, node, memo)
 
 
-def _number(net: Graph, node: Any, memo: Memo) -> Outcome | None:
+def _number(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     output = node.outputs[0]
     if output.name in net.protected_names or net.dtype(output) not in INTEGERS:
         return None
@@ -56,7 +56,7 @@ def _number(net: Graph, node: Any, memo: Memo) -> Outcome | None:
     return Rewritten(node.name, f"{node.op} is {found if len(found) != 1 else found[0]}")
 
 
-def _reshape(net: Graph, node: Any, memo: Memo) -> Outcome | None:
+def _reshape(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
         return _keep_first(net, node) if len(node.inputs) > 1 else None
     found = symbolic_shapes.values(net, node.inputs[1], memo)
@@ -77,7 +77,7 @@ def _reshape(net: Graph, node: Any, memo: Memo) -> Outcome | None:
     return Rewritten(node.name, f"Reshape to {sizes}")
 
 
-def _keep_first(net: Graph, node: Any) -> Outcome | None:
+def _keep_first(net: Graph, node: Node) -> Outcome | None:
     """Write 0 for a first -1 that is the input's own first dimension, so that its name is known to be kept."""
     own, wanted = net.shape(node.inputs[0]), [int(size) for size in net.array(node.inputs[1]).reshape(-1)]
     rest = own[1:] if own else (None,)

@@ -10,16 +10,15 @@ Why:    one pass over the activation less per layer; on small networks a fifth o
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from . import _affine
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Fold one BatchNormalization."""
     layer = net.producer(node.inputs[0])
     if layer is not None and layer.op == "Concat" and not layer.domain:
@@ -39,7 +38,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"into {layer.op} {layer.name!r}")
 
 
-def _into_branches(net: Graph, node: Any, concat: Any) -> Outcome:
+def _into_branches(net: Graph, node: Node, concat: Node) -> Outcome:
     """Fold into every layer that a Concat of channels joins, or into none."""
     parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):

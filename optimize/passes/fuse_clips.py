@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 SPELLINGS = ("Relu", "Clip", "Min", "Max")
@@ -24,7 +25,7 @@ FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 Bounds = tuple[float, float]
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Merge one activation with the one before it, or respell it."""
     bounds = interval(net, node)
     if bounds is None or isinstance(bounds, str):
@@ -39,7 +40,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return None
 
 
-def _merge(net: Graph, node: Any, bounds: Bounds, before: Any, inner: Bounds) -> Outcome | None:
+def _merge(net: Graph, node: Node, bounds: Bounds, before: Any, inner: Bounds) -> Outcome | None:
     low, high = (min(max(bound, bounds[0]), bounds[1]) for bound in inner)
     if (low, high) == inner and net.bypass(node, before.outputs[0]):
         return Rewritten(node.name, f"{before.op} {before.name!r} already bounds it")
@@ -48,7 +49,7 @@ def _merge(net: Graph, node: Any, bounds: Bounds, before: Any, inner: Bounds) ->
     return _emit(net, node, _source(net, before), (low, high), f"with {before.op} {before.name!r}")
 
 
-def interval(net: Graph, node: Any) -> Bounds | str | None:
+def interval(net: Graph, node: Node) -> Bounds | str | None:
     """Return the bounds that a node clips to, why they cannot be had, or None if it is another kind of node."""
     if net.dtype(node.outputs[0]) not in FLOATS:
         return None
@@ -65,7 +66,7 @@ def interval(net: Graph, node: Any) -> Bounds | str | None:
     return (number, math.inf) if node.op == "Max" else (-math.inf, number)
 
 
-def _clip(net: Graph, node: Any) -> Bounds | str:
+def _clip(net: Graph, node: Node) -> Bounds | str:
     bounds = []
     for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
         tensor = net.input(node, index)
@@ -79,19 +80,19 @@ def _clip(net: Graph, node: Any) -> Bounds | str:
     return "it clips to infinity" if low == math.inf or high == -math.inf else (min(low, high), high)
 
 
-def _keeps_shape(net: Graph, node: Any) -> bool:
+def _keeps_shape(net: Graph, node: Node) -> bool:
     source = _source(net, node)
     other = node.inputs[0] if node.inputs[1] is source else node.inputs[1]
     rank = net.rank(source)
     return net.value(source) is None and (net.rank(other) == 0 or (rank is not None and rank >= (net.rank(other) or 0)))
 
 
-def _source(net: Graph, node: Any) -> Any:
+def _source(net: Graph, node: Node) -> Any:
     """Return the activation among a node's inputs."""
     return next((tensor for tensor in node.inputs if net.scalar(tensor) is None), node.inputs[0])
 
 
-def _emit(net: Graph, node: Any, source: Any, bounds: Bounds, detail: str) -> Outcome:
+def _emit(net: Graph, node: Node, source: Any, bounds: Bounds, detail: str) -> Outcome:
     dtype = FLOATS[net.dtype(node.outputs[0])]
     output, relu = node.outputs[0], bounds == (0.0, math.inf)
     if dtype is np.float64 and net.opset < 12 and not relu:

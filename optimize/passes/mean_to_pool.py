@@ -9,15 +9,14 @@ Why:    the same speed in float; in an INT8 graph ONNX Runtime has a quantised G
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 
 HALF_OR_SINGLE = (1, 10)
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Respell one ReduceMean."""
     if not is_global_mean(net, node) or not node.attrs.get("keepdims", 1):
         return None
@@ -27,7 +26,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, "over all spatial axes")
 
 
-def is_global_mean(net: Graph, node: Any) -> bool:
+def is_global_mean(net: Graph, node: Node) -> bool:
     """Say whether a ReduceMean of floats covers exactly the spatial axes."""
     rank, axes = net.rank(node.inputs[0]), net.ints(node, "axes", 1)
     if rank not in (4, 5) or axes is None or net.dtype(node.inputs[0]) not in HALF_OR_SINGLE:

@@ -8,14 +8,13 @@ Why:    in an INT8 graph ONNX Runtime leaves ReduceMean in float, with a convers
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 from .mean_to_pool import is_global_mean
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Respell one ReduceMean."""
     if not is_global_mean(net, node) or node.attrs.get("keepdims", 1):
         return None

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Let one view read what the view before it reads."""
     before = net.made_by(node.inputs[0], *VIEWS)
     if before is None:

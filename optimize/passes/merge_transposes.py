@@ -8,13 +8,12 @@ Why:    each one copies the activation.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Merge one Transpose with the one before it."""
     before = net.made_by(node.inputs[0], "Transpose")
     if before is None:
@@ -34,7 +33,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"with {before.name!r}")
 
 
-def _order(net: Graph, node: Any) -> list[int] | None:
+def _order(net: Graph, node: Node) -> list[int] | None:
     if "perm" in node.attrs:
         return list(node.attrs["perm"])
     rank = net.rank(node.inputs[0])

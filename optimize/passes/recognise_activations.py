@@ -13,13 +13,14 @@ import math
 from typing import Any
 
 from ..graph.graph import Graph
+from ..graph.node import Node, Tensor
 from ._base import Outcome, Pass, Rewritten
 
 FLOATS = (1, 10)
 LONGEST = 4
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Recognise the activation that ends at one Mul or Div."""
     if net.dtype(node.outputs[0]) not in FLOATS:
         return None
@@ -32,7 +33,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return _swish(net, node, scale, tensors) or _gelu(net, node, scale, tensors) if len(tensors) == 2 else None
 
 
-def _factors(net: Graph, node: Any, depth: int = LONGEST) -> tuple[float, list[Any]] | None:
+def _factors(net: Graph, node: Node, depth: int = LONGEST) -> tuple[float, list[Any]] | None:
     """Return the constant factor and the variable factors of a product, through products that only it reads."""
     if depth == 0:
         return None
@@ -53,7 +54,7 @@ def _factors(net: Graph, node: Any, depth: int = LONGEST) -> tuple[float, list[A
     return scale, tensors
 
 
-def _clipped(net: Graph, tensor: Any, top: float) -> tuple[Any, float] | None:
+def _clipped(net: Graph, tensor: Tensor, top: float) -> tuple[Any, float] | None:
     """Return x and b if a tensor is Clip(x + b, 0, top) that only one node reads."""
     clip = net.made_by(tensor, "Clip")
     if clip is None or net.only_user(tensor) is None:
@@ -71,14 +72,14 @@ def _clipped(net: Graph, tensor: Any, top: float) -> tuple[Any, float] | None:
     return shifted.inputs[1 - side], float(net.scalar(shifted.inputs[side]) or 0.0)
 
 
-def _hard_sigmoid(net: Graph, node: Any, scale: float, tensor: Any) -> Outcome | None:
+def _hard_sigmoid(net: Graph, node: Node, scale: float, tensor: Tensor) -> Outcome | None:
     found = _clipped(net, tensor, 1 / scale) if scale > 0 else None
     if found is None or not net.same_shape(found[0], node.outputs[0]):
         return None
     return _emit(net, node, "HardSigmoid", found[0], {"alpha": scale, "beta": found[1] * scale})
 
 
-def _swish(net: Graph, node: Any, scale: float, tensors: list[Any]) -> Outcome | None:
+def _swish(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome | None:
     if net.opset < 14:
         return None
     for x, gate in (tensors, tensors[::-1]):
@@ -93,7 +94,7 @@ def _swish(net: Graph, node: Any, scale: float, tensors: list[Any]) -> Outcome |
     return None
 
 
-def _gelu(net: Graph, node: Any, scale: float, tensors: list[Any]) -> Outcome | None:
+def _gelu(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome | None:
     if net.opset < 20 or not _near(scale, 0.5):
         return None
     for x, gate in (tensors, tensors[::-1]):
@@ -116,7 +117,7 @@ def _near(value: float, wanted: float) -> bool:
     return abs(value - wanted) <= 1e-6 * abs(wanted)
 
 
-def _emit(net: Graph, node: Any, kind: str, source: Any, attrs: dict[str, float]) -> Outcome | None:
+def _emit(net: Graph, node: Node, kind: str, source: Any, attrs: dict[str, float]) -> Outcome | None:
     output = node.outputs[0]
     if not net.same_shape(source, output):
         return None

@@ -8,14 +8,13 @@ Why:    sequences stop every fusion and many device parsers; the dynamo exporter
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..graph.graph import Graph, is_a
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 from .slices_to_split import split
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Replace one SplitToSequence and its readers."""
     sizes = _sizes(net, node)
     if sizes is None:
@@ -41,7 +40,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{len(sizes)} parts")
 
 
-def _sizes(net: Graph, node: Any) -> list[int] | None:
+def _sizes(net: Graph, node: Node) -> list[int] | None:
     shape, given = net.shape(node.inputs[0]), net.input(node, 1)
     held = None if given is None else net.value(given)
     if not shape or held is None:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph, is_a
+from ..graph.node import Node
 from ._base import Outcome, Pass, Rewritten
 
 Part = tuple[int, int, int]
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Replace one node and its sisters."""
     own = part(net, node)
     if own is None:
@@ -35,7 +36,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{len(chain)} Slices of {source.name!r}")
 
 
-def _split(net: Graph, node: Any, slices: list[Any], chain: list[Part]) -> None:
+def _split(net: Graph, node: Node, slices: list[Any], chain: list[Part]) -> None:
     source, sizes = node.inputs[0], [end - start for _, start, end in chain]
     outputs = [item.outputs[0] for item in slices]
     for item in slices:
@@ -51,7 +52,7 @@ def split(net: Graph, near: Any, source: Any, sizes: list[int], axis: int, outpu
     return net.add("Split", [source, held], outputs, near, {"axis": axis})
 
 
-def part(net: Graph, node: Any) -> Part | None:
+def part(net: Graph, node: Node) -> Part | None:
     """Return axis, start and end of a Slice along one axis of known size with step 1; else None."""
     shape = net.shape(node.inputs[0])
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph, is_a
+from ..graph.node import Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
-def rewrite(net: Graph, node: Any) -> Outcome | None:
+def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Split one Conv."""
     chain = [net.producer(node.inputs[0])]
     if chain[0] is not None and is_a(chain[0], "Relu", "Clip"):
@@ -37,7 +38,7 @@ def rewrite(net: Graph, node: Any) -> Outcome | None:
     return Rewritten(node.name, f"{conv.name!r} into {len(sizes)} Convs")
 
 
-def _split(net: Graph, node: Any, conv: Any, between: list[Any], sizes: list[int]) -> None:
+def _split(net: Graph, node: Node, conv: Node, between: list[Any], sizes: list[int]) -> None:
     outputs, source = list(node.outputs), conv.inputs[0]
     weights = [(tensor.name, net.array(tensor)) for tensor in conv.inputs[1:]]
     node.outputs.clear()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,14 @@ class PreflightGraph:
             return None
 
 
-def attribute(node: Any, name: str, default: Any = None) -> Any:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of a node's attribute."""
     from onnx import helper
 
     return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
-def label(node: Any) -> str:
+def label(node: onnx.NodeProto) -> str:
     """Name a node as TensorRT does: its name, or the output it makes."""
     return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
 

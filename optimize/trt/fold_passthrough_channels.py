@@ -23,6 +23,7 @@ import numpy as np
 
 from ..graph.graph import Graph
 from ..graph.graph_file import GraphFile
+from ..graph.node import Node
 from ..passes._channel_provenance import Provenance, SourceChannel, demands
 from ..passes.eliminate_dead_nodes import cascade
 
@@ -104,11 +105,11 @@ def _rewrite(net: Graph) -> int:
     return len(units)
 
 
-def _takes_all(net: Graph, node: Any) -> bool:
+def _takes_all(net: Graph, node: Node) -> bool:
     return node is not None and node.op == "Conv" and net.value(node.inputs[1]) is not None
 
 
-def _conv(net: Graph, node: Any, depthwise: bool) -> bool:
+def _conv(net: Graph, node: Node, depthwise: bool) -> bool:
     """Whether a node is a Conv of the plain kind: 1x1 and dense, or depthwise and padded by k//2; constant weights."""
     if node is None or node.op != "Conv" or len(node.inputs) < 3 or net.value(node.inputs[2]) is None:
         return False
@@ -217,7 +218,7 @@ def _zeros(items: Iterable[Any]) -> Array:
     return np.zeros(len(list(items)), np.float32)
 
 
-def _array(net: Graph, node: Any, index: int) -> Array:
+def _array(net: Graph, node: Node, index: int) -> Array:
     return net.array(node.inputs[index])
 
 
@@ -244,7 +245,7 @@ def _add(
     return active
 
 
-def _reread(net: Graph, node: Any, wanted: tuple[SourceChannel, ...], state: Any, atoms: list[SourceChannel]) -> None:
+def _reread(net: Graph, node: Node, wanted: tuple[SourceChannel, ...], state: Any, atoms: list[SourceChannel]) -> None:
     """Let a Conv outside read the last state: its weights spread over the channels there, zeros elsewhere."""
     at = {atom: index for index, atom in enumerate(atoms)}
     weight = _array(net, node, 1)

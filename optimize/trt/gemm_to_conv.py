@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
+from ..graph.node import Node
 
 
 def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
@@ -43,7 +44,7 @@ def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
     return count
 
 
-def _gemm_to_conv(net: Graph, node: Any) -> bool:
+def _gemm_to_conv(net: Graph, node: Node) -> bool:
     weight = net.value(node.inputs[1])
     bias = None if net.input(node, 2) is None else net.value(node.inputs[2])
     plain = not node.attrs.get("transA", 0) and node.attrs.get("alpha", 1.0) == 1 and node.attrs.get("beta", 1.0) == 1

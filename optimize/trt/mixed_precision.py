@@ -102,7 +102,7 @@ class _Graph:
         self.held = {tensor.name: tensor for tensor in model.graph.initializer}
         self.floats = {tensor.name: tensor for tensor in source.graph.initializer}
 
-    def restore(self, node: Any) -> None:
+    def restore(self, node: onnx.NodeProto) -> None:
         """Let a node read what stands before its quantisers, and its weights in float."""
         for index, name in enumerate(node.input):
             pair = self.made_by.get(name)
@@ -114,7 +114,7 @@ class _Graph:
             elif before is not None and before.op_type == "QuantizeLinear":
                 node.input[index] = before.input[0]
 
-    def _float_weight(self, node: Any, index: int, pair: Any) -> None:
+    def _float_weight(self, node: onnx.NodeProto, index: int, pair: Any) -> None:
         from onnx import numpy_helper
 
         values, step = self._dequantised(pair)

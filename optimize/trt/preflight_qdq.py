@@ -7,9 +7,12 @@ and a float bias.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .findings import Finding, PreflightGraph, Rule, attribute, label
+
+if TYPE_CHECKING:
+    import onnx
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -18,7 +21,7 @@ def _pairs(graph: PreflightGraph) -> Iterator[Any]:
     return (node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
 
 
-def _weight_like(graph: PreflightGraph, node: Any) -> bool:
+def _weight_like(graph: PreflightGraph, node: onnx.NodeProto) -> bool:
     """Whether a Q or DQ stands on a constant: INT8 weights, or float weights with Q/DQ."""
     source = node.input[0]
     maker = graph.made_by.get(source)
@@ -75,7 +78,7 @@ def _granularity(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
                           "quantise per output channel, axis 0")  # fmt: skip
 
 
-def _feeds(graph: PreflightGraph, node: Any, kind: str) -> bool:
+def _feeds(graph: PreflightGraph, node: onnx.NodeProto, kind: str) -> bool:
     users = graph.used_by.get(node.output[0], [])
     return any(
         user.op_type == kind or (user.op_type == "DequantizeLinear" and _feeds(graph, user, kind)) for user in users
