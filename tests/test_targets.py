@@ -218,6 +218,6 @@ def test_export_makes_every_form_and_judges_it(tmp_path):
     here = {name for name in ("ort-arm", "openvino") if targets.is_here(name)}
     for name in {"ort-arm", "openvino"} - here:
         assert checks[f"speed int8-{name}"]["detail"] == f"{name} is not this kind of machine"
-    if flavour.installed("rtx"):
+    if flavour.installed_module("rtx"):
         engine = made["int8 SM 8.6"]
         assert (engine["sidecar"]["flavour"], engine["results"]["source"]) == ("rtx", "int8-trt-rtx-fp16")

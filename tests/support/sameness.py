@@ -7,8 +7,8 @@ import hashlib
 import json
 from pathlib import Path
 
-VOLATILE = ("p50_s", "p99_s", "samples", "latency_missing", "seconds", "build_s", "verify_s")
-"""Measured seconds, wherever they stand in the manifest or a sidecar, and how many measurements fitted into them."""
+VOLATILE = ("p50_s", "p99_s", "samples", "latency_missing", "seconds", "build_s", "verify_s", "speed")
+"""Seconds, speeds and how many measurements there were, wherever they stand in the manifest or a sidecar."""
 
 
 def core(folder: Path) -> dict[str, str]:
@@ -17,14 +17,20 @@ def core(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    data = path.read_bytes()
-    if path.suffix == ".json":
-        values = _without(json.loads(data))
-        if path.name == "manifest.json":  # sidecars hold seconds, so their own digests differ too
-            values["files"] = {name: entry for name, entry in values["files"].items() if not name.endswith(".json")}
-            values["provenance"].get("settings", {}).pop("out", None)
-        data = json.dumps(values, sort_keys=True).encode()
+    data = json.dumps(_values(path), sort_keys=True).encode() if path.suffix == ".json" else path.read_bytes()
     return hashlib.sha256(data).hexdigest()
+
+
+def _values(path: Path):
+    """Return what a JSON file says, without what may differ."""
+    values = _without(json.loads(path.read_bytes()))
+    if path.name == "manifest.json":  # sidecars hold seconds, so their own digests differ too
+        values["files"] = {name: entry for name, entry in values["files"].items() if not name.endswith(".json")}
+        values["provenance"].get("settings", {}).pop("out", None)
+        for check in values.get("results", {}).get("checks", []):
+            if check["name"].startswith("speed "):  # its words and verdict are a measurement
+                del check["detail"], check["passed"]
+    return values
 
 
 def _without(value):
@@ -43,8 +49,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def _where(one: Path, other: Path, name: str) -> str:
     if not name.endswith(".json") or not ((one / name).is_file() and (other / name).is_file()):
         return name
-    pair = [_without(json.loads((folder / name).read_text())) for folder in (one, other)]
-    return f"{name}: {_first(*pair)}"
+    return f"{name}: {_first(*(_values(folder / name) for folder in (one, other)))}"
 
 
 def _first(one, other, place=""):
