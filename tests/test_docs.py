@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -211,3 +212,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("script", [".ci/run"])
 def test_scripts_are_valid_bash(script):
     assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
+
+
+def test_the_pages_of_the_api_are_made_without_a_warning(tmp_path):
+    made = subprocess.run(
+        [sys.executable, ROOT / "tests/support/api_docs.py", tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr[-600:]
+    assert (tmp_path / "edgesmith.html").is_file()

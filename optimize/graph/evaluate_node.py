@@ -13,7 +13,7 @@ import onnx.numpy_helper
 
 from ...runtime.common.ort_session import ort_session
 from .graph import Graph
-from .node import Node, Tensor
+from .node import GraphTensor, Node
 
 Array = np.ndarray[Any, Any]
 # Operators whose result may be far larger than their inputs.
@@ -37,12 +37,12 @@ def result_bytes(net: Graph, node: Node) -> float:
     return math.inf if node.op in GROWING else max(given, given * given / 64)
 
 
-def _item_bytes(net: Graph, tensor: Tensor) -> float:
+def _item_bytes(net: Graph, tensor: GraphTensor) -> float:
     kind = net.dtype(tensor)
     return float(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize) if kind else 8.0
 
 
-def _bytes(net: Graph, tensor: Tensor) -> float:
+def _bytes(net: Graph, tensor: GraphTensor) -> float:
     return float(tensor._values.nbytes) if hasattr(tensor, "_values") else 0.0
 
 

@@ -17,7 +17,7 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from ...runtime.errors import ModelError
-from .node import Node, Tensor
+from .node import GraphTensor, Node
 from .topological_sort import topological
 
 Shape = tuple[Any, ...]
@@ -54,7 +54,7 @@ class Graph:
     folder: Path
     infer_shapes: Callable[[Graph], None]
     block: int = 1
-    captures: dict[int, list[Tensor]] = field(default_factory=dict)
+    captures: dict[int, list[GraphTensor]] = field(default_factory=dict)
     used_names: set[str] = field(default_factory=set)
     value_types: dict[str, tuple[int, Shape | None]] = field(default_factory=dict)
     inferred: bool = False
@@ -65,8 +65,7 @@ class Graph:
     @property
     def opset(self) -> int:
         """The version of the standard operator set."""
-        found = [entry.version for entry in self.skeleton.opset_import if entry.domain in STANDARD]
-        return int(found[0]) if found else 1
+        return next((int(entry.version) for entry in self.skeleton.opset_import if entry.domain in STANDARD), 1)
 
     def nodes(self, *ops: str) -> Iterator[Node]:
         """Yield the live nodes of the standard domain, all or of some types, in their order now."""
@@ -80,7 +79,7 @@ class Graph:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def value(self, tensor: Tensor) -> np.ndarray[Any, Any] | None:
+    def value(self, tensor: GraphTensor) -> np.ndarray[Any, Any] | None:
         """Return a constant's array, or None when the tensor is no constant. The array must not be written to."""
         if not isinstance(tensor, gs.Constant):
             return None
@@ -108,33 +107,33 @@ class Graph:
                 do="put the file of weights beside the model",
             ) from error
 
-    def array(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+    def array(self, tensor: GraphTensor) -> np.ndarray[Any, Any]:
         """Return the array of what is known to be a constant."""
         found = self.value(tensor)
         assert found is not None, tensor.name
         return found
 
-    def scalar(self, tensor: Tensor) -> float | None:
+    def scalar(self, tensor: GraphTensor) -> float | None:
         """Return the value of a constant with one element (any rank), or None."""
         if not isinstance(tensor, gs.Constant) or int(np.prod(tensor._values.shape)) != 1:
             return None
         array = self.value(tensor)
         return None if array is None or array.dtype == object else float(array.reshape(-1)[0])
 
-    def producer(self, tensor: Tensor) -> Any:
+    def producer(self, tensor: GraphTensor) -> Any:
         """Return the node that makes a tensor, or None for inputs and constants."""
         return tensor.inputs[0] if tensor.inputs else None
 
-    def made_by(self, tensor: Tensor, *ops: str) -> Any:
+    def made_by(self, tensor: GraphTensor, *ops: str) -> Any:
         """Return the node that makes a tensor if it is of one of these standard types, else None."""
         node = self.producer(tensor)
         return node if node is not None and is_a(node, *ops) else None
 
-    def users(self, tensor: Tensor) -> list[Node]:
+    def users(self, tensor: GraphTensor) -> list[Node]:
         """Return the distinct nodes that read a tensor."""
         return list({id(node): node for node in tensor.outputs}.values())
 
-    def only_user(self, tensor: Tensor) -> Any:
+    def only_user(self, tensor: GraphTensor) -> Any:
         """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
         return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.protected_names else None
 
@@ -153,25 +152,25 @@ class Graph:
         array = None if tensor is None else self.value(tensor)
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
-    def shape(self, tensor: Tensor) -> Shape | None:
+    def shape(self, tensor: GraphTensor) -> Shape | None:
         """Return a tensor's shape: integers, names of free dimensions, None for unknown ones; None if not known."""
         return self.known(tensor)[1]
 
-    def dtype(self, tensor: Tensor) -> int:
+    def dtype(self, tensor: GraphTensor) -> int:
         """Return a tensor's ONNX data type (0 when it is not known)."""
         return self.known(tensor)[0]
 
-    def static(self, tensor: Tensor) -> tuple[int, ...] | None:
+    def static(self, tensor: GraphTensor) -> tuple[int, ...] | None:
         """Return a tensor's shape if every dimension is a known number, else None."""
         shape = self.shape(tensor)
         return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None
 
-    def same_shape(self, one: Tensor, other: Tensor) -> bool:
+    def same_shape(self, one: GraphTensor, other: GraphTensor) -> bool:
         """Say whether two tensors certainly have the same shape; free dimensions of one name are equal."""
         shape = self.shape(one)
         return shape is not None and None not in shape and shape == self.shape(other)
 
-    def rank(self, tensor: Tensor) -> int | None:
+    def rank(self, tensor: GraphTensor) -> int | None:
         """Return the number of dimensions, or None."""
         shape = self.shape(tensor)
         return None if shape is None else len(shape)
@@ -181,7 +180,7 @@ class Graph:
         if any(shape is None or None in shape for _, shape in self.value_types.values()):
             self.value_types, self.inferred = {}, False
 
-    def known(self, tensor: Tensor) -> tuple[int, Shape | None]:
+    def known(self, tensor: GraphTensor) -> tuple[int, Shape | None]:
         """Return a tensor's data type (0: not known) and shape (None: not known)."""
         if isinstance(tensor, gs.Constant):
             held = tensor._values
@@ -202,23 +201,20 @@ class Graph:
         self.used_names.add(name)
         return name
 
-    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Tensor:
+    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
         """Make a constant tensor."""
         alike = array.size > 1 and not any(array.strides)
-        values = array if alike else np.ascontiguousarray(array).reshape(np.shape(array))
-        tensor: Tensor = gs.Constant(self.fresh(hint), values)
-        return tensor
+        return gs.Constant(self.fresh(hint), array if alike else np.ascontiguousarray(array).reshape(np.shape(array)))
 
-    def variable(self, like: Tensor, hint: str | None = None) -> Tensor:
+    def variable(self, like: GraphTensor, hint: str | None = None) -> GraphTensor:
         """Make a tensor with the data type and shape of another."""
-        tensor: Tensor = gs.Variable(self.fresh(hint or like.name))
+        tensor: GraphTensor = gs.Variable(self.fresh(hint or like.name))
         self.value_types[tensor.name] = self.known(like)
         return tensor
 
-    def blank(self, hint: str) -> Tensor:
+    def blank(self, hint: str) -> Any:
         """Make a tensor whose data type and shape are yet to be inferred."""
-        tensor: Tensor = gs.Variable(self.fresh(hint))
-        return tensor
+        return gs.Variable(self.fresh(hint))
 
     def add(
         self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], near: Any, attrs: dict[str, Any] | None = None
@@ -240,21 +236,21 @@ class Graph:
             named = {value.name for value in self.skeleton.graph.output}
             self.protected_names = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
 
-    def substitute(self, old: Tensor, new: Tensor) -> None:
+    def substitute(self, old: GraphTensor, new: GraphTensor) -> None:
         """Let every reader of one tensor read another instead."""
         for node in self.users(old):
             for index, tensor in enumerate(node.inputs):
                 if tensor is old:
                     node.inputs[index] = new
 
-    def can_bypass(self, node: Node, source: Tensor) -> bool:
+    def can_bypass(self, node: Node, source: GraphTensor) -> bool:
         """Say whether `bypass` would succeed."""
         output = node.outputs[0]
         if output.name not in self.protected_names:
             return True
         return source.name not in self.protected_names and bool(source.inputs) and not isinstance(source, gs.Constant)
 
-    def bypass(self, node: Node, source: Tensor) -> bool:
+    def bypass(self, node: Node, source: GraphTensor) -> bool:
         """Take out a node whose first output always equals `source`; false if names forbid it."""
         if not self.can_bypass(node, source):
             return False
@@ -299,6 +295,6 @@ class Graph:
         """Return the live nodes, each after what it needs, otherwise in their order."""
         return topological(self.everything(), self.reads)
 
-    def reads(self, node: Node) -> Iterable[Tensor]:
+    def reads(self, node: Node) -> Iterable[GraphTensor]:
         """Return the tensors that a node reads, with those that its bodies capture."""
         return [*(tensor for tensor in node.inputs if tensor.name), *self.captures.get(id(node), ())]

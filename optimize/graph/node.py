@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Tensor(Protocol):
+class GraphTensor(Protocol):
     """An edge of the graph: a variable, or a constant with its values.
 
     Attributes:
@@ -44,5 +44,5 @@ class Node(Protocol):
     name: str
     domain: str | None
     attrs: dict[str, Any]
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    inputs: list[GraphTensor]
+    outputs: list[GraphTensor]

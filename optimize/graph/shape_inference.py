@@ -13,7 +13,7 @@ import onnx.shape_inference
 import onnx_graphsurgeon as gs
 
 from .graph import Graph, Shape
-from .node import Node, Tensor
+from .node import GraphTensor, Node
 from .writer import node_proto, to_shell
 
 # Constants up to this many elements go along with their values, because shapes may depend on them.
@@ -109,7 +109,7 @@ def _is_settled(shape: Shape | None) -> bool:
     return shape is not None and not any(dim is None or str(dim).startswith("unk__") for dim in shape)
 
 
-def _is_small(net: Graph, tensor: Tensor) -> bool:
+def _is_small(net: Graph, tensor: GraphTensor) -> bool:
     return isinstance(tensor, gs.Constant) and math.prod(net.shape(tensor) or ()) <= SMALL
 
 

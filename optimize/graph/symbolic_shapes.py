@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from .graph import Graph
-from .node import Node, Tensor
+from .node import GraphTensor, Node
 
 Values = list[Any]
 LONGEST = 64
 
 
-def values(net: Graph, tensor: Tensor, memo: dict[str, Values | None]) -> Values | None:
+def values(net: Graph, tensor: GraphTensor, memo: dict[str, Values | None]) -> Values | None:
     """Return the elements of an integer tensor of rank 0 or 1, or None if it is no shape arithmetic.
 
     Args:

@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from ...runtime.errors import ModelError
 from .graph import Graph
-from .node import Node, Tensor
+from .node import GraphTensor, Node
 from .protobuf import LOCAL, captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
@@ -118,7 +118,7 @@ def _same(value: Any, read: Any) -> bool:
     return bool(value == (read.decode() if isinstance(read, bytes) else read))
 
 
-def _tensor(net: Graph, tensor: Tensor) -> onnx.TensorProto:
+def _tensor(net: Graph, tensor: GraphTensor) -> onnx.TensorProto:
     held = tensor._values
     if isinstance(held, np.ndarray):
         return onnx.numpy_helper.from_array(held, tensor.name)
@@ -146,7 +146,7 @@ def _stream(net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[
             _write_raw(file, _raw(net, tensor), size, tensor.name)
 
 
-def _head(net: Graph, tensor: Tensor) -> tuple[bytes, int]:
+def _head(net: Graph, tensor: GraphTensor) -> tuple[bytes, int]:
     """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
     held, data_type, shape = tensor._values, *net.known(tensor)
     stored = None if isinstance(held, np.ndarray) else held.tensor
@@ -163,7 +163,7 @@ def _head(net: Graph, tensor: Tensor) -> tuple[bytes, int]:
     return made.SerializeToString() + RAW_DATA + _varint(size), size
 
 
-def _raw(net: Graph, tensor: Tensor) -> Array | bytes:
+def _raw(net: Graph, tensor: GraphTensor) -> Array | bytes:
     held = tensor._values
     if isinstance(held, np.ndarray):
         return held
@@ -182,7 +182,7 @@ def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None
     file.write(np.ascontiguousarray(raw).view(np.uint8).data if isinstance(raw, np.ndarray) else raw)
 
 
-def _stored(net: Graph, tensor: Tensor, store: BinaryIO) -> onnx.TensorProto:
+def _stored(net: Graph, tensor: GraphTensor, store: BinaryIO) -> onnx.TensorProto:
     """Write a tensor's bytes into the data file and return the reference to them; small ones stay in the model."""
     array = net.array(tensor)
     if array.nbytes < 1024:

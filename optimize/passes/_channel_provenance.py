@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
-from ..graph.node import Node, Tensor
+from ..graph.node import GraphTensor, Node
 
 SourceChannel = tuple[str, int]
 ROUTING = ("Concat", "Split", "Slice", "Gather", "Reshape")
@@ -39,7 +39,7 @@ class ChannelUse:
 
     number: int
     node: Any
-    tensor: Tensor
+    tensor: GraphTensor
     atoms: tuple[SourceChannel, ...]
     kind: str
 
@@ -61,7 +61,7 @@ class Provenance:
         self.behind: set[str] = set()
         self.inner = _inner_nodes(net)
 
-    def of(self, tensor: Tensor) -> tuple[SourceChannel, ...] | None:
+    def of(self, tensor: GraphTensor) -> tuple[SourceChannel, ...] | None:
         """Return the atoms of a tensor; None if it has no known number of channels on axis 1."""
         if tensor.name not in self.memo:
             self.memo[tensor.name] = self._find(tensor)
@@ -73,7 +73,7 @@ class Provenance:
             return node is not None and id(node) in self.inner
         return node.op in ROUTING and self._indices(node) is not None
 
-    def _find(self, tensor: Tensor) -> tuple[SourceChannel, ...] | None:
+    def _find(self, tensor: GraphTensor) -> tuple[SourceChannel, ...] | None:
         shape, node = self.net.shape(tensor), self.net.producer(tensor)
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or self.net.value(tensor) is not None:
             return None
@@ -84,7 +84,7 @@ class Provenance:
         self.sources[tensor.name] = tensor
         return tuple((tensor.name, channel) for channel in range(shape[1]))
 
-    def _routed(self, tensor: Tensor, node: Node) -> tuple[SourceChannel, ...] | None:
+    def _routed(self, tensor: GraphTensor, node: Node) -> tuple[SourceChannel, ...] | None:
         indices = self._indices(node)
         if indices is None:
             return None
@@ -190,7 +190,7 @@ def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     """Return what every node that is no routing, and the outside, want."""
     found: list[ChannelUse] = []
 
-    def note(node: Node | None, tensor: Tensor, kind: str) -> None:
+    def note(node: Node | None, tensor: GraphTensor, kind: str) -> None:
         atoms = provenance.of(tensor) if tensor.name else None
         if atoms is not None:
             found.append(ChannelUse(len(found), node, tensor, atoms, kind))

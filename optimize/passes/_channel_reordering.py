@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..graph.graph import Graph
-from ..graph.node import Tensor
+from ..graph.node import GraphTensor
 from ..graph.union_find import join, root
 from ._channel_provenance import ChannelUse, Provenance
 
@@ -38,7 +38,7 @@ class Source:
         spans: Begin and end in the layout of each piece: what is wanted by the same demands, or a shared block.
     """
 
-    tensor: Tensor
+    tensor: GraphTensor
     kind: str
     channels: int
     group: list[int] = field(default_factory=list)
@@ -164,7 +164,7 @@ def _order(position: dict[int, int]) -> Any:
     return lambda tensor: position[id(tensor.inputs[0])] if tensor.inputs else -1
 
 
-def _kind(net: Graph, tensor: Tensor, wanted: list[ChannelUse]) -> str:
+def _kind(net: Graph, tensor: GraphTensor, wanted: list[ChannelUse]) -> str:
     """Say how free the order of a source is."""
     if any(demand.kind == "rigid" and demand.tensor is tensor for demand in wanted):
         return "fixed"

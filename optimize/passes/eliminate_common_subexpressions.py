@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.graph import Graph, is_a
-from ..graph.node import Node, Tensor
+from ..graph.node import GraphTensor, Node
 from ..graph.protobuf import is_plain
 from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
@@ -59,12 +59,12 @@ def _merge_constants(net: Graph) -> None:
             node.inputs[index] = first
 
 
-def _is_elsewhere(tensor: Tensor) -> bool:
+def _is_elsewhere(tensor: GraphTensor) -> bool:
     proto = getattr(tensor._values, "tensor", None)
     return proto is not None and bool(proto.data_location)
 
 
-def _ends(net: Graph, tensor: Tensor) -> bytes:
+def _ends(net: Graph, tensor: GraphTensor) -> bytes:
     """Return the first and last elements of a constant; remembered, because constants never change."""
     if tensor.name not in net.exact_outputs:
         array = net.array(tensor)

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from ..graph.graph import Graph
-from ..graph.node import Node, Tensor
+from ..graph.node import GraphTensor, Node
 from ._base import Outcome, Pass, Rewritten
 
 FLOATS = (1, 10)
@@ -54,7 +54,7 @@ def _factors(net: Graph, node: Node, depth: int = LONGEST) -> tuple[float, list[
     return scale, tensors
 
 
-def _clipped(net: Graph, tensor: Tensor, top: float) -> tuple[Any, float] | None:
+def _clipped(net: Graph, tensor: GraphTensor, top: float) -> tuple[Any, float] | None:
     """Return x and b if a tensor is Clip(x + b, 0, top) that only one node reads."""
     clip = net.made_by(tensor, "Clip")
     if clip is None or net.only_user(tensor) is None:
@@ -72,7 +72,7 @@ def _clipped(net: Graph, tensor: Tensor, top: float) -> tuple[Any, float] | None
     return shifted.inputs[1 - side], float(net.scalar(shifted.inputs[side]) or 0.0)
 
 
-def _hard_sigmoid(net: Graph, node: Node, scale: float, tensor: Tensor) -> Outcome | None:
+def _hard_sigmoid(net: Graph, node: Node, scale: float, tensor: GraphTensor) -> Outcome | None:
     found = _clipped(net, tensor, 1 / scale) if scale > 0 else None
     if found is None or not net.same_shape(found[0], node.outputs[0]):
         return None

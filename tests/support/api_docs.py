@@ -14,8 +14,9 @@ MODULES = ("edgesmith", "!edgesmith.__main__")
 
 def build(target: Path) -> int:
     """Write the pages and return how many there are."""
-    for name in edgesmith.runtime.__all__:  # they are looked up lazily, which pdoc does not follow
-        setattr(edgesmith.runtime, name, getattr(edgesmith.runtime, name))
+    for package in (edgesmith, edgesmith.runtime):
+        for name in package.__all__:  # they are looked up lazily, which pdoc does not follow
+            setattr(package, name, getattr(package, name))
     pdoc.render.configure(docformat="google", search=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
