@@ -15,6 +15,7 @@ from ..runtime import backends, datasets
 from ..runtime.bundle.bundle import Bundle, read_bundle
 from ..runtime.bundle.manifest import Artefact
 from ..runtime.common.files import sha256
+from ..runtime.common.names import split_words
 from ..runtime.common.plugins import load_plugin, plugin_names
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.selection.candidates import backends_for, open_artefact
@@ -55,7 +56,7 @@ def bench(
     if not paths or threads < 0 or batch < 1 or processes < 1 or seconds <= 0:
         got = f"{len(paths)} paths, {threads} threads, batch {batch}, {processes} processes, {seconds:g} s"
         raise UsageError("nothing can be measured so", got=got, expected="a path, and numbers above 0 (threads: 0 too)")
-    forms, only = ([word for word in text.replace(" ", "").split(",") if word] for text in (precision, metrics))
+    forms, only = map(split_words, (precision, metrics))
     plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     subjects = [
         context

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.common.names import split_words
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import UsageError
 from ._bench_table import FORMS, with_digits_accuracy
@@ -51,7 +52,7 @@ def bench_command(
     from ..export import untrained
 
     _sensible(threads, batch, processes, seconds, minutes)
-    only, forms = _words(chosen), _words(precision)
+    only, forms = split_words(chosen), split_words(precision)
     _before(out, only, data, overwrite)
     plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     if every:
@@ -139,7 +140,3 @@ def _title(own: bool) -> str:
     return (
         "Bench" if own else "Bench: 224x224, 1000 classes, batch 1, random weights; accuracy of the digits-trained nets"
     )
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in text.replace(" ", "").split(",") if word]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..bench.gate.ci_reports import GateFinding
+from ..runtime.common.names import split_words
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from .console import command, emit, overwrite, table
@@ -122,7 +123,7 @@ def _base(baseline: str, new: Path, folder: Path) -> Path:
 def _words(text: str) -> list[str]:
     from ..bench.gate.thresholds import KERNELS, LIMITS
 
-    words = [word for word in text.replace(" ", "").split(",") if word]
+    words = split_words(text)
     if unknown := [word for word in words if word not in (*LIMITS, KERNELS)]:
         raise UsageError(f"unknown gate {unknown[0]!r}", expected=", ".join((*LIMITS, KERNELS)))
     return words

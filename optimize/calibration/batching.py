@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from ..graph.proto_graph import copied
+from ..graph.protobuf import copied
 from .statistics import answers, session
 
 

@@ -14,7 +14,8 @@ from ...runtime.common.machine import cores
 from ...runtime.common.ort_session import ort_session
 from ...runtime.common.progress import progress
 from ...runtime.errors import DataError, ModelError
-from ..graph.proto_graph import copied, tensor_types
+from ..graph.proto_graph import tensor_types
+from ..graph.protobuf import copied
 from .histogram import Histogram, sampled
 
 AVERAGING = 0.01

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..graph.proto_graph import ProtoGraph, all_inputs, copied, sort_nodes, tensor_types
+from ..graph.proto_graph import ProtoGraph, all_inputs, sort_nodes, tensor_types
+from ..graph.protobuf import copied
 from .formats import FP16, KEEP_FLOAT, HalfFormat
 
 FLOAT = TensorProto.FLOAT

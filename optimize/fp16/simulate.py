@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..graph.proto_graph import copied, tensor_types
+from ..graph.proto_graph import tensor_types
+from ..graph.protobuf import copied
 
 HALF, FLOAT = (TensorProto.FLOAT16, TensorProto.BFLOAT16), TensorProto.FLOAT
 # Operators that change no value, and those that stand for what they say.

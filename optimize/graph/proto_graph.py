@@ -77,13 +77,6 @@ def _is_complete(kind: onnx.TypeProto.Tensor) -> bool:
     return bool(kind.elem_type) and kind.HasField("shape") and all(dim.WhichOneof("value") for dim in dims)
 
 
-def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a model."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return a node's attributes as plain values."""
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
-PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
+MessageT = TypeVar("MessageT")
 
+PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
 
 # Stands for the domain of a node that calls a local function which has the name of a standard operator.
 LOCAL = "local function"
 
-
 EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
-
-
 PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not name.startswith(EXOTIC)}
 
 
@@ -46,11 +44,11 @@ def is_plain(attribute: onnx.AttributeProto) -> bool:
     return True
 
 
-def copied(message: Any) -> Any:
+def copied(message: MessageT) -> MessageT:
     """Return a copy of a protobuf message."""
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
+    copy = type(message)()
+    copy.CopyFrom(message)  # type: ignore[attr-defined]  # protobuf has no types here
+    return copy
 
 
 def copy_fields(source: Any, target: Any, *without: str) -> None:

@@ -7,7 +7,8 @@ import onnx
 
 from ..calibration.batching import with_free_batch
 from ..graph.graph_file import GraphFile
-from ..graph.proto_graph import copied, tensor_types
+from ..graph.proto_graph import tensor_types
+from ..graph.protobuf import copied
 from .qdq.mean_to_pool import pooled
 
 

@@ -11,7 +11,8 @@ import onnx
 from onnx import helper
 
 from ..calibration.statistics import answers, session
-from ..graph.proto_graph import ProtoGraph, copied
+from ..graph.proto_graph import ProtoGraph
+from ..graph.protobuf import copied
 from .targets import SHIFTS
 
 # Functions of each value by itself; what they answer comes from what they read.

@@ -11,7 +11,8 @@ from ...runtime.errors import ModelError
 from ..calibration.samples import AugmentedSamples, Samples
 from ..calibration.statistics import Stats, stream
 from ..calibration.statistics_cache import collected
-from ..graph.proto_graph import ProtoGraph, attributes, copied
+from ..graph.proto_graph import ProtoGraph, attributes
+from ..graph.protobuf import copied
 from .activation_clipping import SaturatingActivation, saturating_activations
 from .equalization.cross_layer import equalise, own_weights
 from .equalization.explicit_scales import insert_channel_scales, scalable_tensors

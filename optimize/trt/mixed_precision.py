@@ -66,7 +66,8 @@ def restore_in_graph(
 
     from ..fp16.cast_graph import cast_graph
     from ..graph.graph_file import GraphFile
-    from ..graph.proto_graph import ProtoGraph, copied
+    from ..graph.proto_graph import ProtoGraph
+    from ..graph.protobuf import copied
     from ..quantize.qdq.zero_points_to_biases import move_zero_points_to_biases, restore_zero_points
 
     source, model = float_graph.model, copied(int8_graph.model)

@@ -1,4 +1,4 @@
-"""Rules for names: those of networks and artefacts become file names, those of labels and tensors never do."""
+"""Rules for names (networks and artefacts become file names, labels and tensors never do), and lists of names."""
 
 from __future__ import annotations
 
@@ -39,3 +39,8 @@ def is_text(value: Any) -> bool:
         and len(value) <= LONGEST_TEXT
         and not any(unicodedata.category(char) in _UNPRINTABLE or char in _TURNING for char in value)
     )
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a comma-separated list, without spaces; there may be none."""
+    return [word for word in text.replace(" ", "").split(",") if word]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from .names import split_words
 
 if TYPE_CHECKING:
     from ..spec import ModelSpec
@@ -23,7 +24,7 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
         UsageError: It is not written so.
     """
     sizes: dict[str, tuple[int, ...]] = {}
-    for part in filter(None, text.replace(" ", "").split(",")):
+    for part in split_words(text):
         name, _, product = part.rpartition("=")
         numbers = product.lower().split("x")
         if not all(number.isascii() and number.isdigit() and int(number) > 0 for number in numbers):
@@ -39,7 +40,7 @@ def settle_shape(
 
     Args:
         shapes: Input -> its declared shape.
-        given: What the command says, as `parse` reads it.
+        given: What the command says, as `parse_sizes` reads it.
         spec: What the file or bundle says of its input.
         batch: The size of a free first dimension that nothing else says.
 

@@ -10,7 +10,8 @@ from edgesmith.optimize.fp16.convert import convert_graph, to_fp16
 from edgesmith.optimize.fp16.formats import BF16, FP16
 from edgesmith.optimize.fp16.simulate import simulate_half
 from edgesmith.optimize.graph.graph_file import GraphFile
-from edgesmith.optimize.graph.proto_graph import copied, tensor_types
+from edgesmith.optimize.graph.proto_graph import tensor_types
+from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize import QuantSettings, float_source, quantize
 from edgesmith.optimize.quantize.float_source import FloatSource
 from edgesmith.optimize.quantize.post_training import quantize_graph

@@ -13,7 +13,7 @@ from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.cli.quantize import _random, _settings, _warn, parse_budget, quantize_command
 from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.calibration.sqnr import sqnr_db
-from edgesmith.optimize.graph.proto_graph import copied
+from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize import QuantSettings, post_training, quantize, report
 from edgesmith.optimize.quantize.mixed_precision import search
 from edgesmith.optimize.quantize.mixed_precision.latency_model import (

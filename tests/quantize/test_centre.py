@@ -10,7 +10,8 @@ import pytest
 from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.calibration.statistics import collect
-from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes, copied
+from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
+from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.equalization.cross_layer import own_weights
 from edgesmith.optimize.quantize.pipeline import convert

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.calibration.statistics import collect
-from edgesmith.optimize.graph.proto_graph import ProtoGraph, copied
+from edgesmith.optimize.graph.proto_graph import ProtoGraph
+from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.activation_clipping import saturating_activations
 from edgesmith.optimize.quantize.equalization.cross_layer import own_weights

@@ -13,12 +13,12 @@ from edgesmith.optimize.graph.proto_graph import (
     ProtoGraph,
     all_inputs,
     attributes,
-    copied,
     loaded,
     read_model,
     sort_nodes,
     write_model,
 )
+from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize.preconditions import check_model
 from edgesmith.optimize.quantize.weights import layerwise
 from edgesmith.optimize.quantize.weights.layerwise import LayerwiseRunner, images_that_fit

@@ -18,7 +18,8 @@ import onnx
 
 from ....runtime.engines.cost import COEFFICIENTS, Gpu, Work, find_gpu, roofline_s
 from ...calibration.statistics import session
-from ...graph.proto_graph import ProtoGraph, attributes, copied
+from ...graph.proto_graph import ProtoGraph, attributes
+from ...graph.protobuf import copied
 from ..targets import ANCHORS, is_tensorrt
 
 # One core of a current CPU, 10^12 operations and 10^9 bytes a second: INT8 at three times the rate of FP32.

@@ -90,7 +90,8 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
         samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
     """
     from ...calibration.statistics_cache import collected
-    from ...graph.proto_graph import ProtoGraph, copied
+    from ...graph.proto_graph import ProtoGraph
+    from ...graph.protobuf import copied
     from ..pipeline import grids_of
     from ..placement import place
     from ..qdq.insert import insert_qdq
