@@ -94,8 +94,8 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
         return None
     here = environment.here()
     same = run.environment.machine() == here.machine() and run.environment.packages == here.packages
-    wanted, stored = ({(one.subject.key, one.subject.sha256) for one in side} for side in (now, run.results))
-    return run if same and wanted == stored else None
+    subjects, stored = ({(one.subject.key, one.subject.sha256) for one in side} for side in (now, run.results))
+    return run if same and subjects == stored else None
 
 
 def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: int) -> Run | None:

@@ -43,8 +43,8 @@ def _bars(axes: Any, title: str, values: dict[str, float]) -> None:
     """Draw one bar a name, the noisiest on top, with its figure behind it."""
     ordered = sorted(values.items(), key=lambda item: item[1])
     places = range(len(ordered))
-    drawn = axes.barh(places, [max(0.0, value) for _, value in ordered], color="#4878a8")
-    axes.bar_label(drawn, [f"{value:.1f}" for _, value in ordered], padding=3, fontsize=7)
+    rectangles = axes.barh(places, [max(0.0, value) for _, value in ordered], color="#4878a8")
+    axes.bar_label(rectangles, [f"{value:.1f}" for _, value in ordered], padding=3, fontsize=7)
     axes.set_yticks(places, [name[-52:] for name, _ in ordered], fontsize=7)
     axes.invert_yaxis()
     axes.margins(y=0.01)

@@ -23,7 +23,7 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
     Raises:
         DataError: An image cannot be used.
     """
-    kept = open_writer(out) if out else None
+    writer = open_writer(out) if out else None
     rows = []
     try:
         for index, file in enumerate(file for image in images for file in _files(image)):
@@ -31,11 +31,11 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
             pixels = as_image(file)
             answer = model(pixels)
             rows.append({"image": str(file), "seconds": time.perf_counter() - start, **answer.show(top)})
-            if kept:
-                kept.add(index, answer.draw(pixels))
+            if writer:
+                writer.add(index, answer.draw(pixels))
     finally:
-        if kept:
-            kept.close()
+        if writer:
+            writer.close()
     return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
 
 
@@ -49,7 +49,7 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
     Raises:
         RunError: The backend or the source died; the frames before it have been drawn.
     """
-    kept = open_writer(out) if out else None
+    writer = open_writer(out) if out else None
     rows = []
     start = time.perf_counter()
     try:
@@ -60,10 +60,10 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
                     rows.append({"image": name, "error": str(frame.error)})
                     continue
                 rows.append({"image": name, **frame.answer.show(top)})
-                if kept:
-                    kept.add(frame.index, frame.answer.draw(as_image(frame.image)))
+                if writer:
+                    writer.add(frame.index, frame.answer.draw(as_image(frame.image)))
     finally:
-        if kept:
-            kept.close()
+        if writer:
+            writer.close()
     seconds = time.perf_counter() - start
     return {"why": model.why(), "images": rows, "counts": asdict(stream.counts), "seconds": seconds}

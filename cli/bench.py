@@ -68,9 +68,9 @@ def bench_command(
         run = suite.run_suite(subjects, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
         run = with_digits_accuracy(run, bundles)
-    kept = tables.used(run.results)
-    rows = [[column.draw(item) for column in kept] for item in run.results]
-    emit(run.to_dict(), as_json, lambda: table("", [column.head for column in kept], rows, left=3))
+    columns = tables.used(run.results)
+    rows = [[column.draw(item) for column in columns] for item in run.results]
+    emit(run.to_dict(), as_json, lambda: table("", [column.head for column in columns], rows, left=3))
     note(tables.caption(run))
     for text in tables.notes(run):
         note(f"note: {text}")

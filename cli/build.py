@@ -79,8 +79,8 @@ def build_command(
         return int(any(item.severity == "error" for item in findings))
     _note_findings(findings)
     preflight.require(findings, onnx)
-    built = [_build(onnx, target, one, settings) for one, target in targets]
-    console.emit([item.to_dict() for item in built], as_json, lambda: _show(built))
+    sidecars = [_build(onnx, target, one, settings) for one, target in targets]
+    console.emit([item.to_dict() for item in sidecars], as_json, lambda: _show(sidecars))
     return 0
 
 
@@ -150,9 +150,9 @@ def _build(onnx: Path, target: Path, sm: str, settings: dict[str, Any]) -> Any:
 
     with progress.progress(f"{target.name} (SM {sm}), %", 100) as advance:
         percent = Percent(advance)
-        built = build_engine(onnx, target, sm=sm, progress=percent, **settings)
+        sidecar = build_engine(onnx, target, sm=sm, progress=percent, **settings)
         percent.finish()
-    return built
+    return sidecar
 
 
 def _options(values: dict[str, Any]) -> Any:
@@ -180,17 +180,17 @@ def _shape(text: str) -> tuple[str, tuple[list[int], ...]]:
     return name, shapes
 
 
-def _show(built: list[Any]) -> None:
+def _show(sidecars: list[Any]) -> None:
     rows = [
         (item.engine, item.sm, f"{item.bytes / 1e6:.1f}", item.attestation.kernels, item.attestation.requantisations,
          f"{item.weights_bytes / 1e6:.1f}", f"{item.activation_bytes / 1e6:.1f}", f"{item.build_s:.1f}")
-        for item in built
+        for item in sidecars
     ]  # fmt: skip
     columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "built in s")
     console.table("", columns, rows)
-    for note in dict.fromkeys(note for item in built for note in item.notes):
+    for note in dict.fromkeys(note for item in sidecars for note in item.notes):
         progress.note(f"note: {note}")
-    for item in built:
+    for item in sidecars:
         console.say(f"SM {item.sm}: {item.attestation.sentence(item.precision)}")
 
 

@@ -97,6 +97,6 @@ def _draw(runs: list[Run]) -> None:
     from ..bench.report import tables
 
     for run in runs:
-        kept = tables.used(run.results)
-        rows = [[column.draw(result) for column in kept] for result in run.results]
-        table(tables.caption(run), [column.head for column in kept], rows, left=3)
+        columns = tables.used(run.results)
+        rows = [[column.draw(result) for column in columns] for result in run.results]
+        table(tables.caption(run), [column.head for column in columns], rows, left=3)

@@ -102,12 +102,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], lef
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    drawn = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index < left else "right", overflow="fold")
+        grid.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    say(drawn)
+        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+    say(grid)
 
 
 def say(thing: Any) -> None:

@@ -33,9 +33,9 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     """
     from ..runtime.common.plugins import normalise
 
-    wanted = normalise(pattern)
+    fragment = normalise(pattern)
     entries = [catalog.find_network(name) for name in catalog.network_names()]
-    entries = [e for e in entries if any(wanted in normalise(word) for word in (e.name, e.family, *e.aliases))]
+    entries = [e for e in entries if any(fragment in normalise(word) for word in (e.name, e.family, *e.aliases))]
     if not entries:
         raise UsageError(f"no network matches {pattern!r}", do="`edgesmith models` lists them all")
     if results and not plot:

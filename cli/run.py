@@ -24,11 +24,11 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
     from ..runtime.errors import BundleError
     from ..runtime.verify import verify
 
-    opened = read_bundle(bundle, trusted_key=key)
-    signer = opened.check_signature(key)
-    if digest and digest.lower() != opened.digest:
-        raise BundleError(f"{bundle} is another bundle", got=opened.digest, expected=digest.lower())
-    report = verify(opened, threads=threads)
+    model_bundle = read_bundle(bundle, trusted_key=key)
+    signer = model_bundle.check_signature(key)
+    if digest and digest.lower() != model_bundle.digest:
+        raise BundleError(f"{bundle} is another bundle", got=model_bundle.digest, expected=digest.lower())
+    report = verify(model_bundle, threads=threads)
     emit({**report.to_dict(), "signed_by": signer}, as_json, lambda: _draw_verify(report, signer))
     return {"passed": 0, "failed": 1, "cannot tell": 3}[report.verdict]
 
@@ -137,11 +137,11 @@ def pack_command(
 
     if bool(as_zip) == bool(triton):
         raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
-    opened = read_bundle(bundle)
+    model_bundle = read_bundle(bundle)
     if as_zip:
-        written = pack_bundle(opened, as_zip, overwrite=overwrite)
+        written = pack_bundle(model_bundle, as_zip, overwrite=overwrite)
     else:
-        written = write_triton(opened, triton or Path(), precision, overwrite=overwrite)
+        written = write_triton(model_bundle, triton or Path(), precision, overwrite=overwrite)
     emit({"written": str(written)}, as_json, lambda: say(f"wrote {written}"))
     return 0
 

@@ -66,7 +66,7 @@ def sweep_command(
     else:
         cells = sweep.sweep_cells(targets, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
     with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
-        done, failed = sweep.sweep(cells, store, work, dispatch, advance)
+        count, failed = sweep.sweep(cells, store, work, dispatch, advance)
     runs = gather(cells, store)
     for number, run in enumerate(runs):
         name = out / ("sweep.json" if len(runs) == 1 else f"sweep-{run.environment.machine()}.json")
@@ -78,7 +78,7 @@ def sweep_command(
         if why := store.failure(cell):
             part = f" shard {cell.shard + 1} of {cell.shards}" if cell.data else f" t{cell.threads} b{cell.batch}"
             note(f"failed: {cell.path} {cell.form}{part}: {why}")
-    note(f"{done} cells measured, {len(cells) - done - failed} were there already, {failed} failed")
+    note(f"{count} cells measured, {len(cells) - count - failed} were there already, {failed} failed")
     return 1 if failed else 0
 
 
@@ -139,9 +139,9 @@ def _draw(runs: list[Run]) -> None:
     for run in runs:
         shown: dict[str, Any] = page_data([run])["tradeoff"]
         front = {shown["points"][index]["key"] for index in shown["front"]}
-        kept = tables.used(run.results)
+        columns = tables.used(run.results)
         rows = [
-            ["*" if one.subject.key in front else "", *(column.draw(one) for column in kept)] for one in run.results
+            ["*" if one.subject.key in front else "", *(column.draw(one) for column in columns)] for one in run.results
         ]
         about = f" (* on the Pareto front of p50 and {shown['accuracy']})" if front else ""
-        table(f"{run.environment.cpu}{about}", ["", *(column.head for column in kept)], rows, left=4)
+        table(f"{run.environment.cpu}{about}", ["", *(column.head for column in columns)], rows, left=4)

@@ -21,9 +21,9 @@ ENGINE_FP16 = "fp16-{}"
 
 def engine_target(settings: ExportSettings) -> str:
     """Return the target whose files become engines, "" for none: of several the one whose TensorRT builds here."""
-    asked = {targets.row(name).engine: name for name in settings.targets if targets.row(name).engine}
-    here = [asked[kind] for kind in flavour.MODULES if kind in asked and flavour.installed_module(kind)]
-    return next(iter([*here, *asked.values()]), "")
+    names = {targets.row(name).engine: name for name in settings.targets if targets.row(name).engine}
+    here = [names[kind] for kind in flavour.MODULES if kind in names and flavour.installed_module(kind)]
+    return next(iter([*here, *names.values()]), "")
 
 
 def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
@@ -62,10 +62,10 @@ def _sources(flow: Flow, precision: str, target: str) -> list[str]:
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
     """Build one engine; where two files have this precision, keep the build that is estimated faster."""
-    built = [
+    engines = [
         _build(flow, spec, work, name, sm, source) for source in _sources(flow, name, engine_target(flow.settings))
     ]
-    return min(built, key=lambda artefact: (artefact.results.get("estimated_s", 0.0), artefact.nodes))
+    return min(engines, key=lambda artefact: (artefact.results.get("estimated_s", 0.0), artefact.nodes))
 
 
 def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:

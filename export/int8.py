@@ -34,20 +34,20 @@ def make_int8(flow: Flow, spec: ModelSpec, fp32: FloatSource, calibration: list[
     for target in flow.settings.targets:
         files, report = _form(flow, fp32, calibration, stem, target)
         worst = _worst(flow, spec, files)
-        tried = [_record([], worst)]
+        trials = [_record([], worst)]
         ranking = [] if worst.enough else _noisiest(flow, fp32, calibration, stem, target)
         for count in sorted({min(count, len(ranking) // 2) for count in TRIES} - {0}):
             files, report = _form(flow, fp32, calibration, stem, target, ranking[:count])
             worst = _worst(flow, spec, files)
-            tried.append(_record(ranking[:count], worst))
+            trials.append(_record(ranking[:count], worst))
             if worst.enough:
                 break
         if ranking and not worst.enough:
             files, report = _form(flow, fp32, calibration, stem, target)
         for file in files:
-            file.results["tried"] = tried
+            file.results["tried"] = trials
         flow.artefacts += files
-        flow.records[f"int8-{target}"] = {**report, "pipeline_tried": tried}
+        flow.records[f"int8-{target}"] = {**report, "pipeline_tried": trials}
 
 
 def _form(

@@ -145,8 +145,8 @@ def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: M
     keys = [(str(one.path), one.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for one in runnable]
     missing = [artefact for artefact, key in zip(runnable, keys, strict=True) if key not in flow.logits]
     if missing:
-        computed = iter(_computed(missing, data, spec))
-        flow.logits |= {key: next(computed) for key in keys if key not in flow.logits}
+        logits = iter(_computed(missing, data, spec))
+        flow.logits |= {key: next(logits) for key in keys if key not in flow.logits}
     return [flow.logits[key] for key in keys]
 
 
@@ -184,10 +184,10 @@ def _accuracy_check(
     if why_not and flow.settings.weights == "random":
         return StageCheck(name, None, f"{why_not}; {agreement}")
     if why_not:
-        judged = kept(flow, spec, artefact)
-        asked = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
+        likeness = kept(flow, spec, artefact)
+        limits = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
         return StageCheck(
-            name, judged.enough, f"{why_not}, so likeness decides: {judged} {asked}; {agreement}{_tried(artefact)}"
+            name, likeness.enough, f"{why_not}, so likeness decides: {likeness} {limits}; {agreement}{_tried(artefact)}"
         )
     task = find(spec.task)
     key = result_key(task)

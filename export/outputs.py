@@ -39,9 +39,9 @@ def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
             f"the module returns {len(leaves)} tensors, and {len(names)} outputs are named", got=known or "nothing",
             expected=", ".join(names), do="name each in ModelSpec.output_names",
         )  # fmt: skip
-    found = _by_key(leaves, names)
-    if found is not None:
-        return found
+    tensors = _by_key(leaves, names)
+    if tensors is not None:
+        return tensors
     if len(leaves) > 1 and any(isinstance(step, str) for path, _ in leaves for step in path) and not _is_row(outputs):
         raise ModelError(
             "the module's outputs have other keys than the outputs have names", got=known, expected=", ".join(names),
@@ -87,8 +87,8 @@ def _joined(path: Path, by: str = ".") -> str:
 def _by_key(leaves: list[tuple[Path, Any]], names: Sequence[str]) -> list[Any] | None:
     """Return the leaves in the order of the names, or None unless each name is the key of one of them."""
     lasts = [path[-1] if path else "" for path, _ in leaves]
-    found = []
+    places = []
     for name in names:
         exact = [at for at, (path, _) in enumerate(leaves) if name in (_joined(path), _joined(path, "_"))]
-        found += exact[:1] or [at for at, last in enumerate(lasts) if last == name and lasts.count(last) == 1]
-    return [leaves[at][1] for at in found] if len(set(found)) == len(names) == len(found) else None
+        places += exact[:1] or [at for at, last in enumerate(lasts) if last == name and lasts.count(last) == 1]
+    return [leaves[at][1] for at in places] if len(set(places)) == len(names) == len(places) else None

@@ -146,7 +146,7 @@ def _make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSp
         _lower(flow, spec, calibration, work / stem)
     if settings.input == PIXELS:
         with flow.stage("pixels"):
-            spec = _embed(flow, [made.path for made in flow.artefacts], spec, PIXELS)
+            spec = _embed(flow, [artefact.path for artefact in flow.artefacts], spec, PIXELS)
             flow.graphs.clear()  # the files hold others now
     return spec
 
@@ -171,10 +171,10 @@ def _lower(flow: Flow, spec: ModelSpec, calibration: list[NDArray[Any]], stem: P
     fp32 = flow.graphs["fp32"]
     if "fp16" in flow.settings.precisions:
         _make_half(flow, "fp16", "generic", fp32, calibration[:8], stem)
-        carried = Path(f"{stem}-carried.onnx")
-        if (target := engine_target(flow.settings)) and fold_passthrough_channels(fp32, carried):
+        folded_path = Path(f"{stem}-carried.onnx")
+        if (target := engine_target(flow.settings)) and fold_passthrough_channels(fp32, folded_path):
             name = ENGINE_FP16.format(target)
-            _make_half(flow, name, target, GraphFile.read(carried), calibration[:8], stem)
+            _make_half(flow, name, target, GraphFile.read(folded_path), calibration[:8], stem)
     if "int8" in flow.settings.precisions:
         make_int8(flow, spec, FloatSource(fp32), calibration, stem)
 
@@ -189,17 +189,17 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
     inputs = np.concatenate(list(flow.data["test"].head(4).batches(spec)))
     feeds = {spec.input_name: inputs}
     golden: dict[str, dict[str, NDArray[Any]]] = {}
-    for made in flow.artefacts:
-        if made.backend == "ort":
-            with ort.open(made.path, **made.options) as session:
-                golden[made.name] = replay(session, feeds)
-    items = [_item(made, golden) for made in flow.artefacts]
+    for artefact in flow.artefacts:
+        if artefact.backend == "ort":
+            with ort.open(artefact.path, **artefact.options) as session:
+                golden[artefact.name] = replay(session, feeds)
+    items = [_item(artefact, golden) for artefact in flow.artefacts]
     provenance = {
         **flow.records,
         "settings": {key: str(value) for key, value in dataclasses.asdict(flow.settings).items()},
         "versions": versions(),
     }
-    results = {made.name: made.results for made in flow.artefacts}
+    results = {artefact.name: artefact.results for artefact in flow.artefacts}
     writer.write_bundle(
         out, spec, items, golden_inputs=feeds, provenance=provenance,
         results={"artefacts": results, "checks": [dataclasses.asdict(check) for check in flow.checks]},
@@ -207,15 +207,15 @@ def _write(flow: Flow, spec: ModelSpec, out: Path) -> None:
     )  # fmt: skip
 
 
-def _item(made: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
-    if made.sidecar is None:
-        return writer.Item(made.path, "onnx", made.precision, made.target, golden[made.name])
-    source = made.results["source"]
+def _item(artefact: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
+    if artefact.sidecar is None:
+        return writer.Item(artefact.path, "onnx", artefact.precision, artefact.target, golden[artefact.name])
+    source = artefact.results["source"]
     return writer.Item(
-        made.path, "engine", made.precision, made.target, golden[source],
-        requires=requirements.engine_requirements(made.sidecar),
-        facts={"kernels": made.nodes, "attestation": attested(made)}
-        | {key: made.results[key] for key in ("estimated_s", "estimated_on") if key in made.results},
+        artefact.path, "engine", artefact.precision, artefact.target, golden[source],
+        requires=requirements.engine_requirements(artefact.sidecar),
+        facts={"kernels": artefact.nodes, "attestation": attested(artefact)}
+        | {key: artefact.results[key] for key in ("estimated_s", "estimated_on") if key in artefact.results},
     )  # fmt: skip
 
 
@@ -223,7 +223,7 @@ def _verify(flow: Flow, out: Path) -> None:
     report = verify(out)
     passed = {"passed": True, "failed": False}.get(report.verdict)
     replayed = {entry.artefact for entry in report.replays if entry.status == "passed"}
-    waiting = {made.name for made in bundle.read_bundle(out).artefacts} - replayed
+    waiting = {artefact.name for artefact in bundle.read_bundle(out).artefacts} - replayed
     detail = f"digests recomputed; golden outputs replayed here for {len(replayed)} artefacts"
     detail += f", {len(waiting)} cannot run here" if waiting else ""
     flow.checks.append(StageCheck("bundle", passed, detail))

@@ -73,8 +73,8 @@ class ExportSettings:
             object.__setattr__(self, "weights", "digits")
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),
                  ("input", (self.input,), INPUTS))  # fmt: skip
-        for kind, given, known in words:
-            for word in given:
+        for kind, choices, known in words:
+            for word in choices:
                 if word not in known:
                     near = did_you_mean(word, known) or "choose from these"
                     raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)

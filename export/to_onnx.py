@@ -111,7 +111,7 @@ def _in_a_row(module: torch.nn.Module, example: torch.Tensor, names: Sequence[st
         yield
         return
     forward = module.forward
-    module.forward = lambda *given: tuple(arranged(forward(*given), names))
+    module.forward = lambda *inputs: tuple(arranged(forward(*inputs), names))
     try:
         yield
     finally:
@@ -204,5 +204,5 @@ def _save(program: Any, path: Path, external_data: bool) -> None:
     with workplace(path) as folder:
         with _quiet():
             program.save(folder / path.name, external_data=external_data)
-        for made in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            made.replace(path.parent / made.name)
+        for file in sorted(folder.iterdir(), key=lambda one: one.name == path.name):
+            file.replace(path.parent / file.name)
