@@ -186,9 +186,9 @@ def _prepend(net: Graph, image: Image, kind: str) -> None:
         to = int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.dtype)))
         steps = [("Cast", [], {"to": to}), ("Transpose", [], {"perm": [0, 3, 1, 2]})]
     for op, constants, attrs in (*steps, *_map(net, image, old)):
-        made = net.blank(f"{image.name}_{op.lower()}")
-        net.add(op, [tensor, *constants], [made], near, attrs)
-        tensor = made
+        output = net.blank(f"{image.name}_{op.lower()}")
+        net.add(op, [tensor, *constants], [output], near, attrs)
+        tensor = output
     tensor.inputs[0].outputs[0] = old
     net.value_types, net.inferred = {}, False
     net.sort()
@@ -208,8 +208,8 @@ def _map(net: Graph, image: Image, old: Any) -> list[Step]:
         moved += [("Mul", [net.constant("unit", unit)], {})]
     else:
         zeros, ones = np.zeros_like(image.unit), np.ones_like(image.unit)
-        held = zip(("unit", "zero", "black", "one"), (image.unit, zeros, image.black, ones), strict=True)
-        parameters = [net.constant(name, array.astype(dtype)) for name, array in held]
+        arrays = zip(("unit", "zero", "black", "one"), (image.unit, zeros, image.black, ones), strict=True)
+        parameters = [net.constant(name, array.astype(dtype)) for name, array in arrays]
         moved = [("BatchNormalization", parameters, {"epsilon": 0.0})]
     if list(image.order) != sorted(image.order):
         moved = [("Gather", [net.constant("channel_order", np.array(order, np.int64))], {"axis": 1}), *moved]
@@ -237,7 +237,7 @@ def _compared(source: Path, out: Path, image: Image, kind: str) -> Equivalence:
         expected = checks.reference(source, [{image.name: image.normalised(frame)} for frame in frames])
     except comparison_inputs.Refusal as refusal:
         return Equivalence("cannot tell", f"the source does not run here: {refusal}")
-    outputs = [made for _, made in expected.pairs[-len(frames) :]]
+    outputs = [values for _, values in expected.pairs[-len(frames) :]]
     feeds = [{image.name: image.raw(frame, kind)} for frame in frames]
     check = checks.against(checks.Expected(None, list(zip(feeds, outputs, strict=True)), expected.open), out)
     if check.verdict != "equal":

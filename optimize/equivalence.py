@@ -49,10 +49,10 @@ class Equivalence:
         """The worst error beside what it must be seen with: the size of the values, and the network's own noise."""
         if not self.worst_error:
             return "worst error 0"
-        said = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
+        sentence = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
         if self.rounding is None:
-            return said
-        return f"{said}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
+            return sentence
+        return f"{sentence}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
 
 
 # data type -> (relative to the largest magnitude of the output, absolute)
@@ -157,11 +157,11 @@ def against(expected: Expected, result: Path) -> Equivalence:
     try:
         session = expected.open(result)
         for runs, (feeds, outputs) in enumerate(expected.pairs, 1):
-            made = _run(session, feeds)
-            if list(made) != list(outputs):
-                return Equivalence("different", f"outputs {list(made)} instead of {list(outputs)}", runs=runs)
+            results = _run(session, feeds)
+            if list(results) != list(outputs):
+                return Equivalence("different", f"outputs {list(results)} instead of {list(outputs)}", runs=runs)
             for name, output in outputs.items():
-                error, problem = difference(output, made[name])
+                error, problem = difference(output, results[name])
                 moved = expected.moved(feeds, name) if problem and np.isfinite(error) else None
                 if problem and not (moved and error <= AMPLE * moved):
                     return Equivalence("different", f"output {name!r}: {problem}", error, name, runs)
@@ -200,9 +200,9 @@ def difference(expected: Any, got: Any) -> tuple[float, str]:
 
 def _sequences(expected: Any, got: Any) -> tuple[float, str]:
     if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
-        found = [difference(one, other) for one, other in zip(expected, got, strict=True)]
-        worst = max((error for error, _ in found), default=0.0)
-        return worst, next((problem for _, problem in found if problem), "")
+        differences = [difference(one, other) for one, other in zip(expected, got, strict=True)]
+        worst = max((error for error, _ in differences), default=0.0)
+        return worst, next((problem for _, problem in differences if problem), "")
     return (0.0, "") if expected == got else (1.0, "another sequence")
 
 

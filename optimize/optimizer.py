@@ -103,8 +103,8 @@ def find(name: str) -> Pass:
     Raises:
         UsageError: No such pass.
     """
-    found: Pass = load_plugin(passes_package, name, "pass").PASS
-    return found
+    graph_pass: Pass = load_plugin(passes_package, name, "pass").PASS
+    return graph_pass
 
 
 def optimize(
@@ -225,8 +225,8 @@ def _staged(target: Path) -> Iterator[Path]:
     """Yield a path of the target's name in a folder beside it; what stands there moves into place, weights first."""
     with workplace(target) as folder:
         yield folder / target.name
-        for made in sorted(folder.iterdir(), key=lambda file: file.name == target.name):
-            made.replace(target.parent / made.name)
+        for file in sorted(folder.iterdir(), key=lambda one: one.name == target.name):
+            file.replace(target.parent / file.name)
 
 
 def _bytes(path: Path) -> int:

@@ -79,7 +79,7 @@ def collect(log: list[tuple[str, list[Outcome]]], rolled_back: dict[tuple[str, s
         rolled_back: (pass, site) to the reason.
     """
     names = list(dict.fromkeys([name for name, _ in log] + [name for name, _ in rolled_back]))
-    return tuple(_one(name, [found for run, found in log if run == name], rolled_back) for name in names)
+    return tuple(_one(name, [outcomes for run, outcomes in log if run == name], rolled_back) for name in names)
 
 
 def _one(name: str, runs: list[list[Outcome]], rolled_back: dict[tuple[str, str], str]) -> PassReport:

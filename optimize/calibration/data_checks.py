@@ -124,17 +124,17 @@ def _refuse_values(seen: _Seen, spec: ModelSpec) -> None:
 
 
 def _warnings(seen: _Seen, different: int, spec: ModelSpec | None) -> list[str]:
-    found = []
+    problems = []
     if different < seen.images:
-        found.append(f"{seen.images - different} of {seen.images} images are copies of others")
+        problems.append(f"{seen.images - different} of {seen.images} images are copies of others")
     if seen.even:
-        found.append(f"{seen.even} of {seen.images} images are of one colour")
+        problems.append(f"{seen.even} of {seen.images} images are of one colour")
     if spec is not None:
         low, high = bounds(spec.preprocess, spec.input_shape[0])
         share = float(np.max(seen.high) - np.min(seen.low)) / float(high.max() - low.min())
         if share < NARROW:
-            found.append(f"the images use {100 * share:.0f} % of the range of values: dark, flat or badly scaled")
-    return found
+            problems.append(f"the images use {100 * share:.0f} % of the range of values: dark, flat or badly scaled")
+    return problems
 
 
 def class_warnings(labels: np.ndarray, classes: Sequence[str], expected: Sequence[str]) -> list[str]:
@@ -158,10 +158,12 @@ def class_warnings(labels: np.ndarray, classes: Sequence[str], expected: Sequenc
             do="give the data that the network was trained for",
         )
     missing = [name for name in (expected or classes) if name not in have]
-    found = []
+    problems = []
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        found.append(f"no calibration image of class {', '.join(missing[:5])}{more}")
+        problems.append(f"no calibration image of class {', '.join(missing[:5])}{more}")
     if len(classes) > 2 and counts.max() > 0.5 * counts.sum():
-        found.append(f"{int(counts.max())} of {int(counts.sum())} images are of class {classes[int(counts.argmax())]}")
-    return found
+        problems.append(
+            f"{int(counts.max())} of {int(counts.sum())} images are of class {classes[int(counts.argmax())]}"
+        )
+    return problems

@@ -52,20 +52,20 @@ class Samples:
                 size than the first where the model leaves that free; fewer images than the model's fixed batch.
         """
         size = self.shape[0] or 0
-        held: list[np.ndarray] = []
+        parts: list[np.ndarray] = []
         filled = False
         for batch in self._checked():
             size = size or at_once(batch.shape)
-            held.append(batch)
-            if sum(len(part) for part in held) >= size:
-                joined = held[0] if len(held) == 1 else np.concatenate(held)
+            parts.append(batch)
+            if sum(len(part) for part in parts) >= size:
+                joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 whole, filled = len(joined) // size * size, True
                 yield from (joined[at : at + size] for at in range(0, whole, size))
-                held = [joined[whole:]]
-        if self.shape[0] is None and any(len(part) for part in held):
-            yield np.concatenate(held)
-        elif not filled and held:
-            got = f"{sum(len(part) for part in held)} images for a batch of {size}"
+                parts = [joined[whole:]]
+        if self.shape[0] is None and any(len(part) for part in parts):
+            yield np.concatenate(parts)
+        elif not filled and parts:
+            got = f"{sum(len(part) for part in parts)} images for a batch of {size}"
             raise DataError("the calibration images do not fill one batch", got=got, do="give more images")
 
     def _checked(self) -> Iterator[np.ndarray]:
@@ -134,16 +134,16 @@ class AugmentedSamples:
         total = self.samples.count()
         every = total * (2 if self.noise else 1)
         chosen = set(np.linspace(0, every - 1, min(count, every)).astype(int).tolist())
-        found: dict[int, np.ndarray] = {}
+        images: dict[int, np.ndarray] = {}
         at = 0
         for batch in self.samples:
             for place, image in enumerate(batch, at):
                 if place in chosen:
-                    found[place] = image
+                    images[place] = image
                 if place + total in chosen:
-                    found[place + total] = self._noisy(place, image)
+                    images[place + total] = self._noisy(place, image)
             at += len(batch)
-        return np.stack([found[place] for place in sorted(found)])
+        return np.stack([images[place] for place in sorted(images)])
 
     def _noisy(self, place: int, image: np.ndarray) -> np.ndarray:
         random = np.random.default_rng([place, 0])

@@ -202,25 +202,25 @@ def with_extremes(
     known = tensor_types(model) if types is None else types
     shapes = {item.name: item.type.tensor_type.shape.dim for item in known if item.name not in inputs}
     wide = {name: shapes[name][1].dim_value for name in names if len(shapes.get(name, ())) == 4}
-    found = InGraphExtremes(
+    extremes = InGraphExtremes(
         with_outputs(model, []), {name: count for name, count in wide.items() if count}, _from_zero(model)
     )
-    graph = found.model.graph
+    graph = extremes.model.graph
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(AXES, np.int64), "seen/axes"))
     parts: dict[str, list[str]] = {HIGH: [], LOW: [], WHOLE: []}
-    for name in found.tensors:
-        pooled = name in found.from_zero
+    for name in extremes.tensors:
+        pooled = name in extremes.from_zero
         kinds = ("GlobalMaxPool", "", "GlobalAveragePool") if pooled else ("ReduceMax", "ReduceMin", "ReduceSum")
         for end, operator in zip(ENDS, kinds, strict=True):
             if operator and (sums or end != WHOLE):
                 parts[end].append(f"{end}/{name}")
                 graph.node.append(_reduction(operator, name, parts[end][-1], opset))
-    for end, made in parts.items():
-        if made:
-            graph.node.append(helper.make_node("Concat", made, [end], end, axis=1))
+    for end, outputs in parts.items():
+        if outputs:
+            graph.node.append(helper.make_node("Concat", outputs, [end], end, axis=1))
             graph.output.append(helper.make_empty_tensor_value_info(end))
-    return found
+    return extremes
 
 
 def _reduction(operator: str, name: str, output: str, opset: int) -> onnx.NodeProto:
@@ -235,13 +235,13 @@ def _reduction(operator: str, name: str, output: str, opset: int) -> onnx.NodePr
 def _from_zero(model: onnx.ModelProto) -> frozenset[str]:
     """Return the tensors that a Relu, a Clip from 0, or only MaxPool and Concat of such ones write."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    found: set[str] = set()
+    names_from_zero: set[str] = set()
     for node in model.graph.node:
         low = constants.get(node.input[1]) if node.op_type == "Clip" and len(node.input) > 1 else None
         starts = node.op_type == "Relu" or (low is not None and not onnx.numpy_helper.to_array(low).any())
-        if starts or (node.op_type in {"MaxPool", "Concat"} and set(node.input) <= found):
-            found.add(node.output[0])
-    return frozenset(found)
+        if starts or (node.op_type in {"MaxPool", "Concat"} and set(node.input) <= names_from_zero):
+            names_from_zero.add(node.output[0])
+    return frozenset(names_from_zero)
 
 
 def collect(

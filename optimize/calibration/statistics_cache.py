@@ -31,11 +31,11 @@ def collected(
     if folder is None:
         return collect(model, names, samples, histograms=histograms)
     path = folder / f"{key(model, names, samples, histograms)}.npz"
-    found = read(path, names)
-    if found is None:
-        found = collect(model, names, samples, histograms=histograms)
-        write(path, found)
-    return found
+    statistics = read(path, names)
+    if statistics is None:
+        statistics = collect(model, names, samples, histograms=histograms)
+        write(path, statistics)
+    return statistics
 
 
 def key(model: onnx.ModelProto, names: Iterable[str], samples: AugmentedSamples, histograms: bool) -> str:
@@ -46,10 +46,10 @@ def key(model: onnx.ModelProto, names: Iterable[str], samples: AugmentedSamples,
     return digest.hexdigest()
 
 
-def write(path: Path, found: dict[str, Stats]) -> None:
+def write(path: Path, statistics: dict[str, Stats]) -> None:
     """Write statistics, whole or not at all."""
     arrays: dict[str, Any] = {}
-    for name, stats in found.items():
+    for name, stats in statistics.items():
         arrays[f"ends/{name}"] = np.array([stats.low, stats.high, *stats.average])
         arrays[f"channels/{name}"] = np.array([stats.lows(), stats.highs()])
         if stats.histogram is not None:

@@ -75,8 +75,8 @@ class _Fp16Caster:
         """Name the nodes whose outputs a body of If, Loop or Scan reads: the body keeps its own types."""
         bodies = [(node, set(node.input), all_inputs(node)) for node in self.net.nodes]
         names = {name for _, own, every in bodies for name in every - own}
-        made = {name: self.net.producer[name] for name in names if name in self.net.producer}
-        return {node.name or node.output[0]: f"a body reads {name}" for name, node in made.items()}
+        producers = {name: self.net.producer[name] for name in names if name in self.net.producer}
+        return {node.name or node.output[0]: f"a body reads {name}" for name, node in producers.items()}
 
     def run(self) -> CastResult:
         net, graph = self.net, self.net.graph

@@ -44,8 +44,8 @@ class HalfFormat:
             return np.dtype(np.float16)
         import ml_dtypes
 
-        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return found
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
 
 
 FP16 = HalfFormat("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")

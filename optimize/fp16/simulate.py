@@ -51,26 +51,26 @@ def simulate_half(model: onnx.ModelProto, kinds: Mapping[str, int] | None = None
 
 def _widened(node: NodeProto, half: dict[str, int], wide: dict[str, str]) -> list[NodeProto]:
     """Return a node that reads floats, behind the Casts that it needs and nobody has made yet."""
-    made = []
+    casts = []
     for index, name in enumerate(node.input):
         if name not in half:
             continue
         if name not in wide:
             wide[name] = f"{name}/wide"
-            made.append(helper.make_node("Cast", [name], [wide[name]], f"{name}/wide", to=FLOAT))
+            casts.append(helper.make_node("Cast", [name], [wide[name]], f"{name}/wide", to=FLOAT))
         node.input[index] = wide[name]
     for item in node.attribute:
         if item.type == onnx.AttributeProto.TENSOR and item.t.data_type in HALF:
             value = numpy_helper.to_array(item.t).astype("float32")
             item.t.CopyFrom(numpy_helper.from_array(value, item.t.name))
-    return [*made, node]
+    return [*casts, node]
 
 
 def _narrowed(node: NodeProto, half: dict[str, int]) -> list[NodeProto]:
     """Let a node write floats under other names; return the Casts that round these."""
-    made = []
+    casts = []
     for index, name in enumerate(node.output):
         if name in half:
             node.output[index] = f"{name}/exact"
-            made.append(helper.make_node("Cast", [f"{name}/exact"], [name], f"{name}/rounded", to=half[name]))
-    return made
+            casts.append(helper.make_node("Cast", [f"{name}/exact"], [name], f"{name}/rounded", to=half[name]))
+    return casts

@@ -142,8 +142,8 @@ class _Reader:
         """A window of one pixel that begins before the edge; nothing where the padding is no constant of all axes."""
         from onnx import numpy_helper
 
-        found = next((item for item in self.tensors if item.name in node.input[1:2]), None)
-        pads = numpy_helper.to_array(found).tolist() if found is not None else []
+        pad_tensor = next((item for item in self.tensors if item.name in node.input[1:2]), None)
+        pads = numpy_helper.to_array(pad_tensor).tolist() if pad_tensor is not None else []
         if len(pads) != 2 * dims + 4:
             return {}
         once = (1,) * dims
@@ -155,9 +155,9 @@ class _Reader:
             return 0
         names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
         stored = {self.stored[name] for name in names if self.weights.get(name) and name in self.stored}
-        found = stored - self.counted
-        self.counted |= found
-        return sum(math.prod(self.weights[name]) for name in found)
+        new_weights = stored - self.counted
+        self.counted |= new_weights
+        return sum(math.prod(self.weights[name]) for name in new_weights)
 
     def _shape(self, name: str, node: onnx.NodeProto) -> tuple[int, ...]:
         if name in self.shapes:
@@ -171,15 +171,15 @@ class _Reader:
 
 def _constants(graph: Any) -> list[Any]:
     """Return the tensors that Constant nodes hold, under the names of their outputs: weights like any other."""
-    found = []
+    tensors = []
     for node in graph.node:
         value = next((item.t for item in node.attribute if item.name == "value"), None)
         if node.op_type == "Constant" and value is not None:
             tensor = type(value)()
             tensor.CopyFrom(value)
             tensor.name = node.output[0]
-            found.append(tensor)
-    return found
+            tensors.append(tensor)
+    return tensors
 
 
 def _known(item: Any) -> tuple[int, ...] | None:

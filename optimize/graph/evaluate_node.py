@@ -25,8 +25,8 @@ def result_bytes(net: Graph, node: Node) -> float:
     if node.op in ("ConstantOfShape", "Expand", "Tile"):
         item = _item_bytes(net, node.outputs[0])
         sizes = net.ints(node, "shape", 0 if node.op == "ConstantOfShape" else 1)
-        held = item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
-        return math.inf if sizes is None else held * math.prod(float(size) for size in sizes)
+        input_bytes = item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
+        return math.inf if sizes is None else input_bytes * math.prod(float(size) for size in sizes)
     total = 0.0
     for tensor in node.outputs:
         shape = net.static(tensor)
@@ -56,8 +56,8 @@ def node(net: Graph, node: Node) -> list[Array] | None:
     try:
         with np.errstate(all="ignore"):
             if node.op in TABLE:
-                made = TABLE[node.op](net, node)
-                return None if made is None else [np.asarray(array) for array in made]
+                outputs = TABLE[node.op](net, node)
+                return None if outputs is None else [np.asarray(array) for array in outputs]
             return _by_runtime(net, node)
     except (ValueError, TypeError, IndexError, KeyError, ZeroDivisionError, OverflowError, MemoryError):
         return None
@@ -70,8 +70,8 @@ def _values(net: Graph, node: Node) -> list[Array | None]:
 def _constant(net: Graph, node: Node) -> list[Array] | None:
     for key, value in node.attrs.items():
         if key == "value":
-            held = value._values if isinstance(value._values, np.ndarray) else None
-            return [net.load(value._values.tensor) if held is None else held]
+            array = value._values if isinstance(value._values, np.ndarray) else None
+            return [net.load(value._values.tensor) if array is None else array]
         if key in ("value_float", "value_floats"):
             return [np.array(value, np.float32)]
         if key in ("value_int", "value_ints"):
@@ -102,8 +102,8 @@ def _cast(net: Graph, node: Node) -> list[Array] | None:
 def _elementwise(function: Callable[..., Array]) -> Callable[[Graph, Any], list[Array] | None]:
     def compute(net: Graph, node: Node) -> list[Array] | None:
         arrays = _values(net, node)
-        made = function(*arrays)
-        return [made.astype(arrays[0].dtype)] if arrays[0] is not None else None
+        output = function(*arrays)
+        return [output.astype(arrays[0].dtype)] if arrays[0] is not None else None
 
     return compute
 
@@ -188,8 +188,8 @@ def _by_runtime(net: Graph, node: Node) -> list[Array] | None:
         graph, opset_imports=net.skeleton.opset_import, ir_version=max(4, net.skeleton.ir_version)
     )
     try:
-        made = iter(ort_session(model.SerializeToString(), threads=1).run(None, {}))
+        values = iter(ort_session(model.SerializeToString(), threads=1).run(None, {}))
     except Exception:  # whatever it cannot do is not folded
         return None
-    results = [next(made) if name else np.zeros(0) for name in proto.output]
+    results = [next(values) if name else np.zeros(0) for name in proto.output]
     return results if all(isinstance(array, np.ndarray) for array in results) else None

@@ -83,10 +83,10 @@ class Graph:
         """Return a constant's array, or None when the tensor is no constant. The array must not be written to."""
         if not isinstance(tensor, gs.Constant):
             return None
-        held = tensor._values
-        if isinstance(held, np.ndarray):
-            return held
-        array = self.load(held.tensor)
+        values = tensor._values
+        if isinstance(values, np.ndarray):
+            return values
+        array = self.load(values.tensor)
         if array.nbytes <= 4096:
             tensor._values = array
         return np.asarray(array)
@@ -109,9 +109,9 @@ class Graph:
 
     def array(self, tensor: GraphTensor) -> np.ndarray[Any, Any]:
         """Return the array of what is known to be a constant."""
-        found = self.value(tensor)
-        assert found is not None, tensor.name
-        return found
+        array = self.value(tensor)
+        assert array is not None, tensor.name
+        return array
 
     def scalar(self, tensor: GraphTensor) -> float | None:
         """Return the value of a constant with one element (any rank), or None."""
@@ -146,8 +146,8 @@ class Graph:
     def ints(self, node: Node, attribute: str, index: int) -> list[int] | None:
         """Return integers that older opsets keep in an attribute and newer ones in an input; None if not constant."""
         if attribute in node.attrs:
-            held = node.attrs[attribute]
-            return [int(item) for item in held] if isinstance(held, list) else [int(held)]
+            value = node.attrs[attribute]
+            return [int(item) for item in value] if isinstance(value, list) else [int(value)]
         tensor = self.input(node, index)
         array = None if tensor is None else self.value(tensor)
         return None if array is None else [int(item) for item in array.reshape(-1)]
@@ -183,10 +183,10 @@ class Graph:
     def known(self, tensor: GraphTensor) -> tuple[int, Shape | None]:
         """Return a tensor's data type (0: not known) and shape (None: not known)."""
         if isinstance(tensor, gs.Constant):
-            held = tensor._values
-            if isinstance(held, np.ndarray):
-                return int(onnx.helper.np_dtype_to_tensor_dtype(held.dtype)), tuple(held.shape)
-            return int(held.tensor.data_type), tuple(held.tensor.dims)
+            values = tensor._values
+            if isinstance(values, np.ndarray):
+                return int(onnx.helper.np_dtype_to_tensor_dtype(values.dtype)), tuple(values.shape)
+            return int(values.tensor.data_type), tuple(values.tensor.dims)
         if tensor.name not in self.value_types and not self.inferred:
             self.infer_shapes(self)
         return self.value_types.get(tensor.name, (0, None))
@@ -233,8 +233,8 @@ class Graph:
         node.outputs.clear()
         self.dead.add(id(node))
         if self.captures.pop(id(node), None):
-            named = {value.name for value in self.skeleton.graph.output}
-            self.protected_names = named.union(*({tensor.name for tensor in held} for held in self.captures.values()))
+            outputs = {value.name for value in self.skeleton.graph.output}
+            self.protected_names = outputs | {tensor.name for tensors in self.captures.values() for tensor in tensors}
 
     def substitute(self, old: GraphTensor, new: GraphTensor) -> None:
         """Let every reader of one tensor read another instead."""

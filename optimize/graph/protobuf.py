@@ -19,15 +19,15 @@ PLAIN_TYPES = {kind for name, kind in onnx.TensorProto.DataType.items() if not n
 
 def captured(node: onnx.NodeProto) -> list[str]:
     """Return the outer names that a node's bodies read, in order."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for attribute in node.attribute:
         for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
             own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer} | {""}
             own |= {tensor.values.name for tensor in body.sparse_initializer}
             own |= {output for inner in body.node for output in inner.output}
             reads = [item for inner in body.node for item in (*inner.input, *captured(inner))]
-            found |= dict.fromkeys(item for item in [*reads, *(value.name for value in body.output)] if item not in own)
-    return list(found)
+            names |= dict.fromkeys(item for item in [*reads, *(value.name for value in body.output)] if item not in own)
+    return list(names)
 
 
 def is_plain(attribute: onnx.AttributeProto) -> bool:

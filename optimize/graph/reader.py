@@ -60,16 +60,16 @@ def _validate(model: onnx.ModelProto, name: str) -> None:
     graph = model.graph
     if not graph.output:
         raise ModelError(f"{name} is no ONNX model", got="a graph without outputs", do="export it again")
-    made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    made |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
-    initial = len(made)
+    names = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
+    initial = len(names)
     outputs = [output for node in graph.node for output in node.output if output]
-    made.update(outputs)
-    if len(made) != initial + len(outputs):
+    names.update(outputs)
+    if len(names) != initial + len(outputs):
         raise ModelError(f"{name} is no valid graph", got="a tensor that is made twice", expected="one producer each")
     wanted = [(node.name or node.op_type, item) for node in graph.node for item in (*node.input, *captured(node))]
     wanted += [("the graph's outputs", value.name) for value in graph.output]
-    if missing := [(reader, item) for reader, item in wanted if item not in made]:
+    if missing := [(reader, item) for reader, item in wanted if item not in names]:
         reader, item = missing[0]
         raise ModelError(f"{name} is no valid graph", got=f"{reader} reads {item!r}, which nothing makes")
     check_nodes(model, name)
@@ -77,15 +77,15 @@ def _validate(model: onnx.ModelProto, name: str) -> None:
 
 def _names(graph: onnx.GraphProto) -> set[str]:
     """Return every name of a graph and of the bodies inside it."""
-    found = {value.name for part in (graph.input, graph.output, graph.value_info) for value in part}
-    found |= {tensor.name for tensor in graph.initializer}
-    found |= {tensor.values.name for tensor in graph.sparse_initializer}
+    names = {value.name for part in (graph.input, graph.output, graph.value_info) for value in part}
+    names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
     for node in graph.node:
-        found |= {node.name, *node.input, *node.output}
+        names |= {node.name, *node.input, *node.output}
         for attribute in node.attribute:
             for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                found |= _names(body)
-    return found
+                names |= _names(body)
+    return names
 
 
 def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
@@ -115,10 +115,12 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
         if tensor.name not in tensors:
             kept[tensor.name] = tensor
     named = zip(imported.nodes, captures, strict=True)
-    held = {id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names}
+    captured_tensors = {
+        id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names
+    }
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=held, used_names=taken)
+    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=captured_tensors, used_names=taken)
 
 
 def fix_batch(net: Graph, batch: int) -> None:
@@ -130,9 +132,9 @@ def fix_batch(net: Graph, batch: int) -> None:
     firsts = [value.type.tensor_type.shape.dim[0] for value in net.skeleton.graph.input if _has_dimensions(value)]
     names = {dim.dim_param for dim in firsts if dim.dim_param}
     if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
-        found = sorted({dim.dim_value for dim in firsts})
+        sizes = sorted({dim.dim_value for dim in firsts})
         raise UsageError(
-            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {found}", expected="a free batch"
+            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {sizes}", expected="a free batch"
         )
     for dim in firsts:
         if dim.dim_value <= 0 and not dim.dim_param:

@@ -86,10 +86,10 @@ def infer_one(net: Graph, node: Node) -> None:
     proto = node_proto(net, node)
     try:
         schema = onnx.defs.get_schema(node.op, net.opset, "")
-        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
+        output_types = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
     except Exception:  # as in `_inferred`: whatever it cannot infer stays unknown
         return
-    for name, kind in found.items():
+    for name, kind in output_types.items():
         better = _only_names(_kind(onnx.ValueInfoProto(name=name, type=kind)), names)
         old = net.value_types.get(name, (0, None))[1]
         if better[1] is not None and (old is None or _is_settled(better[1])):
@@ -134,15 +134,15 @@ def macs(net: Graph) -> int:
 
 
 def _macs(net: Graph, node: Node) -> int:
-    made, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
-    if made is None or first is None or second is None:
+    output, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
+    if output is None or first is None or second is None:
         return 0
     if node.op == "Conv":
-        return _volume(made) * _volume(second[1:])
+        return _volume(output) * _volume(second[1:])
     if node.op == "ConvTranspose":
         return _volume(first) * _volume(second[1:])
     inner = first[-2] if node.op == "Gemm" and node.attrs.get("transA") else first[-1]
-    return _volume(made) * _volume([inner])
+    return _volume(output) * _volume([inner])
 
 
 def _volume(shape: Any) -> int:

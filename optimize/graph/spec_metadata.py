@@ -85,12 +85,12 @@ def scores(output: str, nodes: Iterable[tuple[str, str, Sequence[str]]]) -> tupl
 
     Each operator is (type, first input, outputs). What only moves or averages values is passed over.
     """
-    made = {name: (kind, source) for kind, source, outputs in nodes for name in outputs}
-    for _ in range(len(made)):
-        kind, source = made.get(output, ("", ""))
+    producers = {name: (kind, source) for kind, source, outputs in nodes for name in outputs}
+    for _ in range(len(producers)):
+        kind, source = producers.get(output, ("", ""))
         if kind not in PASSED:
-            found = [what for what, kinds in ENDS.items() if kind in kinds]
-            return (found[0], kind) if found else ("", kind)
+            meanings = [what for what, kinds in ENDS.items() if kind in kinds]
+            return (meanings[0], kind) if meanings else ("", kind)
         output = source
     return "", ""
 

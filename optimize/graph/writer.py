@@ -78,29 +78,29 @@ def _filter(repeated: Any, wanted: Any) -> None:
 
 
 def _constants(net: Graph) -> dict[str, Any]:
-    found = {}
+    constants = {}
     for node in net.everything():
         for tensor in net.reads(node):
             if isinstance(tensor, gs.Constant):
-                found[tensor.name] = tensor
-    found |= {tensor.name: tensor for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
-    return found
+                constants[tensor.name] = tensor
+    constants |= {tensor.name: tensor for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
+    return constants
 
 
 def node_proto(net: Graph, node: Node) -> onnx.NodeProto:
     """Return a node's proto: attributes as they were read where a pass did not change them."""
     read = net.origin.get(id(node))
     names = [tensor.name for tensor in node.inputs]
-    made = onnx.NodeProto(op_type=node.op, name=node.name, input=names, output=[item.name for item in node.outputs])
+    proto = onnx.NodeProto(op_type=node.op, name=node.name, input=names, output=[item.name for item in node.outputs])
     if node.domain and node.domain != LOCAL:
-        made.domain = node.domain
+        proto.domain = node.domain
     old = {} if read is None else {attribute.name: attribute for attribute in read.attribute}
     if read is not None:
-        copy_fields(read, made, "op_type", "name", "domain", "input", "output", "attribute")
+        copy_fields(read, proto, "op_type", "name", "domain", "input", "output", "attribute")
     for key, value in node.attrs.items():
-        made.attribute.append(_attribute(key, value, old.get(key)))
-    made.attribute.extend(attribute for key, attribute in old.items() if not is_plain(attribute))
-    return made
+        proto.attribute.append(_attribute(key, value, old.get(key)))
+    proto.attribute.extend(attribute for key, attribute in old.items() if not is_plain(attribute))
+    return proto
 
 
 def _attribute(key: str, value: Any, old: onnx.AttributeProto | None) -> onnx.AttributeProto:
@@ -119,11 +119,11 @@ def _same(value: Any, read: Any) -> bool:
 
 
 def _tensor(net: Graph, tensor: GraphTensor) -> onnx.TensorProto:
-    held = tensor._values
-    if isinstance(held, np.ndarray):
-        return onnx.numpy_helper.from_array(held, tensor.name)
-    if held.tensor.name == tensor.name and not onnx.external_data_helper.uses_external_data(held.tensor):
-        stored: onnx.TensorProto = held.tensor
+    values = tensor._values
+    if isinstance(values, np.ndarray):
+        return onnx.numpy_helper.from_array(values, tensor.name)
+    if values.tensor.name == tensor.name and not onnx.external_data_helper.uses_external_data(values.tensor):
+        stored: onnx.TensorProto = values.tensor
         return stored
     return onnx.numpy_helper.from_array(net.array(tensor), tensor.name)
 
@@ -148,26 +148,26 @@ def _stream(net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[
 
 def _head(net: Graph, tensor: GraphTensor) -> tuple[bytes, int]:
     """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
-    held, data_type, shape = tensor._values, *net.known(tensor)
-    stored = None if isinstance(held, np.ndarray) else held.tensor
+    values, data_type, shape = tensor._values, *net.known(tensor)
+    stored = None if isinstance(values, np.ndarray) else values.tensor
     kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
     size = 0 if kind.hasobject else math.prod(shape or ()) * kind.itemsize
     if stored is not None and (stored.HasField("segment") or (size < SMALL and not stored.HasField("raw_data"))):
         size = 0
     if not size or sys.byteorder != "little":
         return _tensor(net, tensor).SerializeToString(), 0
-    made = onnx.TensorProto(name=tensor.name, data_type=data_type, dims=shape)
+    proto = onnx.TensorProto(name=tensor.name, data_type=data_type, dims=shape)
     if stored is not None:
-        made.doc_string = stored.doc_string
-        made.metadata_props.extend(stored.metadata_props)
-    return made.SerializeToString() + RAW_DATA + _varint(size), size
+        proto.doc_string = stored.doc_string
+        proto.metadata_props.extend(stored.metadata_props)
+    return proto.SerializeToString() + RAW_DATA + _varint(size), size
 
 
 def _raw(net: Graph, tensor: GraphTensor) -> Array | bytes:
-    held = tensor._values
-    if isinstance(held, np.ndarray):
-        return held
-    return bytes(held.tensor.raw_data) if held.tensor.HasField("raw_data") else net.array(tensor)
+    values = tensor._values
+    if isinstance(values, np.ndarray):
+        return values
+    return bytes(values.tensor.raw_data) if values.tensor.HasField("raw_data") else net.array(tensor)
 
 
 def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None:
@@ -177,8 +177,8 @@ def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None
         for _ in range(size // len(piece)):
             file.write(piece)
         raw = piece[: size % len(piece)]
-    elif (found := len(raw) if isinstance(raw, bytes) else raw.nbytes) != size:
-        raise ModelError(f"the weights {name!r} are damaged", got=f"{found} bytes", expected=f"{size} bytes")
+    elif (length := len(raw) if isinstance(raw, bytes) else raw.nbytes) != size:
+        raise ModelError(f"the weights {name!r} are damaged", got=f"{length} bytes", expected=f"{size} bytes")
     file.write(np.ascontiguousarray(raw).view(np.uint8).data if isinstance(raw, np.ndarray) else raw)
 
 
@@ -188,12 +188,12 @@ def _stored(net: Graph, tensor: GraphTensor, store: BinaryIO) -> onnx.TensorProt
     if array.nbytes < 1024:
         return onnx.numpy_helper.from_array(array, tensor.name)
     store.write(b"\0" * (-store.tell() % ALIGNMENT))
-    made = onnx.TensorProto(name=tensor.name, data_type=net.dtype(tensor), dims=array.shape)
-    made.data_location = onnx.TensorProto.EXTERNAL
+    proto = onnx.TensorProto(name=tensor.name, data_type=net.dtype(tensor), dims=array.shape)
+    proto.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", Path(store.name).name), ("offset", store.tell()), ("length", array.nbytes)):
-        made.external_data.add(key=key, value=str(value))
+        proto.external_data.add(key=key, value=str(value))
     store.write(np.ascontiguousarray(array).tobytes())
-    return made
+    return proto
 
 
 def _varint(number: int) -> bytes:

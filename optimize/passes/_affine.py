@@ -24,9 +24,9 @@ ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def refusal(net: Graph, node: Node) -> str:
     """Return why a node cannot take up a map of its output, or an empty string."""
     if node.op == "BatchNormalization":
-        found = batchnorm(net, node)
+        affine = batchnorm(net, node)
         elsewhere = f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
-        return found if isinstance(found, str) else "" if net.only_user(node.outputs[0]) else elsewhere
+        return affine if isinstance(affine, str) else "" if net.only_user(node.outputs[0]) else elsewhere
     if node.op not in ABSORBERS:
         return f"{node.op} has no weights to fold into"
     if net.only_user(node.outputs[0]) is None:
@@ -55,14 +55,14 @@ def channels(net: Graph, node: Node) -> int:
 
 def fits(net: Graph, node: Node, scale: Array, shift: Array) -> bool:
     """Say whether `absorb` would succeed."""
-    return all(made is not None for made in _scaled(net, node, scale, shift))
+    return all(array is not None for array in _scaled(net, node, scale, shift))
 
 
 def _scaled(net: Graph, node: Node, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
     """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
     weights = net.array(node.inputs[1])
-    made = scale_weights(weights, _spread(node, weights, scale))
-    return made, rounded(bias_of(net, node) * scale + shift, weights.dtype)
+    scaled_weights = scale_weights(weights, _spread(node, weights, scale))
+    return scaled_weights, rounded(bias_of(net, node) * scale + shift, weights.dtype)
 
 
 def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
@@ -79,13 +79,13 @@ def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
     """
     if node.op == "BatchNormalization":
         return _absorb_in_batchnorm(net, node, scale, shift)
-    made, made_bias = _scaled(net, node, scale, shift)
-    if made is None or made_bias is None:
+    weights, bias = _scaled(net, node, scale, shift)
+    if weights is None or bias is None:
         return f"the folded weights do not fit {net.array(node.inputs[1]).dtype}"
     unscaled = bool(np.all(scale == 1))
     first = node.inputs[0]
-    kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", made)
-    node.inputs = [first, kept, net.constant(f"{node.name or node.op}_bias", made_bias)]
+    kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", weights)
+    node.inputs = [first, kept, net.constant(f"{node.name or node.op}_bias", bias)]
     if node.op == "MatMul":
         node.op = "Gemm"
     node.attrs.pop("beta", None)
@@ -94,23 +94,23 @@ def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
 
 def _absorb_in_batchnorm(net: Graph, node: Node, scale: Array, shift: Array) -> str:
     gain, bias = net.array(node.inputs[1]), net.array(node.inputs[2])
-    made = rounded(gain.astype(np.float64) * scale, gain.dtype)
-    made_bias = rounded(bias.astype(np.float64) * scale + shift, bias.dtype)
-    if made is None or made_bias is None:
+    new_gain = rounded(gain.astype(np.float64) * scale, gain.dtype)
+    new_bias = rounded(bias.astype(np.float64) * scale + shift, bias.dtype)
+    if new_gain is None or new_bias is None:
         return f"the folded parameters do not fit {gain.dtype}"
-    node.inputs[1] = net.constant(f"{node.inputs[1].name}_folded", made)
-    node.inputs[2] = net.constant(f"{node.inputs[2].name}_folded", made_bias)
+    node.inputs[1] = net.constant(f"{node.inputs[1].name}_folded", new_gain)
+    node.inputs[2] = net.constant(f"{node.inputs[2].name}_folded", new_bias)
     return ""
 
 
 def bias_of(net: Graph, node: Node) -> Array:
     """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
     tensor = net.input(node, 2)
-    held = None if tensor is None else net.value(tensor)
-    if held is None:
+    array = None if tensor is None else net.value(tensor)
+    if array is None:
         return np.zeros(channels(net, node))
     beta = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
-    return held.astype(np.float64) * beta if beta else np.zeros(channels(net, node))
+    return array.astype(np.float64) * beta if beta else np.zeros(channels(net, node))
 
 
 def _spread(node: Node, weights: Array, scale: Array) -> Array:
@@ -131,28 +131,28 @@ def scale_weights(weights: Array, spread: Array) -> Array | None:
     None if something overflows, or may fall so low that a channel loses digits: what follows may scale it up again.
     No copy in float64 is made: networks are large.
     """
-    made = np.empty(weights.shape, weights.dtype)
+    product = np.empty(weights.shape, weights.dtype)
     with np.errstate(all="ignore"):
-        np.multiply(weights, spread, out=made, casting="unsafe")
+        np.multiply(weights, spread, out=product, casting="unsafe")
         largest = max(float(weights.max(initial=0)), -float(weights.min(initial=0)))
         smallest = np.abs(spread[spread != 0]).min(initial=np.inf)
-    if not np.isfinite(made).all():
+    if not np.isfinite(product).all():
         return None
     lost = float(ml_dtypes.finfo(weights.dtype).smallest_subnormal) / 2  # type: ignore[no-untyped-call]
-    return made if largest == 0 or lost <= _digits(made) * largest * smallest else None
+    return product if largest == 0 or lost <= _digits(product) * largest * smallest else None
 
 
 def rounded(exact: Array, dtype: Any) -> Array | None:
     """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
     with np.errstate(all="ignore"):
-        made = exact.astype(dtype)
-        back = made.astype(np.float64)
+        array = exact.astype(dtype)
+        back = array.astype(np.float64)
     lost, largest = np.abs(back - exact).max(initial=0.0), np.abs(exact).max(initial=0.0)
-    return made if np.isfinite(back).all() and lost <= _digits(made) * largest else None
+    return array if np.isfinite(back).all() and lost <= _digits(array) * largest else None
 
 
-def _digits(made: Array) -> float:
-    return 2.0**-6 if made.dtype.kind == "V" else 2.0**-9 if made.itemsize == 2 else 2.0**-20
+def _digits(array: Array) -> float:
+    return 2.0**-6 if array.dtype.kind == "V" else 2.0**-9 if array.itemsize == 2 else 2.0**-20
 
 
 def batchnorm(net: Graph, node: Node) -> tuple[Array, Array] | str:
@@ -162,11 +162,11 @@ def batchnorm(net: Graph, node: Node) -> tuple[Array, Array] | str:
     if any(tensor.name for tensor in node.outputs[1:]):
         return "it is in training mode: it has running statistics as outputs"
     names = ("scale", "bias", "mean", "variance")
-    held = [net.value(tensor) for tensor in node.inputs[1:5]]
-    for name, array in zip(names, held, strict=True):
+    parameters = [net.value(tensor) for tensor in node.inputs[1:5]]
+    for name, array in zip(names, parameters, strict=True):
         if array is None:
             return f"its {name} is not constant"
-    gain, bias, mean, variance = (array.astype(np.float64) for array in held if array is not None)
+    gain, bias, mean, variance = (array.astype(np.float64) for array in parameters if array is not None)
     with np.errstate(all="ignore"):
         scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
         shift = bias - mean * scale
@@ -185,13 +185,13 @@ def read_channel_affine(net: Graph, node: Node, side: int, rank: int, size: int)
         rank: The rank of the other input, channels on axis 1.
         size: Its number of channels.
     """
-    held = net.array(node.inputs[side])
-    if held.ndim > rank or rank < 2:
+    constant = net.array(node.inputs[side])
+    if constant.ndim > rank or rank < 2:
         return "its constant has more dimensions than what it is combined with"
-    shape = (1,) * (rank - held.ndim) + held.shape
+    shape = (1,) * (rank - constant.ndim) + constant.shape
     if any(dim != 1 for axis, dim in enumerate(shape) if axis != 1) or shape[1] not in (1, size):
-        return f"its constant of shape {list(held.shape)} is not one value per channel"
-    values = np.broadcast_to(held.astype(np.float64).reshape(-1), (size,))
+        return f"its constant of shape {list(constant.shape)} is not one value per channel"
+    values = np.broadcast_to(constant.astype(np.float64).reshape(-1), (size,))
     ones, zeros = np.ones(size), np.zeros(size)
     with np.errstate(all="ignore"):
         scale = {"Mul": values, "Div": 1 / values}.get(node.op, -ones if node.op == "Sub" and side == 0 else ones)

@@ -116,16 +116,16 @@ def site(node: Node) -> str:
 
 
 def _broken(net: Graph) -> str:
-    made = {value.name for value in net.skeleton.graph.input} | set(net.passthrough_tensors)
+    names = {value.name for value in net.skeleton.graph.input} | set(net.passthrough_tensors)
     for node in net.everything():
         for tensor in node.outputs:
-            if tensor.name and tensor.name in made:
+            if tensor.name and tensor.name in names:
                 return f"{tensor.name!r} is made twice"
-            made.add(tensor.name)
+            names.add(tensor.name)
     for node in net.everything():
         for tensor in net.reads(node):
-            if not isinstance(tensor, gs.Constant) and tensor.name not in made:
+            if not isinstance(tensor, gs.Constant) and tensor.name not in names:
                 return f"{node.name!r} reads {tensor.name!r}, which nothing makes"
-    made |= {tensor.name for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
-    lost = [value.name for value in net.skeleton.graph.output if value.name not in made]
+    names |= {tensor.name for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
+    lost = [value.name for value in net.skeleton.graph.output if value.name not in names]
     return f"output {lost[0]!r} is lost" if lost else ""

@@ -78,9 +78,9 @@ class Provenance:
         if shape is None or len(shape) < 3 or not isinstance(shape[1], int) or self.net.value(tensor) is not None:
             return None
         if node is not None and not node.domain and node.op in ROUTING:
-            found = self._routed(tensor, node)
-            if found is not None:
-                return found
+            channels = self._routed(tensor, node)
+            if channels is not None:
+                return channels
         self.sources[tensor.name] = tensor
         return tuple((tensor.name, channel) for channel in range(shape[1]))
 
@@ -125,15 +125,15 @@ class Provenance:
             return list(range(sum(channels))) if known else None
         if node.op == "Split":
             return list(range(shape[1])) if self._sizes(node) else None
-        held = net.value(node.inputs[1])
-        if held is None or held.ndim != 1:
+        indices = net.value(node.inputs[1])
+        if indices is None or indices.ndim != 1:
             return None
-        return [int(index) % shape[1] for index in held]
+        return [int(index) % shape[1] for index in indices]
 
     def _sizes(self, node: Node) -> list[int]:
         shapes = [self.net.shape(tensor) for tensor in node.outputs]
-        found = [shape[1] if shape and len(shape) > 1 else None for shape in shapes]
-        return [int(size) for size in found if size is not None] if all(isinstance(s, int) for s in found) else []
+        sizes = [shape[1] if shape and len(shape) > 1 else None for shape in shapes]
+        return [int(size) for size in sizes if size is not None] if all(isinstance(s, int) for s in sizes) else []
 
     def inner_source(self, last: Any) -> Any:
         """Return what a shuffle, given by its last Reshape, reads."""
@@ -142,15 +142,15 @@ class Provenance:
 
 def _inner_nodes(net: Graph) -> set[int]:
     """Return the nodes of all channel shuffles."""
-    found: set[int] = set()
+    identities: set[int] = set()
     for node in net.nodes("Reshape"):
         turn = net.made_by(node.inputs[0], "Transpose")
         first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
         if first is None or net.only_user(turn.outputs[0]) is None or net.only_user(first.outputs[0]) is None:
             continue
         if _shuffle(net, node) is not None:
-            found |= {id(node), id(turn), id(first)}
-    return found
+            identities |= {id(node), id(turn), id(first)}
+    return identities
 
 
 def _shuffle(net: Graph, last: Any) -> list[int] | None:
@@ -188,12 +188,12 @@ def _slice(net: Graph, node: Node, shape: Any) -> list[int] | None:
 
 def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
     """Return what every node that is no routing, and the outside, want."""
-    found: list[ChannelUse] = []
+    uses: list[ChannelUse] = []
 
     def note(node: Node | None, tensor: GraphTensor, kind: str) -> None:
         atoms = provenance.of(tensor) if tensor.name else None
         if atoms is not None:
-            found.append(ChannelUse(len(found), node, tensor, atoms, kind))
+            uses.append(ChannelUse(len(uses), node, tensor, atoms, kind))
 
     for node in net.everything():
         if provenance.routes(node):
@@ -208,7 +208,7 @@ def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
             *(item for item in node.outputs if item.name in net.protected_names),
         ):
             note(None, tensor, "rigid")
-    return found
+    return uses
 
 
 def _flexibility(net: Graph, node: Node) -> str:

@@ -67,21 +67,21 @@ class ReorderingPlan:
 
     def ranges(self, demand: ChannelUse) -> list[Range]:
         """Return the pieces of a demand as (source, begin, end) in the sources' layouts, neighbours joined."""
-        found: list[Range] = []
+        ranges: list[Range] = []
         for name, number in self.pieces[demand.number]:
             begin, end = self.sources[name].spans[number]
-            if found and found[-1][0] == name and found[-1][2] == begin:
-                found[-1] = (name, found[-1][1], end)
+            if ranges and ranges[-1][0] == name and ranges[-1][2] == begin:
+                ranges[-1] = (name, ranges[-1][1], end)
             else:
-                found.append((name, begin, end))
-        return found
+                ranges.append((name, begin, end))
+        return ranges
 
 
-def padding_pays(made: ReorderingPlan) -> bool:
+def padding_pays(reordering: ReorderingPlan) -> bool:
     """Say whether the Convs of a plan with filled-up groups read little that they do not want, in few pieces."""
-    dense = [demand for demand in made.demands if demand.kind == "dense"]
-    wanted, read = sum(len(demand.atoms) for demand in dense), sum(len(made.layout(demand)) for demand in dense)
-    pieces = sum(len(made.ranges(demand)) for demand in dense)
+    dense = [demand for demand in reordering.demands if demand.kind == "dense"]
+    wanted, read = sum(len(demand.atoms) for demand in dense), sum(len(reordering.layout(demand)) for demand in dense)
+    pieces = sum(len(reordering.ranges(demand)) for demand in dense)
     return read <= MOST_READ * wanted and pieces <= MOST_PIECES * len(dense)
 
 
@@ -106,9 +106,9 @@ def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[C
         if demand.atoms:
             sets.setdefault(root(parents, demand.atoms[0][0]), []).append(demand)
     chains = [
-        (found, name)
-        for name, found in sets.items()
-        if name not in shuffled and all(demand.tensor.name == demand.atoms[0][0] for demand in found)
+        (uses, name)
+        for name, uses in sets.items()
+        if name not in shuffled and all(demand.tensor.name == demand.atoms[0][0] for demand in uses)
     ]
     return [(sets[name], place) for name, place in shuffled.items() if name in sets], chains
 
@@ -129,7 +129,7 @@ def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: in
     names = {name for demand in wanted for name, _ in demand.atoms}
     names |= {demand.node.outputs[0].name for demand in wanted if demand.kind == "tied"}
     ordered = sorted((provenance.sources[name] for name in names if name in provenance.sources), key=_order(position))
-    made = ReorderingPlan(
+    reordering = ReorderingPlan(
         {
             tensor.name: Source(tensor, _kind(net, tensor, wanted), len(provenance.of(tensor) or ()))
             for tensor in ordered
@@ -138,26 +138,26 @@ def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: in
         block=block,
     )
     for tensor in reversed(ordered):
-        _group(made, made.sources[tensor.name])
+        _group(reordering, reordering.sources[tensor.name])
     for tensor in ordered:
-        source = made.sources[tensor.name]
-        _lay_out(made, source, block)
+        source = reordering.sources[tensor.name]
+        _lay_out(reordering, source, block)
         if source.kind == "fixed" and len(source.spans) > MOST_RUNS:
             return f"{tensor.name!r} cannot be permuted, and would be cut into {len(source.spans)} pieces"
     for demand in wanted:
-        if demand.number not in made.pieces:
-            _assemble(made, demand)
-    return made
+        if demand.number not in reordering.pieces:
+            _assemble(reordering, demand)
+    return reordering
 
 
 def _settled(wanted: list[ChannelUse]) -> list[ChannelUse]:
     """Make rigid what passes channels on to somebody who wants them in their order."""
     while True:
         rigid = {demand.tensor.name for demand in wanted if demand.kind == "rigid"}
-        held = {demand.number for demand in wanted if demand.kind == "tied" and demand.node.outputs[0].name in rigid}
-        if not held:
+        numbers = {demand.number for demand in wanted if demand.kind == "tied" and demand.node.outputs[0].name in rigid}
+        if not numbers:
             return wanted
-        wanted = [replace(demand, kind="rigid") if demand.number in held else demand for demand in wanted]
+        wanted = [replace(demand, kind="rigid") if demand.number in numbers else demand for demand in wanted]
 
 
 def _order(position: dict[int, int]) -> Any:
@@ -177,12 +177,12 @@ def _kind(net: Graph, tensor: GraphTensor, wanted: list[ChannelUse]) -> str:
     return "fixed"
 
 
-def _group(made: ReorderingPlan, source: Source) -> None:
+def _group(reordering: ReorderingPlan, source: Source) -> None:
     """Group a source's channels by who wants them; whoever passes channels on wants them by its own groups."""
     name = source.tensor.name
     labels: list[list[tuple[int, int]]] = [[] for _ in range(source.channels)]
-    for demand in made.demands:
-        passed = made.sources[demand.node.outputs[0].name].group if demand.kind == "tied" else None
+    for demand in reordering.demands:
+        passed = reordering.sources[demand.node.outputs[0].name].group if demand.kind == "tied" else None
         for index, (owner, channel) in enumerate(demand.atoms):
             if owner == name:
                 group = passed[index] if passed is not None and index < len(passed) else 0
@@ -193,9 +193,9 @@ def _group(made: ReorderingPlan, source: Source) -> None:
     source.group = [known.get(signature, -1) for signature in signatures]
 
 
-def _lay_out(made: ReorderingPlan, source: Source, block: int) -> None:
+def _lay_out(reordering: ReorderingPlan, source: Source, block: int) -> None:
     if source.kind == "tied":
-        _follow(made, source)
+        _follow(reordering, source)
     elif source.kind == "fixed":
         _cut_runs(source)
     else:
@@ -211,39 +211,39 @@ def _packed(source: Source, block: int) -> list[list[int]]:
     Whoever wants a rest would read a block for it in any case; that the block holds others' channels instead of zeros
     costs nobody anything, and saves making it twice. The largest rests come first, each into the first block with room.
     """
-    found: list[tuple[int, list[int]]] = []
+    blocks: list[tuple[int, list[int]]] = []
     rests: list[tuple[int, list[int]]] = []
     for number in range(max(source.group, default=-1) + 1):
         channels = [channel for channel, group in enumerate(source.group) if group == number]
         whole = len(channels) - len(channels) % block
-        found += [(number, channels[:whole])] if whole else []
+        blocks += [(number, channels[:whole])] if whole else []
         rests += [(number, channels[whole:])] if channels[whole:] else []
     shared: list[tuple[int, list[int]]] = []
-    for number, channels in sorted(rests, key=lambda rest: -len(rest[1])):
-        place = next((i for i, (_, held) in enumerate(shared) if len(held) + len(channels) <= block), len(shared))
-        first, held = shared[place] if place < len(shared) else (number, [])
-        shared[place : place + 1] = [(min(first, number), [*held, *channels])]
+    for number, channels in sorted(rests, key=lambda one: -len(one[1])):
+        place = next((i for i, (_, rest) in enumerate(shared) if len(rest) + len(channels) <= block), len(shared))
+        first, rest = shared[place] if place < len(shared) else (number, [])
+        shared[place : place + 1] = [(min(first, number), [*rest, *channels])]
     # By the first group in each, as `_follow` orders them: then an activation reads what its layer makes as it is.
-    return [channels for _, channels in sorted([*found, *shared], key=lambda item: item[0])]
+    return [channels for _, channels in sorted([*blocks, *shared], key=lambda item: item[0])]
 
 
-def _follow(made: ReorderingPlan, source: Source) -> None:
+def _follow(reordering: ReorderingPlan, source: Source) -> None:
     """Lay out an operator per channel as its input comes, which is joined in the order of the operator's groups."""
-    demand = next(item for item in made.demands if item.kind == "tied" and item.node.outputs[0] is source.tensor)
+    demand = next(item for item in reordering.demands if item.kind == "tied" and item.node.outputs[0] is source.tensor)
     place = {atom: index for index, atom in enumerate(demand.atoms)}
-    found = []
+    positions = []
     for rank, name in enumerate(dict.fromkeys(owner for owner, _ in demand.atoms)):
-        origin = made.sources[name]
+        origin = reordering.sources[name]
         for number, (begin, end) in enumerate(origin.spans):
             indices = [place.get((name, channel), len(source.group)) for channel in origin.layout[begin:end]]
             groups = [source.group[index] for index in indices if index < len(source.group)]
             if wanted := [group for group in groups if group >= 0]:
-                found.append((min(wanted), rank, number, name))
-    made.pieces[demand.number] = [(name, number) for _, _, number, name in sorted(found)]
-    source.layout = made.layout(demand)
+                positions.append((min(wanted), rank, number, name))
+    reordering.pieces[demand.number] = [(name, number) for _, _, number, name in sorted(positions)]
+    source.layout = reordering.layout(demand)
     end = 0
-    for _, _, number, name in sorted(found):
-        first, last = made.sources[name].spans[number]
+    for _, _, number, name in sorted(positions):
+        first, last = reordering.sources[name].spans[number]
         begin, end = end, end + last - first
         source.spans.append((begin, end))
 
@@ -258,13 +258,13 @@ def _cut_runs(source: Source) -> None:
     source.spans = list(zip(runs, [*runs[1:], len(source.group)], strict=True))
 
 
-def _assemble(made: ReorderingPlan, demand: ChannelUse) -> None:
+def _assemble(reordering: ReorderingPlan, demand: ChannelUse) -> None:
     """Find the pieces that a demand for any order, or for a fixed one, joins."""
     place = set(demand.atoms)
     pieces = []
     for name in dict.fromkeys(owner for owner, _ in demand.atoms):
-        origin = made.sources[name]
+        origin = reordering.sources[name]
         for number, (begin, end) in enumerate(origin.spans):
             if any((name, channel) in place for channel in origin.layout[begin:end] if channel >= 0):
                 pieces.append((name, number))
-    made.pieces[demand.number] = pieces
+    reordering.pieces[demand.number] = pieces

@@ -81,8 +81,8 @@ def _resize(net: Graph, node: Node) -> Any:
     plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
     cropped = str(node.attrs.get("coordinate_transformation_mode")).startswith("tf_")  # crops, or is half a pixel off
     scales = net.input(node, 1 if node.op == "Upsample" or net.opset < 11 else 2)
-    held = node.attrs.get("scales") if scales is None else net.value(scales)
-    ones = held is None or bool(np.all(np.asarray(held) == 1))
+    factors = node.attrs.get("scales") if scales is None else net.value(scales)
+    ones = factors is None or bool(np.all(np.asarray(factors) == 1))
     return _same_shape(net, node) if plain and not cropped and ones else None
 
 

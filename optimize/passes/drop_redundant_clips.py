@@ -29,19 +29,19 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def _after(net: Graph, node: Node) -> Outcome | None:
-    made, bounds = net.made_by(node.inputs[0], "DequantizeLinear"), interval(net, node)
-    if made is None or not isinstance(bounds, tuple) or net.dtype(made.outputs[0]) != FLOAT:
+    dequantizer, bounds = net.made_by(node.inputs[0], "DequantizeLinear"), interval(net, node)
+    if dequantizer is None or not isinstance(bounds, tuple) or net.dtype(dequantizer.outputs[0]) != FLOAT:
         return None
-    scale, point, kind = net.scalar(made.inputs[1]), net.input(made, 2), net.dtype(made.inputs[0])
+    scale, point, kind = net.scalar(dequantizer.inputs[1]), net.input(dequantizer, 2), net.dtype(dequantizer.inputs[0])
     zero = 0.0 if point is None else net.scalar(point)
     if scale is None or zero is None or scale <= 0 or kind not in RANGES:
         return Refused(node.name, "the scale or zero point before it is not one constant")
     low, high = (float(np.float32(end - zero) * np.float32(scale)) for end in RANGES[kind])
     if not (bounds[0] <= low and high <= bounds[1]):
         return Refused(node.name, f"its integers reach from {low:g} to {high:g}")
-    if not net.bypass(node, made.outputs[0]):
+    if not net.bypass(node, dequantizer.outputs[0]):
         return Refused(node.name, "it joins two tensors whose names must both stay")
-    return Rewritten(node.name, f"{made.name!r} makes nothing outside its bounds")
+    return Rewritten(node.name, f"{dequantizer.name!r} makes nothing outside its bounds")
 
 
 def _before(net: Graph, node: Node) -> Outcome | None:

@@ -61,51 +61,51 @@ class DropShuffles(Pass):
 
 def _block(net: Graph, provenance: Provenance, wanted: list[ChannelUse]) -> int:
     """Return the target's channel block, or 1 where filling groups up to it costs more than it gains."""
-    made = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
-    return net.block if isinstance(made, ReorderingPlan) and padding_pays(made) else 1
+    reordering = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
+    return net.block if isinstance(reordering, ReorderingPlan) and padding_pays(reordering) else 1
 
 
 def _rewrite(
     net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int, where: str, routing: list[Any]
 ) -> Outcome:
-    made = plan(net, provenance, wanted, block)
-    if isinstance(made, str):
-        return Refused(where, made)
+    reordering = plan(net, provenance, wanted, block)
+    if isinstance(reordering, str):
+        return Refused(where, reordering)
     names = {owner for demand in wanted for owner, _ in demand.atoms}
-    found = [provenance.memo[key] or () for key in provenance.shuffled]
-    shuffles = sum(any(owner in names for owner, _ in atoms) for atoms in found)
-    gathers = sum(demand.kind == "rigid" and not _is_plain(made, demand) for demand in made.demands)
+    shuffled_channels = [provenance.memo[key] or () for key in provenance.shuffled]
+    shuffles = sum(any(owner in names for owner, _ in atoms) for atoms in shuffled_channels)
+    gathers = sum(demand.kind == "rigid" and not _is_plain(reordering, demand) for demand in reordering.demands)
     if gathers and gathers >= shuffles:
         return Refused(where, "as many readers need the shuffled order itself as there are shuffles")
-    parts = _cut(net, made)
-    for demand in made.demands:
-        _serve(net, made, demand, parts)
-    for source in made.sources.values():
+    parts = _cut(net, reordering)
+    for demand in reordering.demands:
+        _serve(net, reordering, demand, parts)
+    for source in reordering.sources.values():
         _permute_outputs(net, source)
     for node in routing:
         if id(node) not in net.dead:
             cascade(net, node)
-    _rename(net, made)
+    _rename(net, reordering)
     return Rewritten(where, f"{shuffles} shuffles" + (f", {gathers} Gather instead" if gathers else ""))
 
 
-def _rename(net: Graph, made: ReorderingPlan) -> None:
+def _rename(net: Graph, reordering: ReorderingPlan) -> None:
     """Rename what changed its channels, so that no declared shape is left behind."""
-    for source in made.sources.values():
+    for source in reordering.sources.values():
         if source.layout != list(range(len(source.layout))) or len(source.group) != len(source.layout):
             source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
 
 
-def _is_plain(made: ReorderingPlan, demand: ChannelUse) -> bool:
-    return made.layout(demand) == list(range(len(demand.atoms)))
+def _is_plain(reordering: ReorderingPlan, demand: ChannelUse) -> bool:
+    return reordering.layout(demand) == list(range(len(demand.atoms)))
 
 
-def _cut(net: Graph, made: ReorderingPlan) -> dict[str, list[tuple[int, int, Any]]]:
+def _cut(net: Graph, reordering: ReorderingPlan) -> dict[str, list[tuple[int, int, Any]]]:
     """Put in one Split per source that somebody wants a part of; return the parts of every source."""
     parts = {}
-    for name, source in made.sources.items():
+    for name, source in reordering.sources.items():
         size = len(source.layout)
-        ranges = [item for demand in made.demands for item in made.ranges(demand) if item[0] == name]
+        ranges = [item for demand in reordering.demands for item in reordering.ranges(demand) if item[0] == name]
         bounds = sorted({0, size} | {bound for _, begin, end in ranges for bound in (begin, end)})
         sizes = [last - first for first, last in itertools.pairwise(bounds)]
         if len(sizes) < 2:
@@ -118,19 +118,21 @@ def _cut(net: Graph, made: ReorderingPlan) -> dict[str, list[tuple[int, int, Any
     return parts
 
 
-def _serve(net: Graph, made: ReorderingPlan, demand: ChannelUse, parts: dict[str, list[tuple[int, int, Any]]]) -> None:
+def _serve(
+    net: Graph, reordering: ReorderingPlan, demand: ChannelUse, parts: dict[str, list[tuple[int, int, Any]]]
+) -> None:
     """Give one reader its channels."""
-    given: list[Any] = []
-    layout = made.layout(demand)
-    for name, begin, end in made.ranges(demand):
+    tensors: list[Any] = []
+    layout = reordering.layout(demand)
+    for name, begin, end in reordering.ranges(demand):
         # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
-        whole = made.block == 1 and (begin, end) == (0, len(made.sources[name].layout))
+        whole = reordering.block == 1 and (begin, end) == (0, len(reordering.sources[name].layout))
         pieces = [part for first, last, part in parts[name] if begin <= first < end]
-        given += [made.sources[name].tensor] if whole else pieces
-    if len(given) == 1 and given[0] is demand.tensor and layout == list(range(len(layout))):
+        tensors += [reordering.sources[name].tensor] if whole else pieces
+    if len(tensors) == 1 and tensors[0] is demand.tensor and layout == list(range(len(layout))):
         return
     near = demand.node if demand.node is not None else net.graph.nodes[-1]
-    joined = _join(net, given, near)
+    joined = _join(net, tensors, near)
     if demand.kind == "rigid":
         _restore(net, demand, joined, layout, near)
         return
@@ -184,11 +186,11 @@ def _permute_outputs(net: Graph, source: Source) -> None:
         return
     last = 3 if node.op == "Conv" else 5 if node.op == "BatchNormalization" else 0
     for index in range(1, min(last, len(node.inputs))):
-        held = net.value(node.inputs[index])
-        if held is not None:
+        array = net.value(node.inputs[index])
+        if array is not None:
             fill = 1.0 if (node.op, index) == ("BatchNormalization", 4) else 0.0
             name = f"{node.inputs[index].name}_regrouped"
-            node.inputs[index] = net.constant(name, _take(held, layout, 0, fill))
+            node.inputs[index] = net.constant(name, _take(array, layout, 0, fill))
     if source.kind == "tied" and node.op == "Conv":
         node.attrs["group"] = len(layout)
 

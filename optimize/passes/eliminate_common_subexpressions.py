@@ -32,22 +32,22 @@ class MergeDuplicates(Pass):
         net.sort()
         _merge_constants(net)
         seen: Table = {}
-        made = Pass(lambda graph, node: _merge(graph, node, seen), self.ops, self.summary, self.lowest_opset)
-        return made.call(net, name, permit)
+        merge = Pass(lambda graph, node: _merge(graph, node, seen), self.ops, self.summary, self.lowest_opset)
+        return merge.call(net, name, permit)
 
 
 def _merge_constants(net: Graph) -> None:
     """Let equal constants be one; large ones are read only if another has the same type, shape and ends."""
     readers: dict[str, list[tuple[Any, int]]] = {}
-    held: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     for node in net.everything():
         for index, tensor in enumerate(node.inputs):
             if isinstance(tensor, gs.Constant) and tensor.name not in net.protected_names:
                 readers.setdefault(tensor.name, []).append((node, index))
-                held[tensor.name] = tensor
-    kinds = Counter(net.known(tensor) for tensor in held.values())
+                constants[tensor.name] = tensor
+    kinds = Counter(net.known(tensor) for tensor in constants.values())
     seen: dict[Any, list[Any]] = {}
-    for name, tensor in held.items():
+    for name, tensor in constants.items():
         if kinds[net.known(tensor)] == 1 or _is_elsewhere(tensor):
             continue
         alike = seen.setdefault((net.known(tensor), _ends(net, tensor)), [])

@@ -94,8 +94,8 @@ def _absorb(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
         added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
-    made = _affine.scale_weights(weights, spread)
-    if made is None:
+    new_weights = _affine.scale_weights(weights, spread)
+    if new_weights is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None
     if np.any(shift):
@@ -104,7 +104,7 @@ def _absorb(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
         if bias is None:
             return f"the folded bias does not fit {weights.dtype}"
     rest = list(layer.inputs[2:]) if bias is None else [net.constant(f"{layer.name or layer.op}_bias", bias)]
-    layer.inputs = [layer.inputs[0], net.constant(f"{layer.inputs[1].name}_folded", made), *rest]
+    layer.inputs = [layer.inputs[0], net.constant(f"{layer.inputs[1].name}_folded", new_weights), *rest]
     if bias is not None:
         layer.attrs.pop("beta", None)
     return ""

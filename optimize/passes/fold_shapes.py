@@ -45,27 +45,27 @@ def _number(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     output = node.outputs[0]
     if output.name in net.protected_names or net.dtype(output) not in INTEGERS:
         return None
-    found, shape = symbolic_shapes.values(net, output, memo), net.static(output)
-    if found is None or shape is None or not all(isinstance(item, int) for item in found):
+    values, shape = symbolic_shapes.values(net, output, memo), net.static(output)
+    if values is None or shape is None or not all(isinstance(item, int) for item in values):
         return None
-    if len(shape) > 1 or int(np.prod(shape, dtype=np.int64)) != len(found):
+    if len(shape) > 1 or int(np.prod(shape, dtype=np.int64)) != len(values):
         return None
-    made = net.constant(output.name, np.array(found, INTEGERS[net.dtype(output)]).reshape(shape))
-    net.substitute(output, made)
+    constant = net.constant(output.name, np.array(values, INTEGERS[net.dtype(output)]).reshape(shape))
+    net.substitute(output, constant)
     net.drop(node)
-    return Rewritten(node.name, f"{node.op} is {found if len(found) != 1 else found[0]}")
+    return Rewritten(node.name, f"{node.op} is {values if len(values) != 1 else values[0]}")
 
 
 def _reshape(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
         return _keep_first(net, node) if len(node.inputs) > 1 else None
-    found = symbolic_shapes.values(net, node.inputs[1], memo)
-    if found is None or 0 in found:
+    values = symbolic_shapes.values(net, node.inputs[1], memo)
+    if values is None or 0 in values:
         return None
     own = net.shape(node.inputs[0]) or ()
     wanted = [
         item if isinstance(item, int) else 0 if item is not None and own[axis : axis + 1] == (item,) else None
-        for axis, item in enumerate(found)
+        for axis, item in enumerate(values)
     ]
     if wanted.count(None) + wanted.count(-1) > 1:
         return None

@@ -70,12 +70,12 @@ def _clip(net: Graph, node: Node) -> Bounds | str:
     bounds = []
     for index, (name, default) in enumerate((("min", -math.inf), ("max", math.inf)), 1):
         tensor = net.input(node, index)
-        held = node.attrs.get(name, default) if tensor is None else net.scalar(tensor)
-        if held is None:
+        bound = node.attrs.get(name, default) if tensor is None else net.scalar(tensor)
+        if bound is None:
             return f"its {name} is not constant"
-        if math.isnan(held):
+        if math.isnan(bound):
             return f"its {name} is NaN"
-        bounds.append(float(held))
+        bounds.append(float(bound))
     low, high = bounds
     return "it clips to infinity" if low == math.inf or high == -math.inf else (min(low, high), high)
 
@@ -109,9 +109,9 @@ def _emit(net: Graph, node: Node, source: Any, bounds: Bounds, detail: str) -> O
         inputs.pop()
     node.outputs.clear()
     given = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
-    made = net.add("Relu" if relu else "Clip", given, [output], node, attrs)
+    clip = net.add("Relu" if relu else "Clip", given, [output], node, attrs)
     net.drop(node)
-    return Rewritten(node.name, f"{detail} into {made.op} [{bounds[0]:g}, {bounds[1]:g}]")
+    return Rewritten(node.name, f"{detail} into {clip.op} [{bounds[0]:g}, {bounds[1]:g}]")
 
 
 PASS = Pass(rewrite, SPELLINGS, "chains of Relu, Clip, Min and Max with constant bounds into one Clip or Relu")

@@ -31,8 +31,8 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
         return None
     output = node.outputs[0]
     net.drop(node)
-    made = net.add("Reshape", [source, net.constant(f"{node.name}_shape", wanted)], [output], node)
-    return Rewritten(node.name, f"{made.op} with {before.op} {before.name!r}")
+    reshape = net.add("Reshape", [source, net.constant(f"{node.name}_shape", wanted)], [output], node)
+    return Rewritten(node.name, f"{reshape.op} with {before.op} {before.name!r}")
 
 
 def target(net: Graph, source: Any, result: Any) -> np.ndarray[Any, Any] | None:

@@ -24,10 +24,10 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Recognise the activation that ends at one Mul or Div."""
     if net.dtype(node.outputs[0]) not in FLOATS:
         return None
-    found = _factors(net, node)
-    if found is None:
+    product = _factors(net, node)
+    if product is None:
         return None
-    scale, tensors = found
+    scale, tensors = product
     if len(tensors) == 1:
         return _hard_sigmoid(net, node, scale, tensors[0])
     return _swish(net, node, scale, tensors) or _gelu(net, node, scale, tensors) if len(tensors) == 2 else None
@@ -73,10 +73,10 @@ def _clipped(net: Graph, tensor: GraphTensor, top: float) -> tuple[Any, float] |
 
 
 def _hard_sigmoid(net: Graph, node: Node, scale: float, tensor: GraphTensor) -> Outcome | None:
-    found = _clipped(net, tensor, 1 / scale) if scale > 0 else None
-    if found is None or not net.same_shape(found[0], node.outputs[0]):
+    clip = _clipped(net, tensor, 1 / scale) if scale > 0 else None
+    if clip is None or not net.same_shape(clip[0], node.outputs[0]):
         return None
-    return _emit(net, node, "HardSigmoid", found[0], {"alpha": scale, "beta": found[1] * scale})
+    return _emit(net, node, "HardSigmoid", clip[0], {"alpha": scale, "beta": clip[1] * scale})
 
 
 def _swish(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome | None:
@@ -88,8 +88,8 @@ def _swish(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome 
             slope, middle = named.attrs.get("alpha", 0.2), named.attrs.get("beta", 0.5)
             if _near(slope, 1 / 6) and _near(middle, 0.5):
                 return _emit(net, node, "HardSwish", x, {})
-        found = _clipped(net, gate, 6.0) if _near(scale, 1 / 6) else None
-        if found is not None and found[0] is x and _near(found[1], 3.0):
+        clip = _clipped(net, gate, 6.0) if _near(scale, 1 / 6) else None
+        if clip is not None and clip[0] is x and _near(clip[1], 3.0):
             return _emit(net, node, "HardSwish", x, {})
     return None
 
@@ -104,11 +104,17 @@ def _gelu(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome |
         side = next((index for index in (0, 1) if net.scalar(added.inputs[index]) == 1), None)
         erf = net.made_by(added.inputs[1 - side], "Erf") if side is not None else None
         inner = net.made_by(erf.inputs[0], "Mul", "Div") if erf is not None else None
-        found = _factors(net, inner) if inner is not None else None
+        product = _factors(net, inner) if inner is not None else None
         alone = (
             erf is not None and net.only_user(erf.outputs[0]) is not None and net.only_user(erf.inputs[0]) is not None
         )
-        if alone and found is not None and len(found[1]) == 1 and found[1][0] is x and _near(found[0], math.sqrt(0.5)):
+        if (
+            alone
+            and product is not None
+            and len(product[1]) == 1
+            and product[1][0] is x
+            and _near(product[0], math.sqrt(0.5))
+        ):
             return _emit(net, node, "Gelu", x, {})
     return None
 

@@ -29,8 +29,8 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     if len({index % len(sizes) for index in indices}) < len(indices):
         return Refused(node.name, "one part is taken twice")
     outputs = [net.variable(node.inputs[0], f"{sequence.name}_{number}") for number in range(len(sizes))]
-    for made in outputs:
-        net.value_types.pop(made.name, None)
+    for output in outputs:
+        net.value_types.pop(output.name, None)
     for user, index in zip(users, indices, strict=True):
         outputs[index % len(sizes)] = user.outputs[0]
         net.drop(user)
@@ -41,17 +41,17 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def _sizes(net: Graph, node: Node) -> list[int] | None:
-    shape, given = net.shape(node.inputs[0]), net.input(node, 1)
-    held = None if given is None else net.value(given)
-    if not shape or held is None:
+    shape, tensor = net.shape(node.inputs[0]), net.input(node, 1)
+    lengths = None if tensor is None else net.value(tensor)
+    if not shape or lengths is None:
         return None
     size = shape[int(node.attrs.get("axis", 0))]
     if not isinstance(size, int):
         return None
-    if held.ndim:
-        sizes = [int(part) for part in held]
+    if lengths.ndim:
+        sizes = [int(part) for part in lengths]
         return sizes if sum(sizes) == size and min(sizes, default=0) > 0 else None
-    step = int(held)
+    step = int(lengths)
     return [min(step, size - start) for start in range(0, size, step)] if step > 0 else None
 
 

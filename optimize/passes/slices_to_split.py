@@ -25,14 +25,14 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     if own is None:
         return None
     source, axis = node.inputs[0], own[0]
-    found = {other: user for user in net.users(source) if is_a(user, "Slice") and (other := part(net, user))}
+    slices = {other: user for user in net.users(source) if is_a(user, "Slice") and (other := part(net, user))}
     chain, end, size = [], 0, (net.shape(source) or ())[axis]
-    while (following := next((item for item in found if item[:2] == (axis, end)), None)) is not None:
+    while (following := next((item for item in slices if item[:2] == (axis, end)), None)) is not None:
         chain.append(following)
         end = following[2]
     if own not in chain or end != size or len(chain) < 2:
         return None
-    _split(net, node, [found[item] for item in chain], chain)
+    _split(net, node, [slices[item] for item in chain], chain)
     return Rewritten(node.name, f"{len(chain)} Slices of {source.name!r}")
 
 
@@ -48,8 +48,8 @@ def split(net: Graph, near: Any, source: Any, sizes: list[int], axis: int, outpu
     """Put in a Split, in the form of the graph's opset."""
     if net.opset < 13:
         return net.add("Split", [source], outputs, near, {"axis": axis, "split": sizes})
-    held = net.constant(f"{near.name}_sizes", np.array(sizes, np.int64))
-    return net.add("Split", [source, held], outputs, near, {"axis": axis})
+    constant = net.constant(f"{near.name}_sizes", np.array(sizes, np.int64))
+    return net.add("Split", [source, constant], outputs, near, {"axis": axis})
 
 
 def part(net: Graph, node: Node) -> Part | None:

@@ -44,10 +44,10 @@ def _split(net: Graph, node: Node, conv: Node, between: list[Any], sizes: list[i
     node.outputs.clear()
     for output, end, size in zip(outputs, np.cumsum(sizes), sizes, strict=True):
         parts = [net.constant(f"{name}_part", array[end - size : end]) for name, array in weights]
-        made = output if not between else net.variable(output, f"{output.name}_layer")
-        net.add("Conv", [source, *parts], [made], conv, dict(conv.attrs))
+        part_output = output if not between else net.variable(output, f"{output.name}_layer")
+        net.add("Conv", [source, *parts], [part_output], conv, dict(conv.attrs))
         for item in between:
-            net.add(item.op, [made, *item.inputs[1:]], [output], item, dict(item.attrs))
+            net.add(item.op, [part_output, *item.inputs[1:]], [output], item, dict(item.attrs))
     for item in (node, *between, conv):
         net.drop(item)
 

@@ -63,13 +63,13 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 def saturating_activations(net: ProtoGraph, plan: QuantPlan) -> dict[str, SaturatingActivation]:
     """Return what is known of each quantised tensor that one activation function alone reads, before Q/DQ stand."""
-    found = {}
+    activations = {}
     for name in plan.quantized_reads:
         alone = name not in plan.shared_scale and name not in plan.shared_scale.values() and name not in net.outputs
         bend = _bend(net.readers.get(name, []), net) if alone else None
         if bend is not None:
-            found[name] = bend
-    return found
+            activations[name] = bend
+    return activations
 
 
 def _bend(readers: list[NodeProto], net: ProtoGraph) -> SaturatingActivation | None:

@@ -9,8 +9,8 @@ from ..graph.proto_graph import ProtoGraph, attributes
 
 def pads(node: NodeProto) -> list[int]:
     """Return a convolution's padding, [] for none and for other operators."""
-    found = [int(pad) for pad in attributes(node).get("pads", [])]
-    return found if any(found) else []
+    sizes = [int(pad) for pad in attributes(node).get("pads", [])]
+    return sizes if any(sizes) else []
 
 
 def pads_by_list(node: NodeProto) -> bool:
@@ -36,10 +36,10 @@ def reads_rgb_input(net: ProtoGraph, node: NodeProto) -> bool:
     """Say whether a quantised 2-D convolution alone reads an input of three channels, before Q/DQ stand or after."""
     name = node.input[0]
     while name not in net.inputs:
-        made = net.producer.get(name)
-        if made is None or made.op_type not in ("QuantizeLinear", "DequantizeLinear", "Pad"):
+        producer = net.producer.get(name)
+        if producer is None or producer.op_type not in ("QuantizeLinear", "DequantizeLinear", "Pad"):
             return False
-        name = made.input[0]
+        name = producer.input[0]
         if len(net.readers[name]) != 1:
             return False
     weight = net.producer.get(node.input[1])

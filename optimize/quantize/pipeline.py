@@ -59,22 +59,22 @@ def convert(model: onnx.ModelProto, form: Target, samples: Samples, settings: Qu
     NEED_DB without them, on calibration images and disturbed ones, and more with them.
     """
     seen = AugmentedSamples(samples, settings.noise, settings.cover)
-    made, gained = _converted(model, form, seen, settings, form.free_channel_scales)
+    plain, gained = _converted(model, form, seen, settings, form.free_channel_scales)
     if form.free_channel_scales or settings.equalize is None or not gained:
-        return made
+        return plain
     images = seen.pick(max(JUDGED, samples.shape[0] or 0))
     step = samples.shape[0] or min(JUDGED, len(images))
     batches = [images[at : at + step] for at in range(0, len(images) // step * step, step)]
-    kept = _kept(model, made, batches)
+    kept = _kept(model, plain, batches)
     if kept >= NEED_DB:
-        return made
+        return plain
     other, _ = _converted(model, form, seen, settings, gains=True)
-    return other if _kept(model, other, batches) > kept else made
+    return other if _kept(model, other, batches) > kept else plain
 
 
-def _kept(model: onnx.ModelProto, made: Converted, batches: list[np.ndarray]) -> float:
+def _kept(model: onnx.ModelProto, conversion: Converted, batches: list[np.ndarray]) -> float:
     """Return the SQNR of the worst output in dB."""
-    return min(compare(model, made.model, batches)[0].values())
+    return min(compare(model, conversion.model, batches)[0].values())
 
 
 def _converted(
@@ -102,17 +102,17 @@ def _converted(
     }
     limits = _limits(net, plan, grids, stats, form.pad_channels) if form.avoid_int16_saturation else {}
     weights = insert_qdq(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
-    made = Converted(net.model, plan, grids, tuple(folded), limits, {})
+    conversion = Converted(net.model, plan, grids, tuple(folded), limits, {})
     if settings.refine:
         highs = {name: seen.highs() for name, seen in stats.items()}
         ranges = _alternatives(plan, form, stats, settings)
         source = FloatReference(ProtoGraph(reference), layers, weights, highs, ranges, bent)
-        made = _refine(net, made, source, form, settings, _ceilings(plan, folded), seen)
+        conversion = _refine(net, conversion, source, form, settings, _ceilings(plan, folded), seen)
     if form.integer_bias:
         integer_biases(net, plan)
     if form.pad_channels:
         pad_channels(net)
-    return replace(made, centred=move_zero_points_to_biases(net) if form.zero_points_in_biases else {}), gained
+    return replace(conversion, centred=move_zero_points_to_biases(net) if form.zero_points_in_biases else {}), gained
 
 
 def _prepare(
@@ -154,7 +154,7 @@ def _ceilings(plan: QuantPlan, folded: dict[str, tuple[str, float]]) -> dict[str
 
 def _refine(
     net: ProtoGraph,
-    made: Converted,
+    conversion: Converted,
     source: FloatReference,
     form: Target,
     settings: QuantSettings,
@@ -169,9 +169,9 @@ def _refine(
     count = images_that_fit(value.size // len(value) for value in sizes.values()) // step * step
     images = samples.pick(max(count, step))
     images = images[: len(images) // step * step] if batch else images
-    refiner = LayerReconstruction(net, made.plan, made.grids, ceilings, source, form, settings, batch)
+    refiner = LayerReconstruction(net, conversion.plan, conversion.grids, ceilings, source, form, settings, batch)
     refiner.run(images)
-    return replace(made, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=made.limits | refiner.limits)
+    return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=conversion.limits | refiner.limits)
 
 
 def _limits(
@@ -186,9 +186,9 @@ def _limits(
             weight = weight.T
         peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
         fours = wide and reads_rgb_input(net, node)
-        found = largest_integers(weight, attributes(node).get("group", 1), peaks, fours=fours)
-        if found.min() < LARGEST:
-            limits[node.name] = found if node.op_type != "MatMul" else found.min()
+        largest = largest_integers(weight, attributes(node).get("group", 1), peaks, fours=fours)
+        if largest.min() < LARGEST:
+            limits[node.name] = largest if node.op_type != "MatMul" else largest.min()
     return limits
 
 
@@ -197,11 +197,11 @@ def grids_of(plan: QuantPlan, form: Target, stats: dict[str, Stats], settings: Q
     names = set(plan.quantized_reads) & set(stats)
     ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names}
     share_concats(plan, _joined(plan, ends))
-    shared, found = _joined(plan, ends), {}
+    shared, grids = _joined(plan, ends), {}
     for name in ends:
         (low, high), kind = shared[plan.root(name)], plan.kind(name, form)
-        found[name] = quant_params(low, max(high, form.least_high(kind)), kind)
-    return found
+        grids[name] = quant_params(low, max(high, form.least_high(kind)), kind)
+    return grids
 
 
 def _method(settings: QuantSettings) -> str:
@@ -211,11 +211,11 @@ def _method(settings: QuantSettings) -> str:
 
 def _joined(plan: QuantPlan, ends: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Return the (low, high) of each group of tensors with one scale, under its root."""
-    found: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     for name, (low, high) in ends.items():
-        least, most = found.get(plan.root(name), (0.0, 0.0))
-        found[plan.root(name)] = min(least, low), max(most, high)
-    return found
+        least, most = ranges.get(plan.root(name), (0.0, 0.0))
+        ranges[plan.root(name)] = min(least, low), max(most, high)
+    return ranges
 
 
 def _alternatives(
@@ -225,9 +225,9 @@ def _alternatives(
     if settings.method != "auto":
         return {}
     each = {name: candidates(stats[name], plan.kind(name, form)) for name in set(plan.quantized_reads) & set(stats)}
-    found: dict[str, list[tuple[float, float]]] = {}
+    alternatives: dict[str, list[tuple[float, float]]] = {}
     for method in METHODS:
         ends = {name: ranges.get(method, ranges["min-max"]) for name, ranges in each.items()}
         for root, shared in _joined(plan, ends).items():
-            found.setdefault(root, []).append(shared)
-    return found
+            alternatives.setdefault(root, []).append(shared)
+    return alternatives

@@ -141,7 +141,7 @@ def ends(net: ProtoGraph, form: Target) -> set[str]:
     What layers and Concat write there stays float. Boxes in pixels beside logits of a few units would share one scale,
     in which the logits are all the same number; and no later operator is quicker for it.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     leads: set[str] = set()  # tensors that a layer reads, or something that leads to one
     for node in reversed(net.nodes):
         if node.op_type in ANCHORS or leads & set(node.output):
@@ -149,15 +149,15 @@ def ends(net: ProtoGraph, form: Target) -> set[str]:
     for node in reversed(net.nodes):
         for name in node.output:
             readers = net.readers.get(name, [])
-            if name not in leads and all(_ends_with(reader, found, form) for reader in readers):
-                found.add(name)
-    return found
+            if name not in leads and all(_ends_with(reader, names, form) for reader in readers):
+                names.add(name)
+    return names
 
 
-def _ends_with(node: NodeProto, found: set[str], form: Target) -> bool:
+def _ends_with(node: NodeProto, float_ends: set[str], form: Target) -> bool:
     """Say whether a node that leads to no layer leaves what it reads in float."""
     if node.op_type in SHIFTS:
-        return {name for name in node.output if name} <= found
+        return {name for name in node.output if name} <= float_ends
     return node.op_type not in form.int8_ops
 
 

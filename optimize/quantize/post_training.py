@@ -94,15 +94,15 @@ def quantize_graph(
     model = check_model(graph.model, graph.path)
     checked = Samples(samples, input_shape(model), Path(cache) if cache is not None else None)
     data = inspect(checked, spec_metadata.embedded(model), min_images, allow_random)
-    found = _search(source, checked, data.digest, form, settings or QuantSettings(), budget, explain, judges)
-    quantised = None if found.made is None else GraphFile.write(found.made.model, target_path)
+    outcome = _search(source, checked, data.digest, form, settings or QuantSettings(), budget, explain, judges)
+    quantised = None if outcome.made is None else GraphFile.write(outcome.made.model, target_path)
     if quantised is None:
         _write_float(graph, target, target_path, checked)
-    return _report(target, data, found, (graph.bytes, Path(target_path).stat().st_size)), quantised
+    return _report(target, data, outcome, (graph.bytes, Path(target_path).stat().st_size)), quantised
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SearchOutcome:
     """A quantised graph (None: the float one was better), how it was searched for, and how good it is."""
 
     made: Converted | None
@@ -121,7 +121,7 @@ def _search(
     budget: Budget | None,
     explain: bool,
     judges: Iterable[np.ndarray] | None = None,
-) -> _Found:
+) -> _SearchOutcome:
     from ..calibration.batching import with_batch_of
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
@@ -134,19 +134,19 @@ def _search(
     model = source.model(pools)
     free = model if ranges_alone and len(first) == at_once(first.shape) else source.free(pools, first)
     samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
-    made: Converted | None
+    conversion: Converted | None
     search = None
     if budget is None:
-        made = convert(free, form, samples, settings)
+        conversion = convert(free, form, samples, settings)
         alone = sensitivity(free, form, samples) if explain else {}
     else:
         search = within_budget(free, form, samples, settings, budget)
-        made, alone = search.made, search.sensitivity_db
+        conversion, alone = search.made, search.sensitivity_db
     others = spread(samples) if judges is None else list(Samples(judges, input_shape(free)))
-    quality = judge(free, made.model if made else free, others)
-    if made is not None:
-        with_batch_of(made.model, model)
-    return _Found(made, search, alone, quality, judges is not None)
+    quality = judge(free, conversion.model if conversion else free, others)
+    if conversion is not None:
+        with_batch_of(conversion.model, model)
+    return _SearchOutcome(conversion, search, alone, quality, judges is not None)
 
 
 def _write_float(graph: GraphFile, target: str, target_path: str | Path, samples: Samples) -> None:
@@ -160,12 +160,12 @@ def _write_float(graph: GraphFile, target: str, target_path: str | Path, samples
         write_model(graph.model, target_path)
 
 
-def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]) -> QuantReport:
+def _report(target: str, data: Inspection, outcome: _SearchOutcome, sizes: tuple[int, int]) -> QuantReport:
     from .placement import QuantPlan
 
-    made, search = found.made, found.search
-    plan = made.plan if made else QuantPlan()
-    grids, limits = (made.grids, made.limits) if made else ({}, {})
+    conversion, search = outcome.made, outcome.search
+    plan = conversion.plan if conversion else QuantPlan()
+    grids, limits = (conversion.grids, conversion.limits) if conversion else ({}, {})
     return QuantReport(
         target=target,
         images=data.images,
@@ -173,19 +173,19 @@ def _report(target: str, data: Inspection, found: _Found, sizes: tuple[int, int]
         warnings=data.warnings,
         quantised=dict(Counter(node.op_type for node in (*plan.layers, *plan.other_ops))),
         floats=plan.kept_float,
-        folded=made.folded if made else (),
+        folded=conversion.folded if conversion else (),
         limited={name: count for name, limit in limits.items() if (count := int((np.asarray(limit) < LARGEST).sum()))},
         ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.quantized_reads)},
         reason=search.reason if search else "",
         tried=tuple(one.to_dict() for one in search.tried) if search else (),
-        tensor_sqnr_db=made.noise if made else {},
-        layer_sqnr_db=found.alone,
-        fitted=made.fitted if made else {},
+        tensor_sqnr_db=conversion.noise if conversion else {},
+        layer_sqnr_db=outcome.alone,
+        fitted=conversion.fitted if conversion else {},
         bytes_before=sizes[0],
         bytes_after=sizes[1],
-        sqnr_db=found.quality.sqnr_db,
-        agreement=found.quality.agreement,
-        judged=found.quality.images,
-        held_out=found.held_out,
-        agreed=found.quality.agreed,
+        sqnr_db=outcome.quality.sqnr_db,
+        agreement=outcome.quality.agreement,
+        judged=outcome.quality.images,
+        held_out=outcome.held_out,
+        agreed=outcome.quality.agreed,
     )

@@ -42,24 +42,24 @@ def check_method(name: str) -> str:
 
 def candidates(stats: Stats, kind: str) -> dict[str, Range]:
     """Return the (low, high) that each method gives one tensor; only min-max where nothing was counted."""
-    found: dict[str, Range] = {"min-max": (stats.low, stats.high)}
+    ranges: dict[str, Range] = {"min-max": (stats.low, stats.high)}
     counted = stats.histogram
     if counted is None or not counted.counts.any():
-        return found
-    found["moving-average"] = stats.average
-    found["percentile"] = _inside(stats, counted.quantile(1 - PERCENTILE), counted.quantile(PERCENTILE))
-    found["entropy"] = _least(stats, kind, lambda ends: divergence(counted, ends))
-    found["mse"] = _least(stats, kind, lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
-    return found
+        return ranges
+    ranges["moving-average"] = stats.average
+    ranges["percentile"] = _inside(stats, counted.quantile(1 - PERCENTILE), counted.quantile(PERCENTILE))
+    ranges["entropy"] = _least(stats, kind, lambda ends: divergence(counted, ends))
+    ranges["mse"] = _least(stats, kind, lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
+    return ranges
 
 
 def choose(stats: Stats, method: str, kind: str) -> Range:
     """Return the (low, high) of one tensor by a method; "auto" takes the least squared error on the histogram."""
-    found = candidates(stats, kind)
+    ranges = candidates(stats, kind)
     counted = stats.histogram
     if method != AUTO or counted is None:
-        return found.get(method, found["min-max"])
-    return min(found.values(), key=lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
+        return ranges.get(method, ranges["min-max"])
+    return min(ranges.values(), key=lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
 
 
 def error(counted: Histogram, at: QuantParams) -> float:

@@ -216,11 +216,11 @@ def _db(signal: float, noise: float) -> float:
 
 def spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Return every batch, or every second, fourth, ... one: at least COMPARED pixels, or all, and below twice that."""
-    held: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     every = 1
     for number, batch in enumerate(samples):
         if number % every == 0:
-            held.append(batch)
-        if sum(int(one[:, :1].size) for one in held) >= 2 * COMPARED and len(held) > 1:
-            held, every = held[::2], 2 * every
-    return held
+            batches.append(batch)
+        if sum(int(one[:, :1].size) for one in batches) >= 2 * COMPARED and len(batches) > 1:
+            batches, every = batches[::2], 2 * every
+    return batches

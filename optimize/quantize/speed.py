@@ -43,10 +43,10 @@ class Speed:
 
     def __str__(self) -> str:
         """Say it, and what follows from it."""
-        said = f"INT8 {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}] of FP32's speed here: "
+        sentence = f"INT8 {self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}] of FP32's speed here: "
         if self.high < 1:
-            return f"{said}slower than FP32; ship FP32 on this kind of machine"
-        return said + ("faster than FP32" if self.low > 1 else "as fast as FP32, as far as can be told")
+            return f"{sentence}slower than FP32; ship FP32 on this kind of machine"
+        return sentence + ("faster than FP32" if self.low > 1 else "as fast as FP32, as far as can be told")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, with the sentence."""

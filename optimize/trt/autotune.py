@@ -82,12 +82,12 @@ class _Bench:
         return self.folder / f"{name}.onnx"
 
     def build(self, name: str, int8: int) -> None:
-        made = build_engine(self.file(name), self.folder / f"{name}.engine", sm=self.gpu.sm,
+        engine = build_engine(self.file(name), self.folder / f"{name}.engine", sm=self.gpu.sm,
                             precision="int8" if int8 else "fp16", timeout_s=self.timeout_s)  # fmt: skip
-        self.kernels[name] = kernels_of(made.kernels)
+        self.kernels[name] = kernels_of(engine.kernels)
         seconds = cost.estimate_s(cost.kernel_works(self.kernels[name]), self.gpu, self.batch)
-        self.candidates[name] = BuildCandidate(name, made.attestation.kernels, int8, seconds, made.bytes)
-        self.note(f"{name}: {made.attestation.kernels} kernels, estimated {seconds * 1e3:.3f} ms on {self.gpu.name}")
+        self.candidates[name] = BuildCandidate(name, engine.attestation.kernels, int8, seconds, engine.bytes)
+        self.note(f"{name}: {engine.attestation.kernels} kernels, estimated {seconds * 1e3:.3f} ms on {self.gpu.name}")
 
 
 def autotune(
@@ -128,12 +128,12 @@ def _quantised(bench: _Bench, float_path: str | Path, int8_path: str | Path, per
     names = weighted_nodes(int8_path)
     restore_float_nodes(float_path, int8_path, [], bench.file("int8"))
     bench.build("int8", len(names))
-    found = place(bench.kernels["fp16"], names, bench.gpu, batch=bench.batch, per_tensor=per_tensor)
-    bench.note(found.verdict)
-    if found.int8:
-        restore_float_nodes(float_path, int8_path, found.floats, bench.file("mixed"), per_tensor=per_tensor)
-        bench.build("mixed", len(found.int8))
-    return found
+    placement = place(bench.kernels["fp16"], names, bench.gpu, batch=bench.batch, per_tensor=per_tensor)
+    bench.note(placement.verdict)
+    if placement.int8:
+        restore_float_nodes(float_path, int8_path, placement.floats, bench.file("mixed"), per_tensor=per_tensor)
+        bench.build("mixed", len(placement.int8))
+    return placement
 
 
 def _half(source: str | Path, target: Path) -> None:

@@ -80,11 +80,11 @@ def _rewrite(net: Graph) -> int:
     provenance = Provenance(net)
     if not any(provenance.routes(node) for node in net.everything()):
         return 0
-    branches = [found for node in net.nodes("Conv") if (found := _branch(net, provenance, node))]
+    branches = [branch for node in net.nodes("Conv") if (branch := _branch(net, provenance, node))]
     inside = {id(node) for branch in branches for node in (branch.first, branch.depthwise)}
     outside = [item for item in demands(net, provenance) if id(item.node) not in inside]
-    made = {branch.output.name for branch in branches}
-    outside = [item for item in outside if any(owner in made for owner, _ in item.atoms)]
+    names = {branch.output.name for branch in branches}
+    outside = [item for item in outside if any(owner in names for owner, _ in item.atoms)]
     units = _units(branches) if any(branch.routed for branch in branches) else []
     if not units or any(item.kind != "dense" or not _takes_all(net, item.node) for item in outside):
         return 0
@@ -147,9 +147,9 @@ def _units(branches: list[Branch]) -> list[list[Branch]]:
     groups: dict[frozenset[SourceChannel], list[Branch]] = {}
     for branch in branches:
         groups.setdefault(frozenset(branch.atoms), []).append(branch)
-    found = list(groups.values())
-    sound = all(sum(branch.first is not None for branch in unit) == 1 and len(unit) <= 2 for unit in found)
-    return found if sound and len(found) > 1 else []
+    units = list(groups.values())
+    sound = all(sum(branch.first is not None for branch in unit) == 1 and len(unit) <= 2 for unit in units)
+    return units if sound and len(units) > 1 else []
 
 
 def _start(net: Graph, provenance: Provenance, units: list[list[Branch]]) -> tuple[Any, list[SourceChannel]]:
@@ -165,17 +165,17 @@ def _start(net: Graph, provenance: Provenance, units: list[list[Branch]]) -> tup
 
 def _fits(units: list[list[Branch]], atoms: list[SourceChannel], wanted: Iterable[SourceChannel]) -> bool:
     """Whether each unit finds what it reads in what the units before it leave, and strides lose nothing."""
-    held, outside = set(atoms), set(wanted)
+    channels, outside = set(atoms), set(wanted)
     for index, unit in enumerate(units):
         later = {atom for following in units[index + 1 :] for branch in following for atom in branch.atoms} | outside
         kernels = {(branch.stride, branch.depthwise.attrs["kernel_shape"][0]) for branch in unit}
-        if not all(set(branch.atoms) <= held for branch in unit) or len(kernels) != 1:
+        if not all(set(branch.atoms) <= channels for branch in unit) or len(kernels) != 1:
             return False
-        kept = held & later
+        kept = channels & later
         if kept and unit[0].stride != 1:
             return False
-        held = kept | {(b.output.name, i) for b in unit for i in range(b.last.inputs[1].shape[0])}
-    return outside <= held
+        channels = kept | {(b.output.name, i) for b in unit for i in range(b.last.inputs[1].shape[0])}
+    return outside <= channels
 
 
 def _merge(
@@ -209,9 +209,9 @@ def _merge(
 
 def _rows(indices: list[int], width: int) -> Array:
     """Return the matrix (len(indices), width) that picks channels."""
-    made = np.zeros((len(indices), width), np.float32)
-    made[np.arange(len(indices)), indices] = 1
-    return made
+    matrix = np.zeros((len(indices), width), np.float32)
+    matrix[np.arange(len(indices)), indices] = 1
+    return matrix
 
 
 def _zeros(items: Iterable[Any]) -> Array:
@@ -223,12 +223,12 @@ def _array(net: Graph, node: Node, index: int) -> Array:
 
 
 def _diagonal(blocks: list[Array]) -> Array:
-    made = np.zeros((sum(b.shape[0] for b in blocks), sum(b.shape[1] for b in blocks)), np.float32)
+    matrix = np.zeros((sum(b.shape[0] for b in blocks), sum(b.shape[1] for b in blocks)), np.float32)
     row = column = 0
     for block in blocks:
-        made[row : row + block.shape[0], column : column + block.shape[1]] = block
+        matrix[row : row + block.shape[0], column : column + block.shape[1]] = block
         row, column = row + block.shape[0], column + block.shape[1]
-    return made
+    return matrix
 
 
 def _add(

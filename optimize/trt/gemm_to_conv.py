@@ -57,10 +57,10 @@ def _gemm_to_conv(net: Graph, node: Node) -> bool:
     inputs = [net.constant(f"{node.name}_weight", np.ascontiguousarray(matrix)[..., None, None])]
     if bias is not None:
         inputs.append(net.constant(f"{node.name}_bias", np.broadcast_to(bias.reshape(-1), matrix.shape[:1]).copy()))
-    wide, made = net.blank(f"{node.name}_nchw"), net.blank(f"{node.name}_conv")
+    wide, conv_output = net.blank(f"{node.name}_nchw"), net.blank(f"{node.name}_conv")
     net.drop(node)
-    net.add("Flatten", [made], [output], near, {"axis": 1})
-    net.add("Conv", [wide, *inputs], [made], near, {"kernel_shape": [1, 1]})
+    net.add("Flatten", [conv_output], [output], near, {"axis": 1})
+    net.add("Conv", [wide, *inputs], [conv_output], near, {"kernel_shape": [1, 1]})
     _unsqueeze(net, source, wide, near)
     return True
 

@@ -44,12 +44,11 @@ class Placement:
     def verdict(self) -> str:
         """Say in a sentence which of the three is estimated fastest."""
         times = {name: f"{seconds * 1e3:.3f} ms" for name, seconds in self.estimates_s.items()}
-        said = f"fp16 {times['fp16']}, all INT8 {times['int8']}, mixed {times['mixed']}"
+        sentence = f"fp16 {times['fp16']}, all INT8 {times['int8']}, mixed {times['mixed']}"
         if not self.int8:
-            return f"INT8 loses to FP16 on {self.gpu} at batch {self.batch}: {said} (estimated)"
-        return (
-            f"{len(self.int8)} of {len(self.int8) + len(self.floats)} nodes in INT8 on {self.gpu}: {said} (estimated)"
-        )
+            return f"INT8 loses to FP16 on {self.gpu} at batch {self.batch}: {sentence} (estimated)"
+        count = len(self.int8) + len(self.floats)
+        return f"{len(self.int8)} of {count} nodes in INT8 on {self.gpu}: {sentence} (estimated)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

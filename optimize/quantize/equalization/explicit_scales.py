@@ -73,14 +73,14 @@ def insert_channel_scales(
 
 def scalable_tensors(net: ProtoGraph, plan: QuantPlan, stats: dict[str, Stats], form: Target) -> list[str]:
     """Return the quantised tensors between layers and float operators whose channels can be scaled."""
-    found = []
+    names = []
     for name in sorted(plan.quantized_reads):
         shared = name in plan.shared_scale or name in plan.shared_scale.values() or name in net.outputs
         if shared or name not in stats or name not in net.producer or len(stats[name].lows()) < 2:
             continue
         if _reading(net, plan, name) or (form.quantize_outputs and _is_written(net, plan, name)):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _is_written(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
@@ -185,11 +185,11 @@ def _multiply(net: ProtoGraph, name: str, scale: np.ndarray, readers: list[NodeP
     flat = any(node.op_type == "Gemm" for node in (maker, *readers))
     value = net.fresh(f"{name}_even")
     factor = net.add_array(f"{value}_factor", np.asarray(scale if flat else scale.reshape(-1, 1, 1), np.float32))
-    made = helper.make_node("Mul", [name, factor], [value], f"{value}{SUFFIX}")
+    multiplication = helper.make_node("Mul", [name, factor], [value], f"{value}{SUFFIX}")
     for node in readers:
         for at, given in enumerate(node.input):
             if given == name:
                 node.input[at] = value
-    net.graph.node.insert(net.nodes.index(maker) + 1, made)
+    net.graph.node.insert(net.nodes.index(maker) + 1, multiplication)
     net.index()
     return value

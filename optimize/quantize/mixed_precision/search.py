@@ -104,7 +104,7 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     whole = place(ProtoGraph(copied(model)), form)
     stats = collected(model, sorted(whole.quantized_reads), seen)
     names = {node.name for node in whole.layers}
-    found, plain = {}, QuantSettings(method="min-max")
+    noise_db, plain = {}, QuantSettings(method="min-max")
     with progress("layers", len(names)) as advance:
         for name in sorted(names):
             net = ProtoGraph(copied(model))
@@ -112,9 +112,9 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
             grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.quantized_reads}, plain)
             insert_qdq(net, plan, grids, form, {})
-            found[name] = sqnr_db(reference, _outputs(net.model, images))
+            noise_db[name] = sqnr_db(reference, _outputs(net.model, images))
             advance(1)
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    return dict(sorted(noise_db.items(), key=lambda item: item[1]))
 
 
 def _outputs(model: onnx.ModelProto, images: list[np.ndarray]) -> np.ndarray:
@@ -158,10 +158,10 @@ class _Searcher:
     def judge(self, count: int) -> Configuration:
         """Return how good the configuration with the first `count` layers in float is."""
         if count not in self.tried:
-            made = self._convert(count)
-            quality = compare(self.model, made.model, self.samples)
+            quantized = self._convert(count)
+            quality = compare(self.model, quantized.model, self.samples)
             worst = min(quality[0].values())
-            lost = points_lost(self.model, made.model, self.samples, self.budget.labels)
+            lost = points_lost(self.model, quantized.model, self.samples, self.budget.labels)
             meets = (
                 worst >= self.budget.least_db if self.budget.least_db is not None else lost <= (self.budget.points or 0)
             )

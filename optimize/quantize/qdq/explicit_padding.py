@@ -51,11 +51,11 @@ def _split(net: ProtoGraph, quantiser: NodeProto, readers: list[NodeProto], numb
     for node in readers:
         node.input[0] = value
     at = net.nodes.index(pair) + 1
-    for made in (two, one):
-        net.graph.node.insert(at, made)
+    for node in (two, one):
+        net.graph.node.insert(at, node)
     net.index()
-    found: NodeProto = net.producer[integers]
-    return found
+    copy: NodeProto = net.producer[integers]
+    return copy
 
 
 def to_conv_pads(net: ProtoGraph, quantiser: NodeProto) -> None:
@@ -91,10 +91,10 @@ def _set_pads(node: NodeProto, pads: list[int]) -> None:
             item.ints[:] = pads
 
 
-def insert(net: ProtoGraph, before: NodeProto, made: NodeProto) -> None:
+def insert(net: ProtoGraph, before: NodeProto, node: NodeProto) -> None:
     """Let a node stand before another one's first input."""
-    before.input[0] = made.output[0]
-    net.graph.node.insert(net.nodes.index(before), made)
+    before.input[0] = node.output[0]
+    net.graph.node.insert(net.nodes.index(before), node)
     net.index()
 
 

@@ -123,15 +123,15 @@ def _kind(net: ProtoGraph, node: NodeProto) -> str:
 
 def _moving(net: ProtoGraph, node: NodeProto) -> list[str]:
     """Return the inputs of a node that are neither constants nor dequantised ones."""
-    found = []
+    names = []
     for name in node.input:
-        made = net.producer.get(name)
+        producer = net.producer.get(name)
         constant = name in net.arrays or (
-            made is not None and made.op_type == "DequantizeLinear" and made.input[0] in net.arrays
+            producer is not None and producer.op_type == "DequantizeLinear" and producer.input[0] in net.arrays
         )
         if name and not constant:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _holds_zero(net: ProtoGraph, node: NodeProto) -> bool:
@@ -145,9 +145,11 @@ def _holds_zero(net: ProtoGraph, node: NodeProto) -> bool:
 
 def _shape(net: ProtoGraph, node: NodeProto) -> tuple[int, ...]:
     """Return the shape of a convolution's INT8 weights; () where they are float."""
-    made = net.producer.get(node.input[1])
-    found = net.arrays.get(made.input[0]) if made is not None and made.op_type == "DequantizeLinear" else None
-    return found.shape if found is not None and found.dtype == np.int8 else ()
+    producer = net.producer.get(node.input[1])
+    weights = (
+        net.arrays.get(producer.input[0]) if producer is not None and producer.op_type == "DequantizeLinear" else None
+    )
+    return weights.shape if weights is not None and weights.dtype == np.int8 else ()
 
 
 def _grow(net: ProtoGraph, node: NodeProto, more: int, axis: int) -> None:
@@ -204,8 +206,8 @@ def _pad_colours(net: ProtoGraph) -> dict[str, int]:
         (pair,) = net.readers[node.output[0]]
         pads = net.add_array(f"{node.input[0]}_pads", np.array([0] * 5 + [1, 0, 0], np.int64))
         integers = net.fresh(f"{node.output[0]}_wide")
-        made = helper.make_node("Pad", [node.output[0], pads, node.input[2]], [integers], f"{node.input[0]}/Pad")
-        net.graph.node.append(made)
+        pad = helper.make_node("Pad", [node.output[0], pads, node.input[2]], [integers], f"{node.input[0]}/Pad")
+        net.graph.node.append(pad)
         pair.input[0] = integers
         _grow(net, readers[0], 1, axis=1)
         widened[node.input[0]] = DENSE

@@ -178,17 +178,17 @@ def _path(net: ProtoGraph, name: str, readers: int = 1) -> list[NodeProto]:
 
     [] where there is none. All further tensors of the path have one reader.
     """
-    found: list[NodeProto] = []
+    path: list[NodeProto] = []
     while name in net.producer and name not in net.outputs and len(net.readers[name]) == readers:
         node = net.producer[name]
         if layer := _layer(net, name, readers):
-            return [*found, layer]
+            return [*path, layer]
         if node.op_type == "Add" and not any(given in net.arrays for given in node.input):
             layers = [layer for given in node.input if (layer := _layer(net, given))]
-            return [*found, layers[0]] if layers else []
+            return [*path, layers[0]] if layers else []
         if not _passes(net, node):
             return []
-        found.append(node)
+        path.append(node)
         name, readers = node.input[0], 1
     return []
 

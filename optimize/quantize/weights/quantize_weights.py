@@ -59,11 +59,11 @@ def mse_scale(weight: np.ndarray, scale: np.ndarray, importance: np.ndarray | fl
         importance: How much an error of each weight counts; broadcast to the weights' shape.
     """
     axes = tuple(range(1, weight.ndim))
-    found = []
+    errors = []
     for share in NARROWER:
         back = quantise(weight, np.asarray(scale * share, np.float32), 0).dequantised()
-        found.append((np.square(back - weight) * importance).sum(axis=axes))
-    return np.asarray(scale * np.asarray(NARROWER)[np.argmin(found, axis=0)], np.float32)
+        errors.append((np.square(back - weight) * importance).sum(axis=axes))
+    return np.asarray(scale * np.asarray(NARROWER)[np.argmin(errors, axis=0)], np.float32)
 
 
 def quantise(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> Quantised:

@@ -76,19 +76,19 @@ def gptq(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
     damped = _damped(gram, DAMP)[:, order][:, :, order]
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
     left, original = ratio[:, :, order].copy(), ratio[:, :, order]
-    made = np.empty_like(left)
+    integers = np.empty_like(left)
     for start in range(0, width, BLOCK):
         stop = min(start + BLOCK, width)
         errors = np.empty((*left.shape[:2], stop - start))
         for at in range(start, stop):
             low, high = np.floor(original[..., at]), np.ceil(original[..., at])
-            made[..., at] = np.clip(np.rint(left[..., at]), low, high)
-            error = (left[..., at] - made[..., at]) / upper[:, at, at][:, None]
+            integers[..., at] = np.clip(np.rint(left[..., at]), low, high)
+            error = (left[..., at] - integers[..., at]) / upper[:, at, at][:, None]
             left[..., at + 1 : stop] -= error[..., None] * upper[:, None, at, at + 1 : stop]
             errors[..., at - start] = error
         left[..., stop:] -= errors @ upper[:, start:stop, stop:]
-    result = np.empty_like(made)
-    result[..., order] = made
+    result = np.empty_like(integers)
+    result[..., order] = integers
     return np.asarray(np.clip(result, -LARGEST, LARGEST))
 
 
@@ -118,8 +118,8 @@ def adaround(ratio: np.ndarray, gram: np.ndarray, steps: int = STEPS) -> np.ndar
 
 def best_rounding(ratio: np.ndarray, gram: np.ndarray, learn: bool = False) -> np.ndarray:
     """Return for each output channel the rounding with the least error among those at hand."""
-    made = [nearest(ratio), gptq(ratio, gram)]
+    choices = [nearest(ratio), gptq(ratio, gram)]
     if learn:
-        made.append(adaround(ratio, gram))
-    scores = np.stack([loss(ratio, integers, gram) for integers in made])
-    return np.asarray(np.choose(scores.argmin(axis=0)[..., None], made))
+        choices.append(adaround(ratio, gram))
+    scores = np.stack([loss(ratio, integers, gram) for integers in choices])
+    return np.asarray(np.choose(scores.argmin(axis=0)[..., None], choices))
