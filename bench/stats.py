@@ -65,9 +65,9 @@ def resamples(groups: Groups, rng: np.random.Generator, repeats: int = REPEATS) 
         row[: len(group)] = group
     rows = max(1, CHUNK // (len(groups) * int(sizes.mean())))
     for start in range(0, repeats, rows):
-        picked = rng.integers(0, len(groups), (min(rows, repeats - start), len(groups), 1))
-        inside = rng.random((*picked.shape[:2], int(sizes.mean()))) * sizes[picked]
-        yield padded[picked, inside.astype(np.int64)].reshape(len(picked), -1)
+        choice = rng.integers(0, len(groups), (min(rows, repeats - start), len(groups), 1))
+        inside = rng.random((*choice.shape[:2], int(sizes.mean()))) * sizes[choice]
+        yield padded[choice, inside.astype(np.int64)].reshape(len(choice), -1)
 
 
 def draws(groups: Groups, statistic: Statistic, rng: np.random.Generator, repeats: int = REPEATS) -> Floats:

@@ -170,7 +170,7 @@ def _names(figure: Any, axes: Any, bubbles: Sequence[Bubble]) -> None:
     figure.canvas.draw()
     families = itertools.groupby(sorted(bubbles, key=lambda b: b.family), key=lambda b: b.family)
     best = {bubble.name for _, own in families for bubble in pareto_bubbles(list(own))}
-    frame, taken = axes.get_window_extent(), list[Any]()
+    frame, boxes = axes.get_window_extent(), list[Any]()
     for bubble in sorted(bubbles, key=lambda b: (b.name not in best, b.params_m)):
         distance = math.sqrt(area(bubble) / math.pi) + 1
         for across, up, side, edge in _SIDES:
@@ -178,7 +178,7 @@ def _names(figure: Any, axes: Any, bubbles: Sequence[Bubble]) -> None:
             text = axes.annotate(bubble.name, (bubble.x, bubble.top1), offset, textcoords="offset points",
                                  fontsize=NAME_SIZE, ha=side, va=edge)  # fmt: skip
             box = text.get_window_extent()
-            if frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) and not box.count_overlaps(taken):
-                taken.append(box)
+            if frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1) and not box.count_overlaps(boxes):
+                boxes.append(box)
                 break
             text.remove()

@@ -99,11 +99,11 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         ModelError: The checkpoint cannot be read.
     """
     entry = find_network(name)
-    carried = checkpoints.checkpoint_spec(weights) if Path(weights).is_file() else None
-    if carried and carried.name != entry.name:
-        raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
-    if carried:
-        return carried
+    spec = checkpoints.checkpoint_spec(weights) if Path(weights).is_file() else None
+    if spec and spec.name != entry.name:
+        raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=spec.name, do=f"name {spec.name}")
+    if spec:
+        return spec
     if len(entry.input_shape) != 3:
         return _not_an_image(entry, weights)
     channels, height, width = entry.input_shape

@@ -151,7 +151,7 @@ def load_checkpoint(
     Raises:
         ModelError: Keys are missing, unexpected or of the wrong shape; all three lists are in the message.
     """
-    own, given = module.state_dict(), state
+    own, original = module.state_dict(), state
     state = {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -166,7 +166,7 @@ def load_checkpoint(
             f"{origin} does not fit the network; nothing was loaded",
             got="; ".join(_listed(title, keys) for title, keys in lists),
             expected=f"the {len(own)} keys of {type(module).__name__}",
-            do=suggest(given) or "check the model's name, its width and its number of classes",
+            do=suggest(original) or "check the model's name, its width and its number of classes",
         )
     module.load_state_dict(dict(state))
 

@@ -112,7 +112,7 @@ class Expected:
             if array.dtype.kind == "f" and array.ndim:
                 noise = rng.choice([-1.0, 1.0], array.shape) * NOISE * float(np.finfo(array.dtype).eps)
                 noisy[key] = (array * (1 + noise)).astype(array.dtype)
-        before = next(outputs for given, outputs in self.pairs if given is feeds)[name]
+        before = next(outputs for inputs, outputs in self.pairs if inputs is feeds)[name]
         moved, _ = difference(before, _run(self.open(self.source), noisy)[name])
         return moved if np.isfinite(moved) else 0.0
 

@@ -86,8 +86,8 @@ class Answer:
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a copy of the image, uint8 (H, W, 3), with the answer on it where the task can draw it."""
         task = find(self.task)
-        drawn = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs) else None
-        return np.array(image) if drawn is None else drawn
+        drawing = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs) else None
+        return np.array(image) if drawing is None else drawing
 
     def _as(self, task: str, most: int | None = None) -> Any:
         if task != self.task or not find(task).fits(self.outputs):

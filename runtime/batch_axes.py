@@ -37,12 +37,12 @@ def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int |
         task: The spec's.
         shape: Of one image, for the runs, where the session's own is free.
     """
-    given = session.inputs[0]
-    by_output = {tensor.name: _declared(given, tensor) for tensor in session.outputs}
+    source = session.inputs[0]
+    by_output = {tensor.name: _declared(source, tensor) for tensor in session.outputs}
     unknown = [name for name, axis in by_output.items() if axis is Ellipsis]
-    if (given.shape[0] or 0) > 1 or (given.shape[0] is None and unknown):
-        tried = _tried(session, given, shape)
-        by_output |= {name: axis for name, axis in tried.items() if name in unknown or given.shape[0]}
+    if (source.shape[0] or 0) > 1 or (source.shape[0] is None and unknown):
+        axes = _tried(session, source, shape)
+        by_output |= {name: axis for name, axis in axes.items() if name in unknown or source.shape[0]}
     first = 0 if find(task).batch_first else None
     return {name: first if axis is Ellipsis else axis for name, axis in by_output.items()}
 
@@ -52,9 +52,9 @@ def may_be_first(session: Session) -> bool:
     return all(_declared(session.inputs[0], tensor) in (0, Ellipsis) for tensor in session.outputs)
 
 
-def _declared(given: Tensor, tensor: Tensor) -> Any:
+def _declared(source: Tensor, tensor: Tensor) -> Any:
     """Return the batch axis that the shapes say, None for none, Ellipsis where they do not say."""
-    size, name = given.shape[0], given.names[0] if given.names else ""
+    size, name = source.shape[0], source.names[0] if source.names else ""
     known = bool(tensor.shape) and None not in tensor.shape
     if size is None:
         if name and name in tensor.names:
@@ -68,15 +68,15 @@ def _declared(given: Tensor, tensor: Tensor) -> Any:
     return None if known else Ellipsis
 
 
-def _tried(session: Session, given: Tensor, shape: tuple[int, ...]) -> dict[str, int | None]:
+def _tried(session: Session, source: Tensor, shape: tuple[int, ...]) -> dict[str, int | None]:
     """Return the batch axis of each output as runs on random images show it; nothing where they cannot run."""
-    size, fixed = given.shape[0], tuple(dim for dim in given.shape[1:] if dim is not None)
-    shape = fixed if len(fixed) == len(given.shape) - 1 else shape
+    size, fixed = source.shape[0], tuple(dim for dim in source.shape[1:] if dim is not None)
+    shape = fixed if len(fixed) == len(source.shape) - 1 else shape
     images = np.random.default_rng(0).standard_normal((size or max(TRIED), *shape))
-    images = (images if given.numpy.kind == "f" else 64 * np.abs(images)).astype(given.numpy)
+    images = (images if source.numpy.kind == "f" else 64 * np.abs(images)).astype(source.numpy)
     batches = [images, np.roll(images, 1, 0)] if size else [images[:count] for count in TRIED]
     try:
-        runs = [session.run({given.name: batch}) for batch in batches]
+        runs = [session.run({source.name: batch}) for batch in batches]
     except EdgesmithError:
         return {}
     shown = _followed if size else _grown
@@ -160,8 +160,8 @@ def answers(
 
 def _taken(name: str, value: NDArray[Any], axis: int | None, at: int, count: int) -> NDArray[Any]:
     if axis is not None and value.ndim > axis and value.shape[axis] == count:
-        taken: NDArray[Any] = value[(slice(None),) * axis + (at,)]
-        return taken
+        row: NDArray[Any] = value[(slice(None),) * axis + (at,)]
+        return row
     if count > 1:
         raise RunError(
             f"output {name!r} has not one part for each image", got=f"shape {value.shape}",

@@ -173,32 +173,32 @@ def load(
         BundleError: The bundle is damaged, was tampered with, or is not signed as asked.
         NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
     """
-    opened = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trusted_key=trusted_key)
-    if opened is bundle:
-        opened.check_signature(trusted_key)
-    model = _loaded(opened, device, precision, threads, rebuild)
+    contents = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trusted_key=trusted_key)
+    if contents is bundle:
+        contents.check_signature(trusted_key)
+    model = _loaded(contents, device, precision, threads, rebuild)
     model.allow_nonfinite = allow_nonfinite
     return model
 
 
-def _loaded(opened: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
+def _loaded(bundle: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
     """Load the best artefact of an opened bundle; see `load`."""
-    order = candidates(opened, device, precision)
-    notes = [f"passed over: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
+    order = candidates(bundle, device, precision)
+    notes = [f"passed over: {artefact.name}: {why}" for artefact in bundle.artefacts if (why := retired(artefact))]
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     begun: Session | None = None
     if device == "auto":
-        on_gpu, _, begun = _measured(opened, on_gpu, 1, notes)
-    if model := _first(opened, on_gpu, threads, notes, begun):
+        on_gpu, _, begun = _measured(bundle, on_gpu, 1, notes)
+    if model := _first(bundle, on_gpu, threads, notes, begun):
         return model
-    if rebuild and (model := _rebuilt(opened, order, notes)):
+    if rebuild and (model := _rebuilt(bundle, order, notes)):
         return model
     if device == "auto":
-        on_cpu, threads, begun = _measured(opened, on_cpu, threads, notes)
-    if model := _first(opened, on_cpu, threads, notes, begun):
+        on_cpu, threads, begun = _measured(bundle, on_cpu, threads, notes)
+    if model := _first(bundle, on_cpu, threads, notes, begun):
         return model
     raise NotAvailable(
-        f"nothing in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
+        f"nothing in {bundle.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
         do="see `edgesmith doctor`",
     )  # fmt: skip
 

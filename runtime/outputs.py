@@ -149,9 +149,9 @@ def _replaceable(place: Path, status: os.stat_result, sort: Kind) -> bool:
 
 
 def _unlisted(folder: Path, manifest: Manifest) -> set[str]:
-    listed = {*manifest.files, NAME, SIGNATURE}
-    folders = {str(parent) for name in listed for parent in Path(name).parents}
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")} - listed - folders
+    names = {*manifest.files, NAME, SIGNATURE}
+    folders = {str(parent) for name in names for parent in Path(name).parents}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")} - names - folders
 
 
 def _bundle(folder: Path) -> bool:

@@ -60,13 +60,13 @@ class Process(Closeable):
         if started:
             started(self._child.pid)
         try:
-            opened = self.ask("open", target=target.to_dict())
+            answer = self.ask("open", target=target.to_dict())
         except BaseException:
             self.close()
             raise
         total = (clock.now_ns() - began) * 1e-9
-        self.stages: dict[str, float] = {"interpreter_s": total - sum(opened["stages"].values()), **opened["stages"]}
-        self.rss: dict[str, int] = opened["rss"]
+        self.stages: dict[str, float] = {"interpreter_s": total - sum(answer["stages"].values()), **answer["stages"]}
+        self.rss: dict[str, int] = answer["rss"]
 
     @property
     def pid(self) -> int:

@@ -104,10 +104,10 @@ def find_sensors(root: Path = Path("/"), *, cards: bool = True) -> list[Sensor]:
         root: Where /sys and /proc are.
         cards: Ask NVML too.
     """
-    listed = [*_rapl(root), *_ina3221(root), *_temperatures(root), *_clocks(root), *_throttling(root)]
+    sensors = [*_rapl(root), *_ina3221(root), *_temperatures(root), *_clocks(root), *_throttling(root)]
     if cards:
-        listed += _nvml()
-    return [sensor for sensor in listed if sensor.read() is not None]
+        sensors += _nvml()
+    return [sensor for sensor in sensors if sensor.read() is not None]
 
 
 def _number(path: Path, scale: float = 1.0) -> Callable[[], float | None]:
@@ -205,9 +205,9 @@ def card_bytes(pid: int) -> int | None:
     return process_bytes([(one.pid, one.usedGpuMemory) for one in every], pid)
 
 
-def process_bytes(listed: Sequence[tuple[int, int | None]], pid: int) -> int | None:
+def process_bytes(processes: Sequence[tuple[int, int | None]], pid: int) -> int | None:
     """Sum the bytes of one process over pairs (process, bytes or None); None where the driver reports no bytes."""
-    own = [size for process, size in listed if process == pid and size is not None]
+    own = [size for process, size in processes if process == pid and size is not None]
     return sum(own) if own else None
 
 

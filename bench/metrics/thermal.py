@@ -15,12 +15,12 @@ SLOWED = 0.9  # a clock that falls below this share of its highest while working
 
 def measure(context: MetricContext) -> Reading:
     """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
-    listed = [one for one in sensors.find_sensors() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
-    if not listed:
+    probes = [one for one in sensors.find_sensors() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
+    if not probes:
         return Reading("thermal", missing="this machine reports neither temperature nor clock")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=WORK_S)
-        with sensors.watch(listed) as trace:
+        with sensors.watch(probes) as trace:
             process.ask("run", seconds=WORK_S)
     return _reading(trace)
 

@@ -27,11 +27,11 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
         BundleError: The bundle cannot be read.
     """
     if path.is_dir() or path.suffix == ".zip":
-        opened = read_bundle(path)
-        records = {key: value for key, value in opened.manifest.provenance.items() if _is_record(value)}
+        bundle = read_bundle(path)
+        records = {key: value for key, value in bundle.manifest.provenance.items() if _is_record(value)}
         if not records:
             raise DataError(f"{path} says nothing of its quantisation", do="export it with INT8, or give the JSON")
-        return {f"{opened.spec.name} {key}": value for key, value in records.items()}
+        return {f"{bundle.spec.name} {key}": value for key, value in records.items()}
     try:
         record = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -67,9 +67,9 @@ def view_sensitivity(records: Mapping[str, Any]) -> dict[str, Any]:
         for layer, db in sorted((record.get(key) or {}).items(), key=lambda item: item[1] or 0.0)
         if db is not None
     ]
-    drawn = []
+    charts = []
     for name, record in records.items():
         key = next(key for key in KINDS if record.get(key))
         mine = [row for row in rows if row[0] == name and row[1] == KINDS[key]]
-        drawn.append({"name": name, "kind": KINDS[key], "bars": [[row[2], row[3]] for row in mine[:SHOWN]]})
-    return {"records": [one for one in drawn if one["bars"]], "rows": rows}
+        charts.append({"name": name, "kind": KINDS[key], "bars": [[row[2], row[3]] for row in mine[:SHOWN]]})
+    return {"records": [one for one in charts if one["bars"]], "rows": rows}

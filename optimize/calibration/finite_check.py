@@ -42,9 +42,9 @@ def collect(
     Raises:
         DataError: A tensor holds NaN or infinity.
     """
-    given = model.graph.input[0].name
+    input_name = model.graph.input[0].name
     if not histograms and is_known(model):
-        stats = statistics.collect(model, list(dict.fromkeys([*names, given])), batches, sums=False)
+        stats = statistics.collect(model, list(dict.fromkeys([*names, input_name])), batches, sums=False)
         if finite(model, {name: max(-seen.low, seen.high) for name, seen in stats.items()}):
             return {name: stats[name] for name in names}
     return statistics.collect(model, names, batches, histograms=histograms)
@@ -67,8 +67,8 @@ def finite(model: onnx.ModelProto, seen: Mapping[str, float]) -> bool:
     most = {name: _peak(array) for name, array in arrays.items() if array.dtype.kind in "fiu"}
     most |= {item.name: seen[item.name] for item in model.graph.input if item.name in seen}
     for node in model.graph.node:
-        given = [name for name in node.input if name]
-        bound = _bound(node, arrays, [most.get(name, np.inf) for name in given])
+        names = [name for name in node.input if name]
+        bound = _bound(node, arrays, [most.get(name, np.inf) for name in names])
         if not bound < LARGEST:
             return False
         most |= {name: min(bound, seen.get(name, np.inf)) for name in node.output}
@@ -79,16 +79,16 @@ def _peak(array: np.ndarray) -> float:
     return float(np.nan_to_num(np.abs(array).astype(np.float64), nan=np.inf).max(initial=0))
 
 
-def _bound(node: onnx.NodeProto, arrays: Mapping[str, np.ndarray], given: list[float]) -> float:
-    """Return the largest absolute value that a node can answer; `given` has those of its inputs."""
+def _bound(node: onnx.NodeProto, arrays: Mapping[str, np.ndarray], peaks: list[float]) -> float:
+    """Return the largest absolute value that a node can answer; `peaks` has those of its inputs."""
     if node.op_type in AT_MOST_ONE:
-        return 1.0 if max(given) < LARGEST else np.inf
+        return 1.0 if max(peaks) < LARGEST else np.inf
     if node.op_type in {"Add", "Sub"}:
-        return sum(given)
+        return sum(peaks)
     if node.op_type == "Mul":
-        return given[0] * given[1]
+        return peaks[0] * peaks[1]
     if node.op_type not in LAYERS:
-        return max(given)
+        return max(peaks)
     weight = arrays.get(node.input[1])
     if weight is None or weight.ndim < 2:
         return np.inf
@@ -97,4 +97,4 @@ def _bound(node: onnx.NodeProto, arrays: Mapping[str, np.ndarray], given: list[f
     # A matrix may be read either way round.
     rows = size.sum(axis=tuple(range(1, weight.ndim))).max()
     total = float(rows if node.op_type == "Conv" else np.maximum(rows, size.sum(axis=-2).max()))
-    return float(factor * (total * given[0] + sum(given[2:])))
+    return float(factor * (total * peaks[0] + sum(peaks[2:])))

@@ -147,7 +147,7 @@ class AugmentedSamples:
 
     def _noisy(self, place: int, image: np.ndarray) -> np.ndarray:
         random = np.random.default_rng([place, 0])
-        drawn = random.standard_normal(image.shape, dtype=np.float32)
+        normal = random.standard_normal(image.shape, dtype=np.float32)
         spread, axes = self.noise * image.std(), tuple(range(1, image.ndim)) or None
         black, white = image.min(axis=axes, keepdims=True), image.max(axis=axes, keepdims=True)
         if self.cover and random.random() < 0.5 and image.ndim == 3:
@@ -157,7 +157,7 @@ class AugmentedSamples:
             image = image.copy()
             image[:, top : top + high, left : left + wide] = value
         # A sensor stops at black and white; what lies beyond them would only widen the first ranges.
-        return np.asarray(np.clip(image + drawn * spread, black, white), np.float32)
+        return np.asarray(np.clip(image + normal * spread, black, white), np.float32)
 
 
 @contextmanager
@@ -195,12 +195,12 @@ def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
         ModelError: There is not exactly one float32 input of known rank.
     """
     constant = {tensor.name for tensor in model.graph.initializer}
-    given = [item for item in model.graph.input if item.name not in constant]
-    kind = given[0].type.tensor_type if given else None
-    if len(given) != 1 or kind is None or kind.elem_type != 1 or len(kind.shape.dim) < 2:
+    inputs = [item for item in model.graph.input if item.name not in constant]
+    kind = inputs[0].type.tensor_type if inputs else None
+    if len(inputs) != 1 or kind is None or kind.elem_type != 1 or len(kind.shape.dim) < 2:
         raise ModelError(
             "calibration needs a graph with one float32 input",
-            got=f"inputs {[item.name for item in given]}",
+            got=f"inputs {[item.name for item in inputs]}",
             expected="one float32 tensor, batch first",
         )
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)

@@ -72,12 +72,12 @@ def stream(
     integers: bool = True,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield, for each batch, the values of the named tensors (graph inputs too)."""
-    given = model.graph.input[0].name
-    wanted = [name for name in names if name != given]
+    input_name = model.graph.input[0].name
+    wanted = [name for name in names if name != input_name]
     run = session(with_outputs(model, wanted), optimise=optimise, integers=integers) if wanted else None
     for batch in batches:
-        values = dict(zip(wanted, answers(run, {given: batch}, wanted), strict=True)) if run else {}
-        yield {given: batch, **values}
+        values = dict(zip(wanted, answers(run, {input_name: batch}, wanted), strict=True)) if run else {}
+        yield {input_name: batch, **values}
 
 
 def answers(run: Any, feeds: dict[str, np.ndarray], wanted: list[str] | None = None) -> list[np.ndarray]:

@@ -33,8 +33,8 @@ def result_bytes(net: Graph, node: Node) -> float:
         total += math.inf if shape is None else _item_bytes(net, tensor) * math.prod(shape)
     if math.isfinite(total):
         return total
-    given = sum(_bytes(net, tensor) for tensor in node.inputs)
-    return math.inf if node.op in GROWING else max(given, given * given / 64)
+    input_bytes = sum(_bytes(net, tensor) for tensor in node.inputs)
+    return math.inf if node.op in GROWING else max(input_bytes, input_bytes * input_bytes / 64)
 
 
 def _item_bytes(net: Graph, tensor: GraphTensor) -> float:

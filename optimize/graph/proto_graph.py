@@ -111,11 +111,11 @@ class ProtoGraph:
 
     def _name_nodes(self) -> None:
         """Give every node a name of its own."""
-        taken: set[str] = set()
+        names: set[str] = set()
         for index, node in enumerate(self.graph.node):
-            if not node.name or node.name in taken:
+            if not node.name or node.name in names:
                 node.name = f"{node.name or node.op_type}_{index}"
-            taken.add(node.name)
+            names.add(node.name)
 
     def index(self) -> None:
         """Rebuild `nodes`, `producer` and `readers` from the graph."""

@@ -89,7 +89,7 @@ def _names(graph: onnx.GraphProto) -> set[str]:
 
 
 def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
-    taken, graph = _names(model.graph), model.graph
+    used_names, graph = _names(model.graph), model.graph
     captures = [captured(node) for node in graph.node]
     origin = [_detached(node) for node in graph.node]
     kept = _keep(model, fold_inputs)
@@ -120,7 +120,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     }
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
-    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=captured_tensors, used_names=taken)
+    return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=captured_tensors, used_names=used_names)
 
 
 def fix_batch(net: Graph, batch: int) -> None:

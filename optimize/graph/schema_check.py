@@ -45,8 +45,8 @@ def _problem(node: onnx.NodeProto, versions: dict[str, int]) -> str:
         return f"with {len(node.input)} inputs"
     if not schema.min_output <= len(node.output) <= schema.max_output:
         return f"with {len(node.output)} outputs"
-    for formal, given in zip(schema.inputs, node.input, strict=False):
-        if not given and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+    for formal, name in zip(schema.inputs, node.input, strict=False):
+        if not name and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
             return f"without its input {formal.name!r}"
     return next((problem for item in node.attribute if (problem := _wrong_type(item, schema))), "")
 

@@ -76,11 +76,11 @@ def infer_one(net: Graph, node: Node) -> None:
     """Find the shapes of one node's outputs, if they are not known, from those of its inputs."""
     if node.domain or all(_is_settled(net.shape(tensor)) for tensor in node.outputs if tensor.name):
         return
-    given = {tensor.name: net.known(tensor) for tensor in node.inputs if tensor.name}
-    if any(shape is None or not kind for kind, shape in given.values()):
+    inputs = {tensor.name: net.known(tensor) for tensor in node.inputs if tensor.name}
+    if any(shape is None or not kind for kind, shape in inputs.values()):
         return
-    names = {dim for _, shape in given.values() for dim in shape or () if isinstance(dim, str)}
-    types = {name: onnx.helper.make_tensor_type_proto(kind, shape) for name, (kind, shape) in given.items()}
+    names = {dim for _, shape in inputs.values() for dim in shape or () if isinstance(dim, str)}
+    types = {name: onnx.helper.make_tensor_type_proto(kind, shape) for name, (kind, shape) in inputs.items()}
     small = [tensor for tensor in node.inputs if tensor.name and _is_small(net, tensor)]
     data = {tensor.name: onnx.numpy_helper.from_array(net.array(tensor), tensor.name) for tensor in small}
     proto = node_proto(net, node)

@@ -144,16 +144,16 @@ def _serve(
         demand.node.inputs[1] = net.constant(f"{demand.node.inputs[1].name}_regrouped", _take(weights, layout, 1))
 
 
-def _join(net: Graph, given: list[Any], near: Any) -> Any:
+def _join(net: Graph, tensors: list[Any], near: Any) -> Any:
     """Return the Concat of some tensors, an old one if there is one."""
-    if len(given) == 1:
-        return given[0]
-    for user in net.users(given[0]):
-        same = is_a(user, "Concat") and user.attrs.get("axis") == 1 and len(user.inputs) == len(given)
-        if same and all(one is other for one, other in zip(user.inputs, given, strict=True)):
+    if len(tensors) == 1:
+        return tensors[0]
+    for user in net.users(tensors[0]):
+        same = is_a(user, "Concat") and user.attrs.get("axis") == 1 and len(user.inputs) == len(tensors)
+        if same and all(one is other for one, other in zip(user.inputs, tensors, strict=True)):
             return user.outputs[0]
     joined = net.blank(f"{near.name or near.op}_channels")
-    net.add("Concat", given, [joined], near, {"axis": 1})
+    net.add("Concat", tensors, [joined], near, {"axis": 1})
     return joined
 
 
@@ -197,10 +197,10 @@ def _permute_outputs(net: Graph, source: Source) -> None:
 
 def _take(array: Array, layout: list[int], axis: int, fill: float = 0.0) -> Array:
     """Take slices of an array in an order; -1 gives a slice of `fill`."""
-    taken = np.take(array, [max(index, 0) for index in layout], axis=axis)
+    slices = np.take(array, [max(index, 0) for index in layout], axis=axis)
     empty = np.array([index < 0 for index in layout])
-    taken[(slice(None),) * axis + (empty,)] = fill
-    return taken
+    slices[(slice(None),) * axis + (empty,)] = fill
+    return slices
 
 
 PASS = DropShuffles(lambda net, node: None, (), "channel shuffles taken up by the order of the Convs' filters")

@@ -46,19 +46,21 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 def _is_constant(net: Graph, node: Node) -> bool:
     if node.op in OF_SHAPE:
         return net.static(node.inputs[0]) is not None
-    given = [tensor for tensor in node.inputs if tensor.name]
+    tensors = [tensor for tensor in node.inputs if tensor.name]
     if node.op == "CastLike":
-        return isinstance(given[0], gs.Constant) and bool(net.dtype(given[1]))
-    return (bool(given) or node.op == "Constant") and all(isinstance(tensor, gs.Constant) for tensor in given)
+        return isinstance(tensors[0], gs.Constant) and bool(net.dtype(tensors[1]))
+    return (bool(tensors) or node.op == "Constant") and all(isinstance(tensor, gs.Constant) for tensor in tensors)
 
 
 def _fits(net: Graph, node: Node) -> bool:
     """Bound the result before computing it; an operator whose result has an unknown size is not computed."""
     if node.op in ("Constant", *OF_SHAPE):
         return True
-    given = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
+    input_bytes = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
     weights = _only_weights(net, node)
-    return bool(evaluate_node.result_bytes(net, node) <= max(FREELY_BYTES, 2 * given, WEIGHT_BYTES if weights else 0))
+    return bool(
+        evaluate_node.result_bytes(net, node) <= max(FREELY_BYTES, 2 * input_bytes, WEIGHT_BYTES if weights else 0)
+    )
 
 
 def _only_weights(net: Graph, node: Node) -> bool:

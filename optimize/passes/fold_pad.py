@@ -48,10 +48,10 @@ def _pads(net: Graph, node: Node) -> list[int] | str:
         return f"its mode is {node.attrs['mode']}"
     axes = list(range(rank))
     if net.input(node, 3) is not None:
-        given = net.ints(node, "axes", 3)
-        if given is None:
+        numbers = net.ints(node, "axes", 3)
+        if numbers is None:
             return "its axes are not constant"
-        axes = [axis % rank for axis in given]
+        axes = [axis % rank for axis in numbers]
     if len(set(axes)) != len(axes) or len(pads) != 2 * len(axes):
         return "its pads do not match its axes"
     begin, end = [0] * rank, [0] * rank
@@ -65,8 +65,8 @@ def _pads(net: Graph, node: Node) -> list[int] | str:
 
 
 def _refusal(net: Graph, node: Node, layer: Any, pads: list[int]) -> str:
-    given = net.input(node, 2)
-    value = float(node.attrs.get("value", 0.0)) if given is None else net.scalar(given)
+    constant = net.input(node, 2)
+    value = float(node.attrs.get("value", 0.0)) if constant is None else net.scalar(constant)
     wanted = -np.inf if layer.op == "MaxPool" else 0.0
     if value != wanted:
         return f"it pads with {'a variable' if value is None else value}, {layer.op} with {wanted}"

@@ -108,8 +108,8 @@ def _emit(net: Graph, node: Node, source: Any, bounds: Bounds, detail: str) -> O
     while inputs[-1] is None:
         inputs.pop()
     node.outputs.clear()
-    given = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
-    clip = net.add("Relu" if relu else "Clip", given, [output], node, attrs)
+    tensors = [gs.Variable.empty() if tensor is None else tensor for tensor in inputs]
+    clip = net.add("Relu" if relu else "Clip", tensors, [output], node, attrs)
     net.drop(node)
     return Rewritten(node.name, f"{detail} into {clip.op} [{bounds[0]:g}, {bounds[1]:g}]")
 

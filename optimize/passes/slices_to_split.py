@@ -56,8 +56,8 @@ def part(net: Graph, node: Node) -> Part | None:
     """Return axis, start and end of a Slice along one axis of known size with step 1; else None."""
     shape = net.shape(node.inputs[0])
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
-    given = net.input(node, 3) is not None or "axes" in node.attrs
-    axes, steps = net.ints(node, "axes", 3) if given else [0], net.ints(node, "steps", 4)
+    has_axes = net.input(node, 3) is not None or "axes" in node.attrs
+    axes, steps = net.ints(node, "axes", 3) if has_axes else [0], net.ints(node, "steps", 4)
     if not shape or not starts or not ends or not axes or not len(starts) == len(ends) == len(axes) == 1:
         return None
     if net.input(node, 4) is not None and steps != [1]:

@@ -187,9 +187,9 @@ def _merge(
     delta = np.zeros((1, 1, kernel, kernel), np.float32)
     delta[..., kernel // 2, kernel // 2] = 1
     kept = [atom for atom in atoms if atom in later]
-    picked, none = _rows([at[atom] for atom in kept], len(atoms)), _zeros(kept)
+    selection, none = _rows([at[atom] for atom in kept], len(atoms)), _zeros(kept)
     parts: list[tuple[Array, ...]] = [
-        (picked, none, np.repeat(delta, len(kept), 0), none, np.eye(len(kept), dtype=np.float32), none)
+        (selection, none, np.repeat(delta, len(kept), 0), none, np.eye(len(kept), dtype=np.float32), none)
     ]
     for branch in unit:
         columns, begin = _rows([at[atom] for atom in branch.atoms], len(atoms)), _zeros(branch.atoms)

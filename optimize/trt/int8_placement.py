@@ -152,14 +152,14 @@ def place(
         batch: The batch it is to run at.
         per_tensor: Whether the weights get one scale per tensor (accuracy permitting) or one per channel.
     """
-    listed = [kernel for kernel in kernels if kernel.kind not in SYNCHRONISING]
-    chain = Chain(listed, gpu, batch, per_tensor)
+    computing = [kernel for kernel in kernels if kernel.kind not in SYNCHRONISING]
+    chain = Chain(computing, gpu, batch, per_tensor)
     full = set(chain.dense)
     ends = [_descend(chain, start) for start in (set(), full)]
     best = min(ends, key=lambda chosen: chain.total(chosen)[0])
     totals = {"fp16": chain.total(set()), "int8": chain.total(full), "mixed": chain.total(best)}
     names = set(weighted)
-    chosen = {name for at in best for name in _computes(listed[at], names)}
+    chosen = {name for at in best for name in _computes(computing[at], names)}
     return Placement(
         gpu.name, batch, tuple(sorted(chosen)), tuple(sorted(names - chosen)),
         {name: seconds for name, (seconds, _) in totals.items()}, {name: count for name, (_, count) in totals.items()},

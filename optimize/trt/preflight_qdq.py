@@ -34,10 +34,10 @@ def _zero_points(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
 
     signed = "quantise for TensorRT: int8, zero point 0 written out (`edgesmith quantize --target trt`)"
     for node in _pairs(graph):
-        given = len(node.input) > 2 and node.input[2]
-        points = graph.value(node.input[2]) if given else None
-        kind = graph.elem_type(node.input[2]) if given else attribute(node, "output_dtype", 0) or TensorProto.UINT8
-        if not given and node.op_type == "DequantizeLinear":
+        zero_point = len(node.input) > 2 and node.input[2]
+        points = graph.value(node.input[2]) if zero_point else None
+        kind = graph.elem_type(node.input[2]) if zero_point else attribute(node, "output_dtype", 0) or TensorProto.UINT8
+        if not zero_point and node.op_type == "DequantizeLinear":
             continue
         if points is not None and points.astype("int64").any():
             yield Finding("error", "zero-point", label(node), "a zero point that is not 0", signed)

@@ -99,10 +99,10 @@ def _ready() -> Any:
     with _FIRST:
         native = need("openvino")
         if not _used:
-            given = native.opset8.parameter([1], np.float32, name="x")
-            model = native.Model([native.opset8.relu(given)], [given])
+            parameter = native.opset8.parameter([1], np.float32, name="x")
+            model = native.Model([native.opset8.relu(parameter)], [parameter])
             for port in (*model.inputs, *model.outputs):
-                port.get_tensor().set_names({"x" if port.get_node() == given else "y"})
+                port.get_tensor().set_names({"x" if port.get_node() == parameter else "y"})
             session = OpenvinoSession(model, native.Core().compile_model(model, "CPU", {}))
             session._run({"x": np.zeros(1, np.float32)})
             session.close()

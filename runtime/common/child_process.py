@@ -47,9 +47,9 @@ def isolated(*arguments: str) -> list[str]:
 
 def _path() -> list[str]:
     """Return this process's path without the working directory, unless PYTHONPATH names that one."""
-    asked = {os.path.realpath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
+    entries = {os.path.realpath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
     here = os.path.realpath(os.curdir)
-    return [entry for entry in sys.path if entry and (os.path.realpath(entry) != here or here in asked)]
+    return [entry for entry in sys.path if entry and (os.path.realpath(entry) != here or here in entries)]
 
 
 def forget_working_directory() -> None:

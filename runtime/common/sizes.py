@@ -34,36 +34,36 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
 
 
 def settle_shape(
-    shapes: Mapping[str, Shape], given: str = "", spec: ModelSpec | None = None, batch: int = 1
+    shapes: Mapping[str, Shape], text: str = "", spec: ModelSpec | None = None, batch: int = 1
 ) -> dict[str, tuple[int, ...]]:
     """Return a size for every dimension of every input; None is a free one.
 
     Args:
         shapes: Input -> its declared shape.
-        given: What the command says, as `parse_sizes` reads it.
+        text: What the command says, as `parse_sizes` reads it.
         spec: What the file or bundle says of its input.
         batch: The size of a free first dimension that nothing else says.
 
     Raises:
         UsageError: A dimension other than the first stays free, or what was given does not fit.
     """
-    asked = parse_sizes(given)
-    if unknown := [name for name in asked if name not in shapes and not (name == "" and len(shapes) == 1)]:
+    sizes = parse_sizes(text)
+    if unknown := [name for name in sizes if name not in shapes and not (name == "" and len(shapes) == 1)]:
         raise UsageError(
             "--shape names no input", got=", ".join(name or "a shape without a name" for name in unknown),
             expected=", ".join(shapes), do="write NAME=SIZES",
         )  # fmt: skip
-    return {name: _settled(name, shape, asked.get(name, asked.get("")), spec, batch) for name, shape in shapes.items()}
+    return {name: _settled(name, shape, sizes.get(name, sizes.get("")), spec, batch) for name, shape in shapes.items()}
 
 
 def _settled(
-    name: str, shape: Shape, asked: tuple[int, ...] | None, spec: ModelSpec | None, batch: int
+    name: str, shape: Shape, request: tuple[int, ...] | None, spec: ModelSpec | None, batch: int
 ) -> tuple[int, ...]:
-    if asked is not None:
-        if not _fits(asked, shape):
-            got, expected = "x".join(map(str, asked)), _text(shape)
+    if request is not None:
+        if not _fits(request, shape):
+            got, expected = "x".join(map(str, request)), _text(shape)
             raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
-        return asked
+        return request
     if spec is not None and spec.input_name == name:
         of_spec = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
         if _fits(of_spec, shape):

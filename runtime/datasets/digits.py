@@ -76,8 +76,8 @@ def load_digits(split: str, calibration: int) -> tuple[NDArray[np.uint8], NDArra
     chosen: tuple[int, ...] = {"train": train, "calibration": train, "test": test, "hard": test * COPIES}[split]
     if split == "calibration":
         ids = [str(index) for index in train]
-        picked = stratified(ids, labels[list(train)].tolist(), calibration, seed="digits calibration")
-        chosen = tuple(train[at] for at in picked)
+        places = stratified(ids, labels[list(train)].tolist(), calibration, seed="digits calibration")
+        chosen = tuple(train[at] for at in places)
     big = upsample(images[list(chosen)])
     if split == "hard":
         big = np.repeat(np.stack([perturb(image[..., :1], seed) for seed, image in enumerate(big)]), 3, axis=3)

@@ -93,8 +93,8 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     paths, labels = [paths[at] for at in kept], [labels[at] for at in kept]
     if split == "calibration":
         names = [str(path.relative_to(folder)) for path in paths]
-        drawn = stratified(names, labels, min(calibration, len(paths)), seed="calibration")
-        paths, labels = [paths[at] for at in drawn], [labels[at] for at in drawn]
+        places = stratified(names, labels, min(calibration, len(paths)), seed="calibration")
+        paths, labels = [paths[at] for at in places], [labels[at] for at in places]
     copies = COPIES if split == "hard" else 1
     seeds = tuple(range(copies * len(paths))) if split == "hard" else ()
     return Files(tuple(paths) * copies, seeds), np.array(labels * copies, dtype=np.int64), tuple(classes)

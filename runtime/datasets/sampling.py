@@ -30,10 +30,10 @@ def stratified(names: Sequence[str], labels: Sequence[int], count: int, *, seed:
     groups: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
-    drawn: list[int] = []
+    indices: list[int] = []
     for label, share in _shares({label: len(group) for label, group in groups.items()}, count).items():
-        drawn += sorted(groups[label], key=lambda index: rank_by_hash(names[index], seed))[:share]
-    return sorted(drawn)
+        indices += sorted(groups[label], key=lambda index: rank_by_hash(names[index], seed))[:share]
+    return sorted(indices)
 
 
 def _shares(sizes: dict[int, int], count: int) -> dict[int, int]:

@@ -47,13 +47,14 @@ def run_build(request: dict[str, Any], send: Event) -> dict[str, Any]:
     with Path(request["out"]).open("wb") as file:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
-    asked, products = _asked(trt, network, request["precision"]) if kernels else ({}, [])
+    precisions, products = _asked(trt, network, request["precision"]) if kernels else ({}, [])
     notes += [] if kernels else ["this TensorRT lists no kernels: what the precision really is was not checked"]
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
         "flags": _flag_names(trt, config, request), "notes": notes, "build_s": seconds,
         "profiles": profiles, "warnings": log.warnings(),
-        "attestation": asdict(attest(kernels, asked, products)), "kernels": [kernel.to_dict() for kernel in kernels],
+        "attestation": asdict(attest(kernels, precisions, products)),
+        "kernels": [kernel.to_dict() for kernel in kernels],
         "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
         "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)], **log.totals(),
     }  # fmt: skip
@@ -187,13 +188,15 @@ def _target(trt: Any, config: Any, features: flavour.Features, sm: str) -> str:
 def _profiles(builder: Any, network: Any, config: Any, request: dict[str, Any]) -> dict[str, Any]:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     dynamic = {tensor.name: tuple(tensor.shape) for tensor in inputs if -1 in tuple(tensor.shape)}
-    given = {name: [list(shape) for shape in shapes] for name, shapes in (request.get("shapes") or {}).items()}
-    if unknown := sorted(set(given) - {tensor.name for tensor in inputs}):
+    profiles = {name: [list(shape) for shape in shapes] for name, shapes in (request.get("shapes") or {}).items()}
+    if unknown := sorted(set(profiles) - {tensor.name for tensor in inputs}):
         raise UsageError(f"no input is called {unknown[0]!r}", expected=", ".join(tensor.name for tensor in inputs))
     if not dynamic:
         return {}
     profile = builder.create_optimization_profile()
-    chosen = {name: given.get(name) or _from_batch(name, dims, request.get("batch")) for name, dims in dynamic.items()}
+    chosen = {
+        name: profiles.get(name) or _from_batch(name, dims, request.get("batch")) for name, dims in dynamic.items()
+    }
     for name, (low, best, high) in chosen.items():
         profile.set_shape(name, low, best, high)
     if config.add_optimization_profile(profile) < 0:
@@ -229,9 +232,9 @@ def _monitor(trt: Any, send: Event) -> Any:
 
 
 def _kernels(trt: Any, log: Any, blob: Any, features: flavour.Features) -> list[Kernel]:
-    listed = parse_log(log.layers())
-    if listed or not features.inspector:
-        return listed
+    kernels = parse_log(log.layers())
+    if kernels or not features.inspector:
+        return kernels
     engine = trt.Runtime(log).deserialize_cuda_engine(blob)
     inspector = engine.create_engine_inspector()
     return parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))

@@ -98,11 +98,11 @@ def build_engine(
     out = claim(out, "engine", overwrite=overwrite)
     with atomic_file(out) as engine, atomic_file(sidecar.path_of(out)) as beside:
         facts = _in_child({**request, "out": str(engine)}, timeout_s, progress)
-        built = _sidecar(facts, request, source, engine, out)
+        description = _sidecar(facts, request, source, engine, out)
         if not allow_float:
-            check_precision(built.attestation, precision)
-        built.write(beside)
-    return built
+            check_precision(description.attestation, precision)
+        description.write(beside)
+    return description
 
 
 def _request(source: Path, sm: str, precision: str, flavour: str) -> dict[str, Any]:
@@ -129,8 +129,8 @@ def check_precision(attestation: Attestation, precision: str) -> None:
         CheckFailed: Some run in another precision, or INT8 was asked of a network that has no quantised convolution.
     """
     allow = "quantise the file for TensorRT, choose another SM, or allow it with --allow-float"
-    asked = {*attestation.asked.values(), *attestation.products.values()}
-    if precision == "int8" and attestation.got and "int8" not in asked:
+    precisions = {*attestation.asked.values(), *attestation.products.values()}
+    if precision == "int8" and attestation.got and "int8" not in precisions:
         raise CheckFailed("INT8 was requested, but no convolution of the file has Q/DQ pairs on its input",
                           got=attestation.sentence(precision), do=allow)  # fmt: skip
     bad = {name: got for name, got in attestation.missed.items() if attestation.asked[name] == precision}

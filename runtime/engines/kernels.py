@@ -100,7 +100,8 @@ class Attestation:
     @property
     def missed(self) -> dict[str, str]:
         """The convolutions that run in another precision than was asked, and which."""
-        return {name: self.got[name] for name, asked in self.asked.items() if not _fulfils(self.got[name], asked)}
+        pairs = ((name, self.got[name], precision) for name, precision in self.asked.items())
+        return {name: got for name, got, precision in pairs if not _fulfils(got, precision)}
 
     def sentence(self, precision: str) -> str:
         """Return «requested INT8: 53 of 53 convolutions INT8, 105 kernels»."""
@@ -115,16 +116,16 @@ class Attestation:
         return {**asdict(self), "counts": self.counts, "missed": self.missed}
 
 
-def _fulfils(got: str, asked: str) -> bool:
-    return got == asked or (asked == "float" and got in ("fp32", "fp16", "bf16"))
+def _fulfils(got: str, precision: str) -> bool:
+    return got == precision or (precision == "float" and got in ("fp32", "fp16", "bf16"))
 
 
-def attest(kernels: Iterable[Kernel], asked: Mapping[str, str], products: Iterable[str] = ()) -> Attestation:
+def attest(kernels: Iterable[Kernel], precisions: Mapping[str, str], products: Iterable[str] = ()) -> Attestation:
     """Match the convolutions of the network against the kernels.
 
     Args:
         kernels: The kernel list.
-        asked: ONNX name of each convolution -> precision that it was asked to run in.
+        precisions: ONNX name of each convolution -> precision that it was asked to run in.
         products: ONNX names of the matrix products.
     """
     every = list(kernels)
@@ -134,8 +135,8 @@ def attest(kernels: Iterable[Kernel], asked: Mapping[str, str], products: Iterab
         kinds=dict(Counter(kernel.kind for kernel in kernels)),
         requantisations=sum(kernel.requantises for kernel in kernels),
         synchronisations=len(every) - len(kernels),
-        asked=dict(asked),
-        got={name: _ran_as(name, kernels) for name in asked},
+        asked=dict(precisions),
+        got={name: _ran_as(name, kernels) for name in precisions},
         products={name: _ran_as(name, kernels) for name in products},
     )
 

@@ -52,10 +52,10 @@ def probabilities(values: NDArray[Any], scores: str = "", axis: int = -1) -> NDA
             along the axis, within 1e-3, for probabilities.
         axis: That of the classes.
     """
-    given = scores == "probabilities"
+    are_probabilities = scores == "probabilities"
     if not scores and values.size and values.min() >= 0:
-        given = bool(np.abs(values.sum(axis=axis, dtype=np.float64) - 1).max() <= WHOLE)
-    return values.astype(np.float32) if given else softmax(values, axis)
+        are_probabilities = bool(np.abs(values.sum(axis=axis, dtype=np.float64) - 1).max() <= WHOLE)
+    return values.astype(np.float32) if are_probabilities else softmax(values, axis)
 
 
 def top_k(values: NDArray[Any], k: int, labels: Sequence[str] = (), scores: str = "") -> tuple[Guess, ...]:

@@ -122,9 +122,9 @@ class _Trial:
         alone = any(one.device == "gpu" for kind in kinds for one, _ in kind)
         with ThreadPoolExecutor(1 if alone else max(1, cores())) as pool:
             entered = list(pool.map(lambda kind: self._enter_one(kind, share), kinds))
-        opened = [pair for pair in entered if pair is not None]
-        self.sessions.update(opened)
-        return [pair for pair, _ in opened]
+        pairs = [pair for pair in entered if pair is not None]
+        self.sessions.update(pairs)
+        return [pair for pair, _ in pairs]
 
     def _enter_one(self, kind: list[Pair], share: float) -> tuple[Pair, Session] | None:
         for pair in kind:

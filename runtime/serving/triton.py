@@ -123,12 +123,12 @@ def _network(
 
 
 def _preprocess(folder: Path, bundle: Bundle, tensor: Tensor, batch: int) -> None:
-    carried = folder / "1" / "edgesmith_runtime"
-    carried.mkdir(parents=True)
+    package = folder / "1" / "edgesmith_runtime"
+    package.mkdir(parents=True)
     for name in CARRIED:
-        (carried / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(Path(__file__).parents[1] / name, carried / name)
-    (carried / "__init__.py").write_text('"""The part of the runtime that makes a network\'s input."""\n')
+        (package / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(Path(__file__).parents[1] / name, package / name)
+    (package / "__init__.py").write_text('"""The part of the runtime that makes a network\'s input."""\n')
     (folder / "1" / "model.py").write_text(MODEL, encoding="utf-8")
     (folder / "1" / "spec.json").write_text(bundle.spec.to_json() + "\n", encoding="utf-8")
     config = {
@@ -146,7 +146,7 @@ def _ensemble(folder: Path, bundle: Bundle, tensor: Tensor, outputs: Sequence[Te
     name = bundle.spec.name
     prepared = {"model_name": f"{name}_preprocess", "model_version": -1,
                 "input_map": {"image": "image"}, "output_map": {tensor.name: "prepared"}}  # fmt: skip
-    computed = {"model_name": name, "model_version": -1, "input_map": {tensor.name: "prepared"},
+    network = {"model_name": name, "model_version": -1, "input_map": {tensor.name: "prepared"},
                 "output_map": {output.name: output.name for output in outputs}}  # fmt: skip
     config = {
         "name": f"{name}_ensemble",
@@ -154,7 +154,7 @@ def _ensemble(folder: Path, bundle: Bundle, tensor: Tensor, outputs: Sequence[Te
         "max_batch_size": batch,
         "input": [_image()],
         "output": [_tensor(output, batch) for output in outputs],
-        "ensemble_scheduling": {"step": [prepared, computed]},
+        "ensemble_scheduling": {"step": [prepared, network]},
     }
     _write(folder, config)
     (folder / "1" / ".keep").write_text("", encoding="utf-8")

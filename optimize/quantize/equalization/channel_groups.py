@@ -57,21 +57,21 @@ def _number(net: ProtoGraph, groups: Iterable[ChannelGroup]) -> None:
     count = 0
     for node in net.nodes:
         reads = [name for name in node.input if name and name not in net.arrays]
-        given = [numbers[name] for name in reads if name in numbers]
+        parts = [numbers[name] for name in reads if name in numbers]
         if node.op_type in {"Conv", "Gemm"} and is_plain(net, node):
             numbers[node.output[0]] = np.arange(count, count + len(net.arrays[node.input[1]]))
             count += len(numbers[node.output[0]])
-        elif not given or len(given) < len(reads) or not _keeps_channels(net, node):
+        elif not parts or len(parts) < len(reads) or not _keeps_channels(net, node):
             continue
         elif node.op_type == "Split":
-            ends = np.cumsum(_split_sizes(net, node, len(given[0])))[:-1]
-            numbers.update(zip(node.output, np.split(given[0], ends), strict=True))
+            ends = np.cumsum(_split_sizes(net, node, len(parts[0])))[:-1]
+            numbers.update(zip(node.output, np.split(parts[0], ends), strict=True))
         elif node.op_type == "Concat":
-            numbers[node.output[0]] = np.concatenate(given)
-        elif len({len(each) for each in given}) == 1:
-            for other in given[1:]:
-                _unite(parents, given[0], other)
-            numbers[node.output[0]] = given[0]
+            numbers[node.output[0]] = np.concatenate(parts)
+        elif len({len(each) for each in parts}) == 1:
+            for other in parts[1:]:
+                _unite(parents, parts[0], other)
+            numbers[node.output[0]] = parts[0]
     for space in groups:
         known = [name for name in sorted(space.tensors) if name in numbers]
         if len(known) < len(space.tensors):

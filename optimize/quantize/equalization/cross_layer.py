@@ -138,16 +138,16 @@ def norms(net: ProtoGraph, space: ChannelGroup, count: int) -> np.ndarray:
 
 def own_weights(net: ProtoGraph) -> None:
     """Give each layer weights and a bias of its own; layers without a bias get one of zeros."""
-    taken: set[str] = set()
+    names: set[str] = set()
     for node in net.nodes:
         if node.op_type not in {"Conv", "Gemm"} or node.input[1] not in net.arrays:
             continue
         net.bias(node)
         for index in range(1, len(node.input)):
             name = node.input[index]
-            if name in taken and name in net.arrays:
+            if name in names and name in net.arrays:
                 node.input[index] = net.add_array(name, net.arrays[name])
-            taken.add(node.input[index])
+            names.add(node.input[index])
     net.index()
 
 

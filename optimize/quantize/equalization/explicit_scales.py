@@ -187,8 +187,8 @@ def _multiply(net: ProtoGraph, name: str, scale: np.ndarray, readers: list[NodeP
     factor = net.add_array(f"{value}_factor", np.asarray(scale if flat else scale.reshape(-1, 1, 1), np.float32))
     multiplication = helper.make_node("Mul", [name, factor], [value], f"{value}{SUFFIX}")
     for node in readers:
-        for at, given in enumerate(node.input):
-            if given == name:
+        for at, source in enumerate(node.input):
+            if source == name:
                 node.input[at] = value
     net.graph.node.insert(net.nodes.index(maker) + 1, multiplication)
     net.index()

@@ -98,8 +98,8 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     from ..qdq.zero_points_to_biases import tensors_with_zero_point
 
     seen = AugmentedSamples(samples, QuantSettings().noise, QuantSettings().cover)
-    picked, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
-    images = [picked[at : at + step] for at in range(0, len(picked) // step * step, step)]
+    pool, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
+    images = [pool[at : at + step] for at in range(0, len(pool) // step * step, step)]
     reference = _outputs(model, images)
     whole = place(ProtoGraph(copied(model)), form)
     stats = collected(model, sorted(whole.quantized_reads), seen)
@@ -118,9 +118,9 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
 
 
 def _outputs(model: onnx.ModelProto, images: list[np.ndarray]) -> np.ndarray:
-    opened = session(model)
-    given = opened.get_inputs()[0].name
-    return np.concatenate([opened.run(None, {given: batch})[0] for batch in images])
+    runner = session(model)
+    input_name = runner.get_inputs()[0].name
+    return np.concatenate([runner.run(None, {input_name: batch})[0] for batch in images])
 
 
 class _Searcher:
@@ -217,24 +217,24 @@ def within_budget(
     costs, chosen = searcher.costs, searcher.tried[count]
     whole, everything = costs.total(()), costs.total(costs.float_s)
     kind = "measured here" if costs.measured else "by the cost model"
-    tried = _with_front(
+    configurations = _with_front(
         [*searcher.tried.values(), Configuration(tuple(costs.float_s), everything, np.inf, 0.0, meets=True)]
     )
     if chosen.seconds >= everything:
         slower = 100 * (chosen.seconds / everything - 1)
         reason = f"INT8 is {slower:.0f} % slower than {costs.float_name} ({kind}): {costs.float_name} chosen"
-        return Search(None, tried, tried[-1], reason, searcher.db, costs.measured)
+        return Search(None, configurations, configurations[-1], reason, searcher.db, costs.measured)
     gain = f"{everything / chosen.seconds:.2f} times as fast as {costs.float_name}, all INT8 {everything / whole:.2f}"
     reason = f"{count} of {len(searcher.names)} layers in float meet {budget}: {gain} ({kind})"
-    return Search(searcher.made[count], tried, chosen, reason, searcher.db, costs.measured)
+    return Search(searcher.made[count], configurations, chosen, reason, searcher.db, costs.measured)
 
 
-def _with_front(tried: list[Configuration]) -> tuple[Configuration, ...]:
+def _with_front(configurations: list[Configuration]) -> tuple[Configuration, ...]:
     """Mark those that no other one beats in both seconds and SQNR."""
     beaten: Callable[[Configuration], bool] = lambda one: any(  # noqa: E731
-        two.seconds <= one.seconds and two.sqnr_db >= one.sqnr_db and two is not one for two in tried
+        two.seconds <= one.seconds and two.sqnr_db >= one.sqnr_db and two is not one for two in configurations
     )
-    return tuple(replace(one, best=not beaten(one)) for one in tried)
+    return tuple(replace(one, best=not beaten(one)) for one in configurations)
 
 
 def _nothing(searcher: _Searcher, budget: Budget) -> CheckFailed:

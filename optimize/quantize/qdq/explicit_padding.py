@@ -30,10 +30,10 @@ def to_explicit_pad(net: ProtoGraph, quantiser: NodeProto, value: float) -> None
             alike = [node for node in readers if tuple(pads(node)) == sizes]
             own = quantiser if len(wanted) == 1 else _split(net, quantiser, alike, number)
             half, name = len(sizes) // 2, f"{quantiser.name}/{PAD}{number}"
-            given = np.array([0, 0, *sizes[:half], 0, 0, *sizes[half:]], np.int64)
+            padding = np.array([0, 0, *sizes[:half], 0, 0, *sizes[half:]], np.int64)
             inputs = [
                 source,
-                net.add_array(f"{name}/sizes", given),
+                net.add_array(f"{name}/sizes", padding),
                 net.add_array(f"{name}/value", np.array(value, np.float32)),
             ]
             insert(net, own, helper.make_node("Pad", inputs, [net.fresh(f"{source}_padded")], name))

@@ -183,8 +183,8 @@ def _path(net: ProtoGraph, name: str, readers: int = 1) -> list[NodeProto]:
         node = net.producer[name]
         if layer := _layer(net, name, readers):
             return [*path, layer]
-        if node.op_type == "Add" and not any(given in net.arrays for given in node.input):
-            layers = [layer for given in node.input if (layer := _layer(net, given))]
+        if node.op_type == "Add" and not any(source in net.arrays for source in node.input):
+            layers = [layer for source in node.input if (layer := _layer(net, source))]
             return [*path, layers[0]] if layers else []
         if not _passes(net, node):
             return []

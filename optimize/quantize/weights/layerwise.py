@@ -82,15 +82,15 @@ class LayerwiseRunner:
 
     def run_node(self, node: NodeProto) -> list[np.ndarray]:
         """Compute one node from the values at hand."""
-        given = {name: self.values[name] for name in node.input if name in self.values}
-        constants = {name: self._constant(name) for name in node.input if name and name not in given}
-        opened, inputs, feeds = self.sessions.prepared(node, given, constants)
+        values = {name: self.values[name] for name in node.input if name in self.values}
+        constants = {name: self._constant(name) for name in node.input if name and name not in values}
+        run, inputs, feeds = self.sessions.prepared(node, values, constants)
         step = self.batch
         if not step:  # all at once: what a Shape answers is no row for each image
-            return answers(opened, feeds | {inputs[name]: value for name, value in given.items()})
-        count = min((len(value) for value in given.values()), default=0)
+            return answers(run, feeds | {inputs[name]: value for name, value in values.items()})
+        count = min((len(value) for value in values.values()), default=0)
         pieces = [
-            answers(opened, feeds | {inputs[name]: value[at : at + step] for name, value in given.items()})
+            answers(run, feeds | {inputs[name]: value[at : at + step] for name, value in values.items()})
             for at in range(0, max(count, 1), step)
         ]
         return [np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)]

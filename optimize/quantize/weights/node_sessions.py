@@ -73,12 +73,12 @@ class NodeSessions:
     def _session(self, model: onnx.ModelProto, keep: bool) -> Any:
         """Return a session of a model: an open one if there is one; what holds constants is not kept."""
         key = model.SerializeToString(deterministic=True) if keep else b""
-        opened = self.opened.pop(key, None) or session(model, warm=False)
+        run = self.opened.pop(key, None) or session(model, warm=False)
         if keep:
-            self.opened[key] = opened
+            self.opened[key] = run
             if len(self.opened) > MOST:
                 del self.opened[next(iter(self.opened))]
-        return opened
+        return run
 
 
 def _feedable(node: NodeProto, value: np.ndarray) -> bool:

@@ -122,9 +122,9 @@ class LayerReconstruction:
         bend = self.source.bends.get(root)
         shape = bend.at(np.arange(0, value.size, step) // value[0, 0].size % value.shape[1]) if bend else _same
         start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
-        tried = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
-        tried = [cut for at in tried for cut in bend.tried(at)] if bend else tried
-        best = min(tried, key=lambda at: _error(sample, at, shape))
+        trials = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
+        trials = [cut for at in trials for cut in bend.tried(at)] if bend else trials
+        best = min(trials, key=lambda at: _error(sample, at, shape))
         self.sqnr_db[name] = sqnr_db(shape(sample), shape(best.rounded(sample)))
         for other in [item for item in self.grids if self.plan.root(item) == root]:
             self.grids[other] = best
