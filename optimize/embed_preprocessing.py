@@ -27,14 +27,15 @@ from . import comparison_inputs
 from . import equivalence as checks
 from .equivalence import Equivalence
 from .graph import spec_metadata
-from .graph.graph import Graph, is_a
+from .graph.graph import Graph
+from .graph.node import GraphTensor, is_a
 from .graph.reader import read
 from .graph.writer import needs_data_file, write
 from .optimizer import optimize
 from .report import Report
 
 Array = np.ndarray[Any, Any]
-Step = tuple[str, list[Any], dict[str, Any]]
+Step = tuple[str, list[GraphTensor], dict[str, Any]]
 INPUTS = ("uint8-nhwc", "float-nchw")
 FLOATS = {1: np.float32, 10: np.float16}
 
@@ -194,7 +195,7 @@ def _prepend(net: Graph, image: Image, kind: str) -> None:
     net.sort()
 
 
-def _map(net: Graph, image: Image, old: Any) -> list[Step]:
+def _map(net: Graph, image: Image, old: GraphTensor) -> list[Step]:
     """Return the nodes that normalise: two that the first Conv takes up later, or else a single one."""
     layer, order, dtype = net.only_user(old), list(image.order), image.dtype
     if layer is not None and is_a(layer, "Conv") and (weights := net.value(layer.inputs[1])) is not None:

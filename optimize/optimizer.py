@@ -207,7 +207,7 @@ def _checked(
     return run, after, replace(check, seconds=time.perf_counter() - start), undone
 
 
-def _culprit(run: PassRun, place: Path, expected: Any) -> tuple[str, str]:
+def _culprit(run: PassRun, place: Path, expected: checks.Expected) -> tuple[str, str]:
     """Return the first rewrite after which the result differs, by halving the number that may happen."""
     good, bad = 0, len(run.permit.done)
     while bad - good > 1:

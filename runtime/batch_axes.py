@@ -126,14 +126,14 @@ def run(session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, 
         return session.run({name: batch}, finite=finite)
     filled = np.concatenate([batch, *[batch[-1:]] * (-count % size)]) if count % size else batch
     parts = [session.run({name: filled[at : at + size]}, finite=finite) for at in range(0, count, size)]
-    joined = {}
+    outputs = {}
     for key, first in parts[0].items():
         axis, shapes = of.get(key), [part[key].shape for part in parts]
         if axis is None or any(len(shape) <= axis or shape[axis] != size for shape in shapes):
             raise _unsplit(key, first.shape, size, count)
         whole = np.concatenate([part[key] for part in parts], axis)
-        joined[key] = whole[(slice(None),) * axis + (slice(count),)]
-    return joined
+        outputs[key] = whole[(slice(None),) * axis + (slice(count),)]
+    return outputs
 
 
 def answers(

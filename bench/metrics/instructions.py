@@ -31,11 +31,11 @@ def measure(context: MetricContext) -> Reading:
         return Reading("instructions", missing="valgrind is not installed; do: apt-get install valgrind")
     target = replace(context.target, threads=1)
     try:
-        counted = count(valgrind, target, 10 * context.timeout_s)
+        total = count(valgrind, target, 10 * context.timeout_s)
     except EdgesmithError as error:
         return Reading("instructions", missing=str(error))
     notes = () if context.target.threads == 1 else ("counted with one thread",)
-    return Reading("instructions", {"instructions_count": counted}, notes=notes)
+    return Reading("instructions", {"instructions_count": total}, notes=notes)
 
 
 def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:

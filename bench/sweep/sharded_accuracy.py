@@ -110,9 +110,9 @@ def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
     machines: dict[str, Run] = {}
     for (machine, _), parts in groups.items():
         (cell, first), runs = parts[0], [run for _, run in parts]
-        joined = replace(first.results[0], readings={"accuracy": merge_shards(runs, cell.split, cell.shards)})
+        whole = replace(first.results[0], readings={"accuracy": merge_shards(runs, cell.split, cell.shards)})
         seen = machines.setdefault(machine, replace(first, results=()))
-        machines[machine] = replace(seen, results=(*seen.results, joined))
+        machines[machine] = replace(seen, results=(*seen.results, whole))
     return list(machines.values())
 
 

@@ -27,12 +27,12 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int, first: bool) -> None:
         super().__init__()
-        added = outputs - inputs if stride == 2 else outputs
+        branch_outputs = outputs - inputs if stride == 2 else outputs
         middle = -(-(outputs // 4) // groups) * groups
         self.groups, self.stride = groups, stride
         self.squeeze = ConvNormAct(inputs, middle, 1, groups=1 if first else groups)
         self.depthwise = ConvNormAct(middle, middle, 3, stride, groups=middle, act=None)
-        self.expand = ConvNormAct(middle, added, 1, groups=groups, act=None)
+        self.expand = ConvNormAct(middle, branch_outputs, 1, groups=groups, act=None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the unit's output."""

@@ -40,10 +40,10 @@ def _same(model: onnx.ModelProto, other: onnx.ModelProto, name: str, image: np.n
         together = session(other, optimise=True).run(None, {name: np.concatenate(images)})
     except Exception:  # whatever ONNX Runtime dislikes: the graph is then run as it is
         return False
-    joined = [np.concatenate(parts) for parts in zip(*apart, strict=True)]
+    tensors = [np.concatenate(parts) for parts in zip(*apart, strict=True)]
     return all(
         whole.shape == parts.shape and np.allclose(whole, parts, rtol=1e-3, atol=1e-3 * float(np.abs(parts).max()))
-        for whole, parts in zip(together, joined, strict=True)
+        for whole, parts in zip(together, tensors, strict=True)
     )
 
 

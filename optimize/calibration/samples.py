@@ -58,10 +58,10 @@ class Samples:
             size = size or at_once(batch.shape)
             parts.append(batch)
             if sum(len(part) for part in parts) >= size:
-                joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                whole, filled = len(joined) // size * size, True
-                yield from (joined[at : at + size] for at in range(0, whole, size))
-                parts = [joined[whole:]]
+                images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                whole, filled = len(images) // size * size, True
+                yield from (images[at : at + size] for at in range(0, whole, size))
+                parts = [images[whole:]]
         if self.shape[0] is None and any(len(part) for part in parts):
             yield np.concatenate(parts)
         elif not filled and parts:

@@ -293,7 +293,7 @@ def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: I
             Stats().widen(name, highs[name] + sums[name], highs[name])
 
 
-def _apart(joined: np.ndarray, widths: dict[str, int]) -> dict[str, np.ndarray]:
+def _apart(concatenation: np.ndarray, widths: dict[str, int]) -> dict[str, np.ndarray]:
     """Return the channels of each tensor."""
     cuts = np.cumsum(list(widths.values()))[:-1]
-    return dict(zip(widths, np.split(joined, cuts), strict=True)) if widths else {}
+    return dict(zip(widths, np.split(concatenation, cuts), strict=True)) if widths else {}

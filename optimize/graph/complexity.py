@@ -56,13 +56,13 @@ def describe(path: str | Path, shape: str = "") -> Complexity:
         raise ModelError(f"{path} cannot be described", got=reason, do="check it with onnx.checker") from error
 
 
-def _settle(model: Any, shape: str) -> None:
+def _settle(model: onnx.ModelProto, shape: str) -> None:
     """Give every input a size, in place, and forget shapes that were said in terms of the free ones."""
     graph, constant = model.graph, {item.name for item in model.graph.initializer}
     fed = {item.name: item.type.tensor_type.shape.dim for item in graph.input if item.name not in constant}
-    declared = {name: [dim.dim_value if dim.dim_value > 0 else None for dim in dims] for name, dims in fed.items()}
-    sizes = settle_shape(declared, shape, embedded(model))
-    if all(list(sizes[name]) == declared[name] for name in fed):
+    shapes = {name: [dim.dim_value if dim.dim_value > 0 else None for dim in dims] for name, dims in fed.items()}
+    sizes = settle_shape(shapes, shape, embedded(model))
+    if all(list(sizes[name]) == shapes[name] for name in fed):
         return
     for name, dims in fed.items():
         for dim, size in zip(dims, sizes[name], strict=True):
@@ -74,7 +74,7 @@ def _settle(model: Any, shape: str) -> None:
 
 
 class _Reader:
-    def __init__(self, graph: Any, title: str) -> None:
+    def __init__(self, graph: onnx.GraphProto, title: str) -> None:
         self.graph, self.title = graph, title
         self.tensors = tensors = [*graph.initializer, *_constants(graph)]
         self.weights = {item.name: tuple(item.dims) for item in tensors}
@@ -154,8 +154,8 @@ class _Reader:
         if kind in ("view", "pool", "concat", "act", "pad"):
             return 0
         names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
-        stored = {self.stored[name] for name in names if self.weights.get(name) and name in self.stored}
-        new_weights = stored - self.counted
+        names_of_weights = {self.stored[name] for name in names if self.weights.get(name) and name in self.stored}
+        new_weights = names_of_weights - self.counted
         self.counted |= new_weights
         return sum(math.prod(self.weights[name]) for name in new_weights)
 
@@ -169,7 +169,7 @@ class _Reader:
         )
 
 
-def _constants(graph: Any) -> list[Any]:
+def _constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """Return the tensors that Constant nodes hold, under the names of their outputs: weights like any other."""
     tensors = []
     for node in graph.node:
@@ -182,7 +182,7 @@ def _constants(graph: Any) -> list[Any]:
     return tensors
 
 
-def _known(item: Any) -> tuple[int, ...] | None:
+def _known(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     """Return a shape, a free first dimension as 1; None where another one is not known."""
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
     sizes = [1 if at == 0 and size is None else size for at, size in enumerate(dims)]

@@ -99,7 +99,7 @@ def _cast(net: Graph, node: Node) -> list[Array] | None:
     return [array.astype(dtype)]
 
 
-def _elementwise(function: Callable[..., Array]) -> Callable[[Graph, Any], list[Array] | None]:
+def _elementwise(function: Callable[..., Array]) -> Callable[[Graph, Node], list[Array] | None]:
     def compute(net: Graph, node: Node) -> list[Array] | None:
         arrays = _values(net, node)
         output = function(*arrays)
@@ -165,7 +165,7 @@ def _fill(net: Graph, node: Node) -> list[Array] | None:
     return None if wanted is None else [np.broadcast_to(filler.reshape(-1)[0], wanted)]
 
 
-TABLE: dict[str, Callable[[Graph, Any], list[Array] | None]] = {
+TABLE: dict[str, Callable[[Graph, Node], list[Array] | None]] = {
     "Constant": _constant, "Shape": _shape, "Size": _shape, "Cast": _cast, "CastLike": _cast, "Gather": _gather,
     "Concat": _concat, "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Transpose": _transpose,
     "Expand": _expand, "ConstantOfShape": _fill, "Identity": lambda net, node: [net.array(node.inputs[0])],

@@ -17,16 +17,12 @@ import onnx.numpy_helper
 import onnx_graphsurgeon as gs
 
 from ...runtime.errors import ModelError
-from .node import GraphTensor, Node
+from .node import GraphTensor, Node, NodeGraph, is_a
 from .topological_sort import topological
 
 Shape = tuple[Any, ...]
+Passthrough = onnx.TensorProto | onnx.SparseTensorProto
 STANDARD = ("", "ai.onnx", None)
-
-
-def is_a(node: Node, *ops: str) -> bool:
-    """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
-    return node.op in ops and not node.domain
 
 
 @dataclass
@@ -46,10 +42,10 @@ class Graph:
         infer_shapes: Fills `kinds` (shape_inference.infer); the reader hands it in.
     """
 
-    graph: Any
+    graph: NodeGraph
     skeleton: onnx.ModelProto
     origin: dict[int, onnx.NodeProto]
-    passthrough_tensors: dict[str, Any]
+    passthrough_tensors: dict[str, Passthrough]
     protected_names: set[str]
     folder: Path
     infer_shapes: Callable[[Graph], None]
@@ -120,11 +116,11 @@ class Graph:
         array = self.value(tensor)
         return None if array is None or array.dtype == object else float(array.reshape(-1)[0])
 
-    def producer(self, tensor: GraphTensor) -> Any:
+    def producer(self, tensor: GraphTensor) -> Node | None:
         """Return the node that makes a tensor, or None for inputs and constants."""
         return tensor.inputs[0] if tensor.inputs else None
 
-    def made_by(self, tensor: GraphTensor, *ops: str) -> Any:
+    def producer_of_type(self, tensor: GraphTensor, *ops: str) -> Node | None:
         """Return the node that makes a tensor if it is of one of these standard types, else None."""
         node = self.producer(tensor)
         return node if node is not None and is_a(node, *ops) else None
@@ -133,11 +129,11 @@ class Graph:
         """Return the distinct nodes that read a tensor."""
         return list({id(node): node for node in tensor.outputs}.values())
 
-    def only_user(self, tensor: GraphTensor) -> Any:
+    def only_user(self, tensor: GraphTensor) -> Node | None:
         """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
         return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.protected_names else None
 
-    def input(self, node: Node, index: int) -> Any:
+    def input(self, node: Node, index: int) -> GraphTensor | None:
         """Return a node's input, or None where it is left out."""
         if index >= len(node.inputs) or node.inputs[index].name == "":
             return None
@@ -201,10 +197,12 @@ class Graph:
         self.used_names.add(name)
         return name
 
-    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> Any:
+    def constant(self, hint: str, array: np.ndarray[Any, Any]) -> GraphTensor:
         """Make a constant tensor."""
         alike = array.size > 1 and not any(array.strides)
-        return gs.Constant(self.fresh(hint), array if alike else np.ascontiguousarray(array).reshape(np.shape(array)))
+        values = array if alike else np.ascontiguousarray(array).reshape(np.shape(array))
+        tensor: GraphTensor = gs.Constant(self.fresh(hint), values)
+        return tensor
 
     def variable(self, like: GraphTensor, hint: str | None = None) -> GraphTensor:
         """Make a tensor with the data type and shape of another."""
@@ -212,16 +210,18 @@ class Graph:
         self.value_types[tensor.name] = self.known(like)
         return tensor
 
-    def blank(self, hint: str) -> Any:
+    def blank(self, hint: str) -> GraphTensor:
         """Make a tensor whose data type and shape are yet to be inferred."""
-        return gs.Variable(self.fresh(hint))
+        tensor: GraphTensor = gs.Variable(self.fresh(hint))
+        return tensor
 
     def add(
-        self, op: str, inputs: Sequence[Any], outputs: Sequence[Any], near: Any, attrs: dict[str, Any] | None = None
-    ) -> Any:
+        self, op: str, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], near: Node,
+        attrs: dict[str, Any] | None = None,
+    ) -> Node:  # fmt: skip
         """Put a node of the standard domain into the graph, named and placed after the node it stands for."""
         name = self.fresh(f"{near.name or near.op}_{op}")
-        node = gs.Node(op, name, dict(attrs or {}), list(inputs), list(outputs))
+        node: Node = gs.Node(op, name, dict(attrs or {}), list(inputs), list(outputs))
         at = next((index for index, item in enumerate(self.graph.nodes) if item is near), len(self.graph.nodes))
         list.insert(self.graph.nodes, at + 1, node)
         self.inferred = False

@@ -1,4 +1,4 @@
-"""What passes use of a node and of a tensor: GraphSurgeon has these classes without types."""
+"""What passes use of a node, a tensor and a graph: GraphSurgeon has these classes without types."""
 
 from __future__ import annotations
 
@@ -46,3 +46,22 @@ class Node(Protocol):
     attrs: dict[str, Any]
     inputs: list[GraphTensor]
     outputs: list[GraphTensor]
+
+
+class NodeGraph(Protocol):
+    """GraphSurgeon's graph.
+
+    Attributes:
+        nodes: Its nodes.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    nodes: list[Node]
+    inputs: list[GraphTensor]
+    outputs: list[GraphTensor]
+
+
+def is_a(node: Node, *ops: str) -> bool:
+    """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
+    return node.op in ops and not node.domain

@@ -65,8 +65,8 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
 def tensor_types(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Return type and shape of the inputs, outputs and other tensors; inferred unless the model says them of all."""
     graph = model.graph
-    declared = [*graph.input, *graph.value_info, *graph.output]
-    complete = {item.name for item in declared if _is_complete(item.type.tensor_type)}
+    values = [*graph.input, *graph.value_info, *graph.output]
+    complete = {item.name for item in values if _is_complete(item.type.tensor_type)}
     if not complete.issuperset(name for node in graph.node for name in node.output if name):
         graph = onnx.shape_inference.infer_shapes(model).graph
     return [*graph.input, *graph.value_info, *graph.output]
@@ -151,8 +151,8 @@ class ProtoGraph:
     def bias(self, node: NodeProto) -> np.ndarray:
         """Return the bias of a Conv or Gemm with constant weights; one of zeros is added where there is none."""
         if len(node.input) < 3 or not node.input[2]:
-            turned = node.op_type == "Gemm" and not attributes(node).get("transB", 0)
-            width = self.arrays[node.input[1]].shape[-1 if turned else 0]
+            is_transposed = node.op_type == "Gemm" and not attributes(node).get("transB", 0)
+            width = self.arrays[node.input[1]].shape[-1 if is_transposed else 0]
             zeros = self.add_array(f"{node.name}_bias", np.zeros(width, np.float32))
             del node.input[2:]
             node.input.append(zeros)

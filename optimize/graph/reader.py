@@ -15,7 +15,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from ...runtime.common.external_data import model_file
 from ...runtime.errors import ModelError, UsageError
-from .graph import STANDARD, Graph
+from .graph import STANDARD, Graph, Passthrough
 from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
 from .shape_inference import infer
@@ -114,9 +114,9 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     for tensor in graph.initializer:  # read by bodies only
         if tensor.name not in tensors:
             kept[tensor.name] = tensor
-    named = zip(imported.nodes, captures, strict=True)
+    pairs = zip(imported.nodes, captures, strict=True)
     captured_tensors = {
-        id(node): [tensors[name] for name in names if name in tensors] for node, names in named if names
+        id(node): [tensors[name] for name in names if name in tensors] for node, names in pairs if names
     }
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
@@ -164,11 +164,11 @@ def _detached(node: onnx.NodeProto) -> onnx.NodeProto:
     return whole
 
 
-def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Any]:
+def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Passthrough]:
     """Take out the initialisers that are no constants to us: defaults of inputs (from IR 4 on), sparse and exotic."""
     graph = model.graph
     inputs = {value.name for value in graph.input} if model.ir_version >= 4 and not fold_inputs else set()
-    kept: dict[str, Any] = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+    kept: dict[str, Passthrough] = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
     kept |= {
         tensor.name: tensor
         for tensor in graph.initializer

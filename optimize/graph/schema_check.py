@@ -20,8 +20,8 @@ def check_nodes(model: onnx.ModelProto, name: str) -> None:
         ModelError: One does not fit, or a name is no UTF-8 (protobuf then gives bytes); the message names it.
     """
     graph = model.graph
-    named = (*graph.input, *graph.output, *graph.initializer, *graph.node)
-    texts = (item.name for item in named)
+    parts = (*graph.input, *graph.output, *graph.initializer, *graph.node)
+    texts = (item.name for item in parts)
     words = (word for node in graph.node for word in (node.op_type, node.domain, *node.input, *node.output))
     if bad := next((text for text in (*texts, *words) if isinstance(text, bytes)), None):
         raise ModelError(f"{name} is damaged", got=f"the name {bad[:100]!r}", expected="UTF-8", do="export it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def _kind(value: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
     return tensor.elem_type, tuple(_dimension(dim) for dim in tensor.shape.dim)
 
 
-def _dimension(dim: Any) -> int | str | None:
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
     return dim.dim_param or None
@@ -145,5 +146,5 @@ def _macs(net: Graph, node: Node) -> int:
     return _volume(output) * _volume([inner])
 
 
-def _volume(shape: Any) -> int:
+def _volume(shape: Iterable[Any]) -> int:
     return int(np.prod([dim if isinstance(dim, int) else 1 for dim in shape], dtype=np.int64))

@@ -12,10 +12,11 @@ from .graph import Graph
 from .node import GraphTensor, Node
 
 Values = list[Any]
+Memo = dict[str, Values | None]
 LONGEST = 64
 
 
-def values(net: Graph, tensor: GraphTensor, memo: dict[str, Values | None]) -> Values | None:
+def values(net: Graph, tensor: GraphTensor, memo: Memo) -> Values | None:
     """Return the elements of an integer tensor of rank 0 or 1, or None if it is no shape arithmetic.
 
     Args:
@@ -36,25 +37,25 @@ def values(net: Graph, tensor: GraphTensor, memo: dict[str, Values | None]) -> V
     return memo[tensor.name]
 
 
-def _shape(net: Graph, node: Node, memo: Any) -> Values | None:
+def _shape(net: Graph, node: Node, memo: Memo) -> Values | None:
     shape = net.shape(node.inputs[0])
     return None if shape is None else list(shape)[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
 
 
-def _through(net: Graph, node: Node, memo: Any) -> Values | None:
+def _through(net: Graph, node: Node, memo: Memo) -> Values | None:
     return values(net, node.inputs[0], memo)
 
 
-def _cast(net: Graph, node: Node, memo: Any) -> Values | None:
+def _cast(net: Graph, node: Node, memo: Memo) -> Values | None:
     return _through(net, node, memo) if net.dtype(node.outputs[0]) in (6, 7) else None
 
 
-def _reshape(net: Graph, node: Node, memo: Any) -> Values | None:
+def _reshape(net: Graph, node: Node, memo: Memo) -> Values | None:
     rank = net.rank(node.outputs[0])
     return _through(net, node, memo) if rank is not None and rank <= 1 else None
 
 
-def _gather(net: Graph, node: Node, memo: Any) -> Values | None:
+def _gather(net: Graph, node: Node, memo: Memo) -> Values | None:
     data, places = _through(net, node, memo), values(net, node.inputs[1], memo)
     if data is None or places is None or net.rank(node.inputs[0]) != 1:
         return None
@@ -63,12 +64,12 @@ def _gather(net: Graph, node: Node, memo: Any) -> Values | None:
     return [data[place] for place in places]
 
 
-def _concat(net: Graph, node: Node, memo: Any) -> Values | None:
+def _concat(net: Graph, node: Node, memo: Memo) -> Values | None:
     parts = [values(net, tensor, memo) for tensor in node.inputs]
     return None if any(part is None for part in parts) else [item for part in parts if part for item in part]
 
 
-def _slice(net: Graph, node: Node, memo: Any) -> Values | None:
+def _slice(net: Graph, node: Node, memo: Memo) -> Values | None:
     data, starts, ends = _through(net, node, memo), net.ints(node, "starts", 1), net.ints(node, "ends", 2)
     steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]
     if data is None or starts is None or ends is None or steps is None or len(starts) != 1:
@@ -76,7 +77,7 @@ def _slice(net: Graph, node: Node, memo: Any) -> Values | None:
     return data[starts[0] : ends[0] : steps[0]] if steps[0] > 0 else None
 
 
-def _arithmetic(net: Graph, node: Node, memo: Any) -> Values | None:
+def _arithmetic(net: Graph, node: Node, memo: Memo) -> Values | None:
     one, other = values(net, node.inputs[0], memo), values(net, node.inputs[1], memo)
     if not one or not other or 1 != min(len(one), len(other)) != max(len(one), len(other)):
         return None

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-Reads = Callable[[Any], Iterable[Any]]
+from .node import GraphTensor, Node
+
+Reads = Callable[[Node], Iterable[GraphTensor]]
 
 
-def topological(nodes: Sequence[Any], reads: Reads) -> list[Any]:
+def topological(nodes: Sequence[Node], reads: Reads) -> list[Node]:
     """Return the nodes, each after those that make what it reads, otherwise in their order."""
-    placed: set[int] = set()
-    order: list[Any] = []
+    identities: set[int] = set()
+    order: list[Node] = []
     for root in nodes:
-        _place(root, reads, placed, order)
+        _place(root, reads, identities, order)
     return order
 
 
-def _place(root: Any, reads: Reads, placed: set[int], order: list[Any]) -> None:
+def _place(root: Node, reads: Reads, identities: set[int], order: list[Node]) -> None:
     """Append `root` after everything that it needs; iterative, so that depth is no limit."""
     stack = [(root, iter(reads(root)))]
-    if id(root) in placed:
+    if id(root) in identities:
         return
-    placed.add(id(root))
+    identities.add(id(root))
     while stack:
         node, pending = stack[-1]
         tensor = next(pending, None)
@@ -31,6 +32,6 @@ def _place(root: Any, reads: Reads, placed: set[int], order: list[Any]) -> None:
             stack.pop()
             continue
         maker = tensor.inputs[0] if tensor.inputs else None
-        if maker is not None and id(maker) not in placed:
-            placed.add(id(maker))
+        if maker is not None and id(maker) not in identities:
+            identities.add(id(maker))
             stack.append((maker, iter(reads(maker))))

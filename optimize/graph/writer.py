@@ -55,7 +55,7 @@ def to_proto(net: Graph) -> onnx.ModelProto:
     return skeleton
 
 
-def to_shell(net: Graph) -> tuple[onnx.ModelProto, list[Any]]:
+def to_shell(net: Graph) -> tuple[onnx.ModelProto, list[GraphTensor]]:
     """Return the model without its weights, and the constants that it needs."""
     model, constants = copied(net.skeleton), _constants(net)
     model.graph.node.extend(node_proto(net, node) for node in net.ordered())
@@ -77,8 +77,8 @@ def _filter(repeated: Any, wanted: Any) -> None:
     repeated.extend(left)
 
 
-def _constants(net: Graph) -> dict[str, Any]:
-    constants = {}
+def _constants(net: Graph) -> dict[str, GraphTensor]:
+    constants: dict[str, GraphTensor] = {}
     for node in net.everything():
         for tensor in net.reads(node):
             if isinstance(tensor, gs.Constant):
@@ -123,12 +123,14 @@ def _tensor(net: Graph, tensor: GraphTensor) -> onnx.TensorProto:
     if isinstance(values, np.ndarray):
         return onnx.numpy_helper.from_array(values, tensor.name)
     if values.tensor.name == tensor.name and not onnx.external_data_helper.uses_external_data(values.tensor):
-        stored: onnx.TensorProto = values.tensor
-        return stored
+        proto: onnx.TensorProto = values.tensor
+        return proto
     return onnx.numpy_helper.from_array(net.array(tensor), tensor.name)
 
 
-def _stream(net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[Any], store: BinaryIO | None) -> None:
+def _stream(
+    net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[GraphTensor], store: BinaryIO | None
+) -> None:
     """Write the wire format by hand: the graph's weights follow its other fields, one tensor in memory at a time."""
     graph = model.graph.SerializeToString()
     model.ClearField("graph")
@@ -149,17 +151,17 @@ def _stream(net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[
 def _head(net: Graph, tensor: GraphTensor) -> tuple[bytes, int]:
     """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
     values, data_type, shape = tensor._values, *net.known(tensor)
-    stored = None if isinstance(values, np.ndarray) else values.tensor
+    original = None if isinstance(values, np.ndarray) else values.tensor
     kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
     size = 0 if kind.hasobject else math.prod(shape or ()) * kind.itemsize
-    if stored is not None and (stored.HasField("segment") or (size < SMALL and not stored.HasField("raw_data"))):
+    if original is not None and (original.HasField("segment") or (size < SMALL and not original.HasField("raw_data"))):
         size = 0
     if not size or sys.byteorder != "little":
         return _tensor(net, tensor).SerializeToString(), 0
     proto = onnx.TensorProto(name=tensor.name, data_type=data_type, dims=shape)
-    if stored is not None:
-        proto.doc_string = stored.doc_string
-        proto.metadata_props.extend(stored.metadata_props)
+    if original is not None:
+        proto.doc_string = original.doc_string
+        proto.metadata_props.extend(original.metadata_props)
     return proto.SerializeToString() + RAW_DATA + _varint(size), size
 
 

@@ -142,7 +142,7 @@ def scale_weights(weights: Array, spread: Array) -> Array | None:
     return product if largest == 0 or lost <= _digits(product) * largest * smallest else None
 
 
-def rounded(exact: Array, dtype: Any) -> Array | None:
+def rounded(exact: Array, dtype: np.dtype[Any]) -> Array | None:
     """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
     with np.errstate(all="ignore"):
         array = exact.astype(dtype)

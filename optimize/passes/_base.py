@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import onnx_graphsurgeon as gs
 
@@ -69,7 +68,7 @@ class Pass:
         custom: Whether nodes of other domains are tried too.
     """
 
-    at: Callable[[Graph, Any], Outcome | None]
+    at: Callable[[Graph, Node], Outcome | None]
     ops: tuple[str, ...]
     summary: str
     lowest_opset: int = 7

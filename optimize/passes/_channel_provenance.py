@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Graph
+from ..graph.graph import Graph, Shape
 from ..graph.node import GraphTensor, Node
 
 SourceChannel = tuple[str, int]
@@ -38,10 +37,16 @@ class ChannelUse:
     """
 
     number: int
-    node: Any
+    node: Node | None
     tensor: GraphTensor
     atoms: tuple[SourceChannel, ...]
     kind: str
+
+    @property
+    def reader(self) -> Node:
+        """The node, of a use that is not the outside's."""
+        assert self.node is not None, self.tensor.name
+        return self.node
 
 
 class Provenance:
@@ -56,8 +61,8 @@ class Provenance:
     def __init__(self, net: Graph) -> None:
         self.net = net
         self.memo: dict[str, tuple[SourceChannel, ...] | None] = {}
-        self.sources: dict[str, Any] = {}
-        self.shuffled: dict[str, Any] = {}
+        self.sources: dict[str, GraphTensor] = {}
+        self.shuffled: dict[str, Node] = {}
         self.behind: set[str] = set()
         self.inner = _inner_nodes(net)
 
@@ -67,7 +72,7 @@ class Provenance:
             self.memo[tensor.name] = self._find(tensor)
         return self.memo[tensor.name]
 
-    def routes(self, node: Node) -> bool:
+    def routes(self, node: Node | None) -> bool:
         """Say whether a node only moves channels about."""
         if node is None or node.domain or id(node) in self.inner:
             return node is not None and id(node) in self.inner
@@ -135,7 +140,7 @@ class Provenance:
         sizes = [shape[1] if shape and len(shape) > 1 else None for shape in shapes]
         return [int(size) for size in sizes if size is not None] if all(isinstance(s, int) for s in sizes) else []
 
-    def inner_source(self, last: Any) -> Any:
+    def inner_source(self, last: Node) -> GraphTensor:
         """Return what a shuffle, given by its last Reshape, reads."""
         return last.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]
 
@@ -144,19 +149,21 @@ def _inner_nodes(net: Graph) -> set[int]:
     """Return the nodes of all channel shuffles."""
     identities: set[int] = set()
     for node in net.nodes("Reshape"):
-        turn = net.made_by(node.inputs[0], "Transpose")
-        first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
-        if first is None or net.only_user(turn.outputs[0]) is None or net.only_user(first.outputs[0]) is None:
+        turn = net.producer_of_type(node.inputs[0], "Transpose")
+        first = net.producer_of_type(turn.inputs[0], "Reshape") if turn is not None else None
+        if turn is None or first is None:
+            continue
+        if net.only_user(turn.outputs[0]) is None or net.only_user(first.outputs[0]) is None:
             continue
         if _shuffle(net, node) is not None:
             identities |= {id(node), id(turn), id(first)}
     return identities
 
 
-def _shuffle(net: Graph, last: Any) -> list[int] | None:
+def _shuffle(net: Graph, last: Node) -> list[int] | None:
     """Return the channel order that Reshape-Transpose-Reshape makes, or None if it does anything else."""
-    turn = net.made_by(last.inputs[0], "Transpose")
-    first = net.made_by(turn.inputs[0], "Reshape") if turn is not None else None
+    turn = net.producer_of_type(last.inputs[0], "Transpose")
+    first = net.producer_of_type(turn.inputs[0], "Reshape") if turn is not None else None
     if turn is None or first is None:
         return None
     start, middle, end = (net.shape(item) for item in (first.inputs[0], first.outputs[0], last.outputs[0]))
@@ -175,7 +182,7 @@ def _shuffle(net: Graph, last: Any) -> list[int] | None:
     return [int(index) for index in moved.reshape(-1)]
 
 
-def _slice(net: Graph, node: Node, shape: Any) -> list[int] | None:
+def _slice(net: Graph, node: Node, shape: Shape) -> list[int] | None:
     starts, ends = net.ints(node, "starts", 1), net.ints(node, "ends", 2)
     axes = net.ints(node, "axes", 3) if net.input(node, 3) is not None or "axes" in node.attrs else [0]
     steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]

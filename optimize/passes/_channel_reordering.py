@@ -8,11 +8,11 @@ for what is not meant for it. What cannot be permuted is cut into runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..graph.graph import Graph
-from ..graph.node import GraphTensor
+from ..graph.node import GraphTensor, is_a
 from ..graph.union_find import join, root
 from ._channel_provenance import ChannelUse, Provenance
 
@@ -94,7 +94,7 @@ def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[C
     parents: dict[str, str] = {}
     for demand in wanted:
         names = list(dict.fromkeys(name for name, _ in demand.atoms))
-        names += [demand.node.outputs[0].name] if demand.kind == "tied" else []
+        names += [demand.reader.outputs[0].name] if demand.kind == "tied" else []
         for name in names[1:]:
             join(parents, names[0], name)
     shuffled: dict[str, str] = {}
@@ -127,7 +127,7 @@ def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: in
     wanted = _settled(wanted)
     position = {id(node): index for index, node in enumerate(net.ordered())}
     names = {name for demand in wanted for name, _ in demand.atoms}
-    names |= {demand.node.outputs[0].name for demand in wanted if demand.kind == "tied"}
+    names |= {demand.reader.outputs[0].name for demand in wanted if demand.kind == "tied"}
     ordered = sorted((provenance.sources[name] for name in names if name in provenance.sources), key=_order(position))
     reordering = ReorderingPlan(
         {
@@ -154,13 +154,15 @@ def _settled(wanted: list[ChannelUse]) -> list[ChannelUse]:
     """Make rigid what passes channels on to somebody who wants them in their order."""
     while True:
         rigid = {demand.tensor.name for demand in wanted if demand.kind == "rigid"}
-        numbers = {demand.number for demand in wanted if demand.kind == "tied" and demand.node.outputs[0].name in rigid}
+        numbers = {
+            demand.number for demand in wanted if demand.kind == "tied" and demand.reader.outputs[0].name in rigid
+        }
         if not numbers:
             return wanted
         wanted = [replace(demand, kind="rigid") if demand.number in numbers else demand for demand in wanted]
 
 
-def _order(position: dict[int, int]) -> Any:
+def _order(position: dict[int, int]) -> Callable[[GraphTensor], int]:
     return lambda tensor: position[id(tensor.inputs[0])] if tensor.inputs else -1
 
 
@@ -171,8 +173,7 @@ def _kind(net: Graph, tensor: GraphTensor, wanted: list[ChannelUse]) -> str:
     maker = net.producer(tensor)
     if any(demand.kind == "tied" and demand.node is maker for demand in wanted):
         return "tied"
-    constant = maker is not None and not maker.domain and maker.op == "Conv"
-    if constant and int(maker.attrs.get("group", 1)) == 1:
+    if maker is not None and is_a(maker, "Conv") and int(maker.attrs.get("group", 1)) == 1:
         return "free" if all(net.value(item) is not None for item in maker.inputs[1:] if item.name) else "fixed"
     return "fixed"
 
@@ -182,7 +183,7 @@ def _group(reordering: ReorderingPlan, source: Source) -> None:
     name = source.tensor.name
     labels: list[list[tuple[int, int]]] = [[] for _ in range(source.channels)]
     for demand in reordering.demands:
-        passed = reordering.sources[demand.node.outputs[0].name].group if demand.kind == "tied" else None
+        passed = reordering.sources[demand.reader.outputs[0].name].group if demand.kind == "tied" else None
         for index, (owner, channel) in enumerate(demand.atoms):
             if owner == name:
                 group = passed[index] if passed is not None and index < len(passed) else 0
@@ -229,7 +230,9 @@ def _packed(source: Source, block: int) -> list[list[int]]:
 
 def _follow(reordering: ReorderingPlan, source: Source) -> None:
     """Lay out an operator per channel as its input comes, which is joined in the order of the operator's groups."""
-    demand = next(item for item in reordering.demands if item.kind == "tied" and item.node.outputs[0] is source.tensor)
+    demand = next(
+        item for item in reordering.demands if item.kind == "tied" and item.reader.outputs[0] is source.tensor
+    )
     place = {atom: index for index, atom in enumerate(demand.atoms)}
     positions = []
     for rank, name in enumerate(dict.fromkeys(owner for owner, _ in demand.atoms)):

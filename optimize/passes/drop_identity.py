@@ -11,12 +11,11 @@ Why:    most of them copy the activation, and all stand between layers that coul
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import GraphTensor, Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
@@ -32,51 +31,51 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, node.op)
 
 
-def _always(net: Graph, node: Node) -> Any:
+def _always(net: Graph, node: Node) -> GraphTensor | None:
     return node.inputs[0]
 
 
-def _same_shape(net: Graph, node: Node) -> Any:
+def _same_shape(net: Graph, node: Node) -> GraphTensor | None:
     return node.inputs[0] if net.same_shape(node.inputs[0], node.outputs[0]) else None
 
 
-def _same_type(net: Graph, node: Node) -> Any:
+def _same_type(net: Graph, node: Node) -> GraphTensor | None:
     kind = net.dtype(node.inputs[0])
     wanted = node.attrs.get("to") if node.op == "Cast" else net.dtype(node.inputs[1])
     wanted = wanted if isinstance(wanted, int) else 0
     return node.inputs[0] if kind and kind == wanted else None
 
 
-def _transpose(net: Graph, node: Node) -> Any:
+def _transpose(net: Graph, node: Node) -> GraphTensor | None:
     order = node.attrs.get("perm")
     return node.inputs[0] if order is not None and list(order) == list(range(len(order))) else None
 
 
-def _no_axes(net: Graph, node: Node) -> Any:
+def _no_axes(net: Graph, node: Node) -> GraphTensor | None:
     return _same_shape(net, node)
 
 
-def _one_input(net: Graph, node: Node) -> Any:
+def _one_input(net: Graph, node: Node) -> GraphTensor | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
-def _one_output(net: Graph, node: Node) -> Any:
+def _one_output(net: Graph, node: Node) -> GraphTensor | None:
     return _same_shape(net, node) if len(node.outputs) == 1 else None
 
 
-def _slice(net: Graph, node: Node) -> Any:
+def _slice(net: Graph, node: Node) -> GraphTensor | None:
     steps = net.ints(node, "steps", 4)
     if net.input(node, 4) is not None and (steps is None or any(step < 1 for step in steps)):
         return None
     return _same_shape(net, node)
 
 
-def _pad(net: Graph, node: Node) -> Any:
+def _pad(net: Graph, node: Node) -> GraphTensor | None:
     pads = net.ints(node, "pads", 1)
     return node.inputs[0] if pads is not None and not any(pads) else None
 
 
-def _resize(net: Graph, node: Node) -> Any:
+def _resize(net: Graph, node: Node) -> GraphTensor | None:
     """Resize is linear interpolation or a copy at scale 1; cubic and cropping modes are left alone."""
     plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
     cropped = str(node.attrs.get("coordinate_transformation_mode")).startswith("tf_")  # crops, or is half a pixel off
@@ -86,13 +85,13 @@ def _resize(net: Graph, node: Node) -> Any:
     return _same_shape(net, node) if plain and not cropped and ones else None
 
 
-def _pool(net: Graph, node: Node) -> Any:
+def _pool(net: Graph, node: Node) -> GraphTensor | None:
     ones = all(item == 1 for key in ("kernel_shape", "strides") for item in node.attrs.get(key, [1]))
     pads = any(node.attrs.get("pads", [])) or node.attrs.get("auto_pad", "NOTSET") != "NOTSET"
     return _same_shape(net, node) if ones and not pads and "kernel_shape" in node.attrs else None
 
 
-def _neutral(net: Graph, node: Node) -> Any:
+def _neutral(net: Graph, node: Node) -> GraphTensor | None:
     """Return x of x * 1, x / 1, x + 0 and x - 0; zero or one on the left only where the operator commutes."""
     neutral = 1.0 if node.op in ("Mul", "Div") else 0.0
     for index in (1, 0) if node.op in ("Mul", "Add") else (1,):
@@ -103,12 +102,12 @@ def _neutral(net: Graph, node: Node) -> Any:
     return None
 
 
-def _clip(net: Graph, node: Node) -> Any:
+def _clip(net: Graph, node: Node) -> GraphTensor | None:
     bounded = "min" in node.attrs or "max" in node.attrs or any(tensor.name for tensor in node.inputs[1:])
     return None if bounded else node.inputs[0]
 
 
-TESTS: dict[str, Callable[[Graph, Any], Any]] = {
+TESTS: dict[str, Callable[[Graph, Node], GraphTensor | None]] = {
     "Identity": _always, "Cast": _same_type, "CastLike": _same_type, "Transpose": _transpose,
     "Reshape": _same_shape, "Flatten": _same_shape, "Expand": _same_shape, "Tile": _same_shape,
     "Squeeze": _no_axes, "Unsqueeze": _no_axes, "Concat": _one_input, "Sum": _one_input, "Max": _one_input,

@@ -29,7 +29,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def _after(net: Graph, node: Node) -> Outcome | None:
-    dequantizer, bounds = net.made_by(node.inputs[0], "DequantizeLinear"), interval(net, node)
+    dequantizer, bounds = net.producer_of_type(node.inputs[0], "DequantizeLinear"), interval(net, node)
     if dequantizer is None or not isinstance(bounds, tuple) or net.dtype(dequantizer.outputs[0]) != FLOAT:
         return None
     scale, point, kind = net.scalar(dequantizer.inputs[1]), net.input(dequantizer, 2), net.dtype(dequantizer.inputs[0])
@@ -45,7 +45,7 @@ def _after(net: Graph, node: Node) -> Outcome | None:
 
 
 def _before(net: Graph, node: Node) -> Outcome | None:
-    before = net.made_by(node.inputs[0], "Relu", "Clip")
+    before = net.producer_of_type(node.inputs[0], "Relu", "Clip")
     bounds = interval(net, before) if before is not None else None
     if before is None or not isinstance(bounds, tuple):
         return None

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph.graph import Graph, is_a
+from ..graph.graph import Graph
+from ..graph.node import GraphTensor, Node, is_a
 from ._base import Outcome, Pass, Refused, RewriteFilter, Rewritten
 from ._channel_provenance import ChannelUse, Provenance, demands
 from ._channel_reordering import ReorderingPlan, Source, components, padding_pays, plan
@@ -25,6 +26,7 @@ from .eliminate_dead_nodes import cascade
 from .slices_to_split import split
 
 Array = np.ndarray[Any, Any]
+Parts = dict[str, list[tuple[int, int, GraphTensor]]]  # source -> (begin, end, the channels there)
 
 
 class DropShuffles(Pass):
@@ -66,7 +68,7 @@ def _block(net: Graph, provenance: Provenance, wanted: list[ChannelUse]) -> int:
 
 
 def _rewrite(
-    net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int, where: str, routing: list[Any]
+    net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int, where: str, routing: list[Node]
 ) -> Outcome:
     reordering = plan(net, provenance, wanted, block)
     if isinstance(reordering, str):
@@ -100,7 +102,7 @@ def _is_plain(reordering: ReorderingPlan, demand: ChannelUse) -> bool:
     return reordering.layout(demand) == list(range(len(demand.atoms)))
 
 
-def _cut(net: Graph, reordering: ReorderingPlan) -> dict[str, list[tuple[int, int, Any]]]:
+def _cut(net: Graph, reordering: ReorderingPlan) -> Parts:
     """Put in one Split per source that somebody wants a part of; return the parts of every source."""
     parts = {}
     for name, source in reordering.sources.items():
@@ -118,11 +120,9 @@ def _cut(net: Graph, reordering: ReorderingPlan) -> dict[str, list[tuple[int, in
     return parts
 
 
-def _serve(
-    net: Graph, reordering: ReorderingPlan, demand: ChannelUse, parts: dict[str, list[tuple[int, int, Any]]]
-) -> None:
+def _serve(net: Graph, reordering: ReorderingPlan, demand: ChannelUse, parts: Parts) -> None:
     """Give one reader its channels."""
-    tensors: list[Any] = []
+    tensors: list[GraphTensor] = []
     layout = reordering.layout(demand)
     for name, begin, end in reordering.ranges(demand):
         # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
@@ -132,19 +132,19 @@ def _serve(
     if len(tensors) == 1 and tensors[0] is demand.tensor and layout == list(range(len(layout))):
         return
     near = demand.node if demand.node is not None else net.graph.nodes[-1]
-    joined = _join(net, tensors, near)
+    channels = _join(net, tensors, near)
     if demand.kind == "rigid":
-        _restore(net, demand, joined, layout, near)
+        _restore(net, demand, channels, layout, near)
         return
-    for index, tensor in enumerate(demand.node.inputs):
+    inputs = demand.reader.inputs
+    for index, tensor in enumerate(inputs):
         if tensor is demand.tensor:
-            demand.node.inputs[index] = joined
+            inputs[index] = channels
     if demand.kind == "dense" and layout != list(range(len(demand.atoms))):
-        weights = net.array(demand.node.inputs[1])
-        demand.node.inputs[1] = net.constant(f"{demand.node.inputs[1].name}_regrouped", _take(weights, layout, 1))
+        inputs[1] = net.constant(f"{inputs[1].name}_regrouped", _take(net.array(inputs[1]), layout, 1))
 
 
-def _join(net: Graph, tensors: list[Any], near: Any) -> Any:
+def _join(net: Graph, tensors: list[GraphTensor], near: Node) -> GraphTensor:
     """Return the Concat of some tensors, an old one if there is one."""
     if len(tensors) == 1:
         return tensors[0]
@@ -152,12 +152,12 @@ def _join(net: Graph, tensors: list[Any], near: Any) -> Any:
         same = is_a(user, "Concat") and user.attrs.get("axis") == 1 and len(user.inputs) == len(tensors)
         if same and all(one is other for one, other in zip(user.inputs, tensors, strict=True)):
             return user.outputs[0]
-    joined = net.blank(f"{near.name or near.op}_channels")
-    net.add("Concat", tensors, [joined], near, {"axis": 1})
-    return joined
+    output = net.blank(f"{near.name or near.op}_channels")
+    net.add("Concat", tensors, [output], near, {"axis": 1})
+    return output
 
 
-def _restore(net: Graph, demand: ChannelUse, joined: Any, layout: list[int], near: Any) -> None:
+def _restore(net: Graph, demand: ChannelUse, channels: GraphTensor, layout: list[int], near: Node) -> None:
     """Give a reader that needs its own order that order."""
     order = [layout.index(channel) for channel in range(len(demand.atoms))]
     result = demand.tensor
@@ -169,10 +169,10 @@ def _restore(net: Graph, demand: ChannelUse, joined: Any, layout: list[int], nea
     else:
         result = net.blank(f"{demand.tensor.name}_ordered")
     if order == list(range(len(layout))):
-        net.add("Identity", [joined], [result], near)
+        net.add("Identity", [channels], [result], near)
     else:
         indices = net.constant(f"{result.name}_order", np.array(order, np.int64))
-        net.add("Gather", [joined, indices], [result], near, {"axis": 1})
+        net.add("Gather", [channels, indices], [result], near, {"axis": 1})
     if demand.node is not None:
         for index, tensor in enumerate(demand.node.inputs):
             if tensor is demand.tensor:
@@ -182,8 +182,10 @@ def _restore(net: Graph, demand: ChannelUse, joined: Any, layout: list[int], nea
 def _permute_outputs(net: Graph, source: Source) -> None:
     """Bring the parameters of a source's node into the order of its layout."""
     layout, node = source.layout, net.producer(source.tensor)
-    if source.kind == "fixed" or (layout == list(range(len(layout))) and len(layout) == len(source.group)):
+    whole = layout == list(range(len(layout))) and len(layout) == len(source.group)
+    if source.kind == "fixed" or whole:
         return
+    assert node is not None, source.tensor.name
     last = 3 if node.op == "Conv" else 5 if node.op == "BatchNormalization" else 0
     for index in range(1, min(last, len(node.inputs))):
         array = net.value(node.inputs[index])

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from ..graph.graph import Graph, is_a
-from ..graph.node import GraphTensor, Node
+from ..graph.graph import Graph
+from ..graph.node import GraphTensor, Node, is_a
 from ..graph.protobuf import is_plain
 from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
 RANDOM = {f"Random{kind}{like}" for kind in ("Normal", "Uniform") for like in ("", "Like")}
 RANDOM |= {"Multinomial", "Bernoulli", "Dropout"}
-Table = dict[Any, Any]
+Table = dict[tuple[object, ...], Node]
 
 
 class MergeDuplicates(Pass):
@@ -38,15 +38,15 @@ class MergeDuplicates(Pass):
 
 def _merge_constants(net: Graph) -> None:
     """Let equal constants be one; large ones are read only if another has the same type, shape and ends."""
-    readers: dict[str, list[tuple[Any, int]]] = {}
-    constants: dict[str, Any] = {}
+    readers: dict[str, list[tuple[Node, int]]] = {}
+    constants: dict[str, GraphTensor] = {}
     for node in net.everything():
         for index, tensor in enumerate(node.inputs):
             if isinstance(tensor, gs.Constant) and tensor.name not in net.protected_names:
                 readers.setdefault(tensor.name, []).append((node, index))
                 constants[tensor.name] = tensor
     kinds = Counter(net.known(tensor) for tensor in constants.values())
-    seen: dict[Any, list[Any]] = {}
+    seen: dict[object, list[GraphTensor]] = {}
     for name, tensor in constants.items():
         if kinds[net.known(tensor)] == 1 or _is_elsewhere(tensor):
             continue
@@ -74,7 +74,7 @@ def _ends(net: Graph, tensor: GraphTensor) -> bytes:
     return net.exact_outputs[tensor.name]
 
 
-def _equal(net: Graph, one: Any, other: Any) -> bool:
+def _equal(net: Graph, one: GraphTensor, other: GraphTensor) -> bool:
     """Say whether two constants of one type and shape have the same bytes: NaN equals itself, -0 is not 0."""
     first, second = net.array(one), net.array(other)
     if first.dtype == object or not first.size:
@@ -110,7 +110,7 @@ def mergeable(net: Graph, node: Node) -> bool:
     return read is None or all(is_plain(attribute) for attribute in read.attribute)
 
 
-def _attributes(node: Node) -> Any:
+def _attributes(node: Node) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, _plain(value)) for key, value in node.attrs.items()))
 
 

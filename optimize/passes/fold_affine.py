@@ -26,7 +26,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     side = next((index for index in (1, 0) if net.value(node.inputs[index]) is not None), None)
     if side is None or net.value(node.inputs[1 - side]) is not None:
         return None
-    layer = net.made_by(node.inputs[1 - side], *_affine.ABSORBERS, "BatchNormalization")
+    layer = net.producer_of_type(node.inputs[1 - side], *_affine.ABSORBERS, "BatchNormalization")
     if layer is None:
         return None
     folded = _affine.read_channel_affine(net, node, side, *_sizes(net, layer))
@@ -39,7 +39,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, f"{node.op} into {layer.op} {layer.name!r}")
 
 
-def _sizes(net: Graph, layer: Any) -> tuple[int, int]:
+def _sizes(net: Graph, layer: Node) -> tuple[int, int]:
     """Return rank and channels of a layer's output (0 where they are not known)."""
     if layer.op == "BatchNormalization":
         shape = net.static(layer.inputs[1]) or (0,)

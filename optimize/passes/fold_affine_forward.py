@@ -51,7 +51,7 @@ def _constant_side(net: Graph, node: Node) -> int | None:
     return side if side is not None and net.value(node.inputs[1 - side]) is None else None
 
 
-def _inputs(net: Graph, layer: Any) -> tuple[int, int]:
+def _inputs(net: Graph, layer: Node) -> tuple[int, int]:
     """Return rank and channels of what a layer reads."""
     shape = net.static(layer.inputs[1]) or (0, 0)
     if layer.op == "Conv":
@@ -64,7 +64,7 @@ def _widens(net: Graph, node: Node, side: int, rank: int, size: int) -> bool:
     return shape is None or len(shape) != rank or (shape[1] != size and net.array(node.inputs[side]).size > 1)
 
 
-def _refusal(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
+def _refusal(net: Graph, layer: Node, scale: Array, shift: Array) -> str:
     bias = net.input(layer, 2)
     if net.dtype(layer.inputs[1]) not in _affine.FLOATS:
         return f"the weights of {layer.name!r} are integers"
@@ -82,24 +82,24 @@ def _refusal(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
     return f"{layer.name!r} pads with zeros, which the shift would change" if padded else ""
 
 
-def _absorb(net: Graph, layer: Any, scale: Array, shift: Array) -> str:
+def _absorb(net: Graph, layer: Node, scale: Array, shift: Array) -> str:
     weights = net.array(layer.inputs[1])
     groups = int(layer.attrs.get("group", 1))
     exact, tail = weights.astype(np.float64), (1,) * (weights.ndim - 2)
     if layer.op == "Conv":
         each = np.repeat(np.stack([scale, shift]).reshape(2, groups, -1), len(weights) // groups, axis=1)
         spread, moved = (part.reshape(*part.shape, *tail) for part in each)
-        added = (exact * moved).sum(axis=tuple(range(1, weights.ndim)))
+        offset = (exact * moved).sum(axis=tuple(range(1, weights.ndim)))
     else:
         row = (1, -1) if layer.attrs.get("transB") else (-1, 1)
         spread = scale.reshape(*(row if layer.op == "Gemm" else (-1, 1)), *tail)
-        added = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
+        offset = (exact * shift.reshape(row)).sum(axis=1 if layer.attrs.get("transB") else 0) if not tail else None
     new_weights = _affine.scale_weights(weights, spread)
     if new_weights is None:
         return f"the folded weights do not fit {weights.dtype}"
     bias = None
     if np.any(shift):
-        total = _affine.bias_of(net, layer) + (added if layer.op == "Conv" else added * layer.attrs.get("alpha", 1.0))
+        total = _affine.bias_of(net, layer) + (offset if layer.op == "Conv" else offset * layer.attrs.get("alpha", 1.0))
         bias = _affine.rounded(total, weights.dtype)
         if bias is None:
             return f"the folded bias does not fit {weights.dtype}"

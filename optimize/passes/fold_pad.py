@@ -10,8 +10,6 @@ Why:    Pad copies the activation; the layer pads for nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..graph.graph import Graph
@@ -64,7 +62,7 @@ def _pads(net: Graph, node: Node) -> list[int] | str:
     return begin[2:] + end[2:]
 
 
-def _refusal(net: Graph, node: Node, layer: Any, pads: list[int]) -> str:
+def _refusal(net: Graph, node: Node, layer: Node, pads: list[int]) -> str:
     constant = net.input(node, 2)
     value = float(node.attrs.get("value", 0.0)) if constant is None else net.scalar(constant)
     wanted = -np.inf if layer.op == "MaxPool" else 0.0

@@ -20,7 +20,6 @@ from ._base import Outcome, Pass, RewriteFilter, Rewritten
 
 ARITHMETIC = ("Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div", "Squeeze", "Unsqueeze", "Cast")
 INTEGERS = {6: np.int32, 7: np.int64}
-Memo = dict[str, symbolic_shapes.Values | None]
 
 
 class FoldShapes(Pass):
@@ -28,20 +27,20 @@ class FoldShapes(Pass):
 
     def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
         """Walk the graph once."""
-        memo: Memo = {}
+        memo: symbolic_shapes.Memo = {}
         net.sort()
         walk = Pass(lambda graph, node: _at(graph, node, memo), self.ops, self.summary, self.lowest_opset)
         return walk.call(net, name, permit)
 
 
-def _at(net: Graph, node: Node, memo: Memo) -> Outcome | None:
+def _at(net: Graph, node: Node, memo: symbolic_shapes.Memo) -> Outcome | None:
     shape_inference.infer_one(net, node)
     if node.op not in (*ARITHMETIC, "Reshape"):
         return None
     return _reshape(net, node, memo) if node.op == "Reshape" else _number(net, node, memo)
 
 
-def _number(net: Graph, node: Node, memo: Memo) -> Outcome | None:
+def _number(net: Graph, node: Node, memo: symbolic_shapes.Memo) -> Outcome | None:
     output = node.outputs[0]
     if output.name in net.protected_names or net.dtype(output) not in INTEGERS:
         return None
@@ -56,7 +55,7 @@ def _number(net: Graph, node: Node, memo: Memo) -> Outcome | None:
     return Rewritten(node.name, f"{node.op} is {values if len(values) != 1 else values[0]}")
 
 
-def _reshape(net: Graph, node: Node, memo: Memo) -> Outcome | None:
+def _reshape(net: Graph, node: Node, memo: symbolic_shapes.Memo) -> Outcome | None:
     if len(node.inputs) < 2 or net.value(node.inputs[1]) is not None:
         return _keep_first(net, node) if len(node.inputs) > 1 else None
     values = symbolic_shapes.values(net, node.inputs[1], memo)

@@ -43,9 +43,10 @@ def _into_branches(net: Graph, node: Node, concat: Node) -> Outcome:
     parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):
         return Refused(node.name, parameters)
-    layers = [net.made_by(tensor, *_affine.ABSORBERS) for tensor in concat.inputs]
+    producers = [net.producer_of_type(tensor, *_affine.ABSORBERS) for tensor in concat.inputs]
+    layers = [layer for layer in producers if layer is not None]
     rank = net.rank(node.outputs[0]) or 0
-    if any(layer is None for layer in layers) or rank < 2 or concat.attrs["axis"] % rank != 1:
+    if len(layers) < len(producers) or rank < 2 or concat.attrs["axis"] % rank != 1:
         return Refused(node.name, "it follows a Concat of other things than layers")
     if net.only_user(node.inputs[0]) is None:
         return Refused(node.name, f"the output of {concat.name!r} is also read elsewhere or is an output of the graph")

@@ -11,13 +11,12 @@ Why:    one node less, and the form in which backends fuse an activation into th
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import GraphTensor, Node
 from ._base import Outcome, Pass, Refused, Rewritten
 
 SPELLINGS = ("Relu", "Clip", "Min", "Max")
@@ -31,7 +30,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     if bounds is None or isinstance(bounds, str):
         return Refused(node.name, bounds) if bounds else None
     source = _source(net, node)
-    before = net.made_by(source, *SPELLINGS)
+    before = net.producer_of_type(source, *SPELLINGS)
     inner = interval(net, before) if before is not None else None
     if before is not None and isinstance(inner, tuple):
         return _merge(net, node, bounds, before, inner)
@@ -40,7 +39,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return None
 
 
-def _merge(net: Graph, node: Node, bounds: Bounds, before: Any, inner: Bounds) -> Outcome | None:
+def _merge(net: Graph, node: Node, bounds: Bounds, before: Node, inner: Bounds) -> Outcome | None:
     low, high = (min(max(bound, bounds[0]), bounds[1]) for bound in inner)
     if (low, high) == inner and net.bypass(node, before.outputs[0]):
         return Rewritten(node.name, f"{before.op} {before.name!r} already bounds it")
@@ -87,17 +86,17 @@ def _keeps_shape(net: Graph, node: Node) -> bool:
     return net.value(source) is None and (net.rank(other) == 0 or (rank is not None and rank >= (net.rank(other) or 0)))
 
 
-def _source(net: Graph, node: Node) -> Any:
+def _source(net: Graph, node: Node) -> GraphTensor:
     """Return the activation among a node's inputs."""
     return next((tensor for tensor in node.inputs if net.scalar(tensor) is None), node.inputs[0])
 
 
-def _emit(net: Graph, node: Node, source: Any, bounds: Bounds, detail: str) -> Outcome:
+def _emit(net: Graph, node: Node, source: GraphTensor, bounds: Bounds, detail: str) -> Outcome:
     dtype = FLOATS[net.dtype(node.outputs[0])]
     output, relu = node.outputs[0], bounds == (0.0, math.inf)
     if dtype is np.float64 and net.opset < 12 and not relu:
         return Refused(node.name, "before opset 12 ONNX Runtime has no Clip of float64")
-    inputs, attrs = [source], {}
+    inputs, attrs = list[GraphTensor | None]([source]), {}
     for name, bound in zip(("min", "max"), bounds, strict=True):
         if relu or (math.isinf(bound) and (bound < 0) == (name == "min")):
             inputs.append(None)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import GraphTensor, Node
 from ._base import Outcome, Pass, Rewritten
 
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -22,7 +22,7 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Let one view read what the view before it reads."""
-    before = net.made_by(node.inputs[0], *VIEWS)
+    before = net.producer_of_type(node.inputs[0], *VIEWS)
     if before is None:
         return None
     source = before.inputs[0]
@@ -35,7 +35,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, f"{reshape.op} with {before.op} {before.name!r}")
 
 
-def target(net: Graph, source: Any, result: Any) -> np.ndarray[Any, Any] | None:
+def target(net: Graph, source: GraphTensor, result: GraphTensor) -> np.ndarray[Any, Any] | None:
     """Return the shape to give to a Reshape from one tensor's shape to another's; None if that is not certain."""
     old, new = net.shape(source), net.shape(result)
     if new is None or 0 in new:

@@ -15,7 +15,7 @@ from ._base import Outcome, Pass, Refused, Rewritten
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Merge one Transpose with the one before it."""
-    before = net.made_by(node.inputs[0], "Transpose")
+    before = net.producer_of_type(node.inputs[0], "Transpose")
     if before is None:
         return None
     first, second = _order(net, before), _order(net, node)

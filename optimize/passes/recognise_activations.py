@@ -10,7 +10,6 @@ Why:    one pass over the activation instead of three to five: spelled as Clip, 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ..graph.graph import Graph
 from ..graph.node import GraphTensor, Node
@@ -33,14 +32,14 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return _swish(net, node, scale, tensors) or _gelu(net, node, scale, tensors) if len(tensors) == 2 else None
 
 
-def _factors(net: Graph, node: Node, depth: int = LONGEST) -> tuple[float, list[Any]] | None:
+def _factors(net: Graph, node: Node, depth: int = LONGEST) -> tuple[float, list[GraphTensor]] | None:
     """Return the constant factor and the variable factors of a product, through products that only it reads."""
     if depth == 0:
         return None
     scale: float = 1.0
-    tensors: list[Any] = []
+    tensors: list[GraphTensor] = []
     for index, tensor in enumerate(node.inputs):
-        value, before = net.scalar(tensor), net.made_by(tensor, "Mul", "Div")
+        value, before = net.scalar(tensor), net.producer_of_type(tensor, "Mul", "Div")
         if value is not None:
             if node.op == "Div" and (index == 0 or value == 0):
                 return None
@@ -54,16 +53,14 @@ def _factors(net: Graph, node: Node, depth: int = LONGEST) -> tuple[float, list[
     return scale, tensors
 
 
-def _clipped(net: Graph, tensor: GraphTensor, top: float) -> tuple[Any, float] | None:
+def _clipped(net: Graph, tensor: GraphTensor, top: float) -> tuple[GraphTensor, float] | None:
     """Return x and b if a tensor is Clip(x + b, 0, top) that only one node reads."""
-    clip = net.made_by(tensor, "Clip")
+    clip = net.producer_of_type(tensor, "Clip")
     if clip is None or net.only_user(tensor) is None:
         return None
-    bounds = [
-        clip.attrs.get(name) if net.input(clip, index) is None else net.scalar(net.input(clip, index))
-        for index, name in ((1, "min"), (2, "max"))
-    ]
-    shifted = net.made_by(clip.inputs[0], "Add")
+    ends = (("min", net.input(clip, 1)), ("max", net.input(clip, 2)))
+    bounds = [clip.attrs.get(name) if end is None else net.scalar(end) for name, end in ends]
+    shifted = net.producer_of_type(clip.inputs[0], "Add")
     if bounds[0] != 0 or bounds[1] is None or not _near(bounds[1], top) or shifted is None:
         return None
     side = next((index for index in (0, 1) if net.scalar(shifted.inputs[index]) is not None), None)
@@ -79,13 +76,18 @@ def _hard_sigmoid(net: Graph, node: Node, scale: float, tensor: GraphTensor) -> 
     return _emit(net, node, "HardSigmoid", clip[0], {"alpha": scale, "beta": clip[1] * scale})
 
 
-def _swish(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome | None:
+def _swish(net: Graph, node: Node, scale: float, tensors: list[GraphTensor]) -> Outcome | None:
     if net.opset < 14:
         return None
     for x, gate in (tensors, tensors[::-1]):
-        named = net.made_by(gate, "HardSigmoid")
-        if named is not None and named.inputs[0] is x and net.only_user(gate) is not None and _near(scale, 1.0):
-            slope, middle = named.attrs.get("alpha", 0.2), named.attrs.get("beta", 0.5)
+        hard_sigmoid = net.producer_of_type(gate, "HardSigmoid")
+        if (
+            hard_sigmoid is not None
+            and hard_sigmoid.inputs[0] is x
+            and net.only_user(gate) is not None
+            and _near(scale, 1.0)
+        ):
+            slope, middle = hard_sigmoid.attrs.get("alpha", 0.2), hard_sigmoid.attrs.get("beta", 0.5)
             if _near(slope, 1 / 6) and _near(middle, 0.5):
                 return _emit(net, node, "HardSwish", x, {})
         clip = _clipped(net, gate, 6.0) if _near(scale, 1 / 6) else None
@@ -94,16 +96,16 @@ def _swish(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome 
     return None
 
 
-def _gelu(net: Graph, node: Node, scale: float, tensors: list[Any]) -> Outcome | None:
+def _gelu(net: Graph, node: Node, scale: float, tensors: list[GraphTensor]) -> Outcome | None:
     if net.opset < 20 or not _near(scale, 0.5):
         return None
     for x, gate in (tensors, tensors[::-1]):
-        added = net.made_by(gate, "Add")
-        if added is None or net.only_user(gate) is None:
+        addition = net.producer_of_type(gate, "Add")
+        if addition is None or net.only_user(gate) is None:
             continue
-        side = next((index for index in (0, 1) if net.scalar(added.inputs[index]) == 1), None)
-        erf = net.made_by(added.inputs[1 - side], "Erf") if side is not None else None
-        inner = net.made_by(erf.inputs[0], "Mul", "Div") if erf is not None else None
+        side = next((index for index in (0, 1) if net.scalar(addition.inputs[index]) == 1), None)
+        erf = net.producer_of_type(addition.inputs[1 - side], "Erf") if side is not None else None
+        inner = net.producer_of_type(erf.inputs[0], "Mul", "Div") if erf is not None else None
         product = _factors(net, inner) if inner is not None else None
         alone = (
             erf is not None and net.only_user(erf.outputs[0]) is not None and net.only_user(erf.inputs[0]) is not None
@@ -123,7 +125,7 @@ def _near(value: float, wanted: float) -> bool:
     return abs(value - wanted) <= 1e-6 * abs(wanted)
 
 
-def _emit(net: Graph, node: Node, kind: str, source: Any, attrs: dict[str, float]) -> Outcome | None:
+def _emit(net: Graph, node: Node, kind: str, source: GraphTensor, attrs: dict[str, float]) -> Outcome | None:
     output = node.outputs[0]
     if not net.same_shape(source, output):
         return None

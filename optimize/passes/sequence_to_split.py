@@ -8,8 +8,8 @@ Why:    sequences stop every fusion and many device parsers; the dynamo exporter
 
 from __future__ import annotations
 
-from ..graph.graph import Graph, is_a
-from ..graph.node import Node
+from ..graph.graph import Graph
+from ..graph.node import Node, is_a
 from ._base import Outcome, Pass, Refused, Rewritten
 from .slices_to_split import split
 

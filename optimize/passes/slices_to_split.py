@@ -8,12 +8,10 @@ Why:    one node, and the two halves are known to be halves. TorchScript writes 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ..graph.graph import Graph, is_a
-from ..graph.node import Node
+from ..graph.graph import Graph
+from ..graph.node import GraphTensor, Node, is_a
 from ._base import Outcome, Pass, Rewritten
 
 Part = tuple[int, int, int]
@@ -36,7 +34,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, f"{len(chain)} Slices of {source.name!r}")
 
 
-def _split(net: Graph, node: Node, slices: list[Any], chain: list[Part]) -> None:
+def _split(net: Graph, node: Node, slices: list[Node], chain: list[Part]) -> None:
     source, sizes = node.inputs[0], [end - start for _, start, end in chain]
     outputs = [item.outputs[0] for item in slices]
     for item in slices:
@@ -44,7 +42,7 @@ def _split(net: Graph, node: Node, slices: list[Any], chain: list[Part]) -> None
     split(net, node, source, sizes, chain[0][0], outputs)
 
 
-def split(net: Graph, near: Any, source: Any, sizes: list[int], axis: int, outputs: list[Any]) -> Any:
+def split(net: Graph, near: Node, source: GraphTensor, sizes: list[int], axis: int, outputs: list[GraphTensor]) -> Node:
     """Put in a Split, in the form of the graph's opset."""
     if net.opset < 13:
         return net.add("Split", [source], outputs, near, {"axis": axis, "split": sizes})

@@ -9,21 +9,19 @@ Why:    ONNX Runtime has no Split in its blocked layout: each one costs a conver
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ..graph.graph import Graph, is_a
-from ..graph.node import Node
+from ..graph.graph import Graph
+from ..graph.node import Node, is_a
 from ._base import Outcome, Pass, Refused, Rewritten
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
     """Split one Conv."""
-    chain = [net.producer(node.inputs[0])]
-    if chain[0] is not None and is_a(chain[0], "Relu", "Clip"):
-        chain.append(net.producer(chain[0].inputs[0]))
-    conv, sizes = chain[-1], net.ints(node, "split", 1)
+    conv, between = net.producer(node.inputs[0]), list[Node]()
+    if conv is not None and is_a(conv, "Relu", "Clip"):
+        between, conv = [conv], net.producer(conv.inputs[0])
+    sizes = net.ints(node, "split", 1)
     if conv is None or not is_a(conv, "Conv") or int(conv.attrs.get("group", 1)) != 1:
         return None
     if sizes is None or node.attrs.get("axis", 0) != 1 or net.block == 1:
@@ -32,13 +30,13 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
         return Refused(node.name, f"its parts {sizes} are no multiples of {net.block}")
     if any(net.value(tensor) is None for tensor in conv.inputs[1:]):
         return Refused(node.name, f"the weights of {conv.name!r} are not constant")
-    if any(net.only_user(item.outputs[0]) is None for item in chain):
+    if any(net.only_user(item.outputs[0]) is None for item in (conv, *between)):
         return Refused(node.name, f"what {conv.name!r} makes is also read elsewhere")
-    _split(net, node, conv, chain[:-1], sizes)
+    _split(net, node, conv, between, sizes)
     return Rewritten(node.name, f"{conv.name!r} into {len(sizes)} Convs")
 
 
-def _split(net: Graph, node: Node, conv: Node, between: list[Any], sizes: list[int]) -> None:
+def _split(net: Graph, node: Node, conv: Node, between: list[Node], sizes: list[int]) -> None:
     outputs, source = list(node.outputs), conv.inputs[0]
     weights = [(tensor.name, net.array(tensor)) for tensor in conv.inputs[1:]]
     node.outputs.clear()

@@ -84,14 +84,14 @@ def _converted(
     net = ProtoGraph(copied(model))
     plan, stats, bent = _prepare(net, form, seen, settings, gains)
     gained = bool(scalable_tensors(net, plan, stats, form))
-    counted = settings.method != "min-max"
+    histograms = settings.method != "min-max"
     grids = grids_of(plan, form, stats, settings)
     layers = {node.name: node.output[0] for node in plan.layers if node.op_type != "MatMul"}
     reference = copied(net.model)
     del net.graph.value_info[:]  # shapes change from here on
     folded = fold_relus(net, plan, grids) if form.fold_relu else {}
     if shown := sorted(set(plan.quantized_reads) - set(grids)):
-        stats |= collected(reference, shown, seen, histograms=counted)
+        stats |= collected(reference, shown, seen, histograms=histograms)
         grids |= {
             name: quant_params(*choose(stats[name], _method(settings), form.activation_dtype), form.activation_dtype)
             for name in shown
@@ -130,8 +130,8 @@ def _prepare(
         )
     hidden = inside_layers(net, plan) if form.fold_relu else set()
     names = sorted(set(plan.quantized_reads) - hidden)
-    counted, bent = settings.method != "min-max", saturating_activations(net, plan)
-    stats = collected(net.model, names, samples, histograms=counted and settings.equalize is None)
+    histograms, bent = settings.method != "min-max", saturating_activations(net, plan)
+    stats = collected(net.model, names, samples, histograms=histograms and settings.equalize is None)
     if settings.equalize is None:
         plan.kinds = tensors_with_zero_point(net, plan, stats, form)
         return plan, stats, bent
@@ -140,7 +140,7 @@ def _prepare(
     if gains:
         insert_channel_scales(net, plan, stats, form, settings.equalize, bent)
     names = sorted(set(plan.quantized_reads) - hidden)
-    return plan, collected(net.model, names, samples, histograms=True) if counted else stats, bent
+    return plan, collected(net.model, names, samples, histograms=True) if histograms else stats, bent
 
 
 def _ceilings(plan: QuantPlan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:

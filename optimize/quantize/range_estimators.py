@@ -43,47 +43,49 @@ def check_method(name: str) -> str:
 def candidates(stats: Stats, kind: str) -> dict[str, Range]:
     """Return the (low, high) that each method gives one tensor; only min-max where nothing was counted."""
     ranges: dict[str, Range] = {"min-max": (stats.low, stats.high)}
-    counted = stats.histogram
-    if counted is None or not counted.counts.any():
+    histogram = stats.histogram
+    if histogram is None or not histogram.counts.any():
         return ranges
     ranges["moving-average"] = stats.average
-    ranges["percentile"] = _inside(stats, counted.quantile(1 - PERCENTILE), counted.quantile(PERCENTILE))
-    ranges["entropy"] = _least(stats, kind, lambda ends: divergence(counted, ends))
-    ranges["mse"] = _least(stats, kind, lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
+    ranges["percentile"] = _inside(stats, histogram.quantile(1 - PERCENTILE), histogram.quantile(PERCENTILE))
+    ranges["entropy"] = _least(stats, kind, lambda ends: divergence(histogram, ends))
+    ranges["mse"] = _least(stats, kind, lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
     return ranges
 
 
 def choose(stats: Stats, method: str, kind: str) -> Range:
     """Return the (low, high) of one tensor by a method; "auto" takes the least squared error on the histogram."""
     ranges = candidates(stats, kind)
-    counted = stats.histogram
-    if method != AUTO or counted is None:
+    histogram = stats.histogram
+    if method != AUTO or histogram is None:
         return ranges.get(method, ranges["min-max"])
-    return min(ranges.values(), key=lambda ends: error(counted, quant_params(ends[0], ends[1], kind)))
+    return min(ranges.values(), key=lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
 
 
-def error(counted: Histogram, at: QuantParams) -> float:
+def error(histogram: Histogram, at: QuantParams) -> float:
     """Return the mean squared error of rounding and clipping the counted values to a grid."""
-    used = counted.counts > 0
-    values, counts = counted.centres[used], counted.counts[used]
+    used = histogram.counts > 0
+    values, counts = histogram.centres[used], histogram.counts[used]
     return float(np.square(at.rounded(values) - values) @ counts / max(int(counts.sum()), 1))
 
 
-def divergence(counted: Histogram, ends: Range) -> float:
+def divergence(histogram: Histogram, ends: Range) -> float:
     """Return the Kullback-Leibler divergence of the counted values from what 255 levels keep of them, in nats.
 
     Args:
-        counted: The values.
+        histogram: The values.
         ends: What the levels cover; what lies outside counts at its ends.
     """
-    inside = np.flatnonzero((counted.centres >= ends[0] - counted.width) & (counted.centres <= ends[1] + counted.width))
+    inside = np.flatnonzero(
+        (histogram.centres >= ends[0] - histogram.width) & (histogram.centres <= ends[1] + histogram.width)
+    )
     if len(inside) < 2:
         return float("inf")
     first, last = int(inside[0]), int(inside[-1])
-    kept = counted.counts[first : last + 1].astype(np.float64)
+    kept = histogram.counts[first : last + 1].astype(np.float64)
     seen = kept.copy()
-    seen[0] += counted.counts[:first].sum()
-    seen[-1] += counted.counts[last + 1 :].sum()
+    seen[0] += histogram.counts[:first].sum()
+    seen[-1] += histogram.counts[last + 1 :].sum()
     level = np.arange(len(kept)) * min(255, len(kept)) // len(kept)
     used = kept > 0
     each = np.bincount(level, kept) / np.maximum(np.bincount(level, used), 1)

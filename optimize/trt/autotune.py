@@ -55,8 +55,8 @@ class MixReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        placed = self.placement.to_dict() if self.placement else None
-        return {**asdict(self), "winner": self.best.name, "placement": placed}
+        placement = self.placement.to_dict() if self.placement else None
+        return {**asdict(self), "winner": self.best.name, "placement": placement}
 
     def refuse_slower(self) -> None:
         """Stop where nothing beats the plain FP16 build.
@@ -116,8 +116,8 @@ def autotune(
         if fold_passthrough_channels(float_path, bench.folder / "carried32.onnx"):
             _half(bench.folder / "carried32.onnx", bench.file("carried"))
             bench.build("carried", 0)
-        placed = _quantised(bench, float_path, int8_path, per_tensor) if int8_path else None
-        report = MixReport(gpu.name, batch, tuple(bench.candidates.values()), placed)
+        placement = _quantised(bench, float_path, int8_path, per_tensor) if int8_path else None
+        report = MixReport(gpu.name, batch, tuple(bench.candidates.values()), placement)
         if report.best.name != "fp16":
             with atomic_file(target_path) as temporary:
                 temporary.write_bytes(bench.file(report.best.name).read_bytes())

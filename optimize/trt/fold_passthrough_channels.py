@@ -23,7 +23,7 @@ import numpy as np
 
 from ..graph.graph import Graph
 from ..graph.graph_file import GraphFile
-from ..graph.node import Node
+from ..graph.node import GraphTensor, Node
 from ..passes._channel_provenance import Provenance, SourceChannel, demands
 from ..passes.eliminate_dead_nodes import cascade
 
@@ -37,10 +37,10 @@ class Branch:
     `routed` says that Split, Concat or a shuffle makes what it reads.
     """
 
-    first: Any
-    depthwise: Any
-    last: Any
-    output: Any
+    first: Node | None
+    depthwise: Node
+    last: Node
+    output: GraphTensor
     atoms: tuple[SourceChannel, ...]
     routed: bool
 
@@ -97,7 +97,7 @@ def _rewrite(net: Graph) -> int:
         state, atoms = _merge(net, unit, state, atoms, later)
     routing = [node for node in net.everything() if provenance.routes(node)]
     for item in outside:
-        _reread(net, item.node, item.atoms, state, atoms)
+        _reread(net, item.reader, item.atoms, state, atoms)
     for node in [*reversed(routing), *(node for branch in branches for node in branch.output.inputs)]:
         if id(node) not in net.dead:
             cascade(net, node)
@@ -105,11 +105,11 @@ def _rewrite(net: Graph) -> int:
     return len(units)
 
 
-def _takes_all(net: Graph, node: Node) -> bool:
+def _takes_all(net: Graph, node: Node | None) -> bool:
     return node is not None and node.op == "Conv" and net.value(node.inputs[1]) is not None
 
 
-def _conv(net: Graph, node: Node, depthwise: bool) -> bool:
+def _conv(net: Graph, node: Node | None, depthwise: bool) -> bool:
     """Whether a node is a Conv of the plain kind: 1x1 and dense, or depthwise and padded by k//2; constant weights."""
     if node is None or node.op != "Conv" or len(node.inputs) < 3 or net.value(node.inputs[2]) is None:
         return False
@@ -124,18 +124,18 @@ def _conv(net: Graph, node: Node, depthwise: bool) -> bool:
     return bool(padded and kernel == 1 and square and group == 1 and strides[0] == 1)
 
 
-def _branch(net: Graph, provenance: Provenance, last: Any) -> Branch | None:
+def _branch(net: Graph, provenance: Provenance, last: Node) -> Branch | None:
     relu = net.only_user(last.outputs[0])
-    depthwise = net.made_by(last.inputs[0], "Conv")
+    depthwise = net.producer_of_type(last.inputs[0], "Conv")
     if relu is None or relu.op != "Relu" or not _conv(net, last, False) or not _conv(net, depthwise, True):
         return None
-    if net.only_user(depthwise.outputs[0]) is None:
+    if depthwise is None or net.only_user(depthwise.outputs[0]) is None:
         return None
-    before = net.made_by(depthwise.inputs[0], "Relu")
-    first = net.made_by(before.inputs[0], "Conv") if before is not None else None
+    before = net.producer_of_type(depthwise.inputs[0], "Relu")
+    first = net.producer_of_type(before.inputs[0], "Conv") if before is not None else None
     if first is not None and not (_conv(net, first, False) and net.only_user(first.outputs[0]) is before):
         first = None
-    if first is not None and net.only_user(before.outputs[0]) is None:
+    if before is not None and net.only_user(before.outputs[0]) is None:
         first = None
     tensor = (first or depthwise).inputs[0]
     atoms, routed = provenance.of(tensor), provenance.routes(net.producer(tensor))
@@ -152,14 +152,16 @@ def _units(branches: list[Branch]) -> list[list[Branch]]:
     return units if sound and len(units) > 1 else []
 
 
-def _start(net: Graph, provenance: Provenance, units: list[list[Branch]]) -> tuple[Any, list[SourceChannel]]:
+def _start(
+    net: Graph, provenance: Provenance, units: list[list[Branch]]
+) -> tuple[GraphTensor | None, list[SourceChannel]]:
     """Return the tensor that the first unit reads, if nothing of it is negative."""
     owners = {owner for branch in units[0] for owner, _ in branch.atoms}
     tensor = provenance.sources.get(next(iter(owners))) if len(owners) == 1 else None
     if tensor is None:
         return None, []
-    maker = net.made_by(tensor, "MaxPool", "Relu")
-    source = maker if maker is None or maker.op == "Relu" else net.made_by(maker.inputs[0], "Relu")
+    maker = net.producer_of_type(tensor, "MaxPool", "Relu")
+    source = maker if maker is None or maker.op == "Relu" else net.producer_of_type(maker.inputs[0], "Relu")
     return (tensor, list(provenance.of(tensor) or ())) if source is not None else (None, [])
 
 
@@ -179,8 +181,8 @@ def _fits(units: list[list[Branch]], atoms: list[SourceChannel], wanted: Iterabl
 
 
 def _merge(
-    net: Graph, unit: list[Branch], state: Any, atoms: list[SourceChannel], later: set[SourceChannel]
-) -> tuple[Any, list[SourceChannel]]:  # fmt: skip
+    net: Graph, unit: list[Branch], state: GraphTensor, atoms: list[SourceChannel], later: set[SourceChannel]
+) -> tuple[GraphTensor, list[SourceChannel]]:  # fmt: skip
     """Make one chain of three convolutions of a unit; return what it puts out and the channels in it."""
     at = {atom: index for index, atom in enumerate(atoms)}
     kernel = unit[0].depthwise.inputs[1].shape[2]
@@ -214,7 +216,7 @@ def _rows(indices: list[int], width: int) -> Array:
     return matrix
 
 
-def _zeros(items: Iterable[Any]) -> Array:
+def _zeros(items: Iterable[SourceChannel]) -> Array:
     return np.zeros(len(list(items)), np.float32)
 
 
@@ -232,9 +234,9 @@ def _diagonal(blocks: list[Array]) -> Array:
 
 
 def _add(
-    net: Graph, near: Any, source: Any, weight: Array, bias: Array, name: str,
+    net: Graph, near: Node, source: GraphTensor, weight: Array, bias: Array, name: str,
     attrs: dict[str, Any], relu: bool = True,
-) -> Any:  # fmt: skip
+) -> GraphTensor:  # fmt: skip
     inputs = [source, net.constant(f"{name}_weight", weight), net.constant(f"{name}_bias", bias)]
     out = net.blank(name)
     net.add("Conv", inputs, [out], near, attrs or {"kernel_shape": [1, 1]})
@@ -245,7 +247,9 @@ def _add(
     return active
 
 
-def _reread(net: Graph, node: Node, wanted: tuple[SourceChannel, ...], state: Any, atoms: list[SourceChannel]) -> None:
+def _reread(
+    net: Graph, node: Node, wanted: tuple[SourceChannel, ...], state: GraphTensor, atoms: list[SourceChannel]
+) -> None:
     """Let a Conv outside read the last state: its weights spread over the channels there, zeros elsewhere."""
     at = {atom: index for index, atom in enumerate(atoms)}
     weight = _array(net, node, 1)

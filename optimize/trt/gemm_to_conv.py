@@ -9,12 +9,11 @@ Why       «FP32 GEMM is not supported» for SM 7.5; the convolution builds, and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..graph.graph import Graph
-from ..graph.node import Node
+from ..graph.node import GraphTensor, Node
 
 
 def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
@@ -65,7 +64,7 @@ def _gemm_to_conv(net: Graph, node: Node) -> bool:
     return True
 
 
-def _unsqueeze(net: Graph, source: Any, wide: Any, near: Any) -> None:
+def _unsqueeze(net: Graph, source: GraphTensor, wide: GraphTensor, near: Node) -> None:
     if net.opset < 13:
         net.add("Unsqueeze", [source], [wide], near, {"axes": [2, 3]})
     else:

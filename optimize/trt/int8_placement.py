@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from ...runtime.engines.cost import COEFFICIENTS, Gpu, Work, constants_cached, kernel_work, roofline_s
@@ -172,7 +173,7 @@ def _computes(kernel: Kernel, weighted: set[str]) -> list[str]:
     return [name for name in mentioned if kernel.name.startswith(name)][:1] or mentioned[:1]
 
 
-def weighted_nodes(path: Any) -> list[str]:
+def weighted_nodes(path: str | Path) -> list[str]:
     """Return the names of the Conv, Gemm and MatMul nodes of an ONNX file, in order."""
     import onnx
 

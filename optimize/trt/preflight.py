@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...runtime.common.files import existing_file
 from ...runtime.errors import ModelError
 from .findings import Finding, PreflightGraph, Rule, attribute, label
 
 if TYPE_CHECKING:
+    import onnx
+
     from ..graph.graph_file import GraphFile
 
 NEWEST_OPSET = 27
@@ -73,7 +75,7 @@ def require(findings: Iterable[Finding], path: str | Path) -> None:
         raise ModelError(f"TensorRT cannot use {path}: {where}{bad[0].what}{more}", do=bad[0].do)
 
 
-def _load(path: Path, model: Any = None) -> tuple[Any, Finding | None]:
+def _load(path: Path, model: onnx.ModelProto | None = None) -> tuple[onnx.ModelProto | None, Finding | None]:
     import onnx
 
     try:
@@ -90,7 +92,7 @@ def _load(path: Path, model: Any = None) -> tuple[Any, Finding | None]:
     return model, None
 
 
-def _ops(graph: PreflightGraph, *kinds: str) -> Iterator[Any]:
+def _ops(graph: PreflightGraph, *kinds: str) -> Iterator[onnx.NodeProto]:
     return (node for node in graph.nodes if node.op_type in kinds)
 
 

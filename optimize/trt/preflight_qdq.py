@@ -7,7 +7,7 @@ and a float bias.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .findings import Finding, PreflightGraph, Rule, attribute, label
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def _pairs(graph: PreflightGraph) -> Iterator[Any]:
+def _pairs(graph: PreflightGraph) -> Iterator[onnx.NodeProto]:
     return (node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
 
 

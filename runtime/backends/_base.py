@@ -108,10 +108,10 @@ def check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, NDArray[Any]], *
 
 
 @functools.lru_cache(maxsize=256)
-def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
-    return shape == declared or (
-        len(shape) == len(declared)
-        and all(want is None or have == want for have, want in zip(shape, declared, strict=True))
+def _fits(shape: tuple[int, ...], pattern: tuple[int | None, ...]) -> bool:
+    return shape == pattern or (
+        len(shape) == len(pattern)
+        and all(want is None or have == want for have, want in zip(shape, pattern, strict=True))
         and 0 not in shape
     )
 
@@ -125,13 +125,13 @@ _EXPONENTS = {
 
 
 def _wrong_shape(tensor: Tensor, shape: tuple[int, ...]) -> DataError:
-    declared = "(" + ", ".join("any" if dim is None else str(dim) for dim in tensor.shape) + ")"
+    expected = "(" + ", ".join("any" if dim is None else str(dim) for dim in tensor.shape) + ")"
     nhwc = len(shape) == 4 and _fits((shape[0], shape[3], shape[1], shape[2]), tensor.shape)
     chw = _fits((1, *shape), tensor.shape)
     do = (
         "transpose NHWC to NCHW: x.transpose(0, 3, 1, 2)" if nhwc else "add the batch dimension: x[None]" if chw else ""
     )
-    return DataError(f"input {tensor.name!r} has the wrong shape", got=str(shape), expected=declared, do=do)
+    return DataError(f"input {tensor.name!r} has the wrong shape", got=str(shape), expected=expected, do=do)
 
 
 def fixed_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:

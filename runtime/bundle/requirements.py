@@ -33,9 +33,9 @@ def engine_requirements(sidecar: Mapping[str, Any]) -> dict[str, str]:
     """
     from ..engines import gpu
 
-    named = {"sm": sidecar["sm"], "tensorrt": sidecar["version"], "flavour": sidecar["flavour"]}
+    facts = {"sm": sidecar["sm"], "tensorrt": sidecar["version"], "flavour": sidecar["flavour"]}
     cuda = gpu.library_cuda()
-    return {**named, **machine_facts(), **({"cuda": cuda} if cuda else {})}
+    return {**facts, **machine_facts(), **({"cuda": cuda} if cuda else {})}
 
 
 def unmet(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:

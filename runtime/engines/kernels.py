@@ -144,8 +144,8 @@ def attest(kernels: Iterable[Kernel], precisions: Mapping[str, str], products: I
 def _ran_as(name: str, kernels: list[Kernel]) -> str:
     mentions = [kernel for kernel in kernels if name in kernel.nodes]
     mains = [kernel for kernel in mentions if kernel.kind in CONVOLVING]
-    named = [kernel for kernel in mains if kernel.name.startswith(name)]
-    best = named or mains or [kernel for kernel in mentions if "Corr" in kernel.name] or mentions
+    namesakes = [kernel for kernel in mains if kernel.name.startswith(name)]
+    best = namesakes or mains or [kernel for kernel in mentions if "Corr" in kernel.name] or mentions
     return best[0].convolves_in if best else "folded"
 
 

@@ -43,7 +43,7 @@ def pad_channels(net: ProtoGraph) -> dict[str, int]:
     Returns:
         Name of each convolution that writes more channels now -> how many; the graph's input too, if it was padded.
     """
-    widened = {}
+    widths = {}
     for group in _groups(net):
         (count,) = group.counts if len(group.counts) == 1 else (0,)
         wanted = _wanted(count, bool(group.depthwise))
@@ -52,18 +52,18 @@ def pad_channels(net: ProtoGraph) -> dict[str, int]:
         more = wanted - count
         for node in group.writers + group.depthwise:
             _grow(net, node, more, axis=0)
-            widened[node.name] = wanted
+            widths[node.name] = wanted
         for node in group.depthwise:
             _set_groups(node, wanted)
         for node in group.readers:
             _grow(net, node, more, axis=1)
-    widened |= _pad_colours(net)
-    if widened:
+    widths |= _pad_colours(net)
+    if widths:
         del net.graph.value_info[:]
         sort_nodes(net.graph)
         net.index()
         net.prune()
-    return widened
+    return widths
 
 
 def _wanted(count: int, depthwise: bool) -> int:
@@ -198,7 +198,7 @@ def _set_groups(node: NodeProto, groups: int) -> None:
 
 def _pad_colours(net: ProtoGraph) -> dict[str, int]:
     """Pad an input of three channels to four, between Q and DQ, where one dense convolution reads it."""
-    widened = {}
+    widths = {}
     for node in [item for item in net.nodes if item.op_type == "QuantizeLinear" and item.input[0] in net.inputs]:
         readers = readers_behind(net, node)
         if len(readers) != 1 or _kind(net, readers[0]) != "dense" or not reads_rgb_input(net, readers[0]):
@@ -210,5 +210,5 @@ def _pad_colours(net: ProtoGraph) -> dict[str, int]:
         net.graph.node.append(pad)
         pair.input[0] = integers
         _grow(net, readers[0], 1, axis=1)
-        widened[node.input[0]] = DENSE
-    return widened
+        widths[node.input[0]] = DENSE
+    return widths

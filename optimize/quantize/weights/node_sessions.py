@@ -6,6 +6,7 @@ are fed like activations, shapes are left free, and what is left is the key: ope
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class NodeSessions:
         opsets: The operator sets of the nodes' graphs.
     """
 
-    def __init__(self, opsets: Any) -> None:
+    def __init__(self, opsets: Iterable[onnx.OperatorSetIdProto]) -> None:
         self.opsets = opsets
         self.opened: dict[bytes, Any] = {}
 

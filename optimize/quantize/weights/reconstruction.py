@@ -152,9 +152,9 @@ class LayerReconstruction:
         ratio = np.clip(packed.integers, -LARGEST, LARGEST).reshape(change.shape)
         integers = rounding.best_rounding(ratio, second_moments.merge(*pair).gram, self.settings.adaround)
         packed = Quantised(integers.reshape(weight.shape).astype(np.int8), packed.scale, packed.axis)
-        stored = self.net.producer[node.input[1]].input
-        self.net.set_array(stored[0], packed.integers)
-        self.net.set_array(stored[1], packed.scale)
+        names = self.net.producer[node.input[1]].input
+        self.net.set_array(names[0], packed.integers)
+        self.net.set_array(names[1], packed.scale)
         self.walker.constants[node.input[1]] = packed.dequantised()
 
     def _scale(self, node: NodeProto, weight: np.ndarray, groups: int) -> Quantised:

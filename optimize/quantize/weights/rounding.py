@@ -39,8 +39,8 @@ def fit(fitting: Moments, judging: Moments) -> tuple[np.ndarray, float]:
 
 
 def _change(moments: Moments, ridge: float) -> np.ndarray:
-    damped = _damped(moments.gram, ridge)
-    return np.asarray(np.linalg.solve(damped, moments.cross)).transpose(0, 2, 1)
+    matrix = _damped(moments.gram, ridge)
+    return np.asarray(np.linalg.solve(matrix, moments.cross)).transpose(0, 2, 1)
 
 
 def _damped(gram: np.ndarray, share: float) -> np.ndarray:
@@ -73,8 +73,8 @@ def gptq(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
     """
     width = gram.shape[1]
     order = np.argsort(-np.einsum("gii->i", gram), kind="stable")
-    damped = _damped(gram, DAMP)[:, order][:, :, order]
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
+    matrix = _damped(gram, DAMP)[:, order][:, :, order]
+    upper = np.linalg.cholesky(np.linalg.inv(matrix)).transpose(0, 2, 1)
     left, original = ratio[:, :, order].copy(), ratio[:, :, order]
     integers = np.empty_like(left)
     for start in range(0, width, BLOCK):

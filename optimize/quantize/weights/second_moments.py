@@ -32,8 +32,8 @@ class Moments:
 
     def loss(self, change: np.ndarray) -> float:
         """Return E|y - (W + D) x^|^2 summed over outputs for a change D of the weights, (G, m, d)."""
-        turned = change.transpose(0, 2, 1)
-        return self.error + float((turned * (self.gram @ turned - 2 * self.cross)).sum())
+        transpose = change.transpose(0, 2, 1)
+        return self.error + float((transpose * (self.gram @ transpose - 2 * self.cross)).sum())
 
 
 def merge(one: Moments, two: Moments) -> Moments:
@@ -76,8 +76,8 @@ def measure(
 
 
 def _moments(rows: np.ndarray, residual: np.ndarray) -> Moments:
-    count, turned = max(rows.shape[1], 1), rows.transpose(0, 2, 1)
-    gram, cross = (np.asarray(turned @ other / count, np.float64) for other in (rows, residual))
+    count, transpose = max(rows.shape[1], 1), rows.transpose(0, 2, 1)
+    gram, cross = (np.asarray(transpose @ other / count, np.float64) for other in (rows, residual))
     return Moments(gram, cross, float(np.square(residual, dtype=np.float64).sum() / count), count)
 
 
