@@ -9,6 +9,7 @@ import click
 
 from ..runtime import targets
 from ..runtime.common.progress import note
+from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ KNOWN = ", ".join(targets.names())
 @click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
 @click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Fix free sizes of inputs.")
+@click.option("--sample", type=click.Path(path_type=Path), help="Inputs to compare on too (.npz, .npy).")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
 @overwrite
@@ -37,6 +40,8 @@ def optimize_command(
     fold_inputs: bool,
     channel_block: int | None,
     batch: int | None,
+    shape: str,
+    sample: Path | None,
     preprocess: str | None,
     overwrite: bool,
     as_json: bool,
@@ -51,6 +56,7 @@ def optimize_command(
 
     claim(Path(output), "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
+    options |= {"sizes": _sizes_of(source, shape), "samples": _samples(sample)}
     if preprocess is not None:
         from ..optimize.embed_preprocessing import embed
 
@@ -63,7 +69,35 @@ def optimize_command(
     return 3 if report.check.verdict == "cannot tell" else 0
 
 
+def _sizes_of(source: str, shape: str) -> dict[str, tuple[int, ...]]:
+    from ..optimize.graph.proto_graph import loaded
+    from ..runtime.common.sizes import parse_sizes
+
+    sizes = parse_sizes(shape)
+    if "" in sizes:
+        graph = loaded(source).graph
+        constants = {tensor.name for tensor in graph.initializer}
+        inputs = [value.name for value in graph.input if value.name not in constants]
+        if len(inputs) != 1:
+            raise UsageError("--shape names no input", got=shape, expected=", ".join(inputs), do="write NAME=SIZES")
+        sizes = {inputs[0]: sizes.pop("")} | sizes
+    return sizes
+
+
+def _samples(path: Path | None) -> list[Any] | None:
+    """Return the samples in a file: arrays for the only input, or dicts by name, each with all of them as one batch."""
+    if path is None:
+        return None
+    from ..runtime.common.files import existing_file
+    from ..runtime.datasets.array_files import ONLY_INPUT, read_arrays
+
+    arrays = read_arrays(existing_file(path, "file of samples"))
+    return [arrays[ONLY_INPUT]] if ONLY_INPUT in arrays else [arrays]
+
+
 def _draw(report: Report, explain: bool) -> None:
+    for text in report.notes:
+        note(text)
     if explain:
         table("Passes", ("pass", "rewrites", "refused", "rolled back"), _counts(report))
         rows = [

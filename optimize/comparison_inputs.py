@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 Feeds = dict[str, Array]
+Sizes = Mapping[str, tuple[int, ...]]
 
 
 MOST_ELEMENTS = 1 << 28
@@ -29,15 +30,26 @@ class Refusal(Exception):
     """ONNX Runtime cannot load or run a file; the message is its reason on one line."""
 
 
-def random_feeds(session: Any, first: int, other: int) -> Feeds | None:
-    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size."""
+def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = None) -> Feeds | None:
+    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size.
+
+    Args:
+        session: With the inputs.
+        first: Size of a free first dimension.
+        other: Size of any other.
+        by_name: Sizes of inputs by name, in place of these.
+    """
     rng = np.random.default_rng(0)
     sizes: dict[str, int] = {}
+    for value in session.get_inputs():
+        for dim, size in zip(value.shape, (by_name or {}).get(value.name, ()), strict=False):
+            if isinstance(dim, str):
+                sizes[dim] = size
     feeds = {}
     for value in session.get_inputs():
         if value.type not in NUMPY:
             return None
-        shape = [
+        shape = list((by_name or {}).get(value.name, ())) or [
             dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
             for axis, dim in enumerate(value.shape)
         ]
@@ -66,17 +78,21 @@ def more_feeds(feeds: Feeds) -> Iterator[Feeds]:
             }
 
 
-def real_feeds(session: Any, samples: Iterable[Any] | None, batch: int | None) -> Iterator[Feeds]:
-    """Yield the first four real inputs that fit: a dict as it is, an array for the first input, cut to its batch."""
-    first = session.get_inputs()[0] if session.get_inputs() else None
+def real_feeds(session: Any, samples: Iterable[Any] | None, batch: int | None, by_name: Sizes) -> Iterator[Feeds]:
+    """Yield the first four real inputs that fit: dicts by name, or arrays for the first input, cut to the batch.
+
+    Args:
+        session: With the inputs.
+        samples: What was given.
+        batch: The size of a free first dimension; None takes the sample's own.
+        by_name: Sizes of inputs by name, in place of these.
+    """
+    inputs = {value.name: value for value in session.get_inputs()}
     for index, sample in enumerate(samples or ()):
-        if index == 4 or first is None:
+        if index == 4 or not inputs:
             return
-        if isinstance(sample, dict):
-            yield sample
-            continue
-        array = np.asarray(sample)
-        free = not first.shape or not isinstance(first.shape[0], int)
-        fixed = (batch or len(array)) if free else first.shape[0]
-        if len(array) >= fixed:
-            yield {first.name: array[:fixed]}
+        feeds = sample if isinstance(sample, dict) else {next(iter(inputs)): np.asarray(sample)}
+        fixed = {name: by_name.get(name, value.shape)[0] for name, value in inputs.items() if value.shape}
+        sizes = {name: size if isinstance(size, int) else batch for name, size in fixed.items() if name in feeds}
+        if all(size is None or len(feeds[name]) >= size for name, size in sizes.items()):
+            yield {name: array[: sizes[name]] if sizes.get(name) else array for name, array in feeds.items()}

@@ -7,7 +7,7 @@ costs about two loads and two runs of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..runtime.common.ort_session import ort_session
 from ..runtime.errors import ModelError
-from .comparison_inputs import Array, Feeds, Refusal, more_feeds, random_feeds, real_feeds
+from .comparison_inputs import Array, Feeds, Refusal, Sizes, more_feeds, random_feeds, real_feeds
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,10 @@ class Expected:
         return moved if np.isfinite(moved) else 0.0
 
 
-def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | None = None) -> Expected:
+def reference(
+    source: Path, samples: Iterable[Any] | None = None, batch: int | None = None,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Expected:  # fmt: skip
     """Run the original on random and real inputs and return them with its outputs.
 
     What ONNX Runtime cannot run is given to ONNX's reference evaluator, if it is small.
@@ -126,24 +129,33 @@ def reference(source: Path, samples: Iterable[Any] | None = None, batch: int | N
         source: The original.
         samples: As for `compare`.
         batch: The only size to try for free first dimensions.
+        sizes: Of inputs that leave theirs free, by name.
 
     Raises:
         Refusal: It does not load, or no input that was tried suits it.
     """
     kept = None if samples is None else list(samples)
     try:
-        return Expected(source, _pairs(_session(source), kept, batch), _session)
+        return Expected(source, _pairs(_session(source), kept, batch, sizes or {}), _session)
     except Refusal as refusal:
         try:
-            return Expected(source, _pairs(_evaluator(source), kept, batch), _evaluator)
+            return Expected(source, _pairs(_evaluator(source), kept, batch, sizes or {}), _evaluator)
         except Refusal:
             raise refusal from None
 
 
-def _pairs(session: Any, samples: list[Any] | None, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
-    pairs = _first_that_runs(session, batch)
+def _pairs(
+    session: Any, samples: list[Any] | None, batch: int | None, sizes: Sizes
+) -> list[tuple[Feeds, dict[str, Any]]]:
+    try:
+        pairs = _first_that_runs(session, batch, sizes)
+    except Refusal:  # drawn inputs may make no sense: indices out of range, boxes that are none
+        pairs = [(feeds, _run(session, feeds)) for feeds in real_feeds(session, samples, batch, sizes)]
+        if not pairs:
+            raise
+        return pairs
     start = time.perf_counter()
-    for feeds in [*more_feeds(pairs[0][0]), *real_feeds(session, samples, batch)]:
+    for feeds in [*more_feeds(pairs[0][0]), *real_feeds(session, samples, batch, sizes)]:
         if time.perf_counter() - start > ENOUGH_S and samples is None:
             break
         pairs.append((feeds, _run(session, feeds)))
@@ -252,11 +264,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _first_that_runs(session: Any, batch: int | None) -> list[tuple[Feeds, dict[str, Any]]]:
+def _first_that_runs(session: Any, batch: int | None, sizes: Sizes) -> list[tuple[Feeds, dict[str, Any]]]:
     fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
     refusal = Refusal("it has inputs of a type that cannot be made up")
     for first, other in FREE[:1] if fixed else FREE:
-        feeds = random_feeds(session, batch or first, other)
+        feeds = random_feeds(session, batch or first, other, sizes)
         if feeds is None:
             break
         try:

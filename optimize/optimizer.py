@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from . import equivalence as checks
 from . import passes as passes_package
 from .equivalence import Equivalence
 from .graph.graph import Graph
-from .graph.reader import fix_batch, read
+from .graph.input_sizes import fix_batch, fix_sizes
+from .graph.reader import read
 from .graph.shape_inference import macs
 from .graph.writer import needs_data_file, write
 from .passes._base import Outcome, Pass, RewriteFilter, Rewritten
@@ -53,6 +54,9 @@ class PassRun:
     permit: RewriteFilter
     block: int = 1
     batch: int | None = None
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    raise_opset: bool = True
+    notes: list[str] = field(default_factory=list)
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
@@ -67,8 +71,9 @@ class PassRun:
                 self.log, self.permit.done = [], []
 
     def _once(self) -> Graph:
-        net = read(self.source, self.fold_inputs)
-        net.block = self.block
+        net = read(self.source, self.fold_inputs, self.raise_opset)
+        net.block, self.notes = self.block, net.notes
+        fix_sizes(net, self.sizes)
         if self.batch is not None:
             fix_batch(net, self.batch)
         self.before = Size(len(net.graph.nodes), macs(net), _bytes(self.source))
@@ -97,6 +102,10 @@ class PassRun:
         return changed
 
 
+# The last run, the size of what it wrote, the comparison, and the rewrites that were undone with the reason of each.
+CheckedRun = tuple[PassRun, Size, Equivalence, dict[tuple[str, str], str]]
+
+
 def find(name: str) -> Pass:
     """Return a pass by its name, the stem of its file.
 
@@ -108,20 +117,15 @@ def find(name: str) -> Pass:
 
 
 def optimize(
-    source: str | Path,
-    target_path: str | Path,
-    *,
-    target: str = "generic",
-    verify: bool = True,
-    samples: Iterable[Any] | None = None,
-    passes: tuple[str, ...] | None = None,
-    fold_inputs: bool = False,
-    block: int | None = None,
-    batch: int | None = None,
-) -> Report:
+    source: str | Path, target_path: str | Path, *, target: str = "generic", verify: bool = True,
+    samples: Iterable[Any] | None = None, passes: tuple[str, ...] | None = None, fold_inputs: bool = False,
+    block: int | None = None, batch: int | None = None, sizes: Mapping[str, tuple[int, ...]] | None = None,
+    raise_opset: bool = True,
+) -> Report:  # fmt: skip
     """Rewrite an ONNX file into one that computes the same with fewer and faster nodes.
 
-    Inputs, outputs, their names, metadata, opset and free dimensions stay as they are.
+    Inputs, outputs, their names, metadata and free dimensions stay as they are, and so does an opset from 13 on; an
+    older one is raised. Declared output shapes that contradict the graph are corrected. The report's notes say both.
 
     Args:
         source: The file to read; weights in external files are found beside it.
@@ -134,6 +138,8 @@ def optimize(
         block: Channels that the target works on together, to which `ort-x86` fills up groups of shuffled channels;
             None for that of the processor here (16 with AVX-512, else 8).
         batch: Fix the free first dimension of the inputs (and whatever has its name) to this; None leaves it free.
+        sizes: Fix free dimensions of these inputs: name -> size of each dimension.
+        raise_opset: Raise an opset before 13, unless ONNX's converter cannot, or makes something else of the graph.
 
     Raises:
         UsageError: An unknown target or pass, a source that is not there.
@@ -147,16 +153,30 @@ def optimize(
         raise UsageError(f"cannot write {target_path}", got="a folder", expected="the path of a file")
     with _staged(target_path) as place:
         run = PassRun(
-            source, names, fold_inputs, RewriteFilter(), channel_block(target) if block is None else block, batch
-        )
-        after = _attempt(run, place)
-        undone: dict[tuple[str, str], str] = {}
-        check = Equivalence("not run", "comparing was switched off")
-        if verify:
-            run, after, check, undone = _checked(run, after, place, None if samples is None else list(samples))
+            source, names, fold_inputs, RewriteFilter(), channel_block(target) if block is None else block, batch,
+            sizes or {}, raise_opset,
+        )  # fmt: skip
+        run, after, check, undone = _run(run, place, verify, None if samples is None else list(samples))
     undone |= {(name, "the graph"): reason for name, reason in run.failed.items()}
     reports = collect(run.log, undone)
-    return Report(str(source), str(target_path), target, reports, run.before, after, check, time.perf_counter() - start)
+    seconds, notes = time.perf_counter() - start, tuple(run.notes)
+    return Report(str(source), str(target_path), target, reports, run.before, after, check, seconds, notes)
+
+
+def _run(run: PassRun, place: Path, verify: bool, samples: list[Any] | None) -> CheckedRun:
+    """Rewrite, and compare if asked; where raising the opset made another graph, once more without that."""
+    after = _attempt(run, place)
+    if not verify:
+        return run, after, Equivalence("not run", "comparing was switched off"), {}
+    try:
+        return _checked(run, after, place, samples)
+    except CheckFailed:
+        if not run.notes:
+            raise
+    run = replace(run, permit=RewriteFilter(), log=[], raise_opset=False)
+    run, after, check, undone = _checked(run, _attempt(run, place), place, samples)
+    run.notes = ["the opset stays: raised, the graph computes something else"]
+    return run, after, check, undone
 
 
 def _attempt(run: PassRun, place: Path) -> Size:
@@ -179,15 +199,13 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _checked(
-    run: PassRun, after: Size, place: Path, samples: list[Any] | None
-) -> tuple[PassRun, Size, Equivalence, dict[tuple[str, str], str]]:
+def _checked(run: PassRun, after: Size, place: Path, samples: list[Any] | None) -> CheckedRun:
     """Compare with the source; find, ban and name the rewrites that make it differ."""
     start = time.perf_counter()
     gc.collect()  # the graph just written is made of cycles, which hold its weights
     undone: dict[tuple[str, str], str] = {}
     try:
-        expected = checks.reference(run.source, samples, run.batch)
+        expected = checks.reference(run.source, samples, run.batch, run.sizes)
     except comparison_inputs.Refusal as refusal:
         return run, after, Equivalence("cannot tell", f"the source does not run here: {refusal}"), undone
     check = checks.against(expected, place)

@@ -41,6 +41,7 @@ class Report(Displayed):
     after: Size
     check: Equivalence
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def rewrites(self) -> int:

@@ -19,6 +19,7 @@ from .errors import ModelError
 SPEC_KEY = "edgesmith.spec"
 LONGEST_SIDE = 1 << 16
 SCORES = ("", "logits", "probabilities")
+DTYPES = ("float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,31 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
+class InputSpec:
+    """One input of a network: name, shape without the batch, type by numpy's name.
+
+    `batched` is False for a tensor that all samples of a batch share: its shape is then the whole one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    batched: bool = True
+
+    def check(self) -> None:
+        """Compare the fields with their types.
+
+        Raises:
+            TypeError: One does not fit.
+        """
+        if not (isinstance(self.name, str) and isinstance(self.dtype, str) and isinstance(self.batched, bool)):
+            raise TypeError(f"input {self.name!r}, {self.dtype!r}, {self.batched!r}")
+        sizes = self.shape if isinstance(self.shape, tuple) else (None,)
+        if not all(isinstance(size, int) and 0 < size < 1 << 31 for size in sizes) or self.dtype not in DTYPES:
+            raise TypeError(f"input {self.name!r}: shape {self.shape}, {self.dtype} (known: {', '.join(DTYPES)})")
+
+
+@dataclass(frozen=True)
 class Published:
     """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent.
 
@@ -76,7 +102,8 @@ class ModelSpec:
     then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name. `name`
     becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
     `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
-    not known.
+    not known. The fields describe the first input, which `preprocess` makes from an image; `other_inputs` are plain
+    tensors: scale factors, the second image of a pair, a state.
     """
 
     name: str
@@ -93,13 +120,17 @@ class ModelSpec:
     paper: str = ""
     published: Published = field(default_factory=Published)
     scores: str = ""
+    other_inputs: tuple[InputSpec, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Every input, the first one first."""
+        return (InputSpec(self.input_name, tuple(self.input_shape), self.dtype), *self.other_inputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; `scores` is left out where it says nothing, as in what earlier versions wrote."""
+        """Return plain values; `scores` and `other_inputs` are left out where they say nothing, as earlier ones did."""
         values = asdict(self)
-        if not self.scores:
-            del values["scores"]
-        return values
+        return {key: value for key, value in values.items() if value or key not in ("scores", "other_inputs")}
 
     def __post_init__(self) -> None:
         """Refuse a name that cannot be one.
@@ -109,7 +140,7 @@ class ModelSpec:
         """
         if not is_name(self.name):
             raise ModelError("the network's name cannot be used", got=repr(self.name)[:200], expected=RULE)
-        texts = (self.input_name, *self.output_names, *self.labels)
+        texts = (self.input_name, *self.output_names, *self.labels, *(one.name for one in self.other_inputs))
         if odd := next((text for text in texts if isinstance(text, str) and not is_text(text)), None):
             raise ModelError("a label or tensor's name cannot be used", got=repr(odd)[:200], expected=TEXT_RULE)
 
@@ -149,6 +180,7 @@ class ModelSpec:
         plain = {key: _tuples(value) for key, value in values.items()}
         plain["preprocess"] = Preprocess(**_tuple_values(values.get("preprocess", {})))
         plain["published"] = Published(**values.get("published", {}))
+        plain["other_inputs"] = tuple(InputSpec(**_tuple_values(one)) for one in values.get("other_inputs", ()))
         spec = cls(**plain)
         spec._check()
         return spec
@@ -163,6 +195,8 @@ class ModelSpec:
             raise TypeError(f"sizes {dims} are not all positive integers")
         self._check_texts()
         self.preprocess.check()
+        for one in self.other_inputs:
+            one.check()
         if max(*self.input_shape, *self.preprocess.crop) > LONGEST_SIDE:
             raise TypeError(f"a side of {max(*self.input_shape, *self.preprocess.crop)} pixels")
 

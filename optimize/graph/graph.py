@@ -33,8 +33,7 @@ class Graph:
         graph: The nodes and tensors. Bodies of If, Loop and Scan are not in it; their nodes are opaque.
         skeleton: The model without nodes and weights: inputs, outputs, metadata, opsets.
         origin: `id(node)` to the NodeProto it was read from, with the attributes that GraphSurgeon does not know.
-        passthrough_tensors: Tensors written as they were read and never constants here: defaults of graph inputs,
-            sparse and exotic ones.
+        passthrough_tensors: Written as they were read, never constants here: defaults of inputs, sparse, exotic ones.
         protected_names: Names that must go on existing.
         block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
         captures: `id(node)` to the tensors that the node's bodies read by name.
@@ -57,6 +56,7 @@ class Graph:
     inferences: int = 0
     exact_outputs: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)  # what was changed when it was read
 
     @property
     def opset(self) -> int:

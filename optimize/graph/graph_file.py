@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from .proto_graph import read_model, tensor_types, write_model
+from .proto_graph import read_upgraded, tensor_types, write_model
 
 
 class GraphFile:
@@ -15,21 +15,23 @@ class GraphFile:
 
     Attributes:
         model: The graph; whoever changes it copies it first.
-        path: The file, which holds the same.
+        path: The file, which holds the same but for `notes`.
+        notes: What was changed when it was read: see `upgrade.upgraded`.
     """
 
-    def __init__(self, model: onnx.ModelProto, path: str | Path) -> None:
-        self.model, self.path = model, Path(path)
+    def __init__(self, model: onnx.ModelProto, path: str | Path, notes: tuple[str, ...] = ()) -> None:
+        self.model, self.path, self.notes = model, Path(path), notes
 
     @classmethod
     def read(cls, path: str | Path) -> GraphFile:
-        """Read and check a file, with functions inlined.
+        """Read and check a file, with functions inlined and an old opset raised.
 
         Raises:
             UsageError: No such file.
             ModelError: Not an ONNX file, or one that onnx.checker refuses.
         """
-        return cls(read_model(path), path)
+        model, notes = read_upgraded(path)
+        return cls(model, path, tuple(notes))
 
     @classmethod
     def write(cls, model: onnx.ModelProto, path: str | Path) -> GraphFile:

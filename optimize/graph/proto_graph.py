@@ -14,38 +14,61 @@ from onnx import NodeProto, helper, numpy_helper
 from ...runtime.common.external_data import model_file
 from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
+from .upgrade import OLDEST, standard_opset, upgraded
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
-    """Read and check an ONNX file, with functions inlined.
+    """Read and check an ONNX file, as `read_upgraded` does."""
+    return read_upgraded(path)[0]
+
+
+def read_upgraded(path: str | Path) -> tuple[onnx.ModelProto, list[str]]:
+    """Read and check an ONNX file, with functions inlined; return what was changed: see `upgrade.upgraded`.
 
     Raises:
         UsageError: No such file.
-        ModelError: Not an ONNX file, or one that onnx.checker refuses.
+        ModelError: Not an ONNX file, one that onnx.checker refuses, or of an old opset that cannot be raised.
     """
-    return loaded(path, checked=True)
+    model = loaded(path)
+    try:
+        notes: list[str] = []
+        if standard_opset(model) < OLDEST or not _passes_checker(model):
+            model, notes = upgraded(model)
+            onnx.checker.check_model(model, full_check=True)
+        for tensor in model.graph.initializer:
+            onnx.numpy_helper.to_array(tensor)  # the checker does not compare the shape with data from other files
+        return (onnx.inliner.inline_local_functions(model) if model.functions else model), notes
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _unusable(path, error) from error
 
 
-def loaded(path: str | Path, checked: bool = False) -> onnx.ModelProto:
-    """Read an ONNX file; unchecked it serves for its metadata only.
+def _passes_checker(model: onnx.ModelProto) -> bool:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception:  # checked again, and then told, once what can be corrected is
+        return False
+    return True
+
+
+def loaded(path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX file as it is: for its metadata.
 
     Raises:
         UsageError: No such file.
-        ModelError: Not an ONNX file, or one that onnx.checker refuses.
+        ModelError: Not an ONNX file.
     """
     path = model_file(path, "ONNX file")
     try:
-        model = onnx.load(path)
-        if checked:
-            onnx.checker.check_model(model, full_check=True)
-            for tensor in model.graph.initializer:
-                onnx.numpy_helper.to_array(tensor)  # the checker does not compare the shape with data from other files
-        return onnx.inliner.inline_local_functions(model) if checked and model.functions else model
+        return onnx.load(path)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{path} is not a usable ONNX file", got=reason or type(error).__name__, do="export it again"
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str | Path, error: Exception) -> ModelError:
+    reason = " ".join(str(error).split())[:300]
+    return ModelError(f"{path} is not a usable ONNX file", got=reason or type(error).__name__, do="export it again")
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:

@@ -14,19 +14,21 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from ...runtime.common.external_data import model_file
-from ...runtime.errors import ModelError, UsageError
+from ...runtime.errors import ModelError
 from .graph import STANDARD, Graph, Passthrough
 from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
 from .shape_inference import infer
+from .upgrade import upgraded
 
 
-def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Graph:
-    """Read a model.
+def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_opset: bool = True) -> Graph:
+    """Read a model; an old opset is raised, and output shapes that contradict the graph are corrected (`Graph.notes`).
 
     Args:
         source: A file (weights in external files are read when they are needed), or a model in memory (left as it is).
         fold_inputs: Take initialisers that are also graph inputs for constants; those inputs are then dropped.
+        raise_opset: Raise an opset before 13, where ONNX's converter can.
 
     Raises:
         UsageError: There is no such file.
@@ -38,7 +40,9 @@ def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False) -> Gra
     else:
         model, folder, name = _parse(model_file(source)), Path(source).parent, str(source)
     _validate(model, name)
+    model, notes = upgraded(model, must=False) if raise_opset else (model, [])
     net = _import(model, folder, fold_inputs)
+    net.notes = notes
     if broken := net.sort():
         raise ModelError(f"the graph of {name} has a cycle", got=f"through node {broken[0].name!r}")
     return net
@@ -121,34 +125,6 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     pinned = {value.name for value in graph.output} | {name for names in captures for name in names}
     proto = {id(node): read for node, read in zip(imported.nodes, origin, strict=True)}
     return Graph(imported, shell, proto, kept, pinned, folder, infer, captures=captured_tensors, used_names=used_names)
-
-
-def fix_batch(net: Graph, batch: int) -> None:
-    """Give the free first dimension of every input a size, and the same to all dimensions of its name.
-
-    Raises:
-        UsageError: No input has a free first dimension, or one is fixed to another size.
-    """
-    firsts = [value.type.tensor_type.shape.dim[0] for value in net.skeleton.graph.input if _has_dimensions(value)]
-    names = {dim.dim_param for dim in firsts if dim.dim_param}
-    if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
-        sizes = sorted({dim.dim_value for dim in firsts})
-        raise UsageError(
-            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {sizes}", expected="a free batch"
-        )
-    for dim in firsts:
-        if dim.dim_value <= 0 and not dim.dim_param:
-            dim.dim_value = batch
-    graph = net.skeleton.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
-            if dim.dim_param in names and dim.dim_param:
-                dim.dim_value = batch
-    net.value_types, net.inferred = {}, False
-
-
-def _has_dimensions(value: onnx.ValueInfoProto) -> bool:
-    return value.type.HasField("tensor_type") and len(value.type.tensor_type.shape.dim) > 0
 
 
 def _detached(node: onnx.NodeProto) -> onnx.NodeProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...runtime.errors import CheckFailed
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, input_shape, repeatable
 from ..graph import spec_metadata
@@ -54,14 +56,16 @@ def quantize(
         UsageError: An unknown target or method, or no such file.
         ModelError: Not a float graph that can be quantised.
         DataError: Too few images, of the wrong shape, dtype or range, NaN in images or activations.
-        CheckFailed: Nothing meets the budget; nothing is written.
+        CheckFailed: Nothing meets the budget, or a newer opset makes something else of the graph; nothing is written.
     """
     from ..graph.graph_file import GraphFile
     from .float_source import FloatSource
     from .mixed_precision.search import Budget
+    from .speed import race
 
     find_target(target)
     graph = GraphFile.read(source)
+    _check_upgrade(source, graph)
     budget = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
     with repeatable(samples) as batches:
         report, quantised = quantize_graph(
@@ -71,10 +75,28 @@ def quantize(
         image = next(iter(Samples(batches, input_shape(graph.model))))
     if not timed or quantised is None:
         return report
-    from .speed import race
-
     speed, why = race(Path(source), Path(target_path), target, image[: input_shape(graph.model)[0] or 1])
     return replace(report, speed=speed, not_timed=why)
+
+
+def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
+    """Compare a graph that was changed when it was read with its file.
+
+    Raises:
+        CheckFailed: They differ.
+    """
+    if not graph.notes:
+        return
+    from ..equivalence import compare
+    from ..graph.proto_graph import write_model
+
+    with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
+        changed = Path(folder) / "upgraded.onnx"
+        write_model(graph.model, changed)
+        check = compare(Path(source), changed)
+    if check.verdict == "different":
+        what = f"{source} computes something else once {'; '.join(graph.notes)}"
+        raise CheckFailed(what, got=check.detail, expected="equal outputs", do="export it again with a newer opset")
 
 
 def quantize_graph(
@@ -94,6 +116,7 @@ def quantize_graph(
     model = check_model(graph.model, graph.path)
     checked = Samples(samples, input_shape(model), Path(cache) if cache is not None else None)
     data = inspect(checked, spec_metadata.embedded(model), min_images, allow_random)
+    data = replace(data, warnings=(*graph.notes, *data.warnings))
     outcome = _search(source, checked, data.digest, form, settings or QuantSettings(), budget, explain, judges)
     quantised = None if outcome.made is None else GraphFile.write(outcome.made.model, target_path)
     if quantised is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import ModelError
+from ..graph.upgrade import OLDEST, standard_opset
 
 if TYPE_CHECKING:
     import onnx
@@ -33,11 +34,8 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
             expected="BatchNormalization folded into the convolutions",
             do="run `edgesmith optimize` on it first",
         )
-    versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
-    if not versions or max(versions) < 13:
-        raise ModelError(
-            f"{source} is of opset {max(versions, default=0)}", expected="opset 13 or later", do="export it again"
-        )
+    if (opset := standard_opset(model)) < OLDEST:
+        raise ModelError(f"{source} is of opset {opset}", expected=f"opset {OLDEST} or later", do="export it again")
     return model
 
 

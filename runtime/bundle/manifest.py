@@ -3,7 +3,9 @@
 Format history:
     1  first format
     2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and passed over when read
-    3  the spec's `scores`; a manifest whose spec does not say it is still written in format 1
+    3  the spec's `scores`
+    4  the spec's `other_inputs`
+A manifest is written in the earliest format that can say all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from ..common.names import RULE, is_name, is_path
 from ..errors import BundleError, ModelError
 from ..spec import ModelSpec
 
-FORMAT = 3
+FORMAT = 4
 NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -71,7 +73,7 @@ class Manifest:
     @property
     def format(self) -> int:
         """The earliest format that can say all of this."""
-        return 3 if self.spec.scores else 1
+        return 4 if self.spec.other_inputs else 3 if self.spec.scores else 1
 
     def to_json(self) -> str:
         """Return the manifest as JSON, the same for the same content."""

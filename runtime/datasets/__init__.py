@@ -1,17 +1,19 @@
-"""Images with labels, by source and split: the embedded digits, or a folder of your own. No torch, nothing downloaded.
+"""Images or arrays by source and split: the embedded digits, your own folder or files. No torch, nothing downloaded.
 
 train        what weights are fitted on
 calibration  a stratified draw from train, 128 images unless told otherwise: what quantisers look at
 test         held out
-hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise)
+hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise); not of arrays
+
+Images without labels and arrays have no classes: nothing says which answer is right, only which answers are alike.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,12 @@ import numpy as np
 from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
-from . import digits, image_folder
+from . import array_files, digits, image_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec
+    from ..spec import InputSpec, ModelSpec
 
 SPLITS = ("train", "calibration", "test", "hard")
 CALIBRATION = 128
@@ -36,7 +38,7 @@ class Dataset:
     """Images and what they show.
 
     `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
-    for files. `labels` is int64 (N,), an index into `classes`.
+    for files. `labels` is int64 (N,), an index into `classes`; zeros where there are no classes.
     """
 
     name: str
@@ -48,6 +50,23 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether somebody says what each image shows."""
+        return bool(self.classes)
+
+    def require_labels(self, purpose: str) -> None:
+        """Refuse images without labels.
+
+        Raises:
+            DataError: There are none; `purpose` is what they were wanted for.
+        """
+        if not self.labelled:
+            raise DataError(
+                f"{purpose} needs labels", got=f"{self.name}: {len(self)} samples without labels",
+                expected="one folder of images per class, or images and labels.txt", do="see docs/data.md",
+            )  # fmt: skip
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
@@ -57,8 +76,8 @@ class Dataset:
             digest.update(chunk)
         return digest.hexdigest()
 
-    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
-        """Yield preprocessed batches, NCHW float32, at most `size` images each."""
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[Any]:
+        """Yield preprocessed batches, at most `size` images each: an array as the spec's input, NCHW float32."""
         for start in range(0, len(self), size):
             yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
 
@@ -71,23 +90,86 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Noise(Dataset):
-    """Standard normal inputs of a network's own shape, float32 (N, *shape), for what takes no images: sounds, videos.
+class Arrays(Dataset):
+    """Samples of a network's own inputs, as they are: `inputs` has an array (N, ...) for each, by its name.
 
-    They have no classes, so that nothing can be right or wrong about an answer.
+    The name "" is that of the only input. They have no classes.
+    """
+
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, split: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Return a data set of these arrays."""
+        count = len(next(iter(inputs.values())))
+        return cls(name, split, [], np.zeros(count, np.int64), (), inputs)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 over every array's name, type, shape and values."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.inputs.items()):
+            digest.update(f"{name}\0{array.dtype.str}\0{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[Any]:
+        """Yield at most `size` samples at a time: an array for one input, a dict by name for several.
+
+        Raises:
+            DataError: The arrays are not those of the network's inputs.
+        """
+        arrays = self._fitted(spec)
+        for start in range(0, len(self), size):
+            part = {name: array[start : start + size] for name, array in arrays.items()}
+            yield part if len(part) > 1 else next(iter(part.values()))
+
+    def head(self, count: int) -> Arrays:
+        """Return the first `count` samples, spread evenly over the split."""
+        if count >= len(self):
+            return self
+        chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
+        return self.of(self.name, self.split, {name: array[chosen] for name, array in self.inputs.items()})
+
+    def _fitted(self, spec: ModelSpec) -> dict[str, NDArray[Any]]:
+        inputs = dict(self.inputs)
+        if array_files.ONLY_INPUT in inputs and len(spec.inputs) == 1:
+            inputs = {spec.input_name: inputs[array_files.ONLY_INPUT]}
+        misfits = [one for one in spec.inputs if not _fits(inputs.get(one.name), one)]
+        if misfits or len(inputs) != len(spec.inputs):
+            expected = ", ".join(f"{one.name} {one.dtype} {('N', *one.shape)}" for one in spec.inputs)
+            raise DataError(
+                f"the arrays in {self.name} are not what {spec.name} takes", got=array_files.describe(inputs),
+                expected=expected.replace("'N'", "N"),
+                do="save them with numpy.savez(FILE, NAME=array, ...), ready to be fed",
+            )  # fmt: skip
+        return {one.name: inputs[one.name] for one in spec.inputs}
+
+
+def _fits(array: NDArray[Any] | None, one: InputSpec) -> bool:
+    return array is not None and array.dtype == one.dtype and array.shape[1:] == one.shape
+
+
+@dataclass(frozen=True)
+class Noise(Arrays):
+    """Seeded inputs of a network's own shapes, for what has no images: sounds, videos, or a try without data.
+
+    Standard normal where the type is floating point, else whole numbers from 0 to 126, or truth values.
     """
 
     @classmethod
     def draw(cls, spec: ModelSpec, split: str, count: int) -> Noise:
         """Draw `count` inputs; a split's are always the same ones."""
-        rng = np.random.default_rng(SPLITS.index(split))
-        values: Any = rng.standard_normal((count, *spec.input_shape), dtype=np.float32)
-        return cls("noise", split, values, np.zeros(count, np.int64), ())
-
-    def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
-        """Yield the inputs as they are, at most `size` at a time."""
-        for start in range(0, len(self), size):
-            yield np.asarray(self.images[start : start + size], np.float32)
+        rng, inputs = np.random.default_rng(SPLITS.index(split)), {}
+        for one in spec.inputs:
+            kind, shape = np.dtype(one.dtype), (count, *one.shape)
+            if kind.kind == "f":
+                inputs[one.name] = rng.standard_normal(shape, dtype=np.float32).astype(kind)
+            else:
+                inputs[one.name] = rng.integers(0, 2 if kind.kind == "b" else 127, shape).astype(kind)
+        noise = cls.of("noise", split, inputs)
+        assert isinstance(noise, Noise)
+        return noise
 
 
 def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
@@ -106,8 +188,8 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     """Load one split.
 
     Args:
-        source: "digits", or a folder: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, or images with a
-            label file (see docs/data.md).
+        source: "digits"; a folder of images: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
+            label file, or images alone; a `.npy` or `.npz` file, or a folder of these (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
         calibration: How many images "calibration" draws from "train".
 
@@ -120,7 +202,10 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     if str(source) == "digits":
         return Dataset("digits", split, *digits.load_digits(split, calibration), digits.CLASSES)
     folder = Path(source)
+    if array_files.is_array_source(folder):
+        return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
-        raise UsageError(f"unknown data {str(source)!r}", expected="digits, or a folder of images", do="check the path")
+        expected = "digits, a folder of images, or a .npy or .npz file"
+        raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
     files, labels, classes = image_folder.load_folder(folder, split, calibration)
     return Dataset(folder.name, split, files, labels, classes)

@@ -1,4 +1,4 @@
-"""A folder of images as a data set: by class folder, below train/ and val/, or with a label file. Decoded on access."""
+"""A folder of images as a data set: by class folder, with a label file, or without labels. Decoded on access."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     """Return the files, the labels, int64 (N,), and the class names of a split; see `datasets.load`.
 
     Without `train/` and `val/` a file belongs to the test split by the SHA-256 of its path: 20 % of class folders, 80 %
-    of labelled images, which are usually somebody's validation set.
+    of labelled images, which are usually somebody's validation set, and 20 % of images without labels. These have no
+    class names, and zeros as labels.
 
     Raises:
         DataError: No images, an empty class, or a label file that does not fit.
@@ -104,22 +105,28 @@ def _listed(folder: Path) -> tuple[list[Path], list[int], list[str], bool]:
     label_file = next((folder / name for name in LABEL_FILES if (folder / name).is_file()), None)
     if label_file:
         return *_labelled(folder, label_file), True
+    if not any(path.is_dir() and path.name[0] not in "._" for path in folder.iterdir()) and (files := _images(folder)):
+        return files, [0] * len(files), [], False
     return *_by_class(folder), False
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
     reserved = {*TRAIN, *TEST}
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
     if not classes or set(classes) <= reserved:
-        missing = f"only {', '.join(classes)}" if classes else "no sub-folders and no label file"
+        missing = f"only {', '.join(classes)}" if classes else "no images, no folders and no label file"
         raise DataError(
-            f"{folder} holds no classes",
+            f"{folder} holds no images",
             got=missing,
-            expected="one folder of images per class (also below train/ and val/), or images and labels.txt",
+            expected="images; or one folder of images per class (also below train/ and val/); or images and labels.txt",
         )
     paths, labels, empty = [], [], []
     for index, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = _images(folder / name)
         empty += [] if files else [repr(name)]
         paths += files
         labels += [index] * len(files)

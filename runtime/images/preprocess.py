@@ -1,5 +1,7 @@
 """From images to the network's input, as torchvision does it: resize, centre crop, scale to [0, 1], normalise.
 
+The input is NCHW or NHWC, of floating point, or uint8 where the graph itself normalises.
+
 Arrays need numpy only; Pillow is used for files, and for resizing where it is installed (same result, faster).
 """
 
@@ -25,36 +27,37 @@ if TYPE_CHECKING:
 
     from ..spec import ModelSpec, Preprocess
 
-VALUES, PIXELS = ("NCHW", "float32"), ("NHWC", "uint8")  # layout and dtype of the network's input
+LAYOUTS, DTYPES = ("NCHW", "NHWC"), ("float32", "float16", "uint8")  # of the network's input
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 MOST_PIXELS = 1 << 27  # of a resized image, 400 MB: what Pillow opens has at most 89 million
 _LUMA = (19595, 38470, 7471)  # ITU-R 601-2, 16 bits after the point, as Pillow's convert("L")
 
 
 def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
-    """Return the network's input, C-contiguous: NCHW float32, or NHWC uint8 where the graph itself normalises.
+    """Return the network's input, C-contiguous: float32 NCHW, or what the spec's `layout` and `dtype` say.
 
     Args:
         images: uint8 RGB arrays (H, W, 3) or grey ones (H, W), paths of image files, or Pillow images.
-        spec: Whose preprocessing and input shape to apply.
+        spec: Whose preprocessing and input shape to apply; uint8 inputs are resized only.
 
     Raises:
         DataError: An image cannot be read, is no uint8 image, or the spec's preprocessing does not fit its input.
     """
-    settings, form = spec.preprocess, (spec.layout, spec.dtype)
+    settings = spec.preprocess
     channels = (CHANNELS.get(settings.channels, 0),)
-    shape = (*settings.crop, *channels) if form == PIXELS else (*channels, *settings.crop)
+    shape = (*settings.crop, *channels) if spec.layout == "NHWC" else (*channels, *settings.crop)
     if len(settings.mean) < CHANNELS.get(settings.channels, 0):
         got = f"{len(settings.mean)} means for {settings.channels}"
         raise DataError(f"the preprocessing of {spec.name} lacks a mean", got=got, expected="one for each channel")
-    if form not in (VALUES, PIXELS) or shape != tuple(spec.input_shape):
+    if spec.layout not in LAYOUTS or spec.dtype not in DTYPES or shape != tuple(spec.input_shape):
         raise DataError(
             f"the preprocessing of {spec.name} does not make its input",
-            got=f"{settings.channels} {settings.crop}, {' '.join(form)}",
-            expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, NCHW float32 or NHWC uint8",
+            got=f"{settings.channels} {settings.crop}, {spec.layout} {spec.dtype}",
+            expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, "
+            f"{' or '.join(LAYOUTS)}, {' or '.join(DTYPES)}",
         )
-    prepared = [_prepare(as_image(image), settings, form == PIXELS) for image in images]
-    return np.stack(prepared) if prepared else np.zeros((0, *shape), spec.dtype)
+    prepared = [_prepare(as_image(image), spec) for image in images]
+    return np.ascontiguousarray(np.stack(prepared)) if prepared else np.zeros((0, *shape), spec.dtype)
 
 
 def as_image(image: Any) -> NDArray[np.uint8]:
@@ -123,16 +126,18 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or the like") from error
 
 
-def _prepare(image: NDArray[np.uint8], settings: Preprocess, pixels: bool) -> NDArray[Any]:
+def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
+    settings = spec.preprocess
     image = centre_crop(_resized(image, settings), settings.crop)
     if settings.channels == "BGR":
         image = image[..., ::-1]
     elif settings.channels == "GRAY":
         image = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
-    if pixels:
-        return image
+    if spec.dtype == "uint8":
+        return image if spec.layout == "NHWC" else image.transpose(2, 0, 1)
     table = _table(settings.mean, settings.std)
-    return np.stack([table[channel][image[..., channel]] for channel in range(image.shape[2])])
+    values = [table[channel][image[..., channel]] for channel in range(image.shape[2])]
+    return np.stack(values, axis=-1 if spec.layout == "NHWC" else 0).astype(spec.dtype, copy=False)
 
 
 def _resized(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:

@@ -95,9 +95,12 @@ def test_every_opset(opset, tmp_path):
         f" r = Relu(n) {clip} e = Dropout(d) y = Identity(e) }}"
     )
     bounds = {} if opset < 11 else {"l": f32(0), "h": f32(0.7)}
-    after, _ = optimised(tmp_path, model(text, W | BN | bounds, opset=opset))
-    assert ops(after) == ["Clip", "Conv"]
-    assert after.opset_import[0].version == opset
+    for raised in (False, True):
+        after, report = optimised(tmp_path, model(text, W | BN | bounds, opset=opset), raise_opset=raised)
+        assert ops(after) == ["Clip", "Conv"]
+        old = raised and opset < 13
+        assert after.opset_import[0].version == (17 if old else opset)
+        assert report.notes == ((f"opset {opset} was raised to 17",) if old else ())
     onnx.checker.check_model(after, full_check=True)
 
 

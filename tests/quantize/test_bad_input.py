@@ -66,10 +66,6 @@ def larger():
     return graph.model({"output": ["N", 4, 32, 32]}, ("N", 3, 32, 32))
 
 
-def old():
-    return small_cnn(opset=12)
-
-
 def whole(folder):
     """Leave the data as they are."""
 
@@ -109,7 +105,8 @@ COMMANDS = {
         "do: give images like those the network will see",
     ),
     "no such data": (
-        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, or a folder of images; do: check the path",
+        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, a folder of images, or a .npy or .npz "
+        "file; do: check the path",
     ),
     "too little data": (
         [*DIGITS, "--images", "3"], 2, "too few calibration images; got --images 3; expected at least 32; "
@@ -139,8 +136,8 @@ COMMANDS = {
 }  # fmt: skip
 FOLDERS = {
     "an empty folder": (
-        no_images, "DATA holds no classes; got no sub-folders and no label file; "
-        "expected one folder of images per class (also below train/ and val/), or images and labels.txt",
+        no_images, "DATA holds no images; got no images, no folders and no label file; "
+        "expected images; or one folder of images per class (also below train/ and val/); or images and labels.txt",
     ),
     "images that do not decode": (
         spoilt_class, "cannot read image DATA/3/*.png; got cannot identify image file '*'; "
@@ -188,9 +185,6 @@ MODELS = {
     "a size that is not the spec's": (
         larger, DIGITS, 1, "calibration batch 0 does not fit the model; got float32 (16, 3, 16, 16); "
         "expected float32 ?x3x32x32; do: use the model's own preprocessing",
-    ),
-    "an old opset": (
-        old, DIGITS, 1, "MODEL is of opset 12; expected opset 13 or later; do: export it again",
     ),
 }  # fmt: skip
 

@@ -151,8 +151,32 @@ def test_a_graph_that_normalises_gets_the_pixels_themselves():
     assert (made.dtype, made.shape) == (np.uint8, (1, 24, 32, 3))
     assert np.abs(made.transpose(0, 3, 1, 2) - preprocess.apply([image], values)).max() < 1e-4
     assert preprocess.apply([], pixels).dtype == np.uint8
-    with pytest.raises(DataError, match="NCHW float32 or NHWC uint8"):
-        preprocess.apply([image], ModelSpec("net", input_shape=(3, 24, 32), dtype="uint8", preprocess=settings))
+    with pytest.raises(DataError, match="NCHW or NHWC, float32 or float16 or uint8"):
+        preprocess.apply([image], ModelSpec("net", input_shape=(3, 24, 32), dtype="int32", preprocess=settings))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("channels", ["RGB", "BGR", "GRAY"])
+def test_every_layout_and_type_holds_the_same_values(dtype, channels):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    colours = 1 if channels == "GRAY" else 3
+    settings = Preprocess(
+        crop=(24, 32), resize=32, mean=(0.2, 0.3, 0.4)[:colours], std=(0.5,) * colours, channels=channels
+    )
+    one, two = (
+        preprocess.apply([image], ModelSpec("net", shape, layout=layout, dtype=dtype, preprocess=settings))
+        for layout, shape in (("NCHW", (colours, 24, 32)), ("NHWC", (24, 32, colours)))
+    )
+    assert one.dtype == two.dtype == dtype
+    assert one.flags.c_contiguous
+    assert two.flags.c_contiguous
+    assert np.array_equal(one.transpose(0, 2, 3, 1), two)
+    values = preprocess.apply([image], ModelSpec("net", (colours, 24, 32), preprocess=settings))
+    if dtype == "uint8":
+        pixels = (values * 0.5 + np.array(settings.mean, np.float32)[:, None, None]) * 255
+        assert np.abs(one - pixels).max() < 1e-3
+    else:
+        assert np.array_equal(one, values.astype(dtype))
 
 
 def test_preprocessing_that_does_not_fit_the_input_is_an_error():

@@ -1,0 +1,1 @@
+"""Where a network comes from: our zoo, a Python file or package, a module in memory, timm, torchvision, ONNX files."""

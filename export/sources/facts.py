@@ -1,0 +1,168 @@
+"""What is known of a network's input and output, fact by fact, and who says so; from the facts a ModelSpec.
+
+The first of these that says a fact is believed: `--spec FILE`, an option, metadata that we wrote, metadata of the tool
+that exported the file, the configuration of timm or torchvision, a guess from the graph. A guess is marked as one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...runtime.errors import ModelError, UsageError
+from ...runtime.spec import InputSpec, ModelSpec, Preprocess
+
+GUESS = "a guess"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CROP_RATIO = 0.875  # of the resized shorter side, as torchvision's first weights were evaluated
+COLOURS = {1: "GRAY", 3: "RGB"}
+# Fact -> what it is, for the table.
+KNOWN = {
+    "name": "name", "task": "task", "input_name": "input", "output_names": "outputs", "shape": "shape of one sample",
+    "layout": "layout", "dtype": "type", "size": "height, width", "channels": "colours", "resize": "shorter side",
+    "interpolation": "interpolation", "mean": "mean", "std": "standard deviation", "labels": "labels",
+    "num_classes": "classes", "scores": "scores", "weights": "weights", "other_inputs": "other inputs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is known, and who says so."""
+
+    name: str
+    value: Any
+    origin: str
+
+    @property
+    def is_guess(self) -> bool:
+        """Whether nobody says so."""
+        return self.origin.startswith(GUESS)
+
+    def __str__(self) -> str:
+        """Return the fact as one short line."""
+        return f"{KNOWN[self.name]}: {_short(self.value)} ({self.origin})"
+
+
+class Facts:
+    """Facts in the order of belief: what was said first is not changed by what is said later."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, Fact] = {}
+
+    def add(self, origin: str, **values: Any) -> None:
+        """Add what one source says; None says nothing.
+
+        Raises:
+            KeyError: A fact that no spec has.
+        """
+        for name, value in values.items():
+            if name not in KNOWN:
+                raise KeyError(name)
+            if value is not None and name not in self._facts:
+                self._facts[name] = Fact(name, value, origin)
+
+    def add_spec(self, origin: str, spec: ModelSpec) -> None:
+        """Add all that a spec says."""
+        preprocess = spec.preprocess
+        image = len(spec.input_shape) == 3
+        self.add(
+            origin, name=spec.name, task=spec.task, input_name=spec.input_name, output_names=spec.output_names,
+            shape=spec.input_shape, layout=spec.layout, dtype=spec.dtype, num_classes=spec.num_classes,
+            labels=spec.labels or None, scores=spec.scores or None, weights=spec.weights,
+            other_inputs=spec.other_inputs or None,
+        )  # fmt: skip
+        if image:
+            self.add(
+                origin, size=preprocess.crop, channels=preprocess.channels, resize=preprocess.resize,
+                interpolation=preprocess.interpolation, mean=preprocess.mean, std=preprocess.std,
+            )  # fmt: skip
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a fact's value."""
+        return self._facts[name].value if name in self._facts else default
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._facts
+
+    def __iter__(self) -> Any:
+        return iter(self._facts.values())
+
+    def spec(self) -> ModelSpec:
+        """Return the spec that the facts make; what preprocessing nobody describes is guessed, and then is a fact too.
+
+        Raises:
+            UsageError: Facts that contradict each other.
+        """
+        shape = tuple(self.get("shape", ()))
+        image = self.has_image
+        if image:
+            self._guess_preprocessing(shape)
+        preprocess = self._preprocess() if image else Preprocess(crop=(1, 1), resize=0)
+        labels = tuple(self.get("labels", ()))
+        classes = int(self.get("num_classes") or len(labels) or 1)
+        if labels and len(labels) != classes:
+            raise UsageError(
+                "the labels do not fit the network", got=f"{len(labels)} labels", expected=f"{classes}, one a class"
+            )
+        try:
+            spec = ModelSpec(
+                name=self.get("name", "network"), input_shape=shape, num_classes=classes,
+                task=self.get("task", "features"), layout=self.get("layout", ""), dtype=self.get("dtype", "float32"),
+                input_name=self.get("input_name", "input"), output_names=tuple(self.get("output_names", ("output",))),
+                preprocess=preprocess, labels=labels, weights=self.get("weights", "own"),
+                scores=self.get("scores", ""), other_inputs=tuple(self.get("other_inputs", ())),
+            )  # fmt: skip
+            return ModelSpec.from_dict(dataclasses.asdict(spec))
+        except (TypeError, ModelError) as error:
+            raise UsageError("the network cannot be described so", got=str(error)[:300]) from error
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the first input is an image: three dimensions beside the batch, one or three of them colours."""
+        shape, layout = tuple(self.get("shape", ())), self.get("layout", "")
+        return len(shape) == 3 and layout in ("NCHW", "NHWC") and self.colours in COLOURS
+
+    @property
+    def colours(self) -> int:
+        """How many colours the first input has; 0 where it is no image."""
+        shape = tuple(self.get("shape", ()))
+        return 0 if len(shape) != 3 else int(shape[-1] if self.get("layout") == "NHWC" else shape[0])
+
+    def _guess_preprocessing(self, shape: Sequence[int]) -> None:
+        size = shape[:2] if self.get("layout") == "NHWC" else shape[1:]
+        if "size" in self and tuple(self.get("size")) != tuple(size):
+            got = f"{_short(self.get('size'))} ({self._facts['size'].origin})"
+            raise UsageError("the size does not fit the network's input", got=got, expected=_short(size))
+        self.add("the graph", size=tuple(size))
+        self.add(GUESS, channels=COLOURS[self.colours])
+        if self.get("dtype") != "uint8":
+            grey = self.colours == 1
+            kind = f"{GUESS}: as for ImageNet"
+            self.add(kind, **{name: (value[:1] if grey else value) for name, value in IMAGENET.items()})
+        classifies = self.get("task") == "classify"
+        self.add(GUESS, interpolation="bilinear", resize=round(min(size) / CROP_RATIO) if classifies else 0)
+
+    def _preprocess(self) -> Preprocess:
+        mean, std = self.get("mean", IMAGENET["mean"]), self.get("std", IMAGENET["std"])
+        return Preprocess(
+            crop=tuple(self.get("size")), resize=int(self.get("resize")), interpolation=self.get("interpolation"),
+            mean=tuple(map(float, mean)), std=tuple(map(float, std)), channels=self.get("channels"),
+        )  # fmt: skip
+
+
+def scaled(values: Mapping[str, Sequence[float] | None]) -> dict[str, tuple[float, ...] | None]:
+    """Return mean and standard deviation for pixels from 0 to 1; where one is above 1, both are meant for 0 to 255."""
+    numbers = [number for value in values.values() for number in value or ()]
+    divisor = 255.0 if any(number > 1 for number in numbers) else 1.0
+    return {name: tuple(number / divisor for number in value) if value else None for name, value in values.items()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        shown = ", ".join(_short(item) for item in value[:4])
+        return f"{shown}, ... ({len(value)})" if len(value) > 4 else shown
+    if isinstance(value, InputSpec):
+        return f"{value.name} {value.dtype} {value.shape}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

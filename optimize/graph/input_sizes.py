@@ -1,0 +1,75 @@
+"""Fix free sizes of a graph's inputs: -1, 0, "?" and names all mean free; what has the name of one is fixed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from ...runtime.errors import UsageError
+from .graph import Graph
+
+
+def fix_batch(net: Graph, batch: int) -> None:
+    """Give the free first dimension of every input a size, and the same to all dimensions of its name.
+
+    Raises:
+        UsageError: No input has a free first dimension, or one is fixed to another size.
+    """
+    inputs = [value for value in net.skeleton.graph.input if has_dimensions(value)]
+    firsts = [value.type.tensor_type.shape.dim[0] for value in inputs]
+    if all(dim.dim_value > 0 for dim in firsts) and any(dim.dim_value != batch for dim in firsts):
+        sizes = sorted({dim.dim_value for dim in firsts})
+        raise UsageError(
+            f"the batch cannot be fixed to {batch}", got=f"inputs of batch {sizes}", expected="a free batch"
+        )
+    _fix(net, {(value.name, 0): batch for value in inputs})
+
+
+def fix_sizes(net: Graph, sizes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give inputs these sizes.
+
+    Args:
+        net: Changed in place.
+        sizes: Input -> the size of each dimension; inputs that are not named stay as they are.
+
+    Raises:
+        UsageError: An input that is not there, or sizes that do not fit what is fixed already.
+    """
+    inputs = {value.name: value for value in net.skeleton.graph.input}
+    for name, wanted in sizes.items():
+        if name not in inputs:
+            raise UsageError("there is no such input", got=repr(name)[:200], expected=", ".join(inputs)[:300])
+        dims = [dim.dim_value for dim in inputs[name].type.tensor_type.shape.dim]
+        misfits = [have > 0 and have != want for have, want in zip(dims, wanted, strict=False)]
+        if len(dims) != len(wanted) or any(misfits):
+            got, expected = ("x".join(str(size) if size > 0 else "?" for size in one) for one in (wanted, dims))
+            raise UsageError(f"the sizes do not fit the input {name!r}", got=got, expected=expected)
+    _fix(net, {(name, axis): size for name, wanted in sizes.items() for axis, size in enumerate(wanted)})
+
+
+def has_dimensions(value: onnx.ValueInfoProto) -> bool:
+    """Say whether a value is a tensor of at least one dimension."""
+    return value.type.HasField("tensor_type") and len(value.type.tensor_type.shape.dim) > 0
+
+
+def _fix(net: Graph, sizes: Mapping[tuple[str, int], int]) -> None:
+    """Fix free dimensions of inputs by (name, axis), and every dimension that has the name of one of them.
+
+    Raises:
+        UsageError: Two sizes for one name.
+    """
+    graph, by_name = net.skeleton.graph, dict[str, int]()
+    for value in graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim if has_dimensions(value) else ()):
+            size, symbol = sizes.get((value.name, axis)), dim.dim_param
+            if size is None or dim.dim_value > 0:
+                continue
+            if symbol and by_name.setdefault(symbol, size) != size:
+                raise UsageError(f"the free size {symbol!r} is asked to be {by_name[symbol]} and {size}")
+            dim.dim_value = size
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.dim_param in by_name:
+                dim.dim_value = by_name[dim.dim_param]
+    net.value_types, net.inferred = {}, False

@@ -1,0 +1,112 @@
+"""A file as others wrote it, made fit for every stage: a recent opset, and declared outputs that its graph gives.
+
+Each change is said. What ONNX's own converter cannot raise is refused with its reason.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import version_converter
+
+from ...runtime.errors import ModelError
+from .graph import STANDARD
+from .protobuf import copied
+
+OLDEST = 13  # QuantizeLinear has an axis from here on, which a scale for each channel needs
+TO = 17  # LayerNormalization is one operator from here on; and devices' parsers know it
+
+
+def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto, list[str]]:
+    """Return a model of opset 13 or later whose declared outputs are those of its graph, and what was changed.
+
+    Args:
+        model: Not changed itself.
+        must: Refuse an older opset that the converter cannot raise; else it stays, which is said.
+
+    Raises:
+        ModelError: Its opset is older, and the converter cannot raise it.
+    """
+    notes: list[str] = []
+    if 0 < (opset := standard_opset(model)) < OLDEST:
+        try:
+            model = _raised(model, opset)
+            notes.append(f"opset {opset} was raised to {standard_opset(model)}")
+        except ModelError as error:
+            if must:
+                raise
+            notes.append(f"opset {opset} stays: {error.got}")
+    model, corrected = _with_true_outputs(model)
+    return model, notes + corrected
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators; 0 where the model names none."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=0)
+
+
+def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        raised = version_converter.convert_version(model, TO)
+    except Exception as error:
+        kinds = {node.op_type for node in model.graph.node if node.domain in STANDARD}
+        unknown = sorted(kind for kind in kinds if not onnx.defs.has(kind, TO))
+        reason = " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__
+        reason = f"operators that opset {TO} does not know: {', '.join(unknown)}" if unknown else reason
+        raise ModelError(
+            f"the graph is of opset {opset} and cannot be raised", got=reason, expected=f"opset {OLDEST} or later",
+            do="export it again with a newer opset",
+        ) from error  # fmt: skip
+    _lift_constants(raised.graph)
+    del raised.metadata_props[:]  # the converter leaves them out, or not: by version
+    raised.metadata_props.extend(model.metadata_props)
+    return raised
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    """Make initializers of the Constant nodes that the converter writes."""
+    outputs = {value.name for value in graph.output}
+    for node in [one for one in graph.node if one.op_type == "Constant" and one.output[0] not in outputs]:
+        tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
+        if tensor is not None:
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+            graph.node.remove(node)
+
+
+def _with_true_outputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """Correct declared output shapes that contradict what shape inference finds; ONNX Runtime only warns of them."""
+    bare = copied(model)
+    for value in bare.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    try:
+        graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
+    except Exception:  # the checker meets it again, and says more of it
+        return model, []
+    inferred = {value.name: value for value in graph.output}
+    notes: list[str] = []
+    for value in model.graph.output:
+        stated, true = _dims(value), _dims(inferred.get(value.name))
+        if stated is None or true is None or _agree(stated, true):
+            continue
+        if not notes:
+            model = copied(model)
+        target = next(one for one in model.graph.output if one.name == value.name)
+        target.type.tensor_type.shape.CopyFrom(inferred[value.name].type.tensor_type.shape)
+        notes.append(f"output {value.name!r} was declared {_text(stated)}; the graph gives {_text(true)}")
+    return model, notes
+
+
+def _dims(value: onnx.ValueInfoProto | None) -> list[int | None] | None:
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return None
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
+
+
+def _agree(stated: list[int | None], true: list[int | None]) -> bool:
+    pairs = zip(stated, true, strict=False)
+    return len(stated) == len(true) and all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _text(dims: list[int | None]) -> str:
+    return "x".join("?" if dim is None else str(dim) for dim in dims) or "a scalar"
