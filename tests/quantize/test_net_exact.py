@@ -440,8 +440,11 @@ def test_attributes_are_set_replaced_and_taken_away():
 
 
 def test_an_index_changes_nothing_and_knows_constants_of_both_kinds():
-    made = model("(float[2] x) => (float[2] y) { k = Constant<value_float=1.0>()"
-                 " c = Constant<value = float[2] {1, 2}>() a = Add(x, w) b = Add(a, a) d = Mul(b, k) y = Add(d, c) }", {"w": f32([1, 2])})  # fmt: skip
+    text = (
+        "(float[2] x) => (float[2] y) { k = Constant<value_float=1.0>() c = Constant<value = float[2] {1, 2}>()"
+        " a = Add(x, w) b = Add(a, a) d = Mul(b, k) y = Add(d, c) }"
+    )
+    made = model(text, {"w": f32([1, 2])})
     before = made.SerializeToString()
     index = ProtoIndex(made)
     assert [len(index.readers[name]) for name in ("x", "a", "c")] == [1, 1, 1]
