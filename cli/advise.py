@@ -13,6 +13,7 @@ from ..bench.devices.roofline import Estimate
 from ..models import catalog
 from ..models.catalog import Entry
 from ..runtime.common.progress import note, progress
+from ..runtime.engines.cost import BYTES
 from ..runtime.errors import UsageError
 from .console import command, emit, table
 
@@ -43,7 +44,7 @@ class Advice:
 @click.option("--dataset", default="imagenet", show_default=True, help="Data set of the published accuracy.")
 @click.option("--min-top1", default=0.0, help="Published top-1 of the FP32 network on that data set, per cent.")
 @click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
-@click.option("--precision", type=click.Choice(list(roofline.WIDTH)), default="fp16", show_default=True)
+@click.option("--precision", type=click.Choice(roofline.PRECISIONS), default="fp16", show_default=True)
 @click.option("--batch", default=1, show_default=True, help="Images in a call.")
 @click.option(
     "--all", "every", is_flag=True, help="Judge every network; otherwise stop at the third that is fast enough."
@@ -128,8 +129,8 @@ def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms:
     if figures.top1 is None or figures.macs is None or figures.top1 < min_top1:
         return False
     least = max(
-        2 * figures.macs / board.peak_flops(precision),
-        (figures.params or 0) * roofline.WIDTH[precision] / (board.memory_gb_s * 1e9),
+        2 * figures.macs / board.gpu.peak(precision, dense=True),
+        (figures.params or 0) * BYTES[precision] / (board.memory_gb_s * 1e9),
     )
     return max_ms is None or least <= max_ms * 1e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..optimize.trt import preflight
@@ -26,12 +27,20 @@ def engine_target(settings: ExportSettings) -> str:
     return next(iter([*here, *names.values()]), "")
 
 
-def make_engines(flow: Flow, spec: ModelSpec, work: Path) -> None:
-    """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on."""
+def make_engines(flow: Flow, spec: ModelSpec, work: Path, precisions: Sequence[str] = ()) -> None:
+    """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on.
+
+    Args:
+        flow: The run; the engines and a check for each are added to it.
+        spec: Whose name the files bear.
+        work: The folder for them.
+        precisions: Only these; all of the settings by default.
+    """
     target = engine_target(flow.settings)
     if not target:
         return
-    supported = [name for name in flow.settings.precisions if name in targets.row(target).precisions]
+    wanted = precisions or flow.settings.precisions
+    supported = [name for name in wanted if name in targets.row(target).precisions]
     _preflight(flow, supported, target)
     jobs = [(name, sm) for name in supported for sm in flow.settings.sms]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:

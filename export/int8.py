@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..optimize import quantize
+from ..optimize.calibration.data_checks import MIN_IMAGES
 from ..optimize.quantize.float_source import FloatSource
 from ..optimize.quantize.post_training import quantize_graph
 from ..optimize.trt import mixed_precision
@@ -59,8 +60,12 @@ def _form(
     floats: list[str] | None = None,
 ) -> tuple[list[ExportedArtefact], dict[str, Any]]:
     """Return the files of one form with these layers in float, and the quantiser's report."""
-    path, settings = Path(f"{stem}-int8-{target}.onnx"), quantize.QuantSettings(keep=frozenset(floats or ()))
-    report, graph = quantize_graph(fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow))
+    usual = quantize.QuantSettings.quick() if flow.quick else quantize.QuantSettings()
+    path, settings = Path(f"{stem}-int8-{target}.onnx"), dataclasses.replace(usual, keep=frozenset(floats or ()))
+    report, graph = quantize_graph(
+        fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow),
+        min_images=min(MIN_IMAGES, flow.settings.calibration),
+    )  # fmt: skip
     assert graph is not None  # without a budget nothing stays float as a whole
     files = [flow.artefact(f"int8-{target}", "int8", target, graph)]
     if targets.row(target).engine:

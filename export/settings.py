@@ -139,6 +139,11 @@ class ExportedArtefact:
         return targets.is_simulated(self.target)
 
     @property
+    def timed(self) -> bool:
+        """Whether a file of a quick run is worth timing: what runs on CPUs as it is, and engines."""
+        return self.backend != "ort" or (self.precision != "fp16" and not self.simulated)
+
+    @property
     def options(self) -> dict[str, Any]:
         """How ONNX Runtime is to be opened for it."""
         return dict(ort.SIMULATED) if self.simulated else {}
@@ -199,10 +204,13 @@ class Summary(Displayed):
 
 
 class Flow:
-    """One run: the settings, the data, and what has been made and found so far."""
+    """One run: the settings, the data, and what has been made and found so far.
 
-    def __init__(self, settings: ExportSettings, say: Say) -> None:
-        self.settings, self.say = settings, say
+    `quick`: its files are only timed, so that INT8 is plain calibration and nothing is held against the module.
+    """
+
+    def __init__(self, settings: ExportSettings, say: Say, *, quick: bool = False) -> None:
+        self.settings, self.say, self.quick = settings, say, quick
         self.checks: list[StageCheck] = []
         self.artefacts: list[ExportedArtefact] = []
         self.seconds: dict[str, float] = {}

@@ -6,18 +6,14 @@ is compared with anything: `edgesmith export` does that, for networks that are t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..runtime.common.progress import note
-from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
+from ..runtime.errors import EdgesmithError, UsageError
 
 if TYPE_CHECKING:
-    from ..optimize.graph.graph_file import GraphFile
-    from ..runtime.bundle.writer import Item
-    from ..runtime.engines.sidecar import Sidecar
     from ..runtime.spec import ModelSpec
 
 SM = "8.6"  # Ampere, as Orin: the nearest that TensorRT-RTX builds for
@@ -52,37 +48,37 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
 
 
 def _make(name: str, path: Path, side: int) -> None:
-    import numpy as np
-
-    from .. import __version__
-    from ..models import catalog, weights
-    from ..optimize import optimizer
-    from ..runtime.bundle import writer
+    """Run the stages of `edgesmith export` with noise for images, without its checks and measurements."""
+    from ..models import catalog
     from ..runtime.common.files import workplace
+    from ..runtime.datasets import Noise
     from ..runtime.outputs import claim
-    from . import to_onnx
+    from . import pipeline
+    from .engines import make_engines
+    from .settings import ExportSettings, Flow
 
     claim(path, "bundle")
-    spec = catalog.network_spec(name, "random")
-    if side:
-        spec = _resized(spec, side)
-    module = catalog.build_network(name, spec.num_classes)
-    spec = weights.load_into(module, spec, "random")
+    settings = ExportSettings(name, weights="random", sms=(SM,), calibration=IMAGES, evaluate=False)
+    flow, spec = Flow(settings, say=lambda line: None, quick=True), catalog.network_spec(name, "random")
     try:
-        weights.warm_up_batchnorm(module, spec.input_shape)
+        module, spec = pipeline.load_module(settings, "random", _resized(spec, side) if side else spec)
     except RuntimeError as error:
         raise UsageError(
-            f"{name} cannot compute an input of {spec.input_shape}", got=str(error).splitlines()[0],
-            expected=f"such as {catalog.network_spec(name, 'random').input_shape}", do="choose another resolution",
+            f"{name} cannot compute an input of {side or spec.input_shape}", got=str(error).splitlines()[0],
+            expected=f"such as {spec.input_shape}", do="choose another resolution",
         ) from error  # fmt: skip
-    images = np.random.default_rng(0).standard_normal((IMAGES, 1, *spec.input_shape), dtype=np.float32)
+    flow.data = {split: Noise.draw(spec, split, IMAGES) for split in ("calibration", "test")}
     with workplace(path) as work:
-        raw, fp32 = work / f"{name}-raw.onnx", work / f"{name}-fp32.onnx"
-        to_onnx.export(module.eval(), spec, raw)
-        optimizer.optimize(raw, fp32, samples=list(images[:2]))
-        items = _lowered(fp32, work / name, list(images))
-        made_by = f"edgesmith {__version__}"
-        writer.write_bundle(path, spec, items, golden_inputs={spec.input_name: images[0]}, made_by=made_by)
+        spec = pipeline.make_files(flow, module, spec, work)
+        for precision in ("fp16", "int8"):
+            try:
+                make_engines(flow, spec, work, [precision])
+            except EdgesmithError as error:
+                note(f"no {precision} engine of {name}: {error}")
+        for check in flow.checks:
+            if not check.passed:
+                note(f"{name}: {check.name}: {check.detail}")
+        pipeline.write_files(flow, spec, path)
 
 
 def _resized(spec: ModelSpec, side: int) -> ModelSpec:
@@ -97,83 +93,3 @@ def _resized(spec: ModelSpec, side: int) -> ModelSpec:
     resize = round(spec.preprocess.resize * side / min(size))
     preprocess = replace(spec.preprocess, resize=resize, crop=(side, side))
     return replace(spec, input_shape=(channels, side, side), preprocess=preprocess)
-
-
-def _lowered(fp32: Path, stem: Path, batches: list[Any]) -> list[Item]:
-    """Return FP32 and INT8 for CPUs, and what engines could be built."""
-    from ..optimize import quantize
-    from ..optimize.graph.graph_file import GraphFile
-    from ..optimize.quantize.float_source import FloatSource
-    from ..optimize.quantize.post_training import quantize_graph
-    from ..runtime.bundle.writer import Item
-
-    source = FloatSource(GraphFile.read(fp32))
-    settings = quantize.QuantSettings.quick()
-
-    def int8(target: str) -> GraphFile:
-        path = Path(f"{stem}-int8-{target}.onnx")
-        _, graph = quantize_graph(
-            source, path, batches, target=target, allow_random=True, min_images=IMAGES, settings=settings
-        )
-        assert graph is not None  # without a budget nothing stays float as a whole
-        return graph
-
-    items = [Item(fp32), Item(int8("ort-x86").path, precision="int8", target="ort-x86")]
-    try:
-        items += _engines(source.graph, int8("trt"), stem, batches)
-    except NotAvailable as error:
-        note(f"no kernels of {stem.name}: {error.what}")
-    return items
-
-
-def _engines(fp32: GraphFile, pairs: GraphFile, stem: Path, batches: list[Any]) -> Iterator[Item]:
-    """Yield the engines for FP16 and INT8, of FP16 with channels carried on and without the one estimated faster.
-
-    Raises:
-        NotAvailable: There is no TensorRT here that builds them.
-    """
-    from ..optimize.fp16 import convert
-    from ..optimize.graph.graph_file import GraphFile
-    from ..optimize.trt import mixed_precision
-    from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
-    from ..runtime.bundle import requirements
-    from ..runtime.bundle.writer import Item
-    from ..runtime.engines import cost
-
-    chip = cost.of_sm(SM)
-    assert chip is not None
-    carried, mixed = Path(f"{stem}-carried.onnx"), Path(f"{stem}-int8-trt-fp16.onnx")
-    halves = []
-    for name, source in (
-        ("fp16", fp32),
-        *([("fp16-trt", GraphFile.read(carried))] if fold_passthrough_channels(fp32, carried) else []),
-    ):
-        halves.append(Path(f"{stem}-{name}.onnx"))
-        convert.convert_graph(source, halves[-1], batches[:2])
-    mixed_precision.restore_in_graph(fp32, pairs, [], mixed)
-    for kind, sources in (("fp16", halves), ("int8", [mixed])):
-        if built := [one for source in sources if (one := _built(source, kind)) is not None]:
-            engine, sidecar = min(built, key=lambda one: cost.sidecar_s(one[1].kernels, chip))
-            requires, facts = (
-                requirements.engine_requirements(sidecar.to_dict()),
-                {"kernels": sidecar.attestation.kernels},
-            )
-            yield Item(engine, "engine", kind, "sm86", requires=requires, facts=facts)
-
-
-def _built(source: Path, kind: str) -> tuple[Path, Sidecar] | None:
-    """Build one engine; say why where that fails for this network.
-
-    Raises:
-        NotAvailable: It fails for all of them.
-    """
-    from ..runtime.engines import build
-
-    engine = source.with_suffix(".engine")
-    try:
-        return engine, build.build_engine(source, engine, sm=SM, precision=kind)
-    except NotAvailable:
-        raise
-    except EdgesmithError as error:
-        note(f"no {kind} engine of {source.stem}: {error}")
-        return None

@@ -207,11 +207,11 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
         seen.append((bundle.read(place).spec.name, bundle.read(out).spec.name))
         flow.checks.append(StageCheck("bundle", verdict, "as this test wants it"))
 
-    played = {"require": None, "_module": (None, SPEC), "_gather": None, "_make_files": new, "make_engines": None,
+    played = {"require": None, "_module": (None, SPEC), "_gather": None, "make_files": new, "make_engines": None,
               "measure": None}  # fmt: skip
     for name, answer in played.items():
         monkeypatch.setattr(pipeline, name, lambda *arguments, answer=answer: answer)
-    monkeypatch.setattr(pipeline, "_write", written)
+    monkeypatch.setattr(pipeline, "write_files", written)
     monkeypatch.setattr(pipeline, "_verify", verified)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for verdict, after in ((False, "colours"), (None, "newer")):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from ...runtime.common.plugins import did_you_mean, normalise
-from ...runtime.engines.cost import DEVICES
+from ...runtime.engines.cost import DEVICES, Gpu, gpu_of_row
 from ...runtime.errors import UsageError
 
 _TEXT = ("device", "architecture", "sm", "power_modes_w", "tensorrt", "tensorrt_rtx", "source", "confidence", "note")
@@ -49,15 +49,10 @@ class Device:
         """Whether it has an NVIDIA GPU."""
         return bool(self.sm)
 
-    def peak_flops(self, precision: str) -> float:
-        """Return the peak in operations a second; INT8 falls back to FP16, and FP16 to FP32, where there is none."""
-        figures = {"fp32": [self.fp32_tflops], "fp16": [self.fp16_tflops, self.fp32_tflops],
-                 "int8": [self.int8_tops, self.fp16_tflops, self.fp32_tflops]}[precision]  # fmt: skip
-        return next(value for value in figures if value) * 1e12
-
-    def core_flops(self, precision: str) -> float:
-        """Return the peak without tensor cores, which depthwise convolutions cannot use."""
-        return (self.fp32_tflops or 0.0) * (1e12 if precision == "fp32" else 2e12)
+    @property
+    def gpu(self) -> Gpu:
+        """The rates that the cost model needs; of a CPU too, which has no family there."""
+        return gpu_of_row(vars(self))
 
 
 @dataclass(frozen=True)

@@ -279,21 +279,21 @@ class Graph:
             The nodes that stand on a cycle (empty in a valid graph).
         """
         self.sweep()
-        order = self.ordered()
-        position = {id(node): index for index, node in enumerate(order)}
-        broken = [
-            node
-            for node in order
-            for tensor in self.reads(node)
-            if tensor.inputs and position[id(tensor.inputs[0])] >= position[id(node)]
-        ]
+        order, cycle = self._ordered()
         list.clear(self.graph.nodes)
         list.extend(self.graph.nodes, order)
-        return broken
+        return cycle
 
     def ordered(self) -> list[Node]:
         """Return the live nodes, each after what it needs, otherwise in their order."""
-        return topological(self.everything(), self.reads)
+        return self._ordered()[0]
+
+    def _ordered(self) -> tuple[list[Node], list[Node]]:
+        nodes = self.everything()
+        at = {id(node): index for index, node in enumerate(nodes)}
+        makers = [[tensor.inputs[0] for tensor in self.reads(node) if tensor.inputs] for node in nodes]
+        order, cycle = topological([{at[id(maker)] for maker in each} for each in makers])
+        return [nodes[index] for index in order], [nodes[index] for index in cycle]
 
     def reads(self, node: Node) -> Iterable[GraphTensor]:
         """Return the tensors that a node reads, with those that its bodies capture."""

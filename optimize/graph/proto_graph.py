@@ -1,4 +1,4 @@
-"""A small view of an ONNX graph for rewriting: arrays, producers and consumers by tensor name, and safe reading."""
+"""An ONNX graph as its protobuf messages: producers and readers by tensor name, constants, edits, and safe reading."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from onnx import NodeProto, helper, numpy_helper
 from ...runtime.common.external_data import model_file
 from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
+from .topological_sort import topological
 from .upgrade import OLDEST, standard_opset, upgraded
 
 
@@ -105,15 +106,53 @@ def attributes(node: NodeProto) -> dict[str, Any]:
     return {item.name: helper.get_attribute_value(item) for item in node.attribute}
 
 
-class ProtoGraph:
-    """One graph: `arrays` of its constants, who produces and who reads each tensor.
+def set_attributes(node: NodeProto, **values: Any) -> None:
+    """Give a node attributes, after those that it keeps; None takes one away."""
+    kept = [item for item in node.attribute if item.name not in values]
+    del node.attribute[:]
+    given = [helper.make_attribute(name, value) for name, value in values.items() if value is not None]
+    node.attribute.extend([*kept, *given])
 
-    The indices are rebuilt by `index()` after nodes or edges changed; constants in Constant nodes become initializers.
+
+def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the constants of a graph as they stand in it, by name: initializers and Constant nodes."""
+    constants = {item.name: item for item in graph.initializer}
+    for node in graph.node:
+        for item in node.attribute:
+            if node.op_type == "Constant" and item.type == onnx.AttributeProto.TENSOR:
+                constants[node.output[0]] = item.t
+    return constants
+
+
+class ProtoIndex:
+    """One graph, left as it is: its nodes, and who produces and who reads each tensor.
+
+    The indices are rebuilt by `index()` after nodes or edges changed.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.graph = model.graph
+        self.index()
+
+    def index(self) -> None:
+        """Rebuild `nodes`, `producer` and `readers` from the graph."""
+        self.nodes = list(self.graph.node)
+        self.producer = {name: node for node in self.nodes for name in node.output if name}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+
+
+class ProtoGraph(ProtoIndex):
+    """One graph to rewrite, with `arrays` of its constants.
+
+    Constants in Constant nodes become initializers, and each node gets a name of its own.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__(model)
         self.arrays: dict[str, np.ndarray] = {}
         for tensor in self.graph.initializer:
             self.arrays[tensor.name] = numpy_helper.to_array(tensor)
@@ -139,15 +178,6 @@ class ProtoGraph:
             if not node.name or node.name in names:
                 node.name = f"{node.name or node.op_type}_{index}"
             names.add(node.name)
-
-    def index(self) -> None:
-        """Rebuild `nodes`, `producer` and `readers` from the graph."""
-        self.nodes = list(self.graph.node)
-        self.producer = {name: node for node in self.nodes for name in node.output if name}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(node.input):
-                self.readers.setdefault(name, []).append(node)
 
     def fresh(self, name: str) -> str:
         """Return `name`, or `name_1`, …: one that no tensor has yet; it is then taken."""
@@ -185,6 +215,18 @@ class ProtoGraph:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.arrays[name] = array
 
+    def insert(self, before: NodeProto, node: NodeProto) -> None:
+        """Let a node stand before another one's first input."""
+        before.input[0] = node.output[0]
+        self.graph.node.insert(self.nodes.index(before), node)
+        self.index()
+
+    def remove(self, reader: NodeProto, node: NodeProto) -> None:
+        """Take a node away that stands before another one's first input."""
+        reader.input[0] = node.input[0]
+        self.graph.node.remove(node)
+        self.index()
+
     def prune(self) -> None:
         """Drop initializers that nothing reads, and value_info of tensors that are gone."""
         read = {name for node in self.graph.node for name in all_inputs(node)} | set(self.outputs)
@@ -207,30 +249,17 @@ def all_inputs(node: NodeProto) -> set[str]:
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put the nodes into topological order, keeping the given order where it is free (Kahn's algorithm).
+    """Put the nodes into topological order, keeping the given order where it is free.
 
     The graph then holds copies: nodes taken from it before are no longer part of it.
-    """
-    import heapq
 
+    Raises:
+        ModelError: The graph has a cycle.
+    """
     nodes = list(graph.node)
     owner = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    needs = [{owner[name] for name in all_inputs(node) if name in owner} for node in nodes]
-    users: dict[int, list[int]] = {}
-    for index, wanted in enumerate(needs):
-        for other in wanted:
-            users.setdefault(other, []).append(index)
-    ready = [index for index, wanted in enumerate(needs) if not wanted]
-    left = [len(wanted) for wanted in needs]
-    order: list[int] = []
-    while ready:
-        index = heapq.heappop(ready)
-        order.append(index)
-        for user in users.get(index, []):
-            left[user] -= 1
-            if not left[user]:
-                heapq.heappush(ready, user)
-    if len(order) != len(nodes):
+    order, cycle = topological([{owner[name] for name in all_inputs(node) if name in owner} for node in nodes])
+    if cycle:
         raise ModelError("the graph has a cycle", expected="a directed acyclic graph", do="report it")
     del graph.node[:]
     graph.node.extend([nodes[index] for index in order])

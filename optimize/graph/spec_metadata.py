@@ -75,9 +75,20 @@ def ending(path: str | Path) -> dict[str, tuple[str, str]]:
         UsageError: There is no such file.
         ModelError: It is no ONNX file.
     """
-    graph = _load(path).graph
-    nodes = [(node.op_type, node.input[0], list(node.output)) for node in graph.node if node.input]
-    return {value.name: scores(value.name, nodes) for value in graph.output}
+    model = _load(path)
+    return {value.name: model_scores(model, value.name) for value in model.graph.output}
+
+
+def model_scores(model: onnx.ModelProto, output: str) -> tuple[str, str]:
+    """Return what an output of a model holds, and the operator that says so; see `scores`."""
+    nodes = [(node.op_type, node.input[0], list(node.output)) for node in model.graph.node if node.input]
+    return scores(output, nodes)
+
+
+def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the inputs that are no initializers: what has to be fed."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
 
 
 def scores(output: str, nodes: Iterable[tuple[str, str, Sequence[str]]]) -> tuple[str, str]:

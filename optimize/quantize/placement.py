@@ -55,6 +55,10 @@ class QuantPlan:
         """Let a node read the quantised value of a tensor."""
         self.quantized_reads.setdefault(name, set()).add(id(node))
 
+    def readers(self, net: ProtoGraph, name: str) -> list[NodeProto]:
+        """Return the nodes that read the quantised value of a tensor, in the graph's order."""
+        return [node for node in net.readers.get(name, []) if id(node) in self.quantized_reads[name]]
+
 
 def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> QuantPlan:
     """Choose what is quantised in a graph.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,13 +40,16 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
 
 def _foldable_norms(model: onnx.ModelProto) -> list[str]:
     """Name each BatchNormalization that alone reads what a linear layer makes."""
-    makers = {name: node.op_type for node in model.graph.node for name in node.output}
-    readers = Counter(name for node in model.graph.node for name in node.input)
-    readers.update(item.name for item in model.graph.output)
+    from ..graph.proto_graph import ProtoIndex
+
+    net, outputs = ProtoIndex(model), {item.name for item in model.graph.output}
+    linear = {
+        name for name, node in net.producer.items() if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    }
     return [
         node.name
-        for node in model.graph.node
+        for node in net.nodes
         if node.op_type == "BatchNormalization"
-        and makers.get(node.input[0]) in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        and readers[node.input[0]] == 1
+        and node.input[0] in linear - outputs
+        and len(net.readers[node.input[0]]) == 1
     ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import onnx
+import onnx
+from onnx import numpy_helper
+
+from ..graph.proto_graph import ProtoIndex, constant_tensors, tensor_types
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,12 @@ class Finding:
         return f"{where}{self.what}" + (f"; do: {self.do}" if self.do else "")
 
 
-class PreflightGraph:
-    """The main graph with what the rules ask of it: constants by name, producers, consumers, shapes and types."""
+class PreflightGraph(ProtoIndex):
+    """The main graph with what the rules ask of it besides: constants by name, shapes and types."""
 
-    def __init__(self, model: Any, path: Path, types: list[Any] | None = None) -> None:
-        from onnx import AttributeProto
-
-        from ..graph.proto_graph import tensor_types
-
-        self.model, self.proto, self.path = model, model.graph, path
-        self.nodes: list[Any] = list(model.graph.node)
-        self.constants = {item.name: item for item in model.graph.initializer}
-        for node in self.nodes:
-            for attribute in node.attribute:
-                if node.op_type == "Constant" and attribute.type == AttributeProto.TENSOR:
-                    self.constants[node.output[0]] = attribute.t
-        self.made_by = {name: node for node in self.nodes for name in node.output if name}
-        self.used_by: dict[str, list[Any]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.used_by.setdefault(name, []).append(node)
+    def __init__(self, model: onnx.ModelProto, path: Path, types: list[Any] | None = None) -> None:
+        super().__init__(model)
+        self.path, self.constants = path, constant_tensors(model.graph)
         try:
             values = tensor_types(model) if types is None else types
         except Exception:  # a graph that cannot be inferred still has its declared types
@@ -72,21 +60,12 @@ class PreflightGraph:
 
     def value(self, name: str) -> Any:
         """Return a constant as an array; None where it is computed or its external data is not there."""
-        from onnx import numpy_helper
-
         if name not in self.constants:
             return None
         try:
             return numpy_helper.to_array(self.constants[name], base_dir=str(self.path.parent))
         except (OSError, ValueError, TypeError, KeyError):
             return None
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """Return the value of a node's attribute."""
-    from onnx import helper
-
-    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
 def label(node: onnx.NodeProto) -> str:

@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ...runtime.engines.cost import COEFFICIENTS, Gpu, Work, constants_cached, kernel_work, roofline_s
+from ...runtime.engines.cost import Gpu, Work, constants_cached, kernel_s, kernel_work
 from ...runtime.engines.kernels import SYNCHRONISING, Kernel
 
 LONGEST_RUN = 6
@@ -105,10 +105,8 @@ class Chain:
 
     def local_s(self, at: int, chosen: set[int]) -> tuple[float, int]:
         """Return the estimated seconds and the number of kernels that one FP16 kernel becomes."""
-        a, b = COEFFICIENTS[self.gpu.family]
         parts = self.parts(at, chosen)
-        each = [roofline_s(item.times(self.batch), self.gpu, self.cached) for item in parts]
-        return a * sum(each) + b * len(parts), len(parts)
+        return sum(kernel_s(item.times(self.batch), self.gpu, self.cached) for item in parts), len(parts)
 
     def total(self, chosen: set[int]) -> tuple[float, int]:
         """Return the estimated seconds and the number of kernels of the whole engine."""

@@ -12,20 +12,22 @@ Zero points that stand in biases are put back first, and moved again where INT8 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from ...runtime.common.external_data import model_file
 from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
-
-if TYPE_CHECKING:
-    import onnx
-
-    from ..graph.graph_file import GraphFile
+from ..fp16.cast_graph import cast_graph
+from ..graph.graph_file import GraphFile
+from ..graph.proto_graph import ProtoGraph, attributes, constant_tensors, set_attributes
+from ..graph.protobuf import copied
+from ..quantize.qdq.zero_points_to_biases import move_zero_points_to_biases, restore_zero_points
 
 Array = np.ndarray[Any, Any]
 PAIRS = ("QuantizeLinear", "DequantizeLinear")
@@ -49,10 +51,6 @@ def restore_float_nodes(
         UsageError: A file is not there.
         ModelError: The two files are not of one network, or `floats` names a node that neither has.
     """
-    import onnx
-
-    from ..graph.graph_file import GraphFile
-
     source, model = (GraphFile(onnx.load(str(model_file(path, "ONNX file"))), path) for path in (float_path, int8_path))
     restore_in_graph(source, model, floats, target_path, per_tensor=per_tensor, half=half)
 
@@ -62,117 +60,88 @@ def restore_in_graph(
     per_tensor: bool = False, half: bool = True,
 ) -> GraphFile:  # fmt: skip
     """Do what `restore_float_nodes` does for graphs in memory; return the new graph."""
-    import onnx
-
-    from ..fp16.cast_graph import cast_graph
-    from ..graph.graph_file import GraphFile
-    from ..graph.proto_graph import ProtoGraph
-    from ..graph.protobuf import copied
-    from ..quantize.qdq.zero_points_to_biases import move_zero_points_to_biases, restore_zero_points
-
     source, model = float_graph.model, copied(int8_graph.model)
     moved = restore_zero_points(ProtoGraph(model))
-    graph = _Graph(model, source)
+    net = ProtoGraph(model)
+    original = {node.name: node for node in source.graph.node}
+    named = {node.name: node for node in net.nodes}
     for name in floats:
-        if name not in graph.original or name not in graph.named:
+        if name not in original or name not in named:
             raise ModelError(
                 f"node {name!r} is not in both {float_graph.path} and {int8_graph.path}", do="quantise that file again"
             )
-        graph.restore(graph.named[name])
-    for node in model.graph.node:
-        if node.op_type == "Add" and node.name in graph.original:
-            graph.restore(node)
+    constants = constant_tensors(source.graph)
+    for node in [named[name] for name in floats] + [node for node in net.nodes if node.op_type == "Add"]:
+        if node.name in original:
+            _restore(net, node, original[node.name], constants)
     if per_tensor:
-        graph.widen()
-    _drop_dead(model)
-    move_zero_points_to_biases(ProtoGraph(model), moved)
+        _requantise_per_tensor(net)
+    _drop_unread(net)
+    move_zero_points_to_biases(ProtoGraph(model), moved)  # a new one: names of what went are free again
     mixed = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
         onnx.save(mixed, str(temporary))
     return GraphFile(mixed, target_path)
 
 
-class _Graph:
-    """The quantised graph beside the float one that it came from."""
-
-    def __init__(self, model: onnx.ModelProto, source: onnx.ModelProto) -> None:
-        self.model = model
-        self.named = {node.name: node for node in model.graph.node}
-        self.original = {node.name: node for node in source.graph.node}
-        self.made_by = {name: node for node in model.graph.node for name in node.output}
-        self.held = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.floats = {tensor.name: tensor for tensor in source.graph.initializer}
-
-    def restore(self, node: onnx.NodeProto) -> None:
-        """Let a node read what stands before its quantisers, and its weights in float."""
-        for index, name in enumerate(node.input):
-            pair = self.made_by.get(name)
-            if pair is None or pair.op_type != "DequantizeLinear":
-                continue
-            before = self.made_by.get(pair.input[0])
-            if pair.input[0] in self.held:
-                self._float_weight(node, index, pair)
-            elif before is not None and before.op_type == "QuantizeLinear":
-                node.input[index] = before.input[0]
-
-    def _float_weight(self, node: onnx.NodeProto, index: int, pair: Any) -> None:
-        from onnx import numpy_helper
-
-        values, step = self._dequantised(pair)
-        original = self.original[node.name].input
-        held = numpy_helper.to_array(self.floats[original[index]]) if original[index] in self.floats else values
-        if held.shape == values.shape and bool((np.abs(held - values) <= 0.51 * step).all()):
-            values = held
-            if len(original) > 2 and original[2] in self.floats and len(node.input) > 2:
-                node.input[2] = self._add(f"{node.name}/bias_float", numpy_helper.to_array(self.floats[original[2]]))
-        node.input[index] = self._add(f"{node.name}/weight_float", values)
-
-    def _dequantised(self, pair: Any) -> tuple[Array, Array]:
-        """Return the values of quantised weights, and the step between two integers, spread over their shape."""
-        from onnx import helper, numpy_helper
-
-        integers, scale = (numpy_helper.to_array(self.held[name]) for name in pair.input[:2])
-        axis = next((helper.get_attribute_value(item) for item in pair.attribute if item.name == "axis"), 1)
-        step = scale.reshape([-1 if at == axis else 1 for at in range(integers.ndim)]) if scale.ndim else scale
-        return np.asarray(integers * step, np.float32), np.broadcast_to(step, integers.shape)
-
-    def _add(self, name: str, array: Array) -> str:
-        from onnx import numpy_helper
-
-        if name not in self.held:
-            self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-            self.held[name] = self.model.graph.initializer[-1]
-        return name
-
-    def widen(self) -> None:
-        """Requantise the weights of the convolutions that are still INT8 with one scale per tensor."""
-        from onnx import numpy_helper
-
-        for node in self.model.graph.node:
-            pair = self.made_by.get(node.input[1]) if node.op_type == "Conv" else None
-            if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in self.held:
-                continue
-            values, _ = self._dequantised(pair)
-            scale = np.float32(max(float(np.abs(values).max()), 1e-20) / 127)
-            integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
-            for name, array in zip(pair.input, (integers, np.asarray(scale), np.zeros((), np.int8)), strict=True):
-                self.held[name].CopyFrom(numpy_helper.from_array(np.asarray(array), name))
-            kept = [item for item in pair.attribute if item.name != "axis"]
-            del pair.attribute[:]
-            pair.attribute.extend(kept)
+def _restore(net: ProtoGraph, node: NodeProto, original: NodeProto, constants: Mapping[str, TensorProto]) -> None:
+    """Let a node read what stands before its quantisers, and its weights in float."""
+    for index, name in enumerate(node.input):
+        pair = net.producer.get(name)
+        if pair is None or pair.op_type != "DequantizeLinear":
+            continue
+        before = net.producer.get(pair.input[0])
+        if pair.input[0] in net.arrays:
+            _restore_weight(net, node, index, original, constants)
+        elif before is not None and before.op_type == "QuantizeLinear":
+            node.input[index] = before.input[0]
 
 
-def _drop_dead(model: onnx.ModelProto) -> None:
+def _restore_weight(
+    net: ProtoGraph, node: NodeProto, index: int, original: NodeProto, constants: Mapping[str, TensorProto]
+) -> None:
+    values, step = _dequantised(net, net.producer[node.input[index]])
+    name, bias = original.input[index], original.input[2] if len(original.input) > 2 else ""
+    floats = numpy_helper.to_array(constants[name]) if name in constants else values
+    if floats.shape == values.shape and bool((np.abs(floats - values) <= 0.51 * step).all()):
+        values = floats
+        if bias in constants and len(node.input) > 2:
+            node.input[2] = net.add_array(f"{node.name}/bias_float", numpy_helper.to_array(constants[bias]))
+    node.input[index] = net.add_array(f"{node.name}/weight_float", values)
+
+
+def _dequantised(net: ProtoGraph, pair: NodeProto) -> tuple[Array, Array]:
+    """Return the values of quantised weights, and the step between two integers, spread over their shape."""
+    integers, scale = (net.arrays[name] for name in pair.input[:2])
+    axis = attributes(pair).get("axis", 1)
+    step = scale.reshape([-1 if at == axis else 1 for at in range(integers.ndim)]) if scale.ndim else scale
+    return np.asarray(integers * step, np.float32), np.broadcast_to(step, integers.shape)
+
+
+def _requantise_per_tensor(net: ProtoGraph) -> None:
+    """Give the weights of the convolutions that are still INT8 one scale per tensor."""
+    for node in net.nodes:
+        pair = net.producer.get(node.input[1]) if node.op_type == "Conv" else None
+        if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in net.arrays:
+            continue
+        values, _ = _dequantised(net, pair)
+        scale = np.float32(max(float(np.abs(values).max()), 1e-20) / 127)
+        integers = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+        arrays: list[Array] = [integers, np.asarray(scale), np.zeros((), np.int8)]
+        for name, array in zip(pair.input, arrays, strict=True):
+            net.set_array(name, array)
+        set_attributes(pair, axis=None)
+
+
+def _drop_unread(net: ProtoGraph) -> None:
     """Remove the Q/DQ nodes that nobody reads any more, and the initializers that they leave."""
-    graph = model.graph
-    outputs = {value.name for value in graph.output}
-    while True:
-        read = {name for node in graph.node for name in node.input} | outputs
-        dead = [node for node in graph.node if node.op_type in PAIRS and not read & set(node.output)]
-        if not dead:
-            break
-        for node in dead:
-            graph.node.remove(node)
-    unread = [tensor for tensor in graph.initializer if tensor.name not in read]
-    for tensor in unread:
-        graph.initializer.remove(tensor)
+    net.index()
+    while unread := [
+        node
+        for node in net.nodes
+        if node.op_type in PAIRS and not any(name in net.readers or name in net.outputs for name in node.output)
+    ]:
+        for node in unread:
+            net.graph.node.remove(node)
+        net.index()
+    net.prune()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...runtime.common.files import existing_file
 from ...runtime.errors import ModelError
-from .findings import Finding, PreflightGraph, Rule, attribute, label
+from ..graph.proto_graph import attributes
+from .findings import Finding, PreflightGraph, Rule, label
 
 if TYPE_CHECKING:
     import onnx
@@ -108,7 +109,7 @@ def _unsupported(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
 
 def _pools(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "MaxPool", "AveragePool"):
-        if any(step != 1 for step in attribute(node, "dilations", [])):
+        if any(step != 1 for step in attributes(node).get("dilations", [])):
             yield Finding("error", "pool-dilation", label(node), "a pool with dilation", "pool without dilation")
         if len(node.output) > 1 and node.output[1]:
             yield Finding("error", "pool-indices", label(node), "a pool with a second output (indices)", "drop it")
@@ -116,10 +117,11 @@ def _pools(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterato
 
 def _resizes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Resize"):
+        given = attributes(node)
         odd = [
-            attribute(node, "coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
-            attribute(node, "antialias", 0) and "antialias",
-            attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
+            given.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
+            given.get("antialias", 0) and "antialias",
+            given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
         ]
         for name in filter(None, odd):
             yield Finding("error", "resize-mode", label(node), f"Resize with {name}", "use half_pixel, no antialias")
@@ -127,7 +129,7 @@ def _resizes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Itera
 
 def _modes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "BatchNormalization"):
-        if attribute(node, "training_mode", 0):
+        if attributes(node).get("training_mode", 0):
             yield Finding("error", "training-mode", label(node), "BatchNorm in training mode", "export in eval mode")
     for node in _ops(graph, "TopK"):
         k = graph.value(node.input[1])
@@ -156,7 +158,7 @@ def _shapes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterat
     for name in graph.types:
         if len(graph.dims(name) or []) > 8:
             yield Finding("error", "rank", name, f"a tensor of rank {len(graph.dims(name) or [])}", "at most 8")
-    for value in graph.proto.input:
+    for value in graph.graph.input:
         if any(dim is not None and dim < 0 for dim in graph.dims(value.name) or []):
             yield Finding("error", "negative-dim", value.name, "a negative dimension, taken as a dynamic one",
                           "name the dimension, or give its size")  # fmt: skip

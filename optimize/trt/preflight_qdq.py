@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .findings import Finding, PreflightGraph, Rule, attribute, label
+from ..graph.proto_graph import attributes
+from .findings import Finding, PreflightGraph, Rule, label
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +25,7 @@ def _pairs(graph: PreflightGraph) -> Iterator[onnx.NodeProto]:
 def _weight_like(graph: PreflightGraph, node: onnx.NodeProto) -> bool:
     """Whether a Q or DQ stands on a constant: INT8 weights, or float weights with Q/DQ."""
     source = node.input[0]
-    maker = graph.made_by.get(source)
+    maker = graph.producer.get(source)
     return source in graph.constants or (maker is not None and maker.op_type == "QuantizeLinear"
                                          and maker.input[0] in graph.constants)  # fmt: skip
 
@@ -36,7 +37,11 @@ def _zero_points(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
     for node in _pairs(graph):
         zero_point = len(node.input) > 2 and node.input[2]
         points = graph.value(node.input[2]) if zero_point else None
-        kind = graph.elem_type(node.input[2]) if zero_point else attribute(node, "output_dtype", 0) or TensorProto.UINT8
+        kind = (
+            graph.elem_type(node.input[2])
+            if zero_point
+            else attributes(node).get("output_dtype", 0) or TensorProto.UINT8
+        )
         if not zero_point and node.op_type == "DequantizeLinear":
             continue
         if points is not None and points.astype("int64").any():
@@ -72,14 +77,14 @@ def _granularity(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
         elif dims == [1]:
             yield Finding(severity, "weight-scale", label(node),
                           "a weight scale of shape [1]: it silently runs in float", "make it a scalar")  # fmt: skip
-        elif attribute(node, "axis", 1) != 0 and _feeds(graph, node, "Conv"):
+        elif attributes(node).get("axis", 1) != 0 and _feeds(graph, node, "Conv"):
             yield Finding(severity, "weight-axis", label(node),
                           "weight scales along another axis than 0: the convolution silently runs in float",
                           "quantise per output channel, axis 0")  # fmt: skip
 
 
 def _feeds(graph: PreflightGraph, node: onnx.NodeProto, kind: str) -> bool:
-    users = graph.used_by.get(node.output[0], [])
+    users = graph.readers.get(node.output[0], [])
     return any(
         user.op_type == kind or (user.op_type == "DequantizeLinear" and _feeds(graph, user, kind)) for user in users
     )
@@ -103,7 +108,7 @@ def _coverage(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iter
     if precision != "int8":
         return
     convolutions = [node for node in graph.nodes if node.op_type in ("Conv", "ConvTranspose")]
-    makers = {id(node): graph.made_by.get(node.input[0]) for node in convolutions}
+    makers = {id(node): graph.producer.get(node.input[0]) for node in convolutions}
     plain = [node for node in convolutions if getattr(makers[id(node)], "op_type", "") != "DequantizeLinear"]
     if convolutions and len(plain) == len(convolutions):
         yield Finding("warning", "no-qdq", "", "no convolution has Q/DQ pairs: a strongly typed build runs in float",

@@ -1,10 +1,11 @@
-"""How long an engine would take on a GPU that is not here: roofline plus launches, calibrated on published latencies.
+"""How long a network takes on a GPU that is not here: roofline plus launches, fitted on published latencies.
 
     t = a * sum over kernels of max(operations / peak, bytes / bandwidth) + b * kernels
 
 At batch 1 small networks are bound by the second term: INT8 with twice the kernels of FP16 can lose.
-`a` (how far kernels stay from the roofline) and `b` (what one launch costs) were fitted per family of GPUs;
-docs/engines.md has the points, the fit and its errors. It ranks engines of one network on one GPU: no measurement.
+`a` (how far kernels stay from the roofline) and `b` (what one launch costs) belong to a family of GPUs; `bench/devices`
+fits them on `published.csv`, and docs/engines.md has the points and the errors. The kernels are those of an engine
+(`kernel_works`) or those that a network's layers become (`bench/devices/roofline.py`). It ranks; it measures nothing.
 
 Roofline: Williams et al., 2009, doi:10.1145/1498765.1498785.
 """
@@ -26,7 +27,10 @@ from .kernels import CONVOLVING, SYNCHRONISING, Kernel, KernelTensor
 DEVICES = Path(__file__).with_name("devices.csv")
 BYTES = {"int8": 1, "fp8": 1, "uint8": 1, "bool": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8}
 # family -> (a, b in seconds); a test recomputes them from the published points.
-COEFFICIENTS = {"orin": (1.431, 4.37e-6), "discrete": (1.034, 6.22e-6)}
+COEFFICIENTS = {
+    "early": (1.362, 23.78e-6), "orin": (1.344, 5.27e-6), "turing": (1.314, 15.28e-6), "discrete": (1.104, 6.21e-6),
+    "cpu core": (1.0, 2e-6),  # not fitted: it orders the layers of one network
+}  # fmt: skip
 L2_SPEED = 4  # times the bandwidth of the memory; of 2, 3, 4 and 6 the values from 4 on fit the points equally well
 
 
@@ -53,10 +57,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU's rates: 10^12 operations per second without sparsity, 10^9 bytes per second.
+    """A GPU's rates: 10^12 operations per second without sparsity (0 where it lacks a type), 10^9 bytes per second.
 
     `l2_mb` is the cache that holds activations between kernels, and all weights where they fit; 0 where the model is
-    better without (Orin's is small).
+    better without (Orin's is small). `slowdown` is the full clock over the one it runs at: launches go with the clock.
     """
 
     name: str
@@ -67,9 +71,17 @@ class Gpu:
     int8_tops: float
     bandwidth_gbs: float
     l2_mb: float
+    slowdown: float = 1.0
 
     def peak(self, precision: str, dense: bool) -> float:
-        """Return operations per second; off the tensor cores FP16 runs at twice and INT8 at four times FP32's rate."""
+        """Return operations per second; off the tensor cores FP16 runs at twice and INT8 at four times FP32's rate.
+
+        A type that the GPU lacks is computed in the next wider one.
+        """
+        if precision in ("int8", "fp8") and not self.int8_tops:
+            precision = "fp16"
+        if precision in ("fp16", "bf16") and not self.fp16_tflops:
+            precision = "fp32"
         if not dense or precision == "fp32":
             return self.fp32_tflops * 1e12 * {"fp16": 2, "bf16": 2, "int8": 4}.get(precision, 1)
         return {"int8": self.int8_tops, "fp8": self.int8_tops}.get(precision, self.fp16_tflops) * 1e12
@@ -113,13 +125,24 @@ def kernel_works(kernels: Iterable[Kernel]) -> list[Work]:
     return [kernel_work(kernel) for kernel in kernels if kernel.kind not in SYNCHRONISING]
 
 
-def roofline_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> float:
-    """Return the least time one kernel can take, in seconds; `constants_cached`: they stay in the L2 cache."""
+def limits_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> tuple[float, float]:
+    """Return the seconds of a kernel's arithmetic and of its memory; `constants_cached`: they stay in the L2 cache."""
     cache = gpu.l2_mb * 1e6
     activations = item.activation_bytes / (L2_SPEED if item.activation_bytes < cache else 1)
     constants = item.constant_bytes / (L2_SPEED if constants_cached else 1)
     moved = (activations + constants) / (gpu.bandwidth_gbs * 1e9)
-    return max(item.operations / gpu.peak(item.precision, item.dense), moved)
+    return item.operations / gpu.peak(item.precision, item.dense), moved
+
+
+def roofline_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> float:
+    """Return the least time one kernel can take, in seconds."""
+    return max(limits_s(item, gpu, constants_cached))
+
+
+def kernel_s(item: Work, gpu: Gpu, constants_cached: bool = False) -> float:
+    """Return the time that one kernel and its launch are estimated to take, in seconds."""
+    a, b = COEFFICIENTS[gpu.family]
+    return a * roofline_s(item, gpu, constants_cached) + b * gpu.slowdown
 
 
 def rooflines_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> list[float]:
@@ -136,23 +159,36 @@ def constants_cached(items: Iterable[Work], gpu: Gpu) -> bool:
 
 def estimate_s(items: Iterable[Work], gpu: Gpu, batch: int = 1) -> float:
     """Return the time that one inference is estimated to take, in seconds; see the module's formula."""
-    a, b = COEFFICIENTS[gpu.family]
-    each = rooflines_s(items, gpu, batch)
-    return a * sum(each) + b * len(each)
+    items = list(items)
+    cached = constants_cached(items, gpu)
+    return sum(kernel_s(item.times(batch), gpu, cached) for item in items)
 
 
 @lru_cache
 def gpus() -> dict[str, Gpu]:
     """Return the GPUs of devices.csv whose L2 cache is known, by name without «Jetson»; sources stand there."""
     with DEVICES.open(encoding="utf-8", newline="") as file:
-        known = [_gpu(row) for row in csv.DictReader(file) if row["l2_mb"]]
+        known = [gpu_of_row(row) for row in csv.DictReader(file) if row["l2_mb"]]
     return {gpu.name: gpu for gpu in known}
 
 
-def _gpu(row: Mapping[str, str]) -> Gpu:
-    rates = [float(row[key]) for key in ("fp32_tflops", "fp16_tflops", "int8_tops", "memory_gb_s", "l2_mb")]
-    name = row["device"].removeprefix("Jetson ")
-    return Gpu(name, row["sm"], "discrete" if name == row["device"] else "orin", *rates)
+def gpu_of_row(row: Mapping[str, Any]) -> Gpu:
+    """Return the GPU of one row of devices.csv; what is not known there counts as 0."""
+    keys = ("fp32_tflops", "fp16_tflops", "int8_tops", "memory_gb_s", "l2_mb")
+    fp32, fp16, int8, memory, cache = (float(row[key] or 0) for key in keys)
+    name, slowdown = row["device"].removeprefix("Jetson "), float(row.get("slowdown", 1))
+    return Gpu(name, row["sm"], _family(row), fp32, fp16, int8, memory, cache, slowdown)
+
+
+def _family(row: Mapping[str, Any]) -> str:
+    """Return the group of GPUs whose kernels cost alike, "" for a CPU: "early" are Jetsons up to Volta."""
+    if not row["sm"]:
+        return ""
+    if row["architecture"] in ("Maxwell", "Pascal", "Volta"):
+        return "early"
+    if row["architecture"] == "Turing":
+        return "turing"
+    return "orin" if row["device"].startswith("Jetson ") else "discrete"
 
 
 def find_gpu(name: str) -> Gpu:
@@ -165,20 +201,6 @@ def find_gpu(name: str) -> Gpu:
     if known_gpu is None:
         raise UsageError(f"unknown GPU {name!r}", expected=", ".join(gpus()), do=did_you_mean(name, gpus()))
     return known_gpu
-
-
-def fit_constants(items: list[Work], points: Iterable[tuple[Gpu, int, float]]) -> tuple[float, float]:
-    """Fit (a, b) to measured latencies of one engine, by least squares of the relative error.
-
-    Args:
-        items: The engine's work at batch 1.
-        points: (GPU, batch, measured seconds).
-    """
-    import numpy as np
-
-    rows = [([sum(rooflines_s(items, gpu, batch)) / seconds, len(items) / seconds]) for gpu, batch, seconds in points]
-    solved = np.linalg.lstsq(np.array(rows), np.ones(len(rows)), rcond=None)[0]
-    return float(solved[0]), float(solved[1])
 
 
 def of_sm(sm: str) -> Gpu | None:

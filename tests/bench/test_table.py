@@ -127,3 +127,16 @@ def test_the_bundle_to_time_holds_both_forms(measured):
     onnx = [(one.precision, one.target) for one in made.artefacts if one.role == "onnx"]
     assert onnx == [("fp32", "generic"), ("int8", "ort-x86")]
     assert all(one.facts["kernels"] > 0 for one in made.artefacts if one.role == "engine")
+
+
+@pytest.mark.slow
+def test_an_engine_that_fails_is_said_and_the_other_files_are_there(tmp_path, monkeypatch, capsys):
+    def failing(flow, spec, work, precisions):
+        raise EdgesmithError("the builder stopped")
+
+    monkeypatch.setattr("edgesmith.export.engines.make_engines", failing)
+    bundle = read_bundle(untrained.ensure("lenet5", tmp_path))
+    assert [(one.precision, one.target) for one in bundle.artefacts] == [("fp32", "generic"), ("int8", "ort-x86")]
+    said = capsys.readouterr().err
+    assert "no fp16 engine of lenet5: the builder stopped" in said
+    assert "no int8 engine of lenet5: the builder stopped" in said

@@ -11,10 +11,13 @@ from edgesmith.optimize.calibration.samples import input_shape
 from edgesmith.optimize.graph import spec_metadata
 from edgesmith.optimize.graph.proto_graph import (
     ProtoGraph,
+    ProtoIndex,
     all_inputs,
     attributes,
+    constant_tensors,
     loaded,
     read_model,
+    set_attributes,
     sort_nodes,
     write_model,
 )
@@ -425,3 +428,26 @@ def test_a_tensor_is_held_until_it_is_asked_for():
 def test_as_many_images_as_the_memory_holds(sizes, count):
     assert layerwise.BUDGET_BYTES == 192 << 20
     assert images_that_fit(sizes) == count
+
+
+def test_attributes_are_set_replaced_and_taken_away():
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=1, strides=[2, 2])
+    set_attributes(node, group=4)
+    assert (attributes(node), [item.name for item in node.attribute]) == (
+        {"strides": [2, 2], "group": 4}, ["strides", "group"])  # fmt: skip
+    set_attributes(node, strides=None, dilations=[1, 1])
+    assert attributes(node) == {"group": 4, "dilations": [1, 1]}
+
+
+def test_an_index_changes_nothing_and_knows_constants_of_both_kinds():
+    text = (
+        "(float[2] x) => (float[2] y) { k = Constant<value_float=1.0>() c = Constant<value = float[2] {1, 2}>()"
+        " a = Add(x, w) b = Add(a, a) d = Mul(b, k) y = Add(d, c) }"
+    )
+    made = model(text, {"w": f32([1, 2])})
+    before = made.SerializeToString()
+    index = ProtoIndex(made)
+    assert [len(index.readers[name]) for name in ("x", "a", "c")] == [1, 1, 1]
+    assert index.producer["a"].op_type == "Add"
+    assert sorted(constant_tensors(made.graph)) == ["c", "w"]
+    assert made.SerializeToString() == before

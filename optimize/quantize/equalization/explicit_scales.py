@@ -94,7 +94,7 @@ def _is_written(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
 def _reading(net: ProtoGraph, plan: QuantPlan, name: str) -> list[NodeProto]:
     """Return the layers that read a tensor which an operator in float writes, if nothing else reads it quantised."""
     layers = {id(node) for node in plan.layers}
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
+    readers = plan.readers(net, name)
     maker = net.producer[name]
     plain = all(id(node) in layers and is_plain(net, node) for node in readers)
     floating = maker.op_type in FLOATS and id(maker) not in map(id, plan.other_ops)

@@ -1,6 +1,6 @@
 """What each layer costs in float and in INT8 on a target: a roofline for each layer.
 
-    t(layer) = max(operations / rate, bytes / bandwidth) + launch        int8 on a GPU: + one kernel that requantises
+    t(layer) = the cost model's kernel (`runtime/engines/cost.py`)        int8 on a GPU: + one kernel that requantises
 
 Where the target is this kind of machine, the sums over all layers are set to two measured latencies. It ranks the
 configurations of one network on one target.
@@ -16,14 +16,14 @@ from math import prod
 import numpy as np
 import onnx
 
-from ....runtime.engines.cost import COEFFICIENTS, Gpu, Work, find_gpu, roofline_s
+from ....runtime.engines.cost import BYTES, Gpu, Work, find_gpu, kernel_s
 from ...calibration.statistics import session
 from ...graph.proto_graph import ProtoGraph, attributes
 from ...graph.protobuf import copied
 from ..targets import ANCHORS, is_tensorrt
 
 # One core of a current CPU, 10^12 operations and 10^9 bytes a second: INT8 at three times the rate of FP32.
-CPU = Gpu("CPU core", "", "", fp32_tflops=0.05, fp16_tflops=0.05, int8_tops=0.15, bandwidth_gbs=10, l2_mb=0)
+CPU = Gpu("CPU core", "", "cpu core", fp32_tflops=0.05, fp16_tflops=0.05, int8_tops=0.15, bandwidth_gbs=10, l2_mb=0)
 RUNS = 20
 
 
@@ -59,20 +59,15 @@ def model_costs(model: onnx.ModelProto, target: str, gpu_name: str = "Orin Nano 
     Raises:
         UsageError: An unknown GPU.
     """
-    where, launch, lower = (find_gpu(gpu_name), 0.0, "fp16") if is_tensorrt(target) else (CPU, 2e-6, "fp32")
-    scale = 1.0
-    if is_tensorrt(target):
-        scale, launch = COEFFICIENTS[where.family]
-    floats, integers = {}, {}
+    where, lower = (find_gpu(gpu_name), "fp16") if is_tensorrt(target) else (CPU, "fp32")
+    width, floats, integers = BYTES[lower], {}, {}
     for name, work in layer_work(model).items():
-        width = 2 if lower == "fp16" else 4
-        full = replace(work, precision=lower, activation_bytes=work.activation_bytes * width)
-        small = replace(work, precision="int8")
-        floats[name] = scale * roofline_s(replace(full, constant_bytes=work.constant_bytes * width), where) + launch
-        integers[name] = scale * roofline_s(small, where) + launch
+        full = replace(work, precision=lower, activation_bytes=work.activation_bytes * width,
+                       constant_bytes=work.constant_bytes * width)  # fmt: skip
+        floats[name] = kernel_s(full, where)
+        integers[name] = kernel_s(replace(work, precision="int8"), where)
         if is_tensorrt(target):
-            moved = Work(name, "requantise", "fp16", 0, 3 * work.activation_bytes, 0, dense=False)
-            integers[name] += scale * roofline_s(moved, where) + launch
+            integers[name] += kernel_s(Work(name, "requantise", "fp16", 0, 3 * work.activation_bytes, 0, False), where)
     return Costs(target, floats, integers, lower.upper())
 
 

@@ -36,7 +36,7 @@ def to_explicit_pad(net: ProtoGraph, quantiser: NodeProto, value: float) -> None
                 net.add_array(f"{name}/sizes", padding),
                 net.add_array(f"{name}/value", np.array(value, np.float32)),
             ]
-            insert(net, own, helper.make_node("Pad", inputs, [net.fresh(f"{source}_padded")], name))
+            net.insert(own, helper.make_node("Pad", inputs, [net.fresh(f"{source}_padded")], name))
             for node in alike:
                 _set_pads(node, [0] * len(sizes))
 
@@ -64,7 +64,7 @@ def to_conv_pads(net: ProtoGraph, quantiser: NodeProto) -> None:
     own = net.producer.get(source)
     if own is not None and own.name.startswith(f"{quantiser.name}/{PAD}"):
         _unpad(net, own, quantiser)
-        remove(net, quantiser, own)
+        net.remove(quantiser, own)
         return
     (pair,) = net.readers[quantiser.output[0]]
     for pad in [node for node in net.readers[source] if node.name.startswith(f"{quantiser.name}/{PAD}")]:
@@ -89,17 +89,3 @@ def _set_pads(node: NodeProto, pads: list[int]) -> None:
     for item in node.attribute:
         if item.name == "pads":
             item.ints[:] = pads
-
-
-def insert(net: ProtoGraph, before: NodeProto, node: NodeProto) -> None:
-    """Let a node stand before another one's first input."""
-    before.input[0] = node.output[0]
-    net.graph.node.insert(net.nodes.index(before), node)
-    net.index()
-
-
-def remove(net: ProtoGraph, reader: NodeProto, node: NodeProto) -> None:
-    """Take a node away that stands before another one's first input."""
-    reader.input[0] = node.input[0]
-    net.graph.node.remove(node)
-    net.index()

@@ -53,7 +53,7 @@ def insert_qdq(
 def _activation(net: ProtoGraph, plan: QuantPlan, name: str, at: QuantParams) -> None:
     scale = net.add_array(f"{name}_scale", np.array(at.scale, np.float32))
     zero = net.add_array(f"{name}_zero", np.array(at.zero, at.dtype))
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
+    readers = plan.readers(net, name)
     is_output = name in net.outputs
     if not readers and not is_output:
         return

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto, helper
 
-from ...graph.proto_graph import ProtoGraph, attributes, sort_nodes
+from ...graph.proto_graph import ProtoGraph, attributes, set_attributes, sort_nodes
 from ...graph.union_find import join, root
 from ..layer_queries import readers_behind, reads_rgb_input
 
@@ -54,7 +54,7 @@ def pad_channels(net: ProtoGraph) -> dict[str, int]:
             _grow(net, node, more, axis=0)
             widths[node.name] = wanted
         for node in group.depthwise:
-            _set_groups(node, wanted)
+            set_attributes(node, group=wanted)
         for node in group.readers:
             _grow(net, node, more, axis=1)
     widths |= _pad_colours(net)
@@ -188,12 +188,6 @@ def _append(net: ProtoGraph, node: NodeProto, index: int, more: int, axis: int, 
 def _padded(array: np.ndarray, more: int, axis: int, mode: str = "constant") -> np.ndarray:
     widths = [(0, more if at == axis else 0) for at in range(array.ndim)]
     return np.pad(array, widths, mode=mode)  # type: ignore[call-overload,no-any-return]
-
-
-def _set_groups(node: NodeProto, groups: int) -> None:
-    kept = [item for item in node.attribute if item.name != "group"]
-    del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute("group", groups)])
 
 
 def _pad_colours(net: ProtoGraph) -> dict[str, int]:

@@ -25,7 +25,7 @@ from ...graph.proto_graph import ProtoGraph, attributes
 from ..layer_queries import is_plain, pads, pads_by_list, readers_behind
 from ..placement import QuantPlan
 from ..targets import Target
-from .explicit_padding import insert, remove, to_conv_pads, to_explicit_pad
+from .explicit_padding import to_conv_pads, to_explicit_pad
 
 MOVED = "edgesmith.zero_points"
 OFFSET = "offset"
@@ -63,7 +63,7 @@ def _gains(seen: Stats) -> bool:
 def _movable(net: ProtoGraph, plan: QuantPlan, name: str) -> bool:
     """Say whether all that read the quantised tensor can take a constant away again."""
     layers = {id(node) for node in plan.layers}
-    readers = [node for node in net.readers.get(name, []) if id(node) in plan.quantized_reads[name]]
+    readers = plan.readers(net, name)
     sums = [node for node in readers if node.op_type == "Add"]
     rest = [node for node in readers if node.op_type != "Add"]
     plain = all(id(node) in layers and _is_layer(node) and is_plain(net, node) and pads_by_list(node) for node in rest)
@@ -163,14 +163,14 @@ def _move(net: ProtoGraph, quantiser: NodeProto, by: float) -> None:
     source, name = quantiser.input[0], f"{quantiser.name}/{OFFSET}"
     maker = net.producer.get(source)
     if maker is not None and maker.name == name:
-        remove(net, quantiser, maker)
+        net.remove(quantiser, maker)
     elif path := _path(net, source):
         for node in path[:-1]:
             _shift_bounds(net, node, by)
         _add_to_bias(net, path[-1], by)
     else:
         constant = net.add_array(f"{name}/by", np.array(by, np.float32))
-        insert(net, quantiser, helper.make_node("Add", [source, constant], [net.fresh(f"{source}_moved")], name))
+        net.insert(quantiser, helper.make_node("Add", [source, constant], [net.fresh(f"{source}_moved")], name))
 
 
 def _path(net: ProtoGraph, name: str, readers: int = 1) -> list[NodeProto]:

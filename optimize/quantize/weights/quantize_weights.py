@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
-from ...graph.proto_graph import ProtoGraph
+from ...graph.proto_graph import ProtoGraph, attributes, set_attributes
 from ..targets import Target
 
 LARGEST = 127
@@ -110,10 +110,8 @@ def channels_first(net: ProtoGraph, node: NodeProto) -> tuple[np.ndarray, int | 
     weight = net.arrays[node.input[1]]
     if node.op_type == "MatMul":
         return weight, None
-    if node.op_type == "Gemm" and not any(item.name == "transB" and item.i for item in node.attribute):
+    if node.op_type == "Gemm" and not attributes(node).get("transB", 0):
         weight = np.ascontiguousarray(weight.T)
         node.input[1] = net.add_array(f"{node.input[1]}_t", weight)
-        kept = [item for item in node.attribute if item.name != "transB"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+        set_attributes(node, transB=1)
     return weight, 0
