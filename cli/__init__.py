@@ -21,7 +21,8 @@ COMMANDS = {
     "models": ("models", "List the networks, with parameters, operations and published accuracy."),
     "describe": ("describe", "Show a network or an ONNX file layer by layer."),
     "train": ("models", "Train a network on the embedded digits or a folder of images."),
-    "export": ("export", "Take a network from PyTorch to a verified bundle."),
+    "export": ("export", "Take a network, ours or yours, to a verified bundle."),
+    "spec": ("spec", "Write down what is known of a network's input and output."),
     "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
     "quantize": ("quantize", "Cast an ONNX file to FP16, or calibrate it to INT8."),
     "build": ("build", "Build a TensorRT engine from an ONNX file."),
@@ -41,8 +42,8 @@ COMMANDS = {
 
 # Commands that read files from elsewhere run in a child process; its time limit in seconds, None for no end.
 FOREIGN: dict[str, float | None] = {
-    "describe": 3600, "optimize": 3600, "quantize": 3600, "build": 3600, "verify": 3600, "sign": 3600, "pack": 3600,
-    "run": None,
+    "describe": 3600, "spec": 3600, "optimize": 3600, "quantize": 3600, "build": 3600, "verify": 3600, "sign": 3600,
+    "pack": 3600, "run": None, "export": None,
 }  # fmt: skip
 
 
@@ -52,7 +53,8 @@ class Lazy(click.Group):
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
         """Run the command line; with no `args` it is the process's own, and commands on foreign files are guarded."""
         name = sys.argv[1] if args is None and len(sys.argv) > 1 else ""
-        if name not in FOREIGN or not hasattr(os, "fork"):
+        foreign = name in FOREIGN and (name != "export" or any(word.endswith(".onnx") for word in sys.argv))
+        if not foreign or not hasattr(os, "fork"):
             return super().main(args, *others, **settings)
         from . import console
 

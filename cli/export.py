@@ -8,23 +8,40 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..runtime.common.progress import note
+from ._spec_options import spec_options
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
     from ..export.settings import ExportedArtefact, Summary
 
 
-@command(
-    "export", help="Take MODEL from PyTorch to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs."
-)
-@click.argument("model")
+HELP = """Take a network to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs.
+
+SOURCE is a name of `edgesmith models`; FILE.onnx; FILE.py:NAME or PACKAGE.MODULE:NAME, a class or function that makes a
+torch module (its code is run); timm:NAME or torchvision:NAME. Exit code 1 if a check failed: no bundle is written then.
+
+\b
+Examples:
+  edgesmith export mobilenetv2
+  edgesmith export net.onnx --data photos/ --mean 0,0,0 --std 1,1,1
+  edgesmith export my_net.py:Net --arg width=0.5 --size 128 --data photos/
+"""
+
+
+@command("export", short_help="Take a network to a verified bundle: ONNX, FP16, INT8, TensorRT engines.", help=HELP)
+@click.argument("source")
 @click.option(
     "--weights",
     default="trained",
     show_default=True,
-    help="trained on what --data says, digits, imagenet, random, or a file.",
+    help="trained on what --data says, digits, imagenet, random, or a file; for others' networks their own, "
+    "random, or a file.",
 )
-@click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
+@click.option(
+    "--data", default="", help="A folder of images (labels or not), arrays (.npz, .npy), digits, or random.  "
+    "[default: digits for our networks]",
+)  # fmt: skip
+@spec_options
 @click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions, comma-separated.")
 @click.option(
     "--target", default="ort-x86,trt", show_default=True, help="Targets, comma-separated; trt builds engines."
@@ -59,11 +76,11 @@ if TYPE_CHECKING:
     "--min-sqnr", default=15.0, show_default=True, help="Where no label can judge: dB of the worst part of an output."
 )
 @overwrite
-def export_command(model: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
-    """Run the pipeline and print its table; 1 if a check failed, and then no bundle is written."""
+def export_command(source: str, as_json: bool, precision: str, target: str, sm: str, **options: Any) -> int:
+    """Run the pipeline and print its table; 1 if a check failed."""
     from ..export.api import export
 
-    summary = export(model, precision=precision, target=target, sm=sm, say=note, **options)
+    summary = export(source, precision=precision, target=target, sm=sm, say=note, **options)
     emit(summary.to_dict(), as_json, lambda: draw_summary(summary))
     return 0 if summary.passed else 1
 

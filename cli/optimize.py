@@ -14,6 +14,7 @@ from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
     from ..optimize.report import Report
+    from ..runtime.common.sizes import Sizes
 
 KNOWN = ", ".join(targets.names())
 
@@ -69,15 +70,14 @@ def optimize_command(
     return 3 if report.check.verdict == "cannot tell" else 0
 
 
-def _sizes_of(source: str, shape: str) -> dict[str, tuple[int, ...]]:
+def _sizes_of(source: str, shape: str) -> Sizes:
     from ..optimize.graph.proto_graph import loaded
+    from ..optimize.graph.spec_metadata import fed_inputs
     from ..runtime.common.sizes import parse_sizes
 
     sizes = parse_sizes(shape)
     if "" in sizes:
-        graph = loaded(source).graph
-        constants = {tensor.name for tensor in graph.initializer}
-        inputs = [value.name for value in graph.input if value.name not in constants]
+        inputs = [value.name for value in fed_inputs(loaded(source))]
         if len(inputs) != 1:
             raise UsageError("--shape names no input", got=shape, expected=", ".join(inputs), do="write NAME=SIZES")
         sizes = {inputs[0]: sizes.pop("")} | sizes

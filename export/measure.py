@@ -15,6 +15,7 @@ from ..bench import stats
 from ..bench.measure import interleave
 from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
+from ..bench.suite import labels_for
 from ..optimize.graph.graph_file import GraphFile
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed, race
@@ -26,7 +27,7 @@ from ..runtime.datasets import Dataset, Noise
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import find
 from ..runtime.verify import replay
-from .settings import SPLITS, ExportedArtefact, Flow, Kept, StageCheck, result_key
+from .settings import ExportedArtefact, Flow, Kept, StageCheck, result_key
 
 # One process for each artefact, half a second each: a figure for the table, not for a gate.
 PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
@@ -43,7 +44,7 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
     runnable = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
     if flow.settings.evaluate:
         why_not = _not_judged(flow, spec)
-        for split in SPLITS:
+        for split in flow.splits:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
     else:
@@ -72,7 +73,7 @@ def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
     if key in flow.likeness:
         return flow.likeness[key]
     agreement, worst = None, float("inf")
-    for split in SPLITS:
+    for split in flow.splits:
         data = flow.data[split].head(LIKENESS_IMAGES)
         one, two = _logits(flow, [fp32, artefact], data, spec)
         share = task.agreement(two, one) if task.learns_labels and not isinstance(data, Noise) else None
@@ -100,8 +101,8 @@ def _graph(flow: Flow, artefact: ExportedArtefact) -> GraphFile:
 def _lost(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> float:
     """Return how many points of the task's metric a form loses against FP32 on the worse split."""
     drops, task = [], find(spec.task)
-    for split in SPLITS:
-        labels = flow.data[split].labels
+    for split in flow.splits:
+        labels = labels_for(spec, flow.data[split], flow.settings.data)
         before, after = (
             100 * task.score(logits, labels)[0][task.metric]
             for logits in _logits(flow, [flow.onnx("fp32"), artefact], flow.data[split], spec)
@@ -117,6 +118,8 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
         return f"task {spec.task}: there is no top-1"
     if flow.settings.weights == "random":
         return f"random weights: {task.title} means nothing"
+    if not flow.data["test"].labelled:
+        return "the data have no labels"
     classes = len(flow.data["test"].classes)
     if classes != spec.num_classes:
         return f"the data has {classes} classes, the network {spec.num_classes}"
@@ -132,7 +135,8 @@ def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split:
     for artefact, output in zip(runnable, outputs, strict=True):
         values: dict[str, Any] = {"images": len(data)}
         if judged:
-            values[result_key(task)] = 100 * task.score(output, data.labels)[0][task.metric]
+            labels = labels_for(spec, data, flow.settings.data)
+            values[result_key(task)] = 100 * task.score(output, labels)[0][task.metric]
         if artefact is not runnable[0]:
             if (share := task.agreement(output, reference)) is not None:
                 values["agreement"] = 100 * share
@@ -167,12 +171,12 @@ def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) 
         batches = data.batches(spec)
         while chunk := list(itertools.islice(batches, 2 * cores)):
             rows += pool.map(lambda batch: _answers(sessions, batch, spec), chunk)
-            advance(sum(map(len, chunk)))
+            advance(sum(len(spec.feeds(batch)[spec.input_name]) for batch in chunk))
     return [np.concatenate(part) for part in zip(*rows, strict=True)]
 
 
-def _answers(sessions: list[Session], batch: NDArray[np.float32], spec: ModelSpec) -> list[NDArray[np.float32]]:
-    feeds = {spec.input_name: batch}
+def _answers(sessions: list[Session], batch: Any, spec: ModelSpec) -> list[NDArray[np.float32]]:
+    feeds = spec.feeds(batch)
     return [replay(session, feeds)[spec.output_names[0]].astype(np.float32) for session in sessions]
 
 
@@ -180,7 +184,7 @@ def _accuracy_check(
     flow: Flow, spec: ModelSpec, artefact: ExportedArtefact, fp32: ExportedArtefact, why_not: str
 ) -> StageCheck:
     name, max_drop = f"accuracy {artefact.name}", flow.settings.max_drop
-    agreement = ", ".join(_likeness(split, artefact.results[split]) for split in SPLITS)
+    agreement = ", ".join(_likeness(split, artefact.results[split]) for split in flow.splits)
     if why_not and flow.settings.weights == "random":
         return StageCheck(name, None, f"{why_not}; {agreement}")
     if why_not:
@@ -191,7 +195,7 @@ def _accuracy_check(
         )
     task = find(spec.task)
     key = result_key(task)
-    drops = {split: fp32.results[split][key] - artefact.results[split][key] for split in SPLITS}
+    drops = {split: fp32.results[split][key] - artefact.results[split][key] for split in flow.splits}
     worst = max(drops.values())
     changes = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
     return StageCheck(

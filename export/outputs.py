@@ -50,6 +50,23 @@ def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
     return [leaf for _, leaf in leaves]
 
 
+def named_leaves(outputs: Any) -> dict[str, torch.Tensor]:
+    """Return a module's tensors by names for them: their keys joined with "_", or "output", "output0", "output1", ...
+
+    Raises:
+        ModelError: There is something else than a tensor, or nothing.
+    """
+    leaves = list(_leaves(outputs, ()))
+    if wrong := [(path, leaf) for path, leaf in leaves if not isinstance(leaf, need("torch").Tensor)]:
+        path, leaf = wrong[0]
+        raise ModelError(f"the module returns a {type(leaf).__name__}", got=_joined(path), expected="tensors only")
+    if not leaves:
+        raise ModelError("the module returns nothing", expected="one tensor or more")
+    names = [_joined(path, "_") for path, _ in leaves]
+    return {name if not name.isdigit() and name else f"output{name}": leaf
+            for name, (_, leaf) in zip(names, leaves, strict=True)}  # fmt: skip
+
+
 def is_plain(outputs: Any) -> bool:
     """Return whether these are a tensor, or tensors in a row: what an exporter takes as it is."""
     torch = need("torch")

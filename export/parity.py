@@ -17,7 +17,7 @@ import numpy as np
 from ..runtime.common.ort_session import ort_session
 from ..runtime.common.packages import need
 from ..runtime.errors import CheckFailed, ModelError
-from ..runtime.spec import ModelSpec
+from ..runtime.spec import InputSpec, ModelSpec
 from ..runtime.verify import relative_error
 from .outputs import arranged
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+Batch = Any  # an array (N, ...) for the only input, or a dict of arrays by the inputs' names
 BATCHES = (1, 3)
 TOLERANCE = 1e-4
 
@@ -70,7 +71,7 @@ def check(
     module: torch.nn.Module,
     path: str | Path,
     spec: ModelSpec,
-    images: NDArray[np.float32] | None = None,
+    images: Batch | None = None,
     *,
     tolerance: float = TOLERANCE,
     seed: int = 0,
@@ -82,7 +83,8 @@ def check(
         path: The ONNX file, whose outputs are matched with the module's by their keys; see `outputs.arranged`. Where
             its batch is fixed to one, both are run image by image, whatever axis the outputs have for it.
         spec: Names and shapes.
-        images: Real inputs, float32, (N >= 3, *spec.input_shape); without them only random inputs are compared.
+        images: Real inputs, float32, (N >= 3, *spec.input_shape), or a dict of such for several inputs; without them
+            only random inputs are compared.
         tolerance: Largest relative error that passes.
         seed: Of the random inputs, standard normal.
 
@@ -106,7 +108,7 @@ def compare(
     module: torch.nn.Module,
     path: str | Path,
     spec: ModelSpec,
-    images: NDArray[np.float32] | None = None,
+    images: Batch | None = None,
     *,
     tolerance: float = TOLERANCE,
     seed: int = 0,
@@ -114,40 +116,49 @@ def compare(
     """Like `check`, but return a report that failed instead of raising."""
     session = ort_session(path, level="DISABLE_ALL")
     cases = []
-    random = np.random.default_rng(seed).standard_normal((max(BATCHES), *spec.input_shape)).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    random = {one.name: _random(rng, one) for one in spec.inputs}
     for name, source in (("random", random), ("real", images)):
+        feeds = {} if source is None else spec.feeds(source)
         for batch in BATCHES:
-            if source is not None and len(source) >= batch:
-                cases += _cases(module, session, spec, name, source[:batch], path)
+            if feeds and len(feeds[spec.input_name]) >= batch:
+                part = {one.name: feeds[one.name][:batch] for one in spec.inputs}
+                cases += _cases(module, session, spec, name, part, path)
     return ParityReport(tuple(cases), tolerance)
 
 
+def _random(rng: np.random.Generator, one: InputSpec) -> NDArray[Any]:
+    """Draw three samples of an input: standard normal, or whole numbers of 0 and 1."""
+    shape, kind = (max(BATCHES), *one.shape), np.dtype(one.dtype)
+    return rng.standard_normal(shape).astype(kind) if kind.kind == "f" else rng.integers(0, 2, shape).astype(kind)
+
+
 def _cases(
-    module: torch.nn.Module, session: Any, spec: ModelSpec, name: str, batch: NDArray[np.float32], path: str | Path
+    module: torch.nn.Module, session: Any, spec: ModelSpec, name: str, feeds: dict[str, NDArray[Any]], path: str | Path
 ) -> list[Case]:
     names: Sequence[str] = [output.name for output in session.get_outputs()]
-    argument = session.get_inputs()[0]
-    step = 1 if argument.shape[0] == 1 else len(batch)
+    count = len(feeds[spec.input_name])
+    step = 1 if session.get_inputs()[0].shape[:1] == [1] else count
     errors = dict.fromkeys(names, 0.0)
-    for start in range(0, len(batch), step):
-        part = batch[start : start + step]
+    for start in range(0, count, step):
+        part = {key: value[start : start + step] for key, value in feeds.items()}
         expected = _eager(module, part, names)
         try:
-            got = session.run(names, {argument.name: part})
+            got = session.run(names, part)
         except Exception as error:
             raise ModelError(f"ONNX Runtime cannot run {path}", got=" ".join(str(error).split())[:300]) from error
         for out, a, b in zip(names, got, expected, strict=True):
             errors[out] = max(errors[out], relative_error(a, b))
-    return [Case(name, len(batch), out, error) for out, error in errors.items()]
+    return [Case(name, count, out, error) for out, error in errors.items()]
 
 
-def _eager(module: torch.nn.Module, batch: NDArray[np.float32], names: Sequence[str]) -> list[NDArray[Any]]:
+def _eager(module: torch.nn.Module, feeds: dict[str, NDArray[Any]], names: Sequence[str]) -> list[NDArray[Any]]:
     torch = need("torch")
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            outputs = module(torch.from_numpy(batch))
+            outputs = module(*(torch.from_numpy(array) for array in feeds.values()))
     finally:
         module.train(was_training)
     return [output.numpy() for output in arranged(outputs, names)]

@@ -12,11 +12,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..models import catalog, weights
+from ..models import weights
 from ..optimize import embed_preprocessing, optimizer
 from ..optimize.fp16 import convert
 from ..optimize.graph.graph_file import GraphFile
@@ -27,18 +26,20 @@ from ..runtime.backends import ort
 from ..runtime.bundle import bundle, requirements, writer
 from ..runtime.common.files import swap, workplace
 from ..runtime.common.packages import versions
+from ..runtime.datasets.array_files import is_array_source
 from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
 from ..runtime.verify import replay, verify
-from . import parity, to_onnx
 from .engines import ENGINE_FP16, attested, engine_target, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
-from .preconditions import require
+from .preconditions import require, require_fit, require_input
+from .raw_graph import write_raw
 from .settings import (
     FLOATS,
     NORMALISED,
     PIXELS,
+    RANDOM_DATA,
     SPLITS,
     TRAINED,
     ExportedArtefact,
@@ -48,6 +49,8 @@ from .settings import (
     StageCheck,
     Summary,
 )
+from .sources.load import load_network, load_zoo
+from .sources.source import Network
 
 
 def run(settings: ExportSettings, say: Say) -> Summary:
@@ -61,15 +64,15 @@ def run(settings: ExportSettings, say: Say) -> Summary:
         CheckFailed: The ONNX file differs from the module, or a rewrite from what it replaces.
         EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is as it was.
     """
-    out = settings.out or Path("bundles") / catalog.find_network(settings.model).name
+    out = settings.place
     require(settings, out)
     flow = Flow(settings, say)
     with flow.stage("weights"):
-        module, spec = _module(flow)
+        network = _load(flow)
     with flow.stage("data"):
-        _gather(flow, spec)
+        _gather(flow, network.spec)
     with workplace(out) as work:
-        spec = make_files(flow, module, spec, work)
+        spec = make_files(flow, network, work)
         with flow.stage("engines"):
             make_engines(flow, spec, work)
         with flow.stage("measure"):
@@ -86,59 +89,57 @@ def run(settings: ExportSettings, say: Say) -> Summary:
     return summary
 
 
-def _module(flow: Flow) -> tuple[Any, ModelSpec]:
-    settings, source = flow.settings, flow.settings.weights
-    if source == TRAINED:
-        source = str(weights.trained(settings.model, settings.data, settings.weights_folder))
-        flow.say(f"the weights are trained on {settings.data}: {source}")
-    return load_module(settings, source, catalog.network_spec(settings.model, source))
-
-
-def load_module(settings: ExportSettings, source: str, spec: ModelSpec) -> tuple[Any, ModelSpec]:
-    """Return the network with its weights, in eval mode, and what is known of it with them."""
-    module = catalog.build_network(settings.model, spec.num_classes)
-    spec = weights.load_into(module, spec, source, folder=settings.weights_folder)
-    if settings.weights == "random":
-        weights.warm_up_batchnorm(module, spec.input_shape)  # else a deep network answers the same to everything
-    return module.eval(), spec
+def _load(flow: Flow) -> Network:
+    settings, origin = flow.settings, flow.settings.weights
+    if settings.source.is_ours:
+        if origin == TRAINED:
+            origin = str(weights.trained(settings.model, settings.data, settings.weights_folder))
+            flow.say(f"the weights are trained on {settings.data}: {origin}")
+        return load_zoo(settings.source, origin, settings.weights_folder)
+    images = not is_array_source(settings.data)
+    network = load_network(settings.source, origin, settings.describe, images)
+    for fact in network.facts:
+        flow.say(str(fact))
+    flow.records["facts"] = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in network.facts}
+    require_input(settings, network.spec)
+    return network
 
 
 def _gather(flow: Flow, spec: ModelSpec) -> None:
-    settings = flow.settings
+    settings, takes_images = flow.settings, len(spec.input_shape) == 3
     for split in ("calibration", *SPLITS):
-        if len(spec.input_shape) == 3:
-            flow.data[split] = datasets.load(settings.data, split, calibration=settings.calibration)
-            if split == "calibration" and (
-                text := datasets.held_back(settings.data, flow.data[split], settings.calibration)
-            ):
-                flow.say(text)
-        else:
+        if settings.data == RANDOM_DATA or (settings.source.is_ours and not takes_images):
             count = settings.calibration if split == "calibration" else UNJUDGED_IMAGES
             flow.data[split] = datasets.Noise.draw(spec, split, count)
+            continue
+        data = datasets.load(settings.data, split, calibration=settings.calibration)
+        require_fit(settings, spec, data)
+        if split == "hard" and isinstance(data, datasets.Arrays):
+            continue  # nobody knows how to disturb them
+        flow.data[split] = data
+        if split == "calibration" and (text := datasets.held_back(settings.data, data, settings.calibration)):
+            flow.say(text)
     flow.records["data"] = {split: {"images": len(data), "sha256": data.digest} for split, data in flow.data.items()}
 
 
-def make_files(flow: Flow, module: Any, spec: ModelSpec, work: Path) -> ModelSpec:
+def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
     """Export, optimise, and lower the precision; return the spec of what was made: its input may be pixels."""
-    settings, stem = flow.settings, spec.name
-    calibration = list(flow.data["calibration"].batches(spec, 1))
-    with flow.stage("export"):
-        raw = work / f"{stem}-raw.onnx"  # the spec in it says what the outputs hold
-        spec = to_onnx.write_onnx(module, spec, raw, dynamic_batch=settings.dynamic_batch, opset=settings.opset)
-    if not flow.quick:
-        with flow.stage("parity"):
-            report = parity.check(module, raw, spec, np.concatenate(calibration[:3]))
-            flow.records["parity"] = report.to_dict()
-            detail = f"worst relative error {report.worst.error:.1e}, {len(report.cases)} cases"
-            flow.checks.append(StageCheck("export parity", True, detail))
+    settings, stem = flow.settings, network.spec.name
+    calibration = list(flow.data["calibration"].batches(network.spec, 1))
+    raw, fp32 = work / f"{stem}-raw.onnx", work / f"{stem}-fp32.onnx"
+    spec = write_raw(flow, network, raw, calibration)
     with flow.stage("optimize"):
-        fp32 = work / f"{stem}-fp32.onnx"
-        passes = optimizer.optimize(raw, fp32, samples=calibration[:2])
+        sizes = {
+            name: (None if settings.dynamic_batch else size, *rest) for name, (size, *rest) in network.sizes.items()
+        }
+        passes = optimizer.optimize(raw, fp32, samples=calibration[:2], sizes=sizes)
         flow.add("fp32", "fp32", "generic", GraphFile.read(fp32))
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
+        for text in passes.notes:
+            flow.say(text)
         equal = {"equal": True, "different": False}.get(passes.check.verdict)
-        detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, {passes.check.error}"
-        flow.checks.append(StageCheck("graph passes", equal, detail))
+        detail = f"{passes.before.nodes} -> {passes.after.nodes} nodes, {passes.check.error or passes.check.detail}"
+        flow.checks.append(StageCheck("graph passes", equal, "; ".join([detail, *passes.notes])))
     if settings.input != NORMALISED:
         with flow.stage("preprocessing"):
             spec = _embed(flow, [fp32], spec, FLOATS)
@@ -189,8 +190,7 @@ def _make_half(flow: Flow, name: str, target: str, source: GraphFile, samples: l
 
 def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
     """Write the bundle, with the answers of each ONNX file to the first test images."""
-    inputs = np.concatenate(list(flow.data["test"].head(4).batches(spec)))
-    feeds = {spec.input_name: inputs}
+    feeds = spec.feeds(datasets.join_batches(list(flow.data["test"].head(4).batches(spec))))
     golden: dict[str, dict[str, NDArray[Any]]] = {}
     for artefact in flow.artefacts:
         if artefact.backend == "ort":
@@ -199,7 +199,7 @@ def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
     items = [_item(one, golden) for one in flow.artefacts if not flow.quick or one.timed]
     provenance = {
         **flow.records,
-        "settings": {key: str(value) for key, value in dataclasses.asdict(flow.settings).items()},
+        "settings": flow.settings.to_dict(),
         "versions": versions(),
     }
     results = {artefact.name: artefact.results for artefact in flow.artefacts}

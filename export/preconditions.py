@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from ..models import catalog
@@ -12,9 +13,11 @@ from ..runtime.common.packages import need
 from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
+from ..runtime.spec import ModelSpec
 from ..runtime.tasks import find
 from .engines import engine_target
-from .settings import SPLITS, TRAINED, ExportSettings
+from .settings import NORMALISED, RANDOM_DATA, SPLITS, TRAINED, ExportSettings
+from .sources.options import SpecOptions
 from .to_onnx import OPSETS
 
 PACKAGES = ("torch", "onnx", "onnx_graphsurgeon", "onnxruntime", "onnxscript", "safetensors")
@@ -31,12 +34,66 @@ def require(settings: ExportSettings, out: Path) -> None:
     """
     claim(out, "bundle", overwrite=settings.overwrite)
     _numbers(settings)
-    entry = catalog.find_network(settings.model)
-    classes = _classes(settings)
-    if len(entry.input_shape) == 3:
-        _data(settings, classes)
-    for package in PACKAGES:
+    if settings.source.is_ours:
+        _require_ours(settings)
+    else:
+        _require_brought(settings)
+    for package in PACKAGES if settings.source.needs_torch else PACKAGES[1:4]:
         need(package)
+
+
+def _require_ours(settings: ExportSettings) -> None:
+    entry, options = catalog.find_network(settings.model), settings.describe
+    if options != SpecOptions():
+        words = [one.name for one in fields(options) if getattr(options, one.name) != one.default]
+        got = ", ".join(f"--{word}".replace("--args", "--arg") for word in words)
+        raise UsageError(f"{entry.name} is a network of ours, which says itself what it takes", got=got,
+                         do="leave these options out")  # fmt: skip
+    classes = _classes(settings)
+    if len(entry.input_shape) == 3 and settings.data != RANDOM_DATA:
+        _data(settings, classes)
+    if settings.data == RANDOM_DATA and settings.weights == TRAINED:
+        raise UsageError("nothing can be trained on noise", got="--data random", do="give --weights random or a file")
+
+
+def _require_brought(settings: ExportSettings) -> None:
+    """Refuse what can be told of a network that is not ours before its code runs."""
+    settings.describe.facts()
+    if not settings.data:
+        raise UsageError(
+            f"no data for {settings.source.stem}", expected="images or arrays like those that it will see",
+            do="give --data DIR, FILE.npz or digits; --data random is for a try without data",
+        )  # fmt: skip
+    if settings.data != RANDOM_DATA:
+        _enough(settings, datasets.load(settings.data, "calibration", calibration=settings.calibration))
+
+
+def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
+    """Refuse an input that the options cannot be met for.
+
+    Raises:
+        UsageError: --input asks for pixels, and the network takes no float image in NCHW.
+    """
+    if settings.input != NORMALISED and (len(spec.input_shape), spec.layout, spec.dtype) != (3, "NCHW", "float32"):
+        got = f"{spec.layout or 'no layout'} {spec.dtype} {spec.input_shape}"
+        expected, do = "an image, NCHW float32", "leave --input out"
+        raise UsageError(f"--input {settings.input} does not fit {spec.name}", got=got, expected=expected, do=do)
+
+
+def require_fit(settings: ExportSettings, spec: ModelSpec, data: datasets.Dataset) -> None:
+    """Refuse data that a network cannot be fed with.
+
+    Raises:
+        DataError: They do not fit the network's inputs.
+    """
+    if isinstance(data, datasets.Arrays):
+        next(data.batches(spec, 1))
+    elif not spec.takes_images:
+        inputs = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in spec.inputs)
+        raise DataError(
+            f"{spec.name} does not take one image", got=f"images in {settings.data}", expected=inputs,
+            do="give arrays by the inputs' names: numpy.savez(FILE, NAME=array, ...), --data FILE.npz",
+        )  # fmt: skip
 
 
 def _numbers(settings: ExportSettings) -> None:
@@ -72,13 +129,21 @@ def _data(settings: ExportSettings, classes: int | None) -> None:
     data = {split: datasets.load(settings.data, split, calibration=settings.calibration)
             for split in ("calibration", *SPLITS)}  # fmt: skip
     there = len(data["test"].classes)
+    if settings.weights == TRAINED:
+        data["test"].require_labels("training")
+    if not data["test"].labelled:
+        classes = None
     if classes is not None and there != classes:
         raise UsageError(
             f"the images in {settings.data} do not fit these weights",
             got=f"{there} classes there, {classes} in weights {settings.weights}", expected="the same classes",
             do="leave --weights out to train on these images, or give the images that it was trained for",
         )  # fmt: skip
-    if "int8" in settings.precisions and (images := len(data["calibration"])) < MIN_IMAGES:
+    _enough(settings, data["calibration"])
+
+
+def _enough(settings: ExportSettings, calibration: datasets.Dataset) -> None:
+    if "int8" in settings.precisions and (images := len(calibration)) < MIN_IMAGES:
         raise DataError(
             "too few calibration images", got=f"{images} in {settings.data}", expected=f"at least {MIN_IMAGES}",
             do="add images, or leave int8 out of --precision",

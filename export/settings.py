@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models.catalog import find_network
 from ..optimize.quantize.targets import quantized_targets
 from ..runtime import datasets, targets
 from ..runtime.backends import ort
@@ -21,6 +23,9 @@ from ..runtime.common.plugins import did_you_mean
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import Task
+from .sources.load import resolve_weights
+from .sources.options import SpecOptions
+from .sources.source import NetworkSource, find_source
 
 if TYPE_CHECKING:
     from ..optimize.graph.graph_file import GraphFile
@@ -32,6 +37,7 @@ MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
 MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
+RANDOM_DATA = "random"  # noise, for a try without data
 TRAINED = "trained"  # weights that are trained on the folder of images
 
 Say = Callable[[str], None]
@@ -45,12 +51,14 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 class ExportSettings:
     """What to make; every field is an option of `edgesmith export`.
 
-    The `weights` TRAINED are trained on `data`: "digits", or the user's own where that is a folder.
+    `model` is a name or file as `sources.find_source` reads it, or a `torch.nn.Module`. The `weights` TRAINED are, for
+    networks of ours, trained on `data`: "digits", or the user's own where that is a folder; for others they are the
+    network's own. `data` "random" is noise.
     """
 
-    model: str
+    model: Any
     weights: str = TRAINED
-    data: str = "digits"
+    data: str = ""
     precisions: tuple[str, ...] = PRECISIONS
     targets: tuple[str, ...] = TARGETS
     out: Path | None = None
@@ -66,10 +74,15 @@ class ExportSettings:
     evaluate: bool = True
     input: str = NORMALISED
     overwrite: bool = False
+    describe: SpecOptions = field(default_factory=SpecOptions)
 
     def __post_init__(self) -> None:
         """Refuse unknown words before anything is computed."""
-        if (self.weights, self.data) == (TRAINED, "digits"):
+        if not self.source.is_ours:
+            object.__setattr__(self, "weights", resolve_weights(self.source, self.weights))
+        elif not self.data:
+            object.__setattr__(self, "data", "digits")
+        if self.source.is_ours and (self.weights, self.data) == (TRAINED, "digits"):
             object.__setattr__(self, "weights", "digits")
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),
                  ("input", (self.input,), INPUTS))  # fmt: skip
@@ -80,6 +93,23 @@ class ExportSettings:
                     raise UsageError(f"unknown {kind} {word!r}", expected=", ".join(known), do=near)
         if "fp32" not in self.precisions:
             raise UsageError("fp32 is missing from the precisions", do="add it: every other one is compared with it")
+
+    @functools.cached_property
+    def source(self) -> NetworkSource:
+        """Where the network comes from."""
+        return find_source(self.model)
+
+    @property
+    def place(self) -> Path:
+        """Where the bundle goes."""
+        return self.out or Path("bundles") / (
+            find_network(self.model).name if self.source.is_ours else self.source.stem
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """Return every setting as text."""
+        values = {one.name: str(getattr(self, one.name)) for one in dataclasses.fields(self)}
+        return {**values, "model": f"{self.source.place}{':' * bool(self.source.factory)}{self.source.factory}"}
 
 
 def result_key(task: Task) -> str:
@@ -219,6 +249,11 @@ class Flow:
         self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
         self.likeness: dict[tuple[str, int], Kept] = {}
         self.graphs: dict[str, GraphFile] = {}  # what stands in the artefacts' files, until their engines are built
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that forms are judged on."""
+        return tuple(split for split in SPLITS if split in self.data)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -41,7 +41,7 @@ def export(
     opset: int = DEFAULT_OPSET,
     keep_batchnorm: bool = True,
 ) -> Path:
-    """Export a module to ONNX, in eval mode, with one float32 input of shape (N, *spec.input_shape).
+    """Export a module to ONNX, in eval mode, with the inputs of the spec, (N, *shape) each.
 
     Args:
         module: The network. It is left in the mode (training or eval) that it came in.
@@ -79,10 +79,10 @@ def write_onnx(
     was_training = module.training
     module.eval()
     # torch.export takes a batch of one for a constant, so a free batch is captured at two.
-    example = need("torch").zeros(2 if dynamic_batch else 1, *spec.input_shape)
+    examples = example_inputs(spec, 2 if dynamic_batch else 1)
     try:
-        with _in_a_row(module, example, spec.output_names):
-            program = _capture(module, spec, example, dynamic_batch, opset, optimize=not keep_batchnorm)
+        with in_a_row(module, examples, spec.output_names):
+            program = _capture(module, spec, examples, dynamic_batch, opset, optimize=not keep_batchnorm)
     finally:
         module.train(was_training)
     _drop_made_biases(program.model)
@@ -93,8 +93,14 @@ def write_onnx(
     return spec
 
 
+def example_inputs(spec: ModelSpec, batch: int) -> tuple[torch.Tensor, ...]:
+    """Return zeros for each input, (batch, *shape)."""
+    torch = need("torch")
+    return tuple(torch.zeros(batch, *one.shape, dtype=getattr(torch, one.dtype)) for one in spec.inputs)
+
+
 @contextmanager
-def _in_a_row(module: torch.nn.Module, example: torch.Tensor, names: Sequence[str]) -> Iterator[None]:
+def in_a_row(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str]) -> Iterator[None]:
     """Let a module return its tensors in the order of their names, where it returns something else than a row of them.
 
     Raises:
@@ -102,7 +108,7 @@ def _in_a_row(module: torch.nn.Module, example: torch.Tensor, names: Sequence[st
     """
     try:
         with need("torch").no_grad():
-            outputs = module(example)
+            outputs = module(*examples)
     except Exception:  # the exporter meets it again, and says more of it
         yield
         return
@@ -119,20 +125,22 @@ def _in_a_row(module: torch.nn.Module, example: torch.Tensor, names: Sequence[st
 
 
 def _capture(
-    module: torch.nn.Module, spec: ModelSpec, example: torch.Tensor, dynamic_batch: bool, opset: int, optimize: bool
-) -> Any:
+    module: torch.nn.Module, spec: ModelSpec, examples: tuple[torch.Tensor, ...], dynamic_batch: bool, opset: int,
+    optimize: bool,
+) -> Any:  # fmt: skip
     torch = need("torch")
     need("onnxscript")
-    shapes = ({0: torch.export.Dim("batch", min=1, max=65536)},) if dynamic_batch else None
-    with _quiet():
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = tuple({0: batch} for _ in spec.inputs) if dynamic_batch else None
+    with quiet():
         try:
             return torch.onnx.export(
                 module,
-                (example,),
+                examples,
                 dynamo=True,
                 optimize=optimize,
                 opset_version=opset,
-                input_names=[spec.input_name],
+                input_names=[one.name for one in spec.inputs],
                 output_names=list(spec.output_names),
                 dynamic_shapes=shapes,
                 verbose=False,
@@ -140,14 +148,14 @@ def _capture(
         except Exception as error:
             raise ModelError(
                 f"torch cannot export {spec.name}",
-                got=_reason(error),
+                got=reason(error),
                 expected="a module that torch.export captures: no data-dependent control flow, tensors in and out",
                 do="try torch.export.export(module, (example,)) on it; its message names the line",
             ) from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's own log lines and deprecation warnings away from our user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -160,7 +168,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return the first cause of an error as one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -202,7 +211,7 @@ def _clean(model: Any, spec: ModelSpec) -> None:
 def _save(program: Any, path: Path, external_data: bool) -> None:
     """Write into a folder beside the target, then move: the weights first, so that a model never lacks them."""
     with workplace(path) as folder:
-        with _quiet():
+        with quiet():
             program.save(folder / path.name, external_data=external_data)
         for file in sorted(folder.iterdir(), key=lambda one: one.name == path.name):
             file.replace(path.parent / file.name)

@@ -56,20 +56,21 @@ def _make(name: str, path: Path, side: int) -> None:
     from . import pipeline
     from .engines import make_engines
     from .settings import ExportSettings, Flow
+    from .sources.load import load_zoo
 
     claim(path, "bundle")
     settings = ExportSettings(name, weights="random", sms=(SM,), calibration=IMAGES, evaluate=False)
     flow, spec = Flow(settings, say=lambda line: None, quick=True), catalog.network_spec(name, "random")
     try:
-        module, spec = pipeline.load_module(settings, "random", _resized(spec, side) if side else spec)
+        network = load_zoo(settings.source, "random", settings.weights_folder, _resized(spec, side) if side else spec)
     except RuntimeError as error:
         raise UsageError(
             f"{name} cannot compute an input of {side or spec.input_shape}", got=str(error).splitlines()[0],
             expected=f"such as {spec.input_shape}", do="choose another resolution",
         ) from error  # fmt: skip
-    flow.data = {split: Noise.draw(spec, split, IMAGES) for split in ("calibration", "test")}
+    flow.data = {split: Noise.draw(network.spec, split, IMAGES) for split in ("calibration", "test")}
     with workplace(path) as work:
-        spec = pipeline.make_files(flow, module, spec, work)
+        spec = pipeline.make_files(flow, network, work)
         for precision in ("fp16", "int8"):
             try:
                 make_engines(flow, spec, work, [precision])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
+from ..runtime.common.sizes import Sizes
 
 Array = np.ndarray[Any, Any]
 
 
 Feeds = dict[str, Array]
-Sizes = Mapping[str, tuple[int, ...]]
 
 
 MOST_ELEMENTS = 1 << 28
@@ -43,15 +44,16 @@ def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = N
     sizes: dict[str, int] = {}
     for value in session.get_inputs():
         for dim, size in zip(value.shape, (by_name or {}).get(value.name, ()), strict=False):
-            if isinstance(dim, str):
+            if isinstance(dim, str) and size is not None:
                 sizes[dim] = size
     feeds = {}
     for value in session.get_inputs():
         if value.type not in NUMPY:
             return None
-        shape = list((by_name or {}).get(value.name, ())) or [
-            dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first)
-            for axis, dim in enumerate(value.shape)
+        own = (by_name or {}).get(value.name) or [None] * len(value.shape)
+        shape = [
+            size or (dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first))
+            for axis, (dim, size) in enumerate(zip(value.shape, own, strict=True))
         ]
         if math.prod(shape) > MOST_ELEMENTS:
             raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")

@@ -7,7 +7,7 @@ costs about two loads and two runs of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..runtime.common.ort_session import ort_session
+from ..runtime.common.sizes import Sizes
 from ..runtime.errors import ModelError
-from .comparison_inputs import Array, Feeds, Refusal, Sizes, more_feeds, random_feeds, real_feeds
+from .comparison_inputs import Array, Feeds, Refusal, more_feeds, random_feeds, real_feeds
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Expected:
 
 def reference(
     source: Path, samples: Iterable[Any] | None = None, batch: int | None = None,
-    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    sizes: Sizes | None = None,
 ) -> Expected:  # fmt: skip
     """Run the original on random and real inputs and return them with its outputs.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from ..runtime.common.external_data import model_file
 from ..runtime.common.files import workplace
 from ..runtime.common.plugins import load_plugin
+from ..runtime.common.sizes import Sizes
 from ..runtime.errors import CheckFailed, ModelError, UsageError
 from . import comparison_inputs
 from . import equivalence as checks
@@ -54,7 +55,7 @@ class PassRun:
     permit: RewriteFilter
     block: int = 1
     batch: int | None = None
-    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sizes: Sizes = field(default_factory=dict)
     raise_opset: bool = True
     notes: list[str] = field(default_factory=list)
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
@@ -119,7 +120,7 @@ def find(name: str) -> Pass:
 def optimize(
     source: str | Path, target_path: str | Path, *, target: str = "generic", verify: bool = True,
     samples: Iterable[Any] | None = None, passes: tuple[str, ...] | None = None, fold_inputs: bool = False,
-    block: int | None = None, batch: int | None = None, sizes: Mapping[str, tuple[int, ...]] | None = None,
+    block: int | None = None, batch: int | None = None, sizes: Sizes | None = None,
     raise_opset: bool = True,
 ) -> Report:  # fmt: skip
     """Rewrite an ONNX file into one that computes the same with fewer and faster nodes.

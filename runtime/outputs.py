@@ -25,6 +25,7 @@ from .errors import EdgesmithError, UsageError
 STAMP = "made by edgesmith"
 """What pictures and pages say of themselves in their first bytes."""
 HEAD_BYTES = 1 << 16
+SPEC_HEAD = "# What Edgesmith knows of this network."
 LARGEST_JSON = 1 << 28
 SHOWN = 5
 _FRAME = re.compile(r"\d{6,}\.png")
@@ -265,6 +266,10 @@ def _state(path: Path) -> bool:
     return all(word in content for word in (b"recipe", b"global_generator", b"progress"))
 
 
+def _spec(path: Path) -> bool:
+    return _head(path).startswith(SPEC_HEAD)
+
+
 def _never(path: Path) -> bool:
     return False
 
@@ -284,6 +289,7 @@ KINDS = {
     "csv": Kind("a table in CSV", _comma_separated),
     "parquet": Kind("a table in Parquet", _parquet),
     "junit": Kind("JUnit XML of `edgesmith gate`", _junit),
+    "spec": Kind("a file of `edgesmith spec`", _spec),
     "weights": Kind("weights", _weights),
     "state": Kind("the state of a training run", _state),
 }

@@ -56,15 +56,11 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a network: name, shape without the batch, type by numpy's name.
-
-    `batched` is False for a tensor that all samples of a batch share: its shape is then the whole one.
-    """
+    """One input of a network: name, shape without the batch (which is the first axis), type by numpy's name."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    batched: bool = True
 
     def check(self) -> None:
         """Compare the fields with their types.
@@ -72,8 +68,8 @@ class InputSpec:
         Raises:
             TypeError: One does not fit.
         """
-        if not (isinstance(self.name, str) and isinstance(self.dtype, str) and isinstance(self.batched, bool)):
-            raise TypeError(f"input {self.name!r}, {self.dtype!r}, {self.batched!r}")
+        if not (isinstance(self.name, str) and isinstance(self.dtype, str)):
+            raise TypeError(f"input {self.name!r}, {self.dtype!r}")
         sizes = self.shape if isinstance(self.shape, tuple) else (None,)
         if not all(isinstance(size, int) and 0 < size < 1 << 31 for size in sizes) or self.dtype not in DTYPES:
             raise TypeError(f"input {self.name!r}: shape {self.shape}, {self.dtype} (known: {', '.join(DTYPES)})")
@@ -126,6 +122,17 @@ class ModelSpec:
     def inputs(self) -> tuple[InputSpec, ...]:
         """Every input, the first one first."""
         return (InputSpec(self.input_name, tuple(self.input_shape), self.dtype), *self.other_inputs)
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether `preprocess` makes the only input from an image; else the user feeds arrays."""
+        sides = self.input_shape[:2] if self.layout == "NHWC" else self.input_shape[1:]
+        is_image = len(self.input_shape) == 3 and self.layout in ("NCHW", "NHWC") and not self.other_inputs
+        return is_image and tuple(sides) == tuple(self.preprocess.crop)
+
+    def feeds(self, batch: Any) -> dict[str, Any]:
+        """Return arrays by the inputs' names: a dict as it is, an array for the first input."""
+        return batch if isinstance(batch, dict) else {self.input_name: batch}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; `scores` and `other_inputs` are left out where they say nothing, as earlier ones did."""

@@ -28,7 +28,7 @@ from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs, pict
 
 THESIS = b"three years of work\n" * 40
 WORK = (
-    (pipeline, "_module"), (untrained, "ensure"), (suite, "run_suite"), (sweep, "sweep"), (gate, "_base"),
+    (pipeline, "_load"), (untrained, "ensure"), (suite, "run_suite"), (sweep, "sweep"), (gate, "_base"),
     (training, "train"), (post_training, "Samples"), (preflight, "check"), (optimizer, "_attempt"),
     (checkpoints, "write_checkpoint"),
 )  # fmt: skip
@@ -85,7 +85,7 @@ OVER = {
     ("report", "figures"): ["report", "base.json", "--figures", "MINE//tradeoff.png"],
 }  # fmt: skip
 READ = {"bundle", "bundles", "source", "onnx", "new", "base", "key", "digest", "results", "quantised", "int8_from",
-        "weights_folder", "path", "cache", "timing_cache"}  # fmt: skip
+        "weights_folder", "path", "cache", "timing_cache", "spec", "labels", "sample"}  # fmt: skip
 
 
 def test_every_option_that_names_an_output_is_in_the_table():

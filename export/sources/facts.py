@@ -7,11 +7,12 @@ that exported the file, the configuration of timm or torchvision, a guess from t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import ModelError, UsageError
+from ...runtime.images.preprocess import CHANNELS
 from ...runtime.spec import InputSpec, ModelSpec, Preprocess
 
 GUESS = "a guess"
@@ -40,9 +41,19 @@ class Fact:
         """Whether nobody says so."""
         return self.origin.startswith(GUESS)
 
+    @property
+    def title(self) -> str:
+        """What the fact is, in words."""
+        return KNOWN[self.name]
+
+    @property
+    def shown(self) -> str:
+        """The value as short text."""
+        return _short(self.value)
+
     def __str__(self) -> str:
         """Return the fact as one short line."""
-        return f"{KNOWN[self.name]}: {_short(self.value)} ({self.origin})"
+        return f"{self.title}: {self.shown} ({self.origin})"
 
 
 class Facts:
@@ -62,6 +73,21 @@ class Facts:
                 raise KeyError(name)
             if value is not None and name not in self._facts:
                 self._facts[name] = Fact(name, value, origin)
+
+    def confirm(self, origin: str, **values: Any) -> None:
+        """Add what cannot be otherwise, and refuse what was said before if it differs.
+
+        Raises:
+            UsageError: Something else was said.
+        """
+        for name, value in values.items():
+            fact = self._facts.get(name)
+            if fact is not None and fact.value != value:
+                raise UsageError(
+                    f"{KNOWN[name]}: what was said does not fit {origin}", got=f"{fact.shown} ({fact.origin})",
+                    expected=_short(value), do="correct it, or leave it out",
+                )  # fmt: skip
+        self.add(origin, **values)
 
     def add_spec(self, origin: str, spec: ModelSpec) -> None:
         """Add all that a spec says."""
@@ -86,17 +112,20 @@ class Facts:
     def __contains__(self, name: str) -> bool:
         return name in self._facts
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Fact]:
         return iter(self._facts.values())
 
-    def spec(self) -> ModelSpec:
+    def spec(self, images: bool = True) -> ModelSpec:
         """Return the spec that the facts make; what preprocessing nobody describes is guessed, and then is a fact too.
+
+        Args:
+            images: The data are images; of arrays, which are fed as they are, no preprocessing is guessed.
 
         Raises:
             UsageError: Facts that contradict each other.
         """
         shape = tuple(self.get("shape", ()))
-        image = self.has_image
+        image = self.has_image and (images or "mean" in self or "channels" in self)
         if image:
             self._guess_preprocessing(shape)
         preprocess = self._preprocess() if image else Preprocess(crop=(1, 1), resize=0)
@@ -122,7 +151,8 @@ class Facts:
     def has_image(self) -> bool:
         """Whether the first input is an image: three dimensions beside the batch, one or three of them colours."""
         shape, layout = tuple(self.get("shape", ())), self.get("layout", "")
-        return len(shape) == 3 and layout in ("NCHW", "NHWC") and self.colours in COLOURS
+        alone = not self.get("other_inputs")
+        return alone and len(shape) == 3 and layout in ("NCHW", "NHWC") and self.colours in COLOURS
 
     @property
     def colours(self) -> int:
@@ -145,18 +175,26 @@ class Facts:
         self.add(GUESS, interpolation="bilinear", resize=round(min(size) / CROP_RATIO) if classifies else 0)
 
     def _preprocess(self) -> Preprocess:
-        mean, std = self.get("mean", IMAGENET["mean"]), self.get("std", IMAGENET["std"])
+        if CHANNELS[self.get("channels")] != self.colours:
+            got = f"{self.get('channels')} ({self._facts['channels'].origin})"
+            raise UsageError("the colours do not fit the network's input", got=got, expected=f"{self.colours} of them")
         return Preprocess(
             crop=tuple(self.get("size")), resize=int(self.get("resize")), interpolation=self.get("interpolation"),
-            mean=tuple(map(float, mean)), std=tuple(map(float, std)), channels=self.get("channels"),
+            mean=self._for_each_colour("mean"), std=self._for_each_colour("std"), channels=self.get("channels"),
         )  # fmt: skip
 
-
-def scaled(values: Mapping[str, Sequence[float] | None]) -> dict[str, tuple[float, ...] | None]:
-    """Return mean and standard deviation for pixels from 0 to 1; where one is above 1, both are meant for 0 to 255."""
-    numbers = [number for value in values.values() for number in value or ()]
-    divisor = 255.0 if any(number > 1 for number in numbers) else 1.0
-    return {name: tuple(number / divisor for number in value) if value else None for name, value in values.items()}
+    def _for_each_colour(self, name: str) -> tuple[float, ...]:
+        """Return a number for each colour; one number is meant for all."""
+        numbers = tuple(map(float, self.get(name, IMAGENET[name][: self.colours])))
+        numbers = numbers * self.colours if len(numbers) == 1 else numbers
+        if len(numbers) != self.colours or (name == "std" and not all(number > 0 for number in numbers)):
+            expected = (
+                f"{self.colours} numbers{' above 0' if name == 'std' else ''}, one for each colour, or one for all"
+            )
+            raise UsageError(
+                f"the {KNOWN[name]} does not fit the network's input", got=_short(numbers), expected=expected
+            )
+        return numbers
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from ...runtime.common.sizes import Sizes
 from ...runtime.errors import UsageError
 from .graph import Graph
 
@@ -26,12 +27,12 @@ def fix_batch(net: Graph, batch: int) -> None:
     _fix(net, {(value.name, 0): batch for value in inputs})
 
 
-def fix_sizes(net: Graph, sizes: Mapping[str, tuple[int, ...]]) -> None:
+def fix_sizes(net: Graph, sizes: Sizes) -> None:
     """Give inputs these sizes.
 
     Args:
         net: Changed in place.
-        sizes: Input -> the size of each dimension; inputs that are not named stay as they are.
+        sizes: Input -> the size of each dimension; None and inputs that are not named stay as they are.
 
     Raises:
         UsageError: An input that is not there, or sizes that do not fit what is fixed already.
@@ -40,12 +41,15 @@ def fix_sizes(net: Graph, sizes: Mapping[str, tuple[int, ...]]) -> None:
     for name, wanted in sizes.items():
         if name not in inputs:
             raise UsageError("there is no such input", got=repr(name)[:200], expected=", ".join(inputs)[:300])
-        dims = [dim.dim_value for dim in inputs[name].type.tensor_type.shape.dim]
-        misfits = [have > 0 and have != want for have, want in zip(dims, wanted, strict=False)]
+        dims = [max(dim.dim_value, 0) for dim in inputs[name].type.tensor_type.shape.dim]
+        misfits = [have > 0 and want not in (None, have) for have, want in zip(dims, wanted, strict=False)]
         if len(dims) != len(wanted) or any(misfits):
-            got, expected = ("x".join(str(size) if size > 0 else "?" for size in one) for one in (wanted, dims))
+            got, expected = (
+                "x".join(str(size) if size and size > 0 else "?" for size in one) for one in (wanted, dims)
+            )
             raise UsageError(f"the sizes do not fit the input {name!r}", got=got, expected=expected)
-    _fix(net, {(name, axis): size for name, wanted in sizes.items() for axis, size in enumerate(wanted)})
+    by_axis = {(name, axis): size for name, wanted in sizes.items() for axis, size in enumerate(wanted)}
+    _fix(net, {place: size for place, size in by_axis.items() if size is not None})
 
 
 def has_dimensions(value: onnx.ValueInfoProto) -> bool:

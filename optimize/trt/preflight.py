@@ -56,8 +56,8 @@ def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence
     known = source if isinstance(source, GraphFile) else None
     path = existing_file(source.path if isinstance(source, GraphFile) else source, "ONNX file")
     model, problem = _load(path, known.model if known else None)
-    if problem:
-        return [problem]
+    if problem is not None or model is None:
+        return [] if problem is None else [problem]
     graph = PreflightGraph(model, path, known.types if known else None)
     findings = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
     return sorted(findings, key=lambda item: item.severity)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 Shape = Sequence["int | None"]
+Sizes = Mapping[str, Shape]  # input -> the size of each dimension, None where it stays as it is
 
 
 def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,6 +170,13 @@ class Noise(Arrays):
         noise = cls.of("noise", split, inputs)
         assert isinstance(noise, Noise)
         return noise
+
+
+def join_batches(batches: Sequence[Any]) -> Any:
+    """Return several batches as one: arrays, or dicts of arrays by the inputs' names."""
+    if isinstance(batches[0], dict):
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return np.concatenate(batches)
 
 
 def held_back(source: str | Path, data: Dataset, wanted: int) -> str:

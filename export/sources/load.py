@@ -1,0 +1,107 @@
+"""Load a network from wherever it comes, with all that is known of its input and output."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from ...models import catalog, checkpoints, weights
+from ...runtime.common.packages import need
+from ...runtime.errors import UsageError
+from ...runtime.spec import ModelSpec
+from . import module_facts, onnx_file, packages, python_factory
+from .facts import Facts
+from .options import SpecOptions
+from .source import Network, NetworkSource
+
+OWN, RANDOM, PRETRAINED = "own", "random", "pretrained"
+
+
+def load_zoo(source: NetworkSource, origin: str, folder: Path, spec: ModelSpec | None = None) -> Network:
+    """Build a network of our zoo and give it its weights.
+
+    Args:
+        source: Of the kind "zoo".
+        origin: Where the weights come from; see `models.weights`.
+        folder: Where weights are kept.
+        spec: Another than the network's own for these weights: one of another resolution.
+
+    Raises:
+        UsageError, ModelError, NotAvailable: As `models.weights.load_into`.
+    """
+    spec = spec or catalog.network_spec(source.place, origin)
+    module = catalog.build_network(source.place, spec.num_classes)
+    spec = weights.load_into(module, spec, origin, folder=folder)
+    if origin == RANDOM:
+        weights.warm_up_batchnorm(module, spec.input_shape)  # else a deep network answers the same to everything
+    return Network(spec, module.eval())
+
+
+def load_network(source: NetworkSource, origin: str, options: SpecOptions, images: bool = True) -> Network:
+    """Load a network that is not ours.
+
+    Args:
+        source: Of any kind but "zoo".
+        origin: "own" (as the module or file has them), "random", "pretrained" (of the package), or a checkpoint.
+        options: What the user says of it.
+        images: The data are images, so that a preprocessing is guessed where nobody says it.
+
+    Raises:
+        UsageError: Facts that are missing or contradict each other, or a source that cannot be used.
+        ModelError: Code of the source raised an error, or a file cannot be read.
+        NotAvailable: A package is not installed.
+    """
+    facts = options.facts()
+    if source.kind == "onnx":
+        return _onnx(source, origin, options, facts, images)
+    arguments = python_factory.parse_arguments(options.args)
+    if source.kind in ("timm", "torchvision"):
+        need("torch").manual_seed(0)
+        module = packages.build(source, arguments, origin == PRETRAINED, facts)
+    else:
+        module = copy.deepcopy(python_factory.build(source, arguments))
+    if origin not in (OWN, RANDOM, PRETRAINED):
+        checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(origin), origin)
+    module_facts.add_timm_config(module, facts)
+    module_facts.add_called(module, facts, options.shape)
+    facts.add("the source", name=source.stem)
+    facts.add("--weights", weights=Path(origin).name if origin not in (OWN, RANDOM, PRETRAINED) else origin)
+    spec = facts.spec(images)
+    if origin == RANDOM:
+        module_facts.warm_up(module, facts)
+    return Network(spec, module, facts=tuple(facts))
+
+
+def _onnx(source: NetworkSource, origin: str, options: SpecOptions, facts: Facts, images: bool) -> Network:
+    path = Path(source.place)
+    if origin != OWN:
+        got = f"--weights {origin}"
+        raise UsageError("an ONNX file has its own weights", got=got, do="leave --weights out")
+    if options.args:
+        raise UsageError("an ONNX file takes no arguments", got=", ".join(options.args), do="leave --arg out")
+    onnx_file.add_metadata(path, facts)
+    sizes = onnx_file.add_graph(path, facts, options.shape, options.image_size)
+    facts.add("the file's name", name=source.stem)
+    facts.add("the file", weights=path.name)
+    return Network(facts.spec(images), file=path, facts=tuple(facts), sizes=sizes)
+
+
+def resolve_weights(source: NetworkSource, word: str) -> str:
+    """Return where the weights of a network that is not ours come from.
+
+    Args:
+        source: Of any kind but "zoo".
+        word: What the user says; "trained", the default for our own networks, says nothing.
+
+    Raises:
+        UsageError: A word that is no file and means nothing for such a source.
+    """
+    packaged = source.kind in ("timm", "torchvision")
+    words = (RANDOM, PRETRAINED) if packaged else (RANDOM, OWN)
+    if word in ("", "trained", "digits"):
+        return PRETRAINED if packaged else OWN
+    if word in words or Path(word).is_file():
+        return word
+    raise UsageError(
+        f"unknown weights {word!r}", got="no such file", expected=f"{', '.join(words)}, or a file", do="choose one"
+    )

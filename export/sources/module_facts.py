@@ -1,0 +1,112 @@
+"""Facts of a `torch.nn.Module`: what a package's configuration says, and what the module shows when it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...runtime.common.packages import need
+from ...runtime.common.sizes import parse_sizes
+from ...runtime.errors import UsageError
+from ...runtime.spec import InputSpec
+from ..outputs import named_leaves
+from .facts import GUESS, Facts
+
+if TYPE_CHECKING:
+    import torch
+
+SIDE = 224  # pixels, where nobody says
+
+
+def add_timm_config(module: torch.nn.Module, facts: Facts) -> None:
+    """Add what timm's `pretrained_cfg` says, which its networks and those of Hugging Face's hub for timm carry."""
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    if not isinstance(config, Mapping) or len(config.get("input_size") or ()) != 3:
+        return
+    _, height, width = config["input_size"]
+    crop = config.get("crop_pct") or 1.0
+    stretched = config.get("crop_mode") == "squash"
+    labels = config.get("label_names") or None
+    facts.add(
+        "timm's pretrained_cfg", size=(height, width), interpolation=config.get("interpolation"),
+        mean=config.get("mean"), std=config.get("std"), resize=0 if stretched else int(min(height, width) / crop),
+        labels=tuple(labels) if labels else None,
+    )  # fmt: skip
+
+
+def add_called(module: torch.nn.Module, facts: Facts, shapes: str) -> None:
+    """Call the module once on zeros, and add the shapes of its inputs and what it returns.
+
+    Args:
+        module: In eval mode; it is not changed.
+        facts: Added to.
+        shapes: Sizes of inputs with the batch, as `--shape` has them; by the names of `forward`'s arguments.
+
+    Raises:
+        UsageError: The module cannot compute an input of this shape.
+    """
+    torch = need("torch")
+    inputs = _inputs(module, facts, shapes)
+    examples = [torch.zeros(1, *one.shape) for one in inputs]
+    try:
+        with torch.no_grad():
+            outputs = module(*examples)
+    except Exception as error:
+        got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        shown = ", ".join(f"{one.name} {(1, *one.shape)}" for one in inputs)
+        do = "give --size 320, or --shape 1x3x320x320; --shape a=1x3x32x32,b=1x4 for several inputs"
+        raise UsageError(f"the network cannot compute {shown}", got=got, do=do) from error
+    first, *others = inputs
+    layout = {3: "NCHW", 2: "NCT", 4: "NCDHW"}.get(len(first.shape))
+    facts.confirm("the module", input_name=first.name, shape=first.shape, dtype="float32",
+                  **({"layout": layout} if layout else {}))  # fmt: skip
+    facts.add("the module", other_inputs=tuple(others) or None)
+    leaves = named_leaves(outputs)
+    if len(facts.get("output_names", leaves)) != len(leaves):
+        got, expected = ", ".join(facts.get("output_names")), ", ".join(leaves)
+        raise UsageError(f"the network returns {len(leaves)} tensors", got=f"names {got}", expected=expected)
+    facts.add("the module", output_names=tuple(leaves))
+    shape = tuple(next(iter(leaves.values())).shape) if leaves else ()
+    if len(shape) == 2 and shape[1] > 1 and len(leaves) == 1 and facts.has_image:
+        facts.add(f"{GUESS}: the output is (N, {shape[1]})", task="classify", num_classes=shape[1])
+    facts.add(f"{GUESS}: nothing is known of the outputs", task="features")
+
+
+def _inputs(module: torch.nn.Module, facts: Facts, shapes: str) -> list[InputSpec]:
+    arguments = [
+        name for name, one in inspect.signature(module.forward).parameters.items()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]  # fmt: skip
+    sizes = parse_sizes(shapes)
+    if sizes:
+        names = [name or "input" for name in sizes]
+        if len(names) > 1 and (unknown := [name for name in names if name not in arguments]):
+            expected = ", ".join(arguments) or "arguments that forward has"
+            raise UsageError("--shape names no input", got=", ".join(unknown), expected=expected)
+        order = sorted(sizes, key=lambda name: arguments.index(name) if name in arguments else 0)
+        return [InputSpec(name or "input", sizes[name][1:]) for name in order]
+    if len(arguments) > 1:
+        do = f"give --shape {','.join(f'{name}=SIZES' for name in arguments)}"
+        raise UsageError("the network has several inputs", got=", ".join(arguments), expected="a shape for each", do=do)
+    return [InputSpec(facts.get("input_name", "input"), (_colours(module), *_size(facts)))]
+
+
+def _size(facts: Facts) -> tuple[int, int]:
+    facts.add(GUESS, size=(SIDE, SIDE))
+    height, width = facts.get("size")
+    return int(height), int(width)
+
+
+def _colours(module: torch.nn.Module) -> int:
+    """Return the channels that the first convolution reads; 3 where there is none."""
+    convolution = need("torch").nn.Conv2d
+    return next((int(layer.in_channels) for layer in module.modules() if isinstance(layer, convolution)), 3)
+
+
+def warm_up(module: Any, facts: Facts) -> None:
+    """Settle the batch norms of a network with random weights on noise; else a deep one answers the same to all."""
+    from ...models.weights import warm_up_batchnorm
+
+    if "other_inputs" not in facts:
+        warm_up_batchnorm(module, tuple(facts.get("shape")))

@@ -1,0 +1,176 @@
+"""Facts of an ONNX file from anybody: its metadata (ours, Ultralytics'), and what its graph says."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...optimize.graph import spec_metadata
+from ...optimize.graph.proto_graph import loaded
+from ...optimize.graph.upgrade import upgraded
+from ...runtime.common.sizes import parse_sizes
+from ...runtime.errors import UsageError
+from ...runtime.spec import SPEC_KEY, InputSpec, ModelSpec
+from .facts import GUESS, Facts
+
+if TYPE_CHECKING:
+    import onnx
+
+TYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
+         10: "float16", 11: "float64"}  # fmt: skip
+Dims = tuple["int | str", ...]
+Sizes = dict[str, tuple[int, ...]]
+
+
+def add_metadata(path: Path, facts: Facts) -> None:
+    """Add what a file's metadata says: our spec, or the notes of Ultralytics' exporter.
+
+    Raises:
+        UsageError: There is no such file.
+        ModelError: It is no ONNX file, or holds a spec that cannot be read.
+    """
+    texts = {entry.key: entry.value for entry in loaded(path).metadata_props}
+    if SPEC_KEY in texts:
+        spec = ModelSpec.from_json(texts[SPEC_KEY])
+        facts.add_spec("the file's metadata", spec)
+    elif "ultralytics" in f"{texts.get('author', '')} {texts.get('description', '')}".lower():
+        _add_ultralytics(texts, facts)
+
+
+def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
+    """https://docs.ultralytics.com/modes/export: metadata `task`, `names`, `imgsz`, `stride`; pixels / 255, RGB."""
+    names, size, task = _literal(texts.get("names")), _literal(texts.get("imgsz")), texts.get("task", "")
+    labels = tuple(str(names[key]) for key in sorted(names)) if isinstance(names, dict) else None
+    classifies = task == "classify"
+    facts.add(
+        "Ultralytics' metadata", labels=labels, num_classes=len(labels) if labels else None,
+        size=tuple(size) if isinstance(size, list) and len(size) == 2 else None,
+        task="classify" if classifies else "features", channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
+        scores="probabilities" if classifies else None,
+    )  # fmt: skip
+
+
+def _literal(text: str | None) -> Any:
+    try:
+        return ast.literal_eval(text or "None")
+    except (ValueError, SyntaxError):
+        return None
+
+
+def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] | None = None) -> Sizes:
+    """Add what a file's graph says and what can only be guessed from it.
+
+    Args:
+        path: The file.
+        facts: Added to.
+        shapes: Sizes of inputs, as `--shape` has them.
+        size: Height and width of the first input, where it leaves them free.
+
+    Returns:
+        Input -> its whole shape, the batch included (1 where it is free), for the inputs that leave something free.
+
+    Raises:
+        UsageError: A free size that nothing says, an input that is no tensor, or sizes that do not fit.
+    """
+    model, _ = upgraded(loaded(path), must=False)
+    inputs = {value.name: value for value in spec_metadata.fed_inputs(model)}
+    if not inputs:
+        raise UsageError(f"{path} has no inputs", do="export it again")
+    fixed = parse_sizes(shapes)
+    if unknown := [name for name in fixed if name not in inputs and not (name == "" and len(inputs) == 1)]:
+        raise UsageError("--shape names no input", got=", ".join(unknown) or shapes, expected=", ".join(inputs))
+    first, *others = inputs.values()
+    dims = {name: _dims(value, path) for name, value in inputs.items()}
+    layout = facts.get("layout") or _layout(dims[first.name])
+    whole = {name: _whole(name, each, fixed.get(name, fixed.get("", ()))) for name, each in dims.items()}
+    whole[first.name] = _sized(whole[first.name], layout, size or facts.get("size"))
+    _require_fixed(path, whole, shapes, layout, first.name)
+    shape = tuple(int(dim) for dim in whole[first.name])
+    if layout:
+        facts.add(GUESS if len(shape) == 4 else "the graph", layout=layout)
+    facts.confirm("the graph", input_name=first.name, dtype=_type(first, path), shape=shape[1:])
+    batch = dims[first.name][:1]
+    extra = tuple(_other(value, path, whole[value.name], dims[value.name][:1] == batch) for value in others)
+    facts.confirm("the graph", **({"other_inputs": extra} if extra else {}))
+    _add_outputs(model, facts)
+    return {name: tuple(map(int, each)) for name, each in whole.items() if tuple(each) != dims[name]}
+
+
+def _dims(value: onnx.ValueInfoProto, path: Path) -> Dims:
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not kind.HasField("shape"):
+        got = "no tensor, or one without a rank"
+        raise UsageError(f"the input {value.name!r} of {path} cannot be fed", got=got, do="give its shape in the file")
+    return tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param for dim in kind.shape.dim)
+
+
+def _type(value: onnx.ValueInfoProto, path: Path) -> str:
+    code = value.type.tensor_type.elem_type
+    if code not in TYPES:
+        raise UsageError(f"the input {value.name!r} of {path} has a type that cannot be fed", got=f"type {code}")
+    return TYPES[code]
+
+
+def _layout(dims: Dims) -> str:
+    """Return the layout of an image by where one or three stand; others by their rank."""
+    if len(dims) == 4:
+        return "NHWC" if dims[3] in (1, 3) and dims[1] not in (1, 3) else "NCHW"
+    return {3: "NCT", 5: "NCDHW"}.get(len(dims), "")
+
+
+def _whole(name: str, dims: Dims, sizes: tuple[int, ...]) -> Dims:
+    if sizes:
+        fits = len(sizes) == len(dims) and all(
+            isinstance(dim, str) or dim == size for dim, size in zip(dims, sizes, strict=True)
+        )
+        if not fits:
+            got, expected = "x".join(map(str, sizes)), "x".join(str(dim or "?") for dim in dims)
+            raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
+        return sizes
+    return (1, *dims[1:]) if dims and isinstance(dims[0], str) else dims
+
+
+def _sized(dims: Dims, layout: str, size: tuple[int, ...] | None) -> Dims:
+    axes = {"NCHW": (2, 3), "NHWC": (1, 2)}.get(layout)
+    if axes is None or size is None:
+        return dims
+    sizes = dict(zip(axes, size, strict=True))
+    return tuple(sizes.get(at, dim) if isinstance(dim, str) else dim for at, dim in enumerate(dims))
+
+
+def _require_fixed(path: Path, whole: Mapping[str, Dims], shapes: str, layout: str, first: str) -> None:
+    for name, dims in whole.items():
+        free = [str(dim or "?") for dim in dims if isinstance(dim, str)]
+        if free:
+            words = "x".join(f"{dim}" if isinstance(dim, int) else "SIZE" for dim in dims)
+            image = name == first and layout in ("NCHW", "NHWC") and len(free) <= 2
+            do = f"give --size 224, or --shape {name}={words}" if image else f"give --shape {name}={words}"
+            got = "x".join(str(dim or "?") for dim in dims)
+            raise UsageError(
+                f"the input {name!r} of {path} has a free size", got=got, expected="a size for each", do=do
+            )
+
+
+def _other(value: onnx.ValueInfoProto, path: Path, whole: Dims, batched: bool) -> InputSpec:
+    sizes = tuple(int(dim) for dim in whole)
+    if not batched or not sizes:
+        raise UsageError(
+            f"the input {value.name!r} of {path} has no batch axis", got="x".join(map(str, sizes)) or "a scalar",
+            expected="the same first axis as the first input", do="make it a constant in the file",
+        )  # fmt: skip
+    return InputSpec(value.name, sizes[1:], _type(value, path))
+
+
+def _add_outputs(model: onnx.ModelProto, facts: Facts) -> None:
+    outputs = list(model.graph.output)
+    facts.confirm("the graph", output_names=tuple(value.name for value in outputs))
+    shape = [dim.dim_value for dim in outputs[0].type.tensor_type.shape.dim]
+    image = facts.has_image
+    classes = shape[1] if len(shape) == 2 and shape[1] > 1 and len(outputs) == 1 and image else 0
+    labels = facts.get("labels", ())
+    if classes and (not labels or len(labels) == classes):
+        facts.add(f"{GUESS}: the output is (N, {classes})", task="classify", num_classes=classes)
+        facts.add("the graph", scores=spec_metadata.model_scores(model, outputs[0].name)[0] or None)
+    facts.add(f"{GUESS}: nothing is known of the outputs", task="features")

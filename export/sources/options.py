@@ -1,0 +1,221 @@
+"""What the user says of a network: options of `export` and `spec`, and the file that `--spec` names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...runtime.common.files import existing_file
+from ...runtime.common.packages import need
+from ...runtime.common.plugins import did_you_mean
+from ...runtime.errors import UsageError
+from ...runtime.images.preprocess import CHANNELS
+from ...runtime.images.resize import INTERPOLATIONS
+from ...runtime.outputs import SPEC_HEAD
+from ...runtime.tasks import names as task_names
+from .facts import Fact, Facts
+
+# Table of a spec file -> key -> fact.
+TABLES = {
+    "network": {"name": "name", "task": "task", "labels": "labels", "classes": "num_classes"},
+    "input": {"name": "input_name", "size": "size", "layout": "layout", "dtype": "dtype"},
+    "preprocess": {"resize": "resize", "interpolation": "interpolation", "channels": "channels", "mean": "mean",
+                   "std": "std"},
+    "output": {"names": "output_names", "scores": "scores"},
+}  # fmt: skip
+LISTS = ("labels", "size", "mean", "std", "output_names")
+NUMBERS = ("size", "mean", "std", "resize", "num_classes")
+
+
+@dataclass(frozen=True)
+class SpecOptions:
+    """What the user says of the input and output, as it is written on the command line; "" says nothing.
+
+    Attributes:
+        spec: A TOML file, as `edgesmith spec` writes it.
+        size: Height and width: "320", or "320x480".
+        shape: Sizes of inputs that leave them free: "1x3x320x320", or "a=1x3x32x32,b=1x4".
+        mean: One number, or one for each colour; above 1 they are meant for pixels from 0 to 255, as `std` then is.
+        std: The same.
+        channels: "RGB", "BGR" or "GRAY".
+        resize: The shorter side in pixels before the crop; "stretch" brings the whole image to the input's size.
+        interpolation: "bilinear", "bicubic", ...
+        labels: A text file with a label on each line, or the labels.
+        layout: "NCHW" or "NHWC".
+        task: "classify", "features", ...
+        args: Arguments of the factory: "width=0.5".
+    """
+
+    spec: Path | None = None
+    size: str = ""
+    shape: str = ""
+    mean: str = ""
+    std: str = ""
+    channels: str = ""
+    resize: str = ""
+    interpolation: str = ""
+    labels: Path | tuple[str, ...] | None = None
+    layout: str = ""
+    task: str = ""
+    args: tuple[str, ...] = ()
+
+    def facts(self) -> Facts:
+        """Return what the file and the options say; the file is believed first.
+
+        Raises:
+            UsageError: A word, number or file that cannot be used.
+        """
+        facts = Facts()
+        if self.spec is not None:
+            facts.add(f"--spec {self.spec.name}", **read_spec_file(self.spec))
+        for name, value in (("size", self.image_size), ("resize", self._shorter_side), ("labels", self._labels())):
+            facts.add(f"--{name}", **{name: value})
+        for name, words in (("channels", tuple(CHANNELS)), ("interpolation", INTERPOLATIONS),
+                            ("layout", ("NCHW", "NHWC")), ("task", task_names())):  # fmt: skip
+            facts.add(f"--{name}", **{name: _word(name, getattr(self, name), words)})
+        scaled = scaled_to_one(_numbers("mean", self.mean), _numbers("std", self.std))
+        for name, numbers in zip(("mean", "std"), scaled, strict=True):
+            facts.add(f"--{name}", **{name: numbers})
+        return facts
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width, None where nothing is said."""
+        match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", self.size.strip().lower())
+        if self.size and match is None:
+            raise UsageError("cannot read the size", got=repr(self.size), expected="320, or HEIGHTxWIDTH: 320x480")
+        return (int(match[1]), int(match[2] or match[1])) if match else None
+
+    @property
+    def _shorter_side(self) -> int | None:
+        if self.resize == "stretch":
+            return 0
+        if self.resize and not re.fullmatch(r"[1-9]\d{0,4}", self.resize):
+            expected = "the shorter side in pixels, or stretch"
+            raise UsageError("cannot read --resize", got=repr(self.resize), expected=expected)
+        return int(self.resize) if self.resize else None
+
+    def _labels(self) -> tuple[str, ...] | None:
+        return self.labels if self.labels is None or isinstance(self.labels, tuple) else read_labels(self.labels)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the lines of a text file, empty ones at the end left out.
+
+    Raises:
+        UsageError: It is not there, or no text.
+    """
+    try:
+        lines = existing_file(path, "file of labels").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}", got=str(error)[:200], expected="a label on each line") from error
+    labels = tuple(line.strip() for line in lines)
+    while labels and not labels[-1]:
+        labels = labels[:-1]
+    if not labels or not all(labels):
+        raise UsageError(f"{path} has a line without a label", expected="a label on each line")
+    return labels
+
+
+def read_spec_file(path: Path) -> dict[str, Any]:
+    """Return the facts in a TOML file: the tables network, input, preprocess and output.
+
+    Raises:
+        UsageError: It is not there, no TOML, or has a key or value that no spec has.
+    """
+    toml = need("tomllib" if _has_tomllib() else "tomli")
+    try:
+        values = toml.loads(existing_file(path, "spec").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise UsageError(f"cannot read {path}", got=got, expected="TOML, as `edgesmith spec` writes it") from error
+    facts: dict[str, Any] = {}
+    for table, content in values.items():
+        keys = TABLES.get(table)
+        if keys is None or not isinstance(content, dict):
+            do = did_you_mean(table, list(TABLES)) or "see `edgesmith spec --help`"
+            raise UsageError(f"{path} has an unknown table", got=f"[{table}]"[:80], expected=", ".join(TABLES), do=do)
+        for key, value in content.items():
+            if key not in keys:
+                do = did_you_mean(key, list(keys)) or "leave it out"
+                got = f"{table}.{key}"[:80]
+                raise UsageError(f"{path} has an unknown key", got=got, expected=", ".join(keys), do=do)
+            facts[keys[key]] = _value(path, f"{table}.{key}", keys[key], value)
+    if isinstance(facts.get("labels"), str):
+        facts["labels"] = read_labels(path.parent / facts["labels"])
+    if facts.get("resize") == "stretch":
+        facts["resize"] = 0
+    return facts
+
+
+def _value(path: Path, key: str, fact: str, value: Any) -> Any:
+    is_list = isinstance(value, list)
+    items = value if is_list else [value]
+    kind: Any = (int, float) if fact in NUMBERS else str
+    word = (fact == "labels" and isinstance(value, str)) or (fact == "resize" and value == "stretch")
+    fits = all(isinstance(item, kind) and not isinstance(item, bool) for item in items) and is_list == (fact in LISTS)
+    if not fits and not word:
+        expected = f"{'numbers' if fact in NUMBERS else 'texts'} in a list" if fact in LISTS else "one value"
+        raise UsageError(f"{key} in {path} cannot be used", got=repr(value)[:80], expected=expected)
+    return tuple(value) if is_list else value
+
+
+def _has_tomllib() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("tomllib") is not None
+
+
+def _word(name: str, word: str, known: Sequence[str]) -> str | None:
+    match = {one.lower(): one for one in known}.get(word.lower())
+    if word and match is None:
+        do = did_you_mean(word, known) or "choose one of these"
+        raise UsageError(f"unknown --{name} {word!r}", expected=", ".join(known), do=do)
+    return match
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(word) for word in text.split(",")) if text else None
+    except ValueError:
+        numbers = ()
+    if numbers is not None and (not numbers or not all(abs(number) < 1e6 for number in numbers)):
+        raise UsageError(f"cannot read --{name}", got=repr(text), expected="numbers: 0.485,0.456,0.406")
+    return numbers
+
+
+def scaled_to_one(
+    mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return both for pixels from 0 to 1; where a number is above 1, both are meant for pixels from 0 to 255."""
+    divisor = 255.0 if any(abs(number) > 1 for number in (*(mean or ()), *(std or ()))) else 1.0
+    one, two = (None if value is None else tuple(number / divisor for number in value) for value in (mean, std))
+    return one, two
+
+
+def spec_text(facts: Mapping[str, Fact]) -> str:
+    """Return facts, by name, as a TOML file with a comment that says where each comes from."""
+    lines = [
+        f"{SPEC_HEAD} Correct what is wrong, above all what is a guess,",
+        "# and give it with `--spec FILE`. docs/own-networks.md explains each entry.",
+    ]
+    for table, keys in TABLES.items():
+        rows = [(key, facts[name]) for key, name in keys.items() if name in facts]
+        if rows:
+            lines += ["", f"[{table}]"]
+        for key, fact in rows:
+            lines.append(f"{key} = {_toml(fact.value)}  # {fact.origin}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        import json
+
+        return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    return repr(value)

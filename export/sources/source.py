@@ -1,0 +1,110 @@
+"""What a word names: a zoo network, a factory in Python, a package's network, an ONNX file; nothing is loaded yet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...runtime.errors import UsageError
+from ...runtime.spec import ModelSpec
+from .facts import Fact
+
+PACKAGES = ("timm", "torchvision")
+_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Where a network comes from.
+
+    Attributes:
+        kind: "zoo", "factory" (`file.py:Net`, `package.module:Net`), "module" (in memory), "timm", "torchvision",
+            "onnx".
+        place: The zoo's name; the file or module; the package's name of the network; the ONNX file.
+        factory: Name of the class or function.
+        module: The `torch.nn.Module` in memory.
+    """
+
+    kind: str
+    place: str
+    factory: str = ""
+    module: Any = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a network of our zoo."""
+        return self.kind == "zoo"
+
+    @property
+    def needs_torch(self) -> bool:
+        """Whether the network is a module that has to be exported."""
+        return self.kind != "onnx"
+
+    @property
+    def stem(self) -> str:
+        """A word that names the network: for its files, unless something else names it."""
+        words = {"onnx": Path(self.place).stem, "factory": self.factory, "module": type(self.module).__name__}
+        name = words.get(self.kind, self.place)
+        return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:80].lower() or "network"
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network that was loaded: its spec, the module or the ONNX file, and what its spec was made of."""
+
+    spec: ModelSpec
+    module: Any = None
+    file: Path | None = None
+    facts: tuple[Fact, ...] = ()
+    notes: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def find_source(word: Any) -> NetworkSource:
+    """Return what a word names.
+
+    Args:
+        word: What the user wrote, or a `torch.nn.Module`.
+
+    Raises:
+        UsageError: A file that is not there, or of a kind that cannot be exported.
+    """
+    if not isinstance(word, (str, Path)):
+        if not hasattr(word, "state_dict"):
+            expected = "a name, a file, or a torch.nn.Module"
+            raise UsageError("this is no network", got=type(word).__name__, expected=expected)
+        return NetworkSource("module", type(word).__name__, module=word)
+    text = str(word)
+    head, _, tail = text.rpartition(":")
+    if head in PACKAGES:
+        return NetworkSource(head, tail)
+    if head.endswith(".py"):
+        return NetworkSource("factory", _existing(head, text), tail)
+    suffix = Path(text).suffix.lower()
+    if suffix == ".onnx":
+        return NetworkSource("onnx", _existing(text, text))
+    if suffix in (".py", ".pt", ".pth", ".pt2", ".safetensors", ".engine", ".tflite", ".pb", ".h5"):
+        raise _unfit(text, suffix)
+    return NetworkSource("factory", head, tail) if _NAME.fullmatch(text) else NetworkSource("zoo", text)
+
+
+def _existing(path: str, word: str) -> str:
+    if not Path(path).is_file():
+        got = "a folder" if Path(path).is_dir() else "no such file"
+        raise UsageError(f"cannot export {word}", got=got, expected="a file", do="check the path")
+    return path
+
+
+def _unfit(text: str, suffix: str) -> UsageError:
+    """Say what to do with a file that is no network by itself."""
+    if suffix == ".py":
+        do = f"name the class or function in it that makes the network: {text}:Net"
+    elif suffix in (".pt", ".pth", ".safetensors"):
+        do = f"such a file holds weights: name the network, and give --weights {text}"
+    else:
+        do = "export it to ONNX with the tool that wrote it, and give that file"
+    expected = "a name of `edgesmith models`, FILE.onnx, FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, torchvision:NAME"
+    return UsageError(f"cannot export {text}", got=f"a {suffix} file", expected=expected, do=do)
