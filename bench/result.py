@@ -82,9 +82,9 @@ class Reading:
             if not name.endswith(tuple(UNITS)):
                 raise ValueError(f"the value {name!r} has no unit: its name must end in one of {', '.join(UNITS)}")
             if not math.isfinite(value):
-                raise ValueError(f"{self.metric}: {name} is {value}; what was not measured is missing, never a number")
+                raise ValueError(f"{self.metric}: {name} is {value}; a value that was not measured must be absent")
         if not self.values and not self.missing:
-            raise ValueError(f"{self.metric} has neither values nor the reason why it has none")
+            raise ValueError(f"{self.metric} has no values and no reason why they are missing")
 
 
 @dataclass(frozen=True)
@@ -195,4 +195,4 @@ def _floats(groups: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
 
 def _unreadable(path: Path, got: str) -> DataError:
     expected = f"{FORMAT} JSON of version 1 to {VERSION}"
-    return DataError(f"{path} is no result", got=got, expected=expected, do="write it with `edgesmith bench`")
+    return DataError(f"{path} is not a result", got=got, expected=expected, do="write it with `edgesmith bench`")

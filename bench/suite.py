@@ -55,7 +55,11 @@ def bench(
     """
     if not paths or threads < 0 or batch < 1 or processes < 1 or seconds <= 0:
         got = f"{len(paths)} paths, {threads} threads, batch {batch}, {processes} processes, {seconds:g} s"
-        raise UsageError("nothing can be measured so", got=got, expected="a path, and numbers above 0 (threads: 0 too)")
+        raise UsageError(
+            "nothing can be measured with these settings",
+            got=got,
+            expected="a path, and numbers above 0 (threads: 0 too)",
+        )
     forms, only = map(split_words, (precision, metrics))
     plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     subjects = [
@@ -146,9 +150,9 @@ def contexts(
                 why.append(f"{artefact.name}: {reason}")
     if not subjects and not why:
         known = ", ".join(sorted({item.precision for item in bundle.artefacts}))
-        raise UsageError(f"{path} has no such precision", got=", ".join(precisions), expected=known)
+        raise UsageError(f"{path} has no artefact of this precision", got=", ".join(precisions), expected=known)
     if not subjects:
-        raise NotAvailable(f"nothing in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
+        raise NotAvailable(f"no artefact in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
     return subjects
 
 
@@ -161,7 +165,7 @@ def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContex
         if not usable:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
-    why = "a bare file says nothing of its images; measure a bundle"
+    why = "a file without a bundle does not describe its images; measure a bundle"
     return MetricContext(
         subject, BenchTarget(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why
     )
@@ -230,7 +234,11 @@ def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
     """
     if len(data.classes) != spec.num_classes:
         got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {spec.name}"
-        raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
+        raise UsageError(
+            "the images do not match the network",
+            got=got,
+            do="give images of the classes that it was trained on (--data)",
+        )
     if spec.labels and set(spec.labels) == set(data.classes):
         return np.array([spec.labels.index(name) for name in data.classes])[data.labels]
     return data.labels

@@ -22,7 +22,7 @@ COMMANDS = {
     "describe": ("describe", "Show a network or an ONNX file layer by layer."),
     "train": ("models", "Train a network on the embedded digits or a folder of images."),
     "export": ("export", "Take a network from PyTorch to a verified bundle."),
-    "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
+    "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one with the same outputs."),
     "quantize": ("quantize", "Cast an ONNX file to FP16, or calibrate it to INT8."),
     "build": ("build", "Build a TensorRT engine from an ONNX file."),
     "verify": ("run", "Recompute a bundle's digests and replay its golden inputs here."),

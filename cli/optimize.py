@@ -22,11 +22,11 @@ KNOWN = ", ".join(targets.names())
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @click.option("--target", default="generic", show_default=True, help=f"What it will run on: {KNOWN}.")
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
-@click.option("--verify/--no-verify", default=True, help="Compare with the source and roll back what does not hold.")
+@click.option("--verify/--no-verify", default=True, help="Compare the outputs; undo a pass that changes them.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
-@click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
-@click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
-@click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
+@click.option("--batch", type=click.IntRange(1), help="Fix a dynamic batch axis to this size.")
+@click.option("--preprocess", metavar="INPUT", help="Normalise in the graph; INPUT is uint8-nhwc or float-nchw.")
+@click.option("--fold-inputs", is_flag=True, help="Treat initialisers that are also graph inputs as constants.")
 @overwrite
 def optimize_command(
     source: str,

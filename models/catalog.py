@@ -101,7 +101,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     entry = find_network(name)
     carried = checkpoints.checkpoint_spec(weights) if Path(weights).is_file() else None
     if carried and carried.name != entry.name:
-        raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
+        raise UsageError(f"{weights} is not a checkpoint of {entry.name}", got=carried.name, do=f"name {carried.name}")
     if carried:
         return carried
     if len(entry.input_shape) != 3:
@@ -110,7 +110,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     digits, task = weights == "digits", entry.row.get("task", "classify")
     classifies = tasks.find(task).learns_labels
     if digits and not classifies:
-        raise UsageError(f"{entry.name} is no classifier", got="weights digits", do="use --weights random or a file")
+        raise UsageError(f"{entry.name} is not a classifier", got="weights digits", do="use --weights random or a file")
     if digits:
         height = width = int(entry.row.get("digits", 64))
     usual = round(height * 8 / 7) if classifies else 0

@@ -56,7 +56,7 @@ class Answer:
         """Return the best class of each pixel, int64 (H, W).
 
         Raises:
-            DataError: The network does not segment: its output is no map of class scores (classes, H, W).
+            DataError: The network does not segment: its output is not a map of class scores (classes, H, W).
         """
         classes: NDArray[np.int64] = self._as("segment")
         return classes

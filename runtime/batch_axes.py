@@ -164,16 +164,16 @@ def _taken(name: str, value: NDArray[Any], axis: int | None, at: int, count: int
         return taken
     if count > 1:
         raise RunError(
-            f"output {name!r} has not one part for each image", got=f"shape {value.shape}",
-            expected=f"{count} along axis {axis}", do="give the images one at a time, or export the network anew",
+            f"output {name!r} does not have one part per image", got=f"shape {value.shape}",
+            expected=f"{count} along axis {axis}", do="give the images one at a time, or export the network again",
         )  # fmt: skip
     return value
 
 
 def _unsplit(name: str, shape: tuple[int, ...], size: int, count: int) -> RunError:
-    one = "call the model with a list of images: each is then a run of its own"
-    several = f"give exactly {size} to `run` and take the outputs as they are, or export the network with a batch of 1"
+    one = "call the model with a list of images: it then runs each image alone"
+    several = f"give exactly {size} to `run` and use its outputs unchanged, or export the network with a batch of 1"
     return RunError(
         f"output {name!r} has no batch axis, so {count} images cannot share a model with a batch of {size}",
-        got=f"shape {shape}", expected="an axis that is as long as the batch", do=one if size == 1 else several,
+        got=f"shape {shape}", expected="an axis as long as the batch", do=one if size == 1 else several,
     )  # fmt: skip

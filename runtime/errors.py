@@ -84,4 +84,4 @@ class NotAvailable(EdgesmithError):
 
 
 CANNOT = (NotAvailable, BuildError, ModelError, RunError)
-"""What means that one artefact does not run here while another may; a BundleError is not among them."""
+"""Errors after which another artefact may still run here; BundleError is not one of them."""

@@ -97,10 +97,10 @@ class Model(Closeable):
         """Return whether this is a batch of images; one of other dimensions is left to the session to refuse.
 
         Raises:
-            DataError: It is no array, or empty.
+            DataError: It is not an array, or empty.
         """
         if not isinstance(batch, np.ndarray) or not batch.ndim:
-            raise DataError("this is no batch", got=type(batch).__name__, expected="an array in NCHW")
+            raise DataError("this is not a batch", got=type(batch).__name__, expected="an array in NCHW")
         if batch.ndim != 1 + len(self.spec.input_shape):
             return False
         if not len(batch):
@@ -112,12 +112,12 @@ class Model(Closeable):
             if not is_finite(value):
                 raise RunError(
                     f"output {name!r} of {self.chosen.artefact.name} holds NaN or Inf", expected="finite numbers",
-                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) gives them as they are",
+                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) returns them unchanged",
                 )  # fmt: skip
         return outputs
 
     def why(self) -> str:
-        """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
+        """Return what runs on which backend, what was measured, and which candidates were skipped and why; lines."""
         lines = [f"chosen: {self.chosen}", *self.notes]
         for name, axis in self.batch_axes.items():
             if axis != 0:
@@ -184,7 +184,7 @@ def load(
 def _loaded(opened: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
     """Load the best artefact of an opened bundle; see `load`."""
     order = candidates(opened, device, precision)
-    notes = [f"passed over: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
+    notes = [f"skipped: {artefact.name}: {why}" for artefact in opened.artefacts if (why := retired(artefact))]
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     begun: Session | None = None
     if device == "auto":
@@ -198,7 +198,7 @@ def _loaded(opened: Bundle, device: str, precision: str, threads: int | None, re
     if model := _first(opened, on_cpu, threads, notes, begun):
         return model
     raise NotAvailable(
-        f"nothing in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
+        f"no artefact in {opened.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
         do="see `edgesmith doctor`",
     )  # fmt: skip
 
@@ -211,14 +211,14 @@ def _first(
         ready, reason = usable(backend)
         if not ready:
             count = sum(candidate.backend == backend for candidate in order)
-            notes.append(f"passed over: {count} for {backend}, which cannot be used here: {reason}")
+            notes.append(f"skipped: {count} for {backend}, which cannot be used here: {reason}")
     if begun:
         return Model(bundle, begun, order[0], tuple(notes))
     for candidate in (one for one in order if usable(one.backend)[0]):
         try:
             session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
         except CANNOT as error:
-            notes.append(f"passed over: {candidate}: {error}")
+            notes.append(f"skipped: {candidate}: {error}")
             continue
         return Model(bundle, session, candidate, tuple(notes))
     return None
@@ -274,7 +274,7 @@ def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Sessio
     result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
     if result.status in ("failed", "differs"):
         session.close()
-        raise RunError(f"{candidate} does not compute here what it did where it was made", got=f"error {result.error}")
+        raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
     return session
 
 

@@ -23,7 +23,7 @@ from .engines import header
 from .errors import EdgesmithError, UsageError
 
 STAMP = "made by edgesmith"
-"""What pictures and pages say of themselves in their first bytes."""
+"""First bytes that identify pictures and pages."""
 HEAD_BYTES = 1 << 16
 LARGEST_JSON = 1 << 28
 SHOWN = 5
@@ -74,7 +74,7 @@ def claim(target: str | Path, kind: str, *, overwrite: bool = False) -> Path:
     if sort.folder and (os.path.ismount(place) or Path.cwd().is_relative_to(place)):
         raise _refused(target, "a mount point" if os.path.ismount(place) else "the current folder", sort)
     if not (overwrite or _replaceable(place, status, sort)):
-        raise _refused(target, standing(place), sort, "or say --overwrite if what stands there may go")
+        raise _refused(target, standing(place), sort, "or give --overwrite to replace the existing output")
     return Path(target)
 
 
@@ -96,7 +96,7 @@ def standing(place: Path) -> str:
     names = sorted(path.name for path in place.iterdir())
     if manifest := manifest_of(place):
         names = sorted(_unlisted(place, manifest)) or names
-        return f"a bundle with files that are not its own: {_shown(names)}"
+        return f"a bundle with files that its manifest does not list: {_shown(names)}"
     return f"a folder with {_shown(names)}"
 
 
@@ -105,7 +105,7 @@ def _shown(names: list[str]) -> str:
 
 
 def manifest_of(folder: Path) -> Manifest | None:
-    """Return the manifest of a bundle's folder; None where the folder is no bundle that this version can read."""
+    """Return the manifest of a bundle's folder; None where the folder is not a bundle that this version can read."""
     try:
         with (folder / NAME).open("rb") as file:
             return parse_manifest(file.read(LARGEST_MANIFEST))
@@ -115,23 +115,23 @@ def manifest_of(folder: Path) -> Manifest | None:
 
 def _refused(target: str | Path, got: str, sort: Kind, more: str = "") -> UsageError:
     return UsageError(
-        f"{target} cannot be replaced", got=got, expected=f"nothing there, or {sort.word} of ours",
-        do=" ".join(["name another path", more]).strip(),
+        f"{target} cannot be replaced", got=got, expected=f"nothing, or {sort.word} that Edgesmith wrote",
+        do=" ".join(["choose another path", more]).strip(),
     )  # fmt: skip
 
 
 def _outside_bundles(place: Path) -> None:
     for folder in place.parents:
         if (folder / NAME).is_file() and manifest_of(folder):
-            raise UsageError(f"{place} is inside a bundle", got=f"the bundle {folder}", expected="a path outside of it",
-                             do="a bundle is sealed by its digests: name another path (-o)")  # fmt: skip
+            raise UsageError(f"{place} is inside a bundle", got=f"the bundle {folder}", expected="another path",
+                             do="the digests of a bundle cover all its files: choose another path (-o)")  # fmt: skip
 
 
 def _writable(place: Path) -> None:
     """Look at the nearest folder that is there: what is missing below it will be made."""
     near = next(folder for folder in place.parents if os.path.lexists(folder))
     if not near.is_dir():
-        raise UsageError(f"cannot write {place}", got=f"{near} is no folder", do="check the path")
+        raise UsageError(f"cannot write {place}", got=f"{near} is not a folder", do="check the path")
     if not os.access(near, os.W_OK | os.X_OK):
         sealed = hasattr(os, "statvfs") and os.statvfs(near).f_flag & os.ST_RDONLY
         got = "Read-only file system" if sealed else f"no permission to write into {near}"
@@ -203,7 +203,7 @@ def _varint(file: IO[bytes]) -> int:
         value |= (byte & 127) << shift
         if byte < 128:
             return value
-    raise ValueError("a number that does not end")
+    raise ValueError("a varint that does not end")
 
 
 def _engine(path: Path) -> bool:
@@ -279,7 +279,7 @@ KINDS = {
     "result": Kind("a result of `edgesmith bench`", _result),
     "page": Kind("a page", _page),
     "picture": Kind("a picture", _stamped),
-    "video": Kind("a video (none is known to be ours)", _never),
+    "video": Kind("a video (Edgesmith cannot recognise its own)", _never),
     "markdown": Kind("a table in Markdown", _markdown),
     "csv": Kind("a table in CSV", _comma_separated),
     "parquet": Kind("a table in Parquet", _parquet),

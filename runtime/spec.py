@@ -108,10 +108,10 @@ class ModelSpec:
             ModelError: The name, a label or a tensor's name is not what `names` says.
         """
         if not is_name(self.name):
-            raise ModelError("the network's name cannot be used", got=repr(self.name)[:200], expected=RULE)
+            raise ModelError("the name of the network is not valid", got=repr(self.name)[:200], expected=RULE)
         texts = (self.input_name, *self.output_names, *self.labels)
         if odd := next((text for text in texts if isinstance(text, str) and not is_text(text)), None):
-            raise ModelError("a label or tensor's name cannot be used", got=repr(odd)[:200], expected=TEXT_RULE)
+            raise ModelError("the name of a label or tensor is not valid", got=repr(odd)[:200], expected=TEXT_RULE)
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
@@ -122,7 +122,7 @@ class ModelSpec:
         """Read a spec from JSON.
 
         Raises:
-            ModelError: The text is no JSON object, or a field is missing, unknown or of the wrong type.
+            ModelError: The text is not JSON object, or a field is missing, unknown or of the wrong type.
         """
         try:
             return cls.from_dict(json.loads(text))
@@ -155,9 +155,9 @@ class ModelSpec:
 
     def _check(self) -> None:
         if self.task not in tasks.names():
-            raise TypeError(f"task {self.task!r} is none of {tuple(tasks.names())}")
+            raise TypeError(f"task {self.task!r} is not one of {tuple(tasks.names())}")
         if self.scores not in SCORES:
-            raise TypeError(f"scores {self.scores!r} is none of {SCORES}")
+            raise TypeError(f"scores {self.scores!r} is not one of {SCORES}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
         if not self.input_shape or not all(isinstance(dim, int) and dim > 0 for dim in dims):
             raise TypeError(f"sizes {dims} are not all positive integers")
@@ -170,9 +170,9 @@ class ModelSpec:
         single = (self.layout, self.dtype, self.input_name, self.weights, self.paper)
         several = (self.output_names, self.labels)
         if not all(isinstance(names, tuple) for names in several):
-            raise TypeError("output_names or labels is no list")
+            raise TypeError("output_names or labels is not a list")
         if wrong := [text for text in (*single, *several[0], *several[1]) if not isinstance(text, str)]:
-            raise TypeError(f"{wrong[0]!r} is no text")
+            raise TypeError(f"{wrong[0]!r} is not text")
 
 
 def _tuples(value: Any) -> Any:

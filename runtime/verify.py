@@ -91,7 +91,7 @@ def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> Verify
     """Recompute the digest of every file and replay the golden inputs through every artefact that runs here.
 
     Raises:
-        BundleError: It is no bundle, or the golden inputs themselves cannot be read.
+        BundleError: It is not a bundle, or the golden inputs themselves cannot be read.
         UsageError: Nothing is there.
     """
     if not isinstance(bundle, Bundle):
@@ -109,7 +109,7 @@ def _unlisted(bundle: Bundle) -> dict[str, str]:
 
 def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], threads: int | None) -> list[Replay]:
     if any(name in problems for name in (artefact.path, artefact.golden, GOLDEN_INPUTS, *artefact.companions)):
-        return [Replay(artefact.name, "", "skipped", "its files are not what the manifest says")]
+        return [Replay(artefact.name, "", "skipped", "its files do not match the manifest")]
     if artefact.golden is None:
         return [Replay(artefact.name, "", "skipped", "it has no golden outputs")]
     if why := retired(artefact):
@@ -172,7 +172,7 @@ def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ND
         inputs: One array for each input, the same number of images N first in each.
 
     Raises:
-        DataError: N is no multiple of the session's batch.
+        DataError: N is not a multiple of the session's batch.
         RunError: The backend failed, or the runs give outputs of other shapes.
     """
     batch = session.inputs[0].shape[0]
@@ -187,7 +187,7 @@ def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ND
     except ValueError as error:
         raise RunError(
             "the outputs of several runs cannot be joined", got=str(error)[:200],
-            expected="one shape but for the first axis", do=f"record golden outputs of {size} image(s) only",
+            expected="equal shapes except for the first axis", do=f"record golden outputs of {size} image(s) only",
         ) from error  # fmt: skip
 
 

@@ -36,11 +36,11 @@ def at_revision(revision: str, path: Path, folder: Path) -> Path:
 
 def _git(arguments: list[str], folder: Path, revision: str) -> bytes:
     if revision.startswith("-"):
-        raise UsageError(f"{revision!r} is no git revision")
+        raise UsageError(f"{revision!r} is not a git revision")
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except OSError as error:
-        raise UsageError(f"cannot look into {folder}", got=str(error), do="check the path") from error
+        raise UsageError(f"git cannot read {folder}", got=str(error), do="check the path") from error
     if done.returncode:
         message = " ".join(done.stderr.decode(errors="replace").split())[:300]
         raise UsageError(

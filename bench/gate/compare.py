@@ -76,8 +76,8 @@ def compare_runs(
     mixed = base.environment.machine() != new.environment.machine()
     if mixed and not other_machine:
         raise DataError(
-            "the results are of different machines", got="; ".join(base.environment.differences(new.environment)),
-            expected="two runs of one machine", do="measure both on one machine, or pass --other-machine",
+            "the results come from different machines", got="; ".join(base.environment.differences(new.environment)),
+            expected="two runs on one machine", do="measure both on one machine, or pass --other-machine",
         )  # fmt: skip
     _check_keys(base, "base")
     _check_keys(new, "new")
@@ -85,13 +85,13 @@ def compare_runs(
     common = [(result, theirs[result.subject.key]) for result in base.results if result.subject.key in theirs]
     if not common:
         got = f"{_keys(base)} against {_keys(new)}"
-        raise DataError("the results have no subject in common", got=got, do="measure the same model in both")
-    caveats = ["different machines: this proves little"] if mixed else []
+        raise DataError("the two results measured no subject in common", got=got, do="measure the same model in both")
+    caveats = ["different machines: this is weak evidence"] if mixed else []
     speed = None
     if calibrate:
         speed, threshold = _speed(base, new), max(threshold, STORED)
-        caveats.append(f"the machine took {speed.estimate:.2f} times as long for the reference workload, which is "
-                       f"divided out; what is not interleaved proves less, so only {threshold:.0%} count")  # fmt: skip
+        caveats.append(f"the reference workload took {speed.estimate:.2f} times as long; latencies are divided by "
+                       f"this factor. The runs were not interleaved, so the threshold is {threshold:.0%}")  # fmt: skip
     return [_one(old, fresh, threshold, speed, caveats) for old, fresh in common]
 
 

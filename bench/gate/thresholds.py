@@ -76,11 +76,11 @@ def kernel_limits(base: Path, new: Path) -> list[Limited]:
     """Compare the kernels of each engine that two bundles have in common: not one more is allowed.
 
     Raises:
-        UsageError: One of them is no bundle.
+        UsageError: One of them is not a bundle.
     """
     for path in (base, new):
         if path.suffix in (".onnx", ".py"):
-            raise UsageError(f"{path} has no engines", expected="two bundles", do="leave kernels out of --also")
+            raise UsageError(f"{path} has no engines", expected="two bundles", do="remove kernels from --also")
     counts = [
         {item.name: int(item.facts["kernels"]) for item in read_bundle(path).artefacts if "kernels" in item.facts}
         for path in (base, new)
@@ -93,5 +93,5 @@ def kernel_limits(base: Path, new: Path) -> list[Limited]:
 
 def _kernels(name: str, before: int, after: int) -> Limited:
     answer: Answer = "slower" if after > before else ("faster" if after < before else "same")
-    why = f"engine {name}: {before} -> {after} kernels; none more allowed"
+    why = f"engine {name}: {before} -> {after} kernels; the number must not grow"
     return Limited(KERNELS, answer, float(before), float(after), 0.0, why)

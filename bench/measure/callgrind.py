@@ -29,11 +29,11 @@ TOGGLE_COLLECT, START_INSTRUMENTATION, STOP_INSTRUMENTATION = _CALLGRIND + 2, _C
 def _page() -> tuple[mmap.mmap, Any]:
     """Return the page and the function in it; the page must live as long as the function."""
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise NotAvailable("valgrind is asked on x86-64 only", got=platform.machine())
+        raise NotAvailable("instructions can be counted only on x86-64", got=platform.machine())
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError as error:
-        raise NotAvailable("this system allows no executable memory", got=str(error)) from error
+        raise NotAvailable("this system does not allow executable memory", got=str(error)) from error
     page.write(X86_64)
     kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
     return page, kind(ctypes.addressof(ctypes.c_char.from_buffer(page)))
@@ -57,7 +57,7 @@ def counted() -> Iterator[None]:
         NotAvailable: As `request`, or no valgrind watches.
     """
     if not request(RUNNING_ON_VALGRIND):
-        raise NotAvailable("no valgrind watches this process")
+        raise NotAvailable("this process does not run under valgrind")
     request(START_INSTRUMENTATION)
     request(TOGGLE_COLLECT)
     try:

@@ -65,7 +65,7 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
     """
     session, spec = workload.session, workload.spec
     if session is None or spec is None:
-        raise UsageError("a bare file says nothing of its images", do="measure a bundle")
+        raise UsageError("a file without a bundle does not describe its images", do="measure a bundle")
     stages: dict[str, list[float]] = {}
     size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
     with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
@@ -97,7 +97,7 @@ def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
     """
     session = workload.session
     if session is None or not hasattr(session, "timed"):
-        raise NotAvailable("only engines are timed by a GPU's own clock")
+        raise NotAvailable("only engines can be timed by the GPU's clock")
     feeds = random_session_feeds(session, 1, workload.spec)
     splits = [asdict(session.timed(feeds)) for _ in range(count)]
     return {stage: [split[stage] for split in splits] for stage in splits[0]}

@@ -105,7 +105,9 @@ def profilable(target: BenchTarget) -> None:
         NotAvailable: The target does not run on ONNX Runtime.
     """
     if target.backend != "ort" or Path(target.path).suffix == ".py":
-        raise NotAvailable("only ONNX Runtime and engines tell the time of each layer", got=f"backend {target.backend}")
+        raise NotAvailable(
+            "only ONNX Runtime and engines report the time of each layer", got=f"backend {target.backend}"
+        )
 
 
 def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:

@@ -9,7 +9,7 @@ Read from files of the kernel, and from NVML where `pynvml` is installed and the
     throttled_count  /sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count
 
 Sources: Linux kernel documentation, power/powercap, hwmon/ina3221, hwmon/sysfs-interface, thermal/sysfs-api; NVML API.
-A file that is absent or may not be read is no sensor.
+A file that is absent or may not be read is not a sensor.
 """
 
 from __future__ import annotations

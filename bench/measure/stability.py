@@ -70,7 +70,7 @@ def judge_samples(
 
 def _not_warm(warm: Sequence[bool]) -> str:
     cold = sum(not ready for ready in warm)
-    return f"{cold} of {len(warm)} processes never became stationary; do: allow a longer warm-up" if cold else ""
+    return f"{cold} of {len(warm)} processes never reached a stable latency; do: allow a longer warm-up" if cold else ""
 
 
 def _noise(groups: stats.Groups) -> str:
@@ -82,7 +82,7 @@ def _drift(groups: stats.Groups) -> str:
     steps = [_half_step(group) for group in groups if len(group) >= 4 * WINDOW]
     if len(steps) < 2 or min(steps) * max(steps) <= 0 or min(abs(step) for step in steps) < 0.03:
         return ""
-    return f"every process drifts by {np.median(steps):+.0%}; do: let the device cool, lock the clocks"
+    return f"latency drifts by {np.median(steps):+.0%}; do: let the device cool, lock the clocks"
 
 
 def _half_step(group: Sequence[float]) -> float:
@@ -98,15 +98,17 @@ def _disagreement(groups: stats.Groups) -> str:
 
 def _few(groups: stats.Groups) -> str:
     count = sum(map(len, groups))
-    return f"{count} samples cannot tell p99; do: measure for longer" if stats.trusted_percentile(count) < 99 else ""
+    return (
+        f"{count} samples are too few for p99; do: measure for longer" if stats.trusted_percentile(count) < 99 else ""
+    )
 
 
 def _loaded(load: float | None, cores: int) -> str:
     if load is None or load < 0.5 * cores:
         return ""
-    return f"other work kept {load:.1f} of {cores} cores busy; do: stop it"
+    return f"other processes kept {load:.1f} of {cores} cores busy; do: stop it"
 
 
 def _interrupted(disturbed: int, groups: stats.Groups) -> str:
     share = disturbed / max(1, sum(map(len, groups)))
-    return f"other work interrupted {share:.0%} of the samples; do: stop it" if share > NOISY else ""
+    return f"other processes interrupted {share:.0%} of the samples; do: stop it" if share > NOISY else ""

@@ -23,7 +23,7 @@ def measure(context: MetricContext) -> Reading:
         NotAvailable: The backend keeps no clock on a GPU.
     """
     if context.target.backend != "trt":
-        raise NotAvailable("only engines are timed by a GPU's own clock", got=f"backend {context.target.backend}")
+        raise NotAvailable("only engines can be timed by the GPU's clock", got=f"backend {context.target.backend}")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
         seconds: dict[str, list[float]] = process.ask("device_time", count=COUNT)

@@ -13,7 +13,7 @@ from ..measure.process import Process
 from ..result import Reading
 
 IDLE_S, WORK_S = 1.0, 2.0
-NO_METER = "this machine has no meter that can be read (RAPL, often for root only; INA3221; NVML)"
+NO_METER = "this machine has no readable power meter (RAPL, often only for root; INA3221; NVML)"
 
 
 def measure(context: MetricContext) -> Reading:
@@ -33,8 +33,12 @@ def measure(context: MetricContext) -> Reading:
 def _reading(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
     """Put the figures together; `image_s` are seconds for one image."""
     if idle_w is None or work_w is None:
-        return Reading("energy", missing="the meter gave no values while measuring")
-    notes = () if work_w > idle_w else ("no more power at work than idle: the meter is too coarse, or other work ran",)
+        return Reading("energy", missing="the meter returned no values during the measurement")
+    notes = (
+        ()
+        if work_w > idle_w
+        else ("power under load is not above idle power: the meter is too coarse, or other processes ran",)
+    )
     return Reading(
         "energy", {"image_energy_j": work_w * image_s, "power_w": work_w, "idle_power_w": idle_w}, notes=notes
     )

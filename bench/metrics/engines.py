@@ -20,7 +20,7 @@ ON_REQUEST = True  # of the network, not of one form of it
 def measure(context: MetricContext) -> Reading:
     """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
     if Path(context.target.path).suffix in (".onnx", ".py"):
-        return Reading("engines", missing="a bare file has no engines beside it; measure a bundle")
+        return Reading("engines", missing="a file without a bundle has no engines; measure a bundle")
     bundle, values = read_bundle(context.target.path), dict[str, float]()
     for one in bundle.artefacts:
         if one.role == "engine":

@@ -41,7 +41,11 @@ def measure(context: MetricContext) -> Reading:
         watch.stop()
     if peak["peak_bytes"] is None:
         return Reading("memory", missing="this system does not report a process's peak memory (/proc/self/status)")
-    notes = () if fixed_layout() else ("address randomisation could not be switched off; repeat to see the spread",)
+    notes = (
+        ()
+        if fixed_layout()
+        else ("address space randomisation could not be disabled; repeat the measurement to see the spread",)
+    )
     artifact = Path(context.artifact)
     parts = attribution(rss, artifact.stat().st_size if artifact.is_file() else 0, peak["peak_bytes"])
     values = {"peak_bytes": float(peak["peak_bytes"]), **parts}

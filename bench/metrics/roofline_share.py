@@ -36,6 +36,6 @@ def measure(context: MetricContext) -> Reading:
     values |= {"limit_s": min(limit, median), "share_ratio": min(limit / median, 1.0)}
     note = (
         f"{limit / median:.2f} times as fast as the measured ceiling allows: its weights stay in the cache, or the "
-        "ceiling was measured in a slow moment; counted as 100 %"
+        "ceiling was measured while the machine was slow; reported as 100 %"
     )
     return Reading("roofline_share", values, notes=(note,) if median < limit else ())

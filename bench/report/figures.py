@@ -86,7 +86,7 @@ def _name(axes: Any, name: str, at: tuple[float, float]) -> None:
 def _latency(axes: Any, data: Any) -> None:
     for item in data:
         axes.plot(*zip(*item["points"], strict=True), label=item["name"])
-    axes.set(xlabel="latency, ms", ylabel="% of the calls at most", xscale="log")
+    axes.set(xlabel="latency, ms", ylabel="% of the calls within it", xscale="log")
     axes.legend(fontsize=7)
 
 
@@ -96,7 +96,7 @@ def _roofline(axes: Any, data: Any) -> None:
     axes.scatter([point["x"] for point in data["points"]], [point["y"] for point in data["points"]], color="black")
     for point in data["points"]:
         _name(axes, point["name"], (point["x"], point["y"]))
-    axes.set(xlabel="MACs for each byte of weights", ylabel="G MACs/s", xscale="log", yscale="log")
+    axes.set(xlabel="MACs per byte of weights", ylabel="G MACs/s", xscale="log", yscale="log")
     axes.legend(fontsize=8)
 
 
@@ -113,7 +113,7 @@ def _stacked(axes: Any, data: Any, unit: str) -> None:
 def _timeline(axes: Any, data: Any) -> None:
     for item in data:
         axes.plot(*zip(*item["points"], strict=True), label=item["name"])
-    axes.set(xlabel="ms since the process was started", ylabel="resident MB")
+    axes.set(xlabel="ms since the start of the process", ylabel="resident MB")
     axes.legend(fontsize=7)
 
 
@@ -123,7 +123,7 @@ def _sensitivity(axes: Any, data: Any) -> None:
     longest = max(data["records"], key=lambda record: len(record["bars"]))
     if len(data["records"]) == 1:
         axes.set_xticks(range(len(longest["bars"])), [name for name, _ in longest["bars"]], rotation=90, fontsize=5)
-    axes.set(xlabel="layer, the noisiest first", ylabel="signal to noise, dB")
+    axes.set(xlabel="layer, lowest SQNR first", ylabel="SQNR, dB")
     axes.legend(fontsize=7)
 
 

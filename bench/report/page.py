@@ -18,11 +18,11 @@ FIGURES = {
     "tradeoff": "Accuracy against latency",
     "latency": "Distribution of latency",
     "start": "Cold start by stage",
-    "memory": "Memory by what it is for",
+    "memory": "Memory by use",
     "timeline": "Memory over time",
-    "layers": "Time by kind of operator",
-    "roofline": "Against the machine's ceilings",
-    "sensitivity": "What INT8 costs each layer",
+    "layers": "Time by operator type",
+    "roofline": "Roofline of this machine",
+    "sensitivity": "SQNR of each layer in INT8",
 }
 
 

@@ -30,15 +30,19 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
         opened = read_bundle(path)
         records = {key: value for key, value in opened.manifest.provenance.items() if _is_record(value)}
         if not records:
-            raise DataError(f"{path} says nothing of its quantisation", do="export it with INT8, or give the JSON")
+            raise DataError(f"{path} has no record of its quantisation", do="export it with INT8, or give the JSON")
         return {f"{opened.spec.name} {key}": value for key, value in records.items()}
     try:
         record = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON", got=str(error), do="write it with `edgesmith quantize --json`") from error
+        raise DataError(
+            f"{path} is not JSON", got=str(error), do="write it with `edgesmith quantize --json`"
+        ) from error
     if not _is_record(record):
         raise DataError(
-            f"{path} is no record of a quantisation", expected=" or ".join(KINDS), do="use `edgesmith quantize --json`"
+            f"{path} is not a record of a quantisation",
+            expected=" or ".join(KINDS),
+            do="use `edgesmith quantize --json`",
         )
     return {path.stem: record}
 

@@ -108,7 +108,7 @@ def notes(run: Run) -> list[str]:
 
 def _who(who: Sequence[str], every: int) -> str:
     if len(who) == every:
-        return "all" if every == 1 else "all; the figures differ"
+        return "all" if every == 1 else "all rows; the numbers differ"
     return ", ".join(dict.fromkeys(who))
 
 

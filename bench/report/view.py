@@ -100,7 +100,7 @@ def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
         [(point["ms"], point["top1"]) for point in points], [(point["high"] - point["low"]) / 2 for point in points]
     )
     left_out = len(results) - len(points)
-    why = "" if points else "no accuracy was measured, and none on ImageNet is published for these weights"
+    why = "" if points else "no accuracy was measured, and no ImageNet accuracy is published for these weights"
     return {"points": points, "front": front, "accuracy": source, "left_out": left_out, "why": why}
 
 

@@ -53,7 +53,7 @@ class Cluster(Closeable):
         except OSError as error:
             self.close()
             raise RunError(
-                f"nothing answers at {address}", got=str(error), do="start `dask scheduler` there"
+                f"no scheduler answers at {address}", got=str(error), do="start `dask scheduler` there"
             ) from error
 
     def __call__(self, cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
@@ -86,7 +86,7 @@ class Cluster(Closeable):
         for _ in range(TRIES):
             if (outcome := self._outcome(self._submit(cell, work), cell)) is not None:
                 return outcome
-        return Outcome(cell, None, f"the worker was lost each of {TRIES} times that it did this cell alone")
+        return Outcome(cell, None, f"the worker was lost in each of {TRIES} runs of this cell alone")
 
     def _outcome(self, future: Any, cell: SweepCell) -> Outcome | None:
         """Return what became of a cell, or None when its worker died."""
@@ -96,7 +96,7 @@ class Cluster(Closeable):
             return None
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            return Outcome(cell, None, f"it could not be done: {reason}")
+            return Outcome(cell, None, f"the cell failed: {reason}")
         return outcome
 
     def close(self) -> None:

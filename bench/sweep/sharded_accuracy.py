@@ -43,13 +43,15 @@ def shard_cells(
     """List the cells: every shard of the images for every form of every bundle.
 
     Raises:
-        EdgesmithError: A path is no bundle that runs here.
+        EdgesmithError: A path is not a bundle that runs here.
     """
     cells = []
     for path in paths:
         if Path(path).suffix in (".onnx", ".py"):
             raise UsageError(
-                f"{path} has no accuracy", got="a bare file, which says nothing of its images", do="give a bundle"
+                f"{path} has no accuracy",
+                got="a file without a bundle does not describe its images",
+                do="give a bundle",
             )
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
             one = context.subject
@@ -68,7 +70,7 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
     every = suite.contexts(cell.path, threads=cell.threads)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
-        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+        raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     bundle, artefact = read_bundle(cell.path), chosen[0].target.artefact
     tally, classes = _tally(bundle, artefact, cell)
     reading = reading_of(tally, classes, cell.split)
@@ -129,7 +131,7 @@ def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
         one[0] += row["images_count"]
         one[1] += round(row["images_count"] * row["top1_ratio"])
     missing = shards - len(runs)
-    notes = (f"{missing} of {shards} shards are missing; do: the same command again",) if missing else ()
+    notes = (f"{missing} of {shards} shards are missing; do: run the same command again",) if missing else ()
     return reading_of(tally, classes, split, notes)
 
 
@@ -171,7 +173,7 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
     logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
     if len(logits) != len(images) or not np.isfinite(logits).all():
         expected = f"finite numbers of shape ({len(images)}, classes)"
-        raise RunError(f"output {name!r} gives no classes", got=f"shape {logits.shape}", expected=expected)
+        raise RunError(f"output {name!r} has no class scores", got=f"shape {logits.shape}", expected=expected)
     return logits.astype(np.float32)
 
 

@@ -130,7 +130,7 @@ def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) 
     every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
-        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+        raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     run = suite.run_suite(chosen[:1], plan, only=only)
     if missing := run.results[0].readings["latency"].missing:
         raise EdgesmithError(missing)

@@ -68,7 +68,7 @@ class RunState:
             self._apply(run, state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
-                f"{self.path} is no run of this network", got=str(error)[:200], do="train without --resume"
+                f"{self.path} is not a run of this network", got=str(error)[:200], do="train without --resume"
             ) from error
 
     def _read(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class RunState:
                 raise ValueError(f"version {state['version']}")
         except Exception as error:  # the unpickler raises whatever a damaged file leads it to
             raise ModelError(
-                f"{self.path} is no training state", got=str(error)[:200], do="train without --resume"
+                f"{self.path} is not a training state", got=str(error)[:200], do="train without --resume"
             ) from error
         checked: dict[str, Any] = state
         return checked

@@ -95,7 +95,7 @@ def check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, NDArray[Any]], *
         array = feeds.get(tensor.name)
         if array is None or len(feeds) != len(inputs):
             got, expected = (", ".join(map(str, names)) for names in (feeds, [tensor.name for tensor in inputs]))
-            raise DataError("the inputs' names do not fit", got=got or "none", expected=expected)
+            raise DataError("the names of the inputs are wrong", got=got or "none", expected=expected)
         if not isinstance(array, np.ndarray) or array.dtype != tensor.numpy:
             got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
             raise DataError(

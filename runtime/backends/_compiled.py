@@ -73,7 +73,7 @@ def tensors(trt: Any, engine: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ..
     """Return what an engine takes and gives.
 
     Raises:
-        ModelError: A tensor has a type that NumPy lacks (BF16, FP8, INT4).
+        ModelError: A tensor has a type that NumPy does not have (BF16, FP8, INT4).
     """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     by_name = {name: _tensor(trt, engine, name) for name in names}
@@ -86,5 +86,5 @@ def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
     try:
         dtype = np.dtype(trt.nptype(kind)).name
     except TypeError as error:
-        raise ModelError(f"tensor {name!r} has a type that NumPy lacks", got=str(kind), do="cast it") from error
+        raise ModelError(f"tensor {name!r} has a type that NumPy does not have", got=str(kind), do="cast it") from error
     return Tensor(name, tuple(dim if dim >= 0 else None for dim in engine.get_tensor_shape(name)), dtype)

@@ -84,9 +84,9 @@ def _reserve(cuda: Any, function: Callable[[int], Any], size: int, what: str) ->
             gpu.call(cuda.cudaGetLastError)  # an allocation that failed does not spoil the calls after it
         free, _ = _memory(cuda)
         raise RunError(
-            f"the {what} memory does not suffice", got=getattr(status, "name", str(status)),
+            f"there is not enough {what} memory", got=getattr(status, "name", str(status)),
             expected=f"{size / MIB:.1f} MiB" + (f"; {free / MIB:.0f} MiB free on the GPU" if free else ""),
-            do="a smaller batch, or end what else uses it; see `nvidia-smi`",
+            do="use a smaller batch, or end other processes on the GPU; see `nvidia-smi`",
         )  # fmt: skip
     return value
 

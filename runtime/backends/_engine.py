@@ -51,7 +51,7 @@ class TrtSession(Session):
         self._compiled = Compiled(trt, engine, cache)
         self._context = self._compiled.context()
         if self._context is None:
-            raise RunError("TensorRT could not make an execution context", do="free GPU memory; see `nvidia-smi`")
+            raise RunError("TensorRT could not create an execution context", do="free GPU memory; see `nvidia-smi`")
         self._stream = gpu.call(cuda.cudaStreamCreate)
         self.graphs_refused = "" if graphs else "not wanted"
         self._plans: OrderedDict[tuple[tuple[int, ...], ...], EngineLayout] = OrderedDict()
@@ -115,7 +115,7 @@ class TrtSession(Session):
             self._compute(plan)
             context = self._compiled.context()
             if context is None:
-                raise RunError("TensorRT could not make a second execution context", do="free GPU memory")
+                raise RunError("TensorRT could not create a second execution context", do="free GPU memory")
             clock = context.profiler = layer_clock(self._trt)
             self._shape(plan.shapes, context)
             _address(context, plan)
@@ -195,7 +195,7 @@ class TrtSession(Session):
     def _unfit(self) -> str:
         """Return why TensorRT-RTX would not have this recorded now; "" where it would, or does not say."""
         fits = getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream))
-        return "" if fits else "TensorRT says that this engine cannot be captured"
+        return "" if fits else "TensorRT cannot capture this engine in a CUDA graph"
 
     def _place(self, plan: EngineLayout) -> None:
         """Tell the context the shapes and the addresses, unless they are what it was told last."""
@@ -221,7 +221,7 @@ class TrtSession(Session):
 
     def _enqueue(self, context: Any = None) -> None:
         if not (context or self._context).execute_async_v3(int(self._stream)):
-            raise RunError("TensorRT refused to run the engine", do="check the input shapes against its profile")
+            raise RunError("TensorRT failed to run the engine", do="check the input shapes against its profile")
 
     def _drop(self, plan: EngineLayout) -> None:
         for recording in filter(None, (plan.recording, plan.kernels)):

@@ -53,5 +53,7 @@ def open(path: str | Path, *, threads: int | None = None, content: bytes | None 
             for key in ("inputs", "outputs")
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path} is no null model", got=str(error), expected="JSON with inputs and outputs") from error
+        raise ModelError(
+            f"{path} is not a null model", got=str(error), expected="JSON with inputs and outputs"
+        ) from error
     return NullSession(inputs, outputs)

@@ -17,7 +17,7 @@ from . import ort
 def available() -> tuple[bool, str]:
     """Return whether a GPU and ONNX Runtime's CUDA provider are here, and if not, what is missing."""
     if not gpu_possible():
-        return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
+        return False, "this machine has no NVIDIA GPU (no device file of one): this backend needs one"
     if importlib.util.find_spec("onnxruntime") is None:
         return False, "onnxruntime is not installed: pip install onnxruntime-gpu"
     if ort.PROVIDERS["cuda"] not in need("onnxruntime").get_available_providers():

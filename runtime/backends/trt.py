@@ -51,7 +51,7 @@ def open(
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no engine, damaged, or not the one its sidecar describes.
+        ModelError: It is not an engine, damaged, or not the one its sidecar describes.
         BuildError: It was built for another TensorRT, version or SM.
         NotAvailable: No TensorRT of its flavour, no cuda-python, or no GPU here.
         RunError: TensorRT refuses it, or the GPU's memory does not suffice.
@@ -80,7 +80,7 @@ def _check_sidecar(path: Path, sm: str, digest: str) -> None:
         return
     facts = sidecar.read_sidecar(path)
     if facts.sha256 != digest:
-        raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
+        raise ModelError(f"the engine {path} does not match its sidecar", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
     if facts.sm != sm and not any(flag.startswith("HARDWARE_") for flag in facts.flags):
         raise BuildError(f"{path} was built for another GPU", got=f"SM {facts.sm}", expected=f"SM {sm}",

@@ -57,7 +57,7 @@ def unpack_zip(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(set(names)) != len(names):
-                raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
+                raise BundleError(f"{path} contains a member twice", do="pack the bundle again")
             manifest = parse_manifest(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
             if SIGNATURE in names:
                 _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
@@ -71,7 +71,7 @@ def unpack_zip(path: Path, folder: Path) -> None:
 
 def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
     if name not in archive.namelist():
-        raise BundleError(f"{path} is no bundle", got=f"no {name}", expected="a zipped bundle")
+        raise BundleError(f"{path} is not a bundle", got=f"no {name}", expected="a zipped bundle")
     if (size := archive.getinfo(name).file_size) > largest:
         raise BundleError(f"{path} has too large a {name}", got=f"{size} bytes", expected=f"at most {largest}")
     return _extract(archive, path, name, size, folder).read_bytes()
@@ -85,7 +85,7 @@ def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder:
     with archive.open(name) as member, target.open("wb") as file:
         written = _copy(member, file, size)
     if written != size:
-        raise BundleError(f"{path}: {name} has another size than the manifest says", expected=f"{size} bytes")
+        raise BundleError(f"{path}: {name} does not have the size in the manifest", expected=f"{size} bytes")
     return target
 
 

@@ -60,7 +60,7 @@ class Bundle:
         """Return the path of a member whose size and digest are as the manifest says.
 
         Raises:
-            BundleError: It is missing, leads out of the bundle, or was changed.
+            BundleError: It is missing, is outside the bundle, or was changed.
         """
         if problem := self.problem(name):
             raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
@@ -70,7 +70,7 @@ class Bundle:
         """Return a member's bytes, read once: those that were compared with the manifest are those that are returned.
 
         Raises:
-            BundleError: It is missing, leads out of the bundle, or was changed.
+            BundleError: It is missing, is outside the bundle, or was changed.
         """
         problem, data = self._misplaced(name), b""
         if not problem:
@@ -101,7 +101,7 @@ class Bundle:
             return "is not in the manifest"
         if why := unreadable(path):
             return "is missing" if why == "no such file" else f"cannot be read: {why}"
-        return "" if self.folder.resolve() in path.resolve().parents else "leads out of the bundle"
+        return "" if self.folder.resolve() in path.resolve().parents else "is outside the bundle"
 
     def _differs(self, name: str, size: int, digest: str) -> str:
         entry = self.manifest.files[name]
@@ -134,7 +134,7 @@ def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) ->
 
     Raises:
         UsageError: Nothing is there, or a key cannot be read.
-        BundleError: It is no bundle, damaged, of a later version, its manifest is wrong, or it is not signed as asked.
+        BundleError: Not a bundle, damaged, of a later version, a wrong manifest, or not signed as required.
         NotAvailable: A signature is asked for and cryptography is not installed.
     """
     bundle = open_bundle(path)
@@ -151,7 +151,9 @@ def open_bundle(path: str | Path) -> Bundle:
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
     if not (folder / NAME).is_file():
-        raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote")
+        raise BundleError(
+            f"{path} is not a bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote"
+        )
     text = _small(folder / NAME, path, LARGEST_MANIFEST)
     signed = (folder / SIGNATURE).is_file()
     signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""

@@ -34,7 +34,7 @@ def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
             raise BundleError(
                 f"{bundle.source}: {artefact.path} names weights that the manifest does not list",
                 got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
-                do="do not run it; whoever made it can write the bundle again with this file as a companion",
+                do="do not run it; its author can write the bundle again with this file as a companion",
             )  # fmt: skip
     return None if places else content
 

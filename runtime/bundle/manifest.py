@@ -2,7 +2,7 @@
 
 Format history:
     1  first format
-    2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and passed over when read
+    2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and skipped when read
     3  the spec's `scores`; a manifest whose spec does not say it is still written in format 1
 """
 
@@ -91,7 +91,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        BundleError: It is no JSON, of a later format, or a field is missing, unknown, of the wrong type, or names a
+        BundleError: It is not JSON, of a later format, or a field is missing, unknown, of the wrong type, or names a
             path outside the bundle.
     """
     try:
@@ -106,8 +106,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
     if manifest.format > values["format"]:
-        got = f"format {values['format']} with what only format {manifest.format} has"
-        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
+        got = f"format {values['format']} with fields that only format {manifest.format} has"
+        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="export it again")
     _check_references(manifest)
     return manifest
 
@@ -169,7 +169,7 @@ def _check_references(manifest: Manifest) -> None:
         ):
             if path not in manifest.files:
                 raise BundleError(
-                    f"the bundle's {NAME} is inconsistent", got=f"no digest of {path}", do="make it again"
+                    f"the bundle's {NAME} is inconsistent", got=f"no digest of {path}", do="export it again"
                 )
     names = [artefact.name for artefact in manifest.artefacts]
     if len(set(names)) != len(names):
@@ -180,7 +180,7 @@ def safe_path(name: Any) -> str:
     """Return a member's path if it stays inside the bundle on every system.
 
     Raises:
-        BundleError: It is absolute, climbs with "..", or a part of it is no name (`names.is_name`).
+        BundleError: It is absolute, climbs with "..", or a part of it is not a name (`names.is_name`).
     """
     if not is_path(name):
         raise BundleError(

@@ -72,7 +72,7 @@ def check_requirements(artefact: Artefact) -> None:
     wrong = unmet(artefact.requires, machine_facts(artefact.requires.get("flavour", "")))
     for key, (got, wanted) in wrong.items():
         raise BuildError(
-            f"{artefact.name} was made for another machine", got=f"{key} {got}", expected=f"{key} {wanted}",
+            f"{artefact.name} was built for a different machine", got=f"{key} {got}", expected=f"{key} {wanted}",
             do="build it here: load(…, rebuild=True)",
         )  # fmt: skip
 

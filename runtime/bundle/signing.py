@@ -67,7 +67,7 @@ def signature_text(digest: str, key: str | Path) -> tuple[str, str]:
     """Return a private key's name, and the signature of a manifest's digest as `signature.json` holds it.
 
     Raises:
-        UsageError: There is no such key, or it is no Ed25519 key.
+        UsageError: There is no such key, or it is not an Ed25519 key.
         NotAvailable: cryptography is not installed.
     """
     private = _private(existing_file(key, "key"))
@@ -80,9 +80,9 @@ def _private(path: Path) -> Any:
     try:
         key = need(_FORMS).load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, OSError) as error:
-        raise UsageError(f"{path} is no private key", got=str(error)[:100], expected="what keygen writes") from error
+        raise UsageError(f"{path} is not a private key", got=str(error)[:100], expected="what keygen writes") from error
     if not isinstance(key, need(_ED25519).Ed25519PrivateKey):
-        raise UsageError(f"{path} is a key of another kind", got=type(key).__name__, expected="an Ed25519 key")
+        raise UsageError(f"{path} is a key of a different type", got=type(key).__name__, expected="an Ed25519 key")
     return key
 
 
@@ -104,7 +104,9 @@ def _public(path: Path) -> list[Any]:
     try:
         public = [forms.load_pem_public_key(block) for block in _PUBLIC.findall(path.read_bytes())]
     except (ValueError, OSError) as error:
-        raise UsageError(f"{path} is no public key", got=str(error)[:100], expected="PEM, as keygen writes") from error
+        raise UsageError(
+            f"{path} is not a public key", got=str(error)[:100], expected="PEM, as keygen writes"
+        ) from error
     if not public or not all(isinstance(key, kind) for key in public):
         raise UsageError(f"{path} holds no Ed25519 key", expected="PEM, as `edgesmith keygen` writes")
     return public
@@ -120,7 +122,7 @@ def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Pa
         source: Where the bundle is, for messages.
 
     Raises:
-        BundleError: It is not signed, by another key, or the signature is not of this manifest.
+        BundleError: It is not signed, by another key, or the signature does not match this manifest.
         UsageError: A key cannot be read.
         NotAvailable: cryptography is not installed.
     """
@@ -131,21 +133,23 @@ def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Pa
     if name not in known:
         raise BundleError(
             f"{source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
-            expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask who made it for its key",
+            expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask its author for the key",
         )  # fmt: skip
     try:
         known[name].verify(signed, DOMAIN + bytes.fromhex(digest))
     except need("cryptography.exceptions").InvalidSignature as error:
         raise BundleError(
-            f"the signature of {source} is not of this manifest", got=f"manifest {digest[:16]}…",
-            expected="the manifest that was signed", do="do not load it; get it again from who made it",
+            f"the signature of {source} does not match this manifest", got=f"manifest {digest[:16]}…",
+            expected="the manifest that was signed", do="do not load it; get it again from its author",
         ) from error  # fmt: skip
     return name
 
 
 def _read(signature: bytes, source: Path) -> tuple[str, bytes]:
     if not signature:
-        raise BundleError(f"{source} is not signed", expected=SIGNATURE, do="`edgesmith sign` it where it is made")
+        raise BundleError(
+            f"{source} is not signed", expected=SIGNATURE, do="sign it with `edgesmith sign` where it was exported"
+        )
     try:
         values = json.loads(signature)
         if (values["format"], values["algorithm"]) != (FORMAT, "ed25519"):

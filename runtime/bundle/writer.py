@@ -71,7 +71,7 @@ def write_bundle(
         results: Free-form: parity, accuracy, latency.
         licence: SPDX identifier of the weights' licence, where known.
         made_by: Name and version of the writer.
-        overwrite: A folder that is no bundle may be replaced too.
+        overwrite: A folder that is not a bundle may be replaced too.
 
     Raises:
         UsageError: A file is not there, two items have one name, or there is none; or the place holds what is not ours.
@@ -101,7 +101,7 @@ def write_bundle(
 def _check_items(items: Sequence[Item]) -> None:
     names = [Path(item.path).stem for item in items]
     if not names or len(set(names)) != len(names):
-        raise UsageError("the files of a bundle need distinct names", got=", ".join(names) or "no files")
+        raise UsageError("the files of a bundle must have distinct names", got=", ".join(names) or "no files")
     for item in items:
         for path in (existing_file(item.path, "artefact"), *item.companions):
             if not is_name(path.name):
@@ -140,7 +140,7 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: The place holds a file that is no zipped bundle, and `overwrite` is not set.
+        UsageError: The place holds a file that is not a zipped bundle, and `overwrite` is not set.
     """
     claim(target, "zip", overwrite=overwrite)
     for name in bundle.manifest.files:
@@ -157,7 +157,7 @@ def sign_bundle(bundle: Bundle, key: str | Path) -> str:
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: There is no such key, or it is no Ed25519 key.
+        UsageError: There is no such key, or it is not an Ed25519 key.
         NotAvailable: cryptography is not installed.
     """
     for name in bundle.manifest.files:

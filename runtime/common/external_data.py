@@ -36,7 +36,7 @@ def locations(data: bytes | mmap.mmap) -> list[str]:
     The walk takes time in proportion to the file's fields, and none where the word "location" is nowhere in it.
 
     Raises:
-        ValueError: It is no serialised protobuf message.
+        ValueError: It is not a serialised protobuf message.
     """
     if data.find(_KEY) < 0:
         return []
@@ -80,7 +80,7 @@ def _fields(view: memoryview, start: int, end: int) -> list[tuple[int, int, int]
             raise ValueError(f"a field of type {kind} at byte {at}")
         at += size
         if not number or at > end:
-            raise ValueError(f"a field that goes beyond its message at byte {at - size}")
+            raise ValueError(f"a field that extends beyond its message at byte {at - size}")
     return fields
 
 
@@ -124,7 +124,7 @@ def model_file(path: str | Path, kind: str = "model") -> Path:
     for place in places:
         if not _stays_inside(place, source.parent):
             raise ModelError(
-                f"{source} keeps weights outside its folder", got=repr(place)[:200],
+                f"{source} refers to weights outside its folder", got=repr(place)[:200],
                 expected="a relative path inside the folder", do="do not use this file; or save it again with onnx",
             )  # fmt: skip
     return source
@@ -145,7 +145,7 @@ def checked_source(path: str | Path, content: bytes | None) -> str | bytes:
     Raises:
         UsageError: There is no such file.
         ModelError: Content that names external data, which would be looked for in the working directory; or a file
-            that keeps weights outside its folder.
+            that refers to weights outside its folder.
     """
     if content is None:
         return str(model_file(path))

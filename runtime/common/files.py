@@ -25,10 +25,10 @@ try:
 except ImportError:  # Windows: no locks, so nothing is taken for abandoned there
     fcntl = None  # type: ignore[assignment]
 
-MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: whoever next writes its target removes it.\n"
+MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: the next write to its target removes it.\n"
 _NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _ledger = -1
-"""A file descriptor where this process writes down its work folders, for who cleans up if it crashes; -1: nowhere."""
+"""File descriptor to which this process writes the paths of its work folders, for clean-up after a crash; -1: none."""
 
 
 @contextlib.contextmanager
@@ -252,7 +252,7 @@ def existing_file(path: str | Path, kind: str) -> Path:
 
 
 def unreadable(path: str | Path) -> str:
-    """Return why there is no regular file at a path, or an empty string."""
+    """Return why a path is not a readable regular file, or an empty string."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -260,7 +260,7 @@ def unreadable(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", "") or str(error)
     if not stat.S_ISREG(status.st_mode):
-        return "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
     return "" if os.access(path, os.R_OK) else "no permission to read it"
 
 

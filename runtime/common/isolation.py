@@ -1,7 +1,7 @@
 """Run work in a forked child: a crash, a hang or unlimited memory use of a native library becomes one error line.
 
-The commands that read files from elsewhere run like this (docs/threat-model.md). It contains faults; it is no sandbox:
-the child has the rights of its parent.
+The commands that read files from elsewhere run like this (docs/threat-model.md). It contains faults but is not a
+sandbox: the child has the rights of its parent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Limits:
         Where a GPU may be, memory has no bound unless one is asked for: drivers reserve more than there is.
 
         Raises:
-            UsageError: A variable is no positive number.
+            UsageError: A variable is not a positive number.
         """
         seconds_set, most = _positive(TIME_VARIABLE), _positive(MEMORY_VARIABLE)
         return cls(seconds_set or seconds, int(most) if most else None if gpu_possible() else _physical_bytes())
@@ -55,7 +55,7 @@ def _positive(variable: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not 0 < value < 1e18:
-        raise UsageError(f"{variable} is no limit", got=repr(text), expected="a positive number")
+        raise UsageError(f"{variable} is not a limit", got=repr(text), expected="a positive number")
     return value
 
 
@@ -79,7 +79,7 @@ class Ended:
         if self.late:
             return RunError(
                 f"{what} was stopped: it took too long", got=f"more than {limits.seconds:g} s",
-                do=f"look at the file, it may be malformed; or raise {TIME_VARIABLE}",
+                do=f"check whether the file is malformed, or raise {TIME_VARIABLE}",
             )  # fmt: skip
         if self.signal == signal.SIGKILL:
             return RunError(f"{what} was killed", got="SIGKILL", do="free memory: the system may have run out of it")
@@ -87,7 +87,7 @@ class Ended:
             name = signal.Signals(self.signal).name
             return RunError(
                 f"a native library crashed during {what}", got=name, expected="a result or a refusal",
-                do="the file is probably malformed: look where it came from",
+                do="the file is probably malformed: check its origin",
             )  # fmt: skip
         return None
 

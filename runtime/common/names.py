@@ -7,7 +7,9 @@ import unicodedata
 from typing import Any
 
 LONGEST_NAME, LONGEST_TEXT, DEEPEST = 128, 1024, 8
-RULE = f"at most {LONGEST_NAME} letters, digits and . _ - , that begin with a letter, digit or _; no device of Windows"
+RULE = (
+    f"at most {LONGEST_NAME} letters, digits and . _ - , that begin with a letter, digit or _; no Windows device name"
+)
 TEXT_RULE = f"printable text of at most {LONGEST_TEXT} characters, no control character or end of line"
 _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._,-]{{0,{LONGEST_NAME - 1}}}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)

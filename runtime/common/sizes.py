@@ -50,7 +50,7 @@ def settle_shape(
     asked = parse_sizes(given)
     if unknown := [name for name in asked if name not in shapes and not (name == "" and len(shapes) == 1)]:
         raise UsageError(
-            "--shape names no input", got=", ".join(name or "a shape without a name" for name in unknown),
+            "--shape gives an unknown input", got=", ".join(name or "a shape without a name" for name in unknown),
             expected=", ".join(shapes), do="write NAME=SIZES",
         )  # fmt: skip
     return {name: _settled(name, shape, asked.get(name, asked.get("")), spec, batch) for name, shape in shapes.items()}
@@ -62,7 +62,7 @@ def _settled(
     if asked is not None:
         if not _fits(asked, shape):
             got, expected = "x".join(map(str, asked)), _text(shape)
-            raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
+            raise UsageError(f"--shape does not match the input {name!r}", got=got, expected=expected)
         return asked
     if spec is not None and spec.input_name == name:
         of_spec = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
@@ -73,8 +73,8 @@ def _settled(
         free = ", ".join(str(at) for at, size in enumerate(sizes) if size is None)
         words = "x".join("SIZE" if size is None else str(size) for size in sizes)
         raise UsageError(
-            f"the input {name!r} has no fixed size", got=f"{_text(shape)}: axes {free} are free",
-            expected="the size to measure it at", do=f"give --shape {name}={words}",
+            f"the input {name!r} has no fixed size", got=f"{_text(shape)}: axes {free} are dynamic",
+            expected="a fixed shape", do=f"give --shape {name}={words}",
         )  # fmt: skip
     return tuple(size or 0 for size in sizes)
 

@@ -94,12 +94,12 @@ def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
     """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
     if len(data) >= wanted:
         return ""
-    start = f"{len(data)} images calibrate, {wanted} were asked for: "
+    start = f"{len(data)} calibration images, {wanted} requested: "
     try:
         test = len(load(source, "test"))
     except DataError:
-        return f"{start}there are no more"
-    return f"{start}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
+        return f"{start}the data has no more"
+    return f"{start}of all {len(load(source, 'train')) + test}, {test} are held out to evaluate the result"
 
 
 def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:

@@ -89,7 +89,7 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     else:
         kept = list(range(len(paths)))
     if not kept:
-        raise DataError(f"{folder} leaves no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
+        raise DataError(f"{folder} has no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
     paths, labels = [paths[at] for at in kept], [labels[at] for at in kept]
     if split == "calibration":
         names = [str(path.relative_to(folder)) for path in paths]
@@ -113,7 +113,7 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
     if not classes or set(classes) <= reserved:
         missing = f"only {', '.join(classes)}" if classes else "no sub-folders and no label file"
         raise DataError(
-            f"{folder} holds no classes",
+            f"{folder} contains no classes",
             got=missing,
             expected="one folder of images per class (also below train/ and val/), or images and labels.txt",
         )
@@ -139,7 +139,9 @@ def _labelled(folder: Path, file: Path) -> tuple[list[Path], list[int], list[str
         path = folder / parts[0]
         if len(parts) != 2 or not path.is_file() or folder.resolve() not in path.resolve().parents:
             raise DataError(
-                f"{file.name} line {number} does not fit", got=repr(line), expected="an image file's name and its label"
+                f"{file.name} line {number} is not valid",
+                got=repr(line),
+                expected="the name of an image file and its label",
             )
         paths.append(path)
         words.append(parts[1])

@@ -48,7 +48,7 @@ def run_build(request: dict[str, Any], send: Event) -> dict[str, Any]:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
     asked, products = _asked(trt, network, request["precision"]) if kernels else ({}, [])
-    notes += [] if kernels else ["this TensorRT lists no kernels: what the precision really is was not checked"]
+    notes += [] if kernels else ["this TensorRT does not list kernels: the real precision was not checked"]
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
         "flags": _flag_names(trt, config, request), "notes": notes, "build_s": seconds,
@@ -172,7 +172,7 @@ def _target(trt: Any, config: Any, features: flavour.Features, sm: str) -> str:
     if not features.cross_build:
         here = gpu.device_sm()
         if sm not in ("current", here):
-            raise UsageError("standard TensorRT builds for the GPU it stands on", got=f"SM {sm}", expected=f"SM {here}",
+            raise UsageError("standard TensorRT builds only for this GPU", got=f"SM {sm}", expected=f"SM {here}",
                              do="use TensorRT-RTX, or build on the device")  # fmt: skip
         return here
     known = flavour.sm_targets(trt)
@@ -189,7 +189,7 @@ def _profiles(builder: Any, network: Any, config: Any, request: dict[str, Any]) 
     dynamic = {tensor.name: tuple(tensor.shape) for tensor in inputs if -1 in tuple(tensor.shape)}
     given = {name: [list(shape) for shape in shapes] for name, shapes in (request.get("shapes") or {}).items()}
     if unknown := sorted(set(given) - {tensor.name for tensor in inputs}):
-        raise UsageError(f"no input is called {unknown[0]!r}", expected=", ".join(tensor.name for tensor in inputs))
+        raise UsageError(f"there is no input {unknown[0]!r}", expected=", ".join(tensor.name for tensor in inputs))
     if not dynamic:
         return {}
     profile = builder.create_optimization_profile()

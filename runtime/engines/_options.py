@@ -63,7 +63,7 @@ def set_dla(trt: Any, builder: Any, network: Any, config: Any, request: dict[str
                          do="allow them on the GPU with --gpu-fallback, or change them")  # fmt: skip
     if others:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    return [f"on the GPU, not the DLA: {', '.join(others)}"] if others else []
+    return [f"on the GPU instead of the DLA: {', '.join(others)}"] if others else []
 
 
 def timing_cache_path(folder: str | Path, trt: Any, sm: str, device: str) -> Path:
@@ -75,7 +75,7 @@ def timing_cache_path(folder: str | Path, trt: Any, sm: str, device: str) -> Pat
 def load_timings(trt: Any, config: Any, path: Path) -> str:
     """Give the builder the timings of earlier builds; return a note where this TensorRT does not use any."""
     if hasattr(trt, "ComputeCapability"):
-        return "TensorRT-RTX times nothing at build time; the timing cache is not used"
+        return "TensorRT-RTX does not time kernels at build time; the timing cache is not used"
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     config.set_timing_cache(cache, False)
     return ""

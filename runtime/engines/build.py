@@ -80,7 +80,7 @@ def build_engine(
         options: What only some TensorRTs offer.
         timeout_s: Seconds after which the build is ended.
         allow_float: Keep an engine whose convolutions run in a higher precision than was asked.
-        overwrite: A file at `out` that is no engine may be replaced.
+        overwrite: A file at `out` that is not an engine may be replaced.
         progress: Called with each event of the build.
 
     Raises:
@@ -145,7 +145,7 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
     attestation = Attestation(**facts.pop("attestation"))
     head = header.read_header(engine)
     if head.sms and facts["sm"] not in head.sms:
-        raise BuildError("the engine's header names another SM", got=", ".join(head.sms), expected=str(facts["sm"]))
+        raise BuildError("the engine's header names a different SM", got=", ".join(head.sms), expected=str(facts["sm"]))
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     return Sidecar(
         engine=out.name, sha256=sha256(engine), bytes=engine.stat().st_size, source=source.name,
@@ -214,7 +214,7 @@ def _failure(answer: Any, code: int, late: bool, timeout_s: float, stderr: IO[by
     stderr.seek(0)
     tail = " ".join(stderr.read().decode(errors="replace").split())[-300:]
     if late:
-        return BuildError(f"the build was ended after {timeout_s:g} s", do="raise --timeout, or simplify the graph")
+        return BuildError(f"the build was stopped after {timeout_s:g} s", do="raise --timeout, or simplify the graph")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return BuildError("TensorRT crashed while building", got=f"{how}; {tail}" if tail else how,
                       do="check the file with `edgesmith build --check-only`; it may be malformed")  # fmt: skip

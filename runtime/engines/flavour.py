@@ -91,7 +91,7 @@ def load_tensorrt(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        raise NotAvailable(f"the module {module} does not load", got=str(error), do="reinstall it") from error
+        raise NotAvailable(f"the module {module} cannot be loaded", got=str(error), do="reinstall it") from error
 
 
 def normal_sm(text: str) -> str:
@@ -105,7 +105,7 @@ def normal_sm(text: str) -> str:
         return plain
     match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", plain)
     if not match:
-        raise UsageError(f"{text!r} is no compute capability", expected="8.6, 86, sm86 or current")
+        raise UsageError(f"{text!r} is not a compute capability", expected="8.6, 86, sm86 or current")
     return f"{match[1]}.{match[2]}"
 
 

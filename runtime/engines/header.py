@@ -35,14 +35,16 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
     """Read the header of an engine file, from its bytes where they are given.
 
     Raises:
-        ModelError: The file is no engine, or it is shorter than its header says.
+        ModelError: The file is not an engine, or it is shorter than its header says.
     """
     path = Path(path)
     raw, size = _start(path) if content is None else (content[:BYTES], len(content))
     flavour = TAGS.get(raw[:4], "")
     if len(raw) < BYTES or flavour not in ("rtx", "standard"):
         got = f"{size} bytes that start with {raw[:4]!r}"
-        raise ModelError(f"{path} is no TensorRT engine", got=got, expected="the tag vtrt or ftrt", do="build it again")
+        raise ModelError(
+            f"{path} is not a TensorRT engine", got=got, expected="the tag vtrt or ftrt", do="build it again"
+        )
     header = _parse(raw, flavour)
     if flavour == "rtx" and header.size != size:
         raise ModelError(
@@ -86,7 +88,9 @@ def check_header(
     header = read_header(path, content)
     rebuild = "build it on or for this machine with `edgesmith build`"
     if flavour and header.flavour != flavour:
-        raise BuildError(f"{path} is an engine of another TensorRT", got=header.flavour, expected=flavour, do=rebuild)
+        raise BuildError(
+            f"{path} is an engine of a different TensorRT flavour", got=header.flavour, expected=flavour, do=rebuild
+        )
     if version and header.version.split(".")[:3] != version.split(".")[:3]:
         raise BuildError(
             f"{path} was built by another TensorRT version", got=header.version, expected=version, do=rebuild

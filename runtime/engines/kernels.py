@@ -70,7 +70,7 @@ class Kernel:
 
     @property
     def requantises(self) -> bool:
-        """Whether it is no convolution and writes INT8."""
+        """Whether it is not a convolution and writes INT8."""
         return self.kind not in CONVOLVING and any(tensor.dtype == "int8" for tensor in self.outputs)
 
 

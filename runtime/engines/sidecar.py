@@ -72,7 +72,7 @@ def read_sidecar(engine: str | Path) -> Sidecar:
     """Read the sidecar of an engine file.
 
     Raises:
-        ModelError: There is none, or it is no sidecar of a format this version knows.
+        ModelError: There is none, or it is not a sidecar of a format this version knows.
     """
     path = path_of(engine)
     try:

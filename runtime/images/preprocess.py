@@ -39,17 +39,17 @@ def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
         spec: Whose preprocessing and input shape to apply.
 
     Raises:
-        DataError: An image cannot be read, is no uint8 image, or the spec's preprocessing does not fit its input.
+        DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not fit its input.
     """
     settings, form = spec.preprocess, (spec.layout, spec.dtype)
     channels = (CHANNELS.get(settings.channels, 0),)
     shape = (*settings.crop, *channels) if form == PIXELS else (*channels, *settings.crop)
     if len(settings.mean) < CHANNELS.get(settings.channels, 0):
         got = f"{len(settings.mean)} means for {settings.channels}"
-        raise DataError(f"the preprocessing of {spec.name} lacks a mean", got=got, expected="one for each channel")
+        raise DataError(f"the preprocessing of {spec.name} has too few means", got=got, expected="one per channel")
     if form not in (VALUES, PIXELS) or shape != tuple(spec.input_shape):
         raise DataError(
-            f"the preprocessing of {spec.name} does not make its input",
+            f"the preprocessing of {spec.name} does not produce its input",
             got=f"{settings.channels} {settings.crop}, {' '.join(form)}",
             expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, NCHW float32 or NHWC uint8",
         )
@@ -68,12 +68,12 @@ def as_image(image: Any) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
         image = _decoded(image)
     if not isinstance(image, np.ndarray):
-        raise DataError("this is no image", got=type(image).__name__, expected="an array, a path or a Pillow image")
+        raise DataError("this is not an image", got=type(image).__name__, expected="an array, a path or a Pillow image")
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise DataError(
-            "this array is no image",
+            "this array is not an image",
             got=f"{image.dtype} {image.shape}",
             expected="uint8 (height, width, 3) in RGB, or a float32 NCHW batch for the network's own input",
         )
@@ -86,14 +86,14 @@ def _decoded(image: Any) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
     except Exception as error:
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError("this image cannot be decoded", got=got, expected="a whole image") from error
+        raise DataError("this image cannot be decoded", got=got, expected="a complete image") from error
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Decode an image file to uint8 (H, W, 3) in RGB; the EXIF orientation is not applied, as in torchvision.
 
     Raises:
-        DataError: There is no such file, it is no image, it is damaged, or so large that it looks like an attack.
+        DataError: There is no such file, it is not an image, it is damaged, or so large that it looks like an attack.
         NotAvailable: Pillow is not installed.
     """
     with decoding(path, "image"), need("PIL.Image").open(path) as image:
@@ -105,7 +105,7 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
     """Turn whatever Pillow raises about a file into a DataError; so large an image that it looks like an attack too.
 
     Raises:
-        DataError: There is no such file, it is no regular file, or Pillow cannot decode it.
+        DataError: There is no such file, it is not a regular file, or Pillow cannot decode it.
         NotAvailable: Pillow is not installed.
     """
     pillow = need("PIL.Image")
@@ -120,7 +120,7 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         raise DataError(f"{kind} {path} is too large", got=str(error), do="scale it down first") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them to: struct.error, KeyError, …
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or the like") from error
+        raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or similar") from error
 
 
 def _prepare(image: NDArray[np.uint8], settings: Preprocess, pixels: bool) -> NDArray[Any]:
@@ -155,8 +155,8 @@ def _new_size(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
     short, long = min(size), max(size)
     other = int(settings.resize * long / short)
     if settings.resize * other > MOST_PIXELS:
-        got = f"{size[1]}x{size[0]} pixels, {settings.resize} by {other} once resized"
-        raise DataError("this image is too long and narrow", got=got, do="crop it first")
+        got = f"{size[1]}x{size[0]} pixels, {settings.resize} by {other} after resizing"
+        raise DataError("the aspect ratio of this image is too large", got=got, do="crop it first")
     return (settings.resize, other) if size[0] <= size[1] else (other, settings.resize)
 
 

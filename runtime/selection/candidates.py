@@ -1,4 +1,4 @@
-"""Which artefact, on which backend: the stated order, and why each was taken or passed over.
+"""Which artefact runs on which backend: the documented order, and why each was chosen or skipped.
 
 On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. Of several engines the
 one with the least estimate comes first, where the bundle has one for each of them: INT8 with twice the kernels of FP16
@@ -62,7 +62,7 @@ def backends_for(artefact: Artefact) -> tuple[str, ...]:
 def usable(backend: str) -> tuple[bool, str]:
     """Return whether a backend can be used here, and why not."""
     if backend in GPU_BACKENDS and not gpu_possible():
-        return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
+        return False, "this machine has no NVIDIA GPU (no device file of one): this backend needs one"
     answer: tuple[bool, str] = load_plugin(backends, backend, "backend").available()
     return answer
 
@@ -90,7 +90,7 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     precisions = sorted({candidate.artefact.precision for candidate in everything})
     if precision not in ("auto", *precisions):
         expected = ", ".join(("auto", *precisions))
-        raise UsageError(f"{bundle.source} has no precision {precision!r}", expected=expected)
+        raise UsageError(f"{bundle.source} has no artefact in {precision!r}", expected=expected)
     kept = [
         candidate
         for candidate in everything
@@ -104,7 +104,11 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
 
 def retired(artefact: Artefact) -> str:
     """Return why no backend runs a form that earlier versions made, or an empty string."""
-    return "" if BACKENDS[artefact.role] else f"the role {artefact.role} is no longer run; its portable form is"
+    return (
+        ""
+        if BACKENDS[artefact.role]
+        else f"the role {artefact.role} is no longer supported; the portable form of the network is"
+    )
 
 
 def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:

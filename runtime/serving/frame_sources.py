@@ -37,7 +37,7 @@ def frames(source: str) -> Iterator[Any]:
         source: A file, a folder of images, or "camera", "camera:1" for a camera by its number.
 
     Raises:
-        UsageError: Nothing is there, or the folder holds no images; at once, not at the first frame.
+        UsageError: Nothing is there, or the folder contains no images; at once, not at the first frame.
         NotAvailable: It needs OpenCV, which is not installed.
         RunError: The camera or video ends with an error (while iterating).
     """
@@ -47,7 +47,7 @@ def frames(source: str) -> Iterator[Any]:
     if why == "a folder":
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
+            raise UsageError(f"{path} contains no images", expected=", ".join(sorted(SUFFIXES)))
         return iter(files)
     if why:
         why = "no such file or folder" if why == "no such file" else why
@@ -93,7 +93,7 @@ def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]
             grabbed, frame = capture.read()
             if not grabbed:
                 if live:
-                    raise RunError(f"{name} gives no more frames", do="check its cable")
+                    raise RunError(f"{name} returns no more frames", do="check its cable")
                 return
             yield np.ascontiguousarray(frame[..., ::-1])
     finally:
@@ -175,7 +175,9 @@ class VideoWriter(Writer):
             code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
             self._video = cv2.VideoWriter(place, code, FPS, self._size)
             if not self._video.isOpened():
-                raise RunError(f"cannot write {self.target}", got="no encoder for it here", do="write a folder instead")
+                raise RunError(
+                    f"cannot write {self.target}", got="there is no encoder for it here", do="write a folder instead"
+                )
         frame = np.ascontiguousarray(image[..., ::-1])
         self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
 

@@ -84,7 +84,7 @@ class Stream(Closeable):
                 it has been yielded.
         """
         if self._threads[0].ident is not None:
-            raise RunError("this stream was iterated before", do="make a new one")
+            raise RunError("this stream was already iterated", do="make a new one")
         for thread in self._threads:
             thread.start()
         while (frame := self._take(self._answers)) is not _END:
@@ -93,7 +93,7 @@ class Stream(Closeable):
             raise self._died
         if self._died is not None:
             got = f"{type(self._died).__name__}: {self._died}"
-            raise RunError("the source of frames died", got=got, do="check the camera or file") from self._died
+            raise RunError("the source of frames failed", got=got, do="check the camera or file") from self._died
 
     def close(self) -> None:
         """Stop reading, and wait for the frame that is being computed; what still waits is counted as dropped."""

@@ -66,8 +66,8 @@ class Task:
         """
         from ..errors import DataError
 
-        raise DataError("accuracy cannot be told", got="a task that the classes of images do not judge")
+        raise DataError("accuracy cannot be computed", got="a task that has no class labels")
 
     def correct(self, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any] | None:
-        """Return which images are answered as their labels say, bool (N,); None where a score is no share of them."""
+        """Return which answers match their labels, bool (N,); None if the metric is not a share of the images."""
         return None

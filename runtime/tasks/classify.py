@@ -74,10 +74,10 @@ class Classify(Task):
             DataError: The shapes do not fit, there is nothing, or a score is not finite.
         """
         if output.ndim != 2 or len(output) != len(labels) or not len(labels):
-            raise DataError("accuracy cannot be told", got=f"logits {output.shape}, labels {labels.shape}")
+            raise DataError("accuracy cannot be computed", got=f"logits {output.shape}, labels {labels.shape}")
         if not np.isfinite(output).all():
             count = int((~np.isfinite(output)).sum())
-            raise DataError("accuracy cannot be told", got=f"{count} logits that are not finite")
+            raise DataError("accuracy cannot be computed", got=f"{count} logits that are not finite")
         count = len(labels)
         hits = {1: int(self.correct(output, labels).sum())}
         if output.shape[1] > 5:

@@ -139,12 +139,12 @@ COMMANDS = {
 }  # fmt: skip
 FOLDERS = {
     "an empty folder": (
-        no_images, "DATA holds no classes; got no sub-folders and no label file; "
+        no_images, "DATA contains no classes; got no sub-folders and no label file; "
         "expected one folder of images per class (also below train/ and val/), or images and labels.txt",
     ),
     "images that do not decode": (
         spoilt_class, "cannot read image DATA/3/*.png; got cannot identify image file '*'; "
-        "expected a JPEG, PNG or the like",
+        "expected a JPEG, PNG or similar",
     ),
     "an empty class": (
         empty_class, "the class '3' in DATA is empty; got no image files that can be read; "
@@ -183,7 +183,7 @@ MODELS = {
         "expected one float32 tensor, batch first",
     ),
     "a size that nothing fixes": (
-        free_size, RANDOM, 2, "the input's size is free; got (None, 3, None, None); do: give images with --data",
+        free_size, RANDOM, 2, "the input has dynamic axes; got (None, 3, None, None); do: give images with --data",
     ),
     "a size that is not the spec's": (
         larger, DIGITS, 1, "calibration batch 0 does not fit the model; got float32 (16, 3, 16, 16); "
