@@ -1,4 +1,4 @@
-"""Where the base version comes from: a path, or the same path at another git revision."""
+"""Source of the base version: a path, or the same path at another git revision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...runtime.errors import NotAvailable, UsageError
 
 
 def at_revision(revision: str, path: Path, folder: Path) -> Path:
-    """Extract a file or folder as it was at a git revision.
+    """Extract a file or folder from a git revision.
 
     Args:
         revision: A commit, branch or tag.
-        path: What, in the working tree.
-        folder: Where to; a temporary one of the caller's.
+        path: The file or folder in the working tree.
+        folder: Target folder, which the caller created for this.
 
     Raises:
         UsageError: No git repository, no such revision, or the path is not in it.

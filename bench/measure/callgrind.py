@@ -1,8 +1,8 @@
-"""Client requests to Callgrind from inside the process it watches: count the instructions of one part of a program.
+"""Callgrind client requests from inside the measured process, which count the instructions of one part of a program.
 
 A client request is a sequence of instructions that changes nothing on a processor and that valgrind recognises
-(Valgrind's manual, "The client request mechanism", and its header `valgrind.h`). Python has no such instructions, so
-they are written into a page of executable memory and called through ctypes.
+(Valgrind's manual, "The client request mechanism", and its header `valgrind.h`). Python cannot emit them, so they
+are written into a page of executable memory and called through ctypes.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def _page() -> tuple[mmap.mmap, Any]:
 
 
 def request(code: int) -> int:
-    """Make one client request without arguments; 0 where no valgrind answers.
+    """Make one client request without arguments; return 0 if valgrind is not running.
 
     Raises:
-        NotAvailable: Not on this processor, or this system has no memory that may be executed.
+        NotAvailable: Not supported on this processor, or this system forbids executable memory.
     """
     words = (ctypes.c_uint64 * 6)(code)
     return int(_page()[1](ctypes.addressof(words)))
@@ -51,10 +51,10 @@ def request(code: int) -> int:
 
 @contextlib.contextmanager
 def counted() -> Iterator[None]:
-    """Let Callgrind, started with `--instr-atstart=no --collect-atstart=no`, count what is done inside.
+    """Count the instructions of the body; Callgrind runs with `--instr-atstart=no --collect-atstart=no`.
 
     Raises:
-        NotAvailable: As `request`, or no valgrind watches.
+        NotAvailable: As `request`, or valgrind is not running.
     """
     if not request(RUNNING_ON_VALGRIND):
         raise NotAvailable("this process does not run under valgrind")

@@ -1,7 +1,7 @@
-"""When is a process warm, and can its samples be trusted: tests with a remedy for each failure.
+"""Tests of whether a process is warm and its samples can be trusted, with a remedy for each failure.
 
-Warm: the last two windows of samples have the same median within `WARM` (1 %), and no trend between them that
-Mann-Whitney sees at 1 in 100. A process that never gets there is measured all the same, and its verdict says so.
+Warm: the last two windows of samples have the same median within `WARM` (1 %), and the Mann-Whitney test finds no
+difference at 1 in 100. A process that never becomes warm is measured, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NOISY = 0.05  # relative spread of the samples above which a verdict is Â«noisyÂ
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether samples can be trusted, and for each problem what to do about it."""
+    """Whether samples can be trusted, and a remedy for each problem."""
 
     stable: bool
     problems: tuple[str, ...] = ()
 
 
 def stationary(samples: Sequence[float], window: int = WINDOW) -> bool:
-    """Say whether the last two windows of samples (seconds) have one level."""
+    """Return whether the last two windows of samples (seconds) have the same level."""
     if len(samples) < 2 * window:
         return False
     before, after = samples[-2 * window : -window], samples[-window:]
@@ -56,9 +56,9 @@ def judge_samples(
     Args:
         groups: The samples of each process.
         warm: For each process, whether its warm-up became stationary.
-        load: Other processes' load (mean number of runnable ones) while measuring, where it is known.
-        cores: Cores of the machine.
-        disturbed: Samples in which the system took the processor away.
+        load: Mean number of other runnable processes during the measurement, if known.
+        cores: Number of cores of the machine.
+        disturbed: Number of samples in which the process was preempted.
     """
     verdicts = [
         _not_warm(warm), _noise(groups), _drift(groups), _disagreement(groups), _few(groups), _loaded(load, cores),

@@ -1,7 +1,7 @@
-"""The TensorRT engines of the same bundle: kernels, file size, activation memory.
+"""TensorRT engines of the same bundle: number of kernels, file size, activation memory.
 
-They are told where the engine was built, which needs no GPU; the engine's sidecar says what the kernels are. For small
-networks their number is what a GPU's time goes to.
+The values come from the sidecar, which the build writes, so no GPU is needed. For small networks the number of kernels
+determines the latency on a GPU.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from ..result import Reading
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `file_bytes`: the artefact with its external data file, where it has one."""
+    """Return `file_bytes`: size of the artefact with its external data file, if it has one."""
     path = Path(context.artifact)
     if not path.is_file():
         return Reading("size", missing=f"{path.name} is not a file")

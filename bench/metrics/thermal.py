@@ -1,4 +1,4 @@
-"""Temperature, clock and throttling at work: whether a latency is that of a cool machine at full speed."""
+"""Temperature, clock and throttling under load: whether the latency is that of a cool machine at full clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOWED = 0.9  # a clock that falls below this share of its highest while working
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return what there is of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count`."""
+    """Return those of `temperature_c` (highest), `clock_hz` (mean), `least_clock_hz`, `throttled_count` that exist."""
     listed = [one for one in sensors.find_sensors() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not listed:
         return Reading("thermal", missing="this machine reports neither temperature nor clock")

@@ -1,4 +1,4 @@
-"""The page's figures as PNG and SVG files, from the same data, by matplotlib: for a paper, a slide, a README."""
+"""The figures of the page as PNG and SVG files, drawn by matplotlib, for a paper, a slide or a README."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ INCHES = (8.0, 4.8)
 
 
 def claim_figures(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder in which a file of another's stands where a figure would go.
+    """Refuse a folder in which a figure would replace a file that Edgesmith did not write.
 
     Raises:
-        UsageError: One does, or nothing can be written there.
+        UsageError: There is such a file, or the folder cannot be written.
     """
     for name in FIGURES:
         for kind in FORMATS:
@@ -29,7 +29,7 @@ def claim_figures(folder: Path, overwrite: bool = False) -> None:
 
 
 def draw_figures(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
-    """Draw every figure that has something to show, as FOLDER/NAME.png and .svg; `quantised` as for the page.
+    """Draw every figure that has data as FOLDER/NAME.png and .svg; `quantised` as for the page.
 
     Returns:
         The files written.
@@ -49,7 +49,7 @@ def draw_figures(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any]
 
 
 def _figure(name: str, title: str, data: Any) -> Any:
-    """Return the figure, or None where there is nothing to draw."""
+    """Return the figure, or None if there are no data."""
     lists = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
     if not (data[lists.get(name, "names")] if isinstance(data, dict) else data):
         return None

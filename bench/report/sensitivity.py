@@ -1,7 +1,7 @@
-"""What INT8 costs each layer, in dB of signal to noise, as the quantiser measured it.
+"""SQNR of each layer in INT8, in dB, as the quantiser measured it.
 
-Read from what `edgesmith quantize --json` printed (with `--explain`: each layer quantised alone), or from a bundle,
-whose provenance keeps the same record of every INT8 file in it.
+Read from the output of `edgesmith quantize --json` (with `--explain`: each layer quantised alone), or from a bundle,
+whose provenance contains the same record for every INT8 file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a file or a bundle, by name.
 
     Raises:
-        DataError: It is no such record, or the bundle has none.
+        DataError: The file is not such a record, or the bundle has none.
         BundleError: The bundle cannot be read.
     """
     if path.is_dir() or path.suffix == ".zip":
@@ -48,7 +48,7 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_record(value: Any) -> bool:
-    """Whether a value holds numbers by layer or by tensor, and nothing else there."""
+    """Whether a value contains only numbers by layer or by tensor."""
     if not isinstance(value, dict) or not any(value.get(key) for key in KINDS):
         return False
     groups = [value.get(key) or {} for key in KINDS]
@@ -60,9 +60,9 @@ def _number(value: Any) -> bool:
 
 
 def view_sensitivity(records: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the layers that cost most, and every layer and tensor as a row (name, kind, layer, dB).
+    """Return the layers of lowest SQNR, and every layer and tensor as a row (name, kind, layer, dB).
 
-    Layers quantised alone are drawn where a record has them, else tensors; what has no noise at all is left out.
+    A record's layers quantised alone are drawn, or its tensors if there are none; values without noise are omitted.
     """
     rows = [
         [name, KINDS[key], layer, round(float(db), 2)]

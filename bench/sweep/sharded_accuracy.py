@@ -1,8 +1,8 @@
-"""Accuracy over image folders of any size, in shards; each shard is a cell of a sweep.
+"""Accuracy on image folders of any size, in shards; each shard is a cell of a sweep.
 
-A shard is every n-th image. It is decoded and computed 64 images at a time, so that memory does not grow with the
-folder, and leaves counts, which add up: the shards of one artefact become one reading, of one machine or several of a
-kind. Computed on another kind of processor an INT8 file may answer otherwise, so those are kept apart.
+A shard is every n-th image. It is processed 64 images at a time, so that memory does not grow with the folder, and
+returns counts, whose sum over the shards of one artefact is one reading. An INT8 file may give other outputs on another
+type of processor, so there is one reading per type of machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def shard_cells(
     """List the cells: every shard of the images for every form of every bundle.
 
     Raises:
-        EdgesmithError: A path is not a bundle that runs here.
+        EdgesmithError: A path is not a bundle with an artefact that runs here.
     """
     cells = []
     for path in paths:
@@ -62,10 +62,10 @@ def shard_cells(
 
 
 def measure_shard(cell: SweepCell) -> dict[str, Any]:
-    """Evaluate one shard and return a run as plain JSON values, whose reading has the counts as its first row.
+    """Evaluate one shard and return a run as plain JSON values; the first row of its reading is the counts.
 
     Raises:
-        EdgesmithError: The bundle or an image cannot be read, or the classes do not fit.
+        EdgesmithError: The bundle or an image cannot be read, or the classes do not match.
     """
     every = suite.contexts(cell.path, threads=cell.threads)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
@@ -80,7 +80,7 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
 
 
 def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[str, ...] = ()) -> Reading:
-    """Return the accuracy that counts say; `classes` has the images and the right ones of each class."""
+    """Return the accuracy from counts; `classes` has the total and correct images of each class."""
     count, shares = tally["images"], dict[str, float]()
     if not count:
         return Reading("accuracy", missing="the shard has no images: fewer images than shards")
@@ -102,7 +102,7 @@ def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: t
 
 
 def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
-    """Add up the shards that are there: one run for each kind of machine, with a note where shards are missing."""
+    """Sum the finished shards: one run per type of machine, with a note if shards are missing."""
     groups: dict[tuple[str, str], list[tuple[SweepCell, Run]]] = {}
     for cell in dict.fromkeys(cells):
         if store.has(cell):
@@ -119,7 +119,7 @@ def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
 
 
 def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
-    """Return the accuracy of several shards together."""
+    """Return the combined accuracy of several shards."""
     readings = [run.results[0].readings["accuracy"] for run in runs]
     tallies = [reading.rows[0]["counts"] for reading in readings if not reading.missing]
     if not tallies:
@@ -164,10 +164,10 @@ def _batches(
 
 
 def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is filled up with the last image.
+    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is padded with the last image.
 
     Raises:
-        RunError: There is not one finite row of logits for each image.
+        RunError: The output is not one finite row of logits per image.
     """
     name = spec.output_names[0]
     logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
@@ -178,7 +178,7 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
 
 
 def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any, truth: NDArray[np.int64]) -> None:
-    """Add one batch; -1 says that there is no fifth class, or nothing to agree with."""
+    """Add one batch; -1 marks a missing top-5 or agreement count."""
     values, _ = accuracy.score(logits, truth)
     count = len(truth)
     tally["images"] += count
