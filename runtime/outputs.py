@@ -1,8 +1,8 @@
-"""Where a result may be written: where nothing exists, or a result of Edgesmith of the same kind.
+"""Rules of where a result may be written: a path that is free, or has a result of Edgesmith of the same kind.
 
-Each kind says by what its files are known: a bundle by its manifest, an ONNX file by its fields, a page or a picture by
-its stamp, a table by its first line. A folder never takes the place of a file, nor a file that of a folder; nothing is
-written into a bundle, which is sealed; links, devices and mount points stay as they are.
+Each kind defines how its files are recognised: a bundle by its manifest, an ONNX file by its fields, a page or picture
+by its stamp, a table by its first line. A folder never replaces a file, nor a file a folder; nothing is written into a
+bundle, which is sealed; links, devices and mount points are never replaced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TRITON = {"config.pbtxt", "labels.txt", "1/model.onnx", "1/model.py", "1/spec.j
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of result: what it is called, whether `path` holds one that we made, and whether it is a folder."""
+    """A kind of result: its name, a check whether `path` is one that Edgesmith wrote, and whether it is a folder."""
 
     word: str
     ours: Callable[[Path], bool]
@@ -44,22 +44,22 @@ class Kind:
 
 
 def png_stamp() -> Any:
-    """Return what Pillow writes into a PNG file (`pnginfo`) so that it is known again."""
+    """Return the `pnginfo` by which a PNG file of Edgesmith is recognised."""
     stamp = need("PIL.PngImagePlugin").PngInfo()
     stamp.add_text("Software", STAMP)
     return stamp
 
 
 def claim(target: str | Path, kind: str, *, overwrite: bool = False) -> Path:
-    """Return the path of a result that may be written, or refuse it before any work is done.
+    """Return the path of a result if it may be written; otherwise refuse before any work is done.
 
     Args:
-        target: Where the result is to go.
-        kind: A name out of KINDS.
-        overwrite: Whoever asks means it: a file or folder that is not ours may go too.
+        target: Path of the result.
+        kind: A key of KINDS.
+        overwrite: Also allow a file or folder that Edgesmith did not write.
 
     Raises:
-        UsageError: Something else stands there, the path leads into a bundle, or nothing can be written there.
+        UsageError: Something else exists there, the path is inside a bundle, or it cannot be written.
     """
     place, sort = _resolved(target), KINDS[kind]
     _outside_bundles(place)
@@ -88,7 +88,7 @@ def _resolved(target: str | Path) -> Path:
 
 
 def standing(place: Path) -> str:
-    """Say what stands at a path, for a message."""
+    """Describe what exists at a path, for a message."""
     if place.is_symlink():
         return f"a link to {place.readlink()}"
     if not place.is_dir():
@@ -105,7 +105,7 @@ def _shown(names: list[str]) -> str:
 
 
 def manifest_of(folder: Path) -> Manifest | None:
-    """Return the manifest of a bundle's folder; None where the folder is not a bundle that this version can read."""
+    """Return the manifest of a bundle's folder; None if this version cannot read the folder as a bundle."""
     try:
         with (folder / NAME).open("rb") as file:
             return parse_manifest(file.read(LARGEST_MANIFEST))
@@ -128,7 +128,7 @@ def _outside_bundles(place: Path) -> None:
 
 
 def _writable(place: Path) -> None:
-    """Look at the nearest folder that is there: what is missing below it will be made."""
+    """Check the nearest existing folder; missing folders below it will be created."""
     near = next(folder for folder in place.parents if os.path.lexists(folder))
     if not near.is_dir():
         raise UsageError(f"cannot write {place}", got=f"{near} is not a folder", do="check the path")
@@ -164,7 +164,7 @@ def _frames(folder: Path) -> bool:
 
 
 def _triton(folder: Path) -> bool:
-    """Say whether a model's folder is one that `write_triton` made, with no version of others beside ours."""
+    """Return whether `write_triton` made this model folder, and it contains no other version."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     strange = [name for name in names - _TRITON if not name.startswith("1/edgesmith_runtime/")]
     return not strange and (folder / "config.pbtxt").read_text(encoding="utf-8").startswith(f"# {STAMP}\n")
@@ -179,7 +179,7 @@ def _zip(path: Path) -> bool:
 
 
 def _onnx(path: Path) -> bool:
-    """Walk over the fields of a file as if it was an ONNX model; the whole file must be made of them."""
+    """Parse the fields of a file as an ONNX model; they must cover the whole file."""
     size, fields = path.stat().st_size, set()
     with path.open("rb") as file:
         while file.tell() < size:

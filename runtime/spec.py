@@ -1,7 +1,7 @@
-"""What a network expects and promises: the value that travels from the PyTorch module to the device.
+"""ModelSpec, the description of a network's input and outputs from the PyTorch module to the device.
 
 `export` writes a ModelSpec into the ONNX metadata, the bundle copies it into its manifest, the runtime reads it. It is
-plain data: JSON in, JSON out, equal after a round trip.
+plain data, equal after a JSON round trip.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SCORES = ("", "logits", "probabilities")
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an RGB image to the network's input, in torchvision's order: resize, centre crop, scale, normalise.
+    """Preprocessing of an RGB image in torchvision's order: resize, centre crop, scale, normalise.
 
     `resize` is the length of the shorter side after resizing, in pixels (0: resize straight to `crop`, both sides);
-    `crop` the (height, width) cut from the centre. Then x = (pixel / 255 - mean) / std for each channel.
+    `crop` the (height, width) of the centre crop. Then x = (pixel / 255 - mean) / std for each channel.
     """
 
     crop: tuple[int, int] = (224, 224)
@@ -37,10 +37,10 @@ class Preprocess:
     channels: str = "RGB"
 
     def check(self) -> None:
-        """Compare the fields with their types.
+        """Check the types of the fields.
 
         Raises:
-            TypeError: One does not fit.
+            TypeError: A field has the wrong type.
         """
         numbers = (self.resize, *self.mean, *self.std)
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
@@ -55,7 +55,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent.
+    """Published figures: parameters, multiply-adds (both recomputed by tests), accuracy in per cent.
 
     `dataset` is the one that `top1` and `top5` were measured on: "imagenet" (ILSVRC 2012, validation), "cifar10".
     """
@@ -73,10 +73,10 @@ class ModelSpec:
     """Name, input, preprocessing, labels and published figures of one network.
 
     `input_shape` is without the batch dimension: (C, H, W) for layout NCHW. `labels` may be empty (class indices are
-    then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name. `name`
-    becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
-    `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
-    not known.
+    then the labels). `weights` is the source of the weights: "digits", "imagenet", "random", a file's name. `name`
+    is used in file and folder names and must satisfy `names.is_name`; labels and tensors' names are any printable text.
+    `scores` is the content of the first output: "logits", "probabilities" (the network ends in a softmax), or ""
+    (unknown).
     """
 
     name: str
@@ -95,17 +95,17 @@ class ModelSpec:
     scores: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values; `scores` is left out where it says nothing, as in what earlier versions wrote."""
+        """Return plain values; an empty `scores` is omitted, as in files of earlier versions."""
         values = asdict(self)
         if not self.scores:
             del values["scores"]
         return values
 
     def __post_init__(self) -> None:
-        """Refuse a name that cannot be one.
+        """Refuse a name that is not valid.
 
         Raises:
-            ModelError: The name, a label or a tensor's name is not what `names` says.
+            ModelError: The name, a label or a tensor's name breaks the rules of `names`.
         """
         if not is_name(self.name):
             raise ModelError("the name of the network is not valid", got=repr(self.name)[:200], expected=RULE)
@@ -122,7 +122,7 @@ class ModelSpec:
         """Read a spec from JSON.
 
         Raises:
-            ModelError: The text is not JSON object, or a field is missing, unknown or of the wrong type.
+            ModelError: The text is not a JSON object, or a field is missing, unknown or of the wrong type.
         """
         try:
             return cls.from_dict(json.loads(text))
@@ -133,10 +133,10 @@ class ModelSpec:
 
     @classmethod
     def from_metadata(cls, texts: Mapping[str, str]) -> ModelSpec | None:
-        """Read the spec among a file's metadata entries; None where there is none.
+        """Read the spec from a file's metadata entries; None if there is none.
 
         Raises:
-            ModelError: There is one, and it cannot be read.
+            ModelError: The spec cannot be read.
         """
         return cls.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 

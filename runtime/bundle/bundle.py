@@ -1,10 +1,10 @@
-"""A bundle: one folder (or .zip) with all that a device needs to run a network and to prove that it runs it right.
+"""A bundle: one folder (or .zip) with everything a device needs to run a network and to verify its outputs.
 
-manifest.json            what is here, with digests (manifest.py)
-signature.json           who made it, where it is signed (signing.py)
-onnx/, engines/          the network per precision and target; an engine with its sidecar JSON beside it
-golden/inputs.npz        inputs, shared by all
-golden/<artefact>.npz    the outputs each artefact gave where it was made
+manifest.json            contents with digests (manifest.py)
+signature.json           signature of the author, if signed (signing.py)
+onnx/, engines/          the network per precision and target; each engine with a sidecar JSON
+golden/inputs.npz        inputs, shared by all artefacts
+golden/<artefact>.npz    outputs of each artefact, recorded at export
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that has been opened: its manifest is valid; a file's digest is checked when the file is asked for."""
+    """An opened bundle: its manifest is valid; the digest of a file is checked when the file is requested."""
 
     folder: Path
     manifest: Manifest
@@ -53,11 +53,11 @@ class Bundle:
 
     @property
     def artefacts(self) -> tuple[Artefact, ...]:
-        """The runnable forms."""
+        """The runnable forms of the network."""
         return self.manifest.artefacts
 
     def file(self, name: str) -> Path:
-        """Return the path of a member whose size and digest are as the manifest says.
+        """Return the path of a member after checking its size and digest against the manifest.
 
         Raises:
             BundleError: It is missing, is outside the bundle, or was changed.
@@ -67,7 +67,7 @@ class Bundle:
         return self.folder / name
 
     def content(self, name: str) -> bytes:
-        """Return a member's bytes, read once: those that were compared with the manifest are those that are returned.
+        """Return a member's bytes, read once: the returned bytes are those compared with the manifest.
 
         Raises:
             BundleError: It is missing, is outside the bundle, or was changed.
@@ -82,7 +82,7 @@ class Bundle:
         return data
 
     def problem(self, name: str) -> str:
-        """Return what is wrong with a member, or an empty string; looked at once."""
+        """Return the problem of a member, or an empty string; each member is checked once."""
         if name not in self._looked_at:
             self._looked_at[name] = self._look_at(name)
         return self._looked_at[name]
@@ -125,17 +125,17 @@ class Bundle:
 
 
 def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
-    """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder that lives as long as the Bundle.
+    """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder as long as the Bundle exists.
 
     Args:
-        path: Where it is.
-        trusted_key: Public keys, one of which must have signed it; None takes those of $EDGESMITH_TRUSTED_KEYS, and
-            where that is not set a bundle need not be signed.
+        path: Path of the bundle.
+        trusted_key: Public keys, one of which must have signed it; None means those of $EDGESMITH_TRUSTED_KEYS; if that
+            is not set, no signature is required.
 
     Raises:
-        UsageError: Nothing is there, or a key cannot be read.
+        UsageError: The path does not exist, or a key cannot be read.
         BundleError: Not a bundle, damaged, of a later version, a wrong manifest, or not signed as required.
-        NotAvailable: A signature is asked for and cryptography is not installed.
+        NotAvailable: A signature is required and cryptography is not installed.
     """
     bundle = open_bundle(path)
     bundle.check_signature(trusted_key)

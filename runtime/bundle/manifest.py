@@ -1,9 +1,9 @@
-"""`manifest.json`: what is in a bundle, with the digest of every file. Plain data, checked field by field when read.
+"""`manifest.json`: the contents of a bundle with the digest of every file; every field is checked when read.
 
 Format history:
     1  first format
     2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and skipped when read
-    3  the spec's `scores`; a manifest whose spec does not say it is still written in format 1
+    3  the spec's `scores`; a manifest whose spec does not set it is still written in format 1
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class File:
 class Artefact:
     """One runnable form of the network.
 
-    `role` says what it is: "onnx", "engine" (TensorRT), "null", or "nchwc" (see the format history). `target` is what
-    it was made for: "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and
+    `role` is the type: "onnx", "engine" (TensorRT), "null", or "nchwc" (see the format history). `target` is what
+    it was built for: "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and
     `companions` (sidecar, external weights) are members of the bundle. `tolerance` is the largest max |a - b| / max |b|
-    of a replay that passes. `requires` is what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour":
+    of a replay that passes. `requires` are conditions on the machine: {"sm": "8.6", "tensorrt": "1.7.1", "flavour":
     "rtx"}. `facts` is free-form.
     """
 
@@ -58,7 +58,7 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a bundle says of itself; `provenance` and `results` are free-form records."""
+    """The content of a manifest; `provenance` and `results` are free-form records."""
 
     spec: ModelSpec
     artefacts: tuple[Artefact, ...]
@@ -70,11 +70,11 @@ class Manifest:
 
     @property
     def format(self) -> int:
-        """The earliest format that can say all of this."""
+        """The earliest format that can represent this manifest."""
         return 3 if self.spec.scores else 1
 
     def to_json(self) -> str:
-        """Return the manifest as JSON, the same for the same content."""
+        """Return the manifest as JSON; equal content gives equal text."""
         values = {**asdict(self), "spec": self.spec.to_dict(), "format": self.format}
         return json.dumps(values, indent=1, sort_keys=True, default=_plain) + "\n"
 

@@ -4,8 +4,8 @@
 
     {"format": 1, "algorithm": "ed25519", "key": SHA-256 of the public key, "signature": 128 hexadecimal digits}
 
-What is signed is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them. The
-cryptography package is imported only where something is signed or a signature is asked for.
+The signed message is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them.
+The cryptography package is imported only to sign or to check a signature.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _FORMS = "cryptography.hazmat.primitives.serialization"
 
 
 def generate_key(path: str | Path) -> str:
-    """Make a key pair: the private key in `path` (readable by its owner only), the public one in `<path>.pub`.
+    """Make a key pair: the private key in `path` (readable only by its owner), the public key in `<path>.pub`.
 
     Returns:
         The key's name: the SHA-256 of the public key's 32 bytes.
 
     Raises:
-        UsageError: One of the files is there already.
+        UsageError: One of the files exists already.
         NotAvailable: cryptography is not installed.
     """
     forms, path = need(_FORMS), Path(path)
@@ -64,7 +64,7 @@ def name_of(public: Any) -> str:
 
 
 def signature_text(digest: str, key: str | Path) -> tuple[str, str]:
-    """Return a private key's name, and the signature of a manifest's digest as `signature.json` holds it.
+    """Return a private key's name, and the signature of a manifest's digest in the form of `signature.json`.
 
     Raises:
         UsageError: There is no such key, or it is not an Ed25519 key.
@@ -87,7 +87,7 @@ def _private(path: Path) -> Any:
 
 
 def trusted_keys(keys: Keys | None) -> list[Any]:
-    """Return the public keys of PEM files, each with one or more; None takes those of $EDGESMITH_TRUSTED_KEYS.
+    """Return the public keys in PEM files, one or more each; None means the files of $EDGESMITH_TRUSTED_KEYS.
 
     Raises:
         UsageError: There is no such file, or no Ed25519 key in it.
@@ -113,16 +113,16 @@ def _public(path: Path) -> list[Any]:
 
 
 def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
-    """Return the name of the trusted key that signed a bundle; an empty string where no key is asked for.
+    """Return the name of the trusted key that signed a bundle; an empty string if no key is required.
 
     Args:
         digest: SHA-256 of the manifest, in hexadecimal.
-        signature: What `signature.json` holds; empty where there is none.
-        keys: The public keys, any of which will do; None takes those of $EDGESMITH_TRUSTED_KEYS, if it is set.
-        source: Where the bundle is, for messages.
+        signature: Content of `signature.json`; empty if there is none.
+        keys: Public keys, one of which must have signed; None means those of $EDGESMITH_TRUSTED_KEYS, if set.
+        source: Path of the bundle, for messages.
 
     Raises:
-        BundleError: It is not signed, by another key, or the signature does not match this manifest.
+        BundleError: It is not signed, is signed by another key, or the signature does not match this manifest.
         UsageError: A key cannot be read.
         NotAvailable: cryptography is not installed.
     """

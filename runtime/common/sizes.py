@@ -1,6 +1,6 @@
-"""Sizes of inputs with free dimensions: from the command line, else from the network's spec.
+"""Sizes of inputs with dynamic axes, from the command line or from the network's spec.
 
-No size is made up: an image of 1x1 pixels is fast and says nothing about the network.
+No size is guessed: a measurement on an image of 1x1 pixels would be meaningless.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
     """Read `x=1x3x320x320,y=1x4`, or `1x3x320x320` for the only input, under the name "".
 
     Raises:
-        UsageError: It is not written so.
+        UsageError: The text does not have this form.
     """
     sizes: dict[str, tuple[int, ...]] = {}
     for part in split_words(text):
@@ -36,16 +36,16 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
 def settle_shape(
     shapes: Mapping[str, Shape], given: str = "", spec: ModelSpec | None = None, batch: int = 1
 ) -> dict[str, tuple[int, ...]]:
-    """Return a size for every dimension of every input; None is a free one.
+    """Return the shape of every input, with a size for every dynamic axis (None).
 
     Args:
-        shapes: Input -> its declared shape.
-        given: What the command says, as `parse_sizes` reads it.
-        spec: What the file or bundle says of its input.
-        batch: The size of a free first dimension that nothing else says.
+        shapes: Declared shape of each input.
+        given: The shapes of the command line, as `parse_sizes` reads them.
+        spec: The ModelSpec of the file or bundle.
+        batch: The size of a dynamic first axis that is not given otherwise.
 
     Raises:
-        UsageError: A dimension other than the first stays free, or what was given does not fit.
+        UsageError: An axis other than the first remains dynamic, or a given shape does not match.
     """
     asked = parse_sizes(given)
     if unknown := [name for name in asked if name not in shapes and not (name == "" and len(shapes) == 1)]:

@@ -1,9 +1,9 @@
-"""Images with labels, by source and split: the embedded digits, or a folder of your own. No torch, nothing downloaded.
+"""Labelled images by source and split: the embedded digits, or a folder. Needs no torch and downloads nothing.
 
-train        what weights are fitted on
-calibration  a stratified draw from train, 128 images unless told otherwise: what quantisers look at
+train        for training
+calibration  a stratified sample of train for quantisation, 128 images by default
 test         held out
-hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise)
+hard         four differently corrupted copies of each test image (rotation, occlusion, noise)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALIBRATION = 128
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and what they show.
+    """Images with their labels.
 
     `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
     for files. `labels` is int64 (N,), an index into `classes`.
@@ -50,7 +50,7 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
+        """SHA-256 over the classes, the labels and every image (files: name and bytes), which identifies the data."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         digest.update(self.labels.astype("<i8").tobytes())
         for chunk in image_folder.raw(self.images):
@@ -63,7 +63,7 @@ class Dataset:
             yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
 
     def head(self, count: int) -> Dataset:
-        """Return the first `count` images, spread evenly over the split so that all classes are in it."""
+        """Return `count` images, spread evenly over the split so that all classes are included."""
         if count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
@@ -72,26 +72,26 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Noise(Dataset):
-    """Standard normal inputs of a network's own shape, float32 (N, *shape), for what takes no images: sounds, videos.
+    """Standard normal inputs, float32 (N, *shape), for networks whose inputs are not images: sounds, videos.
 
-    They have no classes, so that nothing can be right or wrong about an answer.
+    They have no classes, so accuracy is undefined.
     """
 
     @classmethod
     def draw(cls, spec: ModelSpec, split: str, count: int) -> Noise:
-        """Draw `count` inputs; a split's are always the same ones."""
+        """Draw `count` inputs; a split always gives the same inputs."""
         rng = np.random.default_rng(SPLITS.index(split))
         values: Any = rng.standard_normal((count, *spec.input_shape), dtype=np.float32)
         return cls("noise", split, values, np.zeros(count, np.int64), ())
 
     def batches(self, spec: ModelSpec, size: int = 32) -> Iterator[NDArray[np.float32]]:
-        """Yield the inputs as they are, at most `size` at a time."""
+        """Yield the inputs unchanged, at most `size` at a time."""
         for start in range(0, len(self), size):
             yield np.asarray(self.images[start : start + size], np.float32)
 
 
 def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
-    """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
+    """Return why a calibration split has fewer images than requested; an empty string if it has enough."""
     if len(data) >= wanted:
         return ""
     start = f"{len(data)} calibration images, {wanted} requested: "
@@ -109,11 +109,11 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
         source: "digits", or a folder: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, or images with a
             label file (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
-        calibration: How many images "calibration" draws from "train".
+        calibration: Number of images that "calibration" draws from "train".
 
     Raises:
         UsageError: No such split or source.
-        DataError: The folder holds no images, an empty class, or a label file that does not fit.
+        DataError: The folder has no images, an empty class, or a label file that is not valid.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))

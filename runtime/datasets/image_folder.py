@@ -1,4 +1,4 @@
-"""A folder of images as a data set: by class folder, below train/ and val/, or with a label file. Decoded on access."""
+"""A folder of images as a data set: class folders, also below train/ and val/, or a label file. Decoded on access."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COPIES = 4
 
 @dataclass(frozen=True)
 class Files(Sequence["NDArray[np.uint8]"]):
-    """Image files that are decoded, and disturbed where a seed stands beside them, when they are asked for."""
+    """Image files, which are decoded on access, and corrupted if they have a seed."""
 
     paths: tuple[Path, ...]
     seeds: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Files(Sequence["NDArray[np.uint8]"]):
     @overload
     def __getitem__(self, at: slice) -> Files: ...
     def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Files:
-        """Decode one image, uint8 (H, W, 3) in RGB, or return fewer files."""
+        """Decode one image, uint8 (H, W, 3) in RGB, or return a slice of the files."""
         if isinstance(at, slice):
             return Files(self.paths[at], self.seeds[at])
         image = read_image(self.paths[at])
@@ -51,7 +51,7 @@ class Files(Sequence["NDArray[np.uint8]"]):
 
 
 def raw(images: Images) -> Iterator[bytes]:
-    """Yield what identifies the images: each file's name, bytes and seed, or each array's shape and bytes."""
+    """Yield the identity of the images: each file's name, bytes and seed, or each array's shape and bytes."""
     if not isinstance(images, Files):
         yield from (str(np.shape(image)).encode() + np.ascontiguousarray(image).tobytes() for image in images)
         return
@@ -74,10 +74,10 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     """Return the files, the labels, int64 (N,), and the class names of a split; see `datasets.load`.
 
     Without `train/` and `val/` a file belongs to the test split by the SHA-256 of its path: 20 % of class folders, 80 %
-    of labelled images, which are usually somebody's validation set.
+    of images with a label file, which are usually a validation set.
 
     Raises:
-        DataError: No images, an empty class, or a label file that does not fit.
+        DataError: No images, an empty class, or a label file that is not valid.
     """
     wanted = "test" if split in ("test", "hard") else "train"
     part = next((folder / name for name in (TEST if wanted == "test" else TRAIN) if (folder / name).is_dir()), None)
@@ -130,7 +130,7 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
 
 
 def _labelled(folder: Path, file: Path) -> tuple[list[Path], list[int], list[str]]:
-    """Read `name label` lines (blank or comma between); a label is a class index, or a name out of classes.txt."""
+    """Read `name label` lines (blank or comma between); a label is a class index, or a name in classes.txt."""
     class_file = folder / CLASS_FILE
     classes = _lines(class_file) if class_file.is_file() else []
     paths, words = [], []

@@ -1,7 +1,7 @@
-"""The failure catalogue: what TensorRT's messages mean and what to do, by the words in them.
+"""The failure catalogue: cause and remedy of TensorRT's messages, found by their words.
 
-Each row was provoked on TensorRT-RTX by a small graph; the test of the same name in tests/engines/test_failures.py
-provokes it again. Messages of standard TensorRT have the same words for most of them. docs/engines.md prints the table.
+Each row was reproduced on TensorRT-RTX by a small graph, as the test of the same name in tests/engines/test_failures.py
+does. Standard TensorRT uses the same words for most of them. docs/engines.md prints the table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Failure:
-    """One row: a short code, the words it is known by (a regular expression), the cause and the remedy."""
+    """One row: a short code, a regular expression that matches the message, the cause and the remedy."""
 
     code: str
     words: str
@@ -70,5 +70,5 @@ CATALOGUE = (
 
 
 def explain(text: str) -> Failure | None:
-    """Return the row that a message of TensorRT belongs to; None for an unknown one."""
+    """Return the row that matches a message of TensorRT; None for an unknown one."""
     return next((row for row in CATALOGUE if re.search(row.words, text)), None)

@@ -1,4 +1,4 @@
-"""The first 64 bytes of an engine file: enough to refuse it before it is deserialised.
+"""The first 64 bytes of an engine file, checked before it is deserialised.
 
 An engine is executable code for one GPU architecture and one TensorRT version. TensorRT-RTX, little-endian:
 
@@ -22,7 +22,7 @@ BYTES = 64
 
 @dataclass(frozen=True)
 class Header:
-    """What an engine says of itself; where the header lacks them `sms` is empty and `weights_bytes` is 0."""
+    """The header of an engine; if a field is missing, `sms` is empty and `weights_bytes` is 0."""
 
     flavour: str
     version: str
@@ -32,10 +32,10 @@ class Header:
 
 
 def read_header(path: str | Path, content: bytes | None = None) -> Header:
-    """Read the header of an engine file, from its bytes where they are given.
+    """Read the header of an engine file, or of its bytes if given.
 
     Raises:
-        ModelError: The file is not an engine, or it is shorter than its header says.
+        ModelError: The file is not an engine, or is shorter than the size in its header.
     """
     path = Path(path)
     raw, size = _start(path) if content is None else (content[:BYTES], len(content))
@@ -79,11 +79,11 @@ def check_header(
     flavour: str | None = None,
     content: bytes | None = None,
 ) -> Header:
-    """Compare an engine's header with the machine it is to run on; None skips a comparison.
+    """Compare an engine's header with the machine that will run it; None skips a comparison.
 
     Raises:
         ModelError: No engine, or damaged.
-        BuildError: Built for another flavour, version or SM; the message says both.
+        BuildError: Built for another flavour, version or SM; the message names both.
     """
     header = read_header(path, content)
     rebuild = "build it on or for this machine with `edgesmith build`"

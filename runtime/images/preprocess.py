@@ -1,6 +1,6 @@
-"""From images to the network's input, as torchvision does it: resize, centre crop, scale to [0, 1], normalise.
+"""Preprocessing of images as in torchvision: resize, centre crop, scale to [0, 1], normalise.
 
-Arrays need numpy only; Pillow is used for files, and for resizing where it is installed (same result, faster).
+Arrays need only numpy; Pillow is used for files, and for resizing if it is installed (same result, faster).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _LUMA = (19595, 38470, 7471)  # ITU-R 601-2, 16 bits after the point, as Pillow'
 
 
 def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
-    """Return the network's input, C-contiguous: NCHW float32, or NHWC uint8 where the graph itself normalises.
+    """Return the network's input, C-contiguous: NCHW float32, or NHWC uint8 if the graph normalises.
 
     Args:
         images: uint8 RGB arrays (H, W, 3) or grey ones (H, W), paths of image files, or Pillow images.
-        spec: Whose preprocessing and input shape to apply.
+        spec: Spec with the preprocessing and the input shape.
 
     Raises:
-        DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not fit its input.
+        DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not match its input.
     """
     settings, form = spec.preprocess, (spec.layout, spec.dtype)
     channels = (CHANNELS.get(settings.channels, 0),)
@@ -81,7 +81,7 @@ def as_image(image: Any) -> NDArray[np.uint8]:
 
 
 def _decoded(image: Any) -> NDArray[np.uint8]:
-    """Decode a Pillow image, which may have been opened lazily from a damaged file."""
+    """Decode a Pillow image, which may be lazily opened and damaged."""
     try:
         return np.asarray(image.convert("RGB"))
     except Exception as error:
@@ -93,7 +93,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Decode an image file to uint8 (H, W, 3) in RGB; the EXIF orientation is not applied, as in torchvision.
 
     Raises:
-        DataError: There is no such file, it is not an image, it is damaged, or so large that it looks like an attack.
+        DataError: There is no such file, it is not an image, is damaged, or exceeds Pillow's limit on pixels.
         NotAvailable: Pillow is not installed.
     """
     with decoding(path, "image"), need("PIL.Image").open(path) as image:
@@ -102,7 +102,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def decoding(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn whatever Pillow raises about a file into a DataError; so large an image that it looks like an attack too.
+    """Convert every exception of Pillow to a DataError, including that for too large an image.
 
     Raises:
         DataError: There is no such file, it is not a regular file, or Pillow cannot decode it.
@@ -149,7 +149,7 @@ def _resized(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8
 
 
 def _new_size(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
-    """The shorter side becomes `resize`, the other keeps the ratio, cut to whole pixels; 0 resizes to the crop."""
+    """Resize the shorter side to `resize`, keep the aspect ratio, truncate to whole pixels; 0 resizes to the crop."""
     if not settings.resize:
         return settings.crop
     short, long = min(size), max(size)
@@ -161,7 +161,7 @@ def _new_size(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
 
 
 def centre_crop(image: NDArray[np.uint8], crop: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut (height, width) from the centre of (H, W, C); an image that is smaller is padded with black first."""
+    """Crop (height, width) from the centre of (H, W, C); a smaller image is first padded with black."""
     missing = [max(want - have, 0) for want, have in zip(crop, image.shape, strict=False)]
     if any(missing):
         image = np.pad(image, (*((gap // 2, (gap + 1) // 2) for gap in missing), (0, 0)))
