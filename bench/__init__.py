@@ -1,4 +1,4 @@
-"""How fast, how big and how accurate is it here; and did it get slower? `es.bench(...)` measures."""
+"""Measurement of latency, memory, size and accuracy, and comparison of versions; `es.bench(...)` measures."""
 
 from ..runtime.common.front_door import make_callable
 

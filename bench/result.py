@@ -1,12 +1,12 @@
-"""The record of a measurement: immutable, units in its names, JSON with a format version.
+"""The record of a measurement: immutable, with units in its names, as JSON with a format version.
 
 History of the format:
     1  Run {format, version, created, command, environment, results}; a Result has a subject and readings; a Reading
-       has values named with their unit (`p50_s`, `peak_bytes`), intervals, samples by process, and, where nothing
+       has values named with their unit (`p50_s`, `peak_bytes`), intervals, samples by process, and, if nothing
        could be measured, the reason in `missing`.
-    2  A Reading may have rows: a table of its own, such as the operators of `layers`. A Run may have a reference: the
-       seconds of one call of the reference workload beside it, by process (see `bench/measure/reference.py`).
-    3  A subject has a variant, which tells two artefacts of one precision and target apart, and the data set of its
+    2  A Reading may have rows: a table, such as the operators of `layers`. A Run may have a reference: the seconds of
+       one call of the reference workload, by process (see `bench/measure/reference.py`).
+    3  A subject has a variant, which distinguishes artefacts of one precision and target, and the data set of its
        published accuracy. The metrics `limit` and `conditions` are called `roofline_share` and `thermal`.
 """
 
@@ -32,7 +32,7 @@ UNITS = {"_s": "seconds", "_bytes": "bytes", "_per_s": "1/s", "_ratio": "ratio",
 
 @dataclass(frozen=True)
 class Subject:
-    """What was measured: one artefact of one network, on one backend with one number of threads."""
+    """The measured artefact of a network, on one backend with one number of threads."""
 
     model: str
     artifact: str
@@ -52,21 +52,21 @@ class Subject:
 
     @property
     def form(self) -> str:
-        """The precision, what it was made for and, where it has one, its variant: «int8-ort-x86», «int8-trt-fp16»."""
+        """Precision, target and, if any, variant: «int8-ort-x86», «int8-trt-fp16»."""
         return "-".join(part for part in (self.precision, self.target, self.variant) if part not in ("", "generic"))
 
     @property
     def key(self) -> str:
-        """The name that two runs of the same thing share; the digest is left out, for it is what changes."""
+        """The name that is equal in two runs of the same subject; it excludes the digest, which changes."""
         return f"{self.model}/{self.form}/{self.backend}/t{self.threads}/b{self.batch}"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one metric says about one subject.
+    """The result of one metric for one subject.
 
     `values` and the keys of `intervals` carry their unit; `samples` are by process; `rows` are a table of plain values.
-    `missing` says why there is nothing; `notes` are reasons not to trust the values fully.
+    `missing` is the reason why there are no values; `notes` are caveats.
     """
 
     metric: str
@@ -82,20 +82,20 @@ class Reading:
             if not name.endswith(tuple(UNITS)):
                 raise ValueError(f"the value {name!r} has no unit: its name must end in one of {', '.join(UNITS)}")
             if not math.isfinite(value):
-                raise ValueError(f"{self.metric}: {name} is {value}; what was not measured is missing, never a number")
+                raise ValueError(f"{self.metric}: {name} is {value}; a value that was not measured must be absent")
         if not self.values and not self.missing:
-            raise ValueError(f"{self.metric} has neither values nor the reason why it has none")
+            raise ValueError(f"{self.metric} has no values and no reason why they are missing")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A subject with what each metric says about it, by the metric's name."""
+    """A subject with one reading per metric, by the metric's name."""
 
     subject: Subject
     readings: dict[str, Reading] = field(default_factory=dict)
 
     def value(self, metric: str, name: str) -> float | None:
-        """Return one value, or None where it is missing."""
+        """Return one value, or None if it is missing."""
         return self.readings[metric].values.get(name) if metric in self.readings else None
 
 
@@ -110,7 +110,7 @@ class Run(Displayed):
     reference: tuple[tuple[float, ...], ...] = ()
 
     def headline(self) -> str:
-        """Return how many results of which networks, and when and where."""
+        """Return a summary: number of results, networks, machine and time."""
         models = ", ".join(dict.fromkeys(result.subject.model for result in self.results))
         return f"{len(self.results)} results of {models} on {self.environment.cpu}, {self.created}"
 
@@ -133,7 +133,7 @@ class Run(Displayed):
 
 
 def write_run(run: Run, path: str | Path) -> Path:
-    """Write a run as JSON, whole or not at all."""
+    """Write a run as JSON atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(run.to_dict(), indent=1, allow_nan=False) + "\n")
     return Path(path)
@@ -144,7 +144,7 @@ def read_run(path: str | Path) -> Run:
 
     Raises:
         UsageError: There is no such file.
-        DataError: It is not a result of ours, or of a newer format.
+        DataError: The file was not written by Edgesmith, or has a newer format.
     """
     path = existing_file(path, "result")
     try:
@@ -195,4 +195,4 @@ def _floats(groups: Iterable[Iterable[float]]) -> tuple[tuple[float, ...], ...]:
 
 def _unreadable(path: Path, got: str) -> DataError:
     expected = f"{FORMAT} JSON of version 1 to {VERSION}"
-    return DataError(f"{path} is no result", got=got, expected=expected, do="write it with `edgesmith bench`")
+    return DataError(f"{path} is not a result", got=got, expected=expected, do="write it with `edgesmith bench`")

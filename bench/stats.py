@@ -1,7 +1,7 @@
-"""Statistics for latencies, with numpy alone: intervals that hold for few processes and for skewed samples.
+"""Statistics for latencies in numpy: intervals that are valid for few processes and for skewed samples.
 
 A measurement has two levels: processes, and samples inside a process. Samples of one process share its memory layout,
-so that a thousand of them are not a thousand independent facts; every interval here resamples processes first.
+so they are not independent; every interval here resamples processes first.
 
 Sources: Efron & Tibshirani, «An Introduction to the Bootstrap» (1993), chapter 13 (percentile interval); Kalibera &
 Jones, «Rigorous Benchmarking in Reasonable Time» (2013, ratio of means over several levels); Mann &
@@ -31,7 +31,7 @@ CHUNK = 1 << 20  # values drawn at once
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the bounds that hold it at a confidence `level` (0.95: in 95 of 100 repetitions)."""
+    """An estimate with its confidence interval at `level` (0.95: 95 %)."""
 
     estimate: float
     low: float
@@ -50,14 +50,14 @@ def percentile(samples: Sequence[float], q: float) -> float:
 
 
 def trusted_percentile(count: int) -> float:
-    """Return the highest percentile that `count` samples can tell: ten of them must lie above it."""
+    """Return the highest percentile that `count` samples can estimate: ten samples must lie above it."""
     return max(0.0, 100.0 * (1 - 10 / count)) if count else 0.0
 
 
 def resamples(groups: Groups, rng: np.random.Generator, repeats: int = REPEATS) -> Iterator[Floats]:
-    """Yield hierarchical bootstrap samples, one a row: processes with replacement, then samples inside each.
+    """Yield hierarchical bootstrap samples, one per row: processes with replacement, then samples in each.
 
-    Every process weighs the same, whatever its number of samples.
+    Every process has the same weight, independent of its number of samples.
     """
     sizes = np.array([len(group) for group in groups])
     padded = np.zeros((len(groups), sizes.max()))
@@ -105,7 +105,7 @@ def _of_all(groups: Groups, statistic: Statistic) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Return Student's t interval of a mean: the one that holds for as few as three independent values."""
+    """Return Student's t interval of a mean, which is valid for as few as three independent values."""
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < 2:
         return Interval(float(sample.mean()), -math.inf, math.inf, level)
@@ -133,7 +133,7 @@ def _gauss() -> tuple[Floats, Floats]:
 
 @functools.lru_cache(maxsize=256)
 def t_quantile(probability: float, degrees: float) -> float:
-    """Return the value that Student's t is below with the given probability (bisection, to 1e-10)."""
+    """Return the quantile of Student's t at the given probability (bisection, to 1e-10)."""
     if probability < 0.5:
         return -t_quantile(1 - probability, degrees)
     low, high = 0.0, 2.0

@@ -1,4 +1,4 @@
-"""From bundles or files to a Run: list the subjects, time them side by side, then ask every metric."""
+"""Benchmark of bundles or files: lists the subjects, times them interleaved, then computes every metric."""
 
 from __future__ import annotations
 
@@ -36,26 +36,30 @@ def bench(
     *paths: str | Path, precision: str = "", metrics: str = "", threads: int = 1, batch: int = 1, shape: str = "",
     processes: int = 3, seconds: float = 1.0, data: str | None = None,
 ) -> Run:  # fmt: skip
-    """Measure bundles, ONNX files or Python files: what `edgesmith bench` does, without writing anything.
+    """Measure bundles, ONNX files or Python files as `edgesmith bench` does, without writing files.
 
     Args:
-        paths: What to measure, side by side.
+        paths: Bundles or files to measure, interleaved.
         precision: Only these forms, comma-separated: "fp32,int8-ort-x86"; "" for all.
         metrics: Only these metrics, comma-separated: "latency,memory"; "" for the usual ones.
-        threads: Of a CPU backend; 0 leaves the choice to it.
-        batch: Images in a call, where the batch is free.
-        shape: Size of inputs that leave it free: "1x3x320x320".
+        threads: Threads of a CPU backend; with 0 the backend chooses.
+        batch: Images per call, if the batch axis is dynamic.
+        shape: Shape of inputs with dynamic axes: "1x3x320x320".
         processes: Fresh processes for each subject.
         seconds: Seconds of measuring in each process.
         data: Labelled images: "digits", or a folder.
 
     Raises:
-        UsageError: Nothing is there, or a word or a number makes no sense.
-        NotAvailable: Nothing in a bundle runs here.
+        UsageError: A path does not exist, or a word or number is not valid.
+        NotAvailable: No artefact of a bundle runs here.
     """
     if not paths or threads < 0 or batch < 1 or processes < 1 or seconds <= 0:
         got = f"{len(paths)} paths, {threads} threads, batch {batch}, {processes} processes, {seconds:g} s"
-        raise UsageError("nothing can be measured so", got=got, expected="a path, and numbers above 0 (threads: 0 too)")
+        raise UsageError(
+            "nothing can be measured with these settings",
+            got=got,
+            expected="a path, and numbers above 0 (threads: 0 too)",
+        )
     forms, only = map(split_words, (precision, metrics))
     plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     subjects = [
@@ -70,15 +74,15 @@ def run_suite(
     contexts: Sequence[MetricContext], plan: interleave.SamplingPlan, *, only: Sequence[str] = (), seed: int = 0,
     progress: Callable[[int], None] | None = None, reference: bool = False,
 ) -> Run:  # fmt: skip
-    """Time every subject side by side, then ask the metrics.
+    """Time all subjects interleaved, then compute the metrics.
 
     Args:
-        contexts: What to measure.
-        plan: How long.
-        only: The metrics' names; empty for all that do not ask to be named (`ON_REQUEST`).
-        seed: Of the random order.
+        contexts: The subjects.
+        plan: Amount of sampling.
+        only: Names of the metrics; empty for all except those on request (`ON_REQUEST`).
+        seed: Seed of the random order.
         progress: Called with 1 after each process of each subject, and each metric of each subject.
-        reference: Time the reference workload beside them, so that the run can be compared on another day.
+        reference: Also time the reference workload, so that the run can be compared with a later one.
     """
     chosen = {name: load_plugin(metrics, name, "metric").measure for name in only or usual_metrics()}
     targets = [*(context.target for context in contexts), *([REFERENCE] if reference else [])]
@@ -98,7 +102,7 @@ def run_suite(
 
 
 def _asked(name: str, ask: Callable[[MetricContext], Reading], context: MetricContext) -> Reading:
-    """Ask one metric; what it cannot be had for is the reason why it is missing."""
+    """Compute one metric; an error becomes the reason why it is missing."""
     try:
         return ask(context)
     except EdgesmithError as error:
@@ -106,7 +110,7 @@ def _asked(name: str, ask: Callable[[MetricContext], Reading], context: MetricCo
 
 
 def usual_metrics() -> list[str]:
-    """List the metrics that are measured without being named."""
+    """List the metrics that are measured by default."""
     return [
         name for name in plugin_names(metrics) if not getattr(load_plugin(metrics, name, "metric"), "ON_REQUEST", False)
     ]
@@ -116,19 +120,19 @@ def contexts(
     path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None,
     shape: str = "",
 ) -> list[MetricContext]:  # fmt: skip
-    """List what can be measured in a bundle, an ONNX file or a Python file.
+    """List the subjects in a bundle, an ONNX file or a Python file.
 
     Args:
-        path: Where.
+        path: The bundle or file.
         precisions: Only these forms ("fp32", "int8", "int8-ort-x86"); empty for all.
-        threads: For CPU backends; 0 leaves the choice to them.
-        batch: For artefacts with a free batch dimension.
-        shape: The size of inputs that leave it free, as `runtime.common.sizes.parse_sizes` reads it.
-        data: Where the labelled images are: "digits" or a folder; None takes the digits for what was trained on them.
+        threads: Threads of CPU backends; with 0 the backend chooses.
+        batch: Batch size of artefacts with a dynamic batch axis.
+        shape: Shape of inputs with dynamic axes, as `runtime.common.sizes.parse_sizes` reads it.
+        data: Labelled images: "digits" or a folder; None uses the digits for networks trained on them.
 
     Raises:
-        UsageError: Nothing is there, or no artefact has such a precision.
-        NotAvailable: Nothing in the bundle runs here.
+        UsageError: The path does not exist, or no artefact has this precision.
+        NotAvailable: No artefact of the bundle runs here.
     """
     path = Path(path)
     if path.suffix in (".onnx", ".py"):
@@ -146,9 +150,9 @@ def contexts(
                 why.append(f"{artefact.name}: {reason}")
     if not subjects and not why:
         known = ", ".join(sorted({item.precision for item in bundle.artefacts}))
-        raise UsageError(f"{path} has no such precision", got=", ".join(precisions), expected=known)
+        raise UsageError(f"{path} has no artefact of this precision", got=", ".join(precisions), expected=known)
     if not subjects:
-        raise NotAvailable(f"nothing in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
+        raise NotAvailable(f"no artefact in {path} runs here", got=" | ".join(why), do="see `edgesmith doctor`")
     return subjects
 
 
@@ -161,7 +165,7 @@ def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContex
         if not usable:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
     subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
-    why = "a bare file says nothing of its images; measure a bundle"
+    why = "a file without a bundle does not describe its images; measure a bundle"
     return MetricContext(
         subject, BenchTarget(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why
     )
@@ -179,7 +183,7 @@ def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, bat
 
 
 def _variant(bundle: Bundle, artefact: Artefact) -> str:
-    """Return what tells an artefact from the others of its precision and target: the rest of its name."""
+    """Return the variant of an artefact: the part of its name after precision and target."""
     kind = artefact.precision, artefact.target
     if sum((one.precision, one.target) == kind for one in bundle.artefacts) == 1:
         return ""
@@ -206,7 +210,7 @@ def _context(
 
 
 def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str) -> tuple[Any, Any, Any]:
-    """Return logits (N, classes), labels (N,), and the FP32 artefact's logits unless this is it."""
+    """Return logits (N, classes), labels (N,), and the logits of the FP32 artefact unless this is it."""
     labels = _images(bundle.source, source, split)[1]
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), None)
     reference = None
@@ -223,14 +227,18 @@ def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
 
 
 def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
-    """Return the labels (N,) of images as the network numbers its classes: by name where both have the same names.
+    """Return the labels (N,) of images as class indices of the network: by name if both have the same names.
 
     Raises:
-        UsageError: They differ in the number of classes.
+        UsageError: The numbers of classes differ.
     """
     if len(data.classes) != spec.num_classes:
         got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {spec.name}"
-        raise UsageError("the images do not fit the network", got=got, do="name the images it was trained for (--data)")
+        raise UsageError(
+            "the images do not match the network",
+            got=got,
+            do="give images of the classes that it was trained on (--data)",
+        )
     if spec.labels and set(spec.labels) == set(data.classes):
         return np.array([spec.labels.index(name) for name in data.classes])[data.labels]
     return data.labels

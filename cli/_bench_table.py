@@ -64,7 +64,7 @@ def measure_table(
                 note(f"{name}: {spent[-1]:.0f} s")
             advance(1)
     if left:
-        note(f"no time was left for {', '.join(left)}; do: run the same command again, it continues there")
+        note(f"no time was left for {', '.join(left)}; do: run the same command again; it continues with them")
     if not parts:
         raise EdgesmithError("no network could be measured", do="see the reasons above")
     return together(parts)
@@ -108,7 +108,7 @@ def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: in
         run = suite.run_suite(subjects, plan, only=[*suite.usual_metrics(), "engines"], reference=True)
         run = with_digits_accuracy(with_boards(run, name), bundles)
     except EdgesmithError as error:
-        note(f"{name} is left out: {error}")
+        note(f"{name} is skipped: {error}")
         return None
     result.write_run(run, folder / f"{name}.json")
     return run
@@ -138,7 +138,7 @@ def modelled(name: str) -> Reading:
         estimate = roofline.estimate_latency(network, catalogue.find_device(board), precision)
         key = f"{re.sub('[^a-z0-9]+', '_', board.lower().removeprefix('jetson '))}_{precision}_s"
         values[key], intervals[key] = estimate.expected_s, (estimate.low_s, estimate.high_s)
-    why = f"modelled, not measured: two points in three within a factor of {roofline.SPREAD}, {roofline.WORST} at worst"
+    why = f"modelled, not measured: two thirds are within a factor of {roofline.SPREAD}, all within {roofline.WORST}"
     return Reading("modelled", values, intervals, notes=(why,))
 
 
@@ -163,6 +163,6 @@ def _with_digits(result: Result, folder: Path) -> Result:
     else:
         measured = accuracy.measure(twins[0])
         reading = replace(
-            measured, notes=(*measured.notes, "of the digits-trained network (64x64, 10 classes), not of this")
+            measured, notes=(*measured.notes, "of the network trained on digits (64x64, 10 classes), not of this one")
         )
     return replace(result, readings={**result.readings, "accuracy": reading})

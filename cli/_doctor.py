@@ -22,7 +22,7 @@ PYTHON_OLDEST = (3, 10)
 _JETPACK = {"32": "JetPack 4", "35": "JetPack 5", "36": "JetPack 6", "38": "JetPack 7"}
 _PURPOSE = {
     "tensorrt": "runs and builds engines on Jetson and in data centres",
-    "tensorrt_rtx_cu13_bindings": "builds engines for RTX GPUs, also where there is no GPU",
+    "tensorrt_rtx_cu13_bindings": "builds engines for RTX GPUs, even on a machine without a GPU",
     "cuda-bindings": "lets Python talk to the GPU",
     "opencv-python-headless": "videos and cameras for `run --source`",
 }
@@ -72,7 +72,7 @@ def _cpu() -> Component:
     name, flags = cpu()
     useful = " ".join(flag for flag in VECTOR_FLAGS if flag in flags) or "flags unknown"
     slow = flags and not flags & INT8_FLAGS
-    mend = "no INT8 dot product here: measure INT8 against FP32 before you ship it" if slow else ""
+    mend = "this CPU has no INT8 dot product instruction: compare INT8 with FP32 before you ship it" if slow else ""
     return Component("cpu", "ok", f"{name}, {cores()} usable cores; {useful}", mend)
 
 
@@ -150,7 +150,7 @@ def _clocks() -> list[Component]:
     """Say whether the processor's clock is left to a governor that saves power: latency may then double."""
     governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     if not governor:
-        return [Component("cpu clock", "unknown", "the system does not say (a virtual machine or container)")]
+        return [Component("cpu clock", "unknown", "the system does not report it (a virtual machine or container)")]
     saving = governor in ("powersave", "conservative", "ondemand", "schedutil")
     mend = "sudo cpupower frequency-set -g performance, while you measure" if saving else ""
     return [Component("cpu clock", "ok", f"governor {governor}", mend)]
@@ -172,7 +172,10 @@ def _jetson() -> list[Component]:
             "jetpack", "ok" if match else "unknown", f"{jetpack} (L4T {match[1]}.{match[2]})" if match else text[:80]
         ),
         Component(
-            "power mode", "ok" if mode else "unknown", mode, "sudo nvpmodel -q says it; sudo nvpmodel -m 0 is the most"
+            "power mode",
+            "ok" if mode else "unknown",
+            mode,
+            "sudo nvpmodel -q shows it; sudo nvpmodel -m 0 sets the highest",
         ),
         Component("gpu clock", "ok" if clocks else "unknown", clocks, "sudo jetson_clocks, while you measure"),
     ]

@@ -26,7 +26,7 @@ def draw_noise(report: QuantReport, path: str | Path) -> None:
 def bars(report: QuantReport) -> Any:
     """Return the figure: one part for layers and one for tensors, where there are figures of them."""
     parts = {
-        "SQNR of the output when one layer alone is quantised, dB": report.layer_sqnr_db,
+        "SQNR of the output with only this layer quantised, dB": report.layer_sqnr_db,
         "SQNR of each quantised tensor, dB": report.tensor_sqnr_db,
     }
     parts = {title: values for title, values in parts.items() if values} or {"nothing was quantised": {}}

@@ -24,7 +24,7 @@ def half(report: PrecisionReport, output: Path) -> None:
 
 def int8(report: QuantReport, output: Path) -> None:
     """Print what became INT8, what did not and why, and where the noise comes from."""
-    rows: list[tuple[Any, ...]] = [*report.quantised.items(), ("Relu/Clip folded into a range", len(report.folded))]
+    rows: list[tuple[Any, ...]] = [*report.quantised.items(), ("Relu/Clip folded into Q/DQ", len(report.folded))]
     table("Computed in INT8", ["operator", "nodes"], rows)
     if report.floats:
         table("Left in float", ["node", "reason"], report.floats.items(), left=2)
@@ -41,7 +41,7 @@ def int8(report: QuantReport, output: Path) -> None:
 
 def _likeness(report: QuantReport) -> str:
     """Say how like the float network's the answers are, on which images, the worst part of an output first."""
-    fitted = "images that nothing was fitted to" if report.held_out else "of the images it was fitted to"
+    fitted = "images that calibration did not use" if report.held_out else "of the calibration images"
     parts = list(report.sqnr_db.items())
     more = f" and {len(parts) - PARTS} more" if len(parts) > PARTS else ""
     text = (
@@ -57,7 +57,7 @@ def _likeness(report: QuantReport) -> str:
 def _noise(report: QuantReport) -> None:
     if report.layer_sqnr_db:
         rows = [(name, f"{value:.1f}") for name, value in report.layer_sqnr_db.items()]
-        table("SQNR of the output when one layer alone is quantised", ["layer", "dB"], rows)
+        table("SQNR of the output with only this layer quantised", ["layer", "dB"], rows)
     if report.tensor_sqnr_db:
         worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])
         shown = worst if report.layer_sqnr_db else worst[:5]
@@ -73,7 +73,9 @@ def _tried(report: QuantReport) -> None:
         for one in sorted(report.tried, key=lambda one: one["layers_in_float"])
     ]  # fmt: skip
     table(
-        "Tried for the budget", ["layers in float", "ms", "SQNR, dB", "points lost", "meets it", "on the front"], rows
+        "Tried for the accuracy budget",
+        ["layers in float", "ms", "SQNR, dB", "points lost", "meets it", "on the Pareto front"],
+        rows,
     )
     say(report.reason)
 

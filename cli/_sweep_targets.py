@@ -16,15 +16,15 @@ def sweep_targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> li
         bundles: Where bundles of networks stand; those that are absent are made, with random weights.
 
     Raises:
-        UsageError: A resolution is no number, or was given where there is no network to make.
+        UsageError: A resolution is not a number, or was given where there is no network to make.
         EdgesmithError: A network cannot be made at this resolution.
     """
     sides = [_side(word) for word in resolutions.split(",") if word]
     names = [path for path in paths if not Path(path).exists() and "/" not in path and not Path(path).suffix]
     if sides and not names:
         raise UsageError(
-            "--resolutions needs networks by their names", got=", ".join(paths), expected="such as mobilenetv2",
-            do="a bundle or file has the resolution that it was exported with",
+            "--resolutions needs networks given by name", got=", ".join(paths), expected="such as mobilenetv2",
+            do="give the name of a network: the resolution of a bundle or file is fixed when it is exported",
         )  # fmt: skip
     targets: list[str] = []
     for path in paths:
@@ -42,5 +42,5 @@ def _bundles(name: str, sides: list[int], bundles: Path) -> list[Path]:
 
 def _side(word: str) -> int:
     if not word.strip().isdecimal() or not 8 <= int(word) <= 4096:
-        raise UsageError("a resolution makes no sense", got=repr(word), expected="pixels, such as 160,224")
+        raise UsageError("a resolution is not valid", got=repr(word), expected="pixels, such as 160,224")
     return int(word)

@@ -40,14 +40,14 @@ class Advice:
 
 @command("advise")
 @click.option("--device", required=True, help="A device of the catalogue: orin-nano-8gb, xavier-nx, t4, …")
-@click.option("--power", help="A power mode (15W) or GPU clock (612MHz); the highest mode without.")
+@click.option("--power", help="Power mode (15W) or GPU clock (612MHz).  [default: the highest mode]")
 @click.option("--dataset", default="imagenet", show_default=True, help="Data set of the published accuracy.")
 @click.option("--min-top1", default=0.0, help="Published top-1 of the FP32 network on that data set, per cent.")
 @click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
 @click.option("--precision", type=click.Choice(roofline.PRECISIONS), default="fp16", show_default=True)
 @click.option("--batch", default=1, show_default=True, help="Images in a call.")
 @click.option(
-    "--all", "every", is_flag=True, help="Judge every network; otherwise stop at the third that is fast enough."
+    "--all", "every", is_flag=True, help="Check every network; by default stop at the third that is fast enough."
 )
 def advise_command(
     device: str, power: str | None, dataset: str, min_top1: float, max_ms: float | None, precision: str, batch: int,
@@ -58,7 +58,7 @@ def advise_command(
     Exit code 1 when none is.
     """
     if batch < 1 or (max_ms is not None and max_ms <= 0):
-        raise UsageError("the limits make no sense", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
+        raise UsageError("the limits are not valid", got=f"batch {batch}, {max_ms} ms", expected="more than 0")
     board = catalogue.find_device(device)
     board = catalogue.in_mode(board, power) if power else board
     ranking = rank_networks(board, precision, batch, min_top1, max_ms, dataset=dataset, enough=None if every else 3)
@@ -160,7 +160,7 @@ def _draw(board: Device, ranking: list[Advice]) -> None:
         "verdict",
         f"top-1 % {ranking[0].dataset}" if ranking else "top-1 %",
         "expected ms",
-        "two in three",
+        "range ms (2 in 3)",
         "bound ms",
         "kernels",
         "limited by",
@@ -182,7 +182,9 @@ def _limit(max_ms: float | None) -> str:
 
 
 def _reason(best: Advice, board: Device, min_top1: float, max_ms: float | None) -> str:
-    sure = "even at the slow end of the range" if best.verdict == "chosen" else "by the expected latency, not for sure"
+    sure = (
+        "even at the slow end of the range" if best.verdict == "chosen" else "by the expected latency; it may be slower"
+    )
     return (
         f"{best.network}: the most accurate with top-1 {best.top1:.2f} % on {best.dataset} (asked: {min_top1:g}) and "
         f"{_limit(max_ms)} on the {board.device}, {sure}; there it is limited by {best.estimate.limit}"
@@ -191,20 +193,20 @@ def _reason(best: Advice, board: Device, min_top1: float, max_ms: float | None) 
 
 def _caveats(board: Device, precision: str) -> list[str]:
     caveats = [
-        "latency is modelled, not measured: each of 19 published points predicted from other devices was within a "
-        f"factor of {roofline.SPREAD} in two cases of three, {roofline.WORST} at worst; measure before you ship",
-        "the published points are of resnet50, mobilenetv2 and shufflenetv2; other kinds of network are less certain",
+        "latency is modelled, not measured: 19 published latencies were each predicted from other "
+        f"devices, two thirds within a factor of {roofline.SPREAD}, all within {roofline.WORST}; measure it",
+        "the published latencies are of resnet50, mobilenetv2 and shufflenetv2; other networks are less certain",
         f"figures of the {board.device}: {board.confidence} ({board.source})",
     ]
     if board.mode:
         caveats.append(
-            f"{board.mode}: peaks scaled by clock and multiprocessors, launches by the clock; no published point is of "
-            "a lower mode, so this was never held against a measurement"
+            f"{board.mode}: peaks are scaled by clock and multiprocessors, launch times by clock; no latency was "
+            "published for a lower mode, so this scaling was never compared with a measurement"
         )
     if not board.is_gpu:
-        caveats.append("for a CPU only the bound is known: no published points were fitted")
+        caveats.append("for a CPU only a lower bound of the latency is known: the model was fitted to GPUs only")
     if precision == "int8":
-        caveats.append("top-1 is the published one of FP32; measure what INT8 keeps with `edgesmith bench`")
+        caveats.append("top-1 is the published value of FP32; measure the top-1 of INT8 with `edgesmith bench`")
     if precision == "int8" and not board.int8_tops:
-        caveats.append(f"the {board.device} has no fast INT8: computed at its FP16 peak")
+        caveats.append(f"the {board.device} has no fast INT8: the estimate uses its FP16 peak")
     return caveats

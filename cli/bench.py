@@ -30,16 +30,16 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 @click.argument("paths", nargs=-1, metavar="[BUNDLE | FILE.onnx | FILE.py]…")
 @click.option("--precision", default="", help="Only these forms: fp32,fp16,int8,int8-ort-x86,…")
 @click.option("--metrics", "chosen", default="", help="Only these metrics: latency,memory,accuracy,…")
-@click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; 0 leaves the choice to it.")
-@click.option("--batch", default=1, show_default=True, help="Images in a call, where the batch is free.")
-@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of inputs that leave it free.")
+@click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; with 0 the backend chooses.")
+@click.option("--batch", default=1, show_default=True, help="Images per call, if the batch axis is dynamic.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
 @click.option("--processes", default=3, show_default=True, help="Fresh processes for each subject.")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--data", help="Labelled images: digits, or a folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of the bundles.")
-@click.option("--all", "every", is_flag=True, help="The long table: twelve networks, one after the other; resumable.")
-@click.option("--minutes", default=20.0, show_default=True, help="With --all: begin no network that would end later.")
+@click.option("--all", "every", is_flag=True, help="The long table of twelve networks; resumable.")
+@click.option("--minutes", default=20.0, show_default=True, help="With --all: skip what would exceed this time.")
 @overwrite
 def bench_command(
     paths: tuple[str, ...], precision: str, chosen: str, threads: int, batch: int, processes: int, seconds: float,
@@ -57,7 +57,9 @@ def bench_command(
     plan = interleave.SamplingPlan(processes=processes, least_s=seconds, most_s=max(8.0, 4 * seconds))
     if every:
         if paths or only or forms or data or batch != 1:
-            raise UsageError("--all is a table of its own", expected="--threads, --processes, --seconds, --out only")
+            raise UsageError(
+                "--all takes no path and no other option", expected="--threads, --processes, --seconds, --out only"
+            )
         _long(plan, out, bundles, minutes, threads, as_json)
         return 0
     subjects: list[MetricContext] = []
@@ -132,11 +134,11 @@ def _sensible(threads: int, batch: int, processes: int, seconds: float, minutes:
     if threads < 0 or batch < 1 or processes < 1 or seconds <= 0 or minutes < 0:
         got = f"{threads} threads, batch {batch}, {processes} processes, {seconds:g} s, {minutes:g} minutes"
         raise UsageError(
-            "the numbers make no sense", got=got, expected="more than 0; 0 threads for the backend's choice"
+            "the numbers are not valid", got=got, expected="more than 0; with 0 threads the backend chooses"
         )
 
 
 def _title(own: bool) -> str:
     return (
-        "Bench" if own else "Bench: 224x224, 1000 classes, batch 1, random weights; accuracy of the digits-trained nets"
+        "Bench" if own else "Bench: 224x224, 1000 classes, batch 1, random weights; accuracy after training on digits"
     )

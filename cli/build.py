@@ -19,10 +19,13 @@ from . import console
 @console.command("build")
 @click.argument("onnx", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="The engine; with several SMs -smXY is added.  [default: here]"
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The engine file; with several SMs -smXY is added.  [default: here]",
 )
 @click.option("--sm", default="8.6", show_default=True, help="Compute capabilities: 8.6,8.9 or current.")
-@click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="The intent.")
+@click.option("--precision", default="fp32", show_default=True, type=click.Choice(PRECISIONS), help="Precision.")
 @click.option("--fp16", "precision", flag_value="fp16", help="The same as --precision fp16.")
 @click.option("--int8", "precision", flag_value="int8", help="The same as --precision int8.")
 @click.option("--flavour", default="auto", type=click.Choice(("auto", "rtx", "standard")), help="Which TensorRT.")
@@ -32,22 +35,22 @@ from . import console
 @click.option("--level", type=click.IntRange(0, 5), help="Builder optimisation level.")
 @click.option("--refit", is_flag=True, help="The weights can be replaced later.")
 @click.option("--strip", is_flag=True, help="Leave the weights out; refit on the device.")
-@click.option("--version-compatible", is_flag=True, help="Later TensorRTs of the same major version run it too.")
+@click.option("--version-compatible", is_flag=True, help="Later TensorRT releases of this major version can run it.")
 @click.option(
     "--hardware", type=click.Choice(("ampere_plus", "same_compute_capability")), help="Other GPUs run it too."
 )
 @click.option("--dla", type=click.IntRange(0), help="The DLA core of a Jetson.")
-@click.option("--gpu-fallback", is_flag=True, help="Layers that the DLA lacks run on the GPU, and are listed.")
-@click.option("--timing-cache", type=click.Path(), help="Folder for the timings of earlier builds.")
+@click.option("--gpu-fallback", is_flag=True, help="Run layers that the DLA lacks on the GPU, and list them.")
+@click.option("--timing-cache", type=click.Path(), help="Folder of the timing cache, which later builds reuse.")
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds per engine.")
-@click.option("--allow-float", is_flag=True, help="Keep an engine that runs in a higher precision than asked.")
-@click.option("--best-for", "gpu", metavar="GPU", help="Build what is estimated fastest on this GPU, such as L4.")
-@click.option("--int8-from", type=click.Path(path_type=Path), help="With --best-for: the quantised file (trt).")
+@click.option("--allow-float", is_flag=True, help="Keep an engine that runs in a higher precision than requested.")
+@click.option("--best-for", "gpu", metavar="GPU", help="Build the fastest by estimate on this GPU, such as L4.")
+@click.option("--int8-from", type=click.Path(path_type=Path), help="With --best-for: the file quantised for trt.")
 @click.option(
-    "--at-batch", default=1, show_default=True, type=click.IntRange(1), help="The batch that --best-for means."
+    "--at-batch", default=1, show_default=True, type=click.IntRange(1), help="Batch size that --best-for assumes."
 )
 @click.option("--per-tensor", is_flag=True, help="With --best-for: one scale per INT8 weight; check accuracy.")
-@click.option("--check-only", is_flag=True, help="Check the file against TensorRT's rules; build nothing.")
+@click.option("--check-only", is_flag=True, help="Only check the file against TensorRT's rules; do not build.")
 @console.overwrite
 def build_command(
     onnx: Path, out: Path | None, sm: str, precision: str, flavour: str, batch: str | None, shapes: tuple[str, ...],
@@ -134,7 +137,7 @@ def _note_findings(findings: list[Any]) -> None:
     for item in findings:
         kinds.setdefault((item.severity, item.code), []).append(item)
     for (severity, _), items in kinds.items():
-        progress.note(f"{severity}: {items[0]}" + (f" (and {len(items) - 1} more such)" if len(items) > 1 else ""))
+        progress.note(f"{severity}: {items[0]}" + (f" (and {len(items) - 1} more like it)" if len(items) > 1 else ""))
 
 
 def _targets(onnx: Path, out: Path | None, sms: list[str], precision: str) -> list[tuple[str, Path]]:
@@ -166,7 +169,7 @@ def _numbers(text: str, separator: str) -> list[int]:
         return [int(part) for part in text.split(separator)]
     except ValueError:
         raise UsageError(
-            f"{text!r} is no list of whole numbers", expected=f"such as 1{separator}4{separator}16"
+            f"{text!r} is not a list of whole numbers", expected=f"such as 1{separator}4{separator}16"
         ) from None
 
 
@@ -175,7 +178,7 @@ def _shape(text: str) -> tuple[str, tuple[list[int], ...]]:
     shapes = tuple(_numbers(part, "x") for part in three.split(":"))
     if not name or len(shapes) != 3:
         raise UsageError(
-            f"{text!r} is no profile", expected="NAME=MIN:OPT:MAX, such as x=1x3x64x64:1x3x224x224:8x3x512x512"
+            f"{text!r} is not a profile", expected="NAME=MIN:OPT:MAX, such as x=1x3x64x64:1x3x224x224:8x3x512x512"
         )
     return name, shapes
 
@@ -186,7 +189,7 @@ def _show(sidecars: list[Any]) -> None:
          f"{item.weights_bytes / 1e6:.1f}", f"{item.activation_bytes / 1e6:.1f}", f"{item.build_s:.1f}")
         for item in sidecars
     ]  # fmt: skip
-    columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "built in s")
+    columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "build s")
     console.table("", columns, rows)
     for note in dict.fromkeys(note for item in sidecars for note in item.notes):
         progress.note(f"note: {note}")
@@ -196,6 +199,6 @@ def _show(sidecars: list[Any]) -> None:
 
 def _show_findings(findings: list[Any], as_json: bool) -> None:
     rows = [(item.severity, item.code, item.node, item.what, item.do) for item in findings]
-    columns = ("", "trap", "node", "what", "do")
+    columns = ("", "rule", "node", "problem", "what to do")
     draw = (lambda: console.table("", columns, rows, left=5)) if rows else (lambda: console.say("nothing found"))
     console.emit([item.to_dict() for item in findings], as_json, draw)

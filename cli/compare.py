@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @command("compare")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
-@click.option("--other-machine", is_flag=True, help="Compare though the machines differ; it proves little.")
-@click.option("--calibrate", is_flag=True, help="Divide by the reference workload of each result; 10 % count then.")
+@click.option("--threshold", default=0.03, show_default=True, help="Smallest slowdown that counts.")
+@click.option("--other-machine", is_flag=True, help="Compare results of different machines; this is weak evidence.")
+@click.option(
+    "--calibrate", is_flag=True, help="Divide by each result's reference workload; the threshold is then 10 %."
+)
 def compare_command(
     base: Path, new: Path, threshold: float, other_machine: bool, calibrate: bool, as_json: bool
 ) -> int:

@@ -39,7 +39,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
 
 
 overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace what stands where the output goes, though it is not ours."
+    "--overwrite", is_flag=True, help="Replace the existing output even if Edgesmith did not write it."
 )
 """The option of every command that writes where the user says; `outputs.claim` takes what it gives."""
 
@@ -57,14 +57,16 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
             raise
         return _say_error(error)
     except KeyboardInterrupt:
-        click.echo("error: interrupted; nothing half-written was left", err=True)
+        click.echo("error: interrupted; no incomplete file was left", err=True)
         return 1
     except (BrokenPipeError, click.ClickException):
         raise
     except MemoryError:
         if debug:
             raise
-        click.echo("error: not enough memory; do: give it more, or look at the file: it may be malformed", err=True)
+        click.echo(
+            "error: not enough memory; do: use a machine with more, or check whether the file is malformed", err=True
+        )
         return 1
     except Exception as error:
         if debug:
@@ -111,7 +113,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], lef
 
 
 def say(thing: Any) -> None:
-    """Print text or anything rich can draw to standard output; as wide as it needs when that is no terminal."""
+    """Print text or anything rich can draw to standard output; as wide as it needs when that is not a terminal."""
     if isinstance(thing, str) and not sys.stdout.isatty():
         click.echo(thing)
         return

@@ -19,10 +19,10 @@ from .console import command, emit, table
 
 @command("describe", short_help="Show a network or an ONNX file layer by layer.")
 @click.argument("model")
-@click.option("--classes", type=click.IntRange(1), help="Size of the last layer, instead of the paper's.")
-@click.option("--side", type=click.IntRange(1), help="Height and width of the input, instead of the paper's.")
-@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of a file's inputs that leave it free.")
-@click.option("--all", "every", is_flag=True, help="Show batch norm, activations and sums as well.")
+@click.option("--classes", type=click.IntRange(1), help="Number of classes.  [default: the paper's]")
+@click.option("--side", type=click.IntRange(1), help="Height and width of the input.  [default: the paper's]")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of a file's inputs with dynamic axes.")
+@click.option("--all", "every", is_flag=True, help="Also show batch normalisation, activations and additions.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 def describe_command(
     model: str, classes: int | None, side: int | None, shape: str, every: bool, as_csv: bool, as_json: bool
@@ -33,7 +33,7 @@ def describe_command(
     field, effective stride and effective padding are in pixels of the input; intensity is MACs per byte moved.
     """
     if shape and not _is_file(model):
-        raise UsageError("--shape is for files", got=model, do="give --side")
+        raise UsageError("--shape works only with files", got=model, do="give --side")
     report = _of_file(Path(model), classes, side, shape) if _is_file(model) else _of_name(model, classes, side)
     if as_csv:
         _csv(report)
@@ -50,7 +50,7 @@ def _of_file(path: Path, classes: int | None, side: int | None, shape: str) -> C
     from ..optimize.graph.complexity import describe
 
     if classes or side:
-        raise UsageError("an ONNX file has its own shapes", got="--classes or --side", do="give --shape")
+        raise UsageError("an ONNX file defines its own shapes", got="--classes or --side", do="give --shape")
     report = describe(path, shape)
     for name, (content, kind) in spec_metadata.ending(path).items():
         if content == "probabilities":

@@ -32,12 +32,12 @@ GateAnswers = tuple[list[GateFinding], list[dict[str, object]], list[int]]
     required=True,
     help="The base version: a path, a git revision of NEW's own path, or a result of `edgesmith bench` (.json).",
 )
-@click.option("--threshold", default=0.03, show_default=True, help="The slowdown that matters.")
-@click.option("--max-seconds", default=120.0, show_default=True, help="Time for each latency question.")
+@click.option("--threshold", default=0.03, show_default=True, help="Smallest slowdown that counts.")
+@click.option("--max-seconds", default=120.0, show_default=True, help="Maximum time for each latency comparison.")
 @click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,instructions,kernels.")
-@click.option("--precision", default="", help="Only these forms of a bundle; the best one here otherwise.")
+@click.option("--precision", default="", help="Only these forms of a bundle.  [default: the best one on this machine]")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
-@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Size of inputs that leave it free.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown summary here.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and add to the job's summary.")
@@ -54,7 +54,7 @@ def gate_command(
     from ..runtime.outputs import claim
 
     if not 0 < threshold < 1 or max_seconds <= 0:
-        raise UsageError("the threshold or the time makes no sense", got=f"{threshold}, {max_seconds} s",
+        raise UsageError("the threshold or the time is not valid", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
     words = _words(also)
     for path, kind in ((junit_path, "junit"), (markdown_path, "markdown")):
@@ -148,7 +148,7 @@ def _against_stored(
 
     if also:
         got = f"--also {','.join(also)}"
-        raise UsageError("a stored result is compared by latency only", got=got, do="leave --also out")
+        raise UsageError("a stored result can be compared only by latency", got=got, do="leave --also out")
     base = read_run(stored)
     forms = [word for word in precision.split(",") if word]
     subjects = suite.contexts(new, precisions=forms, threads=threads, shape=shape)

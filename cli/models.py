@@ -22,7 +22,7 @@ from .console import command, emit, overwrite, table
     "--results",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="With --plot: measured latency in place of operations, from results of `bench` or rows of the zoo's table.",
+    help="With --plot: plot measured latency, not operations, from `bench` results or rows of the zoo's table.",
 )
 @overwrite
 def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], overwrite: bool, as_json: bool) -> None:
@@ -39,7 +39,7 @@ def models_command(pattern: str, plot: Path | None, results: tuple[Path, ...], o
     if not entries:
         raise UsageError(f"no network matches {pattern!r}", do="`edgesmith models` lists them all")
     if results and not plot:
-        raise UsageError("--results is for --plot", do="say --plot FILE as well")
+        raise UsageError("--results works only with --plot", do="give --plot FILE as well")
     if plot:
         from ..models.accuracy_chart import draw_chart, read_latencies
         from ..runtime.outputs import claim
@@ -87,13 +87,13 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
     "--recipe",
     help="onecycle, onecycle-long, onecycle-short, resnet, probe or finetune.  [default: the network's own]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Epochs, instead of the recipe's.")
-@click.option("--batch", type=click.IntRange(2), help="Images per step, instead of the recipe's.")
-@click.option("--lr", type=float, help="Highest learning rate, instead of the recipe's.")
-@click.option("--ema", type=float, help="Decay of averaged weights per step, instead of the recipe's.")
-@click.option("--patience", type=click.IntRange(0), help="Stop after so many epochs without a better validation loss.")
-@click.option("--seed", default=0, show_default=True, help="Of weights, order and augmentation.")
-@click.option("--start", default="random", show_default=True, help="random, or a checkpoint to start from.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs.  [default: the recipe's]")
+@click.option("--batch", type=click.IntRange(2), help="Images per step.  [default: the recipe's]")
+@click.option("--lr", type=float, help="Highest learning rate.  [default: the recipe's]")
+@click.option("--ema", type=float, help="Decay per step of the averaged weights.  [default: the recipe's]")
+@click.option("--patience", type=click.IntRange(0), help="Stop after this many epochs without improvement.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of weights, image order and augmentation.")
+@click.option("--start", default="random", show_default=True, help="Initial weights: random, or a checkpoint.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights (.safetensors).")
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write a CSV with a row per epoch.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")

@@ -38,18 +38,20 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
 @click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
-@click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
-@click.option("--adaround", is_flag=True, help="Learn the rounding of weights by gradient descent too; minutes.")
-@click.option("--quick", is_flag=True, help="Ranges only: a few seconds, and 2 to 6 dB less.")
-@click.option("--allow-random", is_flag=True, help="Calibrate on random data (for trying things out, never to ship).")
-@click.option("--budget", metavar="POINTS|dB", help="Leave layers in float until 0.5 (points of top-1) or 35dB is met.")
+@click.option("--method", default="min-max", show_default=True, help="Range estimator: see docs/quantisation.md.")
+@click.option("--adaround", is_flag=True, help="Also learn the rounding of weights (AdaRound); minutes.")
+@click.option("--quick", is_flag=True, help="Calibrate ranges only: takes seconds, costs 2 to 6 dB of SQNR.")
+@click.option("--allow-random", is_flag=True, help="Calibrate on random data (for experiments only).")
+@click.option(
+    "--budget", metavar="POINTS|dB", help="Keep layers in float to lose at most 0.5 (points) or to reach 35dB."
+)
 @click.option(
     "--limit",
     type=click.FloatRange(0, min_open=True),
-    help="FP16: first layers stay FP32 until the relative error is below, say 2e-3.",
+    help="FP16: keep the first layers in FP32 until the relative error is below this, such as 2e-3.",
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="A folder that keeps what calibration counted.")
-@click.option("--explain", is_flag=True, help="Quantise each layer alone too, and show what it costs.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder of the calibration statistics.")
+@click.option("--explain", is_flag=True, help="Also quantise each layer alone, and show its SQNR.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
 @overwrite
 def quantize_command(
@@ -62,7 +64,9 @@ def quantize_command(
     from . import _quantize_tables
 
     if plot is not None and quick and not explain:
-        raise UsageError("--quick leaves out the noise that --plot draws", got="--quick --plot", do="add --explain")
+        raise UsageError(
+            "--quick does not measure the noise that --plot draws", got="--quick --plot", do="add --explain"
+        )
     least_db, points = parse_budget(budget)
     half = target in HALF_PRECISIONS
     settings = None if half else _settings(method, adaround, quick, limit)
@@ -134,7 +138,7 @@ def _settings(method: str, adaround: bool, quick: bool, limit: float | None = No
     if not quick:
         return QuantSettings(method=method, adaround=adaround)
     if adaround:
-        raise UsageError("--quick leaves out what --adaround does", do="give one of the two")
+        raise UsageError("--quick skips the step that --adaround asks for", do="give one of the two")
     return QuantSettings.quick(method)
 
 
@@ -185,7 +189,7 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray
     from ..runtime import datasets
 
     if data is None:
-        note("calibrating on random data: the result is for trying things out, not for use")
+        note("calibration uses random data: the result is for experiments only")
         return _random(source, images)
     dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
     if text := datasets.held_back(data, dataset, images):
@@ -205,7 +209,7 @@ def _judges(source: Path, data: str | None) -> _Preprocessed | None:
     try:
         held_out = datasets.load(data, "test")
     except DataError as error:
-        note(f"warning: no images are held out to judge the result on: {error}")
+        note(f"warning: there are no held-out images to evaluate the result on: {error}")
         return None
     pixels = prod(spec.input_shape) // min(spec.input_shape)
     return _Preprocessed(held_out.head(min(JUDGES, max(LEAST_IMAGES, JUDGED_PIXELS // pixels))), spec)
@@ -240,6 +244,6 @@ def _random(source: Path, images: int) -> list[np.ndarray]:
 
     shape = input_shape(read_model(source))
     if None in shape[1:]:
-        raise UsageError("the input's size is free", got=str(shape), do="give images with --data")
+        raise UsageError("the input has dynamic axes", got=str(shape), do="give images with --data")
     generator = np.random.default_rng(0)
     return [generator.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from .console import command, emit, overwrite, say, table
 
 @command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--digest", help="SHA-256 that the manifest itself must have: pins the whole bundle.")
-@click.option("--key", type=click.Path(path_type=Path), help="Public key (PEM) that must have signed it.")
+@click.option("--digest", help="Required SHA-256 of the manifest: it identifies the whole bundle.")
+@click.option("--key", type=click.Path(path_type=Path), help="Required signer: a public key (PEM).")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
 def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: int | None, as_json: bool) -> int:
     """Recompute the digests of BUNDLE (a folder or .zip) and replay its golden inputs on this device.
@@ -58,13 +58,15 @@ def _draw_verify(report: Any, signer: str) -> None:
 @command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1)
-@click.option("--source", help="Instead of IMAGES, a stream: a video, an animation, a folder, camera or camera:1.")
+@click.option("--source", help="A stream instead of IMAGES: a video, an animation, a folder, camera or camera:1.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder, .gif or video (.mp4, .avi) for the images with their answers on.",
+    help="Folder, .gif or video (.mp4, .avi) for the images with the answers drawn on them.",
 )
-@click.option("--policy", default="block", show_default=True, help="When slower than --source: drop-oldest, …")
+@click.option(
+    "--policy", default="block", show_default=True, help="If inference is slower than --source: drop-oldest, …"
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu, or a backend: ort, openvino, trt.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, fp16 or int8.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
@@ -80,7 +82,9 @@ def run_command(
     from ._run_images import run_images, run_stream
 
     if bool(images) == bool(source):
-        raise UsageError("no images to run on" if not images else "images and a stream", expected="IMAGES or --source")
+        raise UsageError(
+            "no images to run on" if not images else "both images and a stream", expected="IMAGES or --source"
+        )
     if options["out"]:
         kind = {"": "frames", ".gif": "picture"}.get(options["out"].suffix.lower(), "video")
         claim(options["out"], kind, overwrite=overwrite)
@@ -161,7 +165,7 @@ def keygen_command(path: Path, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that keygen made.")
 def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
-    """Sign BUNDLE (a folder or .zip) in its place, after its digests were checked."""
+    """Check the digests of BUNDLE (a folder or .zip), then sign it in place."""
     from ..runtime.bundle.bundle import open_bundle
     from ..runtime.bundle.writer import sign_bundle
 

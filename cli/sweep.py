@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 @command("sweep")
 @click.argument("paths", nargs=-1, required=True, metavar="NETWORK | BUNDLE | FILE.onnx | FILE.py…")
-@click.option("--resolutions", default="", help="Of networks given by name, in pixels: 128,160,224.")
+@click.option("--resolutions", default="", help="Input sizes in pixels, for networks given by name: 128,160,224.")
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of their bundles.")
 @click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")
 @click.option("--threads", default="1", show_default=True, help="Thread counts: 1,2,4.")
-@click.option("--batch", default="1", show_default=True, help="Batch sizes, where the batch is free: 1,8.")
+@click.option("--batch", default="1", show_default=True, help="Batch sizes, if the batch axis is dynamic: 1,8.")
 @click.option("--processes", default=2, show_default=True, help="Fresh processes for each cell.")
 @click.option("--seconds", default=0.5, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/sweep"), show_default=True)
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds after which a process that is silent fails.")
-@click.option("--evaluate", help="Accuracy on these labelled images instead of speed: digits, or a folder of any size.")
+@click.option("--timeout", default=120.0, show_default=True, help="Fail a process that is silent for so many seconds.")
+@click.option("--evaluate", help="Measure accuracy, not speed, on these labelled images: digits, or a folder.")
 @click.option("--split", default="test", show_default=True, help="With --evaluate: test or hard.")
-@click.option("--shards", default=8, show_default=True, help="With --evaluate: cells that the images are shared among.")
-@click.option("--scheduler", help="A Dask scheduler's address (tcp://…); cells go to its workers.")
-@click.option("--resource", default="device", show_default=True, help="The workers' resource that a cell takes.")
+@click.option("--shards", default=8, show_default=True, help="With --evaluate: number of cells that share the images.")
+@click.option("--scheduler", help="Address of a Dask scheduler (tcp://…) whose workers measure the cells.")
+@click.option("--resource", default="device", show_default=True, help="The Dask worker resource that a cell uses.")
 @overwrite
 def sweep_command(
     paths: tuple[str, ...], resolutions: str, bundles: Path, precision: str, threads: str, batch: str, processes: int,
     seconds: float, out: Path, evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None,
     resource: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
-    """Measure every form of every path with every setting; the same command goes on where it stopped.
+    """Measure every form of every path with every setting; the same command continues an interrupted sweep.
 
     Exit code 1 when a cell failed.
     """
@@ -98,7 +98,7 @@ def before(
 
     _numbers(threads, 0), _numbers(batch, 1)
     if shards < 1 or timeout <= 0:
-        raise UsageError("the limits make no sense", got=f"{shards} shards, {timeout:g} s", expected="more than 0")
+        raise UsageError("the limits are not valid", got=f"{shards} shards, {timeout:g} s", expected="more than 0")
     for path, kind in ((out / "sweep.json", "result"), (out / "sweep.md", "markdown")):
         claim(path, kind, overwrite=overwrite)
     if evaluate:
@@ -114,7 +114,7 @@ def _numbers(text: str, least: int) -> list[int]:
         numbers = [least - 1]
     if min(numbers) < least:
         raise UsageError(
-            "a list of numbers was expected", got=repr(text), expected=f"such as 1,2,4, each {least} or more"
+            "this is not a list of numbers", got=repr(text), expected=f"such as 1,2,4, each {least} or more"
         )
     return numbers
 

@@ -129,5 +129,5 @@ def _choice(flow: Flow, sm: str) -> StageCheck | None:
     )
     on = best.results["estimated_on"]
     return StageCheck(
-        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {estimates}; never measured"
+        f"choice SM {sm}", True, f"{best.precision.upper()}: estimated on {on}, batch 1: {estimates}; not measured"
     )

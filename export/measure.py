@@ -48,7 +48,7 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
     else:
-        flow.checks.append(StageCheck("accuracy", None, "not evaluated, as asked"))
+        flow.checks.append(StageCheck("accuracy", None, "not evaluated: the settings disable it"))
     _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads)
     for artefact in runnable[1:]:
         if artefact.simulated and targets.is_here(artefact.target):
@@ -211,7 +211,7 @@ def _tried(artefact: ExportedArtefact) -> str:
         return ""
     if not others[-1]["enough"]:
         return f"; up to {len(others[-1]['floats'])} layers in float did not help"
-    return f"; {len(others[-1]['floats'])} layers stay in float: with none {first['said']}"
+    return f"; {len(others[-1]['floats'])} layers stay in float: with all layers in INT8 {first['said']}"
 
 
 def _likeness(split: str, results: dict[str, Any]) -> str:
@@ -249,7 +249,7 @@ def _race(fp32: ExportedArtefact, artefact: ExportedArtefact, image: NDArray[Any
 
 
 def _speed_check(artefact: ExportedArtefact) -> StageCheck | None:
-    """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is no failure."""
+    """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is not a failure."""
     if artefact.precision != "int8" or targets.row(artefact.target).engine:
         return None
     name = f"speed {artefact.name}"

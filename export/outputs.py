@@ -44,7 +44,7 @@ def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
         return tensors
     if len(leaves) > 1 and any(isinstance(step, str) for path, _ in leaves for step in path) and not _is_row(outputs):
         raise ModelError(
-            "the module's outputs have other keys than the outputs have names", got=known, expected=", ".join(names),
+            "the keys of the module's outputs differ from ModelSpec.output_names", got=known, expected=", ".join(names),
             do="name them by their keys in ModelSpec.output_names",
         )  # fmt: skip
     return [leaf for _, leaf in leaves]

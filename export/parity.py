@@ -96,7 +96,7 @@ def check(
     if not report.passed:
         worst = report.worst
         raise CheckFailed(
-            f"the ONNX file {path} does not compute what the module computes: output {worst.output!r} is worst",
+            f"the ONNX file {path} differs from the PyTorch module: output {worst.output!r} is worst",
             got=f"relative error {worst.error:.2e} on {worst.inputs} input at batch {worst.batch}",
             expected=f"at most {report.tolerance:.0e}",
             do="look for a layer that behaves differently in eval mode, or a custom operator",

@@ -106,9 +106,9 @@ def _numbers(settings: ExportSettings) -> None:
         raise UsageError("too few calibration images", got=got, expected=f"at least {least}", do="ask for more")
     if settings.opset not in OPSETS:
         got, expected = f"--opset {settings.opset}", f"{OPSETS[0]} to {OPSETS[-1]}"
-        raise UsageError("this opset cannot be written", got=got, expected=expected, do="leave --opset out")
+        raise UsageError("this opset is not supported", got=got, expected=expected, do="leave --opset out")
     if settings.threads < 0:
-        raise UsageError("the number of threads makes no sense", got=str(settings.threads), expected="0 or more")
+        raise UsageError("the number of threads is not valid", got=str(settings.threads), expected="0 or more")
 
 
 def _classes(settings: ExportSettings) -> int | None:

@@ -71,7 +71,7 @@ def write_onnx(
     """Do what `export` does; return the spec as it stands in the file."""
     if opset not in OPSETS:
         raise UsageError(
-            f"opset {opset} cannot be written",
+            f"opset {opset} is not supported",
             expected=f"{OPSETS[0]} to {OPSETS[-1]}",
             do=f"leave it at {DEFAULT_OPSET}",
         )

@@ -110,7 +110,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     digits, task = weights == "digits", entry.row.get("task", "classify")
     classifies = tasks.find(task).learns_labels
     if digits and not classifies:
-        raise UsageError(f"{entry.name} is no classifier", got="weights digits", do="use --weights random or a file")
+        raise UsageError(f"{entry.name} is not a classifier", got="weights digits", do="use --weights random or a file")
     if digits:
         height = width = int(entry.row.get("digits", 64))
     usual = round(height * 8 / 7) if classifies else 0

@@ -25,7 +25,7 @@ def checkpoint_metadata(path: str | Path) -> dict[str, str]:
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no safetensors file.
+        ModelError: It is not a safetensors file.
     """
     path = existing_file(path, "checkpoint")
     try:
@@ -185,7 +185,7 @@ def _broken(path: Path, error: Exception) -> ModelError:
             do="convert it where you trust it: safetensors.torch.save_file(model.state_dict(), ...)",
         )
     return ModelError(
-        f"{path} is no checkpoint that can be read",
+        f"{path} is not a checkpoint that can be read",
         got=f"{type(error).__name__}: {text[:160]}",
         expected=".safetensors, or .pth with a state dict",
         do="fetch or make it again",

@@ -76,7 +76,7 @@ def trainable(name: str) -> None:
     """Refuse a network that cannot be trained on a folder of images by class.
 
     Raises:
-        UsageError: No such network, it takes no images, or it is no classifier.
+        UsageError: No such network, it takes no images, or it is not a classifier.
     """
     entry = catalog.find_network(name)
     task = entry.row.get("task", "classify")

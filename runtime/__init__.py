@@ -1,10 +1,10 @@
-"""What runs on the device: needs numpy, and Pillow for image files; loads neither torch nor onnx.
+"""The part that runs on the device: needs numpy, and Pillow for image files; does not load torch or onnx.
 
     from edgesmith.runtime import load
     model = load("bundles/mobilenetv2")
     model(image).top(5)
 
-Nothing heavy is imported until it is used: `load` and `Model` are looked up on first access.
+Heavy modules are imported on first use: `load` and `Model` are looked up on first access.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a model answers about one image: its outputs, and what their task makes of them."""
+"""The answer of a model for one image: its outputs, and their interpretation by the task."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DRAWN = 100  # at most so many parts of an answer are drawn
 
 @dataclass(frozen=True)
 class Answer:
-    """What the network said about one image: its outputs by name, without the batch dimension.
+    """The answer for one image: the network's outputs by name, without the batch axis.
 
-    `task` is the spec's, one of `tasks.names()`: "classify" has `top`, "segment" `class_map`, "localise" `box`; all
-    have `decode`. `scores` is the spec's too: whether the first output holds "logits" or "probabilities"; "" leaves
-    that to its values.
+    `task` is that of the spec, one of `tasks.names()`: "classify" has `top`, "segment" `class_map`, "localise" `box`;
+    all have `decode`. `scores` is that of the spec: whether the first output holds "logits" or "probabilities"; with ""
+    the values decide.
     """
 
     outputs: Mapping[str, NDArray[Any]]
@@ -40,7 +40,7 @@ class Answer:
 
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """The probability of each class, float32: softmax of the logits, where they are no probabilities already."""
+        """The probability of each class, float32: softmax of the logits, unless they already are probabilities."""
         return probabilities(self.logits, self.scores, axis=0)
 
     def top(self, k: int = 5) -> tuple[Guess, ...]:
@@ -56,13 +56,13 @@ class Answer:
         """Return the best class of each pixel, int64 (H, W).
 
         Raises:
-            DataError: The network does not segment: its output is no map of class scores (classes, H, W).
+            DataError: The network does not segment: its output is not a map of class scores (classes, H, W).
         """
         classes: NDArray[np.int64] = self._as("segment")
         return classes
 
     def box(self) -> Box:
-        """Return the rectangle around the object, as shares of the image.
+        """Return the bounding box of the object, as shares of the image.
 
         Raises:
             DataError: The network does not localise.
@@ -71,20 +71,20 @@ class Answer:
         return rectangle
 
     def decode(self, most: int | None = None) -> Any:
-        """Return what the task makes of the outputs (`tasks/<task>.py`); of a list the `most` best.
+        """Return the outputs as the task interprets them (`tasks/<task>.py`); of a list the `most` best.
 
         Raises:
-            DataError: The outputs are not of the task's shapes.
+            DataError: The outputs do not have the shapes of the task.
         """
         return self._as(self.task, most)
 
     def show(self, most: int | None = None) -> dict[str, Any]:
-        """Return the answer as plain values for JSON; outputs that do not fit the task by their shapes."""
+        """Return the answer as plain values for JSON; for outputs that do not match the task, their shapes."""
         task = find(self.task)
         return (task if task.fits(self.outputs) else Task()).show(self.outputs, self.labels, self.scores, most)
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a copy of the image, uint8 (H, W, 3), with the answer on it where the task can draw it."""
+        """Return a copy of the image, uint8 (H, W, 3), with the answer drawn on it if the task can draw."""
         task = find(self.task)
         drawing = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs) else None
         return np.array(image) if drawing is None else drawing

@@ -1,7 +1,7 @@
-"""Which axis of each output is the batch, and how outputs are joined and taken apart along it.
+"""The batch axis of each output, and joining and splitting of outputs along it.
 
-It is the first in most networks, but not in all: a recogniser gives (time, batch, class), a detector (boxes found, 4).
-An output without a batch axis belongs to one run, so it can be neither joined nor taken apart.
+It is the first axis in most networks, but not in all: a recogniser returns (time, batch, class), a detector (boxes, 4).
+An output without a batch axis belongs to one run, so it can be neither joined nor split.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ TRIED = (1, 2, 3)
 
 
 def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int | None]:
-    """Return the axis of each output that is the batch, None where it has none.
+    """Return the batch axis of each output, None if it has none.
 
-    A free batch is the axis of its name; where names say nothing, batches of one, two and three are run, and the axis
-    that grows with them is the batch. A fixed batch of several is run twice, in another order, and the batch is the
-    axis along which the output follows. A fixed batch of one is the first axis if that is one long, or the only one
-    that is. What cannot be told so has the batch first where the task says so, and none elsewhere.
+    A dynamic batch axis is found by its name; without a name, batches of one, two and three are run, and the axis that
+    grows is the batch. A fixed batch of several images is run twice, in a different order, and the batch is the axis
+    along which the output is permuted. A fixed batch of one is the first axis if its length is 1, or the only axis of
+    length 1. In all other cases the batch is first if the task says so, otherwise there is none.
 
     Args:
         session: An open session.
-        task: The spec's.
-        shape: Of one image, for the runs, where the session's own is free.
+        task: Task of the spec.
+        shape: Shape of one image, used in the runs for dynamic axes.
     """
     source = session.inputs[0]
     by_output = {tensor.name: _declared(source, tensor) for tensor in session.outputs}
@@ -48,7 +48,7 @@ def axes(session: Session, task: str, shape: tuple[int, ...]) -> dict[str, int |
 
 
 def may_be_first(session: Session) -> bool:
-    """Return whether no output's declared shape says that its batch is another axis than the first, or none."""
+    """Return whether the declared shapes of all outputs allow the batch to be the first axis."""
     return all(_declared(session.inputs[0], tensor) in (0, Ellipsis) for tensor in session.outputs)
 
 
@@ -84,7 +84,7 @@ def _tried(session: Session, source: Tensor, shape: tuple[int, ...]) -> dict[str
 
 
 def _grown(outputs: list[NDArray[Any]], _: int) -> int | None:
-    """Return the axis that is one, two, three long."""
+    """Return the axis whose lengths are one, two and three."""
     shapes = [output.shape for output in outputs]
     for axis in range(min(map(len, shapes))):
         others = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
@@ -94,7 +94,7 @@ def _grown(outputs: list[NDArray[Any]], _: int) -> int | None:
 
 
 def _followed(outputs: list[NDArray[Any]], size: int) -> int | None:
-    """Return the axis along which the second output is the first one moved by one, rather than not moved."""
+    """Return the axis along which the second output is the first one shifted by one, not unchanged."""
     first, second = (np.asarray(output, np.float64) for output in outputs)
     if first.shape != second.shape:
         return None
@@ -108,18 +108,17 @@ def _followed(outputs: list[NDArray[Any]], size: int) -> int | None:
 def run(session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, finite: bool = False) -> Arrays:
     """Compute the outputs of a batch of any size, by name.
 
-    A session with a fixed batch runs it in slices, the last one filled up with copies of its last image.
+    A session with a fixed batch runs it in slices; the last slice is padded with copies of its last image.
 
     Args:
         session: An open session with one input.
         batch: One image or more, along the first axis.
-        of: The batch axis of each output.
+        of: Batch axis of each output.
         finite: As for `Session.run`.
 
     Raises:
-        DataError: The batch does not fit the input.
-        RunError: The backend failed; or there is more than one slice, or one that is filled up, and an output has no
-            batch axis.
+        DataError: The batch does not match the input.
+        RunError: The backend failed; or there are several slices, or a padded one, and an output has no batch axis.
     """
     size, name, count = session.inputs[0].shape[0], session.inputs[0].name, len(batch)
     if size is None or count == size:
@@ -139,9 +138,9 @@ def run(session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, 
 def answers(
     session: Session, batch: NDArray[Any], of: Mapping[str, int | None], *, finite: bool = False
 ) -> list[Arrays]:
-    """Compute the outputs of each image of a batch, without their batch axis; those that have none as they are.
+    """Compute the outputs of each image of a batch, without the batch axis.
 
-    Where an output has none, each image is a run of its own.
+    If an output has no batch axis, each image is run alone and that output is returned unchanged.
 
     Raises:
         DataError, RunError: As `run`; or an output has no batch axis and the session takes several images at once.
@@ -164,16 +163,16 @@ def _taken(name: str, value: NDArray[Any], axis: int | None, at: int, count: int
         return row
     if count > 1:
         raise RunError(
-            f"output {name!r} has not one part for each image", got=f"shape {value.shape}",
-            expected=f"{count} along axis {axis}", do="give the images one at a time, or export the network anew",
+            f"output {name!r} does not have one part per image", got=f"shape {value.shape}",
+            expected=f"{count} along axis {axis}", do="give the images one at a time, or export the network again",
         )  # fmt: skip
     return value
 
 
 def _unsplit(name: str, shape: tuple[int, ...], size: int, count: int) -> RunError:
-    one = "call the model with a list of images: each is then a run of its own"
-    several = f"give exactly {size} to `run` and take the outputs as they are, or export the network with a batch of 1"
+    one = "call the model with a list of images: it then runs each image alone"
+    several = f"give exactly {size} to `run` and use its outputs unchanged, or export the network with a batch of 1"
     return RunError(
         f"output {name!r} has no batch axis, so {count} images cannot share a model with a batch of {size}",
-        got=f"shape {shape}", expected="an axis that is as long as the batch", do=one if size == 1 else several,
+        got=f"shape {shape}", expected="an axis as long as the batch", do=one if size == 1 else several,
     )  # fmt: skip

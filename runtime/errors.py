@@ -1,8 +1,8 @@
-"""Every error that Edgesmith raises on purpose, and the exit code each one means.
+"""The errors that Edgesmith raises, with their exit codes.
 
-    EdgesmithError                1  something is wrong with what was given or made
-    ├── UsageError                2  wrong use: an option, a name, a path that is not there
-    ├── CheckFailed               1  a check ran and said no (parity, digest, accuracy, precision)
+    EdgesmithError                1  an input or a result is wrong
+    ├── UsageError                2  wrong use: an option, a name, a path that does not exist
+    ├── CheckFailed               1  a check failed (parity, digest, accuracy, precision)
     ├── ModelError                1  an ONNX file, a checkpoint or a graph that cannot be used
     ├── DataError                 1  images or arrays that cannot be used
     ├── BundleError               1  a bundle that is broken or was tampered with
@@ -10,7 +10,7 @@
     ├── RunError                  1  a backend failed while running
     └── NotAvailable              3  not installed, or not possible on this machine
 
-A message is one line in four parts: what was wrong, what was got, what was expected, what to do next.
+A message is one line in four parts: the problem, the actual value, the expected value, what to do next.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ LONGEST_PART = 1600
 
 
 class EdgesmithError(Exception):
-    """The root of the tree: `what`, and where they help, `got`, `expected` and `do`.
+    """The base class: `what` and, if useful, `got`, `expected` and `do`.
 
     Args:
-        what: What was wrong, naming the thing (file, node, option).
-        got: What was found.
-        expected: What should have been found.
-        do: The next step for the person who reads it.
+        what: The problem, with the name of the file, node or option.
+        got: The actual value.
+        expected: The expected value.
+        do: The next step for the user.
     """
 
     exit_code = 1
@@ -43,7 +43,7 @@ class EdgesmithError(Exception):
 
 
 def _shortened(part: str) -> str:
-    """Cut what a hostile file may have made endless: a name of a megabyte is one too."""
+    """Shorten a part that a hostile file may have made very long, such as a name of a megabyte."""
     return part if len(part) <= LONGEST_PART else f"{part[:LONGEST_PART]}…"
 
 
@@ -54,7 +54,7 @@ class UsageError(EdgesmithError):
 
 
 class CheckFailed(EdgesmithError):
-    """A check ran to its end and its answer is no."""
+    """A check was completed and failed."""
 
 
 class ModelError(EdgesmithError):
@@ -66,7 +66,7 @@ class DataError(EdgesmithError):
 
 
 class BundleError(EdgesmithError):
-    """A bundle that is incomplete, broken, or not what its manifest says."""
+    """A bundle that is incomplete, broken, or does not match its manifest."""
 
 
 class BuildError(EdgesmithError):
@@ -84,4 +84,4 @@ class NotAvailable(EdgesmithError):
 
 
 CANNOT = (NotAvailable, BuildError, ModelError, RunError)
-"""What means that one artefact does not run here while another may; a BundleError is not among them."""
+"""Errors after which another artefact may still run here; BundleError is not one of them."""

@@ -1,4 +1,4 @@
-"""Load a bundle and ask it: the part of Edgesmith that an application on the device imports.
+"""The Model of a loaded bundle: the part of Edgesmith that an application on the device imports.
 
 from edgesmith.runtime import load
 with load("bundles/mobilenetv2") as model:
@@ -51,11 +51,11 @@ class Model(Closeable):
 
     @functools.cached_property
     def batch_axes(self) -> dict[str, int | None]:
-        """The axis of each output that is the batch, None where it has none; see `batch.axes`."""
+        """The batch axis of each output, None if it has none; see `batch_axes.axes`."""
         return axes(self.session, self.spec.task, self.spec.input_shape)
 
     def __call__(self, images: Any) -> Any:
-        """Answer what is on one image or several.
+        """Run the model on one image or several.
 
         Args:
             images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these, or a preprocessed
@@ -76,17 +76,17 @@ class Model(Closeable):
         return self.answers(apply([images], self.spec), finite=True)[0]
 
     def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
-        """Compute the outputs of a preprocessed batch, by name, as the network gives them.
+        """Compute the outputs of a preprocessed batch, by name, without postprocessing.
 
         Args:
-            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last one
-                filled up with copies of its last image; their outputs are joined along the batch axis of each.
-            finite: Skip the search for NaN and Inf in the batch, where the caller knows that there are none.
+            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last
+                one padded with copies of its last image; outputs are joined along their batch axis.
+            finite: Skip the search for NaN and Inf in the batch because the caller knows that there are none.
 
         Raises:
             DataError: Wrong shape or dtype, or NaN or Inf in it.
-            RunError: The backend failed, or the model is closed; an output holds NaN or Inf; or it would have to be
-                joined and has no batch axis.
+            RunError: The backend failed, the model is closed, an output holds NaN or Inf, or an output without a batch
+                axis would have to be joined.
         """
         name, size = self.session.inputs[0].name, self.session.inputs[0].shape[0]
         if self._is_whole(batch) and size not in (None, len(batch)):
@@ -94,13 +94,13 @@ class Model(Closeable):
         return self._checked(self.session.run({name: batch}, finite=finite))
 
     def _is_whole(self, batch: Any) -> bool:
-        """Return whether this is a batch of images; one of other dimensions is left to the session to refuse.
+        """Return whether this is a batch of images; the session refuses a wrong rank.
 
         Raises:
-            DataError: It is no array, or empty.
+            DataError: It is not an array, or empty.
         """
         if not isinstance(batch, np.ndarray) or not batch.ndim:
-            raise DataError("this is no batch", got=type(batch).__name__, expected="an array in NCHW")
+            raise DataError("this is not a batch", got=type(batch).__name__, expected="an array in NCHW")
         if batch.ndim != 1 + len(self.spec.input_shape):
             return False
         if not len(batch):
@@ -112,12 +112,12 @@ class Model(Closeable):
             if not is_finite(value):
                 raise RunError(
                     f"output {name!r} of {self.chosen.artefact.name} holds NaN or Inf", expected="finite numbers",
-                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) gives them as they are",
+                    do="`edgesmith verify` the bundle; load(…, allow_nonfinite=True) returns them unchanged",
                 )  # fmt: skip
         return outputs
 
     def why(self) -> str:
-        """Return what runs on which backend, what was measured, and why those before it were passed over; lines."""
+        """Return what runs on which backend, what was measured, and which candidates were skipped and why; lines."""
         lines = [f"chosen: {self.chosen}", *self.notes]
         for name, axis in self.batch_axes.items():
             if axis != 0:
@@ -125,14 +125,14 @@ class Model(Closeable):
         return "\n".join(lines)
 
     def close(self) -> None:
-        """Give the backend's memory back; a second call does nothing."""
+        """Release the backend's memory; a second call does nothing."""
         self.session.close()
 
     def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
         """Return one Answer for each image of a preprocessed batch.
 
-        An output without a batch axis (the boxes found, for one) is in it as the network gave it; each image is then a
-        run of its own.
+        If an output has no batch axis (such as detected boxes), each image is run alone and that output is returned
+        unchanged.
 
         Raises:
             DataError, RunError: As `__call__`.
@@ -153,25 +153,25 @@ def load(
     trusted_key: Keys | None = None,
     allow_nonfinite: bool = False,
 ) -> Model:
-    """Load the best artefact of a bundle that works on this device; see `choose` for the order.
+    """Load the best artefact of a bundle that works on this device, in the order of `selection/candidates.py`.
 
-    With device "auto" what runs on the GPU, or where nothing does, on the CPU, is measured once and remembered; see
-    `tune`.
+    With device "auto" the artefacts that run on the GPU, or else on the CPU, are measured once and the result is
+    cached; see `selection/autotune.py`.
 
     Args:
-        bundle: A bundle's folder or .zip, or one that was read already.
+        bundle: A bundle's folder or .zip, or an opened bundle.
         device: "auto", "cpu", "gpu", or a backend's name ("ort", "trt").
         precision: "auto", "fp32", "fp16", "int8".
-        threads: For CPU backends; None leaves the choice to them.
-        rebuild: Where a GPU is and no engine in the bundle fits it, build one from the bundle's ONNX file; it takes
-            minutes the first time and is kept in the cache.
-        trusted_key: Public keys, one of which must have signed the bundle; None takes those of $EDGESMITH_TRUSTED_KEYS.
-        allow_nonfinite: Give outputs that hold NaN or Inf as they are; else they are a RunError.
+        threads: Threads of CPU backends; with None the backend chooses.
+        rebuild: If there is a GPU and no engine in the bundle runs on it, build one from the bundle's ONNX file; this
+            takes minutes the first time, and the engine is cached.
+        trusted_key: Public keys, one of which must have signed the bundle; None means those of $EDGESMITH_TRUSTED_KEYS.
+        allow_nonfinite: Return outputs that hold NaN or Inf; otherwise they raise RunError.
 
     Raises:
-        UsageError: Nothing is there, or no such device, precision or key.
-        BundleError: The bundle is damaged, was tampered with, or is not signed as asked.
-        NotAvailable: Nothing in the bundle runs here; the message has the reason for each artefact.
+        UsageError: The bundle does not exist, or there is no such device, precision or key.
+        BundleError: The bundle is damaged, was tampered with, or is not signed as required.
+        NotAvailable: No artefact of the bundle runs here; the message has the reason for each.
     """
     contents = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trusted_key=trusted_key)
     if contents is bundle:
@@ -206,26 +206,26 @@ def _loaded(bundle: Bundle, device: str, precision: str, threads: int | None, re
 def _first(
     bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str], begun: Session | None = None
 ) -> Model | None:
-    """Open the first candidate that can be opened, and note why those before it cannot; `begun` is the first, open."""
+    """Open the first candidate that can be opened, and note why earlier ones cannot; `begun` is the first, if open."""
     for backend in dict.fromkeys(candidate.backend for candidate in order):
         ready, reason = usable(backend)
         if not ready:
             count = sum(candidate.backend == backend for candidate in order)
-            notes.append(f"passed over: {count} for {backend}, which cannot be used here: {reason}")
+            notes.append(f"skipped: {count} for {backend}, which cannot be used here: {reason}")
     if begun:
         return Model(bundle, begun, order[0], tuple(notes))
     for candidate in (one for one in order if usable(one.backend)[0]):
         try:
             session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
         except CANNOT as error:
-            notes.append(f"passed over: {candidate}: {error}")
+            notes.append(f"skipped: {candidate}: {error}")
             continue
         return Model(bundle, session, candidate, tuple(notes))
     return None
 
 
 def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model | None:
-    """Build the best engine anew for this machine, and open it."""
+    """Rebuild the best engine for this machine, and open it."""
     from .bundle import requirements
 
     for candidate in (one for one in order if one.artefact.role == "engine" and usable(one.backend)[0]):
@@ -243,10 +243,10 @@ def _rebuilt(bundle: Bundle, order: list[Candidate], notes: list[str]) -> Model 
 def _measured(
     bundle: Bundle, order: list[Candidate], threads: int | None, notes: list[str]
 ) -> tuple[list[Candidate], int | None, Session | None]:
-    """Put the candidate that is fastest here in front, and note what was measured.
+    """Move the fastest candidate on this machine to the front, and note the measured latencies.
 
     Returns:
-        The order, the threads of its first, and that one's session where it was opened to be measured.
+        The order, the thread count of the first candidate, and its session if it was opened for the measurement.
     """
     able = [candidate for candidate in order if usable(candidate.backend)[0] and not _is_simulated(candidate)]
     if len(able) < 2:
@@ -267,14 +267,14 @@ def _measured(
 
 
 def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
-    """Open a candidate, and refuse it if it does not compute here what the artefact computed where it was made."""
+    """Open a candidate, and refuse it if its outputs differ from the golden outputs."""
     from .verify import replayed
 
     session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
     result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
     if result.status in ("failed", "differs"):
         session.close()
-        raise RunError(f"{candidate} does not compute here what it did where it was made", got=f"error {result.error}")
+        raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
     return session
 
 

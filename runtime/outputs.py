@@ -1,8 +1,8 @@
-"""Where a result may be written: where nothing exists, or a result of Edgesmith of the same kind.
+"""Rules of where a result may be written: a path that is free, or has a result of Edgesmith of the same kind.
 
-Each kind says by what its files are known: a bundle by its manifest, an ONNX file by its fields, a page or a picture by
-its stamp, a table by its first line. A folder never takes the place of a file, nor a file that of a folder; nothing is
-written into a bundle, which is sealed; links, devices and mount points stay as they are.
+Each kind defines how its files are recognised: a bundle by its manifest, an ONNX file by its fields, a page or picture
+by its stamp, a table by its first line. A folder never replaces a file, nor a file a folder; nothing is written into a
+bundle, which is sealed; links, devices and mount points are never replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .engines import header
 from .errors import EdgesmithError, UsageError
 
 STAMP = "made by edgesmith"
-"""What pictures and pages say of themselves in their first bytes."""
+"""First bytes that identify pictures and pages."""
 HEAD_BYTES = 1 << 16
 SPEC_HEAD = "# What Edgesmith knows of this network."
 LARGEST_JSON = 1 << 28
@@ -37,7 +37,7 @@ _TRITON = {"config.pbtxt", "labels.txt", "1/model.onnx", "1/model.py", "1/spec.j
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of result: what it is called, whether `path` holds one that we made, and whether it is a folder."""
+    """A kind of result: its name, a check whether `path` is one that Edgesmith wrote, and whether it is a folder."""
 
     word: str
     ours: Callable[[Path], bool]
@@ -45,22 +45,22 @@ class Kind:
 
 
 def png_stamp() -> Any:
-    """Return what Pillow writes into a PNG file (`pnginfo`) so that it is known again."""
+    """Return the `pnginfo` by which a PNG file of Edgesmith is recognised."""
     stamp = need("PIL.PngImagePlugin").PngInfo()
     stamp.add_text("Software", STAMP)
     return stamp
 
 
 def claim(target: str | Path, kind: str, *, overwrite: bool = False) -> Path:
-    """Return the path of a result that may be written, or refuse it before any work is done.
+    """Return the path of a result if it may be written; otherwise refuse before any work is done.
 
     Args:
-        target: Where the result is to go.
-        kind: A name out of KINDS.
-        overwrite: Whoever asks means it: a file or folder that is not ours may go too.
+        target: Path of the result.
+        kind: A key of KINDS.
+        overwrite: Also allow a file or folder that Edgesmith did not write.
 
     Raises:
-        UsageError: Something else stands there, the path leads into a bundle, or nothing can be written there.
+        UsageError: Something else exists there, the path is inside a bundle, or it cannot be written.
     """
     place, sort = _resolved(target), KINDS[kind]
     _outside_bundles(place)
@@ -75,7 +75,7 @@ def claim(target: str | Path, kind: str, *, overwrite: bool = False) -> Path:
     if sort.folder and (os.path.ismount(place) or Path.cwd().is_relative_to(place)):
         raise _refused(target, "a mount point" if os.path.ismount(place) else "the current folder", sort)
     if not (overwrite or _replaceable(place, status, sort)):
-        raise _refused(target, standing(place), sort, "or say --overwrite if what stands there may go")
+        raise _refused(target, standing(place), sort, "or give --overwrite to replace the existing output")
     return Path(target)
 
 
@@ -89,7 +89,7 @@ def _resolved(target: str | Path) -> Path:
 
 
 def standing(place: Path) -> str:
-    """Say what stands at a path, for a message."""
+    """Describe what exists at a path, for a message."""
     if place.is_symlink():
         return f"a link to {place.readlink()}"
     if not place.is_dir():
@@ -97,7 +97,7 @@ def standing(place: Path) -> str:
     names = sorted(path.name for path in place.iterdir())
     if manifest := manifest_of(place):
         names = sorted(_unlisted(place, manifest)) or names
-        return f"a bundle with files that are not its own: {_shown(names)}"
+        return f"a bundle with files that its manifest does not list: {_shown(names)}"
     return f"a folder with {_shown(names)}"
 
 
@@ -106,7 +106,7 @@ def _shown(names: list[str]) -> str:
 
 
 def manifest_of(folder: Path) -> Manifest | None:
-    """Return the manifest of a bundle's folder; None where the folder is no bundle that this version can read."""
+    """Return the manifest of a bundle's folder; None if this version cannot read the folder as a bundle."""
     try:
         with (folder / NAME).open("rb") as file:
             return parse_manifest(file.read(LARGEST_MANIFEST))
@@ -116,23 +116,23 @@ def manifest_of(folder: Path) -> Manifest | None:
 
 def _refused(target: str | Path, got: str, sort: Kind, more: str = "") -> UsageError:
     return UsageError(
-        f"{target} cannot be replaced", got=got, expected=f"nothing there, or {sort.word} of ours",
-        do=" ".join(["name another path", more]).strip(),
+        f"{target} cannot be replaced", got=got, expected=f"nothing, or {sort.word} that Edgesmith wrote",
+        do=" ".join(["choose another path", more]).strip(),
     )  # fmt: skip
 
 
 def _outside_bundles(place: Path) -> None:
     for folder in place.parents:
         if (folder / NAME).is_file() and manifest_of(folder):
-            raise UsageError(f"{place} is inside a bundle", got=f"the bundle {folder}", expected="a path outside of it",
-                             do="a bundle is sealed by its digests: name another path (-o)")  # fmt: skip
+            raise UsageError(f"{place} is inside a bundle", got=f"the bundle {folder}", expected="another path",
+                             do="the digests of a bundle cover all its files: choose another path (-o)")  # fmt: skip
 
 
 def _writable(place: Path) -> None:
-    """Look at the nearest folder that is there: what is missing below it will be made."""
+    """Check the nearest existing folder; missing folders below it will be created."""
     near = next(folder for folder in place.parents if os.path.lexists(folder))
     if not near.is_dir():
-        raise UsageError(f"cannot write {place}", got=f"{near} is no folder", do="check the path")
+        raise UsageError(f"cannot write {place}", got=f"{near} is not a folder", do="check the path")
     if not os.access(near, os.W_OK | os.X_OK):
         sealed = hasattr(os, "statvfs") and os.statvfs(near).f_flag & os.ST_RDONLY
         got = "Read-only file system" if sealed else f"no permission to write into {near}"
@@ -165,7 +165,7 @@ def _frames(folder: Path) -> bool:
 
 
 def _triton(folder: Path) -> bool:
-    """Say whether a model's folder is one that `write_triton` made, with no version of others beside ours."""
+    """Return whether `write_triton` made this model folder, and it contains no other version."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     strange = [name for name in names - _TRITON if not name.startswith("1/edgesmith_runtime/")]
     return not strange and (folder / "config.pbtxt").read_text(encoding="utf-8").startswith(f"# {STAMP}\n")
@@ -180,7 +180,7 @@ def _zip(path: Path) -> bool:
 
 
 def _onnx(path: Path) -> bool:
-    """Walk over the fields of a file as if it was an ONNX model; the whole file must be made of them."""
+    """Parse the fields of a file as an ONNX model; they must cover the whole file."""
     size, fields = path.stat().st_size, set()
     with path.open("rb") as file:
         while file.tell() < size:
@@ -204,7 +204,7 @@ def _varint(file: IO[bytes]) -> int:
         value |= (byte & 127) << shift
         if byte < 128:
             return value
-    raise ValueError("a number that does not end")
+    raise ValueError("a varint that does not end")
 
 
 def _engine(path: Path) -> bool:
@@ -284,7 +284,7 @@ KINDS = {
     "result": Kind("a result of `edgesmith bench`", _result),
     "page": Kind("a page", _page),
     "picture": Kind("a picture", _stamped),
-    "video": Kind("a video (none is known to be ours)", _never),
+    "video": Kind("a video (Edgesmith cannot recognise its own)", _never),
     "markdown": Kind("a table in Markdown", _markdown),
     "csv": Kind("a table in CSV", _comma_separated),
     "parquet": Kind("a table in Parquet", _parquet),

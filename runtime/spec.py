@@ -1,7 +1,7 @@
-"""What a network expects and promises: the value that travels from the PyTorch module to the device.
+"""ModelSpec, the description of a network's input and outputs from the PyTorch module to the device.
 
 `export` writes a ModelSpec into the ONNX metadata, the bundle copies it into its manifest, the runtime reads it. It is
-plain data: JSON in, JSON out, equal after a round trip.
+plain data, equal after a JSON round trip.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ DTYPES = ("float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an RGB image to the network's input, in torchvision's order: resize, centre crop, scale, normalise.
+    """Preprocessing of an RGB image in torchvision's order: resize, centre crop, scale, normalise.
 
     `resize` is the length of the shorter side after resizing, in pixels (0: resize straight to `crop`, both sides);
-    `crop` the (height, width) cut from the centre. Then x = (pixel / 255 - mean) / std for each channel.
+    `crop` the (height, width) of the centre crop. Then x = (pixel / 255 - mean) / std for each channel.
     """
 
     crop: tuple[int, int] = (224, 224)
@@ -38,10 +38,10 @@ class Preprocess:
     channels: str = "RGB"
 
     def check(self) -> None:
-        """Compare the fields with their types.
+        """Check the types of the fields.
 
         Raises:
-            TypeError: One does not fit.
+            TypeError: A field has the wrong type.
         """
         numbers = (self.resize, *self.mean, *self.std)
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
@@ -77,7 +77,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures that others published and our tests recompute: parameters, multiply-adds, accuracy in per cent.
+    """Published figures: parameters, multiply-adds (both recomputed by tests), accuracy in per cent.
 
     `dataset` is the one that `top1` and `top5` were measured on: "imagenet" (ILSVRC 2012, validation), "cifar10".
     """
@@ -140,16 +140,16 @@ class ModelSpec:
         return {key: value for key, value in values.items() if value or key not in ("scores", "other_inputs")}
 
     def __post_init__(self) -> None:
-        """Refuse a name that cannot be one.
+        """Refuse a name that is not valid.
 
         Raises:
-            ModelError: The name, a label or a tensor's name is not what `names` says.
+            ModelError: The name, a label or a tensor's name breaks the rules of `names`.
         """
         if not is_name(self.name):
             raise ModelError("the network's name cannot be used", got=repr(self.name)[:200], expected=RULE)
         texts = (self.input_name, *self.output_names, *self.labels, *(one.name for one in self.other_inputs))
         if odd := next((text for text in texts if isinstance(text, str) and not is_text(text)), None):
-            raise ModelError("a label or tensor's name cannot be used", got=repr(odd)[:200], expected=TEXT_RULE)
+            raise ModelError("the name of a label or tensor is not valid", got=repr(odd)[:200], expected=TEXT_RULE)
 
     def to_json(self) -> str:
         """Return the spec as one line of JSON."""
@@ -160,7 +160,7 @@ class ModelSpec:
         """Read a spec from JSON.
 
         Raises:
-            ModelError: The text is no JSON object, or a field is missing, unknown or of the wrong type.
+            ModelError: The text is not a JSON object, or a field is missing, unknown or of the wrong type.
         """
         try:
             return cls.from_dict(json.loads(text))
@@ -171,10 +171,10 @@ class ModelSpec:
 
     @classmethod
     def from_metadata(cls, texts: Mapping[str, str]) -> ModelSpec | None:
-        """Read the spec among a file's metadata entries; None where there is none.
+        """Read the spec from a file's metadata entries; None if there is none.
 
         Raises:
-            ModelError: There is one, and it cannot be read.
+            ModelError: The spec cannot be read.
         """
         return cls.from_json(texts[SPEC_KEY]) if SPEC_KEY in texts else None
 
@@ -194,9 +194,9 @@ class ModelSpec:
 
     def _check(self) -> None:
         if self.task not in tasks.names():
-            raise TypeError(f"task {self.task!r} is none of {tuple(tasks.names())}")
+            raise TypeError(f"task {self.task!r} is not one of {tuple(tasks.names())}")
         if self.scores not in SCORES:
-            raise TypeError(f"scores {self.scores!r} is none of {SCORES}")
+            raise TypeError(f"scores {self.scores!r} is not one of {SCORES}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
         if not self.input_shape or not all(isinstance(dim, int) and dim > 0 for dim in dims):
             raise TypeError(f"sizes {dims} are not all positive integers")
@@ -211,9 +211,9 @@ class ModelSpec:
         single = (self.layout, self.dtype, self.input_name, self.weights, self.paper)
         several = (self.output_names, self.labels)
         if not all(isinstance(names, tuple) for names in several):
-            raise TypeError("output_names or labels is no list")
+            raise TypeError("output_names or labels is not a list")
         if wrong := [text for text in (*single, *several[0], *several[1]) if not isinstance(text, str)]:
-            raise TypeError(f"{wrong[0]!r} is no text")
+            raise TypeError(f"{wrong[0]!r} is not text")
 
 
 def _tuples(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Is a bundle what its manifest says, and does it compute here what it computed where it was made?
+"""Verification of a bundle: digests against the manifest, and outputs on this machine against golden outputs.
 
-The measure of a replay is max |a - b| / max |b| for each output, b the recorded one: it grows for a scaled, negated,
-permuted or zero output alike, and NaN or Inf never passes.
+The error of a replay is max |a - b| / max |b| for each output, where b is recorded: it is large for a scaled, negated,
+permuted or zero output, and NaN or Inf never passes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Replay:
     """One artefact on one backend: `status` is "passed", "failed", "differs" or "skipped".
 
     `error` is that of the worst output; `agreement` is the share of equal choices on the golden inputs, 0 to 1 (of
-    classes, of pixels), None where the task chooses nothing.
+    classes, of pixels), None if the task has no choices.
     """
 
     artefact: str
@@ -49,7 +49,7 @@ class Replay:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VerifyReport(Displayed):
-    """What is wrong with which file, and how each replay went."""
+    """The problems of files and the result of each replay."""
 
     bundle: str
     digest: str
@@ -59,7 +59,7 @@ class VerifyReport(Displayed):
 
     @property
     def verdict(self) -> str:
-        """Return "passed", "failed", or "cannot tell" where nothing could be replayed."""
+        """Return "passed", "failed", or "cannot tell" if nothing could be replayed."""
         right = {replay.artefact for replay in self.replays if replay.status == "passed"}
         wrong = {replay.artefact for replay in self.replays if replay.status == "differs"} - right
         if self.problems or wrong or any(replay.status == "failed" for replay in self.replays):
@@ -68,11 +68,11 @@ class VerifyReport(Displayed):
 
     @property
     def passed(self) -> bool:
-        """Whether every digest is right and at least one replay ran, and none failed."""
+        """Whether every digest is correct, at least one replay ran, and none failed."""
         return self.verdict == "passed"
 
     def headline(self) -> str:
-        """Return the verdict, and how many replays and problems there were."""
+        """Return the verdict with the numbers of replays and problems."""
         passed = sum(replay.status == "passed" for replay in self.replays)
         replays = f"{passed} of {len(self.replays)} replays passed"
         return f"{self.bundle}: {self.verdict}; {self.files} files, {len(self.problems)} with problems; {replays}"
@@ -91,8 +91,8 @@ def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> Verify
     """Recompute the digest of every file and replay the golden inputs through every artefact that runs here.
 
     Raises:
-        BundleError: It is no bundle, or the golden inputs themselves cannot be read.
-        UsageError: Nothing is there.
+        BundleError: It is not a bundle, or the golden inputs cannot be read.
+        UsageError: The path does not exist.
     """
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
@@ -109,7 +109,7 @@ def _unlisted(bundle: Bundle) -> dict[str, str]:
 
 def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], threads: int | None) -> list[Replay]:
     if any(name in problems for name in (artefact.path, artefact.golden, GOLDEN_INPUTS, *artefact.companions)):
-        return [Replay(artefact.name, "", "skipped", "its files are not what the manifest says")]
+        return [Replay(artefact.name, "", "skipped", "its files do not match the manifest")]
     if artefact.golden is None:
         return [Replay(artefact.name, "", "skipped", "it has no golden outputs")]
     if why := retired(artefact):
@@ -131,10 +131,10 @@ def _replay(bundle: Bundle, artefact: Artefact, backend: str, threads: int | Non
 
 
 def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session, images: int | None = None) -> Replay:
-    """Replay golden inputs through an open session, the first `images` of them, and compare.
+    """Replay the first `images` golden inputs through an open session, and compare the outputs.
 
-    A backend that is not the artefact's first choice "differs" where that one would have "failed": `load` refuses the
-    pair on this machine, and the artefact is none the worse as long as another backend computes it.
+    With a backend that is not the artefact's first choice, the status is "differs" instead of "failed": `load` refuses
+    this pair on this machine, but the artefact is still valid if another backend computes it.
     """
     if artefact.golden is None:
         return Replay(artefact.name, backend, "skipped", "it has no golden outputs")
@@ -157,23 +157,23 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
 
 
 def _one_row_an_image(session: Session, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    """Return whether the first outputs recorded are those of the first inputs."""
+    """Return whether the first recorded outputs belong to the first inputs."""
     rows = {len(array) for array in (*inputs.values(), *expected.values())}
     return len(rows) == 1 and may_be_first(session)
 
 
 def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Run all images through a session, whatever batch it is fixed to, and return the outputs of all runs.
+    """Run all images through a session of any batch size, and return the outputs of all runs.
 
-    Those of several runs are joined along the first axis, whatever it means: right to compare one replay with another.
+    Outputs of several runs are joined along the first axis, which is sufficient to compare two replays.
 
     Args:
-        session: A backend's session.
-        inputs: One array for each input, the same number of images N first in each.
+        session: An open session.
+        inputs: One array per input; the first axis of each is the number of images N.
 
     Raises:
-        DataError: N is no multiple of the session's batch.
-        RunError: The backend failed, or the runs give outputs of other shapes.
+        DataError: N is not a multiple of the session's batch.
+        RunError: The backend failed, or outputs of different runs have different shapes.
     """
     batch = session.inputs[0].shape[0]
     count = len(next(iter(inputs.values())))
@@ -187,12 +187,12 @@ def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, ND
     except ValueError as error:
         raise RunError(
             "the outputs of several runs cannot be joined", got=str(error)[:200],
-            expected="one shape but for the first axis", do=f"record golden outputs of {size} image(s) only",
+            expected="equal shapes except for the first axis", do=f"record golden outputs of {size} image(s) only",
         ) from error  # fmt: skip
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return max |got - expected| / max |expected|; inf where shapes differ or a value is not finite."""
+    """Return max |got - expected| / max |expected|; inf if shapes differ or a value is not finite."""
     if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
         return math.inf
     difference = float(np.abs(got.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))

@@ -46,7 +46,7 @@ BROKEN_PASSES = {
     "a heading is missing": (IDLE.replace("Why:", "Because:"), "its docstring lacks a heading"),
     "headings in another order": (IDLE.replace("When:", "Why:", 1), "its docstring lacks a heading"),
     "no docstring": (IDLE[IDLE.index("from") :], "its docstring lacks a heading"),
-    "no Pass": (IDLE + "PASS = print\n", "PASS is no Pass"),
+    "no Pass": (IDLE + "PASS = print\n", "PASS is not a Pass"),
     "it computes something else": (
         PASS.format(does='node.op = "Neg"; return Rewritten(node.name)'),
         "rolled back: output",

@@ -103,7 +103,7 @@ def test_bench_and_compare(tmp_path):
     measured = es.bench(made.folder, precision="fp32", metrics="size", processes=1, seconds=0.01)
     assert "of colours on " in shows(measured)
     assert [one.answer for one in es.compare(run(), run())] == ["same"] * len(run().results)
-    with pytest.raises(UsageError, match="nothing can be measured so; got 0 paths"):
+    with pytest.raises(UsageError, match="nothing can be measured with these settings; got 0 paths"):
         es.bench()
 
 

@@ -201,6 +201,6 @@ def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
         os.kill(process.pid, signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 1
-    assert "error: interrupted; nothing half-written was left" in rest
+    assert "error: interrupted; no incomplete file was left" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []

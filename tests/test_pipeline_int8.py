@@ -100,7 +100,7 @@ def test_where_no_label_can_judge_likeness_does(case, unlabelled, tmp_path):
     made.results = {split: {"agreement": found.agreement} for split in ("test", "hard")}
     check = _accuracy_check(unlabelled, SPEC, made, unlabelled.onnx("fp32"), "the data has 3 classes, the network 10")
     assert check.passed is enough
-    assert "so likeness decides" in check.detail
+    assert "so similarity decides" in check.detail
 
 
 def test_random_weights_are_held_against_nothing(unlabelled, tmp_path):

@@ -196,7 +196,7 @@ BAD_SPECS = {
 
 @pytest.mark.parametrize("name", BAD_SPECS)
 def test_a_bad_spec_is_a_model_error(name):
-    with pytest.raises(ModelError, match="the (ModelSpec cannot be read|network's name cannot be used)"):
+    with pytest.raises(ModelError, match="the (ModelSpec cannot be read|name of the network is not valid)"):
         ModelSpec.from_json(BAD_SPECS[name])
 
 

@@ -36,7 +36,7 @@ def test_every_target_keeps_its_contract(name):
 
 
 BROKEN = {
-    "no row": ("ROW = TargetRow(", "OTHER = TargetRow(", "ROW is no TargetRow"),
+    "no row": ("ROW = TargetRow(", "OTHER = TargetRow(", "ROW is not a TargetRow"),
     "a backend that is none": ('("ort",)', '("orr",)', "no backend orr"),
     "a pass that is none": ("mean_to_pool_flat", "mean_to_puddle", "no pass mean_to_puddle"),
     "a rule that is none": ('"fold_relu"', '"fold_selu"', "no form: "),

@@ -35,7 +35,7 @@ def test_every_task_keeps_its_contract(name):
 
 
 BROKEN = {
-    "no task": ("TASK = Count()", "TASK = Count", "TASK is no Task"),
+    "no task": ("TASK = Count()", "TASK = Count", "TASK is not a Task"),
     "no docstring": ('"""The number, rounded."""', "", "it is not documented"),
     "no metric": ('metric, title = "exact_ratio", "exact"', "", "labels without a metric"),
     "another score": ('{"exact_ratio": float(', '{"other_ratio": float(', "its score has no share exact_ratio"),
@@ -48,7 +48,7 @@ BROKEN = {
     "never itself": ("(output.round() == ", "(output.round() != ", "it does not agree with itself"),
     "always the same": ("(output.round() == reference.round())", "(output == output)", "it agrees with anything"),
     "it draws nothing": ("def fits(", "def draw(self, image, answer): return image.copy()\n\n    def fits(",
-                         "what it draws is no picture"),
+                         "what it draws is not a picture"),
     "it draws in place": ("def fits(", "def draw(self, image, answer): image += 1; return image + 1\n\n    def fits(",
                           "it draws on the image itself"),
 }  # fmt: skip

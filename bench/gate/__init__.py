@@ -1,1 +1,1 @@
-"""Judging two measurements: faster, slower, the same, or cannot tell."""
+"""Comparison of two measurements: faster, slower, same, or cannot tell."""

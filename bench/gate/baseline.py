@@ -1,4 +1,4 @@
-"""Where the base version comes from: a path, or the same path at another git revision."""
+"""Source of the base version: a path, or the same path at another git revision."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...runtime.errors import NotAvailable, UsageError
 
 
 def at_revision(revision: str, path: Path, folder: Path) -> Path:
-    """Extract a file or folder as it was at a git revision.
+    """Extract a file or folder from a git revision.
 
     Args:
         revision: A commit, branch or tag.
-        path: What, in the working tree.
-        folder: Where to; a temporary one of the caller's.
+        path: The file or folder in the working tree.
+        folder: Target folder, which the caller created for this.
 
     Raises:
         UsageError: No git repository, no such revision, or the path is not in it.
@@ -36,11 +36,11 @@ def at_revision(revision: str, path: Path, folder: Path) -> Path:
 
 def _git(arguments: list[str], folder: Path, revision: str) -> bytes:
     if revision.startswith("-"):
-        raise UsageError(f"{revision!r} is no git revision")
+        raise UsageError(f"{revision!r} is not a git revision")
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except OSError as error:
-        raise UsageError(f"cannot look into {folder}", got=str(error), do="check the path") from error
+        raise UsageError(f"git cannot read {folder}", got=str(error), do="check the path") from error
     if done.returncode:
         message = " ".join(done.stderr.decode(errors="replace").split())[:300]
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A gate's answers for CI: JUnit XML, GitHub annotations, a Markdown summary.
+"""Gate results for CI: JUnit XML, GitHub annotations, a Markdown summary.
 
 Sources: the JUnit schema that Jenkins and GitLab read; GitHub's workflow commands (`::error title=…::message`).
 """
@@ -15,7 +15,7 @@ _NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class GateFinding:
-    """One question a gate asked: its name, the answer, why, and the seconds it took."""
+    """One comparison of a gate: its name, the answer, the reason, and its duration in seconds."""
 
     name: str
     answer: str
@@ -42,7 +42,7 @@ def junit_xml(findings: Sequence[GateFinding]) -> str:
 
 
 def github_annotations(findings: Sequence[GateFinding]) -> str:
-    """Return GitHub workflow commands, one a line."""
+    """Return GitHub workflow commands, one per line."""
     levels = {"slower": "error", "cannot tell": "warning"}
     lines = [
         f"::{levels.get(item.answer, 'notice')} title={_escape(item.name, True)}::"
@@ -64,7 +64,7 @@ def _escape(text: str, is_property: bool) -> str:
 
 
 def markdown_summary(findings: Sequence[GateFinding]) -> str:
-    """Return a Markdown table, as for a job's summary."""
+    """Return a Markdown table for the summary of a CI job."""
     signs = {"slower": "❌", "cannot tell": "❔", "faster": "🚀"}
     rows = [
         f"| {signs.get(one.answer, '✅')} {one.answer} | {_cell(one.name)} | {_cell(one.why)} | {one.seconds:.0f} s |"

@@ -1,18 +1,18 @@
-"""Faster, same, slower, or cannot tell: two stored runs against each other.
+"""Comparison of two stored runs: faster, same, slower, or cannot tell.
 
 The rule, for a practical threshold t (3 %) and the interval [low, high] of the ratio new / base:
 
-    same          1 / (1 + t) < low and high < 1 + t        the change is smaller than anyone should mind
-    slower        low > 1 + t / 2                           the rest of the interval leaves no doubt
+    same          1 / (1 + t) < low and high < 1 + t        the change is too small to matter
+    slower        low > 1 + t / 2                           most of the interval is beyond the threshold
     faster        high < 1 / (1 + t / 2)
     cannot tell   otherwise: measure more
 
-A slowdown of t or more is never «same» while the interval holds, and no change at all would need an interval that is
-wrong by t / 2 to be called «slower».
+If the interval contains the true ratio, a slowdown of t or more is never reported as «same», and an unchanged latency
+is reported as «slower» only if the interval misses the true ratio by more than t / 2.
 
-Two runs that were not interleaved saw different machines, even where it is one: another day, another load. Calibrated,
-each latency is divided by that of the reference workload measured beside it, t is at least `STORED` (10 %), and all of
-the interval must be beyond t: a reference tells how fast the machine is, not how fast it is for this network.
+Two runs that were not interleaved had different conditions, even on one machine: another day, another load. With
+`calibrate`, each latency is divided by the latency of the reference workload of its run, t is at least `STORED` (10 %),
+and the whole interval must be beyond t: the reference measures the machine, not its speed for this network.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def decide_ratio(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0.5) -> Answer:
-    """Apply the rule of this file to the interval of a ratio new / base; `doubt` is the share of t to be beyond."""
+    """Apply the rule of this file to the interval of a ratio new / base; it must lie beyond `doubt` times t."""
     if ratio.low > 1 / (1 + threshold) and ratio.high < 1 + threshold:
         return "same"
     if ratio.low > 1 + doubt * threshold:
@@ -60,13 +60,13 @@ def decide_ratio(ratio: Interval, threshold: float = THRESHOLD, doubt: float = 0
 def compare_runs(
     base: Run, new: Run, *, threshold: float = THRESHOLD, other_machine: bool = False, calibrate: bool = False
 ) -> list[Comparison]:
-    """Compare every subject that both runs have.
+    """Compare every subject that both runs measured.
 
     Args:
         base: The earlier run.
         new: The later run.
-        threshold: The slowdown that matters, as a share (0.03: 3 %).
-        other_machine: Compare though the machines differ; every answer then says that it proves little.
+        threshold: Smallest slowdown that counts, as a share (0.03: 3 %).
+        other_machine: Compare even if the machines differ; every answer then says that this is weak evidence.
         calibrate: Divide by the reference workload of each run.
 
     Raises:
@@ -76,8 +76,8 @@ def compare_runs(
     mixed = base.environment.machine() != new.environment.machine()
     if mixed and not other_machine:
         raise DataError(
-            "the results are of different machines", got="; ".join(base.environment.differences(new.environment)),
-            expected="two runs of one machine", do="measure both on one machine, or pass --other-machine",
+            "the results come from different machines", got="; ".join(base.environment.differences(new.environment)),
+            expected="two runs on one machine", do="measure both on one machine, or pass --other-machine",
         )  # fmt: skip
     _check_keys(base, "base")
     _check_keys(new, "new")
@@ -85,18 +85,18 @@ def compare_runs(
     common = [(result, theirs[result.subject.key]) for result in base.results if result.subject.key in theirs]
     if not common:
         got = f"{_keys(base)} against {_keys(new)}"
-        raise DataError("the results have no subject in common", got=got, do="measure the same model in both")
-    caveats = ["different machines: this proves little"] if mixed else []
+        raise DataError("the two results measured no subject in common", got=got, do="measure the same model in both")
+    caveats = ["different machines: this is weak evidence"] if mixed else []
     speed = None
     if calibrate:
         speed, threshold = _speed(base, new), max(threshold, STORED)
-        caveats.append(f"the machine took {speed.estimate:.2f} times as long for the reference workload, which is "
-                       f"divided out; what is not interleaved proves less, so only {threshold:.0%} count")  # fmt: skip
+        caveats.append(f"the reference workload took {speed.estimate:.2f} times as long; latencies are divided by "
+                       f"this factor. The runs were not interleaved, so the threshold is {threshold:.0%}")  # fmt: skip
     return [_one(old, fresh, threshold, speed, caveats) for old, fresh in common]
 
 
 def _check_keys(run: Run, which: str) -> None:
-    """Refuse a run in which one name stands for two results: either could be the one to compare with."""
+    """Refuse a run in which two results have the same name: it is ambiguous which of them to compare."""
     counts = Counter(result.subject.key for result in run.results)
     if doubles := [key for key, count in counts.items() if count > 1]:
         raise DataError(
@@ -130,7 +130,7 @@ def _one(old: Result, new: Result, threshold: float, speed: Interval | None, cav
 
 
 def _over(ratio: Interval, speed: Interval) -> Interval:
-    """Divide two independent ratios: the half widths of their logarithms add in quadrature."""
+    """Divide two independent ratios; the half widths of their logarithms add in quadrature."""
     logs = [[math.log(value) for value in (one.estimate, one.low, one.high)] for one in (ratio, speed)]
     (centre, low, high), (other, slow, fast) = logs
     middle = centre - other
@@ -139,7 +139,7 @@ def _over(ratio: Interval, speed: Interval) -> Interval:
 
 
 def _incomparable(old: Result, new: Result) -> str:
-    """Say why two results cannot be compared, or nothing."""
+    """Return why two results cannot be compared, or an empty string."""
     for name, one in (("base", old), ("new", new)):
         reading = one.readings.get("latency")
         if reading is None or reading.missing or not reading.samples:
@@ -166,6 +166,6 @@ def _keys(run: Run) -> str:
 
 
 def worst_code(comparisons: Sequence[Comparison]) -> int:
-    """Return the exit code of several answers: 1 when any is slower, else 3 when any cannot be told, else 0."""
+    """Return the exit code of several answers: 1 if any is slower, else 3 if any is "cannot tell", else 0."""
     codes = {EXIT[item.answer] for item in comparisons}
     return 1 if 1 in codes else max(codes)

@@ -1,13 +1,13 @@
-"""The latency gate: both versions side by side in pairs of fresh processes, until the answer is known.
+"""The latency gate: measures both versions in pairs of fresh processes until the answer is known.
 
-Each pair of processes gives one number, the median over short blocks of log(new slice / base slice); blocks run
-base-new or new-base at random, on one core, so that whatever else the machine does hits both. Pairs are independent of
-each other: after each one Student's t interval of their mean is looked at, and the rule of `decide_ratio` applied.
+Each pair of processes gives one number, the median over short blocks of log(new slice / base slice). Blocks run in the
+order base-new or new-base at random, on one core, so that other load affects both. Pairs are independent: after each
+pair the rule of `decide_ratio` is applied to Student's t interval of their mean.
 
-Looking again and again would let chance win sooner or later. At `LOOK_LEVEL` for each look, the chance that any of the
-21 looks from the 4th to the 24th pair has an interval without the true value is 4.7 % for normal pairs and 3.5 % for
-Student's t with 3 degrees of freedom (20,000 simulated gates; Pocock, 1977, for the idea of one level at every look).
-The hierarchical bootstrap is reported beside it: with so few clusters it is too narrow to decide on.
+Repeated looks raise the error rate. With confidence `LOOK_LEVEL` at each look, the probability that any of the 21 looks
+from the 4th to the 24th pair has an interval without the true value is 4.7 % for normal pairs and 3.5 % for Student's t
+with 3 degrees of freedom (20,000 simulated gates; one level at every look as in Pocock, 1977). The hierarchical
+bootstrap is only reported: with so few clusters its interval is too narrow to decide on.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LEAST_PAIRS, MOST_PAIRS = 4, 24
 
 @dataclass(frozen=True)
 class Rule:
-    """What matters, and how much time there is.
+    """Threshold and time limit of a gate.
 
-    `threshold` is the slowdown that matters (0.03: 3 %); `most_s` ends the gate with «cannot tell»; a pair of
+    `threshold` is the smallest slowdown that counts (0.03: 3 %); `most_s` ends the gate with «cannot tell»; a pair of
     processes is measured in `blocks` of two slices of `slice_s` seconds, after at most `warm_up_s` seconds of warm-up.
     """
 
@@ -51,7 +51,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class LatencyPair:
-    """What one pair of fresh processes gave: for each block the samples (seconds) of the base and of the new one."""
+    """Result of one pair of fresh processes: for each block the samples (seconds) of base and new."""
 
     base: tuple[tuple[float, ...], ...]
     new: tuple[tuple[float, ...], ...]
@@ -70,7 +70,7 @@ class LatencyPair:
 
 @dataclass(frozen=True)
 class Gate:
-    """The answer, the interval of new / base it rests on, and what it took to get there."""
+    """The answer, the interval of new / base behind it, and the pairs and seconds that it took."""
 
     answer: Answer
     ratio: Interval
@@ -99,7 +99,7 @@ def gate(
     base: BenchTarget, new: BenchTarget, rule: Rule | None = None, *, seed: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Gate:  # fmt: skip
-    """Measure pairs until the answer is known or the time is up.
+    """Measure pairs until the answer is known or the time limit is reached.
 
     Raises:
         EdgesmithError: A version cannot be opened, crashes or hangs.
@@ -117,25 +117,25 @@ def gate(
 
 
 def gate_answer(pairs: Sequence[LatencyPair], rule: Rule) -> Answer:
-    """Apply the rule to the pairs so far."""
+    """Apply the rule to the pairs measured so far."""
     return decide_ratio(ratio_interval(pairs), rule.threshold) if len(pairs) >= LEAST_PAIRS else "cannot tell"
 
 
 def ratio_interval(pairs: Sequence[LatencyPair]) -> Interval:
-    """Return the interval of new / base at the level of one look."""
+    """Return the interval of new / base at the confidence level of one look."""
     logs = stats.mean_interval([pair.log_ratio for pair in pairs], 1 - LOOK_LEVEL)
     bounds = [math.exp(min(value, 700.0)) for value in (logs.estimate, logs.low, logs.high)]
     return Interval(bounds[0], bounds[1], bounds[2], 1 - LOOK_LEVEL)
 
 
 def measure_pairs(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> Iterator[LatencyPair]:
-    """Yield pair after pair, at most `rule.most_pairs`."""
+    """Yield at most `rule.most_pairs` pairs."""
     for _ in range(min(rule.most_pairs, MOST_PAIRS)):
         yield measure_pair(base, new, rule, rng)
 
 
 def measure_pair(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> LatencyPair:
-    """Start both in random order on one core, warm both, and measure blocks in random order."""
+    """Start both versions in random order on one core, warm both up, and measure blocks in random order."""
     targets, open_ = (base, new), dict[int, Process]()
     core = shared_core(targets, rng)
     try:
@@ -154,9 +154,9 @@ def measure_pair(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random
 
 
 def drop_preempted(slice_: dict[str, Any]) -> tuple[float, ...]:
-    """Return a slice's samples less the first, which is cold, and those in which the processor was taken away.
+    """Return a slice's samples without the first, which is cold, and without preempted ones.
 
-    Such a sample tells of the other work, not of this one. Where nearly all are like that, they are all there is.
+    A preempted sample measures other processes. If nearly all samples are preempted, they are kept.
     """
     rest = list(zip(slice_["samples"], slice_["disturbed"], strict=True))[1:]
     clean = tuple(seconds for seconds, disturbed in rest if not disturbed)

@@ -1,4 +1,4 @@
-"""Gates for values that repeat exactly, such as size and kernels: compared with a limit, without statistics."""
+"""Gates for values that repeat exactly, such as size and kernels: comparison with a limit, without statistics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KERNELS = "kernels"  # of the engines in two bundles: none more
 
 @dataclass(frozen=True)
 class Limited:
-    """One value of base and new against its limit; the answers and exit codes are those of a comparison."""
+    """Comparison of one value of base and new with its limit; answers and exit codes are those of `compare`."""
 
     metric: str
     answer: Answer
@@ -34,7 +34,7 @@ class Limited:
 
     @property
     def exit_code(self) -> int:
-        """0 within the limit, 1 beyond it, 3 where a value is missing."""
+        """0 within the limit, 1 beyond it, 3 if a value is missing."""
         return EXIT[self.answer]
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,13 +43,13 @@ class Limited:
 
 
 def check_limit(metric: str, base: Result, new: Result, limit: float | None = None) -> Limited:
-    """Compare one metric of two results: memory and size may grow by 2 %, instructions by 1 %, top-1 fall by 0.5.
+    """Compare one metric: memory and size may grow by 2 %, instructions by 1 %, top-1 may fall by 0.5 points.
 
     Args:
         metric: "memory", "size", "accuracy" or "instructions".
-        base: Before.
-        new: After.
-        limit: Another limit, as a share (0.02: 2 %, or 2 points of accuracy).
+        base: Result of the base version.
+        new: Result of the new version.
+        limit: Replaces the default limit; a share (0.02: 2 %, or 2 points of accuracy).
     """
     name, usual, kind = LIMITS[metric]
     allowed = usual if limit is None else limit
@@ -73,14 +73,14 @@ def _missing(metric: str, base: Result, new: Result) -> str:
 
 
 def kernel_limits(base: Path, new: Path) -> list[Limited]:
-    """Compare the kernels of each engine that two bundles have in common: not one more is allowed.
+    """Compare the number of kernels of each engine that both bundles have; it must not grow.
 
     Raises:
-        UsageError: One of them is no bundle.
+        UsageError: One of them is not a bundle.
     """
     for path in (base, new):
         if path.suffix in (".onnx", ".py"):
-            raise UsageError(f"{path} has no engines", expected="two bundles", do="leave kernels out of --also")
+            raise UsageError(f"{path} has no engines", expected="two bundles", do="remove kernels from --also")
     counts = [
         {item.name: int(item.facts["kernels"]) for item in read_bundle(path).artefacts if "kernels" in item.facts}
         for path in (base, new)
@@ -93,5 +93,5 @@ def kernel_limits(base: Path, new: Path) -> list[Limited]:
 
 def _kernels(name: str, before: int, after: int) -> Limited:
     answer: Answer = "slower" if after > before else ("faster" if after < before else "same")
-    why = f"engine {name}: {before} -> {after} kernels; none more allowed"
+    why = f"engine {name}: {before} -> {after} kernels; the number must not grow"
     return Limited(KERNELS, answer, float(before), float(after), 0.0, why)

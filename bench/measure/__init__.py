@@ -1,1 +1,1 @@
-"""Taking a measurement: fresh processes, interleaved, with the facts of the machine."""
+"""Measurement in fresh, interleaved processes, with a record of the machine."""

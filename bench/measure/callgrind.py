@@ -1,8 +1,8 @@
-"""Client requests to Callgrind from inside the process it watches: count the instructions of one part of a program.
+"""Callgrind client requests from inside the measured process, which count the instructions of one part of a program.
 
 A client request is a sequence of instructions that changes nothing on a processor and that valgrind recognises
-(Valgrind's manual, "The client request mechanism", and its header `valgrind.h`). Python has no such instructions, so
-they are written into a page of executable memory and called through ctypes.
+(Valgrind's manual, "The client request mechanism", and its header `valgrind.h`). Python cannot emit them, so they
+are written into a page of executable memory and called through ctypes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ TOGGLE_COLLECT, START_INSTRUMENTATION, STOP_INSTRUMENTATION = _CALLGRIND + 2, _C
 def _page() -> tuple[mmap.mmap, Any]:
     """Return the page and the function in it; the page must live as long as the function."""
     if platform.machine() not in ("x86_64", "AMD64"):
-        raise NotAvailable("valgrind is asked on x86-64 only", got=platform.machine())
+        raise NotAvailable("instructions can be counted only on x86-64", got=platform.machine())
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     except OSError as error:
-        raise NotAvailable("this system allows no executable memory", got=str(error)) from error
+        raise NotAvailable("this system does not allow executable memory", got=str(error)) from error
     page.write(X86_64)
     kind = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p)
     return page, kind(ctypes.addressof(ctypes.c_char.from_buffer(page)))
 
 
 def request(code: int) -> int:
-    """Make one client request without arguments; 0 where no valgrind answers.
+    """Make one client request without arguments; return 0 if valgrind is not running.
 
     Raises:
-        NotAvailable: Not on this processor, or this system has no memory that may be executed.
+        NotAvailable: Not supported on this processor, or this system forbids executable memory.
     """
     words = (ctypes.c_uint64 * 6)(code)
     return int(_page()[1](ctypes.addressof(words)))
@@ -51,13 +51,13 @@ def request(code: int) -> int:
 
 @contextlib.contextmanager
 def counted() -> Iterator[None]:
-    """Let Callgrind, started with `--instr-atstart=no --collect-atstart=no`, count what is done inside.
+    """Count the instructions of the body; Callgrind runs with `--instr-atstart=no --collect-atstart=no`.
 
     Raises:
-        NotAvailable: As `request`, or no valgrind watches.
+        NotAvailable: As `request`, or valgrind is not running.
     """
     if not request(RUNNING_ON_VALGRIND):
-        raise NotAvailable("no valgrind watches this process")
+        raise NotAvailable("this process does not run under valgrind")
     request(START_INSTRUMENTATION)
     request(TOGGLE_COLLECT)
     try:

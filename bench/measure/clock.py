@@ -1,6 +1,6 @@
-"""The clock of every measurement: monotonic, in nanoseconds, read once before and once after a batch of calls.
+"""The clock of every measurement: monotonic, in nanoseconds, read before and after a batch of calls.
 
-A call that is much shorter than the clock's own cost is timed in batches; the batch is chosen once, before measuring.
+A call that is much shorter than reading the clock is timed in batches; the batch size is chosen once, before measuring.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Call = Callable[[], Any]
 
 
 def now_ns() -> int:
-    """Return the monotonic clock in nanoseconds; only differences mean anything."""
+    """Return the monotonic clock in nanoseconds; only differences are meaningful."""
     return time.perf_counter_ns()
 
 
@@ -33,7 +33,7 @@ def once(call: Call, batch: int = 1) -> float:
 
 
 def batch_size(call: Call, shortest_ns: int = SHORTEST_BATCH_NS) -> int:
-    """Return how many calls make one sample, so that the clock's own cost does not show: 1 for most networks."""
+    """Return the number of calls per sample at which the cost of the clock is negligible: 1 for most networks."""
     batch = 1
     while batch < 1 << 20:
         took = once(call, batch) * batch * 1e9
@@ -47,7 +47,7 @@ def sample(call: Call, seconds: float, batch: int = 1, least: int = 1) -> tuple[
     """Time calls for at least `seconds` and at least `least` samples.
 
     Returns:
-        Seconds of one call for each sample, and for each whether the system took the processor away during it.
+        Seconds of one call for each sample, and for each whether the process was preempted during it.
     """
     samples, disturbed = list[float](), list[bool]()
     stop = now_ns() + round(seconds * 1e9)
@@ -59,7 +59,7 @@ def sample(call: Call, seconds: float, batch: int = 1, least: int = 1) -> tuple[
 
 
 def cold(call: Call, seconds: float, evict: Call, least: int = 1) -> tuple[list[float], list[bool]]:
-    """Time single calls, each after `evict`, which is not timed, for about `seconds` in all; return as `sample`."""
+    """Time single calls, each after an untimed `evict`, for about `seconds` in total; return values as `sample`."""
     samples, disturbed = list[float](), list[bool]()
     stop = now_ns() + round(seconds * 1e9)
     while now_ns() < stop or len(samples) < least:
@@ -71,12 +71,12 @@ def cold(call: Call, seconds: float, evict: Call, least: int = 1) -> tuple[list[
 
 
 def preemptions() -> int:
-    """Return how often the system took the processor away from this process against its will, where it says so."""
+    """Return the number of involuntary context switches of this process; 0 if the system does not report it."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
 
 
 def overhead_ns(samples: int = 1000) -> float:
-    """Return what the clock itself costs: the mean nanoseconds between two readings in a row."""
+    """Return the cost of the clock: the mean nanoseconds between two consecutive readings."""
     start = now_ns()
     for _ in range(samples):
         now_ns()

@@ -1,4 +1,4 @@
-"""What a metric gets: the subject, how to open it, its timings, and how to evaluate it on labelled images."""
+"""Input of a metric: the subject, how to open it, its timings, and how to evaluate it on labelled images."""
 
 from __future__ import annotations
 

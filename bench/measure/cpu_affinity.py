@@ -1,8 +1,8 @@
-"""Which core to measure on: processes that are compared share one.
+"""Choice of the core to measure on: processes that are compared share one core.
 
-Two processes that take turns tend to stay each on a core of its own, and cores are not alike while other tenants of the
-machine use the hardware below them: of pairs measured on two idle virtual cores one in five differed by more than 4 %
-without any change, of pairs that had one core to share one in a hundred by more than 3 % (decision 064).
+Two processes that alternate tend to stay on different cores, and cores differ in speed while other tenants use the same
+hardware: without any change, one in five pairs on two idle virtual cores differed by more than 4 %, and one in a
+hundred pairs on one shared core by more than 3 % (decision 064).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ WATCH_S = 0.1
 
 
 def shared_core(targets: Sequence[BenchTarget], rng: np.random.Generator) -> int | None:
-    """Return the core for processes that take turns: the least busy of a short while, of equals one at random.
+    """Return the core for processes that alternate: the least busy one over a short time; ties are broken at random.
 
-    None where there is no choice (one core, or a system without affinity), and where a target may use several threads:
-    more than one is asked for, the backend chooses, or it is a Python file, which nobody can know.
+    None if there is no choice (one core, or a system without affinity), and if a target may use several threads:
+    more than one was requested, the backend chooses, or the target is a Python file.
     """
     if any(target.threads != 1 or Path(target.path).suffix == ".py" for target in targets):
         return None
@@ -38,7 +38,7 @@ def shared_core(targets: Sequence[BenchTarget], rng: np.random.Generator) -> int
 
 
 def busy_ticks_by_core(cores: set[int]) -> dict[int, int]:
-    """Return the clock ticks that each of these cores was busy since boot; empty where the system does not say."""
+    """Return the busy clock ticks of each of these cores since boot; empty if the system does not report them."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:

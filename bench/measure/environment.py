@@ -1,6 +1,6 @@
-"""Facts about the machine that a number was measured on, so that numbers of two machines are never mixed.
+"""Description of the measuring machine, so that results of different machines are never mixed.
 
-What a machine does not report is None, never a guess.
+A fact that the machine does not report is None, never a guess.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "
 
 @dataclass(frozen=True)
 class Environment:
-    """One machine and its software: what can change a latency."""
+    """One machine and its software: everything that can change a latency."""
 
     cpu: str
     cores: int
@@ -37,7 +37,7 @@ class Environment:
     power_mode: str | None = None
 
     def machine(self) -> str:
-        """Return a short digest of the hardware alone: equal for two runs on one machine, whatever the software."""
+        """Return a short digest of the hardware only: equal for all runs on one machine, with any software."""
         facts = [self.cpu, self.cores, list(self.flags), self.device, self.power_mode]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
@@ -76,7 +76,7 @@ def here() -> Environment:
 
 
 def load_average() -> float | None:
-    """Return the mean number of runnable processes over the last minute, or None where the system does not say."""
+    """Return the mean number of runnable processes over the last minute, or None if the system does not report it."""
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
@@ -84,7 +84,7 @@ def load_average() -> float | None:
 
 
 def cpu_ticks() -> tuple[float, float] | None:
-    """Return (busy, all) seconds of all cores since boot, or None; two readings give the load between them."""
+    """Return (busy, total) seconds of all cores since boot, or None; two readings give the load between them."""
     first = _text("/proc/stat").split("\n")[0].split()
     if len(first) < 8 or first[0] != "cpu":
         return None
@@ -93,7 +93,7 @@ def cpu_ticks() -> tuple[float, float] | None:
 
 
 def busy_ticks(counts: Sequence[str]) -> int:
-    """Return a line's ticks in /proc/stat, less those that the core was idle or waited for disks; proc(5)."""
+    """Return the busy ticks of a line in /proc/stat: all except idle and iowait; proc(5)."""
     ticks = [int(value) for value in counts[:8]]
     return sum(ticks) - ticks[3] - ticks[4]
 
@@ -141,5 +141,5 @@ def _text(path: str) -> str:
 
 
 def command_line() -> str:
-    """Return the command that is running, without the folder of its program."""
+    """Return the command line of this process, without the folder of its program."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

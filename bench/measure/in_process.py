@@ -1,4 +1,4 @@
-"""Measurements in one process besides plain calls: concurrent streams, end to end from an image file, GPU time."""
+"""Other measurements in one process: concurrent streams, end-to-end time from an image file, GPU time."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PHOTO = (480, 640)  # height and width of the image file that is answered
 
 
 def streams(call: clock.Call, count: int, seconds: float) -> dict[str, Any]:
-    """Call from `count` threads for some seconds; return all their calls, and the seconds until the last one ended.
+    """Call from `count` threads for `seconds`; return the number of calls, and the seconds until the last one ended.
 
-    What one of them raises is raised here, after all have stopped.
+    An exception in a thread is raised here after all threads have stopped.
     """
     done, failures, barrier = [0] * count, list[BaseException](), threading.Barrier(count + 1)
     ends = [0]
@@ -56,16 +56,16 @@ def streams(call: clock.Call, count: int, seconds: float) -> dict[str, Any]:
 
 
 def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
-    """Answer a seeded 640x480 JPEG `count` times; return the seconds of each stage of each time.
+    """Process a seeded 640x480 JPEG `count` times; return the seconds of each stage of each run.
 
-    An engine's stages on the GPU are its own clock's, and `launch_s` is what the call took beside them.
+    Stages of an engine are timed by the GPU's clock; `launch_s` is the rest of the call.
 
     Raises:
-        UsageError: A bare file: nobody knows what its images are.
+        UsageError: The subject is a file without a bundle, so its preprocessing is unknown.
     """
     session, spec = workload.session, workload.spec
     if session is None or spec is None:
-        raise UsageError("a bare file says nothing of its images", do="measure a bundle")
+        raise UsageError("a file without a bundle does not describe its images", do="measure a bundle")
     stages: dict[str, list[float]] = {}
     size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
     with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
@@ -90,21 +90,21 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
 
 
 def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
-    """Return the GPU's own seconds of `count` calls on random input, by stage.
+    """Return the seconds of `count` calls on random input by the GPU's clock, for each stage.
 
     Raises:
-        NotAvailable: What is open does not run on a GPU's clock.
+        NotAvailable: The backend has no GPU clock.
     """
     session = workload.session
     if session is None or not hasattr(session, "timed"):
-        raise NotAvailable("only engines are timed by a GPU's own clock")
+        raise NotAvailable("only engines can be timed by the GPU's clock")
     feeds = random_session_feeds(session, 1, workload.spec)
     splits = [asdict(session.timed(feeds)) for _ in range(count)]
     return {stage: [split[stage] for split in splits] for stage in splits[0]}
 
 
 def _on_device(session: Session, feeds: dict[str, Any], wall_s: float) -> dict[str, float]:
-    """Tell a call's seconds apart where the device has a clock; else all of it is computing."""
+    """Split a call's seconds into stages if the device has a clock; otherwise all of it is compute time."""
     if not hasattr(session, "timed"):
         return {"compute_s": wall_s}
     split = asdict(session.timed(feeds))
@@ -112,7 +112,7 @@ def _on_device(session: Session, feeds: dict[str, Any], wall_s: float) -> dict[s
 
 
 def _photo(path: Path) -> Path:
-    """Write a smooth seeded image as JPEG: noise alone would take longer to decode than any photograph."""
+    """Write a smooth seeded image as JPEG; pure noise would take longer to decode than a photograph."""
     image = need("PIL.Image")
     coarse = np.random.default_rng(0).integers(0, 256, (PHOTO[0] // 16, PHOTO[1] // 16, 3), dtype=np.uint8)
     image.fromarray(coarse).resize((PHOTO[1], PHOTO[0])).save(path, quality=90)

@@ -1,4 +1,4 @@
-"""Measure several targets side by side: fresh processes, short slices, random order, so that noise hits all alike."""
+"""Interleaved measurement of several targets: fresh processes, short slices, random order, equal noise for all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .workload import BenchTarget
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """How long to measure: fresh processes for each target, and seconds and samples for each process."""
+    """Amount of sampling: fresh processes for each target, and seconds and samples for each process."""
 
     processes: int = 3
     slice_s: float = 0.1
@@ -29,7 +29,7 @@ class SamplingPlan:
 
 @dataclass
 class Timings:
-    """What one target gave: samples in seconds by process, its start by stage, or why there is nothing."""
+    """Timings of one target: samples in seconds by process, start-up seconds by stage, or the reason of its failure."""
 
     samples: list[list[float]] = field(default_factory=list)
     warm: list[bool] = field(default_factory=list)
@@ -43,12 +43,12 @@ class Timings:
 def collect_samples(
     targets: Sequence[BenchTarget], plan: SamplingPlan, *, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> list[Timings]:
-    """Measure every target; a target that crashes or hangs fails alone.
+    """Measure every target; a target that crashes or hangs does not affect the others.
 
     Args:
-        targets: What to measure.
-        plan: How long.
-        seed: Of the random order.
+        targets: Files or bundles to measure.
+        plan: Amount of sampling.
+        seed: Seed of the random order.
         progress: Called with 1 after each process of each target.
     """
     rng = np.random.default_rng(seed)
@@ -63,7 +63,7 @@ def collect_samples(
 def _one_round(
     targets: Sequence[BenchTarget], timings: list[Timings], plan: SamplingPlan, rng: np.random.Generator
 ) -> None:
-    """One fresh process for each target, all alive together, one of them working at a time, on one core."""
+    """One fresh process for each target, all alive at once; one at a time works, on one core."""
     alive: dict[int, Process] = {}
     before, core = environment.cpu_ticks(), shared_core(targets, rng)
     try:
@@ -102,7 +102,7 @@ def _start(
 
 
 def _slice(index: int, timing: Timings, plan: SamplingPlan, alive: dict[int, Process]) -> float:
-    """Measure one slice and return the seconds it took; the first call after a pause is cold and is dropped."""
+    """Measure one slice and return its duration in seconds; the first call after a pause is cold and is dropped."""
     try:
         answer = alive[index].ask("run", seconds=plan.slice_s, least=2)
     except EdgesmithError as error:
@@ -125,7 +125,7 @@ def _enough(samples: Sequence[float], spent_s: float, plan: SamplingPlan) -> boo
 
 
 def _other_load(before: tuple[float, float] | None, after: tuple[float, float] | None) -> float | None:
-    """Return how many cores other work kept busy: what was busy less the one that measures."""
+    """Return how many cores other processes kept busy: all busy cores minus the measuring one."""
     if before is None or after is None or after[1] <= before[1]:
         return None
     cores = environment.here().cores

@@ -1,7 +1,7 @@
-"""Seconds of each operator inside one inference, from ONNX Runtime's or TensorRT's own profiler.
+"""Seconds of each operator in one inference, from the profiler of ONNX Runtime or TensorRT.
 
-The operators are those that really run, after ONNX Runtime's fusions, under its names. The multiply-accumulates follow
-from the shapes that the profiler records; a blocked layout pads channels, and what is padded is computed and counted.
+The operators are those that run after ONNX Runtime's fusions, under its names. The multiply-accumulates follow from the
+shapes that the profiler records; a blocked layout pads channels, and padded channels are computed and counted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
     """Run an ONNX file or a bundle's ONNX artefact `count` times under the profiler, after one warm run.
 
     Args:
-        target: What to run.
-        count: How often.
-        optimise: Let ONNX Runtime fuse; off, the operators are those of the file, and each tells its arithmetic.
+        target: The artefact to run.
+        count: Number of runs.
+        optimise: Let ONNX Runtime fuse operators; if false, the operators are those of the file.
 
     Returns:
         One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), and
@@ -59,15 +59,15 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
 
 
 def profile_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
-    """Return the rows of an engine's kernels as TensorRT's profiler times them, named as in its sidecar.
+    """Return one row per kernel of an engine, timed by TensorRT's profiler, with the names of the sidecar.
 
     Args:
         session: An open engine.
-        target: Which it is.
-        count: Calls to take the mean of.
+        target: The artefact of this engine.
+        count: Number of calls to average over.
 
     Returns:
-        As `profile`; `macs` is None, and `op` is "kernel" where the sidecar does not know the name.
+        As `profile`; `macs` is None, and `op` is "kernel" if the sidecar does not list the name.
     """
     known = {kernel["name"]: Kernel.from_dict(kernel) for kernel in _kernels(target)}
     return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(
@@ -105,7 +105,9 @@ def profilable(target: BenchTarget) -> None:
         NotAvailable: The target does not run on ONNX Runtime.
     """
     if target.backend != "ort" or Path(target.path).suffix == ".py":
-        raise NotAvailable("only ONNX Runtime and engines tell the time of each layer", got=f"backend {target.backend}")
+        raise NotAvailable(
+            "only ONNX Runtime and engines report the time of each layer", got=f"backend {target.backend}"
+        )
 
 
 def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
@@ -132,7 +134,7 @@ def _feeds(session: Any, target: BenchTarget) -> dict[str, Any]:
 
 
 def layer_rows(events: list[Row], count: int) -> list[Row]:
-    """Turn the profiler's events into rows; the first run, which is cold, is left out."""
+    """Convert the profiler's events to rows, without the first run, which is cold."""
     seen: dict[str, list[Row]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -1,4 +1,4 @@
-"""This machine's peak rates: multiply-accumulates a second in FP32 and INT8, and bytes a second from memory.
+"""This machine's peak rates: multiply-accumulates per second in FP32 and INT8, and bytes per second from memory.
 
 Measured with what the networks run on: the best of a few dense operators of ONNX Runtime (convolutions of 3x3 and 1x1,
 a matrix product), whose arithmetic is large beside their memory traffic, and a copy of arrays larger than any cache.
@@ -25,20 +25,20 @@ DENSE = ((128, 128, 28, 3), (256, 256, 14, 3), (256, 512, 28, 1), (512, 512, 14,
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The highest rates seen: multiply-accumulates a second by precision, bytes a second read and written."""
+    """The highest measured rates: multiply-accumulates per second by precision, bytes per second read and written."""
 
     macs_per_s: dict[str, float]
     bytes_per_s: float
 
     def limit_s(self, macs: float, moved_bytes: float, precision: str) -> float:
-        """Return the least seconds that so many multiply-accumulates and bytes can take here."""
+        """Return the lower bound in seconds for `macs` multiply-accumulates and `moved_bytes` bytes on this machine."""
         peak = self.macs_per_s.get(precision, self.macs_per_s["fp32"])
         return max(macs / peak, moved_bytes / self.bytes_per_s)
 
 
 @functools.lru_cache(maxsize=4)
 def measure_peaks(threads: int) -> Ceilings:
-    """Measure this machine with so many threads (0: all cores); two seconds, once in a process.
+    """Measure this machine with `threads` threads (0: all cores); takes two seconds, once per process.
 
     Raises:
         NotAvailable: onnxruntime is not installed.
@@ -67,7 +67,7 @@ def _dense(shape: tuple[int, int, int, int], precision: str) -> bytes:
 
 
 def _bandwidth(threads: int) -> float:
-    """Copy arrays in as many threads, numpy giving way while it copies; read and written bytes count."""
+    """Copy arrays in `threads` threads (numpy releases the GIL); bytes read and written are counted."""
     count = threads or environment.here().cores
     pairs = [(np.ones(COPIED_BYTES // 8 // count), np.empty(COPIED_BYTES // 8 // count)) for _ in range(count)]
     with ThreadPoolExecutor(count) as pool:

@@ -1,4 +1,4 @@
-"""The parent's side of a measuring process: start it, ask it, and turn its crash or silence into an error."""
+"""The parent's side of a measuring process: starts it, sends requests, and reports a crash or timeout as an error."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Process(Closeable):
     """A fresh process with one open target.
 
     Args:
-        target: What to open.
-        timeout_s: How long one answer may take before the process is killed.
-        repeatable: Address randomisation off (`setarch -R`, where there is one) and a fixed malloc, for memory.
-        prefix: A command to run it under, such as valgrind's.
-        started: Called with the process's number as soon as there is one.
-        core: The only core that it may use; None for any.
+        target: The artefact or file to open.
+        timeout_s: Seconds without an answer after which the process is killed.
+        repeatable: Disable address space randomisation (`setarch -R`) and fix malloc's thresholds, for memory.
+        prefix: Command that runs the process, such as valgrind.
+        started: Called with the process ID as soon as it is known.
+        core: The only core that the process may use; None for any.
 
     Raises:
         RunError: It crashed, or did not answer in time.
-        EdgesmithError: What opening the target raised, by its class.
+        EdgesmithError: Opening the target failed; the class is that of the original error.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Process(Closeable):
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process ID."""
         return self._child.pid
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
@@ -88,13 +88,13 @@ class Process(Closeable):
         return answer
 
     def finish(self, timeout_s: float) -> None:
-        """Let the process end by itself, for what runs it to conclude."""
+        """Let the process end by itself, so that the command of `prefix` can finish."""
         self._pipe("stdin").close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=timeout_s)
 
     def close(self) -> None:
-        """End the process; a second call does nothing."""
+        """Terminate the process; a second call does nothing."""
         for name in ("stdin", "stdout"):
             with contextlib.suppress(BrokenPipeError):
                 self._pipe(name).close()
@@ -132,7 +132,7 @@ class Process(Closeable):
 
 
 def fixed_layout() -> tuple[str, ...]:
-    """Return the command prefix that switches address randomisation off, or nothing where it is not allowed."""
+    """Return the command prefix that disables address space randomisation; empty if this is not permitted."""
     setarch = shutil.which("setarch")
     if setarch is None or not sys.platform.startswith("linux"):
         return ()

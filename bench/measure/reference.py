@@ -1,8 +1,8 @@
-"""The reference workload: what is measured beside every bench run, to tell a slow day or another machine from a change.
+"""The reference workload: measured in every bench run, to separate a slower machine from a slower network.
 
-About a millisecond on one core, none of it threaded: small matrix products that stay in the cache, exponentials, and a
-pass over 8 MB that does not. It says how fast the machine is, not how fast a network on it is: networks differ in their
-mix of arithmetic and memory, so a ratio calibrated by it proves far less than two versions measured side by side.
+It takes about a millisecond on one core: small matrix products that stay in the cache, exponentials, and a pass over
+8 MB that does not. It measures the machine, not a network: networks differ in their mix of arithmetic and memory, so a
+ratio calibrated by it is weaker evidence than two versions measured side by side.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def setup() -> Callable[[], object]:
-    """Return the work, on seeded data."""
+    """Return the workload as a call on seeded data."""
     rng = np.random.default_rng(0)
     left, right = (rng.standard_normal((96, 32, 32), dtype=np.float32) for _ in range(2))
     values = rng.standard_normal(1 << 14, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The resident size of another process over time, read from outside every two milliseconds, at no cost to it.
+"""Resident size of another process over time, read from outside every two milliseconds without slowing it.
 
 Source: proc(5), /proc/PID/statm, the second number, in pages.
 """
@@ -25,12 +25,12 @@ class Watch:
         self._stop, self._thread = threading.Event(), threading.Thread()
 
     def start(self, pid: int) -> None:
-        """Begin to watch, in a thread of its own."""
+        """Start sampling in a separate thread."""
         self._thread = threading.Thread(target=self._look, args=(Path(f"/proc/{pid}/statm"),), daemon=True)
         self._thread.start()
 
     def stop(self) -> list[Sample]:
-        """End the watch and return what was seen; nothing where the system has no such file."""
+        """Stop sampling and return the samples; empty if the system has no such file."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -47,12 +47,12 @@ class Watch:
 
 
 def rss_rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "calls") -> list[dict[str, Any]]:
-    """Return the samples as rows with the stage that each fell into, thinned to the highest of each stretch.
+    """Return the samples as rows with their stage; of each interval only the highest sample is kept.
 
     Args:
-        samples: What a watch saw.
+        samples: Samples of `stop`.
         stages: The seconds of each stage (`import_s`) in their order, from the start of the process.
-        last: What came after them.
+        last: Name of the stage after them.
     """
     ends, sum_s = list[tuple[str, float]](), 0.0
     for name, seconds in stages.items():

@@ -1,15 +1,15 @@
 """The machine's sensors: energy, power, temperature, clocks, throttling.
 
-Read from files of the kernel, and from NVML where `pynvml` is installed and there is a card:
+Read from files of the kernel, and from NVML if `pynvml` is installed and there is an NVIDIA GPU:
 
-    energy_j         /sys/class/powercap/intel-rapl:N/energy_uj  (RAPL, Intel and AMD; often for root only)
+    energy_j         /sys/class/powercap/intel-rapl:N/energy_uj  (RAPL, Intel and AMD; often only for root)
     power_w          /sys/class/hwmon/*/name = ina3221: in*_input mV times curr*_input mA  (Jetson)
     temperature_c    /sys/class/thermal/thermal_zone*/temp, hwmon k10temp and coretemp, in thousandths
     clock_hz         /sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq in kHz, else /proc/cpuinfo
     throttled_count  /sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count
 
 Sources: Linux kernel documentation, power/powercap, hwmon/ina3221, hwmon/sysfs-interface, thermal/sysfs-api; NVML API.
-A file that is absent or may not be read is no sensor.
+A file that is absent or not readable is not a sensor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WHOLE_BOARD = ("VDD_IN", "POM_5V_IN", "VIN_SYS")  # INA3221 rails that hold all 
 
 @dataclass(frozen=True)
 class Sensor:
-    """One quantity of one part; `wraps` is where a counter starts again at zero, 0 where it never does."""
+    """One quantity of one component; `wraps` is the value at which a counter wraps to zero, 0 if it never does."""
 
     name: str
     quantity: str
@@ -54,12 +54,12 @@ class Trace:
         return [value for _, series in self.of(quantity) for _, value in series]
 
     def rise(self, quantity: str) -> float | None:
-        """Return by how much the counters of a quantity rose together; None where there is none."""
+        """Return the total increase of the counters of a quantity; None if there is none."""
         series = self.of(quantity)
         return sum(_rise(sensor, values) for sensor, values in series) if series else None
 
     def power_w(self) -> float | None:
-        """Return the mean power: from energy counters where there are any, else from power readings; None without."""
+        """Return the mean power from energy counters, otherwise from power readings; None if there are neither."""
         counters = [item for item in self.of("energy_j") if len(item[1]) > 1]
         if counters:
             return sum(_rise(sensor, series) / (series[-1][0] - series[0][0]) for sensor, series in counters)
@@ -74,7 +74,7 @@ def _rise(sensor: Sensor, series: Sequence[tuple[float, float]]) -> float:
 
 @contextlib.contextmanager
 def watch(sensors: Sequence[Sensor], every_s: float = EVERY_S) -> Iterator[Trace]:
-    """Read the sensors now, every so many seconds in a thread of its own, and at the end."""
+    """Read the sensors at the start, periodically in a separate thread, and at the end."""
     trace, stop, began = Trace({sensor: [] for sensor in sensors}), threading.Event(), clock.now_ns()
 
     def look() -> None:
@@ -101,8 +101,8 @@ def find_sensors(root: Path = Path("/"), *, cards: bool = True) -> list[Sensor]:
     """List the sensors that can be read now.
 
     Args:
-        root: Where /sys and /proc are.
-        cards: Ask NVML too.
+        root: Folder that contains /sys and /proc.
+        cards: Also query NVML.
     """
     sensors = [*_rapl(root), *_ina3221(root), *_temperatures(root), *_clocks(root), *_throttling(root)]
     if cards:
@@ -128,7 +128,7 @@ def _text(path: Path) -> str:
 
 
 def _rapl(root: Path) -> Iterator[Sensor]:
-    """Package domains only: the core and memory domains inside would count twice."""
+    """Package domains only: their core and memory subdomains would be counted twice."""
     for domain in sorted(root.glob("sys/class/powercap/intel-rapl:*")):
         if (name := _text(domain / "name")).startswith("package"):
             wraps = _number(domain / "max_energy_range_uj", 1e-6)() or 0.0
@@ -193,7 +193,7 @@ def _nvml() -> list[Sensor]:
 
 
 def card_bytes(pid: int) -> int | None:
-    """Return the memory that a process holds on all cards, in bytes; None where NVML does not report it."""
+    """Return the memory of a process on all GPUs, in bytes; None if NVML does not report it."""
     try:
         import pynvml
 

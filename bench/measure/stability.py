@@ -1,7 +1,7 @@
-"""When is a process warm, and can its samples be trusted: tests with a remedy for each failure.
+"""Tests of whether a process is warm and its samples can be trusted, with a remedy for each failure.
 
-Warm: the last two windows of samples have the same median within `WARM` (1 %), and no trend between them that
-Mann-Whitney sees at 1 in 100. A process that never gets there is measured all the same, and its verdict says so.
+Warm: the last two windows of samples have the same median within `WARM` (1 %), and the Mann-Whitney test finds no
+difference at 1 in 100. A process that never becomes warm is measured, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NOISY = 0.05  # relative spread of the samples above which a verdict is Â«noisyÂ
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether samples can be trusted, and for each problem what to do about it."""
+    """Whether samples can be trusted, and a remedy for each problem."""
 
     stable: bool
     problems: tuple[str, ...] = ()
 
 
 def stationary(samples: Sequence[float], window: int = WINDOW) -> bool:
-    """Say whether the last two windows of samples (seconds) have one level."""
+    """Return whether the last two windows of samples (seconds) have the same level."""
     if len(samples) < 2 * window:
         return False
     before, after = samples[-2 * window : -window], samples[-window:]
@@ -56,9 +56,9 @@ def judge_samples(
     Args:
         groups: The samples of each process.
         warm: For each process, whether its warm-up became stationary.
-        load: Other processes' load (mean number of runnable ones) while measuring, where it is known.
-        cores: Cores of the machine.
-        disturbed: Samples in which the system took the processor away.
+        load: Mean number of other runnable processes during the measurement, if known.
+        cores: Number of cores of the machine.
+        disturbed: Number of samples in which the process was preempted.
     """
     verdicts = [
         _not_warm(warm), _noise(groups), _drift(groups), _disagreement(groups), _few(groups), _loaded(load, cores),
@@ -70,7 +70,7 @@ def judge_samples(
 
 def _not_warm(warm: Sequence[bool]) -> str:
     cold = sum(not ready for ready in warm)
-    return f"{cold} of {len(warm)} processes never became stationary; do: allow a longer warm-up" if cold else ""
+    return f"{cold} of {len(warm)} processes never reached a stable latency; do: allow a longer warm-up" if cold else ""
 
 
 def _noise(groups: stats.Groups) -> str:
@@ -82,7 +82,7 @@ def _drift(groups: stats.Groups) -> str:
     steps = [_half_step(group) for group in groups if len(group) >= 4 * WINDOW]
     if len(steps) < 2 or min(steps) * max(steps) <= 0 or min(abs(step) for step in steps) < 0.03:
         return ""
-    return f"every process drifts by {np.median(steps):+.0%}; do: let the device cool, lock the clocks"
+    return f"latency drifts by {np.median(steps):+.0%}; do: let the device cool, lock the clocks"
 
 
 def _half_step(group: Sequence[float]) -> float:
@@ -98,15 +98,17 @@ def _disagreement(groups: stats.Groups) -> str:
 
 def _few(groups: stats.Groups) -> str:
     count = sum(map(len, groups))
-    return f"{count} samples cannot tell p99; do: measure for longer" if stats.trusted_percentile(count) < 99 else ""
+    return (
+        f"{count} samples are too few for p99; do: measure for longer" if stats.trusted_percentile(count) < 99 else ""
+    )
 
 
 def _loaded(load: float | None, cores: int) -> str:
     if load is None or load < 0.5 * cores:
         return ""
-    return f"other work kept {load:.1f} of {cores} cores busy; do: stop it"
+    return f"other processes kept {load:.1f} of {cores} cores busy; do: stop it"
 
 
 def _interrupted(disturbed: int, groups: stats.Groups) -> str:
     share = disturbed / max(1, sum(map(len, groups)))
-    return f"other work interrupted {share:.0%} of the samples; do: stop it" if share > NOISY else ""
+    return f"other processes interrupted {share:.0%} of the samples; do: stop it" if share > NOISY else ""

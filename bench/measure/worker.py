@@ -1,10 +1,10 @@
-"""The fresh process that measures: `main()`, one JSON request a line in, one answer out.
+"""The fresh measuring process: `main()` reads one JSON request per line and writes one answer.
 
     {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}}
     {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}
     {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …],
                                                    "disturbed": [false, …]}
-    {"do": "cold", "seconds": 1, "least": 20, "evict_bytes": 67108864} -> as "run", each call on cold caches
+    {"do": "cold", "seconds": 1, "least": 20, "evict_bytes": 67108864} -> as "run", each call with cold caches
     {"do": "peak", "calls": 20}                -> {"peak_bytes": …, "resident_bytes": …}
     {"do": "count", "calls": 2}                -> {"calls": 2}, counted by the valgrind that it runs under
     {"do": "streams", "count": 2, "seconds": 1} -> {"calls": 400, "seconds": 1.0}
@@ -12,7 +12,7 @@
     {"do": "device_time", "count": 20}         -> {"copy_in_s": [...], "compute_s": [...], …}
     {"do": "layers", "count": 20}              -> {"rows": [{"layer": …, "op": …, "seconds": …}, …]}
 
-What a library prints to standard output goes to standard error, so that it cannot break an answer.
+Output of libraries to standard output is redirected to standard error, so that it cannot corrupt an answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Worker:
         self.batch = 1
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do one request; an error is an answer too, with the class it had."""
+        """Execute one request; an error is returned as an answer with its class."""
         action = getattr(self, f"do_{request.pop('do', '')}", None)
         try:
             if action is None:
@@ -52,7 +52,7 @@ class Worker:
 
     @property
     def call(self) -> clock.Call:
-        """The inference of the open workload."""
+        """The inference call of the open workload."""
         if self.workload is None:
             raise RuntimeError("nothing is open")
         return self.workload.call
@@ -77,7 +77,7 @@ class Worker:
         return {"samples": samples, "disturbed": disturbed}
 
     def do_cold(self, seconds: float, least: int, evict_bytes: int) -> dict[str, Any]:
-        """Time calls, each after so many bytes were written, which leaves nothing of the network in the caches."""
+        """Time calls, each after writing `evict_bytes`, which removes the network from the caches."""
         buffer = np.zeros(evict_bytes // 8)
 
         def evict() -> None:
@@ -87,13 +87,13 @@ class Worker:
         return {"samples": samples, "disturbed": disturbed}
 
     def do_peak(self, calls: int) -> dict[str, Any]:
-        """Call some times and tell the highest resident size."""
+        """Call `calls` times and return the highest resident size."""
         for _ in range(calls):
             self.call()
         return {"peak_bytes": peak_rss_bytes(), "resident_bytes": resident_bytes()}
 
     def do_count(self, calls: int) -> dict[str, Any]:
-        """Call some times while Callgrind counts."""
+        """Call `calls` times while Callgrind counts."""
         from .callgrind import counted
 
         call = self.call
@@ -109,7 +109,7 @@ class Worker:
         return streams(self.call, count, seconds)
 
     def do_end_to_end(self, count: int) -> dict[str, Any]:
-        """Answer an image file some times, each stage timed."""
+        """Process an image file `count` times and time each stage."""
         from .in_process import end_to_end
 
         if self.workload is None:
@@ -127,7 +127,7 @@ class Worker:
         return {"rows": profile(self.target, count, optimise)}
 
     def do_device_time(self, count: int) -> dict[str, Any]:
-        """Tell the GPU's own seconds."""
+        """Return the seconds by the GPU's clock."""
         from .in_process import device_time
 
         if self.workload is None:
@@ -136,7 +136,7 @@ class Worker:
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer each line until there is none."""
+    """Answer each line until the input ends."""
     worker = Worker()
     for line in requests:
         answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
@@ -144,7 +144,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve standard input and output; standard output itself becomes standard error."""
+    """Serve standard input and output; redirect other standard output to standard error."""
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         serve(sys.stdin, answers)

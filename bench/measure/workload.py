@@ -1,10 +1,10 @@
-"""What can be measured, opened inside the process that measures it: an ONNX file, a bundle, or a Python file.
+"""Opening of what is measured, inside the measuring process: an ONNX file, a bundle, or a Python file.
 
     model.onnx               the file on ONNX Runtime, on random input of its shape
     bundles/mobilenetv2      a bundle: one of its artefacts, on one backend
     work.py                  a Python file with `setup() -> call`; the call is measured
 
-The backend's library is imported only when `open_workload` is called, so that its cost can be told apart.
+The backend's library is imported only in `open_workload`, so that its cost can be measured separately.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stag
 
 @dataclass(frozen=True)
 class BenchTarget:
-    """What to open and how; plain data, so that it travels to another process."""
+    """What to open and how; plain data, which can be sent to another process."""
 
     path: str
     artefact: str = ""
@@ -53,9 +53,9 @@ class BenchTarget:
 
 @dataclass(frozen=True)
 class Workload:
-    """One inference as a call without arguments, and the seconds that each stage of opening it took.
+    """One inference as a call without arguments, and the seconds of each stage of opening it.
 
-    `session` is what the call runs on, None for a Python file; `spec` says what its images are, None for a bare file.
+    `session` is None for a Python file; `spec` is None for a file without a bundle.
     """
 
     call: Callable[[], Any]
@@ -66,7 +66,7 @@ class Workload:
 
 
 class Stages:
-    """Seconds and resident bytes at the end of each stage of a start, by name."""
+    """Seconds and resident bytes at the end of each start-up stage, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Stages:
         self._last = now_ns()
 
     def done(self, name: str) -> None:
-        """Close a stage."""
+        """End a stage."""
         self.seconds[f"{name}_s"] = (now_ns() - self._last) * 1e-9
         self.rss[f"{name}_bytes"] = resident_bytes()
         self._last = now_ns()
@@ -84,7 +84,7 @@ def open_workload(target: BenchTarget) -> Workload:
     """Import, load and call once.
 
     Raises:
-        UsageError: Nothing that can be measured is at the path.
+        UsageError: The path holds nothing that can be measured.
         NotAvailable: Its backend is not installed.
     """
     stages, path = Stages(), Path(target.path)
@@ -104,7 +104,7 @@ def open_workload(target: BenchTarget) -> Workload:
 
 
 def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | None]:
-    """Open a bundle's artefact, or a bare ONNX file, on its backend."""
+    """Open a bundle's artefact, or an ONNX file without a bundle, on its backend."""
     path = Path(target.path)
     name = "ort" if path.suffix == ".onnx" else target.backend
     backend = load_plugin(backends, name, "backend")
@@ -143,7 +143,7 @@ def random_session_feeds(
     """Return a seeded random array for each input of a session; see `runtime.common.sizes.settle_shape` for its size.
 
     Raises:
-        UsageError: A dimension other than the batch is free, and nothing says its size.
+        UsageError: An axis other than the batch is dynamic and its size was not given.
     """
     sizes = settle_shape({item.name: item.shape for item in session.inputs}, shape, spec, batch)
     return {item.name: random_input(sizes[item.name], item.dtype) for item in session.inputs}
@@ -168,12 +168,12 @@ def _python(path: Path, stages: Stages) -> Callable[[], Any]:
 
 
 def peak_rss_bytes() -> int | None:
-    """Return the highest resident size of this process so far, in bytes; None where the system does not say."""
+    """Return the highest resident size of this process so far, in bytes; None if the system does not report it."""
     return _status("VmHWM")
 
 
 def resident_bytes() -> int:
-    """Return the resident size of this process in bytes, 0 where the system does not say."""
+    """Return the resident size of this process in bytes, 0 if the system does not report it."""
     return _status("VmRSS") or 0
 
 

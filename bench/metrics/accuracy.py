@@ -22,10 +22,10 @@ Intervals = dict[str, tuple[float, float]]
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return the task's scores (`top1_ratio`, `top5_ratio`), and against FP32 `agreement_ratio` and `sqnr_db`.
+    """Return the task's scores (`top1_ratio`, `top5_ratio`), and compared with FP32 `agreement_ratio` and `sqnr_db`.
 
-    The names on other splits than "test" begin with the split: `hard_top1_ratio`. Each class that the images show is
-    a row (split, class, images_count, top1_ratio), and the least of its split is `worst_class_top1_ratio`.
+    Names on splits other than "test" begin with the split: `hard_top1_ratio`. Each class in the images is a row
+    (split, class, images_count, top1_ratio); the lowest of a split is `worst_class_top1_ratio`.
     """
     if not context.evaluations:
         return Reading("accuracy", missing=context.no_evaluation or "no labelled images were given")
@@ -49,7 +49,7 @@ def measure(context: MetricContext) -> Reading:
 
 
 def per_class(logits: Array, labels: NDArray[np.int64], task: str = "classify") -> list[dict[str, Any]]:
-    """Return for each class in labels (N,) its number, its images and the share that an output has right."""
+    """Return for each class in labels (N,) its index, its number of images and the share of correct answers."""
     right = find(task).correct(logits, labels)
     return (
         []
@@ -79,7 +79,7 @@ def score(output: Array, labels: NDArray[np.int64], task: str = "classify") -> t
     """Return a task's scores of an output (N, ...) against labels (N,), with Wilson intervals.
 
     Raises:
-        DataError: The shapes do not fit, there is nothing, or a value is not finite.
+        DataError: The shapes do not match, there are no images, or a value is not finite.
     """
     return find(task).score(output, labels)
 

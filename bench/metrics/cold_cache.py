@@ -1,4 +1,4 @@
-"""Latency on cold caches: what the first image after a pause, or after other work, takes.
+"""Latency with cold caches: that of the first image after a pause or after other work.
 
 Before each call a buffer of twice the last-level cache (64 MB where the system does not report its size) is written, so
 that weights and code come from memory. Source: /sys/devices/system/cpu/cpu0/cache (sysfs-devices-system-cpu).
@@ -20,7 +20,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `p50_s`, `p90_s` and `mean_s` on cold caches, and `slower_ratio`: the median over that of warm calls."""
+    """Return `p50_s`, `p90_s` and `mean_s` with cold caches, and `slower_ratio`: cold median / warm median."""
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
         samples = process.ask("cold", seconds=SECONDS, least=LEAST, evict_bytes=2 * last_level())["samples"]
@@ -32,12 +32,12 @@ def measure(context: MetricContext) -> Reading:
 
 
 def last_level(caches: Path = CACHES) -> int:
-    """Return the bytes of the largest cache that the system tells of, else FALLBACK_BYTES / 2."""
+    """Return the size in bytes of the largest cache that the system reports, otherwise FALLBACK_BYTES / 2."""
     sizes = [_bytes(path.read_text().strip()) for path in caches.glob("index*/size")]
     return max(sizes, default=0) or FALLBACK_BYTES // 2
 
 
 def _bytes(text: str) -> int:
-    """Read «32768K»."""
+    """Parse a size such as «32768K» into bytes."""
     number, unit = text.rstrip("KMG"), UNITS.get(text[-1:], 1)
     return int(number) * unit if number.isdigit() else 0

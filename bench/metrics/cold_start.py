@@ -1,6 +1,6 @@
-"""From nothing to the first answer, by stage: start the interpreter, import, load (or deserialise), first call.
+"""Time of a cold start by stage: start the interpreter, import, load (or deserialise), first call.
 
-The median over the fresh processes that latency was measured in; files are in the page cache.
+The values are medians over the fresh processes of the latency measurement; files are in the page cache.
 """
 
 from __future__ import annotations

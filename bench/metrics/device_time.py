@@ -1,6 +1,6 @@
-"""The GPU's own seconds of a call: copies to it, computing and copies back, separated by CUDA events.
+"""Seconds of a call by the GPU's clock: copies to the GPU, compute, copies back, separated by CUDA events.
 
-What Python, the driver and waiting take is in `latency` and not in these; copies are not overlapped with computing.
+Time in Python, in the driver and waiting is in `latency` only; copies do not overlap with compute.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def measure(context: MetricContext) -> Reading:
     """Return the medians `copy_in_s`, `compute_s`, `copy_out_s`, and `compute_p99_s`.
 
     Raises:
-        NotAvailable: The backend keeps no clock on a GPU.
+        NotAvailable: The backend has no GPU clock.
     """
     if context.target.backend != "trt":
-        raise NotAvailable("only engines are timed by a GPU's own clock", got=f"backend {context.target.backend}")
+        raise NotAvailable("only engines can be timed by the GPU's clock", got=f"backend {context.target.backend}")
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=1.0)
         seconds: dict[str, list[float]] = process.ask("device_time", count=COUNT)

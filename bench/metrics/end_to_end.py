@@ -1,7 +1,7 @@
-"""From an image file to the answer, by stage: decode, preprocess, compute, postprocess.
+"""Time from an image file to the answer by stage: decode, preprocess, compute, postprocess.
 
-The image is a seeded 640x480 JPEG. On a CPU nothing is copied to a device; with an engine the copies in and out and the
-launch are stages of their own.
+The image is a seeded 640x480 JPEG. On a CPU nothing is copied to a device; with an engine, copy in, copy out and
+launch are separate stages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COLD, COUNT = 3, 40
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return the median `decode_s`, `preprocess_s`, `compute_s`, `postprocess_s` and of their sum, `total_s`.
+    """Return the medians `decode_s`, `preprocess_s`, `compute_s`, `postprocess_s` and that of their sum, `total_s`.
 
     Engines have `copy_in_s`, `copy_out_s` and `launch_s` too.
     """

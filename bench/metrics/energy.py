@@ -1,6 +1,6 @@
-"""Energy for one image and mean power, from the machine's own meters (RAPL, INA3221, NVML), idle and at work.
+"""Energy per image and mean power, idle and under load, from the machine's meters (RAPL, INA3221, NVML).
 
-A meter counts all that its part does, other work too: `idle_power_w` tells what it shows before the work begins.
+A meter includes other processes: `idle_power_w` is its reading before the load starts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from ..measure.process import Process
 from ..result import Reading
 
 IDLE_S, WORK_S = 1.0, 2.0
-NO_METER = "this machine has no meter that can be read (RAPL, often for root only; INA3221; NVML)"
+NO_METER = "this machine has no readable power meter (RAPL, often only for root; INA3221; NVML)"
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `image_energy_j`, `power_w` at work and `idle_power_w`."""
+    """Return `image_energy_j`, `power_w` under load and `idle_power_w`."""
     meters = [sensor for sensor in sensors.find_sensors() if sensor.quantity in ("energy_j", "power_w")]
     if not meters:
         return Reading("energy", missing=NO_METER)
@@ -31,10 +31,14 @@ def measure(context: MetricContext) -> Reading:
 
 
 def _reading(idle_w: float | None, work_w: float | None, image_s: float) -> Reading:
-    """Put the figures together; `image_s` are seconds for one image."""
+    """Combine the readings; `image_s` is the time per image in seconds."""
     if idle_w is None or work_w is None:
-        return Reading("energy", missing="the meter gave no values while measuring")
-    notes = () if work_w > idle_w else ("no more power at work than idle: the meter is too coarse, or other work ran",)
+        return Reading("energy", missing="the meter returned no values during the measurement")
+    notes = (
+        ()
+        if work_w > idle_w
+        else ("power under load is not above idle power: the meter is too coarse, or other processes ran",)
+    )
     return Reading(
         "energy", {"image_energy_j": work_w * image_s, "power_w": work_w, "idle_power_w": idle_w}, notes=notes
     )

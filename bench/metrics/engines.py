@@ -1,7 +1,7 @@
-"""The TensorRT engines of the same bundle: kernels, file size, activation memory.
+"""TensorRT engines of the same bundle: number of kernels, file size, activation memory.
 
-They are told where the engine was built, which needs no GPU; the engine's sidecar says what the kernels are. For small
-networks their number is what a GPU's time goes to.
+The values come from the sidecar, which the build writes, so no GPU is needed. For small networks the number of kernels
+determines the latency on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ON_REQUEST = True  # of the network, not of one form of it
 def measure(context: MetricContext) -> Reading:
     """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
     if Path(context.target.path).suffix in (".onnx", ".py"):
-        return Reading("engines", missing="a bare file has no engines beside it; measure a bundle")
+        return Reading("engines", missing="a file without a bundle has no engines; measure a bundle")
     bundle, values = read_bundle(context.target.path), dict[str, float]()
     for one in bundle.artefacts:
         if one.role == "engine":

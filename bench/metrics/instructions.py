@@ -1,9 +1,8 @@
-"""Instructions of one inference, counted by valgrind: a second signal that other work does not reach.
+"""Instructions of one inference, counted by valgrind: a second signal that other processes do not disturb.
 
-A process opens the file, calls once, and then tells Callgrind to count while it calls CALLS times more
-(`bench/measure/callgrind.py`). Address randomisation is off, the hash seed fixed, the thread one. valgrind offers the
-processor's AVX2 at most, so the count is that of the AVX2 kernels; it says nothing of time, for a cache miss costs as
-many instructions as a hit.
+A process opens the file, calls once, and then counts CALLS further calls with Callgrind (`bench/measure/callgrind.py`).
+Address space randomisation is off, the hash seed is fixed, and there is one thread. valgrind supports AVX2 at most, so
+the AVX2 kernels are counted. The count does not measure time: a cache miss costs as many instructions as a hit.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ CALLS = 2
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `instructions_count`, of one call of the whole batch."""
+    """Return `instructions_count` of one call with the whole batch."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         return Reading("instructions", missing="valgrind is not installed; do: apt-get install valgrind")
@@ -42,13 +41,13 @@ def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
     """Return the instructions of one call of a warm session.
 
     Args:
-        valgrind: The program.
+        valgrind: Path of the program.
         target: What to call.
-        timeout_s: For each answer of the process.
+        timeout_s: Limit in seconds for each answer of the process.
 
     Raises:
-        NotAvailable: valgrind cannot be asked here.
-        RunError: valgrind said nothing that can be read.
+        NotAvailable: valgrind does not work on this machine.
+        RunError: The output of valgrind cannot be parsed.
         EdgesmithError: The target cannot be opened.
     """
     with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:

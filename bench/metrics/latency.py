@@ -17,7 +17,7 @@ PERCENTILES = (50, 90, 95, 99)
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `p50_s`, `p90_s`, `p95_s`, `p99_s`, `min_s`, `mean_s` and `throughput_per_s` (images a second)."""
+    """Return `p50_s`, `p90_s`, `p95_s`, `p99_s`, `min_s`, `mean_s` and `throughput_per_s` (images per second)."""
     timings = context.timings
     if timings.failure or not timings.samples:
         return Reading("latency", missing=timings.failure or "not measured")

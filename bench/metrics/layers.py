@@ -1,4 +1,4 @@
-"""Time of each operator inside one inference; see `bench/measure/layer_profile.py`."""
+"""Time of each operator in one inference; see `bench/measure/layer_profile.py`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Peak memory of a fresh process, split by purpose, over time, and repeatable.
 
-Address randomisation is off (`setarch -R`) and malloc's thresholds are fixed, where the system allows both; without
-them the peak of one and the same inference varies by several megabytes. Source: getrusage(2), mallopt(3), proc(5).
+Address space randomisation is off (`setarch -R`) and malloc's thresholds are fixed if the system allows it; otherwise
+the peak of the same inference varies by several megabytes. Source: getrusage(2), mallopt(3), proc(5).
 
-    import      what loading the backend's library adds to the resident size
-    weights     what opening the network adds, as far as its file's size goes
-    session     the rest of that: the graph, packed copies of the weights, the backend's own
-    arena       what the first call adds and keeps: the backend's arena, with the activations in it
-    transient   the highest size ever, above what stays: taken and given back, while loading or in a call
+    import      growth of the resident size while the backend's library is loaded
+    weights     growth while the network is opened, up to the size of its file
+    session     the rest of that growth: graph, packed weights, data of the backend
+    arena       growth in the first call: the backend's arena, which holds the activations
+    transient   peak minus the size that remains: memory allocated and freed while loading or in a call
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CALLS = 10
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `peak_bytes` with its parts, and `gpu_bytes` by NVML after the calls where there is a card.
+    """Return `peak_bytes` with its parts, and `gpu_bytes` by NVML after the calls if there is an NVIDIA GPU.
 
     The rows are the resident size over time (stage, seconds, resident_bytes).
     """
@@ -41,7 +41,11 @@ def measure(context: MetricContext) -> Reading:
         watch.stop()
     if peak["peak_bytes"] is None:
         return Reading("memory", missing="this system does not report a process's peak memory (/proc/self/status)")
-    notes = () if fixed_layout() else ("address randomisation could not be switched off; repeat to see the spread",)
+    notes = (
+        ()
+        if fixed_layout()
+        else ("address space randomisation could not be disabled; repeat the measurement to see the spread",)
+    )
     artifact = Path(context.artifact)
     parts = attribution(rss, artifact.stat().st_size if artifact.is_file() else 0, peak["peak_bytes"])
     values = {"peak_bytes": float(peak["peak_bytes"]), **parts}
@@ -51,12 +55,12 @@ def measure(context: MetricContext) -> Reading:
 
 
 def attribution(rss: dict[str, int], file_bytes: int, peak_bytes: int) -> dict[str, float]:
-    """Tell apart what the resident sizes at the end of each stage grew for, in bytes; see the head of this file.
+    """Split the growth of the resident size by purpose, in bytes; see the docstring of this module.
 
     Args:
         rss: `interpreter_bytes`, `import_bytes`, `load_bytes` and `first_call_bytes`.
-        file_bytes: Of the network.
-        peak_bytes: The highest resident size ever.
+        file_bytes: Size of the network's file.
+        peak_bytes: The peak resident size.
     """
     order = ["interpreter_bytes", "import_bytes", "load_bytes", "first_call_bytes"]
     grown = {later: float(rss[later] - rss[earlier]) for earlier, later in itertools.pairwise(order)}

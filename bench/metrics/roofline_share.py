@@ -1,9 +1,9 @@
-"""How near a latency is to the roofline of the machine's measured peak rates.
+"""Ratio of the roofline limit, from the machine's measured peak rates, to the latency.
 
 limit = max(multiply-accumulates / highest rate, bytes of weights / memory bandwidth), with the multiply-accumulates of
-the file's operators. The weights stay in a large cache from call to call, so the second term is rarely what
-counts for small networks; activations are left out: the limit is a lower bound. A network that is faster than its limit
-has shown that the machine can do more than was measured: the limit is then its own latency, and a note says so.
+the file's operators. A large cache keeps the weights between calls, so the second term rarely matters
+for small networks. Activations are ignored: the limit is a lower bound. If a network is faster than its limit, the peak
+was measured too low: the limit is then the network's latency, and a note says so.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def measure(context: MetricContext) -> Reading:
     values |= {"limit_s": min(limit, median), "share_ratio": min(limit / median, 1.0)}
     note = (
         f"{limit / median:.2f} times as fast as the measured ceiling allows: its weights stay in the cache, or the "
-        "ceiling was measured in a slow moment; counted as 100 %"
+        "ceiling was measured while the machine was slow; reported as 100 %"
     )
     return Reading("roofline_share", values, notes=(note,) if median < limit else ())

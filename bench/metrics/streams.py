@@ -1,4 +1,4 @@
-"""Throughput with several threads that call one session at once: what a server or a multi-camera device gets."""
+"""Throughput of several threads that call one session concurrently, as on a server or a multi-camera device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 1.0
 
 
 def measure(context: MetricContext) -> Reading:
-    """Return `one_stream_per_s`, `two_streams_per_s`, `four_streams_per_s`: images a second, all together."""
+    """Return `one_stream_per_s`, `two_streams_per_s`, `four_streams_per_s`: images per second in total."""
     values: dict[str, float] = {}
     with Process(context.target, timeout_s=context.timeout_s) as process:
         process.ask("warm", most_s=SECONDS)

@@ -1,4 +1,4 @@
-"""Temperature, clock and throttling at work: whether a latency is that of a cool machine at full speed."""
+"""Temperature, clock and throttling under load: whether the latency is that of a cool machine at full clock."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _reading(trace: sensors.Trace) -> Reading:
     if (rose := trace.rise("throttled_count")) is not None:
         values["throttled_count"] = rose
     if not values:
-        return Reading("thermal", missing="the sensors gave no values while measuring")
+        return Reading("thermal", missing="the sensors returned no values during the measurement")
     return Reading("thermal", values, notes=_notes(values))
 
 
 def _notes(values: dict[str, float]) -> tuple[str, ...]:
     notes = []
     if values.get("throttled_count"):
-        notes.append("the processor throttled for heat; do: cool it, lower the clocks")
+        notes.append("the processor throttled because of heat; do: cool it, lower the clocks")
     if values.get("least_clock_hz", 1.0) < SLOWED * values.get("clock_hz", 1.0):
-        notes.append("the clock fell while measuring; do: lock the clocks (governor performance, jetson_clocks)")
+        notes.append("the clock fell during the measurement; do: lock the clocks (governor performance, jetson_clocks)")
     return tuple(notes)

@@ -1,1 +1,1 @@
-"""Results as one page that works offline."""
+"""Reports of results: a self-contained HTML page, tables, figures."""

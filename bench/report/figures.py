@@ -1,4 +1,4 @@
-"""The page's figures as PNG and SVG files, from the same data, by matplotlib: for a paper, a slide, a README."""
+"""The figures of the page as PNG and SVG files, drawn by matplotlib, for a paper, a slide or a README."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ INCHES = (8.0, 4.8)
 
 
 def claim_figures(folder: Path, overwrite: bool = False) -> None:
-    """Refuse a folder in which a file of another's stands where a figure would go.
+    """Refuse a folder in which a figure would replace a file that Edgesmith did not write.
 
     Raises:
-        UsageError: One does, or nothing can be written there.
+        UsageError: There is such a file, or the folder cannot be written.
     """
     for name in FIGURES:
         for kind in FORMATS:
@@ -29,7 +29,7 @@ def claim_figures(folder: Path, overwrite: bool = False) -> None:
 
 
 def draw_figures(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any] | None = None) -> list[Path]:
-    """Draw every figure that has something to show, as FOLDER/NAME.png and .svg; `quantised` as for the page.
+    """Draw every figure that has data as FOLDER/NAME.png and .svg; `quantised` as for the page.
 
     Returns:
         The files written.
@@ -49,7 +49,7 @@ def draw_figures(runs: Sequence[Run], folder: Path, quantised: Mapping[str, Any]
 
 
 def _figure(name: str, title: str, data: Any) -> Any:
-    """Return the figure, or None where there is nothing to draw."""
+    """Return the figure, or None if there are no data."""
     lists = {"tradeoff": "points", "roofline": "points", "sensitivity": "records"}
     if not (data[lists.get(name, "names")] if isinstance(data, dict) else data):
         return None
@@ -86,7 +86,7 @@ def _name(axes: Any, name: str, at: tuple[float, float]) -> None:
 def _latency(axes: Any, data: Any) -> None:
     for item in data:
         axes.plot(*zip(*item["points"], strict=True), label=item["name"])
-    axes.set(xlabel="latency, ms", ylabel="% of the calls at most", xscale="log")
+    axes.set(xlabel="latency, ms", ylabel="% of the calls within it", xscale="log")
     axes.legend(fontsize=7)
 
 
@@ -96,7 +96,7 @@ def _roofline(axes: Any, data: Any) -> None:
     axes.scatter([point["x"] for point in data["points"]], [point["y"] for point in data["points"]], color="black")
     for point in data["points"]:
         _name(axes, point["name"], (point["x"], point["y"]))
-    axes.set(xlabel="MACs for each byte of weights", ylabel="G MACs/s", xscale="log", yscale="log")
+    axes.set(xlabel="MACs per byte of weights", ylabel="G MACs/s", xscale="log", yscale="log")
     axes.legend(fontsize=8)
 
 
@@ -113,7 +113,7 @@ def _stacked(axes: Any, data: Any, unit: str) -> None:
 def _timeline(axes: Any, data: Any) -> None:
     for item in data:
         axes.plot(*zip(*item["points"], strict=True), label=item["name"])
-    axes.set(xlabel="ms since the process was started", ylabel="resident MB")
+    axes.set(xlabel="ms since the start of the process", ylabel="resident MB")
     axes.legend(fontsize=7)
 
 
@@ -123,7 +123,7 @@ def _sensitivity(axes: Any, data: Any) -> None:
     longest = max(data["records"], key=lambda record: len(record["bars"]))
     if len(data["records"]) == 1:
         axes.set_xticks(range(len(longest["bars"])), [name for name, _ in longest["bars"]], rotation=90, fontsize=5)
-    axes.set(xlabel="layer, the noisiest first", ylabel="signal to noise, dB")
+    axes.set(xlabel="layer, lowest SQNR first", ylabel="SQNR, dB")
     axes.legend(fontsize=7)
 
 

@@ -15,7 +15,7 @@ NOTHING = "–"
 
 
 def network_rows(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Return the heads and the rows of a run's networks, without the columns that hold nothing."""
+    """Return column headers and rows of a run's networks, without empty columns."""
     groups: dict[str, list[Result]] = {}
     for result in run.results:
         groups.setdefault(result.subject.model, []).append(result)
@@ -70,7 +70,7 @@ def _engines(results: Sequence[Result]) -> list[tuple[str, Draw]]:
 
 
 def _modelled(results: Sequence[Result]) -> list[tuple[str, Draw]]:
-    """Return a column for each board and precision that was modelled: «orin nano 8gb INT8 ms, modelled»."""
+    """Return a column for each modelled board and precision: «orin nano 8gb INT8 ms, modelled»."""
     columns = []
     for name in _names(results, "modelled"):
         board, precision = re.fullmatch(r"(.+)_(\w+?)_s", name).groups()  # type: ignore[union-attr]
@@ -86,7 +86,7 @@ def _names(results: Sequence[Result], metric: str) -> list[str]:
 
 
 def _first(draw: tables.Cell) -> Draw:
-    """Draw what is the network's own from the first of its results that has it."""
+    """Draw a value of the whole network from its first result that has it."""
     return lambda group: next((text for one in group if (text := draw(one)) != NOTHING), NOTHING)
 
 

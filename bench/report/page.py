@@ -1,7 +1,7 @@
 """One self-contained HTML page: works offline, light and dark, on a phone and in print.
 
-The charts are drawn by Apache ECharts 6.1 (Apache-2.0), which stands in `data/` and is written into the page. Names
-from results only ever become text nodes or escaped JSON, never markup.
+The charts are drawn by Apache ECharts 6.1 (Apache-2.0), which is in `data/` and is embedded in the page. Names
+from results become text nodes or escaped JSON, never markup.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ FIGURES = {
     "tradeoff": "Accuracy against latency",
     "latency": "Distribution of latency",
     "start": "Cold start by stage",
-    "memory": "Memory by what it is for",
+    "memory": "Memory by use",
     "timeline": "Memory over time",
-    "layers": "Time by kind of operator",
-    "roofline": "Against the machine's ceilings",
-    "sensitivity": "What INT8 costs each layer",
+    "layers": "Time by operator type",
+    "roofline": "Roofline of this machine",
+    "sensitivity": "SQNR of each layer in INT8",
 }
 
 
 def render(runs: Sequence[Run], title: str = "Edgesmith report", quantised: Mapping[str, Any] | None = None) -> str:
-    """Return the page as text; `quantised` is what `read_sensitivity` read."""
+    """Return the page as text; `quantised` is the result of `read_sensitivity`."""
     return assemble(page_data(runs, quantised), title)
 
 
 def assemble(data: dict[str, Any], title: str) -> str:
-    """Put data, script, style and chart library into the template."""
+    """Insert data, script, style and chart library into the template."""
     parts = {
         "TITLE": escape(title),
         "STYLE": _asset("report.css"),
@@ -48,13 +48,13 @@ def assemble(data: dict[str, Any], title: str) -> str:
 
 
 def json_for_html(data: Any) -> str:
-    """Return JSON that cannot end its script element, whatever the strings in it hold."""
+    """Return JSON whose strings cannot end the surrounding script element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def escape(text: str) -> str:
-    """Return text for HTML."""
+    """Return text with HTML characters escaped."""
     for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(raw, safe)
     return text

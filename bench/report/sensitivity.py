@@ -1,7 +1,7 @@
-"""What INT8 costs each layer, in dB of signal to noise, as the quantiser measured it.
+"""SQNR of each layer in INT8, in dB, as the quantiser measured it.
 
-Read from what `edgesmith quantize --json` printed (with `--explain`: each layer quantised alone), or from a bundle,
-whose provenance keeps the same record of every INT8 file in it.
+Read from the output of `edgesmith quantize --json` (with `--explain`: each layer quantised alone), or from a bundle,
+whose provenance contains the same record for every INT8 file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
     """Return the records of a file or a bundle, by name.
 
     Raises:
-        DataError: It is no such record, or the bundle has none.
+        DataError: The file is not such a record, or the bundle has none.
         BundleError: The bundle cannot be read.
     """
     if path.is_dir() or path.suffix == ".zip":
@@ -35,16 +35,20 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
     try:
         record = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is no JSON", got=str(error), do="write it with `edgesmith quantize --json`") from error
+        raise DataError(
+            f"{path} is not JSON", got=str(error), do="write it with `edgesmith quantize --json`"
+        ) from error
     if not _is_record(record):
         raise DataError(
-            f"{path} is no record of a quantisation", expected=" or ".join(KINDS), do="use `edgesmith quantize --json`"
+            f"{path} is not a record of a quantisation",
+            expected=" or ".join(KINDS),
+            do="use `edgesmith quantize --json`",
         )
     return {path.stem: record}
 
 
 def _is_record(value: Any) -> bool:
-    """Whether a value holds numbers by layer or by tensor, and nothing else there."""
+    """Whether a value contains only numbers by layer or by tensor."""
     if not isinstance(value, dict) or not any(value.get(key) for key in KINDS):
         return False
     groups = [value.get(key) or {} for key in KINDS]
@@ -56,9 +60,9 @@ def _number(value: Any) -> bool:
 
 
 def view_sensitivity(records: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the layers that cost most, and every layer and tensor as a row (name, kind, layer, dB).
+    """Return the layers of lowest SQNR, and every layer and tensor as a row (name, kind, layer, dB).
 
-    Layers quantised alone are drawn where a record has them, else tensors; what has no noise at all is left out.
+    A record's layers quantised alone are drawn, or its tensors if there are none; values without noise are omitted.
     """
     rows = [
         [name, KINDS[key], layer, round(float(db), 2)]

@@ -18,14 +18,14 @@ Cell = Callable[[Result], str]
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its head, and how to draw a cell; «–» where there is nothing."""
+    """One column: its header, and how to draw a cell; «–» for a missing value."""
 
     head: str
     draw: Cell
 
 
 def value_cell(metric: str, name: str, scale: float = 1.0, digits: int = 2, spread: bool = False) -> Cell:
-    """Return a function that draws one value of one metric, with the half width of its interval on request."""
+    """Return a function that draws one value of one metric, optionally with the half width of its interval."""
 
     def draw(result: Result) -> str:
         figure = result.value(metric, name)
@@ -39,7 +39,7 @@ def value_cell(metric: str, name: str, scale: float = 1.0, digits: int = 2, spre
 
 
 def published_cell(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
-    """Return a function that draws a figure of the network as published: not of one made smaller for the digits."""
+    """Return a function that draws a published value of the network; «–» for the smaller variant trained on digits."""
 
     def draw(result: Result) -> str:
         figure = getattr(result.subject, name) if result.subject.weights != "digits" else None
@@ -49,7 +49,7 @@ def published_cell(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
 
 
 def imagenet_top1(result: Result) -> float | None:
-    """Return the network's published top-1 on ImageNet in per cent; None for a network of other data."""
+    """Return the network's published top-1 on ImageNet in per cent; None if it was published on other data."""
     subject = result.subject
     return subject.published_top1_percent if subject.published_dataset == "imagenet" else None
 
@@ -88,12 +88,12 @@ COLUMNS = (
 
 
 def used(results: Sequence[Result], columns: Sequence[Column] = COLUMNS) -> list[Column]:
-    """Return the columns that hold something."""
+    """Return the columns that are not empty."""
     return [column for column in columns if any(column.draw(result) != "–" for result in results)]
 
 
 def notes(run: Run) -> list[str]:
-    """Return what is missing and why, and reasons not to trust a number, each kind once with its subjects."""
+    """Return missing values with reasons, and caveats, each kind once with its subjects."""
     kinds: dict[str, tuple[str, dict[int, str]]] = {}
     several = len({result.subject.backend for result in run.results}) > 1
     for index, result in enumerate(run.results):
@@ -108,12 +108,12 @@ def notes(run: Run) -> list[str]:
 
 def _who(who: Sequence[str], every: int) -> str:
     if len(who) == every:
-        return "all" if every == 1 else "all; the figures differ"
+        return "all" if every == 1 else "all rows; the numbers differ"
     return ", ".join(dict.fromkeys(who))
 
 
 def caption(run: Run) -> str:
-    """Say where and when a run was made."""
+    """Return machine, versions, time and command of a run."""
     here = run.environment
     versions = ", ".join(f"{name} {number}" for name, number in here.packages.items())
     flags = " ".join(here.flags)
@@ -121,7 +121,7 @@ def caption(run: Run) -> str:
 
 
 def runs_markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS, before: str = "") -> str:
-    """Return a run as a Markdown table with its machine, command and notes; `before` is a table that goes first."""
+    """Return a run as a Markdown table with machine, command and notes; `before` is a table to put first."""
     first = [before, "## Every form and backend", ""] if before else []
     remarks = [f"- {note}" for note in notes(run)]
     lines = [f"# {title}", "", caption(run), "", *first, *_lines(run, columns), "", *remarks]
@@ -161,14 +161,14 @@ def comma_separated(run: Run) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write text, whole or not at all."""
+    """Write text atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def write_parquet(path: Path, runs: Sequence[Run]) -> Path:
-    """Write `flat` of all runs, with the moment and machine of each, as Parquet.
+    """Write `flat` of all runs, with the time and machine of each, as Parquet.
 
     Raises:
         NotAvailable: pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""What the page shows, as plain data: everything is computed here, the page's script only draws it."""
+"""The data of the page, computed here; the page's script only draws them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Names = Mapping[int, str]  # by a result's id
 
 
 def page_data(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the page's data for runs in the order given; neighbours are compared.
+    """Return the page's data for runs in the given order; consecutive runs are compared.
 
     Args:
-        runs: What was measured.
-        quantised: By name, what `edgesmith quantize --json` printed or a bundle recorded of it.
+        runs: The measured runs.
+        quantised: Quantisation records of `edgesmith quantize --json` or of bundles, by name.
     """
     results = [(number, result) for number, run in enumerate(runs) for result in run.results]
     many, called = len(runs) > 1, short_names(results)
@@ -47,7 +47,7 @@ def page_data(runs: Sequence[Run], quantised: Mapping[str, Any] | None = None) -
 
 
 def short_names(results: Results) -> dict[int, str]:
-    """Name each result (by its id): model and form, and what else tells it from the others, its run among that."""
+    """Name each result (by its id): model, form, and further fields that make the name unique, such as its run."""
     subjects = [result.subject for _, result in results]
     texts = [f"{one.model} {one.form}" for one in subjects]
     for tails in (
@@ -100,15 +100,15 @@ def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
         [(point["ms"], point["top1"]) for point in points], [(point["high"] - point["low"]) / 2 for point in points]
     )
     left_out = len(results) - len(points)
-    why = "" if points else "no accuracy was measured, and none on ImageNet is published for these weights"
+    why = "" if points else "no accuracy was measured, and no ImageNet accuracy is published for these weights"
     return {"points": points, "front": front, "accuracy": source, "left_out": left_out, "why": why}
 
 
 def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float, float, float] | None], str]:
-    """Return how to read a result's top-1 and its interval in per cent, and what that is.
+    """Return a function that gives a result's top-1 and interval in per cent, and the title of that value.
 
-    Measured (the hard split before the test split) where any result has it: for these alone, on one number of images.
-    Otherwise what is published, for networks whose weights are ImageNet's or random, and for no others.
+    The measured value is used if any result has one (the hard split before the test split). Otherwise the published
+    value is used, but only for networks whose weights are ImageNet's or random.
     """
     for split, text in (("hard_", "top-1 on the hard split, %"), ("", "top-1 on the test split, %")):
         counts = [count for one in results if (count := _images(one, split)) is not None]
@@ -118,7 +118,7 @@ def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float
 
 
 def _images(result: Result, split: str) -> float | None:
-    """Return on how many images a network's own accuracy was measured; random weights have none of their own."""
+    """Return the number of images of a measured accuracy; None for random weights."""
     return None if result.subject.weights == "random" else result.value("accuracy", f"{split}images_count")
 
 
@@ -137,18 +137,18 @@ def _published(result: Result) -> tuple[float, float, float] | None:
 
 
 def family(model: str) -> str:
-    """Return the letters a network's name begins with: «mobilenetv2» and «mobilenetv3_small» are «mobilenet»."""
+    """Return the leading letters of a network's name: «mobilenetv2» and «mobilenetv3_small» are «mobilenet»."""
     letters = model.lower().replace("_", "").rstrip("0123456789")
     head = "".join(character if character.isalpha() else " " for character in letters).split()
     return head[0].removesuffix("v").removesuffix("x") if head else model
 
 
 def pareto_front(points: Sequence[tuple[float, float]], errors: Sequence[float] = ()) -> list[int]:
-    """Return the indices of the points that no other beats (lower first value, higher second), fastest first.
+    """Return the indices of the Pareto-optimal points (lower first value, higher second value), fastest first.
 
     Args:
         points: Latency and accuracy.
-        errors: Half the interval of each accuracy: a slower point has to be better by more than both errors together.
+        errors: Half the interval of each accuracy: a slower point must be better by more than the sum of both errors.
     """
     front: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
@@ -169,7 +169,7 @@ def _distribution(result: Result, called: Names) -> dict[str, Any] | None:
 
 
 def _stacked(results: Results, metric: str, keys: Sequence[str], scale: float, called: Names) -> dict[str, Any]:
-    """Return bars of stages; what a stage gives back (a negative growth) is drawn as nothing."""
+    """Return bars of stages; a negative growth is drawn as 0."""
     kept = [(called[id(result)], result) for _, result in results if result.value(metric, keys[0]) is not None]
     series = [
         {
@@ -182,7 +182,7 @@ def _stacked(results: Results, metric: str, keys: Sequence[str], scale: float, c
 
 
 def _memory(results: Results, called: Names) -> dict[str, Any]:
-    """Return what memory is for; of results from before it was told apart so far, what each stage added."""
+    """Return memory by purpose; for results in an older format, the growth in each stage."""
     old = any(one.value("memory", "load_bytes") is not None and one.value("memory", "weights_bytes") is None
               for _, one in results)  # fmt: skip
     return _stacked(results, "memory", [f"{part}_bytes" for part in (STAGES if old else PARTS)], 1e-6, called)
@@ -199,7 +199,7 @@ def _timeline(result: Result, called: Names) -> dict[str, Any] | None:
 
 
 def _layers(results: Results, called: Names) -> dict[str, Any]:
-    """Return milliseconds by kind of operator for each subject that was profiled, and every operator as a row."""
+    """Return milliseconds by operator type for each profiled subject, and every operator as a row."""
     kept = [
         (called[id(result)], result.readings["layers"].rows)
         for _, result in results
@@ -230,7 +230,7 @@ def _layers(results: Results, called: Names) -> dict[str, Any]:
 
 
 def _roofline(results: Results, called: Names) -> dict[str, Any]:
-    """Return what each subject reached, by the operations for each byte of its weights, and the machine's ceilings."""
+    """Return each subject's rate against its multiply-accumulates per byte of weights, and the machine's ceilings."""
     points, roofs = [], dict[str, list[list[float]]]()
     for _, result in results:
         reading, seconds = result.readings.get("roofline_share"), result.value("latency", "p50_s")
@@ -247,7 +247,7 @@ def _roofline(results: Results, called: Names) -> dict[str, Any]:
 
 
 def _changes(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Compare neighbours in time; runs that must not be compared say why."""
+    """Compare consecutive runs; for runs that cannot be compared, return the reason."""
     changes: list[dict[str, Any]] = []
     for number, (base, new) in enumerate(pairwise(runs), 1):
         title = f"run {number} to run {number + 1}"

@@ -1,1 +1,1 @@
-"""Many measurements, resumable, here or on a cluster."""
+"""Resumable sweeps of many measurements, on this machine or on a cluster."""

@@ -1,12 +1,12 @@
-"""Cells on many machines, by Dask distributed: one benchmark at a time on each device.
+"""Sweep cells on many machines by Dask distributed: one benchmark at a time per device.
 
-A worker offers itself with the resource that its device is called by, one of it:
+A worker offers one unit of the resource that names its device:
 
     dask worker tcp://scheduler:8786 --nthreads 1 --resources orin=1
 
-A worker that dies costs its own cell only: the cell is done again, alone, and one that kills its worker three times
-more is written down as failed. Results are written by the one process that runs the sweep, so each
-arrives once. Needs `pip install 'edgesmith[cluster]'`; workers need edgesmith and the same paths.
+If a worker dies, its cell is repeated alone; a cell that kills its worker three more times is recorded as failed. Only
+the process that runs the sweep writes results, so each result is written once. Needs
+`pip install 'edgesmith[cluster]'`; workers need edgesmith and the same paths.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TRIES = 3
 
 
 class Cluster(Closeable):
-    """A dispatcher for `sweep`: a scheduler's address, or a cluster of this machine's own processes.
+    """A dispatcher for `sweep`: a remote scheduler, or a cluster of processes on this machine.
 
     Args:
         address: "tcp://host:port", or None for workers here.
-        resource: The resource that a cell takes one of.
-        workers: How many processes, without an address.
+        resource: The resource of which a cell uses one unit.
+        workers: Number of processes if there is no address.
 
     Raises:
         NotAvailable: Dask distributed is not installed.
-        RunError: Nothing answers at the address.
+        RunError: No scheduler answers at the address.
     """
 
     def __init__(self, address: str | None = None, *, resource: str = "device", workers: int = 1) -> None:
@@ -53,13 +53,13 @@ class Cluster(Closeable):
         except OSError as error:
             self.close()
             raise RunError(
-                f"nothing answers at {address}", got=str(error), do="start `dask scheduler` there"
+                f"no scheduler answers at {address}", got=str(error), do="start `dask scheduler` there"
             ) from error
 
     def __call__(self, cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
-        """Give out the cells, as many at a time as there are workers, and yield their outcomes as they come.
+        """Submit the cells, as many at a time as there are workers, and yield their outcomes as they arrive.
 
-        A cell that was on a worker when it died may be innocent; it is done again alone, after all others.
+        A cell whose worker died may not be the cause; it is repeated alone, after all others.
         """
         suspects, rest = list[SweepCell](), iter(cells)
         slots = max(1, len(self._client.scheduler_info()["workers"]))
@@ -86,21 +86,21 @@ class Cluster(Closeable):
         for _ in range(TRIES):
             if (outcome := self._outcome(self._submit(cell, work), cell)) is not None:
                 return outcome
-        return Outcome(cell, None, f"the worker was lost each of {TRIES} times that it did this cell alone")
+        return Outcome(cell, None, f"the worker was lost in each of {TRIES} runs of this cell alone")
 
     def _outcome(self, future: Any, cell: SweepCell) -> Outcome | None:
-        """Return what became of a cell, or None when its worker died."""
+        """Return the outcome of a cell, or None if its worker died."""
         try:
             outcome: Outcome = future.result()
         except self._dask.KilledWorker:
             return None
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            return Outcome(cell, None, f"it could not be done: {reason}")
+            return Outcome(cell, None, f"the cell failed: {reason}")
         return outcome
 
     def close(self) -> None:
-        """Leave the scheduler; end the workers that are our own."""
+        """Disconnect from the scheduler; stop the workers that this object started."""
         if getattr(self, "_client", None) is not None:
             self._client.close()
         if self._own is not None:

@@ -1,8 +1,8 @@
-"""Accuracy over image folders of any size, in shards; each shard is a cell of a sweep.
+"""Accuracy on image folders of any size, in shards; each shard is a cell of a sweep.
 
-A shard is every n-th image. It is decoded and computed 64 images at a time, so that memory does not grow with the
-folder, and leaves counts, which add up: the shards of one artefact become one reading, of one machine or several of a
-kind. Computed on another kind of processor an INT8 file may answer otherwise, so those are kept apart.
+A shard is every n-th image. It is processed 64 images at a time, so that memory does not grow with the folder, and
+returns counts, whose sum over the shards of one artefact is one reading. An INT8 file may give other outputs on another
+type of processor, so there is one reading per type of machine.
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ def shard_cells(
     """List the cells: every shard of the images for every form of every bundle.
 
     Raises:
-        EdgesmithError: A path is no bundle that runs here.
+        EdgesmithError: A path is not a bundle with an artefact that runs here.
     """
     cells = []
     for path in paths:
         if Path(path).suffix in (".onnx", ".py"):
             raise UsageError(
-                f"{path} has no accuracy", got="a bare file, which says nothing of its images", do="give a bundle"
+                f"{path} has no accuracy",
+                got="a file without a bundle does not describe its images",
+                do="give a bundle",
             )
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
             one = context.subject
@@ -60,15 +62,15 @@ def shard_cells(
 
 
 def measure_shard(cell: SweepCell) -> dict[str, Any]:
-    """Evaluate one shard and return a run as plain JSON values, whose reading has the counts as its first row.
+    """Evaluate one shard and return a run as plain JSON values; the first row of its reading is the counts.
 
     Raises:
-        EdgesmithError: The bundle or an image cannot be read, or the classes do not fit.
+        EdgesmithError: The bundle or an image cannot be read, or the classes do not match.
     """
     every = suite.contexts(cell.path, threads=cell.threads)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
-        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+        raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     bundle, artefact = read_bundle(cell.path), chosen[0].target.artefact
     tally, classes = _tally(bundle, artefact, cell)
     reading = reading_of(tally, classes, cell.split)
@@ -78,7 +80,7 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
 
 
 def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: tuple[str, ...] = ()) -> Reading:
-    """Return the accuracy that counts say; `classes` has the images and the right ones of each class."""
+    """Return the accuracy from counts; `classes` has the total and correct images of each class."""
     count, shares = tally["images"], dict[str, float]()
     if not count:
         return Reading("accuracy", missing="the shard has no images: fewer images than shards")
@@ -100,7 +102,7 @@ def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: t
 
 
 def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
-    """Add up the shards that are there: one run for each kind of machine, with a note where shards are missing."""
+    """Sum the finished shards: one run per type of machine, with a note if shards are missing."""
     groups: dict[tuple[str, str], list[tuple[SweepCell, Run]]] = {}
     for cell in dict.fromkeys(cells):
         if store.has(cell):
@@ -117,7 +119,7 @@ def gather_shards(cells: Sequence[SweepCell], store: Store) -> list[Run]:
 
 
 def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
-    """Return the accuracy of several shards together."""
+    """Return the combined accuracy of several shards."""
     readings = [run.results[0].readings["accuracy"] for run in runs]
     tallies = [reading.rows[0]["counts"] for reading in readings if not reading.missing]
     if not tallies:
@@ -129,7 +131,7 @@ def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
         one[0] += row["images_count"]
         one[1] += round(row["images_count"] * row["top1_ratio"])
     missing = shards - len(runs)
-    notes = (f"{missing} of {shards} shards are missing; do: the same command again",) if missing else ()
+    notes = (f"{missing} of {shards} shards are missing; do: run the same command again",) if missing else ()
     return reading_of(tally, classes, split, notes)
 
 
@@ -162,21 +164,21 @@ def _batches(
 
 
 def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is filled up with the last image.
+    """Return the logits (N, classes) of images (N, C, H, W); a fixed batch is padded with the last image.
 
     Raises:
-        RunError: There is not one finite row of logits for each image.
+        RunError: The output is not one finite row of logits per image.
     """
     name = spec.output_names[0]
     logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
     if len(logits) != len(images) or not np.isfinite(logits).all():
         expected = f"finite numbers of shape ({len(images)}, classes)"
-        raise RunError(f"output {name!r} gives no classes", got=f"shape {logits.shape}", expected=expected)
+        raise RunError(f"output {name!r} has no class scores", got=f"shape {logits.shape}", expected=expected)
     return logits.astype(np.float32)
 
 
 def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any, truth: NDArray[np.int64]) -> None:
-    """Add one batch; -1 says that there is no fifth class, or nothing to agree with."""
+    """Add one batch; -1 marks a missing top-5 or agreement count."""
     values, _ = accuracy.score(logits, truth)
     count = len(truth)
     tally["images"] += count

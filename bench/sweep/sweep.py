@@ -1,8 +1,8 @@
-"""Many measurements, one after the other on each device, resumable: what is done is on disk before the next begins.
+"""Resumable sweeps: one measurement at a time per device, each written to disk before the next begins.
 
-A cell is one bundle or file with one form, backend, number of threads and batch. Each finished cell is a file of its
-own in the store, so that nothing is lost when the sweep is stopped, the disk fills up or a machine goes away; the same
-command goes on where it stopped. A cell that fails is written down with its reason, and the sweep goes on.
+A cell is one bundle or file with one form, backend, number of threads and batch. Each finished cell is a separate
+file in the store, so that no result is lost if the sweep is stopped, the disk is full or a machine is lost; the same
+command continues the sweep. A failed cell is recorded with its reason, and the sweep continues.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _OF_IMAGES = ("data", "split", "shard", "shards")
 
 @dataclass(frozen=True)
 class SweepCell:
-    """One measurement to make; plain data, so that it travels to another machine.
+    """One measurement; plain data, which can be sent to another machine.
 
-    With `data` it is accuracy on shard `shard` of `shards` of those images; see `bench/sweep/sharded_accuracy.py`.
+    With `data` it is the accuracy on shard `shard` of `shards` of those images; see `bench/sweep/sharded_accuracy.py`.
     """
 
     path: str
@@ -51,7 +51,7 @@ class SweepCell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: a run as plain JSON values, or the reason why there is none."""
+    """The outcome of a cell: a run as plain JSON values, or the reason of the failure."""
 
     cell: SweepCell
     run: dict[str, Any] | None
@@ -72,7 +72,7 @@ def sweep_cells(
     """List the cells: every form of every path with every number of threads and every batch.
 
     Raises:
-        EdgesmithError: A path holds nothing that can be measured here.
+        EdgesmithError: A path has nothing that can be measured here.
     """
     cells = []
     for path in paths:
@@ -83,21 +83,21 @@ def sweep_cells(
 
 
 class Store:
-    """A folder with one JSON file for each finished cell, and one for each that failed."""
+    """A folder with one JSON file for each finished cell, and one for each failed cell."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, cell: SweepCell) -> Path:
-        """Return where a finished cell stands."""
+        """Return the path of a finished cell."""
         return self.folder / f"{cell.key}.json"
 
     def has(self, cell: SweepCell) -> bool:
-        """Say whether a cell is finished."""
+        """Return whether a cell is finished."""
         return self.path(cell).is_file()
 
     def put(self, outcome: Outcome) -> None:
-        """Write an outcome down; a success takes the place of an earlier failure."""
+        """Write an outcome; a success replaces an earlier failure."""
         failed = self.folder / f"{outcome.cell.key}.failed"
         if outcome.run is None:
             with atomic_file(failed) as temporary:
@@ -130,7 +130,7 @@ def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) 
     every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
-        raise EdgesmithError(f"{cell.path} has no {cell.form} for {cell.backend} any more", do="start the sweep anew")
+        raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     run = suite.run_suite(chosen[:1], plan, only=only)
     if missing := run.results[0].readings["latency"].missing:
         raise EdgesmithError(missing)
@@ -138,13 +138,13 @@ def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) 
 
 
 def run_locally(cells: Sequence[SweepCell], work: Work) -> Iterator[Outcome]:
-    """Do one cell after the other here."""
+    """Measure the cells one after the other on this machine."""
     for cell in cells:
         yield attempt_cell(cell, work)
 
 
 def attempt_cell(cell: SweepCell, work: Work) -> Outcome:
-    """Do one cell; what goes wrong with it is its outcome."""
+    """Measure one cell; an error becomes its outcome."""
     try:
         return Outcome(cell, work(cell))
     except EdgesmithError as error:
@@ -155,10 +155,10 @@ def sweep(
     cells: Sequence[SweepCell], store: Store, work: Work, dispatch: Dispatch = run_locally,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:  # fmt: skip
-    """Do the cells that are not in the store; return how many were done now, and how many failed.
+    """Measure the cells that are not in the store; return the numbers of measured and failed cells.
 
     Raises:
-        EdgesmithError: The store cannot be written; what was measured before is in it.
+        EdgesmithError: The store cannot be written; earlier results are in it.
     """
     rest = [cell for cell in dict.fromkeys(cells) if not store.has(cell)]
     done = failed = 0
@@ -171,7 +171,7 @@ def sweep(
 
 
 def gather_cells(cells: Sequence[SweepCell], store: Store) -> list[Run]:
-    """Return what the store has of the cells: one run for each machine, so that machines are never mixed."""
+    """Return the stored results of the cells: one run per machine, so that machines are never mixed."""
     machines: dict[str, Run] = {}
     for cell in dict.fromkeys(cells):
         if store.has(cell):

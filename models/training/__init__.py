@@ -1,1 +1,1 @@
-"""Training: one loop, recipes as data, and a run that continues bit for bit."""
+"""Training: one loop, recipes as data, and bit-exact resumption of a run."""

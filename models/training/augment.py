@@ -1,7 +1,7 @@
-"""Random changes to training batches, as whole-batch tensor operations drawn from one generator.
+"""Augmentation of training batches by whole-batch tensor operations with one random generator.
 
-Everything works on normalised float32 NCHW batches; `black` is what a black pixel is there, per channel, so that what
-comes into view from outside is black.
+Everything works on normalised float32 NCHW batches; `black` is the normalised value of a black pixel per channel;
+pixels outside the image are black.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augment:
-    """How strong: degrees, fractions of the side, fractions of the range from black to white.
+    """Strength of the augmentation: degrees, fractions of the side, fractions of the range from black to white.
 
-    Every image is moved; `disturbed` is the share that is also given noise (up to twice `noise`) and, where `erase` is
-    set, loses a rectangle. The others stay clean, so that clean images are learnt as well.
+    Every image gets an affine map; the share `disturbed` also gets noise (up to twice `noise`) and, if `erase` is set,
+    an erased rectangle. The others stay clean, so that clean images are learnt too.
     """
 
     rotate: float = 12.0
@@ -37,8 +37,8 @@ def augment(x: torch.Tensor, black: torch.Tensor, strength: Augment, generator: 
     Args:
         x: float32 (N, C, H, W), normalised.
         black: float32 (1, C, 1, 1).
-        strength: How much of each.
-        generator: Where all randomness comes from.
+        strength: Strength of each operation.
+        generator: The random generator.
 
     Returns:
         A new tensor like `x`.

@@ -1,4 +1,4 @@
-"""Images as training takes them: preprocessed once into one tensor where they fit, decoded batch by batch where not."""
+"""Training images: preprocessed once into one tensor if they fit into memory, otherwise decoded batch by batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELD_OUT = 10  # one image in so many
 
 @dataclass(frozen=True)
 class Batches:
-    """Labelled images behind one method; `tensor` is float32 NCHW, or None when images are decoded on demand."""
+    """Labelled images with one interface; `tensor` is float32 NCHW, or None if images are decoded on demand."""
 
     data: Dataset
     spec: ModelSpec
@@ -60,12 +60,12 @@ class Batches:
         return torch.cat(arrays), self.labels[chosen]
 
     def all(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield everything once, in order."""
+        """Yield all batches once, in order."""
         for positions in torch.arange(len(self)).split(EVAL_BATCH):  # type: ignore[no-untyped-call]
             yield self.batch(positions)
 
     def held_out(self, wanted: bool) -> tuple[Batches, Batches | None]:
-        """Split off every tenth image of each class for validation; (everything, None) when not wanted."""
+        """Split off every tenth image of each class for validation; return (all, None) without validation."""
         if not wanted:
             return self, None
         order = torch.argsort(self.labels[self.chosen], stable=True)
@@ -78,13 +78,13 @@ class Batches:
 
 
 def black(spec: ModelSpec) -> torch.Tensor:
-    """Return what a black pixel is after normalisation, float32 (1, C, 1, 1)."""
+    """Return the normalised value of a black pixel, float32 (1, C, 1, 1)."""
     values = [-mean / std for mean, std in zip(spec.preprocess.mean, spec.preprocess.std, strict=True)]
     return torch.tensor(values).view(1, -1, 1, 1)
 
 
 def _readable(data: Dataset) -> None:
-    """Decode every image once, so that a bad one stops the run before training."""
+    """Decode every image once, so that a damaged one is an error before training."""
     bad = []
     for index in range(len(data)):
         try:

@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules that a recipe asks for."""
+"""Parameter groups and learning-rate schedules of a recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .recipes import Recipe
 def groups(module: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """Return parameter groups: weight decay on matrices and kernels only, lower layers at lower learning rates.
 
-    With `recipe.freeze` all but the last layer with weights stops needing gradients. With `recipe.lower_lr` below 1
+    With `recipe.freeze` only the last layer with weights requires gradients. With `recipe.lower_lr` below 1
     the layers, in the order of the network, fall into thirds: `lower_lr` squared, `lower_lr`, 1; the last layer is
     always in the top third.
     """

@@ -1,4 +1,4 @@
-"""How to train, as data: each recipe is one value, and its digest ties cached weights to it."""
+"""Training recipes as data; the digest of a recipe identifies cached weights."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SCHEDULES = ("onecycle", "plateau", "constant")
 class Recipe:
     """One way to train.
 
-    `lr` is the highest learning rate. `small` is the share of the epochs that run on images of `small_side` times the
-    side (the first ones: cheaper, and the network need not see every pixel to begin). `patience`: stop after so many
-    epochs without a better loss on a tenth of the training images that is held out for it; 0 uses all of them to the
-    end. `ema`: decay of the averaged weights per step, 0 for none. `freeze`: train the last layer only (linear probe).
-    `lower_lr`: factor on the learning rate of the middle third of the layers, squared for the lowest third.
+    `lr` is the highest learning rate. `small` is the share of the first epochs that run on images of `small_side`
+    times the side, which is faster. `patience`: stop after this many epochs without a better loss on a held-out tenth
+    of the training images; 0 trains on all images to the end. `ema`: decay of the averaged weights per step, 0 for
+    none. `freeze`: train the last layer only (linear probe). `lower_lr`: factor on the learning rate of the middle
+    third of the layers, squared for the lowest third.
     """
 
     optimizer: str = "adamw"
@@ -80,7 +80,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe if it can be run.
 
     Raises:
-        UsageError: A field has a value that means nothing.
+        UsageError: A field has a value that is not valid.
     """
     rules = {
         "optimizer": recipe.optimizer in OPTIMIZERS,

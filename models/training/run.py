@@ -19,7 +19,7 @@ AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss (GoogLeNet, Inception)
 
 
 class TrainingRun:
-    """One training run between two epochs; `Keeper` writes and restores what is in it."""
+    """One training run between two epochs; `Keeper` writes and restores its state."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class TrainingRun:
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience has run out."""
+        """Whether the patience is exhausted."""
         return 0 < self.recipe.patience <= self.since_best
 
     def one_epoch(self) -> dict[str, float]:
-        """Pass over the training images once."""
+        """Train one epoch."""
         began, total = time.perf_counter(), 0.0
         self._mode()
         for x, y in self._batches():
@@ -74,13 +74,13 @@ class TrainingRun:
         return row
 
     def settle(self) -> None:
-        """Put the averaged or the best weights in place."""
+        """Load the averaged or the best weights into the module."""
         chosen = self.best if self.best is not None else self.average
         if chosen is not None:
             self.module.load_state_dict(chosen)
 
     def _mode(self) -> None:
-        """Training mode; with frozen features batch norm must not learn either, so only what trains is switched."""
+        """Set training mode; with frozen features only for the trained layers, so that batch norm is frozen too."""
         self.module.train(not self.recipe.freeze)
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

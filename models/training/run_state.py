@@ -1,4 +1,4 @@
-"""The state of a training run in one file, from which it continues bit for bit."""
+"""The state of a training run in one file, for bit-exact resumption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def nothing_to_resume(path: Path | None) -> UsageError:
-    """Return the error for a run that is to be resumed and is not there."""
+    """Return the error for a run that cannot be resumed because it does not exist."""
     return UsageError("there is no run to resume", got=str(path), do="train without --resume")
 
 
@@ -29,7 +29,7 @@ class RunState:
     recipe_digest: str
 
     def save(self, run: TrainingRun) -> None:
-        """Write everything that the next epoch depends on; the file is whole or the earlier one stays."""
+        """Write atomically everything that the next epoch depends on."""
         if self.path is None:
             return
         import torch
@@ -51,11 +51,11 @@ class RunState:
             torch.save(state, temporary)
 
     def restore(self, run: TrainingRun) -> None:
-        """Continue where the file ends, when asked to.
+        """Restore the state from the file if resumption is requested.
 
         Raises:
-            UsageError: There is nothing to resume, or it is a run of another recipe.
-            ModelError: The file is damaged or another network's.
+            UsageError: There is no run to resume, or it has another recipe.
+            ModelError: The file is damaged or of another network.
         """
         if not self.resume:
             return
@@ -68,7 +68,7 @@ class RunState:
             self._apply(run, state)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
-                f"{self.path} is no run of this network", got=str(error)[:200], do="train without --resume"
+                f"{self.path} is not a run of this network", got=str(error)[:200], do="train without --resume"
             ) from error
 
     def _read(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class RunState:
                 raise ValueError(f"version {state['version']}")
         except Exception as error:  # the unpickler raises whatever a damaged file leads it to
             raise ModelError(
-                f"{self.path} is no training state", got=str(error)[:200], do="train without --resume"
+                f"{self.path} is not a training state", got=str(error)[:200], do="train without --resume"
             ) from error
         checked: dict[str, Any] = state
         return checked

@@ -1,9 +1,9 @@
-"""Training, as the lectures teach it: one loop over whole-tensor batches, deterministic for a seed and thread count.
+"""Training in one loop over whole-tensor batches, deterministic for a seed and thread count.
 
     images ─ preprocess ─▶ one tensor ─ augment ─▶ network ─ cross entropy ─▶ AdamW or SGD, one-cycle or plateau
 
-After each epoch everything that the next one depends on can be kept in one file, so that a killed run continues as if
-nothing had happened: equal bit for bit on one thread.
+After each epoch the complete state can be written to one file, so that a killed run can be resumed, bit-exactly on one
+thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Say = Callable[[dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training came to: accuracies in per cent, times in seconds, one dictionary for each epoch."""
+    """Result of training: accuracies in per cent, times in seconds, one dictionary per epoch."""
 
     spec: ModelSpec
     module: nn.Module = field(repr=False)
@@ -42,7 +42,7 @@ class TrainResult:
     data_digest: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it but the module as plain values."""
+        """Return everything except the module as plain values."""
         return {
             "model": self.spec.name,
             "top1_percent": self.top1_percent,
@@ -71,17 +71,17 @@ def train(
         name: A variant of the catalogue.
         data: "digits", or a folder as `runtime.datasets.load` takes it.
         recipe: A recipe, or the name of one.
-        seed: Of the weights, the order of the images and their changes.
+        seed: Seed of the weights, the image order and the augmentation.
         start: "random", or a checkpoint to start from; its last layer may have another number of classes.
-        keep: A file that holds the state of the run after each epoch.
-        resume: Continue from `keep`.
+        keep: File for the state of the run after each epoch.
+        resume: Resume from `keep`.
         say: Called with one dictionary after each epoch.
 
     Returns:
         The trained module in eval mode, with its accuracy on the test and hard splits.
 
     Raises:
-        UsageError: An unknown name, recipe or data; `resume` with nothing to resume.
+        UsageError: An unknown name, recipe or data; `resume` without a run to resume.
         DataError: The images cannot be used; each bad one is named before training starts.
         ModelError: The checkpoint cannot be used.
     """
@@ -108,18 +108,18 @@ def train(
 def fit_module(
     module: nn.Module, feed: Batches, recipe: Recipe, *, seed: int = 0, keeper: RunState | None = None, say: Say
 ) -> list[dict[str, float]]:
-    """Train a module in place; it is left in eval mode, with its averaged or best weights where the recipe has them.
+    """Train a module in place; leave it in eval mode, with averaged or best weights if the recipe has them.
 
     Args:
         module: The network.
         feed: Preprocessed images and labels.
-        recipe: How.
-        seed: Of the order of the images and their changes.
-        keeper: Keeps and restores the state of the run.
+        recipe: The recipe.
+        seed: Seed of the image order and the augmentation.
+        keeper: Writes and restores the state of the run.
         say: Called after each epoch.
 
     Returns:
-        One dictionary for each epoch: epoch, loss, lr, seconds, and val_loss where images are held out.
+        One dictionary per epoch: epoch, loss, lr, seconds, and val_loss if images are held out.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,7 +136,7 @@ def fit_module(
 
 
 def accuracy(module: nn.Module, feed: Batches) -> float:
-    """Return the top-1 accuracy in per cent, in eval mode; the module is left in it."""
+    """Return the top-1 accuracy in per cent; sets the module to eval mode."""
     module.eval()
     device = next(module.parameters()).device
     with torch.inference_mode():

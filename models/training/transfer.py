@@ -1,4 +1,4 @@
-"""Using what a network has learnt elsewhere: start from its weights, or take its features as they are."""
+"""Transfer learning: start from the weights of a checkpoint, or use its features unchanged."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..nearest import nearest_network
 
 
 def start_from(module: nn.Module, start: str | Path) -> nn.Module:
-    """Give a fresh network the weights of a checkpoint, save for layers whose shape follows the number of classes.
+    """Load the weights of a checkpoint, except for layers whose shape depends on the number of classes.
 
     Args:
         module: Changed in place.
-        start: "random" leaves it as it is; otherwise a checkpoint.
+        start: "random" changes nothing; otherwise a checkpoint.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: The checkpoint does not fit in more than the last layer of a head; nothing was loaded.
+        ModelError: More than the last layer of a head does not match the checkpoint; nothing was loaded.
     """
     if str(start) == "random":
         return module
@@ -42,13 +42,13 @@ def feature_extractor(module: nn.Module, layer: str) -> Callable[[torch.Tensor],
 
     Args:
         module: Any network; it is switched to eval mode.
-        layer: A name out of `module.named_modules()`, such as "layer3.0.conv1".
+        layer: A name in `module.named_modules()`, such as "layer3.0.conv1".
 
     Returns:
         A function: float32 (N, C, H, W) to the layer's output, without gradients.
 
     Raises:
-        UsageError: No such layer; the message has the nearest name.
+        UsageError: No such layer; the message suggests the nearest name.
     """
     layers = dict(module.named_modules())
     if layer not in layers or not layer:

@@ -53,10 +53,10 @@ class Converted:
 
 
 def convert(model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings) -> Converted:
-    """Turn a float graph into a Q/DQ graph; the input model is left as it is.
+    """Convert a float graph to a Q/DQ graph; the input model is not changed.
 
-    Where products beside float operators cost time (`Form.gains`), they stand only if the network keeps less than
-    NEED_DB without them, on calibration images and disturbed ones, and more with them.
+    If channel scales cost time on the target (`Target.free_channel_scales` is false), they are inserted only if SQNR is
+    below NEED_DB without them, on calibration images and perturbed ones, and if they raise it.
     """
     seen = AugmentedSamples(samples, settings.noise, settings.cover)
     plain, gained = _converted(model, form, seen, settings, form.free_channel_scales)

@@ -1,1 +1,1 @@
-"""Backends execute a graph on a device; one file each, its name is the file's."""
+"""Backends, which execute a graph on a device; one file each, named after the file."""

@@ -1,12 +1,12 @@
-"""What a backend is: a file with `available`, `open`, and a Session that computes.
+"""Interface of a backend: a file with `available`, `open`, and a Session that computes.
 
-    available() -> (bool, reason)                 cheap; the reason says why not, and how to fix it
+    available() -> (bool, reason)                 cheap; the reason says what is missing and how to fix it
     open(path, *, threads=None, content=None, **options)
-                                                  -> Session; ModelError when the file cannot be loaded
+                                                  -> Session; ModelError if the file cannot be loaded
 
-`content` is the file's bytes where the caller has them: they were checked, so they and not the file are loaded.
+`content` is the bytes of the file if the caller has already checked them: these bytes, not the file, are loaded.
 
-A Session checks what it is fed, so that a wrong shape is an error with a name and not a crash in native code.
+A Session checks its inputs, so that a wrong shape is a clear error and not a crash in native code.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: its name, its shape (None where a dimension is dynamic) and its NumPy dtype's name.
+    """One input or output: its name, its shape (None for a dynamic axis) and the name of its NumPy dtype.
 
-    `names` are the dimensions' own names where the backend tells them, "" for one without; equal names, equal sizes.
+    `names` are the names of the axes if the backend reports them, "" for none; axes of one name have equal sizes.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Tensor:
 
     @functools.cached_property
     def numpy(self) -> np.dtype[Any]:
-        """The dtype itself: comparing these is much quicker than comparing names."""
+        """The dtype object: comparing dtypes is much faster than comparing names."""
         return np.dtype(self.dtype)
 
 
@@ -56,46 +56,46 @@ class Session(Closeable):
 
         Args:
             feeds: One array for each input, C-contiguous or not.
-            finite: Skip the search for NaN and Inf, where the caller knows that there are none.
+            finite: Skip the search for NaN and Inf because the caller knows that there are none.
 
         Raises:
-            DataError: A name, a shape or a dtype does not fit, or a value is NaN or Inf. Nothing was computed.
+            DataError: A name, shape or dtype does not match, or a value is NaN or Inf. Nothing was computed.
             RunError: The session is closed, or the backend failed.
         """
         self._admit(feeds, finite=finite)
         return self._run(feeds)
 
     def _admit(self, feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> None:
-        """Refuse to compute in a closed session, or with feeds that do not fit."""
+        """Refuse to compute in a closed session, or with feeds that do not match the inputs."""
         if self.closed:
             raise RunError("this session is closed", do="load the bundle again")
         check_feeds(self.inputs, feeds, finite=finite)
 
     def close(self) -> None:
-        """Give the backend's memory back; a second call does nothing."""
+        """Release the backend's memory; a second call does nothing."""
         if not self.closed:
             self.closed = True
             self._close()
 
     @abstractmethod
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Compute; the feeds have been checked."""
+        """Compute the outputs; the feeds have been checked."""
 
     def _close(self) -> None:
-        """Give memory back; nothing to do where Python does it."""
+        """Release memory; does nothing if Python releases it."""
 
 
 def check_feeds(inputs: tuple[Tensor, ...], feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> None:
-    """Compare feeds with what the model declares.
+    """Compare feeds with the declared inputs of the model.
 
     Raises:
-        DataError: What differs, for the first input that does.
+        DataError: An input differs; the message names the first one.
     """
     for tensor in inputs:
         array = feeds.get(tensor.name)
         if array is None or len(feeds) != len(inputs):
             got, expected = (", ".join(map(str, names)) for names in (feeds, [tensor.name for tensor in inputs]))
-            raise DataError("the inputs' names do not fit", got=got or "none", expected=expected)
+            raise DataError("the names of the inputs are wrong", got=got or "none", expected=expected)
         if not isinstance(array, np.ndarray) or array.dtype != tensor.numpy:
             got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
             raise DataError(
@@ -147,7 +147,7 @@ def fixed_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
 
 
 def check_threads(threads: int | None) -> None:
-    """Refuse a number of threads below 1; None leaves the choice to the backend.
+    """Refuse a number of threads below 1; with None the backend chooses.
 
     Raises:
         UsageError: It is below 1.
@@ -157,15 +157,15 @@ def check_threads(threads: int | None) -> None:
 
 
 def brief(error: Exception) -> str:
-    """Return what a library said, on one line of at most 300 characters."""
+    """Return the message of a library on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def is_finite(array: NDArray[Any]) -> bool:
-    """Return whether no value is NaN or Inf, from the bits: in 13 us for 1x3x224x224, where isfinite takes 17.
+    """Return whether no value is NaN or Inf, from the bits: takes 13 us for 1x3x224x224; isfinite takes 17 us.
 
-    IEEE 754: Inf and NaN have every bit of the exponent set. Read as integers they are the largest: as signed ones
-    where the sign is plus, as unsigned ones where it is minus.
+    IEEE 754: Inf and NaN have every exponent bit set. Read as integers they are the largest values: as signed integers
+    for a positive sign, as unsigned integers for a negative sign.
     """
     exponents = _EXPONENTS.get(array.dtype.itemsize) if array.dtype.kind == "f" and array.size else None
     if exponents is None:

@@ -1,4 +1,4 @@
-"""What an engine takes and gives, and the kernels that TensorRT-RTX compiles for it on the device."""
+"""Inputs and outputs of an engine, and the kernels that TensorRT-RTX compiles for it on the device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ._base import Tensor
 
 
 class Compiled:
-    """An engine's execution contexts, and for TensorRT-RTX the kernels that it compiled, kept in a file.
+    """Execution contexts of an engine and, for TensorRT-RTX, a file that caches the compiled kernels.
 
     Args:
         trt: The TensorRT module.
         engine: The deserialised engine.
-        path: The file of kernels that were compiled for this GPU earlier; written when it is new. None keeps nothing.
+        path: Cache file of the kernels compiled for this GPU; written if it does not exist. None: no cache.
     """
 
     def __init__(self, trt: Any, engine: Any, path: Path | None) -> None:
@@ -28,9 +28,9 @@ class Compiled:
         self._kernels: Any = None
 
     def context(self) -> Any:
-        """Return a context, None where memory does not suffice.
+        """Return a context, or None if there is not enough memory.
 
-        TensorRT-RTX compiles its kernels now and once, so that no call waits for it.
+        TensorRT-RTX compiles its kernels here, once, so that no later call waits for it.
         """
         engine = self._engine
         config = engine.create_runtime_config() if hasattr(engine, "create_runtime_config") else None
@@ -46,7 +46,7 @@ class Compiled:
         return engine.create_execution_context(config)
 
     def _kept(self) -> bytes:
-        """Return what was compiled earlier; it is code, so only from a folder that nobody else may write."""
+        """Return the cached kernels; they are code, so the folder must not be writable for other users."""
         if self._path is None:
             return b""
         with contextlib.suppress(EdgesmithError, OSError):
@@ -55,7 +55,7 @@ class Compiled:
         return b""
 
     def keep(self) -> None:
-        """Write down what TensorRT-RTX compiled; where that cannot be written it compiles again next time."""
+        """Write the kernels that TensorRT-RTX compiled; if that fails, it compiles again next time."""
         if self._kernels is None or self._path is None:
             return
         content = bytes(memoryview(self._kernels.serialize()))
@@ -65,15 +65,15 @@ class Compiled:
             temporary.write_bytes(content)
 
     def free(self) -> None:
-        """Let go of the engine and its kernels."""
+        """Release the engine and its kernels."""
         self._engine = self._kernels = None
 
 
 def tensors(trt: Any, engine: Any) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return what an engine takes and gives.
+    """Return the inputs and outputs of an engine.
 
     Raises:
-        ModelError: A tensor has a type that NumPy lacks (BF16, FP8, INT4).
+        ModelError: A tensor has a type that NumPy does not have (BF16, FP8, INT4).
     """
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     by_name = {name: _tensor(trt, engine, name) for name in names}
@@ -86,5 +86,5 @@ def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
     try:
         dtype = np.dtype(trt.nptype(kind)).name
     except TypeError as error:
-        raise ModelError(f"tensor {name!r} has a type that NumPy lacks", got=str(kind), do="cast it") from error
+        raise ModelError(f"tensor {name!r} has a type that NumPy does not have", got=str(kind), do="cast it") from error
     return Tensor(name, tuple(dim if dim >= 0 else None for dim in engine.get_tensor_shape(name)), dtype)

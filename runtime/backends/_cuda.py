@@ -1,8 +1,8 @@
-"""What the TensorRT backend needs of CUDA: a stream, memory in pairs, and calls recorded as a CUDA graph.
+"""CUDA for the TensorRT backend: a stream, host and GPU memory, and calls captured as a CUDA graph.
 
-A pair is page-locked memory on the host and as much on the GPU: copies between them are asynchronous and need no buffer
-of the driver's. A CUDA graph holds the copies in, the engine's kernels and the copies out as one launch: small networks
-are bound by the launches (CUDA C++ programming guide, chapters "Page-Locked Host Memory" and "CUDA Graphs").
+A pair is page-locked memory on the host and memory of equal size on the GPU: copies between them are asynchronous and
+need no driver buffer. A CUDA graph contains copy in, the engine's kernels and copy out in one launch: launches limit
+small networks (CUDA C++ programming guide, chapters "Page-Locked Host Memory" and "CUDA Graphs").
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class MemoryPair:
 
     Args:
         cuda: cuda-python's runtime module.
-        shape: Of the tensor.
-        dtype: Of the tensor.
+        shape: Shape of the tensor.
+        dtype: Dtype of the tensor.
 
     Raises:
-        RunError: The host's or the GPU's memory does not suffice.
+        RunError: There is not enough memory on the host or the GPU.
     """
 
     def __init__(self, cuda: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -58,19 +58,19 @@ class MemoryPair:
         gpu.call(self._cuda.cudaMemcpyAsync, self.array.ctypes.data, self.pointer, self.size, kind, stream)
 
     def free(self) -> None:
-        """Give the GPU's memory back; the host's goes with the last array that looks at it."""
+        """Release the GPU memory; the host memory is freed with the last array that uses it."""
         if self.pointer:
             self._cuda.cudaFree(self.pointer)
             self.pointer = 0
 
 
 def _pinned(cuda: Any, size: int) -> NDArray[np.uint8]:
-    """Return page-locked bytes, which are freed when nothing refers to them any more."""
+    """Return page-locked bytes, which are freed with their last reference."""
     flags = cuda.cudaHostAllocDefault
     address = int(_reserve(cuda, lambda count: cuda.cudaHostAlloc(count, flags), size, "page-locked host"))
 
     class Held(ctypes.c_uint8 * max(size, 1)):  # type: ignore[misc]
-        """Memory that somebody else allocated; unlike a plain ctypes array it can be referred to weakly."""
+        """Memory allocated elsewhere; unlike a ctypes array it supports weak references."""
 
     memory = Held.from_address(address)
     weakref.finalize(memory, cuda.cudaFreeHost, address).atexit = False
@@ -84,15 +84,15 @@ def _reserve(cuda: Any, function: Callable[[int], Any], size: int, what: str) ->
             gpu.call(cuda.cudaGetLastError)  # an allocation that failed does not spoil the calls after it
         free, _ = _memory(cuda)
         raise RunError(
-            f"the {what} memory does not suffice", got=getattr(status, "name", str(status)),
+            f"there is not enough {what} memory", got=getattr(status, "name", str(status)),
             expected=f"{size / MIB:.1f} MiB" + (f"; {free / MIB:.0f} MiB free on the GPU" if free else ""),
-            do="a smaller batch, or end what else uses it; see `nvidia-smi`",
+            do="use a smaller batch, or end other processes on the GPU; see `nvidia-smi`",
         )  # fmt: skip
     return value
 
 
 def _memory(cuda: Any) -> tuple[int, int]:
-    """Return the GPU's free and total memory in bytes; (0, 0) where it does not say."""
+    """Return the GPU's free and total memory in bytes; (0, 0) if it does not report them."""
     try:
         free, total = gpu.call(cuda.cudaMemGetInfo)
     except RunError:
@@ -101,11 +101,11 @@ def _memory(cuda: Any) -> tuple[int, int]:
 
 
 class Recording:
-    """One CUDA graph: record once, launch often.
+    """One CUDA graph: captured once, launched many times.
 
     Args:
         cuda: cuda-python's runtime module.
-        stream: Where to record, and where to launch.
+        stream: The stream to capture and to launch in.
     """
 
     def __init__(self, cuda: Any, stream: Any) -> None:
@@ -114,10 +114,10 @@ class Recording:
         self._launchable: Any = None
 
     def record(self, queue: Callable[[], None]) -> str:
-        """Record what `queue` puts into the stream, which does not run now.
+        """Capture the work that `queue` puts into the stream; it does not run now.
 
         Returns:
-            "" when it can be launched; else why not, and the stream is as it was.
+            "" if the graph can be launched; otherwise the reason, and the stream is unchanged.
         """
         cuda = self._cuda
         try:
@@ -139,15 +139,15 @@ class Recording:
         return ""
 
     def launch(self) -> None:
-        """Queue what was recorded.
+        """Queue a launch of the graph.
 
         Raises:
-            RunError: CUDA refuses.
+            RunError: CUDA returned an error.
         """
         gpu.call(self._cuda.cudaGraphLaunch, self._launchable, self._stream)
 
     def free(self) -> None:
-        """Give the graph back."""
+        """Release the graph."""
         if self._launchable is not None:
             self._cuda.cudaGraphExecDestroy(self._launchable)
         if self._graph is not None:

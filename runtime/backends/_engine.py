@@ -1,6 +1,6 @@
-"""A TensorRT engine as a session: memory in pairs, one context, calls recorded as CUDA graphs.
+"""A TensorRT engine as a session: host and GPU memory, one context, calls captured as CUDA graphs.
 
-Each shape seen has memory of its own, of at most MOST_SHAPES shapes at once; `close` gives it back.
+Each input shape has its own memory, for at most MOST_SHAPES shapes at once; `close` releases it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ MOST_SHAPES = 8
 
 
 class TrtSession(Session):
-    """One engine, one execution context, one CUDA stream; calls from several threads take turns.
+    """One engine, one execution context, one CUDA stream; calls from several threads are serialised.
 
-    The first call of a shape runs as it is, the second is recorded as a CUDA graph, and later ones launch that: one
-    launch in place of one for each kernel. `graphs_refused` says why where that cannot be.
+    The first call of a shape runs directly, the second is captured as a CUDA graph, and later calls launch the graph:
+    one launch instead of one per kernel. `graphs_refused` is the reason if that is impossible.
 
     Args:
         trt: The TensorRT module.
         cuda: cuda-python's runtime module.
         engine: The deserialised engine.
-        device: Which GPU it is on.
-        graphs: Record CUDA graphs.
-        cache: A file of kernels that TensorRT-RTX compiled for this GPU earlier; written when it is new.
+        device: Index of the GPU.
+        graphs: Capture CUDA graphs.
+        cache: Cache file of the kernels that TensorRT-RTX compiled for this GPU; written if it does not exist.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TrtSession(Session):
         self._compiled = Compiled(trt, engine, cache)
         self._context = self._compiled.context()
         if self._context is None:
-            raise RunError("TensorRT could not make an execution context", do="free GPU memory; see `nvidia-smi`")
+            raise RunError("TensorRT could not create an execution context", do="free GPU memory; see `nvidia-smi`")
         self._stream = gpu.call(cuda.cudaStreamCreate)
         self.graphs_refused = "" if graphs else "not wanted"
         self._plans: OrderedDict[tuple[tuple[int, ...], ...], EngineLayout] = OrderedDict()
@@ -66,11 +66,11 @@ class TrtSession(Session):
             return {tensor.name: plan.pairs[tensor.name].array.copy() for tensor in self.outputs}
 
     def bind(self, batch: int = 1) -> BoundEngine:
-        """Return a call whose input and output arrays stay where they are, page-locked; see `BoundEngine`.
+        """Return a call with fixed, page-locked input and output arrays; see `BoundEngine`.
 
         Raises:
             UsageError: A dimension other than the batch is dynamic.
-            RunError: The batch is outside the engine's profile, or memory does not suffice.
+            RunError: The batch is outside the engine's profile, or there is not enough memory.
         """
         shapes = {tensor.name: fixed_shape(tensor, batch) for tensor in self.inputs}
         with self._lock:
@@ -78,7 +78,7 @@ class TrtSession(Session):
         return BoundEngine(self, plan)
 
     def timed(self, feeds: Mapping[str, NDArray[Any]]) -> Split:
-        """Compute once and return the GPU's own seconds; copies are not part of the recorded graph then.
+        """Compute once and return seconds by the GPU's clock; copies are not part of the captured graph then.
 
         Raises:
             DataError, RunError: As `run`.
@@ -104,9 +104,9 @@ class TrtSession(Session):
                 watch.free()
 
     def layers(self, feeds: Mapping[str, NDArray[Any]], count: int = 20) -> dict[str, float]:
-        """Return seconds of each layer by TensorRT's name for it, the mean of `count` calls after one more.
+        """Return seconds of each layer by its name in TensorRT: the mean of `count` calls after one warm-up call.
 
-        Each layer is waited for, so that their sum is more than a call takes.
+        TensorRT synchronises after each layer, so the sum is larger than the time of a call.
 
         Raises:
             DataError, RunError: As `run`; TensorRT has no memory for a second execution context.
@@ -115,7 +115,7 @@ class TrtSession(Session):
             self._compute(plan)
             context = self._compiled.context()
             if context is None:
-                raise RunError("TensorRT could not make a second execution context", do="free GPU memory")
+                raise RunError("TensorRT could not create a second execution context", do="free GPU memory")
             clock = context.profiler = layer_clock(self._trt)
             self._shape(plan.shapes, context)
             _address(context, plan)
@@ -128,7 +128,7 @@ class TrtSession(Session):
 
     @contextlib.contextmanager
     def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[EngineLayout]:
-        """Check as `run` does, wait for other threads, and give the memory with the inputs in it."""
+        """Check as `run` does, wait for other threads, and yield the memory with the inputs copied in."""
         self._admit(feeds)
         with self._lock:
             gpu.call(self._cuda.cudaSetDevice, self._device)
@@ -141,7 +141,7 @@ class TrtSession(Session):
         return plan
 
     def _plan(self, feeds: Mapping[str, NDArray[Any]]) -> EngineLayout:
-        """Return the memory for these shapes; the one that was used least recently makes room."""
+        """Return the memory for these shapes; the least recently used one is evicted."""
         key = tuple(feeds[tensor.name].shape for tensor in self.inputs)
         if key not in self._plans:
             while len(self._plans) >= MOST_SHAPES:
@@ -193,12 +193,12 @@ class TrtSession(Session):
         return None
 
     def _unfit(self) -> str:
-        """Return why TensorRT-RTX would not have this recorded now; "" where it would, or does not say."""
+        """Return why TensorRT-RTX cannot capture now; "" if it can, or does not report it."""
         fits = getattr(self._context, "is_stream_capturable", lambda stream: True)(int(self._stream))
-        return "" if fits else "TensorRT says that this engine cannot be captured"
+        return "" if fits else "TensorRT cannot capture this engine in a CUDA graph"
 
     def _place(self, plan: EngineLayout) -> None:
-        """Tell the context the shapes and the addresses, unless they are what it was told last."""
+        """Set shapes and addresses in the context, unless they are already set."""
         if self._placed is plan:
             return
         self._placed = None
@@ -221,7 +221,7 @@ class TrtSession(Session):
 
     def _enqueue(self, context: Any = None) -> None:
         if not (context or self._context).execute_async_v3(int(self._stream)):
-            raise RunError("TensorRT refused to run the engine", do="check the input shapes against its profile")
+            raise RunError("TensorRT failed to run the engine", do="check the input shapes against its profile")
 
     def _drop(self, plan: EngineLayout) -> None:
         for recording in filter(None, (plan.recording, plan.kernels)):
@@ -244,7 +244,7 @@ class TrtSession(Session):
 
 @dataclass
 class EngineLayout:
-    """Shapes, their memory, and the call recorded for them; `state` is "new", then "warm", then "recorded"."""
+    """Shapes, their memory, and the captured call; `state` is "new", then "warm", then "recorded"."""
 
     shapes: dict[str, tuple[int, ...]]
     pairs: dict[str, MemoryPair]
@@ -256,7 +256,7 @@ class EngineLayout:
 class BoundEngine:
     """Inputs and outputs without a copy on the host: write into `inputs`, call, read `outputs` before the next call.
 
-    `inputs` and `outputs` map names to page-locked arrays. Nothing is checked, so NaN goes through.
+    `inputs` and `outputs` map names to page-locked arrays. Values are not checked for NaN.
     """
 
     def __init__(self, session: TrtSession, plan: EngineLayout) -> None:

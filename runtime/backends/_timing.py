@@ -1,7 +1,7 @@
-"""Where a call's time goes on a GPU: copies and computing apart by CUDA events, layers by TensorRT's profiler.
+"""Timing of a call on a GPU: copies and compute by CUDA events, layers by TensorRT's profiler.
 
-An event is queued into the stream like a copy or a kernel, and the GPU notes its own time when it gets there, so that
-neither Python nor the driver is in the figures (CUDA runtime API, "Event Management").
+An event is queued into the stream like a copy or a kernel, and the GPU records its clock when it reaches the event, so
+Python and the driver are not included (CUDA runtime API, "Event Management").
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..engines import gpu
 
 @dataclass(frozen=True)
 class Split:
-    """Seconds of one call as the GPU's own clock has them."""
+    """Seconds of one call by the GPU's clock."""
 
     copy_in_s: float
     compute_s: float
@@ -22,11 +22,11 @@ class Split:
 
 
 class Stopwatch:
-    """Marks in a stream, and the seconds between neighbours.
+    """Events in a stream, and the seconds between consecutive ones.
 
     Args:
         cuda: cuda-python's runtime module.
-        stream: Where the work goes.
+        stream: The stream of the work.
     """
 
     def __init__(self, cuda: Any, stream: Any) -> None:
@@ -34,7 +34,7 @@ class Stopwatch:
         self._events: list[Any] = []
 
     def mark(self) -> None:
-        """Queue a mark behind what is in the stream.
+        """Queue an event at the end of the stream.
 
         Raises:
             RunError: CUDA refuses.
@@ -43,17 +43,17 @@ class Stopwatch:
         gpu.call(self._cuda.cudaEventRecord, self._events[-1], self._stream)
 
     def seconds(self) -> list[float]:
-        """Wait for the last mark, and return the seconds from each to the next; CUDA resolves about half a us.
+        """Wait for the last event, and return the seconds between consecutive ones; the resolution is about 0.5 us.
 
         Raises:
-            RunError: What was queued failed.
+            RunError: Queued work failed.
         """
         gpu.call(self._cuda.cudaEventSynchronize, self._events[-1])
         pairs = zip(self._events, self._events[1:], strict=False)
         return [1e-3 * float(gpu.call(self._cuda.cudaEventElapsedTime, *pair)) for pair in pairs]
 
     def free(self) -> None:
-        """Give the events back."""
+        """Release the events."""
         for event in self._events:
             self._cuda.cudaEventDestroy(event)
         self._events = []
@@ -63,7 +63,7 @@ def layer_clock(trt: Any) -> Any:
     """Return a profiler for an execution context; its `spent` maps each layer's name to its milliseconds, summed."""
 
     class Clock(trt.IProfiler):  # type: ignore[misc]
-        """Add up what TensorRT reports."""
+        """Add a time that TensorRT reports."""
 
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)

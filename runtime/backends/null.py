@@ -1,6 +1,6 @@
-"""A backend that computes nothing: zeros of the declared shapes. It measures what the runtime itself costs.
+"""A backend that returns zeros of the declared shapes, to measure the overhead of the runtime.
 
-It reads a small JSON file, so that a bundle for it needs no framework:
+It reads a small JSON file, so a bundle for it needs no framework:
 
     {"inputs": [{"name": "input", "shape": [1, 3, 64, 64], "dtype": "float32"}], "outputs": [...]}
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class NullSession(Session):
-    """Answers zeros; a dynamic first dimension of an output is the batch of the first input, others are 1."""
+    """Returns zeros; a dynamic first axis has the batch size of the first input, other dynamic axes are 1."""
 
     def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         self.inputs, self.outputs = inputs, outputs
@@ -36,12 +36,12 @@ class NullSession(Session):
 
 
 def available() -> tuple[bool, str]:
-    """Return (True, why): it needs nothing."""
+    """Return (True, reason): it has no requirements."""
     return True, "needs nothing, computes nothing"
 
 
 def open(path: str | Path, *, threads: int | None = None, content: bytes | None = None, **options: Any) -> NullSession:
-    """Read the declared inputs and outputs, from `content` or the file; `threads` and the options change nothing.
+    """Read the declared inputs and outputs, from `content` or the file; `threads` and the options are ignored.
 
     Raises:
         ModelError: The file is no such JSON.
@@ -53,5 +53,7 @@ def open(path: str | Path, *, threads: int | None = None, content: bytes | None 
             for key in ("inputs", "outputs")
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path} is no null model", got=str(error), expected="JSON with inputs and outputs") from error
+        raise ModelError(
+            f"{path} is not a null model", got=str(error), expected="JSON with inputs and outputs"
+        ) from error
     return NullSession(inputs, outputs)

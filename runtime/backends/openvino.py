@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OpenvinoSession(Session):
-    """A compiled model; each thread that calls it gets an infer request of its own."""
+    """A compiled model; each calling thread gets its own infer request."""
 
     def __init__(self, model: Any, compiled: Any) -> None:
         self._compiled: Any = compiled
@@ -59,12 +59,12 @@ def available() -> tuple[bool, str]:
 def open(
     path: str | Path, *, threads: int | None = None, content: bytes | None = None, **options: Any
 ) -> OpenvinoSession:
-    """Load and compile an ONNX file for the CPU, for the least latency of one request, in float32 where it is float.
+    """Load and compile an ONNX file for the CPU, for minimum latency of one request; float tensors stay float32.
 
     Args:
         path: The file.
-        threads: Threads for inference; None leaves the choice to OpenVINO.
-        content: Its bytes, to be loaded in place of the file.
+        threads: Threads for inference; with None OpenVINO chooses.
+        content: Its bytes, which are loaded instead of the file.
         options: Properties of the CPU plugin, for example {"CACHE_DIR": "/var/cache/model"}.
 
     Raises:
@@ -91,10 +91,10 @@ _used: list[bool] = []
 
 
 def _ready() -> Any:
-    """Import openvino and use each of its functions once, in one thread.
+    """Import openvino and call each used function once, in one thread.
 
-    At their first call its bindings prepare themselves with Python's lock given up meanwhile: two threads that were
-    there at once waited for each other for ever (openvino 2026.1).
+    At the first call its bindings initialise themselves without holding the GIL: two threads that did this at the same
+    time deadlocked (openvino 2026.1).
     """
     with _FIRST:
         native = need("openvino")

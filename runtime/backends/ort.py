@@ -1,4 +1,4 @@
-"""ONNX Runtime: the CPU by default, CUDA where that provider is installed and asked for."""
+"""ONNX Runtime: on the CPU by default, on CUDA if that provider is installed and requested."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OrtSession(Session):
             raise RunError("ONNX Runtime failed", got=brief(error), do="`edgesmith verify` the bundle") from error
 
     def bind(self, batch: int = 1) -> BoundSession:
-        """Return a call whose input and output arrays stay where they are; see `BoundSession`.
+        """Return a call with fixed input and output arrays; see `BoundSession`.
 
         Raises:
             UsageError: A dimension other than the batch is dynamic.
@@ -61,7 +61,7 @@ class BoundSession:
     """Inputs and outputs without a copy: write into `inputs`, call, read `outputs` before the next call.
 
     `inputs` and `outputs` map names to arrays, which belong to this object; ONNX Runtime reads and writes them in
-    place. For one thread; nothing is checked, so NaN goes through.
+    place. For one thread; values are not checked for NaN.
     """
 
     def __init__(self, session: OrtSession, batch: int) -> None:
@@ -115,10 +115,10 @@ def open(
 
     Args:
         path: The file.
-        threads: Threads within an operator; None leaves the choice to ONNX Runtime (the physical cores).
+        threads: Threads within an operator; with None ONNX Runtime chooses (the physical cores).
         provider: "cpu", "cuda", "tensorrt" or "openvino".
-        optimise: Let ONNX Runtime rewrite the graph; off, it computes it as written.
-        content: Its bytes, to be loaded in place of the file.
+        optimise: Let ONNX Runtime rewrite the graph; if false, it computes the graph as written.
+        content: Its bytes, which are loaded instead of the file.
         options: Session configuration entries, for example {"session.intra_op.allow_spinning": "0"}.
 
     Raises:

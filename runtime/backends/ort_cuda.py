@@ -1,6 +1,6 @@
-"""ONNX Runtime on an NVIDIA GPU, where its CUDA build is installed: for GPUs that no TensorRT engine fits.
+"""ONNX Runtime on an NVIDIA GPU, with its CUDA build: for GPUs without a matching TensorRT engine.
 
-Never run here, for want of a GPU; what `ort` does on the CPU is tested, and this differs by the provider alone.
+Tests cover `ort` on the CPU; this backend differs only in the provider and was never run on a GPU.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from . import ort
 
 
 def available() -> tuple[bool, str]:
-    """Return whether a GPU and ONNX Runtime's CUDA provider are here, and if not, what is missing."""
+    """Return whether there are a GPU and ONNX Runtime's CUDA provider, and if not, what is missing."""
     if not gpu_possible():
-        return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
+        return False, "this machine has no NVIDIA GPU (no device file of one): this backend needs one"
     if importlib.util.find_spec("onnxruntime") is None:
         return False, "onnxruntime is not installed: pip install onnxruntime-gpu"
     if ort.PROVIDERS["cuda"] not in need("onnxruntime").get_available_providers():

@@ -1,8 +1,8 @@
 """TensorRT engines of both flavours, through cuda-python: TensorRT-RTX and standard TensorRT 8.5 to 11.
 
-An engine is executable code: the file's header (flavour, version, SM) is compared with this machine, and its digest
-with the sidecar where one stands beside it, before it is deserialised: the file is read once, and the bytes that were
-checked are those that run. Load only engines whose source you trust; the library's own check does not detect tampering.
+An engine is executable code: before it is deserialised, the file's header (flavour, version, SM) is compared with this
+machine, and its digest with the sidecar if there is one. The file is read once, and exactly the checked bytes are run.
+Load only engines whose source you trust; the check of the library does not detect tampering.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ._engine import TrtSession
 
 
 def available() -> tuple[bool, str]:
-    """Return whether an engine could run here: a TensorRT, cuda-python and a GPU; if not, what is missing."""
+    """Return whether an engine can run here (TensorRT, cuda-python and a GPU), and if not, what is missing."""
     flavours = [name for name in flavour.MODULES if flavour.installed_module(name)]
     if not flavours:
         return False, "TensorRT is not installed: " + " or ".join(flavour.INSTALL.values())
@@ -39,22 +39,22 @@ def open(
     content: bytes | None = None,
     **options: Any,
 ) -> TrtSession:
-    """Load an engine file; `threads` changes nothing.
+    """Load an engine file; `threads` is ignored.
 
     Args:
         path: The engine.
-        threads: Ignored: the GPU schedules.
-        device: Which GPU.
-        graphs: Record CUDA graphs, where the engine allows it.
-        content: Its bytes, to be loaded in place of the file.
-        options: None is known.
+        threads: Ignored.
+        device: Index of the GPU.
+        graphs: Capture CUDA graphs if the engine allows it.
+        content: Its bytes, which are loaded instead of the file.
+        options: There are none.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no engine, damaged, or not the one its sidecar describes.
+        ModelError: It is not an engine, is damaged, or does not match its sidecar.
         BuildError: It was built for another TensorRT, version or SM.
         NotAvailable: No TensorRT of its flavour, no cuda-python, or no GPU here.
-        RunError: TensorRT refuses it, or the GPU's memory does not suffice.
+        RunError: TensorRT refuses it, or there is not enough GPU memory.
     """
     path = Path(path)
     if content is None:
@@ -80,7 +80,7 @@ def _check_sidecar(path: Path, sm: str, digest: str) -> None:
         return
     facts = sidecar.read_sidecar(path)
     if facts.sha256 != digest:
-        raise ModelError(f"the engine {path} is not the one its sidecar describes", got=digest[:12],
+        raise ModelError(f"the engine {path} does not match its sidecar", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip
     if facts.sm != sm and not any(flag.startswith("HARDWARE_") for flag in facts.flags):
         raise BuildError(f"{path} was built for another GPU", got=f"SM {facts.sm}", expected=f"SM {sm}",
@@ -97,7 +97,7 @@ def _deserialised(trt: Any, path: Path, content: bytes) -> Any:
 
 def _log(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
-        """Keep the errors; the library prints nothing."""
+        """Collect the errors; the library prints nothing."""
 
         def __init__(self) -> None:
             super().__init__()

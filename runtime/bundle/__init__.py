@@ -1,10 +1,10 @@
-"""A bundle: one folder (or .zip) with all that a device needs to run a network and to prove that it runs it right.
+"""A bundle: one folder (or .zip) with everything a device needs to run a network and to verify its outputs.
 
     from edgesmith.runtime import bundle
     opened = bundle.read("bundles/mobilenetv2")
     bundle.verify(opened).verdict
 
-Its names are looked up on first access: reading a manifest loads neither Pillow nor a backend.
+Names are looked up on first access: reading a manifest loads neither Pillow nor a backend.
 """
 
 from importlib import import_module

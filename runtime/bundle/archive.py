@@ -1,4 +1,4 @@
-"""Bundles as one .zip: written deterministically, read with nothing trusted that the manifest does not list."""
+"""Bundles as one .zip: written deterministically; only members that the manifest lists are extracted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMPRESSED = (".json", ".txt", ".md")
 
 
 def pack_zip(folder: Path, manifest: Manifest, target: Path) -> None:
-    """Write a folder's files into a .zip, in the manifest's order, with no times in it; weights are stored plainly."""
+    """Write a folder's files into a .zip in the manifest's order, without timestamps; weights are not compressed."""
     with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
         for name in (NAME, *signature, *sorted(manifest.files)):
@@ -35,7 +35,7 @@ def pack_zip(folder: Path, manifest: Manifest, target: Path) -> None:
 
 
 class Extracted:
-    """A zipped bundle in a temporary folder, which is removed when nobody holds this any more."""
+    """A zipped bundle in a temporary folder, which is removed with the last reference to this object."""
 
     def __init__(self, path: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="edgesmith-"))
@@ -48,16 +48,16 @@ class Extracted:
 
 
 def unpack_zip(path: Path, folder: Path) -> None:
-    """Extract a zipped bundle's listed files, each no larger than the manifest says, into an empty folder.
+    """Extract the listed files of a zipped bundle into an empty folder; each has at most the size in the manifest.
 
     Raises:
-        BundleError: The archive is damaged, lacks a listed member, holds one twice, or a member's size differs.
+        BundleError: The archive is damaged, lacks a listed member, contains one twice, or a member's size differs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(set(names)) != len(names):
-                raise BundleError(f"{path} holds a member twice", do="pack the bundle again")
+                raise BundleError(f"{path} contains a member twice", do="pack the bundle again")
             manifest = parse_manifest(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
             if SIGNATURE in names:
                 _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
@@ -71,7 +71,7 @@ def unpack_zip(path: Path, folder: Path) -> None:
 
 def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
     if name not in archive.namelist():
-        raise BundleError(f"{path} is no bundle", got=f"no {name}", expected="a zipped bundle")
+        raise BundleError(f"{path} is not a bundle", got=f"no {name}", expected="a zipped bundle")
     if (size := archive.getinfo(name).file_size) > largest:
         raise BundleError(f"{path} has too large a {name}", got=f"{size} bytes", expected=f"at most {largest}")
     return _extract(archive, path, name, size, folder).read_bytes()
@@ -85,12 +85,12 @@ def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder:
     with archive.open(name) as member, target.open("wb") as file:
         written = _copy(member, file, size)
     if written != size:
-        raise BundleError(f"{path}: {name} has another size than the manifest says", expected=f"{size} bytes")
+        raise BundleError(f"{path}: {name} does not have the size in the manifest", expected=f"{size} bytes")
     return target
 
 
 def _copy(member: IO[bytes], file: IO[bytes], size: int) -> int:
-    """Copy until the end, or until one byte more than `size`."""
+    """Copy until the end, or until `size` + 1 bytes."""
     written = 0
     while written <= size and (block := member.read(min(1 << 20, size + 1 - written))):
         file.write(block)
@@ -99,10 +99,10 @@ def _copy(member: IO[bytes], file: IO[bytes], size: int) -> int:
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write named arrays as .npz, compressed, the same bytes for the same arrays.
+    """Write named arrays as compressed .npz; equal arrays give equal bytes.
 
     Raises:
-        DataError: One holds NaN or Inf, which nothing can be compared with.
+        DataError: An array holds NaN or Inf, which cannot be compared.
     """
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -122,10 +122,10 @@ def read_arrays(path: Path, empty: bool = False) -> dict[str, NDArray[np.generic
 
     Args:
         path: The .npz file.
-        empty: Allow arrays without elements: a detector's output where it found nothing.
+        empty: Allow arrays without elements, such as the output of a detector that detects nothing.
 
     Raises:
-        BundleError: The file is missing, damaged or too large, or an array is empty, no batch, or not of numbers.
+        BundleError: The file is missing, damaged or too large, or an array is empty, is not a batch, or is not numeric.
     """
     try:
         with zipfile.ZipFile(path) as archive:

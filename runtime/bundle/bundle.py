@@ -1,10 +1,10 @@
-"""A bundle: one folder (or .zip) with all that a device needs to run a network and to prove that it runs it right.
+"""A bundle: one folder (or .zip) with everything a device needs to run a network and to verify its outputs.
 
-manifest.json            what is here, with digests (manifest.py)
-signature.json           who made it, where it is signed (signing.py)
-onnx/, engines/          the network per precision and target; an engine with its sidecar JSON beside it
-golden/inputs.npz        inputs, shared by all
-golden/<artefact>.npz    the outputs each artefact gave where it was made
+manifest.json            contents with digests (manifest.py)
+signature.json           signature of the author, if signed (signing.py)
+onnx/, engines/          the network per precision and target; each engine with a sidecar JSON
+golden/inputs.npz        inputs, shared by all artefacts
+golden/<artefact>.npz    outputs of each artefact, recorded at export
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that has been opened: its manifest is valid; a file's digest is checked when the file is asked for."""
+    """An opened bundle: its manifest is valid; the digest of a file is checked when the file is requested."""
 
     folder: Path
     manifest: Manifest
@@ -53,24 +53,24 @@ class Bundle:
 
     @property
     def artefacts(self) -> tuple[Artefact, ...]:
-        """The runnable forms."""
+        """The runnable forms of the network."""
         return self.manifest.artefacts
 
     def file(self, name: str) -> Path:
-        """Return the path of a member whose size and digest are as the manifest says.
+        """Return the path of a member after checking its size and digest against the manifest.
 
         Raises:
-            BundleError: It is missing, leads out of the bundle, or was changed.
+            BundleError: It is missing, is outside the bundle, or was changed.
         """
         if problem := self.problem(name):
             raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
         return self.folder / name
 
     def content(self, name: str) -> bytes:
-        """Return a member's bytes, read once: those that were compared with the manifest are those that are returned.
+        """Return a member's bytes, read once: the returned bytes are those compared with the manifest.
 
         Raises:
-            BundleError: It is missing, leads out of the bundle, or was changed.
+            BundleError: It is missing, is outside the bundle, or was changed.
         """
         problem, data = self._misplaced(name), b""
         if not problem:
@@ -82,7 +82,7 @@ class Bundle:
         return data
 
     def problem(self, name: str) -> str:
-        """Return what is wrong with a member, or an empty string; looked at once."""
+        """Return the problem of a member, or an empty string; each member is checked once."""
         if name not in self._looked_at:
             self._looked_at[name] = self._look_at(name)
         return self._looked_at[name]
@@ -101,7 +101,7 @@ class Bundle:
             return "is not in the manifest"
         if why := unreadable(path):
             return "is missing" if why == "no such file" else f"cannot be read: {why}"
-        return "" if self.folder.resolve() in path.resolve().parents else "leads out of the bundle"
+        return "" if self.folder.resolve() in path.resolve().parents else "is outside the bundle"
 
     def _differs(self, name: str, size: int, digest: str) -> str:
         entry = self.manifest.files[name]
@@ -125,17 +125,17 @@ class Bundle:
 
 
 def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
-    """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder that lives as long as the Bundle.
+    """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder as long as the Bundle exists.
 
     Args:
-        path: Where it is.
-        trusted_key: Public keys, one of which must have signed it; None takes those of $EDGESMITH_TRUSTED_KEYS, and
-            where that is not set a bundle need not be signed.
+        path: Path of the bundle.
+        trusted_key: Public keys, one of which must have signed it; None means those of $EDGESMITH_TRUSTED_KEYS; if that
+            is not set, no signature is required.
 
     Raises:
-        UsageError: Nothing is there, or a key cannot be read.
-        BundleError: It is no bundle, damaged, of a later version, its manifest is wrong, or it is not signed as asked.
-        NotAvailable: A signature is asked for and cryptography is not installed.
+        UsageError: The path does not exist, or a key cannot be read.
+        BundleError: Not a bundle, damaged, of a later version, a wrong manifest, or not signed as required.
+        NotAvailable: A signature is required and cryptography is not installed.
     """
     bundle = open_bundle(path)
     bundle.check_signature(trusted_key)
@@ -151,7 +151,9 @@ def open_bundle(path: str | Path) -> Bundle:
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
     if not (folder / NAME).is_file():
-        raise BundleError(f"{path} is no bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote")
+        raise BundleError(
+            f"{path} is not a bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote"
+        )
     text = _small(folder / NAME, path, LARGEST_MANIFEST)
     signed = (folder / SIGNATURE).is_file()
     signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""

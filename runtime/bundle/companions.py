@@ -1,4 +1,4 @@
-"""Weights beside the ONNX files of a bundle: only the companions that the manifest lists are read."""
+"""External weights of a bundle's ONNX files: only the companions that the manifest lists are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLES = ("onnx", "nchwc")
 
 
 def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
-    """Return the checked bytes of an artefact; None for an ONNX file whose weights stand in companions, checked too.
+    """Return the checked bytes of an artefact; None for an ONNX file with external weights, which are checked too.
 
     Raises:
         BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
@@ -34,13 +34,13 @@ def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
             raise BundleError(
                 f"{bundle.source}: {artefact.path} names weights that the manifest does not list",
                 got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
-                do="do not run it; whoever made it can write the bundle again with this file as a companion",
+                do="do not run it; its author can write the bundle again with this file as a companion",
             )  # fmt: skip
     return None if places else content
 
 
 def companion_problems(bundle: Bundle) -> dict[str, str]:
-    """Return the path of each ONNX file that names weights which the manifest does not list, with what is wrong."""
+    """Return the path of each ONNX file that names weights outside the manifest, with the problem."""
     wrong = {}
     for artefact in bundle.artefacts:
         if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):

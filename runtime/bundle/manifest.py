@@ -1,4 +1,4 @@
-"""`manifest.json`: what is in a bundle, with the digest of every file. Plain data, checked field by field when read.
+"""`manifest.json`: the contents of a bundle with the digest of every file; every field is checked when read.
 
 Format history:
     1  first format
@@ -39,10 +39,10 @@ class File:
 class Artefact:
     """One runnable form of the network.
 
-    `role` says what it is: "onnx", "engine" (TensorRT), "null", or "nchwc" (see the format history). `target` is what
-    it was made for: "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and
+    `role` is the type: "onnx", "engine" (TensorRT), "null", or "nchwc" (see the format history). `target` is what
+    it was built for: "generic", "trt", "ort-x86", or "sm86" for an engine. `path`, `golden` (recorded outputs) and
     `companions` (sidecar, external weights) are members of the bundle. `tolerance` is the largest max |a - b| / max |b|
-    of a replay that passes. `requires` is what must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour":
+    of a replay that passes. `requires` are conditions on the machine: {"sm": "8.6", "tensorrt": "1.7.1", "flavour":
     "rtx"}. `facts` is free-form.
     """
 
@@ -60,7 +60,7 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a bundle says of itself; `provenance` and `results` are free-form records."""
+    """The content of a manifest; `provenance` and `results` are free-form records."""
 
     spec: ModelSpec
     artefacts: tuple[Artefact, ...]
@@ -76,7 +76,7 @@ class Manifest:
         return 4 if self.spec.other_inputs else 3 if self.spec.scores else 1
 
     def to_json(self) -> str:
-        """Return the manifest as JSON, the same for the same content."""
+        """Return the manifest as JSON; equal content gives equal text."""
         values = {**asdict(self), "spec": self.spec.to_dict(), "format": self.format}
         return json.dumps(values, indent=1, sort_keys=True, default=_plain) + "\n"
 
@@ -93,7 +93,7 @@ def parse_manifest(text: str | bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        BundleError: It is no JSON, of a later format, or a field is missing, unknown, of the wrong type, or names a
+        BundleError: It is not JSON, of a later format, or a field is missing, unknown, of the wrong type, or names a
             path outside the bundle.
     """
     try:
@@ -108,8 +108,8 @@ def parse_manifest(text: str | bytes) -> Manifest:
             f"the bundle's {NAME} cannot be read", got=detail[:300], expected=f"a manifest of format {FORMAT}"
         ) from error
     if manifest.format > values["format"]:
-        got = f"format {values['format']} with what only format {manifest.format} has"
-        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="make it again")
+        got = f"format {values['format']} with fields that only format {manifest.format} has"
+        raise BundleError(f"the bundle's {NAME} is inconsistent", got=got, do="export it again")
     _check_references(manifest)
     return manifest
 
@@ -171,7 +171,7 @@ def _check_references(manifest: Manifest) -> None:
         ):
             if path not in manifest.files:
                 raise BundleError(
-                    f"the bundle's {NAME} is inconsistent", got=f"no digest of {path}", do="make it again"
+                    f"the bundle's {NAME} is inconsistent", got=f"no digest of {path}", do="export it again"
                 )
     names = [artefact.name for artefact in manifest.artefacts]
     if len(set(names)) != len(names):
@@ -182,7 +182,7 @@ def safe_path(name: Any) -> str:
     """Return a member's path if it stays inside the bundle on every system.
 
     Raises:
-        BundleError: It is absolute, climbs with "..", or a part of it is no name (`names.is_name`).
+        BundleError: It is absolute, climbs with "..", or a part of it is not a name (`names.is_name`).
     """
     if not is_path(name):
         raise BundleError(

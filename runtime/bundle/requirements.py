@@ -1,8 +1,7 @@
-"""What an artefact requires of the machine, checked before it is loaded; an engine that does not fit is rebuilt.
+"""Requirements of an artefact on the machine, checked before it is loaded; other engines can be rebuilt.
 
-A manifest's `requires` may say: sm, flavour, tensorrt and cuda (an engine's; the CUDA that the driver must know), os,
-machine. What a machine does not know of itself is not held against the artefact: the backend checks the engine's own
-header again.
+Keys of a manifest's `requires`: sm, flavour, tensorrt and cuda (of an engine; the CUDA that the driver must support),
+os, machine. A fact that the machine does not report is not checked here: the backend also checks the engine's header.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def engine_requirements(sidecar: Mapping[str, Any]) -> dict[str, str]:
-    """Return the contract of an engine that was built here: GPU, TensorRT, this system, this CUDA or a later one.
+    """Return the requirements of an engine built on this machine: GPU, TensorRT, system, and at least this CUDA.
 
     Args:
-        sidecar: What stands beside the engine, as plain data.
+        sidecar: The engine's sidecar as plain data.
     """
     from ..engines import gpu
 
@@ -39,10 +38,10 @@ def engine_requirements(sidecar: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unmet(requires: Mapping[str, str], known: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return what does not hold, as {key: (got, expected)}.
+    """Return the requirements that are not met, as {key: (got, expected)}.
 
-    TensorRT's version holds when its first two parts are equal, CUDA's when the driver's major one is no older (CUDA
-    compatibility: minor versions of one major version run on each other's drivers).
+    TensorRT matches if the first two parts of the version are equal, CUDA if the driver's major version is not older
+    (CUDA compatibility: minor versions of one major version run on each other's drivers).
     """
     return {
         key: (known[key], wanted)
@@ -62,23 +61,23 @@ def _holds(key: str, wanted: str, got: str) -> bool:
 
 
 def check_requirements(artefact: Artefact) -> None:
-    """Compare an artefact's contract with this machine.
+    """Compare an artefact's requirements with this machine.
 
     Raises:
-        BuildError: It does not hold; the message has the first point.
+        BuildError: A requirement is not met; the message names the first one.
     """
     if not artefact.requires:
         return
     wrong = unmet(artefact.requires, machine_facts(artefact.requires.get("flavour", "")))
     for key, (got, wanted) in wrong.items():
         raise BuildError(
-            f"{artefact.name} was made for another machine", got=f"{key} {got}", expected=f"{key} {wanted}",
+            f"{artefact.name} was built for a different machine", got=f"{key} {got}", expected=f"{key} {wanted}",
             do="build it here: load(…, rebuild=True)",
         )  # fmt: skip
 
 
 def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
-    """Return the ONNX file in the bundle that an engine of this precision is built from.
+    """Return the ONNX file of the bundle from which an engine of this precision is built.
 
     Raises:
         ModelError: There is none.
@@ -100,20 +99,20 @@ def source_of(bundle: Bundle, artefact: Artefact) -> Artefact:
 def rebuild_engine(
     bundle: Bundle, artefact: Artefact, *, sm: str = "current", flavour: str = "auto", **options: Any
 ) -> Path:
-    """Build an engine from the bundle's own ONNX file, or return the one built before from the same content.
+    """Build an engine from the bundle's ONNX file, or return the cached one of the same content.
 
     Args:
-        bundle: Where the ONNX file is.
-        artefact: The engine that does not fit here.
-        sm: For which GPU; "current" is this machine's.
-        flavour: Which TensorRT: "rtx", "standard" or "auto".
-        options: What `engines.build.build_engine` takes.
+        bundle: The bundle with the ONNX file.
+        artefact: The engine that does not run on this machine.
+        sm: Compute capability; "current" is that of this machine.
+        flavour: TensorRT flavour: "rtx", "standard" or "auto".
+        options: Arguments of `engines.build.build_engine`.
 
     Raises:
         ModelError: The bundle has no ONNX file of that precision.
         BundleError: The ONNX file was changed, or names weights that the manifest does not list.
         NotAvailable: No TensorRT, or no GPU for "current".
-        BuildError: TensorRT cannot build it, or the cache belongs to somebody else.
+        BuildError: TensorRT cannot build it, or the cache belongs to another user.
     """
     from ..engines import build, gpu
     from ..engines import flavour as flavours

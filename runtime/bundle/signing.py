@@ -4,8 +4,8 @@
 
     {"format": 1, "algorithm": "ed25519", "key": SHA-256 of the public key, "signature": 128 hexadecimal digits}
 
-What is signed is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them. The
-cryptography package is imported only where something is signed or a signature is asked for.
+The signed message is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them.
+The cryptography package is imported only to sign or to check a signature.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _FORMS = "cryptography.hazmat.primitives.serialization"
 
 
 def generate_key(path: str | Path) -> str:
-    """Make a key pair: the private key in `path` (readable by its owner only), the public one in `<path>.pub`.
+    """Make a key pair: the private key in `path` (readable only by its owner), the public key in `<path>.pub`.
 
     Returns:
         The key's name: the SHA-256 of the public key's 32 bytes.
 
     Raises:
-        UsageError: One of the files is there already.
+        UsageError: One of the files exists already.
         NotAvailable: cryptography is not installed.
     """
     forms, path = need(_FORMS), Path(path)
@@ -64,10 +64,10 @@ def name_of(public: Any) -> str:
 
 
 def signature_text(digest: str, key: str | Path) -> tuple[str, str]:
-    """Return a private key's name, and the signature of a manifest's digest as `signature.json` holds it.
+    """Return a private key's name, and the signature of a manifest's digest in the form of `signature.json`.
 
     Raises:
-        UsageError: There is no such key, or it is no Ed25519 key.
+        UsageError: There is no such key, or it is not an Ed25519 key.
         NotAvailable: cryptography is not installed.
     """
     private = _private(existing_file(key, "key"))
@@ -80,14 +80,14 @@ def _private(path: Path) -> Any:
     try:
         key = need(_FORMS).load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, OSError) as error:
-        raise UsageError(f"{path} is no private key", got=str(error)[:100], expected="what keygen writes") from error
+        raise UsageError(f"{path} is not a private key", got=str(error)[:100], expected="what keygen writes") from error
     if not isinstance(key, need(_ED25519).Ed25519PrivateKey):
-        raise UsageError(f"{path} is a key of another kind", got=type(key).__name__, expected="an Ed25519 key")
+        raise UsageError(f"{path} is a key of a different type", got=type(key).__name__, expected="an Ed25519 key")
     return key
 
 
 def trusted_keys(keys: Keys | None) -> list[Any]:
-    """Return the public keys of PEM files, each with one or more; None takes those of $EDGESMITH_TRUSTED_KEYS.
+    """Return the public keys in PEM files, one or more each; None means the files of $EDGESMITH_TRUSTED_KEYS.
 
     Raises:
         UsageError: There is no such file, or no Ed25519 key in it.
@@ -104,23 +104,25 @@ def _public(path: Path) -> list[Any]:
     try:
         public = [forms.load_pem_public_key(block) for block in _PUBLIC.findall(path.read_bytes())]
     except (ValueError, OSError) as error:
-        raise UsageError(f"{path} is no public key", got=str(error)[:100], expected="PEM, as keygen writes") from error
+        raise UsageError(
+            f"{path} is not a public key", got=str(error)[:100], expected="PEM, as keygen writes"
+        ) from error
     if not public or not all(isinstance(key, kind) for key in public):
         raise UsageError(f"{path} holds no Ed25519 key", expected="PEM, as `edgesmith keygen` writes")
     return public
 
 
 def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
-    """Return the name of the trusted key that signed a bundle; an empty string where no key is asked for.
+    """Return the name of the trusted key that signed a bundle; an empty string if no key is required.
 
     Args:
         digest: SHA-256 of the manifest, in hexadecimal.
-        signature: What `signature.json` holds; empty where there is none.
-        keys: The public keys, any of which will do; None takes those of $EDGESMITH_TRUSTED_KEYS, if it is set.
-        source: Where the bundle is, for messages.
+        signature: Content of `signature.json`; empty if there is none.
+        keys: Public keys, one of which must have signed; None means those of $EDGESMITH_TRUSTED_KEYS, if set.
+        source: Path of the bundle, for messages.
 
     Raises:
-        BundleError: It is not signed, by another key, or the signature is not of this manifest.
+        BundleError: It is not signed, is signed by another key, or the signature does not match this manifest.
         UsageError: A key cannot be read.
         NotAvailable: cryptography is not installed.
     """
@@ -131,21 +133,23 @@ def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Pa
     if name not in known:
         raise BundleError(
             f"{source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
-            expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask who made it for its key",
+            expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask its author for the key",
         )  # fmt: skip
     try:
         known[name].verify(signed, DOMAIN + bytes.fromhex(digest))
     except need("cryptography.exceptions").InvalidSignature as error:
         raise BundleError(
-            f"the signature of {source} is not of this manifest", got=f"manifest {digest[:16]}…",
-            expected="the manifest that was signed", do="do not load it; get it again from who made it",
+            f"the signature of {source} does not match this manifest", got=f"manifest {digest[:16]}…",
+            expected="the manifest that was signed", do="do not load it; get it again from its author",
         ) from error  # fmt: skip
     return name
 
 
 def _read(signature: bytes, source: Path) -> tuple[str, bytes]:
     if not signature:
-        raise BundleError(f"{source} is not signed", expected=SIGNATURE, do="`edgesmith sign` it where it is made")
+        raise BundleError(
+            f"{source} is not signed", expected=SIGNATURE, do="sign it with `edgesmith sign` where it was exported"
+        )
     try:
         values = json.loads(signature)
         if (values["format"], values["algorithm"]) != (FORMAT, "ed25519"):

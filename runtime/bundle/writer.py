@@ -1,4 +1,4 @@
-"""Writing a bundle: a folder that is whole or not there, and one .zip of it."""
+"""Atomic writing of a bundle as a folder or as one .zip."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Item:
         path: The ONNX file or engine; its name is kept.
         role: "onnx" or "engine".
         precision: "fp32", "fp16", "int8" or "mixed".
-        target: What it was made for: "generic", "trt", "ort-x86"; for an engine "sm86".
-        golden: Its outputs for the bundle's golden inputs, by name; None where it could not be run.
-        tolerance: Largest relative error of a replay; None takes the default of its precision.
-        companions: More files to lay beside it under their own names (an engine's `<engine>.json` is found by itself).
-        requires: What must hold where it runs: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}.
-        facts: Anything worth knowing: build time, kernel counts, what the golden outputs came from.
+        target: The target: "generic", "trt", "ort-x86"; for an engine "sm86".
+        golden: Its outputs for the bundle's golden inputs, by name; None if it could not be run.
+        tolerance: Largest relative error of a replay; None means the default of its precision.
+        companions: Further files to store next to it (an engine's `<engine>.json` is added automatically).
+        requires: Conditions on the machine that runs it: {"sm": "8.6", "tensorrt": "1.7.1", "flavour": "rtx"}.
+        facts: Free-form: build time, kernel counts, source of the golden outputs.
     """
 
     path: Path
@@ -60,21 +60,21 @@ def write_bundle(
     provenance: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None, licence: str = "",
     made_by: str = "edgesmith", overwrite: bool = False,
 ) -> Bundle:  # fmt: skip
-    """Write a bundle; an earlier one at the same place is replaced only when the new one is whole.
+    """Write a bundle; an earlier one at the same path is replaced only after the new one is complete.
 
     Args:
-        folder: Where; its name does not matter.
+        folder: Target folder; its name does not matter.
         spec: The network.
         items: Its runnable forms, at least one.
         golden_inputs: By input name, for example {"input": float32 (8, 3, 64, 64)}.
-        provenance: Free-form: where the weights came from, versions, commands.
+        provenance: Free-form: origin of the weights, versions, commands.
         results: Free-form: parity, accuracy, latency.
-        licence: SPDX identifier of the weights' licence, where known.
+        licence: SPDX identifier of the weights' licence, if known.
         made_by: Name and version of the writer.
-        overwrite: A folder that is no bundle may be replaced too.
+        overwrite: Also replace a folder that is not a bundle.
 
     Raises:
-        UsageError: A file is not there, two items have one name, or there is none; or the place holds what is not ours.
+        UsageError: A file does not exist, two items have one name, there are no items, or the path may not be replaced.
         BundleError: An ONNX file keeps weights in files that are not its companions.
         DataError: Golden inputs or outputs hold NaN or Inf.
         EdgesmithError: The disk is full or the folder cannot be written.
@@ -101,7 +101,7 @@ def write_bundle(
 def _check_items(items: Sequence[Item]) -> None:
     names = [Path(item.path).stem for item in items]
     if not names or len(set(names)) != len(names):
-        raise UsageError("the files of a bundle need distinct names", got=", ".join(names) or "no files")
+        raise UsageError("the files of a bundle must have distinct names", got=", ".join(names) or "no files")
     for item in items:
         for path in (existing_file(item.path, "artefact"), *item.companions):
             if not is_name(path.name):
@@ -140,7 +140,7 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: The place holds a file that is no zipped bundle, and `overwrite` is not set.
+        UsageError: The path is a file that is not a zipped bundle, and `overwrite` is not set.
     """
     claim(target, "zip", overwrite=overwrite)
     for name in bundle.manifest.files:
@@ -150,14 +150,14 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
 
 
 def sign_bundle(bundle: Bundle, key: str | Path) -> str:
-    """Sign an opened bundle in its place, after checking every file's digest; an earlier signature is replaced.
+    """Sign an opened bundle in place, after checking every file's digest; an earlier signature is replaced.
 
     Returns:
         The key's name.
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: There is no such key, or it is no Ed25519 key.
+        UsageError: The key does not exist, or is not an Ed25519 key.
         NotAvailable: cryptography is not installed.
     """
     for name in bundle.manifest.files:

@@ -1,1 +1,1 @@
-"""What every folder shares: atomic files, plugins, isolation, facts of the machine."""
+"""Helpers of all folders: atomic files, plugins, isolation, facts of the machine."""

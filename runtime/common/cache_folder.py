@@ -1,4 +1,4 @@
-"""The folder in which Edgesmith keeps what it can make again: choices, engines, compiled kernels."""
+"""The cache folder of Edgesmith: choices, engines, compiled kernels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .files import translated
 
 
 def private_folder(place: Path) -> Path:
-    """Make and return a folder which only its owner may write: what lies there will be executed.
+    """Create and return a folder that only its owner may write, because its files will be executed.
 
     Raises:
-        BuildError: It belongs to somebody else.
+        BuildError: It belongs to another user.
     """
     with translated(place):
         place.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def private_folder(place: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return where choices are kept: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
+    """Return the cache folder: $EDGESMITH_CACHE, else $XDG_CACHE_HOME/edgesmith, else ~/.cache/edgesmith."""
     if own := os.environ.get("EDGESMITH_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgesmith"

@@ -1,8 +1,7 @@
-"""The command line of a Python process of ours, which imports nothing from the folder that it is started in.
+"""Command line of a Python child process that imports nothing from the working directory.
 
-Python looks for modules first in the working directory when it runs `-c` or `-m`. In a CI job that folder is the pull
-request: its `numpy.py` would be run by whoever measures it. So a child is told its whole path, and our own package by
-the place of its files.
+With `-c` or `-m` Python looks for modules first in the working directory. In a CI job that folder is the pull request:
+its `numpy.py` would be executed. So a child gets its whole path, and this package by the path of its files.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ def python(module: str, *arguments: str) -> list[str]:
     """Return the command that imports a module of this package in a new process and calls its `main()`.
 
     Args:
-        module: Its full name, as `__package__` begins it: "edgesmith.bench.measure.worker".
+        module: Its full name, which begins like `__package__`: "edgesmith.bench.measure.worker".
         arguments: `sys.argv[1:]` of the process.
     """
     return code(f"import importlib\nimportlib.import_module({module!r}).main()", *arguments)
 
 
 def code(text: str, *arguments: str) -> list[str]:
-    """Return the command that runs a program's text in a new process, where this package can be imported."""
+    """Return the command that runs a program text in a new process that can import this package."""
     name = __name__.split(".")[0]
     file = Path(str(sys.modules[name].__file__)).resolve()
     boot = _BOOT.format(path=_path(), name=name, file=str(file), folder=str(file.parent))
@@ -41,7 +40,7 @@ def code(text: str, *arguments: str) -> list[str]:
 
 
 def isolated(*arguments: str) -> list[str]:
-    """Return the command of a Python that sees nothing but its own installation: for what needs no package of ours."""
+    """Return the command of a Python that sees only its own installation, for programs without this package."""
     return [sys.executable, "-I", *arguments]
 
 
@@ -53,6 +52,6 @@ def _path() -> list[str]:
 
 
 def forget_working_directory() -> None:
-    """Take the working directory out of this process's path, where `python -m` put it in front of all else."""
+    """Remove the working directory from this process's path, in which `python -m` puts it first."""
     if sys.path and sys.path[0] in ("", os.path.realpath(os.curdir)):
         del sys.path[0]

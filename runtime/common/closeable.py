@@ -9,11 +9,11 @@ Own = TypeVar("Own", bound="Closeable")
 
 
 class Closeable(ABC):
-    """A context manager that closes itself; an exception from inside the block goes on."""
+    """A context manager that closes itself; an exception in the block is propagated."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release what is held."""
+        """Release the resources."""
 
     def __enter__(self: Own) -> Own:
         return self

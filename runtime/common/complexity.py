@@ -1,7 +1,7 @@
-"""What a network costs, layer by layer, as the lectures count it; plain arithmetic on a list of operations.
+"""Complexity of a network, layer by layer, by arithmetic on a list of operations.
 
-`models/complexity.py` makes the list from any torch module, `optimize/graph/complexity.py` from any ONNX file; both
-are read here, so the two agree. One multiply-add is one MAC (the lectures call it one FLOP). Only convolutions and
+`models/complexity.py` makes the list from any torch module, `optimize/graph/complexity.py` from any ONNX file; this
+module evaluates both, so they agree. One multiply-add is one MAC (the lectures call it one FLOP). Only convolutions and
 matrix products have MACs, as in the papers. Memory is that of a layer's output; 1 KB is 1024 bytes.
 
     receptive field     r' = r + (k - 1) * dilation * s      pixels of the input that one output sees
@@ -22,10 +22,10 @@ HEAVY = ("conv", "deconv", "linear", "matmul")
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: which values it reads and makes, and the numbers that its cost follows from.
+    """One operation: the values it reads and writes, and the numbers from which its cost follows.
 
-    `inputs` and `output` name values (activations; weights are not among them). Shapes are without the batch where
-    there is one. `kernel`, `stride`, `pad`, `dilation` are per spatial axis; empty where they mean nothing. `view`:
+    `inputs` and `output` name values (activations; weights are not among them). Shapes are without the batch if
+    there is one. `kernel`, `stride`, `pad`, `dilation` are per spatial axis; empty if they do not apply. `view`:
     the output is the input's memory under another shape.
     """
 
@@ -78,7 +78,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Complexity:
-    """The table and its totals. `peak_bytes`: activations alive at once, in the best order found."""
+    """The table and its totals. `peak_bytes`: peak of live activations, in the best order found."""
 
     title: str
     layers: tuple[Layer, ...]
@@ -97,13 +97,13 @@ class Complexity:
 def summarise(
     title: str, ops: Sequence[Op], inputs: dict[str, tuple[int, ...]], params: int, width: int = 4
 ) -> Complexity:
-    """Make the table.
+    """Compute the table.
 
     Args:
-        title: What it is a table of.
-        ops: In an order in which they can run.
-        inputs: The network's inputs: name of the value to shape.
-        params: Parameters of the whole network; each counted once, also those that no row shows.
+        title: Title of the table.
+        ops: Operations in an executable order.
+        inputs: Name of each network input -> shape.
+        params: Parameters of the whole network, each counted once, including those outside the rows.
         width: Bytes per value; 4 for float32.
     """
     fields = {name: Field() for name in inputs}
@@ -138,7 +138,7 @@ def _layer(op: Op, seen: Field, width: int) -> Layer:
 
 
 def _field(op: Op, sources: Iterable[Field]) -> Field:
-    """Carry the receptive field through one operation; of several inputs the one that sees most counts."""
+    """Propagate the receptive field through one operation; of several inputs the largest counts."""
     source = max(sources, key=lambda source: source.size, default=Field())
     size, stride, pad = source.size, source.stride, source.pad
     if op.kind == "deconv":
@@ -161,8 +161,8 @@ MOST_STATES = 20_000
 def peak_activation_bytes(ops: Sequence[Op], inputs: Mapping[str, tuple[int, ...]], width: int) -> tuple[int, bool]:
     """Return the peak in bytes, and whether it is proven to be that of the best order.
 
-    All orders are searched (best first, over sets of finished operations) while there are few; a network with too many
-    is given its own order, which is an upper bound.
+    All orders are searched (best first, over sets of finished operations) if there are few; otherwise the network's own
+    order gives an upper bound.
     """
     graph = _Graph(ops, inputs, width)
     least = graph.search()
@@ -170,7 +170,7 @@ def peak_activation_bytes(ops: Sequence[Op], inputs: Mapping[str, tuple[int, ...
 
 
 class _Graph:
-    """Operations by number; for each, what its output adds and whom it waits for."""
+    """Operations by number, each with the size of its output and its dependencies."""
 
     def __init__(self, ops: Sequence[Op], inputs: Mapping[str, tuple[int, ...]], width: int) -> None:
         self.root: dict[str, str] = {name: name for name in inputs}
@@ -189,7 +189,7 @@ class _Graph:
         self.ends = {name for name in self.makes if not self.readers[name]}
 
     def _alias(self, op: Op) -> bool:
-        """Record whose memory the output is; True when the operation itself takes no part."""
+        """Record the buffer of the output; return True if the operation allocates none (a view)."""
         known = [name for name in op.inputs if name in self.root]
         self.root[op.output] = self.root[known[0]] if op.view and known else op.output
         return bool(op.view and known)
@@ -215,7 +215,7 @@ class _Graph:
         return peak
 
     def search(self) -> int | None:
-        """Return the least peak over all orders; None when there are too many."""
+        """Return the lowest peak over all orders; None if there are too many."""
         live = sum(self.size[name] for name in self.start)
         queue: list[tuple[int, int, int, frozenset[int], int]] = [(live, 0, 0, frozenset(), live)]
         seen: set[frozenset[int]] = set()
@@ -235,7 +235,7 @@ class _Graph:
         return None
 
     def _choices(self, done: frozenset[int], live: int, peak: int) -> list[tuple[int, int, int]]:
-        """Return (operation, bytes during, bytes after) to try next; one alone if it costs nothing to run it now."""
+        """Return (operation, bytes during, bytes after) to try next; only one if running it now costs no memory."""
         choices = [(n, *self.step(done, live, n)) for n in self._ready(done)]
         free = [choice for choice in choices if choice[1] <= peak and choice[2] <= live]
         return free[:1] or choices

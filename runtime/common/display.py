@@ -1,4 +1,4 @@
-"""How a report shows itself: one line as its repr, a table in a notebook."""
+"""Display of reports: one line as repr, a table in a notebook."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 
 class Displayed(ABC):
-    """A report with a headline and a table; dataclasses that inherit it say `repr=False`."""
+    """A report with a headline and a table; dataclasses that inherit it set `repr=False`."""
 
     @abstractmethod
     def headline(self) -> str:
-        """Return what it comes to, on one line."""
+        """Return the result on one line."""
 
     @abstractmethod
     def table(self) -> Table:
-        """Return the heads of the columns, and the rows."""
+        """Return the column headers and the rows."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.headline()}>"

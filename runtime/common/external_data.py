@@ -1,7 +1,7 @@
-"""External data: the weights of an ONNX file that stand in files beside it, found without the onnx package.
+"""External data: weights of an ONNX file that are stored in other files, located without the onnx package.
 
-A file names them itself, so a stranger's file may name /etc/passwd. In a bundle they must be companions that the
-manifest lists; anywhere else they must stay inside the file's folder. Nothing is loaded before that has been checked.
+An ONNX file names them itself, so an untrusted file may name /etc/passwd. In a bundle they must be companions that the
+manifest lists; elsewhere they must be inside the file's folder. This is checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def locations(data: bytes | mmap.mmap) -> list[str]:
-    """Return where an ONNX file says that its external data stand, each place once, in no order that means anything.
+    """Return the external data locations in an ONNX file, each once, in arbitrary order.
 
-    The walk takes time in proportion to the file's fields, and none where the word "location" is nowhere in it.
+    The time is proportional to the number of fields; a file without the word "location" is not parsed.
 
     Raises:
-        ValueError: It is no serialised protobuf message.
+        ValueError: It is not a serialised protobuf message.
     """
     if data.find(_KEY) < 0:
         return []
@@ -57,7 +57,7 @@ def locations(data: bytes | mmap.mmap) -> list[str]:
 
 
 def _location(view: memoryview, start: int, end: int) -> str | None:
-    """Return the value of an entry whose key is "location"; as in protobuf, the last of equal fields counts."""
+    """Return the value of an entry with key "location"; as in protobuf, the last of equal fields counts."""
     texts = {number: bytes(view[first:last]) for number, first, last in _fields(view, start, end)}
     return texts.get(2, b"").decode(errors="surrogateescape") if texts.get(1) == _KEY else None
 
@@ -80,7 +80,7 @@ def _fields(view: memoryview, start: int, end: int) -> list[tuple[int, int, int]
             raise ValueError(f"a field of type {kind} at byte {at}")
         at += size
         if not number or at > end:
-            raise ValueError(f"a field that goes beyond its message at byte {at - size}")
+            raise ValueError(f"a field that extends beyond its message at byte {at - size}")
     return fields
 
 
@@ -101,7 +101,7 @@ def read_locations(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
     """Return `locations` of a file's bytes.
 
     Raises:
-        ModelError: They are no ONNX file.
+        ModelError: The bytes are not an ONNX file.
     """
     try:
         return locations(data)
@@ -110,11 +110,11 @@ def read_locations(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
 
 
 def model_file(path: str | Path, kind: str = "model") -> Path:
-    """Return the path of an ONNX file that is there, and whose external data all stand inside its own folder.
+    """Return the path of an ONNX file after checking that it exists and all its external data are inside its folder.
 
     Raises:
-        UsageError: Nothing is there, or it is not a regular file.
-        ModelError: It names a file outside its folder: by an absolute path, by "..", or through a link.
+        UsageError: It does not exist, or is not a regular file.
+        ModelError: It names a file outside its folder by an absolute path, by "..", or through a link.
     """
     source = existing_file(path, kind)
     if not source.stat().st_size:
@@ -124,7 +124,7 @@ def model_file(path: str | Path, kind: str = "model") -> Path:
     for place in places:
         if not _stays_inside(place, source.parent):
             raise ModelError(
-                f"{source} keeps weights outside its folder", got=repr(place)[:200],
+                f"{source} refers to weights outside its folder", got=repr(place)[:200],
                 expected="a relative path inside the folder", do="do not use this file; or save it again with onnx",
             )  # fmt: skip
     return source
@@ -140,12 +140,12 @@ def _stays_inside(place: str, folder: Path) -> bool:
 
 
 def checked_source(path: str | Path, content: bytes | None) -> str | bytes:
-    """Return what a backend may load: the content, if it needs no other file, or where there is none, the path.
+    """Return what a backend may load: the content if it needs no other file, or the path if there is no content.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: Content that names external data, which would be looked for in the working directory; or a file
-            that keeps weights outside its folder.
+        ModelError: The content names external data, which would be read from the working directory; or the file refers
+            to weights outside its folder.
     """
     if content is None:
         return str(model_file(path))

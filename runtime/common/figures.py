@@ -1,4 +1,4 @@
-"""Figures by matplotlib, drawn without a screen: the same values give the same file, and it says who made it."""
+"""Figures by matplotlib without a display: equal values give equal files, which name Edgesmith as author."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ABOUT: dict[str, dict[str, str | None]] = {"svg": {"Date": None, "Creator": STA
 
 
 def pyplot() -> Any:
-    """Return matplotlib's pyplot, which needs no screen.
+    """Return matplotlib's pyplot with a backend that needs no display.
 
     Raises:
         NotAvailable: matplotlib is not installed.
@@ -25,7 +25,7 @@ def pyplot() -> Any:
 
 
 def save_figure(figure: Any, *paths: Path) -> None:
-    """Write a figure to each path, .svg or .png, whole or not at all, and close it."""
+    """Write a figure atomically to each path, .svg or .png, and close it."""
     for path in paths:
         kind = path.suffix[1:]
         with atomic_file(path) as temporary:

@@ -1,8 +1,8 @@
-"""Files that are whole or not there: made in a work folder beside the target, then renamed into its place.
+"""Atomic files: written in a work folder next to the target, then renamed to it.
 
-A work folder is `.<target>.<random>.tmp`, holds the file MARK, and is locked for as long as its maker lives. Who next
-writes the same target removes those that nobody holds any more: what a killed process left is gone after the next run.
-A folder that only has such a name stays: without the mark it is somebody else's.
+A work folder is `.<target>.<random>.tmp`, contains the file MARK, and is locked while its process runs. The next write
+to the same target removes unlocked work folders, which killed processes left. A folder with such a name but without the
+mark is not removed, because it is not a work folder.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ try:
 except ImportError:  # Windows: no locks, so nothing is taken for abandoned there
     fcntl = None  # type: ignore[assignment]
 
-MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: whoever next writes its target removes it.\n"
+MARK, MARKED = ".edgesmith-work", "A work folder of Edgesmith: the next write to its target removes it.\n"
 _NAME = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _ledger = -1
-"""A file descriptor where this process writes down its work folders, for who cleans up if it crashes; -1: nowhere."""
+"""File descriptor to which this process writes the paths of its work folders, for clean-up after a crash; -1: none."""
 
 
 @contextlib.contextmanager
 def atomic_file(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success it becomes `target`, on any error it is removed.
+    """Yield a temporary path next to `target`; on success it becomes `target`, on any error it is removed.
 
     Raises:
-        EdgesmithError: The folder cannot be written or the disk is full; `target` is as it was.
+        EdgesmithError: The folder cannot be written or the disk is full; `target` is unchanged.
     """
     target = Path(target)
     with workplace(target) as folder:
@@ -49,13 +49,13 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success it takes `target`'s place whole, else it is removed.
+    """Yield a temporary folder next to `target`; on success it replaces `target`, otherwise it is removed.
 
-    An earlier `target` is exchanged for the new one in one step where the system can do that (Linux), so that at each
-    moment one whole folder stands there; elsewhere it is moved aside first.
+    An earlier `target` is exchanged for the new one in one step if the system supports it (Linux), so that a complete
+    folder exists at all times; elsewhere the earlier one is moved aside first.
 
     Raises:
-        EdgesmithError: The parent cannot be written or the disk is full; an earlier `target` is as it was.
+        EdgesmithError: The parent cannot be written or the disk is full; an earlier `target` is unchanged.
     """
     target = Path(target)
     with workplace(target) as folder:
@@ -67,10 +67,10 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def workplace(target: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`, which is gone afterwards; what is to stay is renamed out of it.
+    """Yield an empty folder next to `target`, which is removed afterwards; rename out of it what must remain.
 
     Raises:
-        EdgesmithError: The parent cannot be written, or an OSError happened while this was open.
+        EdgesmithError: The parent cannot be written, or an OSError occurred in the block.
     """
     target = Path(target)
     with translated(target):
@@ -88,7 +88,7 @@ def workplace(target: str | Path) -> Iterator[Path]:
 
 
 def _make(target: Path) -> tuple[Path, int]:
-    """Make a work folder and lock it; once more, if somebody took it for abandoned before it was locked."""
+    """Create and lock a work folder; repeat this if another process removed it before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
         lock = _opened(folder)
@@ -112,7 +112,7 @@ def _mark(folder: Path, lock: int) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove a work folder whose maker has ended; one that is in use stays, and what is none of ours."""
+    """Remove a work folder whose process has ended; keep one that is in use, and any other folder."""
     if not fcntl or folder.is_symlink() or not _NAME.fullmatch(folder.name) or (lock := _opened(folder)) < 0:
         return
     try:
@@ -140,16 +140,16 @@ def _close(descriptor: int) -> None:
 
 
 def write_down(descriptor: int) -> None:
-    """From now on write this process's work folders into an open file, each ended by a zero byte."""
+    """From now on write the paths of this process's work folders into an open file, each ended by a zero byte."""
     global _ledger
     _ledger = descriptor
 
 
 @contextlib.contextmanager
 def locked(target: str | Path) -> Iterator[None]:
-    """Hold the one lock of `target` among processes and threads, waiting for who holds it.
+    """Hold the lock of `target` among processes and threads; wait until it is free.
 
-    The lock is the file `.<target>.lock` beside it; the system drops the lock of a process that ends in any way.
+    The lock is the file `.<target>.lock` next to it; the system releases the lock when the process ends.
 
     Raises:
         EdgesmithError: The parent cannot be written.
@@ -168,7 +168,7 @@ def locked(target: str | Path) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """Lock the file that stands at `path`; who releases it unlinks it, so look again whether it is still that one."""
+    """Lock the file at `path`; a release unlinks it, so check after locking that it is still the same file."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -184,14 +184,14 @@ def _acquire(path: Path) -> int:
 
 
 def swap(new: Path, target: Path) -> None:
-    """Put a folder into the place of another, which may be there and then stands beside where the folder was made.
+    """Put a folder at `target`; a folder that exists there is moved to where the new one was.
 
     Args:
         new: A folder in a `workplace` of `target`.
-        target: Where it goes.
+        target: The final path.
 
     Raises:
-        OSError: A file or a link stands there, or the file system refuses.
+        OSError: `target` is a file or a link, or the file system refuses.
     """
     if not os.path.lexists(target):
         new.replace(target)
@@ -210,7 +210,7 @@ def swap(new: Path, target: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step: renameat2 with RENAME_EXCHANGE; False where the system cannot."""
+    """Exchange two paths in one step: renameat2 with RENAME_EXCHANGE; return False if that is not supported."""
     import ctypes
 
     here, exchange = -100, 2
@@ -223,7 +223,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def translated(target: Path) -> Iterator[None]:
-    """Turn an OSError about `target` into an error that says what to do."""
+    """Convert an OSError about `target` to an error that says what to do."""
     try:
         yield
     except OSError as error:
@@ -241,7 +241,7 @@ def translated(target: Path) -> Iterator[None]:
 
 
 def existing_file(path: str | Path, kind: str) -> Path:
-    """Return the path of a file that is there.
+    """Return the path of an existing regular file.
 
     Raises:
         UsageError: Nothing is there, or it is not a regular file.
@@ -252,7 +252,7 @@ def existing_file(path: str | Path, kind: str) -> Path:
 
 
 def unreadable(path: str | Path) -> str:
-    """Return why there is no regular file at a path, or an empty string."""
+    """Return why a path is not a readable regular file, or an empty string."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -260,7 +260,7 @@ def unreadable(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", "") or str(error)
     if not stat.S_ISREG(status.st_mode):
-        return "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        return "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
     return "" if os.access(path, os.R_OK) else "no permission to read it"
 
 

@@ -1,4 +1,4 @@
-"""Packages that can be called: `es.export(...)`, where `edgesmith.export` is a folder too."""
+"""Callable packages: `es.export(...)`, although `edgesmith.export` is also a folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class CallablePackage(ModuleType):
-    """A package whose call is one of its functions; `_front` names it: (module below the package, function)."""
+    """A package that calls one of its functions; `_front` is (module in the package, function)."""
 
     _front: tuple[str, str]
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """Call the package's function, which is imported now."""
+        """Import the function and call it."""
         return self._function()(*arguments, **options)
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The function's, so that `help` and completion show its parameters."""
+        """The signature of the function, so that `help` and completion show its parameters."""
         return inspect.signature(self._function())
 
     def _function(self) -> Any:
@@ -29,11 +29,11 @@ class CallablePackage(ModuleType):
 
 
 def make_callable(package: str, module: str, function: str) -> None:
-    """Let a package that is being imported be called.
+    """Make a package callable while it is imported.
 
     Args:
         package: Its `__name__`.
-        module: The module below it that holds the function, imported at the first call.
+        module: The module in it that defines the function, imported at the first call.
         function: The function's name.
     """
     itself = sys.modules[package]

@@ -1,7 +1,7 @@
-"""Run work in a forked child: a crash, a hang or unlimited memory use of a native library becomes one error line.
+"""Work in a forked child: a crash, a hang or excessive memory use of a native library becomes one error line.
 
-The commands that read files from elsewhere run like this (docs/threat-model.md). It contains faults; it is no sandbox:
-the child has the rights of its parent.
+The commands that read external files run like this (docs/threat-model.md). It contains faults but is not a
+sandbox: the child has the rights of its parent.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CAN_FORK = hasattr(os, "fork")
 
 @dataclass(frozen=True)
 class Limits:
-    """Wall-clock seconds (None: no end) and bytes of private memory (None: no bound)."""
+    """Limits in wall-clock seconds and bytes of private memory; None: no limit."""
 
     seconds: float | None = None
     bytes: int | None = None
@@ -39,10 +39,10 @@ class Limits:
     def from_environment(cls, seconds: float | None) -> Limits:
         """Return the limits of a command: $EDGESMITH_MAX_SECONDS or `seconds`, $EDGESMITH_MAX_BYTES or all memory.
 
-        Where a GPU may be, memory has no bound unless one is asked for: drivers reserve more than there is.
+        If there may be a GPU, memory has no limit unless one is set: drivers reserve more than there is.
 
         Raises:
-            UsageError: A variable is no positive number.
+            UsageError: A variable is not a positive number.
         """
         seconds_set, most = _positive(TIME_VARIABLE), _positive(MEMORY_VARIABLE)
         return cls(seconds_set or seconds, int(most) if most else None if gpu_possible() else _physical_bytes())
@@ -55,7 +55,7 @@ def _positive(variable: str) -> float | None:
     except ValueError:
         value = -1.0
     if value is not None and not 0 < value < 1e18:
-        raise UsageError(f"{variable} is no limit", got=repr(text), expected="a positive number")
+        raise UsageError(f"{variable} is not a limit", got=repr(text), expected="a positive number")
     return value
 
 
@@ -67,7 +67,7 @@ def _physical_bytes() -> int | None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code, the signal that ended it (0: none), whether it was late, its peak of memory."""
+    """The end of a child: its exit code, the signal that ended it (0: none), whether it timed out, its peak memory."""
 
     code: int
     signal: int = 0
@@ -75,11 +75,11 @@ class Ended:
     peak_bytes: int = 0
 
     def error(self, what: str, limits: Limits) -> EdgesmithError | None:
-        """Return what to tell the user if the child did not end by itself, else None."""
+        """Return the error to raise if the child did not end by itself, else None."""
         if self.late:
             return RunError(
                 f"{what} was stopped: it took too long", got=f"more than {limits.seconds:g} s",
-                do=f"look at the file, it may be malformed; or raise {TIME_VARIABLE}",
+                do=f"check whether the file is malformed, or raise {TIME_VARIABLE}",
             )  # fmt: skip
         if self.signal == signal.SIGKILL:
             return RunError(f"{what} was killed", got="SIGKILL", do="free memory: the system may have run out of it")
@@ -87,20 +87,20 @@ class Ended:
             name = signal.Signals(self.signal).name
             return RunError(
                 f"a native library crashed during {what}", got=name, expected="a result or a refusal",
-                do="the file is probably malformed: look where it came from",
+                do="the file is probably malformed: check its origin",
             )  # fmt: skip
         return None
 
 
 def run_isolated(action: Callable[[], object], limits: Limits) -> Ended:
-    """Do something in a forked child and wait for it; work folders that a crash leaves behind are removed.
+    """Run an action in a forked child and wait for it; work folders that a crash leaves are removed.
 
-    SIGINT, SIGTERM and SIGHUP are passed on. The child is killed at its time limit, or when this process dies. Call it
-    before threads are started and heavy libraries are loaded.
+    SIGINT, SIGTERM and SIGHUP are passed on. The child is killed at its time limit, or if this process dies. Call it
+    before starting threads and loading heavy libraries.
 
     Args:
-        action: What to do; what it returns, or the code of its SystemExit, is the child's exit code.
-        limits: Of time and memory.
+        action: The action; its return value, or the code of its SystemExit, is the child's exit code.
+        limits: Limits of time and memory.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -143,14 +143,14 @@ def _be_child(action: Callable[[], object], limits: Limits, leash: int, ledger: 
 
 
 def _forget_parents_end() -> None:
-    """Leave what the parent is to do at its end to the parent: its exit functions, and finalizers of what it holds."""
+    """Do not run the parent's exit functions and finalizers in the child."""
     atexit._clear()
     weakref.finalize._registry.clear()  # type: ignore[attr-defined]
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
 
 
 def limit_memory(most: int | None) -> None:
-    """Bound the private memory of this process and of those it starts, and write no core files; None does nothing."""
+    """Limit the private memory of this process and its children, and write no core files; None does nothing."""
     if most is None:
         return
     import resource
@@ -168,7 +168,7 @@ def _end_with_parent(leash: int) -> None:
 
 @contextlib.contextmanager
 def _forwarding(child: int) -> Iterator[None]:
-    """Pass signals on to the child, which cleans up and ends, and so do we."""
+    """Forward signals to the child, which cleans up and ends; then this process ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

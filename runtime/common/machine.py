@@ -12,7 +12,7 @@ INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
 
 def read_text(path: str | Path) -> str:
-    """Return a system file's text, or an empty string where it cannot be read."""
+    """Return a system file's text, or an empty string if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -21,7 +21,7 @@ def read_text(path: str | Path) -> str:
 
 @functools.lru_cache(maxsize=1)
 def cpu() -> tuple[str, frozenset[str]]:
-    """Return the processor's name and its flags (empty where the system does not report them)."""
+    """Return the processor's name and its flags (empty if the system does not report them)."""
     fields: dict[str, str] = {}
     for line in read_text("/proc/cpuinfo").splitlines():
         key, colon, value = line.partition(":")
@@ -32,7 +32,7 @@ def cpu() -> tuple[str, frozenset[str]]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: its affinity, cut by a container's CPU quota; at least 1."""
+    """Return how many cores this process may use: its affinity, limited by a container's CPU quota; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, _quota(allowed)))
 
@@ -51,7 +51,7 @@ def _quota(otherwise: int) -> int:
 
 
 def thread_counts() -> list[int]:
-    """Return the numbers of threads worth trying, most first: usable cores, physical ones, 1."""
+    """Return the thread counts to try, largest first: usable cores, physical cores, 1."""
     usable = cores()
     siblings = read_text("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list").strip()
     physical = max(1, usable // 2) if "," in siblings or "-" in siblings else usable
@@ -59,7 +59,7 @@ def thread_counts() -> list[int]:
 
 
 def gpu_possible() -> bool:
-    """Return whether an NVIDIA GPU may be here: a look at device files, so that no GPU library is loaded in vain."""
+    """Return whether there may be an NVIDIA GPU, from device files, without loading a GPU library."""
     if platform.system() != "Linux":
         return True
     return any(next(Path("/dev").glob(pattern), None) for pattern in ("nvidia[0-9]*", "nvgpu*", "nvhost-*gpu*", "dxg"))

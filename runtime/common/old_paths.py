@@ -1,4 +1,4 @@
-"""Old import paths that the documentation showed: they work for one release, with a DeprecationWarning."""
+"""Old import paths from earlier documentation: they work for one release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ MOVED: dict[str, tuple[str, dict[str, str]]] = {
 
 
 class _Finder:
-    """Finds the old modules, asked after all others.
+    """Finder of the old modules, last in `sys.meta_path`.
 
-    It has the methods of importlib's finders and loaders, and is none of their subclasses: `importlib.abc` would import
-    more of the standard library while the working directory may still be in the path (`python -m edgesmith`).
+    It implements the methods of importlib's finders and loaders without inheriting from them: `importlib.abc` would
+    import more of the standard library while the working directory may be in the path (`python -m edgesmith`).
     """
 
     def __init__(self, package: str) -> None:
@@ -42,10 +42,10 @@ class _Finder:
         return ModuleSpec(name, cast("Loader", self)) if name != old and old in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Take Python's own kind of module."""
+        """Use Python's default module type."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fill an old module: each name is looked up in the new one."""
+        """Make an old module look up each name in the new one."""
         new, names = MOVED[module.__name__.removeprefix(f"{self.package}.")]
         target = import_module(f"{self.package}.{new}")
         warnings.warn(f"{module.__name__} is now {self.package}.{new}", DeprecationWarning, stacklevel=2)
@@ -57,6 +57,6 @@ class _Finder:
 
 
 def install(package: str) -> None:
-    """Let the old paths below a package be imported; a second call does nothing."""
+    """Register the old paths in a package; a second call does nothing."""
     if not any(isinstance(finder, _Finder) and finder.package == package for finder in sys.meta_path):
         sys.meta_path.append(_Finder(package))

@@ -1,4 +1,4 @@
-"""The one place that opens a session of ONNX Runtime; what a session is wrapped in is its callers' affair."""
+"""The only function that opens a session of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def ort_session(
 
     Args:
         source: A file, or the bytes of one.
-        level: How far ONNX Runtime may rewrite the graph: the end of a `GraphOptimizationLevel.ORT_...`.
-        threads: Threads within an operator; 0 leaves the choice to ONNX Runtime.
-        arena: Keep memory between calls, twice what the activations need at most.
+        level: Graph optimisation level: the suffix of a `GraphOptimizationLevel.ORT_...`.
+        threads: Threads within an operator; with 0 ONNX Runtime chooses.
+        arena: Keep memory between calls, at most twice the size of the activations.
         entries: Session configuration entries.
         provider: The execution provider's name.
         log_level: 3 shows errors on stderr, 4 only fatal ones.
-        profile: What the profile's file name starts with; empty for no profile.
+        profile: Prefix of the profile's file name; empty for no profile.
 
     Raises:
         NotAvailable: onnxruntime is not installed.

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used; a missing one is named with the command that installs it."""
+"""Optional packages: imported on use; the error for a missing package has the command that installs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXTRA = {
 
 
 def need(module: str) -> ModuleType:
-    """Import an optional package, so that it tells nobody.
+    """Import an optional package with its telemetry disabled.
 
     Raises:
         NotAvailable: It is not installed; the message has the command that installs it.
@@ -33,7 +33,7 @@ def need(module: str) -> ModuleType:
 
 
 def require_package(module: str) -> None:
-    """Refuse to begin where an optional package is not installed, without importing it.
+    """Raise an error if an optional package is not installed, without importing it.
 
     Raises:
         NotAvailable: It is not installed; the message has the command that installs it.
@@ -48,9 +48,9 @@ def require_package(module: str) -> None:
 
 @contextlib.contextmanager
 def _without_telemetry(package: str) -> Iterator[None]:
-    """Hide OpenVINO's telemetry while it is imported: it would report that over the network, from a new process.
+    """Hide the telemetry package from OpenVINO's import, which would send a report over the network from a new process.
 
-    It is an optional package, for which OpenVINO has a stub of its own.
+    It is an optional package, which OpenVINO replaces with a stub.
     """
     name = "openvino_telemetry"
     if package != "openvino" or package in sys.modules or name in sys.modules:
@@ -64,7 +64,7 @@ def _without_telemetry(package: str) -> Iterator[None]:
 
 
 def not_installed(error: ModuleNotFoundError) -> NotAvailable | None:
-    """Return what to say of an import that failed, if it is that of an optional package; else None."""
+    """Return the error for a failed import of an optional package; None for other packages."""
     return _missing(error.name, error) if error.name and error.name.split(".")[0] in _EXTRA else None
 
 
@@ -76,7 +76,7 @@ def _missing(module: str, error: ImportError) -> NotAvailable:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python and of every installed distribution, by name: a lock of what made something."""
+    """Return the version of Python and of every installed distribution, by name."""
     import platform
     from importlib import metadata
 

@@ -1,6 +1,6 @@
-"""Plugins are files: a folder lists its own, and the name of one is the stem of its file.
+"""Plugins are the files of a folder; the name of a plugin is the stem of its file.
 
-Nothing is imported until it is named, so a list of names costs a directory listing. A file that starts with an
+A plugin is imported on use, so listing the names only lists the directory. A file that starts with an
 underscore is a helper, not a plugin.
 """
 
@@ -22,15 +22,15 @@ def plugin_names(package: ModuleType) -> list[str]:
 
 
 def load_plugin(package: ModuleType, name: str, kind: str) -> ModuleType:
-    """Import one plugin by its name.
+    """Import a plugin by its name.
 
     Args:
         package: The imported package (folder) to look in.
         name: The file's stem.
-        kind: What to call it in the error: "backend", "pass", "metric".
+        kind: Its type in the error: "backend", "pass", "metric".
 
     Raises:
-        UsageError: No such plugin; the message says which name was probably meant.
+        UsageError: No such plugin; the message suggests the nearest name.
     """
     known = plugin_names(package)
     if name not in known:
@@ -48,5 +48,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def normalise(name: str) -> str:
-    """Drop case, `_`, `-` and blanks: «MobileNet-V2» and «mobilenet_v2» are one name."""
+    """Remove case, `_`, `-` and blanks: «MobileNet-V2» and «mobilenet_v2» are equal."""
     return "".join(character for character in name.lower() if character not in "_- ")

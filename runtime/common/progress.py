@@ -1,4 +1,4 @@
-"""Notes and progress bars on standard error; no bar where that is no terminal."""
+"""Notes and progress bars on standard error; no bar if it is not a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def note(text: str) -> None:
 
 @contextlib.contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error and yield `advance(steps)`; silent when that is no terminal."""
+    """Show a progress bar on standard error and yield `advance(steps)`; silent if it is not a terminal."""
     if not sys.stderr.isatty():
         yield _no_bar
         return
@@ -28,8 +28,8 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _no_bar(steps: int) -> None:
-    """Take the place of the bar where standard error is no terminal."""
+    """Replace the bar if standard error is not a terminal."""
 
 
 def silent(text: str) -> None:
-    """Take the place of `note` where nobody wants to hear."""
+    """Replace `note` if no notes are wanted."""

@@ -10,7 +10,7 @@ LEAST_IMAGES = 8
 
 
 def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (Wilson, 1927); it holds near 0 and 1 too."""
+    """Return Wilson's score interval of a proportion (Wilson, 1927), which is also valid near 0 and 1."""
     z = NormalDist().inv_cdf(0.5 + level / 2)
     share, square = hits / count, z * z / count
     reach = z * math.sqrt(share * (1 - share) / count + square / (4 * count))
@@ -20,7 +20,7 @@ def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def share_text(hits: int, count: int) -> str:
-    """Return a share of images in per cent with its 95 % interval, or why it cannot be told."""
+    """Return a share of images in per cent with its 95 % interval, or "cannot tell" for too few images."""
     if count < LEAST_IMAGES:
         return f"cannot tell from {count} images"
     low, high = wilson(hits, count)

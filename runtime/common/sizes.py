@@ -1,6 +1,6 @@
-"""Sizes of inputs with free dimensions: from the command line, else from the network's spec.
+"""Sizes of inputs with dynamic axes, from the command line or from the network's spec.
 
-No size is made up: an image of 1x1 pixels is fast and says nothing about the network.
+No size is guessed: a measurement on an image of 1x1 pixels would be meaningless.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
     """Read `x=1x3x320x320,y=1x4`, or `1x3x320x320` for the only input, under the name "".
 
     Raises:
-        UsageError: It is not written so.
+        UsageError: The text does not have this form.
     """
     sizes: dict[str, tuple[int, ...]] = {}
     for part in split_words(text):
@@ -37,7 +37,7 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
 def settle_shape(
     shapes: Mapping[str, Shape], text: str = "", spec: ModelSpec | None = None, batch: int = 1
 ) -> dict[str, tuple[int, ...]]:
-    """Return a size for every dimension of every input; None is a free one.
+    """Return the shape of every input, with a size for every dynamic axis (None).
 
     Args:
         shapes: Input -> its declared shape.
@@ -46,12 +46,12 @@ def settle_shape(
         batch: The size of a free first dimension that nothing else says.
 
     Raises:
-        UsageError: A dimension other than the first stays free, or what was given does not fit.
+        UsageError: An axis other than the first remains dynamic, or a given shape does not match.
     """
     sizes = parse_sizes(text)
     if unknown := [name for name in sizes if name not in shapes and not (name == "" and len(shapes) == 1)]:
         raise UsageError(
-            "--shape names no input", got=", ".join(name or "a shape without a name" for name in unknown),
+            "--shape gives an unknown input", got=", ".join(name or "a shape without a name" for name in unknown),
             expected=", ".join(shapes), do="write NAME=SIZES",
         )  # fmt: skip
     return {name: _settled(name, shape, sizes.get(name, sizes.get("")), spec, batch) for name, shape in shapes.items()}
@@ -74,8 +74,8 @@ def _settled(
         free = ", ".join(str(at) for at, size in enumerate(sizes) if size is None)
         words = "x".join("SIZE" if size is None else str(size) for size in sizes)
         raise UsageError(
-            f"the input {name!r} has no fixed size", got=f"{_text(shape)}: axes {free} are free",
-            expected="the size to measure it at", do=f"give --shape {name}={words}",
+            f"the input {name!r} has no fixed size", got=f"{_text(shape)}: axes {free} are dynamic",
+            expected="a fixed shape", do=f"give --shape {name}={words}",
         )  # fmt: skip
     return tuple(size or 0 for size in sizes)
 

@@ -1,7 +1,7 @@
 """Images or arrays by source and split: the embedded digits, your own folder or files. No torch, nothing downloaded.
 
-train        what weights are fitted on
-calibration  a stratified draw from train, 128 images unless told otherwise: what quantisers look at
+train        for training
+calibration  a stratified sample of train for quantisation, 128 images by default
 test         held out
 hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise); not of arrays
 
@@ -35,7 +35,7 @@ CALIBRATION = 128
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and what they show.
+    """Images with their labels.
 
     `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
     for files. `labels` is int64 (N,), an index into `classes`; zeros where there are no classes.
@@ -69,7 +69,7 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 over the classes, the labels and every image (files: their name and bytes): ties results to data."""
+        """SHA-256 over the classes, the labels and every image (files: name and bytes), which identifies the data."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         digest.update(self.labels.astype("<i8").tobytes())
         for chunk in image_folder.raw(self.images):
@@ -82,7 +82,7 @@ class Dataset:
             yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
 
     def head(self, count: int) -> Dataset:
-        """Return the first `count` images, spread evenly over the split so that all classes are in it."""
+        """Return `count` images, spread evenly over the split so that all classes are included."""
         if count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
@@ -180,15 +180,15 @@ def join_batches(batches: Sequence[Any]) -> Any:
 
 
 def held_back(source: str | Path, data: Dataset, wanted: int) -> str:
-    """Say why a calibration split has fewer images than were wanted; nothing where it has not."""
+    """Return why a calibration split has fewer images than requested; an empty string if it has enough."""
     if len(data) >= wanted:
         return ""
-    start = f"{len(data)} images calibrate, {wanted} were asked for: "
+    start = f"{len(data)} calibration images, {wanted} requested: "
     try:
         test = len(load(source, "test"))
     except DataError:
-        return f"{start}there are no more"
-    return f"{start}of the {len(load(source, 'train')) + test} there are, {test} are held out to judge the result on"
+        return f"{start}the data has no more"
+    return f"{start}of all {len(load(source, 'train')) + test}, {test} are held out to evaluate the result"
 
 
 def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> Dataset:
@@ -198,11 +198,11 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
         source: "digits"; a folder of images: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
             label file, or images alone; a `.npy` or `.npz` file, or a folder of these (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
-        calibration: How many images "calibration" draws from "train".
+        calibration: Number of images that "calibration" draws from "train".
 
     Raises:
         UsageError: No such split or source.
-        DataError: The folder holds no images, an empty class, or a label file that does not fit.
+        DataError: The folder has no images, an empty class, or a label file that is not valid.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))

@@ -1,4 +1,4 @@
-"""The hard split from clean images: rotation, occlusion and noise, in integers, from the raw PCG64 stream of a seed.
+"""Corruptions of the hard split: rotation, occlusion and noise, in integers, from the raw PCG64 stream of a seed.
 
 `Generator`'s methods may change between NumPy versions; a bit generator's `random_raw` may not, so only that is used.
 """
@@ -20,11 +20,11 @@ _FRACTION = 15  # bits after the point in source coordinates
 
 
 def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Rotate, cover with a grey rectangle, and add noise.
+    """Rotate an image, cover it with a grey rectangle, and add noise.
 
     Args:
         image: uint8, (H, W, C).
-        seed: Which disturbance; the same seed and size give the same one.
+        seed: Seed of the corruption; equal seed and size give the same corruption.
 
     Returns:
         uint8, (H, W, C). Rotation within +-20 degrees about the centre (outside is 0), a rectangle with sides of 21 to
@@ -42,7 +42,7 @@ def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 
 
 def rotate(image: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
-    """Rotate (H, W, C) uint8 about its centre, bilinear in fixed point; what comes from outside is 0."""
+    """Rotate (H, W, C) uint8 about its centre, bilinear in fixed point; pixels outside the image are 0."""
     height, width, _ = image.shape
     sine, cosine = (round(f(math.radians(degrees)) * (1 << _FRACTION - 1)) for f in (math.sin, math.cos))
     y = (2 * np.arange(height, dtype=np.int64) - (height - 1))[:, None]

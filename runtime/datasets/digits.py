@@ -1,7 +1,7 @@
-"""The embedded digits: 1797 real handwritten digits, split and upsampled the same way on every machine.
+"""The embedded digits: 1797 handwritten digits, split and upsampled identically on every machine.
 
-All arithmetic is on integers and every choice is made by SHA-256 or by the raw PCG64 stream, so that the arrays are
-equal bit for bit whatever the NumPy version. Source and licence: data/README.md.
+All arithmetic is on integers and every random choice uses SHA-256 or the raw PCG64 stream, so the arrays are bit-exact
+with every NumPy version. Source and licence: data/README.md.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def upsample(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @functools.lru_cache(maxsize=1)
 def parts() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the 1437 training and the 360 test images: stratified by class, the same everywhere."""
+    """Return the indices of the 1437 training and 360 test images: stratified, identical on every machine."""
     labels = originals()[1]
     test = stratified([str(index) for index in range(len(labels))], labels.tolist(), TEST, seed="digits test")
     return tuple(sorted(set(range(len(labels))) - set(test))), tuple(test)
@@ -67,9 +67,9 @@ def parts() -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=8)
 def load_digits(split: str, calibration: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images, uint8 (N, 64, 64, 3), and labels, int64 (N,), of a split; read-only, made once.
+    """Return the images, uint8 (N, 64, 64, 3), and labels, int64 (N,), of a split; read-only and cached.
 
-    `hard` is four differently disturbed copies of the test images: see `perturb`.
+    `hard` is four differently corrupted copies of the test images: see `corruptions.perturb`.
     """
     images, labels = originals()
     train, test = parts()

@@ -30,7 +30,7 @@ COPIES = 4
 
 @dataclass(frozen=True)
 class Files(Sequence["NDArray[np.uint8]"]):
-    """Image files that are decoded, and disturbed where a seed stands beside them, when they are asked for."""
+    """Image files, which are decoded on access, and corrupted if they have a seed."""
 
     paths: tuple[Path, ...]
     seeds: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Files(Sequence["NDArray[np.uint8]"]):
     @overload
     def __getitem__(self, at: slice) -> Files: ...
     def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Files:
-        """Decode one image, uint8 (H, W, 3) in RGB, or return fewer files."""
+        """Decode one image, uint8 (H, W, 3) in RGB, or return a slice of the files."""
         if isinstance(at, slice):
             return Files(self.paths[at], self.seeds[at])
         image = read_image(self.paths[at])
@@ -51,7 +51,7 @@ class Files(Sequence["NDArray[np.uint8]"]):
 
 
 def raw(images: Images) -> Iterator[bytes]:
-    """Yield what identifies the images: each file's name, bytes and seed, or each array's shape and bytes."""
+    """Yield the identity of the images: each file's name, bytes and seed, or each array's shape and bytes."""
     if not isinstance(images, Files):
         yield from (str(np.shape(image)).encode() + np.ascontiguousarray(image).tobytes() for image in images)
         return
@@ -78,7 +78,7 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     class names, and zeros as labels.
 
     Raises:
-        DataError: No images, an empty class, or a label file that does not fit.
+        DataError: No images, an empty class, or a label file that is not valid.
     """
     wanted = "test" if split in ("test", "hard") else "train"
     part = next((folder / name for name in (TEST if wanted == "test" else TRAIN) if (folder / name).is_dir()), None)
@@ -90,7 +90,7 @@ def load_folder(folder: Path, split: str, calibration: int) -> tuple[Files, NDAr
     else:
         kept = list(range(len(paths)))
     if not kept:
-        raise DataError(f"{folder} leaves no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
+        raise DataError(f"{folder} has no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
     paths, labels = [paths[at] for at in kept], [labels[at] for at in kept]
     if split == "calibration":
         names = [str(path.relative_to(folder)) for path in paths]
@@ -137,7 +137,7 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
 
 
 def _labelled(folder: Path, file: Path) -> tuple[list[Path], list[int], list[str]]:
-    """Read `name label` lines (blank or comma between); a label is a class index, or a name out of classes.txt."""
+    """Read `name label` lines (blank or comma between); a label is a class index, or a name in classes.txt."""
     class_file = folder / CLASS_FILE
     classes = _lines(class_file) if class_file.is_file() else []
     paths, words = [], []
@@ -146,7 +146,9 @@ def _labelled(folder: Path, file: Path) -> tuple[list[Path], list[int], list[str
         path = folder / parts[0]
         if len(parts) != 2 or not path.is_file() or folder.resolve() not in path.resolve().parents:
             raise DataError(
-                f"{file.name} line {number} does not fit", got=repr(line), expected="an image file's name and its label"
+                f"{file.name} line {number} is not valid",
+                got=repr(line),
+                expected="the name of an image file and its label",
             )
         paths.append(path)
         words.append(parts[1])

@@ -1,4 +1,4 @@
-"""Random draws that are the same on every machine: by SHA-256 of a seed and a name, never by a generator's state."""
+"""Random draws that are equal on every machine: from SHA-256 of a seed and a name, without a generator's state."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ..errors import DataError
 
 
 def rank_by_hash(name: str, seed: str) -> int:
-    """Return a number that looks random, in [0, 2**64), and depends on nothing but its arguments."""
+    """Return a pseudorandom number in [0, 2**64) that depends only on the arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:8], "big")
 
 
 def stratified(names: Sequence[str], labels: Sequence[int], count: int, *, seed: str) -> list[int]:
-    """Draw `count` indices so that each class keeps its share, rounded by largest remainder; sorted.
+    """Draw `count` sorted indices, stratified by class, with rounding by largest remainder.
 
     Args:
-        names: One name for each item; the draw depends on it and on the seed.
-        labels: One class for each item.
-        count: How many to draw.
+        names: One name per item; the draw depends on it and on the seed.
+        labels: One class per item.
+        count: Number of items to draw.
         seed: Any text.
 
     Raises:

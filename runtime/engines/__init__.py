@@ -1,1 +1,1 @@
-"""TensorRT engines: built in a child process, described by a sidecar, loaded only when their digest is known."""
+"""TensorRT engines: built in a child process, described by a sidecar, loaded only after a check of the digest."""

@@ -1,7 +1,7 @@
-"""The process in which one engine is built: a crash or hang of the native library ends here and not in the caller.
+"""The process that builds one engine, so that a crash or hang of the native library does not affect the caller.
 
 One JSON line comes in on standard input: the request. JSON lines go out on standard output: progress, then `done` or
-`failed`. The library's own prints go to standard error. When standard input closes, the parent is gone: stop at once.
+`failed`. The library's output goes to standard error. If standard input closes, the parent has ended: stop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import _network
 
 
 def main() -> None:
-    """Serve one request and end."""
+    """Serve one request."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     lock = threading.Lock()

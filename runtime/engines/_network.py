@@ -1,4 +1,4 @@
-"""Inside the child process: from an ONNX file to engine bytes with whichever TensorRT the request names."""
+"""Build step in the child process: from an ONNX file to engine bytes with the TensorRT that the request names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_build(request: dict[str, Any], send: Event) -> dict[str, Any]:
 
 def _logger(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
-        """Keep what the library says; only the first logger of a process is used."""
+        """Collect the library's messages; only the first logger of a process is used."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -99,7 +99,7 @@ def _builder(trt: Any, log: Any) -> Any:
 
 
 def _weak_flags(features: flavour.Features, precision: str) -> list[str] | None:
-    """Return the precision flags of a weakly typed build; None where the network has to be strongly typed."""
+    """Return the precision flags of a weakly typed build; None if the network must be strongly typed."""
     if not features.weak_flags:
         return None
     wanted = {"fp32": (), "fp16": ("FP16",), "bf16": ("BF16",), "int8": ("INT8", "FP16")}[precision]
@@ -160,7 +160,7 @@ def _config(
 
 
 def _timings(trt: Any, config: Any, request: dict[str, Any], sm: str, notes: list[str]) -> Path | None:
-    """Load the timing cache where one was asked for; return where to save it, None where it is of no use."""
+    """Load the timing cache if requested; return the path to save it to, None if it is not used."""
     if not request.get("timing_cache"):
         return None
     path = _options.timing_cache_path(request["timing_cache"], trt, sm, gpu.device_name())
@@ -173,7 +173,7 @@ def _target(trt: Any, config: Any, features: flavour.Features, sm: str) -> str:
     if not features.cross_build:
         here = gpu.device_sm()
         if sm not in ("current", here):
-            raise UsageError("standard TensorRT builds for the GPU it stands on", got=f"SM {sm}", expected=f"SM {here}",
+            raise UsageError("standard TensorRT builds only for this GPU", got=f"SM {sm}", expected=f"SM {here}",
                              do="use TensorRT-RTX, or build on the device")  # fmt: skip
         return here
     known = flavour.sm_targets(trt)
@@ -213,7 +213,7 @@ def _from_batch(name: str, dims: tuple[int, ...], batch: list[int] | None) -> li
 
 def _monitor(trt: Any, send: Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Pass the builder's progress on; True means go on."""
+        """Forward the builder's progress; True means continue."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -241,7 +241,7 @@ def _kernels(trt: Any, log: Any, blob: Any, features: flavour.Features) -> list[
 
 
 def _asked(trt: Any, network: Any, precision: str) -> tuple[dict[str, str], list[str]]:
-    """Return the precision asked of each convolution (INT8 where its input is dequantised), and the products' names."""
+    """Return the requested precision of each convolution (INT8 if its input is dequantised), and products' names."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {layer.get_output(0).name: layer for layer in layers if layer.num_outputs}
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION)

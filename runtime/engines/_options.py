@@ -1,4 +1,4 @@
-"""The builder's options: set where this TensorRT offers them, refused with a reason where it does not."""
+"""The builder's options: set if this TensorRT supports them, otherwise refused with a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAGS = {"refit": "REFIT", "strip": "STRIP_PLAN", "version_compatible": "VERSION
 
 
 def set_flags(trt: Any, config: Any, request: dict[str, Any]) -> None:
-    """Set the flags that were asked for.
+    """Set the requested flags.
 
     Raises:
         NotAvailable: This TensorRT has no such flag.
@@ -27,7 +27,7 @@ def set_flags(trt: Any, config: Any, request: dict[str, Any]) -> None:
 
 
 def set_hardware_level(trt: Any, config: Any, request: dict[str, Any]) -> None:
-    """Ask for an engine that other GPUs run too: "ampere_plus" or "same_compute_capability".
+    """Request an engine that other GPUs can also run: "ampere_plus" or "same_compute_capability".
 
     Raises:
         NotAvailable: This TensorRT has no such level.
@@ -43,11 +43,11 @@ def set_hardware_level(trt: Any, config: Any, request: dict[str, Any]) -> None:
 
 
 def set_dla(trt: Any, builder: Any, network: Any, config: Any, request: dict[str, Any]) -> list[str]:
-    """Put the network on a DLA core; return a note that lists the layers which fall back to the GPU.
+    """Assign the network to a DLA core; return a note with the layers that fall back to the GPU.
 
     Raises:
         NotAvailable: No such core here.
-        BuildError: Layers cannot run on the DLA and falling back was not allowed.
+        BuildError: Layers cannot run on the DLA and GPU fallback is not allowed.
     """
     core = request.get("dla")
     if core is None:
@@ -63,25 +63,25 @@ def set_dla(trt: Any, builder: Any, network: Any, config: Any, request: dict[str
                          do="allow them on the GPU with --gpu-fallback, or change them")  # fmt: skip
     if others:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
-    return [f"on the GPU, not the DLA: {', '.join(others)}"] if others else []
+    return [f"on the GPU instead of the DLA: {', '.join(others)}"] if others else []
 
 
 def timing_cache_path(folder: str | Path, trt: Any, sm: str, device: str) -> Path:
-    """Return the file of the timings that are valid here: one per TensorRT, version, SM and GPU model."""
+    """Return the timing cache file for this build: one per TensorRT, version, SM and GPU model."""
     key = hashlib.sha256("|".join((trt.__name__, str(trt.__version__), sm, device)).encode()).hexdigest()[:16]
     return Path(folder) / f"{key}.timings"
 
 
 def load_timings(trt: Any, config: Any, path: Path) -> str:
-    """Give the builder the timings of earlier builds; return a note where this TensorRT does not use any."""
+    """Load the timings of earlier builds; return a note if this TensorRT does not use any."""
     if hasattr(trt, "ComputeCapability"):
-        return "TensorRT-RTX times nothing at build time; the timing cache is not used"
+        return "TensorRT-RTX does not time kernels at build time; the timing cache is not used"
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     config.set_timing_cache(cache, False)
     return ""
 
 
 def save_timings(config: Any, path: Path) -> None:
-    """Keep the timings of this build, whole or not at all."""
+    """Save the timings of this build atomically."""
     with atomic_file(path) as temporary:
         temporary.write_bytes(bytes(config.get_timing_cache().serialize()))

@@ -1,11 +1,11 @@
-"""Build a TensorRT engine from an ONNX file, in a child process, whole or not at all.
+"""Atomic build of a TensorRT engine from an ONNX file, in a child process.
 
     sidecar = build_engine("net-fp16.onnx", "net-sm86.engine", sm="8.6", precision="fp16")
     print(sidecar.attestation.sentence("fp16"))    # requested FP16: 53 of 53 convolutions FP16, 56 kernels
 
-`precision` is the intent. Where TensorRT still has weakly typed networks (8.x, 10.x) it sets the flags; where all
-networks are strongly typed (TensorRT-RTX, 11) the ONNX file has to hold it (FP16 tensors, Q/DQ pairs). Either way the
-kernels that came out are compared with it.
+`precision` is the requested precision. For weakly typed networks (TensorRT 8.x, 10.x) it sets the flags; for strongly
+typed networks (TensorRT-RTX, 11) the ONNX file must define it (FP16 tensors, Q/DQ pairs). In both cases the kernels of
+the engine are compared with it.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What only some TensorRTs offer; asking one that lacks it is NotAvailable.
+    """Options that only some TensorRT versions support; others raise NotAvailable.
 
     Attributes:
         refit: The weights can be replaced later.
-        strip: The engine holds no weights; refit it on the device.
-        version_compatible: Later TensorRTs of the same major version run it too.
-        hardware: "ampere_plus" or "same_compute_capability": other GPUs run it too.
+        strip: The engine contains no weights; refit it on the device.
+        version_compatible: Later TensorRT releases of the same major version can also run it.
+        hardware: "ampere_plus" or "same_compute_capability": other GPUs can also run it.
         dla: The DLA core of a Jetson.
-        gpu_fallback: Layers that the DLA lacks may run on the GPU; the sidecar lists them.
-        timing_cache: A folder for the timings of earlier builds; one file per TensorRT, SM and GPU model.
+        gpu_fallback: Layers that the DLA does not support may run on the GPU; the sidecar lists them.
+        timing_cache: Folder of the timing caches; one file per TensorRT, SM and GPU model.
     """
 
     refit: bool = False
@@ -69,26 +69,26 @@ def build_engine(
 
     Args:
         onnx: The network.
-        out: Where the engine goes.
+        out: Path of the engine.
         sm: Compute capability, "8.6", or "current" for the GPU of this machine.
-        precision: "fp32", "fp16", "bf16" or "int8": what the convolutions are to run in.
+        precision: Requested precision of the convolutions: "fp32", "fp16", "bf16" or "int8".
         flavour: "rtx", "standard" or "auto".
-        batch: (min, opt, max) for inputs whose batch dimension is dynamic.
-        shapes: Input name -> (min, opt, max) shapes, for other dynamic dimensions.
-        workspace: Bytes that one kernel may use as scratch; None leaves TensorRT's own limit.
-        level: Builder optimisation level, 0 to 5, where the library has it.
-        options: What only some TensorRTs offer.
-        timeout_s: Seconds after which the build is ended.
-        allow_float: Keep an engine whose convolutions run in a higher precision than was asked.
-        overwrite: A file at `out` that is no engine may be replaced.
+        batch: (min, opt, max) for inputs with a dynamic batch axis.
+        shapes: Input name -> (min, opt, max) shapes, for other dynamic axes.
+        workspace: Bytes of scratch memory that one kernel may use; None means TensorRT's default.
+        level: Builder optimisation level, 0 to 5, if the library has it.
+        options: Options that only some TensorRT versions support.
+        timeout_s: Seconds after which the build is stopped.
+        allow_float: Keep an engine whose convolutions run in a higher precision than requested.
+        overwrite: Also replace a file at `out` that is not an engine.
         progress: Called with each event of the build.
 
     Raises:
         UsageError: No such file, SM, precision, flavour or input; or `out` may not be replaced (`outputs.claim`).
         ModelError: The file keeps weights outside its folder.
         NotAvailable: No TensorRT here, or it needs a GPU for this.
-        BuildError: TensorRT refused, crashed, or took too long.
-        CheckFailed: The engine does not run in the precision that was asked for.
+        BuildError: TensorRT refused the network, crashed, or timed out.
+        CheckFailed: The engine does not run in the requested precision.
     """
     source = model_file(onnx, "ONNX file")
     request = _request(source, sm, precision, flavour)
@@ -123,10 +123,10 @@ def _batch(batch: Sequence[int] | None) -> list[int] | None:
 
 
 def check_precision(attestation: Attestation, precision: str) -> None:
-    """Compare what the convolutions run in with what was asked.
+    """Compare the precision of the convolutions with the requested one.
 
     Raises:
-        CheckFailed: Some run in another precision, or INT8 was asked of a network that has no quantised convolution.
+        CheckFailed: Some run in another precision, or INT8 was requested for a network without a quantised convolution.
     """
     allow = "quantise the file for TensorRT, choose another SM, or allow it with --allow-float"
     precisions = {*attestation.asked.values(), *attestation.products.values()}
@@ -145,7 +145,7 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
     attestation = Attestation(**facts.pop("attestation"))
     head = header.read_header(engine)
     if head.sms and facts["sm"] not in head.sms:
-        raise BuildError("the engine's header names another SM", got=", ".join(head.sms), expected=str(facts["sm"]))
+        raise BuildError("the engine's header names a different SM", got=", ".join(head.sms), expected=str(facts["sm"]))
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items()}
     return Sidecar(
         engine=out.name, sha256=sha256(engine), bytes=engine.stat().st_size, source=source.name,
@@ -155,7 +155,7 @@ def _sidecar(facts: dict[str, Any], request: dict[str, Any], source: Path, engin
 
 
 def _in_child(request: dict[str, Any], timeout_s: float, progress: Progress | None) -> dict[str, Any]:
-    """Run one request in a process of its own and return its answer."""
+    """Run one request in a separate process and return its answer."""
     command = child_process.python(f"{__package__}._child")
     with tempfile.TemporaryFile() as stderr:
         pipe = subprocess.PIPE
@@ -214,7 +214,7 @@ def _failure(answer: Any, code: int, late: bool, timeout_s: float, stderr: IO[by
     stderr.seek(0)
     tail = " ".join(stderr.read().decode(errors="replace").split())[-300:]
     if late:
-        return BuildError(f"the build was ended after {timeout_s:g} s", do="raise --timeout, or simplify the graph")
+        return BuildError(f"the build was stopped after {timeout_s:g} s", do="raise --timeout, or simplify the graph")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return BuildError("TensorRT crashed while building", got=f"{how}; {tail}" if tail else how,
                       do="check the file with `edgesmith build --check-only`; it may be malformed")  # fmt: skip

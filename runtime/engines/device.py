@@ -10,7 +10,7 @@ ARCHITECTURES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
 def machine_facts(flavour: str = "") -> dict[str, str]:
-    """Return what is known of this machine: os, machine; with TensorRT flavour and its version; with a GPU sm, cuda."""
+    """Return known facts of this machine: os, machine; with TensorRT its flavour and version; with a GPU sm, cuda."""
     machine = platform.machine().lower()
     known = {"os": platform.system().lower(), "machine": ARCHITECTURES.get(machine, machine)}
     if flavour:
@@ -19,7 +19,7 @@ def machine_facts(flavour: str = "") -> dict[str, str]:
 
 
 def gpu_facts() -> dict[str, str]:
-    """Return the name and compute capability of the first GPU; nothing where none can be used."""
+    """Return the name and compute capability of the first GPU; empty if none can be used."""
     from ..engines import gpu as device
 
     try:

@@ -1,4 +1,4 @@
-"""Which TensorRT is installed and what it can do, by its features and never by its version number.
+"""The installed TensorRT flavours and their features, detected without version numbers.
 
 rtx       TensorRT-RTX (PyPI `tensorrt-rtx-cu13-*`, module `tensorrt_rtx_bindings` or `tensorrt_rtx`)
 standard  TensorRT 8.5 to 11 (JetPack, data centre; module `tensorrt`)
@@ -21,10 +21,10 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 @dataclass(frozen=True)
 class Features:
-    """What the installed module offers; each field is one `hasattr`.
+    """Features of the installed module; each field is one `hasattr`.
 
-    `weak_flags` are the precision flags (FP16, INT8, BF16) of weakly typed networks; where there are none, the network
-    is strongly typed: its precision is written in the ONNX file.
+    `weak_flags` are the precision flags (FP16, INT8, BF16) of weakly typed networks; without them the
+    network is strongly typed: its precision is defined in the ONNX file.
     """
 
     cross_build: bool
@@ -38,7 +38,7 @@ class Features:
 
 
 def probe_features(trt: Any) -> Features:
-    """Look at a TensorRT module and say what it offers."""
+    """Return the features of a TensorRT module."""
     flags = getattr(trt, "BuilderFlag", None)
     creation = getattr(trt, "NetworkDefinitionCreationFlag", None)
     config = getattr(trt, "IBuilderConfig", None)
@@ -56,15 +56,15 @@ def probe_features(trt: Any) -> Features:
 
 
 def installed_module(name: str) -> str | None:
-    """Return the module that offers a flavour here, without importing it."""
+    """Return the name of the installed module of a flavour, without importing it."""
     return next((module for module in MODULES[name] if importlib.util.find_spec(module)), None)
 
 
 def choose_flavour(flavour: str, sm: str) -> tuple[str, str]:
     """Return (flavour, module) for a build.
 
-    `auto` takes TensorRT-RTX for a named SM (it builds for a GPU that is not there) and standard TensorRT for
-    `current`; the other one where the first is not installed.
+    `auto` chooses TensorRT-RTX for a named SM (it can build for another GPU) and standard TensorRT for `current`; if
+    that one is not installed, the other one.
 
     Raises:
         UsageError: No such flavour.
@@ -86,16 +86,16 @@ def load_tensorrt(module: str) -> Any:
     """Import a TensorRT module.
 
     Raises:
-        NotAvailable: It is there but does not load (a missing libcudart, another Python).
+        NotAvailable: It is installed but cannot be loaded (a missing libcudart, another Python).
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        raise NotAvailable(f"the module {module} does not load", got=str(error), do="reinstall it") from error
+        raise NotAvailable(f"the module {module} cannot be loaded", got=str(error), do="reinstall it") from error
 
 
 def normal_sm(text: str) -> str:
-    """Return a compute capability as "8.6", from "8.6", "86", "sm86" or "SM_86"; "current" stays.
+    """Return a compute capability as "8.6", from "8.6", "86", "sm86" or "SM_86"; "current" is unchanged.
 
     Raises:
         UsageError: It is none of these.
@@ -105,12 +105,12 @@ def normal_sm(text: str) -> str:
         return plain
     match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", plain)
     if not match:
-        raise UsageError(f"{text!r} is no compute capability", expected="8.6, 86, sm86 or current")
+        raise UsageError(f"{text!r} is not a compute capability", expected="8.6, 86, sm86 or current")
     return f"{match[1]}.{match[2]}"
 
 
 def sm_targets(trt: Any) -> dict[str, str]:
-    """Map each SM the module can build for ahead of time to its enum member, {"8.6": "SM86"}; empty without any."""
+    """Map each SM that the module can build for ahead of time to its enum member, {"8.6": "SM86"}."""
     members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
     matches = {name: re.fullmatch(r"SM(\d+)(\d)", name) for name in members}
     return {f"{match[1]}.{match[2]}": name for name, match in matches.items() if match}

@@ -1,4 +1,4 @@
-"""The GPU of this machine, through cuda-python where it is installed."""
+"""The GPU of this machine, through cuda-python if it is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cudart() -> Any:
 
 
 def call(function: Any, *arguments: Any) -> Any:
-    """Call a function of cuda-python's runtime and return what it returns without its status.
+    """Call a function of cuda-python's runtime and return its result without the status.
 
     Raises:
         RunError: The status is not success; the message names function and status.
@@ -36,17 +36,17 @@ def call(function: Any, *arguments: Any) -> Any:
 
 
 def driver_cuda() -> str:
-    """Return the newest CUDA that the driver knows, as "13.0"; "" where there is no driver or no cuda-python."""
+    """Return the newest CUDA that the driver supports, as "13.0"; "" without a driver or cuda-python."""
     return _version("cudaDriverGetVersion")
 
 
 def library_cuda() -> str:
-    """Return the CUDA of cuda-python's runtime, as "13.0"; "" where it is not installed."""
+    """Return the CUDA of cuda-python's runtime, as "13.0"; "" if it is not installed."""
     return _version("cudaRuntimeGetVersion")
 
 
 def _version(function: str) -> str:
-    """CUDA writes 12040 for 12.4."""
+    """Convert 12040 to "12.4"."""
     try:
         number = int(call(getattr(cudart(), function)))
     except (NotAvailable, RunError, RuntimeError):
@@ -55,7 +55,7 @@ def _version(function: str) -> str:
 
 
 def device_name(device: int = 0) -> str:
-    """Return the model of a GPU, or "" where none can be asked."""
+    """Return the model of a GPU, or "" if it cannot be queried."""
     try:
         name = call(cudart().cudaGetDeviceProperties, device).name
     except (NotAvailable, RunError, RuntimeError):
@@ -87,7 +87,7 @@ def device_sm(device: int = 0) -> str:
 
 
 def _driver_sm(device: int) -> str:
-    """Ask the driver itself, where cuda-python is not installed (cuda.h: CUdevice_attribute 75 and 76)."""
+    """Query the driver directly if cuda-python is not installed (cuda.h: CUdevice_attribute 75 and 76)."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError as error:

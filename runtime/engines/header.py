@@ -1,4 +1,4 @@
-"""The first 64 bytes of an engine file: enough to refuse it before it is deserialised.
+"""The first 64 bytes of an engine file, checked before it is deserialised.
 
 An engine is executable code for one GPU architecture and one TensorRT version. TensorRT-RTX, little-endian:
 
@@ -22,7 +22,7 @@ BYTES = 64
 
 @dataclass(frozen=True)
 class Header:
-    """What an engine says of itself; where the header lacks them `sms` is empty and `weights_bytes` is 0."""
+    """The header of an engine; if a field is missing, `sms` is empty and `weights_bytes` is 0."""
 
     flavour: str
     version: str
@@ -32,17 +32,19 @@ class Header:
 
 
 def read_header(path: str | Path, content: bytes | None = None) -> Header:
-    """Read the header of an engine file, from its bytes where they are given.
+    """Read the header of an engine file, or of its bytes if given.
 
     Raises:
-        ModelError: The file is no engine, or it is shorter than its header says.
+        ModelError: The file is not an engine, or is shorter than the size in its header.
     """
     path = Path(path)
     raw, size = _start(path) if content is None else (content[:BYTES], len(content))
     flavour = TAGS.get(raw[:4], "")
     if len(raw) < BYTES or flavour not in ("rtx", "standard"):
         got = f"{size} bytes that start with {raw[:4]!r}"
-        raise ModelError(f"{path} is no TensorRT engine", got=got, expected="the tag vtrt or ftrt", do="build it again")
+        raise ModelError(
+            f"{path} is not a TensorRT engine", got=got, expected="the tag vtrt or ftrt", do="build it again"
+        )
     header = _parse(raw, flavour)
     if flavour == "rtx" and header.size != size:
         raise ModelError(
@@ -77,16 +79,18 @@ def check_header(
     flavour: str | None = None,
     content: bytes | None = None,
 ) -> Header:
-    """Compare an engine's header with the machine it is to run on; None skips a comparison.
+    """Compare an engine's header with the machine that will run it; None skips a comparison.
 
     Raises:
         ModelError: No engine, or damaged.
-        BuildError: Built for another flavour, version or SM; the message says both.
+        BuildError: Built for another flavour, version or SM; the message names both.
     """
     header = read_header(path, content)
     rebuild = "build it on or for this machine with `edgesmith build`"
     if flavour and header.flavour != flavour:
-        raise BuildError(f"{path} is an engine of another TensorRT", got=header.flavour, expected=flavour, do=rebuild)
+        raise BuildError(
+            f"{path} is an engine of a different TensorRT flavour", got=header.flavour, expected=flavour, do=rebuild
+        )
     if version and header.version.split(".")[:3] != version.split(".")[:3]:
         raise BuildError(
             f"{path} was built by another TensorRT version", got=header.version, expected=version, do=rebuild

@@ -1,8 +1,8 @@
-"""The kernels of an engine after fusion: read from the builder's «Layers:» message, so no GPU is needed.
+"""The fused kernels of an engine, read from the builder's «Layers:» message, which needs no GPU.
 
 With a verbose logger and detailed profiling verbosity the builder ends with one message that lists every fused kernel:
-its type, its tensors with data types, and the ONNX nodes it computes. From it follow facts that a flag cannot give: how
-many convolutions really run in INT8, how many kernels are launched, how many of them only requantise.
+its type, its tensors with data types, and the ONNX nodes it computes. It gives the number of
+convolutions that really run in INT8, of launched kernels, and of kernels that only requantise.
 """
 
 from __future__ import annotations
@@ -58,30 +58,30 @@ class Kernel:
 
     @property
     def precision(self) -> str:
-        """The data type it computes in: that of its first input."""
+        """Its compute data type: that of its first input."""
         tensors = self.inputs or self.constants or self.outputs
         return tensors[0].dtype if tensors else "?"
 
     @property
     def convolves_in(self) -> str:
-        """The data type of a convolution inside it: INT8 too where the kernel itself rounds the input to INT8."""
+        """The data type of a convolution in it; also INT8 if the kernel quantises the input itself."""
         int8 = any(tensor.dtype == "int8" and tensor.dims[:1] > (1,) for tensor in self.constants)
         return "int8" if int8 and ROUNDED in self.name else self.precision
 
     @property
     def requantises(self) -> bool:
-        """Whether it is no convolution and writes INT8."""
+        """Whether it writes INT8 and is not a convolution."""
         return self.kind not in CONVOLVING and any(tensor.dtype == "int8" for tensor in self.outputs)
 
 
 @dataclass(frozen=True)
 class Attestation:
-    """What was asked of the convolutions and what they got.
+    """Requested and actual precisions of the convolutions.
 
-    `asked` and `got` map a convolution's ONNX name to a precision ("float": any but INT8). A convolution that fused
-    into a pointwise kernel counts with what that kernel convolves in, one that no kernel mentions is "folded".
-    `products` is what the matrix products (Gemm, MatMul) run in. `synchronisations` are the entries that only order two
-    streams; they are not among the kernels.
+    `asked` and `got` map a convolution's ONNX name to a precision ("float": any but INT8). A convolution that is fused
+    into a pointwise kernel has the data type of that kernel's convolution; one that no kernel names is "folded".
+    `products` are the precisions of the matrix products (Gemm, MatMul). `synchronisations` are entries that only order
+    two streams; they are not counted as kernels.
     """
 
     kernels: int
@@ -94,7 +94,7 @@ class Attestation:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of convolutions per precision that they run in."""
+        """The number of convolutions per actual precision."""
         return dict(Counter(self.got.values()))
 
     @property
@@ -168,7 +168,7 @@ def _kernel(line: str) -> Kernel:
 def nodes_of(metadata: str) -> tuple[str, ...]:
     r"""Split "[ONNX Layer: a]\x1f[ONNX Layer: b]__gemm_from_conv1x1" into ("a", "b").
 
-    TensorRT's separators are the ASCII unit and record separators; it may append a word of its own to a name.
+    TensorRT's separators are the ASCII unit and record separators; it may append a word to a name.
     """
     parts = (re.match(r"\s*\[ONNX Layer: (.*)\]", part) for part in re.split("[\x1e\x1f]", metadata))
     return tuple(part[1] for part in parts if part)

@@ -1,4 +1,4 @@
-"""The progress of a build as one share, from the builder's nested phases."""
+"""The progress of a build as one percentage, from the builder's nested phases."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class _Phase:
 
 
 class Percent:
-    """Turn `build_engine`'s events into calls of `advance(points)`, a hundred in all; it never goes back.
+    """Convert `build_engine`'s events to calls of `advance(points)`, 100 points in total; it never decreases.
 
-    A phase's share is one step of its parent; phases without a parent share the whole evenly as they come.
+    The share of a phase is one step of its parent; phases without a parent share the total evenly.
     """
 
     def __init__(self, advance: Callable[[int], None]) -> None:
@@ -25,7 +25,7 @@ class Percent:
         self._open: dict[str, _Phase] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Take one event: {"event": "phase" | "step" | "end", "name": …}."""
+        """Process one event: {"event": "phase" | "step" | "end", "name": …}."""
         kind, name = event["event"], event.get("name", "")
         if kind == "phase":
             self._open[name] = _Phase(event.get("parent"), max(int(event.get("steps") or 1), 1))

@@ -1,4 +1,4 @@
-"""`<engine>.json`: everything known of an engine file, beside it; the engine itself stays plain."""
+"""`<engine>.json`: the description of an engine, stored next to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, repr=False)
 class Sidecar(Displayed):
-    """One engine: where it came from, what it needs, and what it really does.
+    """Description of one engine: its source, its requirements, and its kernels.
 
-    Times in seconds, sizes in bytes. `sm` is the compute capability it was built for, `typing` "strong" (precision is
-    in the ONNX file) or "weak" (precision by flags). `profiles` maps an input to its (min, opt, max) shapes.
+    Times in seconds, sizes in bytes. `sm` is the compute capability of the build, `typing` "strong" (precision is in
+    the ONNX file) or "weak" (precision by flags). `profiles` maps an input to its (min, opt, max) shapes.
     """
 
     engine: str
@@ -46,7 +46,7 @@ class Sidecar(Displayed):
     format: int = FORMAT
 
     def headline(self) -> str:
-        """Return what its kernels really run in."""
+        """Return the requested and actual precisions of its convolutions."""
         return f"{self.engine}: SM {self.sm}, {self.attestation.sentence(self.precision)}"
 
     def table(self) -> Table:
@@ -59,12 +59,12 @@ class Sidecar(Displayed):
         return {**asdict(self), "attestation": self.attestation.to_dict()}
 
     def write(self, path: Path) -> None:
-        """Write the sidecar; `path` is a temporary one of the caller's."""
+        """Write the sidecar to `path`, a temporary path of the caller."""
         path.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 def path_of(engine: str | Path) -> Path:
-    """Return where the sidecar of an engine stands."""
+    """Return the path of an engine's sidecar."""
     return Path(f"{engine}.json")
 
 
@@ -72,7 +72,7 @@ def read_sidecar(engine: str | Path) -> Sidecar:
     """Read the sidecar of an engine file.
 
     Raises:
-        ModelError: There is none, or it is no sidecar of a format this version knows.
+        ModelError: There is none, or its format is unknown to this version.
     """
     path = path_of(engine)
     try:

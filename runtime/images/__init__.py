@@ -1,1 +1,1 @@
-"""From pixels to the network's input, and from its output to an answer."""
+"""Preprocessing of images to the network's input, and postprocessing of its output to an answer."""

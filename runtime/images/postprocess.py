@@ -1,4 +1,4 @@
-"""From the network's output to an answer: softmax, the best classes, a map of classes, boxes without doubles."""
+"""Postprocessing of a network's output: softmax, top-k classes, class map, non-maximum suppression of boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHOLE = 1e-3  # how far from 1 the sum of what are taken for probabilities may b
 
 @dataclass(frozen=True)
 class Guess:
-    """One class: its label, its index, and the probability the network gives it, 0 to 1."""
+    """One class: its label, its index, and its probability, 0 to 1."""
 
     label: str
     index: int
@@ -27,7 +27,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle as shares of the image, 0 to 1: the upper left corner (x1, y1), the lower right one (x2, y2)."""
+    """A box as shares of the image, 0 to 1: the upper left corner (x1, y1), the lower right corner (x2, y2)."""
 
     x1: float
     y1: float
@@ -36,7 +36,7 @@ class Box:
 
 
 def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float32]:
-    """Return exp(x) / sum(exp(x)) along an axis, computed so that large logits do not overflow; float32."""
+    """Return exp(x) / sum(exp(x)) along an axis, without overflow for large logits; float32."""
     x = logits.astype(np.float32)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     result: NDArray[np.float32] = e / e.sum(axis=axis, keepdims=True)
@@ -44,13 +44,13 @@ def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float32]:
 
 
 def probabilities(values: NDArray[Any], scores: str = "", axis: int = -1) -> NDArray[np.float32]:
-    """Return the probability of each class, float32: a network's softmax is not followed by another one.
+    """Return the probability of each class, float32; probabilities are returned unchanged.
 
     Args:
         values: A network's output.
-        scores: What it holds, "logits" or "probabilities"; "" takes values that are nowhere negative and add up to 1
-            along the axis, within 1e-3, for probabilities.
-        axis: That of the classes.
+        scores: "logits" or "probabilities"; with "" values are probabilities if none is negative and they add up to 1
+            along the axis, within 1e-3.
+        axis: Axis of the classes.
     """
     are_probabilities = scores == "probabilities"
     if not scores and values.size and values.min() >= 0:
@@ -59,13 +59,13 @@ def probabilities(values: NDArray[Any], scores: str = "", axis: int = -1) -> NDA
 
 
 def top_k(values: NDArray[Any], k: int, labels: Sequence[str] = (), scores: str = "") -> tuple[Guess, ...]:
-    """Return the `k` best classes of one image, best first; of equals the one with the lower index first.
+    """Return the `k` best classes of one image, best first; ties are ordered by index.
 
     Args:
         values: A network's output, (classes,).
-        k: How many; more than there are gives all.
-        labels: A name for each class; without them the index is the name.
-        scores: What the output holds; see `probabilities`.
+        k: Number of classes; all if there are fewer.
+        labels: A name per class; without labels the index is the name.
+        scores: See `probabilities`.
     """
     chances = probabilities(values, scores)
     order = np.argsort(-chances, kind="stable")[:k]
@@ -81,9 +81,9 @@ def class_map(logits: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def box(values: NDArray[Any]) -> Box:
-    """Return the rectangle of a localisation head: centre x, centre y, width, height, as shares of the image, (4,).
+    """Return the box of a localisation head: centre x, centre y, width, height, as shares of the image, (4,).
 
-    Corners beyond the image are cut off at its edge.
+    Corners outside the image are clipped to its edge.
     """
     x, y, width, height = (float(value) for value in values)
     edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -93,7 +93,7 @@ def box(values: NDArray[Any]) -> Box:
 def iou(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.float64]:
     """Return intersection over union of one box (4,) with each of (N, 4); boxes are x1, y1, x2, y2.
 
-    Empty boxes have an overlap of 0 with everything, themselves too.
+    Empty boxes have an overlap of 0 with every box, including themselves.
     """
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     shared = np.prod(np.clip(high - low, 0, None).astype(np.float64), axis=1)
@@ -106,19 +106,19 @@ def iou(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.float64]:
 def nms(
     boxes: NDArray[Any], scores: NDArray[Any], threshold: float, classes: NDArray[Any] | None = None
 ) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: keep the best box, drop what overlaps it too much, go on with the next.
+    """Greedy non-maximum suppression: keep the best box, drop boxes that overlap it too much, repeat.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2, in any unit.
-        scores: (N,); of equals the one with the lower index goes first.
-        threshold: A box is dropped when its intersection over union with a kept one is greater.
-        classes: (N,), where given only boxes of one class drop each other.
+        scores: (N,); ties are ordered by index.
+        threshold: A box is dropped if its intersection over union with a kept box is greater.
+        classes: (N,); if given, only boxes of the same class suppress each other.
 
     Returns:
-        Indices of the boxes that stay, best first, int64.
+        Indices of the kept boxes, best first, int64.
 
     Raises:
-        DataError: The arrays do not fit together, or hold NaN.
+        DataError: The shapes do not match, or a value is NaN or Inf.
     """
     if boxes.shape != (len(scores), 4) or scores.ndim != 1 or (classes is not None and classes.shape != scores.shape):
         raise DataError("boxes and scores do not fit", got=f"{boxes.shape}, {scores.shape}", expected="(N, 4) and (N,)")

@@ -1,4 +1,4 @@
-"""From images to the network's input, as torchvision does it: resize, centre crop, scale to [0, 1], normalise.
+"""Preprocessing of images as in torchvision: resize, centre crop, scale to [0, 1], normalise.
 
 The input is NCHW or NHWC, of floating point, or uint8 where the graph itself normalises.
 
@@ -41,7 +41,7 @@ def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
         spec: Whose preprocessing and input shape to apply; uint8 inputs are resized only.
 
     Raises:
-        DataError: An image cannot be read, is no uint8 image, or the spec's preprocessing does not fit its input.
+        DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not match its input.
     """
     settings = spec.preprocess
     channels = (CHANNELS.get(settings.channels, 0),)
@@ -71,12 +71,12 @@ def as_image(image: Any) -> NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
         image = _decoded(image)
     if not isinstance(image, np.ndarray):
-        raise DataError("this is no image", got=type(image).__name__, expected="an array, a path or a Pillow image")
+        raise DataError("this is not an image", got=type(image).__name__, expected="an array, a path or a Pillow image")
     if image.ndim == 2:
         image = image[..., None]
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
         raise DataError(
-            "this array is no image",
+            "this array is not an image",
             got=f"{image.dtype} {image.shape}",
             expected="uint8 (height, width, 3) in RGB, or a float32 NCHW batch for the network's own input",
         )
@@ -84,19 +84,19 @@ def as_image(image: Any) -> NDArray[np.uint8]:
 
 
 def _decoded(image: Any) -> NDArray[np.uint8]:
-    """Decode a Pillow image, which may have been opened lazily from a damaged file."""
+    """Decode a Pillow image, which may be lazily opened and damaged."""
     try:
         return np.asarray(image.convert("RGB"))
     except Exception as error:
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError("this image cannot be decoded", got=got, expected="a whole image") from error
+        raise DataError("this image cannot be decoded", got=got, expected="a complete image") from error
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Decode an image file to uint8 (H, W, 3) in RGB; the EXIF orientation is not applied, as in torchvision.
 
     Raises:
-        DataError: There is no such file, it is no image, it is damaged, or so large that it looks like an attack.
+        DataError: There is no such file, it is not an image, is damaged, or exceeds Pillow's limit on pixels.
         NotAvailable: Pillow is not installed.
     """
     with decoding(path, "image"), need("PIL.Image").open(path) as image:
@@ -105,10 +105,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def decoding(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn whatever Pillow raises about a file into a DataError; so large an image that it looks like an attack too.
+    """Convert every exception of Pillow to a DataError, including that for too large an image.
 
     Raises:
-        DataError: There is no such file, it is no regular file, or Pillow cannot decode it.
+        DataError: There is no such file, it is not a regular file, or Pillow cannot decode it.
         NotAvailable: Pillow is not installed.
     """
     pillow = need("PIL.Image")
@@ -123,7 +123,7 @@ def decoding(path: str | Path, kind: str) -> Iterator[None]:
         raise DataError(f"{kind} {path} is too large", got=str(error), do="scale it down first") from error
     except Exception as error:  # decoders raise whatever a damaged file leads them to: struct.error, KeyError, …
         got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or the like") from error
+        raise DataError(f"cannot read {kind} {path}", got=got, expected="a JPEG, PNG or similar") from error
 
 
 def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
@@ -154,19 +154,19 @@ def _resized(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8
 
 
 def _new_size(size: tuple[int, int], settings: Preprocess) -> tuple[int, int]:
-    """The shorter side becomes `resize`, the other keeps the ratio, cut to whole pixels; 0 resizes to the crop."""
+    """Resize the shorter side to `resize`, keep the aspect ratio, truncate to whole pixels; 0 resizes to the crop."""
     if not settings.resize:
         return settings.crop
     short, long = min(size), max(size)
     other = int(settings.resize * long / short)
     if settings.resize * other > MOST_PIXELS:
-        got = f"{size[1]}x{size[0]} pixels, {settings.resize} by {other} once resized"
-        raise DataError("this image is too long and narrow", got=got, do="crop it first")
+        got = f"{size[1]}x{size[0]} pixels, {settings.resize} by {other} after resizing"
+        raise DataError("the aspect ratio of this image is too large", got=got, do="crop it first")
     return (settings.resize, other) if size[0] <= size[1] else (other, settings.resize)
 
 
 def centre_crop(image: NDArray[np.uint8], crop: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut (height, width) from the centre of (H, W, C); an image that is smaller is padded with black first."""
+    """Crop (height, width) from the centre of (H, W, C); a smaller image is first padded with black."""
     missing = [max(want - have, 0) for want, have in zip(crop, image.shape, strict=False)]
     if any(missing):
         image = np.pad(image, (*((gap // 2, (gap + 1) // 2) for gap in missing), (0, 0)))

@@ -1,9 +1,9 @@
-"""Resizing with antialiasing, as Pillow 13 (and torchvision on Pillow images) computes it, bit for bit, in numpy.
+"""Resizing with antialiasing in numpy, bit-exact with Pillow 13 (and torchvision on Pillow images).
 
-Each output pixel is a weighted mean of the input pixels under a filter that is stretched with the reduction; weights
-are rounded to 22 bits after the point, and the image is rounded to 8 bits between the two passes. The horizontal pass
-goes first, unless the height shrinks by more than twice the pixels that the width does. (Before 13 it always went
-first, which differs by at most one grey level for bilinear.)
+Each output pixel is a weighted mean of the input pixels under a filter whose width grows with the reduction; weights
+are rounded to 22 fractional bits, and the image is rounded to 8 bits between the two passes. The horizontal pass is
+first, unless the height shrinks by more than twice as many pixels as the width. (Before version 13 it was always first,
+which differs by at most one grey level for bilinear.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) 
 
 
 def _nearest(old: int, new: int) -> NDArray[np.int64]:
-    """Pillow adds the step up from pixel to pixel, rounding each time; so does `cumsum`."""
+    """Pillow accumulates the step from pixel to pixel with rounding; `cumsum` does the same."""
     steps = np.full(new, old / new)
     steps[0] /= 2
     return np.minimum(np.cumsum(steps).astype(np.int64), old - 1)
@@ -74,7 +74,7 @@ def _pass(image: NDArray[np.uint8], new: int, interpolation: str) -> NDArray[np.
 
 @functools.lru_cache(maxsize=32)
 def _weights(old: int, new: int, interpolation: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the integer weights, float64 (new, taps), and which input pixel each is for, int64 (new, taps)."""
+    """Return the integer weights, float64 (new, taps), and the input pixel of each, int64 (new, taps)."""
     function, support = FILTERS[interpolation]
     scale = old / new
     stretch = max(scale, 1.0)

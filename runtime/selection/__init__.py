@@ -1,1 +1,1 @@
-"""Which artefact on which backend: the order, and what is fastest here."""
+"""Selection of artefact and backend: by a fixed order, or by measurement on this machine."""

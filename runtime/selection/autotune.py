@@ -1,7 +1,7 @@
-"""Which of several candidates is fastest here: all that can be tried in two seconds, run in turns.
+"""Measurement of the fastest candidate on this machine: within two seconds, candidates run in turns.
 
-Loading takes most of that time (OpenVINO: a third of a second for a file), so sessions are opened on all cores at once,
-and never when the last one of the same backend took longer than is left. What runs is always run alone.
+Loading takes most of that time (OpenVINO: a third of a second per file), so sessions are opened in parallel on all
+cores, unless the last one of the same backend took longer than the remaining time. Timed runs are never parallel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Pair = tuple["Candidate", int]
 
 @dataclass(frozen=True)
 class Fastest:
-    """The fastest, opened; `seconds` is the least time of one run of each that was measured, in the order of trying."""
+    """The fastest candidate, opened; `seconds` is the shortest run of each measured candidate, in order of trial."""
 
     candidate: Candidate
     threads: int
@@ -49,19 +49,19 @@ class Fastest:
 
 
 def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Fastest | None:
-    """Find the fastest of each backend's candidates, each with most threads, then run these with other numbers too.
+    """Find the fastest candidate of each backend with the most threads, then try these with other thread counts.
 
-    A backend that is slow to load comes second. There a network that takes another backend less than SMALL_S begins
-    with one thread: below that OpenVINO lost by a second thread what it gained (docs/runtime.md).
+    A backend that is slow to load comes second. If a network takes less than SMALL_S on another backend, it starts
+    there with one thread: for such networks OpenVINO gains nothing from a second thread (docs/runtime.md).
 
     Args:
-        candidates: Of one device, in the stated order; those that do not fit into the time are left out.
-        open_one: Opens one with a number of threads; its error means that this one cannot be had. It is called from
-            several threads at once, but for candidates of a GPU.
-        threads: The number of threads to use; None tries several.
+        candidates: Candidates of one device in order of preference; those that exceed the time are skipped.
+        open_one: Opens a candidate with a thread count; an error excludes the candidate. It is called from several
+            threads at once, except for candidates of a GPU.
+        threads: The thread count; None tries several.
 
     Returns:
-        None where not even one could be run. The session of the one that won is the caller's to close.
+        The fastest; None if no candidate could be run. The caller must close its session.
     """
     trial = _Trial(open_one)
     counts = [threads] if threads else thread_counts()
@@ -89,9 +89,9 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
 
 
 def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Group what a CPU computes alike, one of which is enough, so that the time suffices for numbers of threads.
+    """Group candidates that a CPU computes alike; one per group is measured, which leaves time for thread counts.
 
-    FP16 is computed in FP32 there; of two INT8 files of one target the rest is, in FP32 or in FP16, the same too.
+    A CPU computes FP16 in FP32, so two INT8 files of one target that differ only in FP32 or FP16 are alike too.
     """
     kinds: dict[tuple[str, ...], list[Candidate]] = {}
     for one in candidates:
@@ -104,7 +104,7 @@ def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
 
 class _Trial:
-    """The sessions that were opened, and the least time of a run of each."""
+    """The opened sessions, and the shortest run of each."""
 
     def __init__(self, open_one: Open) -> None:
         self._open, self._start = open_one, time.perf_counter()
@@ -114,11 +114,11 @@ class _Trial:
         self.times: dict[Pair, float] = {}
 
     def left(self, share: float) -> float:
-        """Return the seconds until a share of the budget is used up."""
+        """Return the seconds until a share of the budget is used."""
         return self._start + share * BUDGET_S - time.perf_counter()
 
     def enter(self, kinds: list[list[Pair]], share: float) -> list[Pair]:
-        """Open the first of each kind that can be opened; return what was, in the order given."""
+        """Open the first candidate of each kind that can be opened; return the opened ones in the given order."""
         alone = any(one.device == "gpu" for kind in kinds for one, _ in kind)
         with ThreadPoolExecutor(1 if alone else max(1, cores())) as pool:
             entered = list(pool.map(lambda kind: self._enter_one(kind, share), kinds))
@@ -139,7 +139,7 @@ class _Trial:
         return None
 
     def run(self, pairs: list[Pair], rounds: int, share: float) -> None:
-        """Run the sessions in turn, so that a busy moment of the machine hits all; keep each one's least time."""
+        """Run the sessions in turns, so that load on the machine affects all; keep the shortest time of each."""
         settle()
         for _ in range(rounds):
             for pair in [pair for pair in pairs if pair in self.sessions]:
@@ -169,7 +169,7 @@ class _Trial:
         return least
 
     def fastest(self, backend: str | None = None) -> Pair:
-        """Return the first of the fastest with as few threads as cost next to nothing."""
+        """Return the fastest, with the lowest thread count that costs almost no time."""
         times = {pair: seconds for pair, seconds in self.times.items() if backend in (None, pair[0].backend)}
         near = {pair: seconds for pair, seconds in times.items() if seconds <= THREADS_GAIN * min(times.values())}
         fewest = min(threads for _, threads in near)
@@ -177,17 +177,17 @@ class _Trial:
         return next(pair for pair, seconds in near.items() if pair[1] == fewest and seconds <= TIE * least)
 
     def best_of_each(self) -> list[Pair]:
-        """Return the fastest of each backend that was run."""
+        """Return the fastest candidate of each measured backend."""
         return [self.fastest(name) for name in dict.fromkeys(one.backend for one, _ in self.times)]
 
     def unbeaten(self) -> list[Pair]:
-        """Return those that may still win: not run yet, or slower than the fastest by less than BEATEN."""
+        """Return the remaining candidates: not run yet, or slower than the fastest by less than BEATEN."""
         least = min(self.times.values(), default=0.0)
         return [pair for pair in self.sessions if self.times.get(pair, least) <= BEATEN * least]
 
 
 def settle() -> None:
-    """Wait until the threads of a session that was run have stopped spinning, which would slow the next one down."""
+    """Wait until the threads of the last session stop spinning, which would slow the next session."""
     end = time.perf_counter() + SETTLE_S
     while time.perf_counter() < end:
         before = time.process_time()

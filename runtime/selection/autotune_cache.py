@@ -1,8 +1,8 @@
-"""Which artefact, backend and thread count was fastest on this machine: measured once (`autotune.py`), then remembered.
+"""Cache of the fastest artefact, backend and thread count on this machine, which `autotune.py` measured.
 
-The stated order (`candidates.py`) is right on average; which INT8 form and which library win differs from one processor
-to the next. So `load(..., device="auto")` runs each candidate for a moment, two seconds in all, and keeps the answer in
-a small file, under a key that changes with the bundle, the processor, the cores and the backends' versions.
+The fixed order (`candidates.py`) is right on average; the fastest INT8 form and library differ between processors. So
+`load(..., device="auto")` runs each candidate briefly, two seconds in total, and stores the result in a small file,
+under a key that changes with the bundle, the processor, the cores and the backends' versions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PACKAGES = {"ort": "onnxruntime", "openvino": "openvino"}
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest: artefact, backend, threads; `seconds` is the least time of one run of each that was measured."""
+    """The fastest artefact, backend and thread count; `seconds` is the shortest run of each measured candidate."""
 
     artefact: str
     backend: str
@@ -40,13 +40,13 @@ class Choice:
 
     @classmethod
     def of(cls, winner: Fastest) -> Choice:
-        """Return what is remembered of the one that won."""
+        """Return the cached part of the fastest candidate."""
         artefact, backend = winner.candidate.artefact.name, winner.candidate.backend
         return cls(artefact, backend, winner.threads, winner.seconds)
 
 
 def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str:
-    """Return what a choice depends on, as one SHA-256."""
+    """Return the SHA-256 of everything that the choice depends on."""
     from ..engines import device
 
     name, flags = cpu()
@@ -59,7 +59,7 @@ def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str
 
 
 def _version(backend: str) -> str:
-    """Return what changes when a backend's package is installed anew, without importing it."""
+    """Return a value that changes if a backend's package is reinstalled, without importing it."""
     package = importlib.util.find_spec(_PACKAGES.get(backend, "numpy"))
     if package is None or not package.origin:
         return ""
@@ -69,7 +69,7 @@ def _version(backend: str) -> str:
 
 
 def remembered(name: str) -> Choice | None:
-    """Return an earlier choice; None where there is none that can be read."""
+    """Return the cached choice; None if there is none that can be read."""
     try:
         values = json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
         choice = Choice(**values)
@@ -81,6 +81,6 @@ def remembered(name: str) -> Choice | None:
 
 
 def remember(name: str, choice: Choice) -> None:
-    """Keep a choice; a folder that cannot be written means that it is measured again next time."""
+    """Cache a choice; if the folder cannot be written, it is measured again next time."""
     with contextlib.suppress(EdgesmithError), atomic_file(cache_folder() / f"{name}.json") as temporary:
         temporary.write_text(json.dumps(asdict(choice), indent=1) + "\n", encoding="utf-8")

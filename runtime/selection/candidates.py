@@ -1,15 +1,15 @@
-"""Which artefact, on which backend: the stated order, and why each was taken or passed over.
+"""Which artefact runs on which backend: the documented order, and why each was chosen or skipped.
 
-On a GPU a TensorRT engine whose SM and version match comes first, then ONNX Runtime with CUDA. Of several engines the
-one with the least estimate comes first, where the bundle has one for each of them: INT8 with twice the kernels of FP16
-can be the slower. On a CPU (`targets.cpu_place`):
+On a GPU a TensorRT engine with matching SM and version comes first, then ONNX Runtime with CUDA. Of several engines
+the one with the lowest estimated latency comes first, if the bundle has an estimate for each: INT8 with twice the
+kernels of FP16 can be slower. On a CPU (`targets.cpu_place`):
 
-    int8 for this kind of machine and this backend, by the place in its target's row
+    int8 for this type of machine and this backend, by the place in its target's row
     fp32
-    int8 for something else, such as trt: slower than FP32 on some CPUs
+    int8 for other targets, such as trt: slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
 
-ONNX Runtime goes before OpenVINO with the same file. Where more than one would do, `tune` measures instead.
+ONNX Runtime comes before OpenVINO with the same file. If several candidates are possible, `autotune` measures them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GPU_ORDERS = {"trt": ("int8", "mixed", "fp16", "fp32"), "ort_cuda": ("fp16", "fp
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One artefact on one backend of one kind of device."""
+    """One artefact on one backend of one type of device."""
 
     artefact: Artefact
     backend: str
@@ -60,18 +60,18 @@ def backends_for(artefact: Artefact) -> tuple[str, ...]:
 
 
 def usable(backend: str) -> tuple[bool, str]:
-    """Return whether a backend can be used here, and why not."""
+    """Return whether a backend can be used here, and the reason if not."""
     if backend in GPU_BACKENDS and not gpu_possible():
-        return False, "no NVIDIA GPU here (no device file of one): this backend needs one"
+        return False, "this machine has no NVIDIA GPU (no device file of one): this backend needs one"
     answer: tuple[bool, str] = load_plugin(backends, backend, "backend").available()
     return answer
 
 
 def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
-    """List what could run, best first.
+    """List the candidates, best first.
 
     Args:
-        bundle: Whose artefacts.
+        bundle: The bundle of the artefacts.
         device: "auto", "cpu", "gpu", or a backend's name.
         precision: "auto", or one of the artefacts' precisions.
 
@@ -90,7 +90,7 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     precisions = sorted({candidate.artefact.precision for candidate in everything})
     if precision not in ("auto", *precisions):
         expected = ", ".join(("auto", *precisions))
-        raise UsageError(f"{bundle.source} has no precision {precision!r}", expected=expected)
+        raise UsageError(f"{bundle.source} has no artefact in {precision!r}", expected=expected)
     kept = [
         candidate
         for candidate in everything
@@ -103,12 +103,16 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
 
 
 def retired(artefact: Artefact) -> str:
-    """Return why no backend runs a form that earlier versions made, or an empty string."""
-    return "" if BACKENDS[artefact.role] else f"the role {artefact.role} is no longer run; its portable form is"
+    """Return why an artefact of an earlier version is no longer supported, or an empty string."""
+    return (
+        ""
+        if BACKENDS[artefact.role]
+        else f"the role {artefact.role} is no longer supported; the portable form of the network is"
+    )
 
 
 def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
-    """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by its order of forms."""
+    """Return the candidate's place: TensorRT, then CUDA, then the CPU; by estimate if ranked; by precision."""
     artefact, backend = candidate.artefact, candidate.backend
     if backend not in GPU_BACKENDS:
         return len(GPU_BACKENDS), 0.0, targets.cpu_place(artefact.precision, artefact.target, backend)
@@ -121,17 +125,17 @@ def _place(candidate: Candidate, ranked: bool) -> tuple[int, float, int]:
 def open_artefact(
     bundle: Bundle, artefact: Artefact, backend: str, *, threads: int | None = None, **options: Any
 ) -> Session:
-    """Open one artefact on one backend: what is loaded are the very bytes whose digest was checked.
+    """Open one artefact on one backend: exactly the bytes whose digest was checked are loaded.
 
-    Only an ONNX file with weights in files beside it is loaded by its path, after the digests of all were checked and
-    the file was found to name none but these.
+    Only an ONNX file with external weights is loaded by its path, after checking the digests of all files and that it
+    names no other file.
 
-    A form that ONNX Runtime only simulates (`targets.is_simulated`) is computed as written: its fused INT8 kernels
-    saturate signed 8-bit weights on CPUs without VNNI, which TensorRT, for one, does not.
+    A form that ONNX Runtime only simulates (`targets.is_simulated`) is computed as written: the fused INT8 kernels of
+    ONNX Runtime saturate signed 8-bit weights on CPUs without VNNI; those of TensorRT do not.
 
     Raises:
         NotAvailable: The backend is not installed or does not work here.
-        BundleError: The file is not what the manifest says, or names weights that the manifest does not list.
+        BundleError: The file does not match the manifest, or names weights that the manifest does not list.
         ModelError: The backend cannot load it.
         BuildError: An engine is for another GPU or version.
     """
@@ -147,7 +151,7 @@ def open_artefact(
 
 
 def open_file(path: Path, backend: str, *, threads: int | None = None, **options: Any) -> Session:
-    """Open a file on a backend, after asking the backend whether it can be used here.
+    """Open a file on a backend, after checking that the backend can be used here.
 
     Raises:
         NotAvailable: The backend is not installed or does not work here.

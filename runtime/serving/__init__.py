@@ -2,7 +2,7 @@
 
     from edgesmith.runtime.serving import ReloadingModel, Stream, WorkerPool
 
-Its names are looked up on first access.
+Names are looked up on first access.
 """
 
 import warnings

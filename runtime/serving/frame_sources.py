@@ -37,9 +37,9 @@ def frames(source: str) -> Iterator[Any]:
         source: A file, a folder of images, or "camera", "camera:1" for a camera by its number.
 
     Raises:
-        UsageError: Nothing is there, or the folder holds no images; at once, not at the first frame.
+        UsageError: The source does not exist, or the folder contains no images; raised at once, not at the first frame.
         NotAvailable: It needs OpenCV, which is not installed.
-        RunError: The camera or video ends with an error (while iterating).
+        RunError: The camera or video ends with an error (during iteration).
     """
     if match := re.fullmatch(r"camera(?::(\d+))?", source):
         return _captured(int(match[1] or 0), source)
@@ -47,7 +47,7 @@ def frames(source: str) -> Iterator[Any]:
     if why == "a folder":
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not files:
-            raise UsageError(f"{path} holds no images", expected=", ".join(sorted(SUFFIXES)))
+            raise UsageError(f"{path} contains no images", expected=", ".join(sorted(SUFFIXES)))
         return iter(files)
     if why:
         why = "no such file or folder" if why == "no such file" else why
@@ -93,7 +93,7 @@ def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]
             grabbed, frame = capture.read()
             if not grabbed:
                 if live:
-                    raise RunError(f"{name} gives no more frames", do="check its cable")
+                    raise RunError(f"{name} returns no more frames", do="check its cable")
                 return
             yield np.ascontiguousarray(frame[..., ::-1])
     finally:
@@ -101,10 +101,10 @@ def _grabbed(capture: Any, name: str, live: bool) -> Iterator[NDArray[np.uint8]]
 
 
 def open_writer(target: Path) -> Writer:
-    """Return what keeps annotated frames: a folder gets one PNG for each, a `.gif` or a video file all of them.
+    """Return a writer of annotated frames: one PNG per frame in a folder, or all frames in a `.gif` or video file.
 
     Raises:
-        UsageError: Frames cannot be kept in such a file.
+        UsageError: Frames cannot be written to this type of file.
         NotAvailable: A video, and OpenCV is not installed.
     """
     suffix = target.suffix.lower()
@@ -117,7 +117,7 @@ def open_writer(target: Path) -> Writer:
 
 
 class Writer:
-    """Keep frames, uint8 (H, W, 3) in RGB, as PNG files in a folder; the other writers keep all in one file."""
+    """Write frames, uint8 (H, W, 3) in RGB, as PNG files in a folder; the other writers write one file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -128,11 +128,11 @@ class Writer:
             need("PIL.Image").fromarray(image).save(temporary, format="PNG", pnginfo=png_stamp())
 
     def close(self) -> None:
-        """Finish; what was added is kept."""
+        """Finish writing."""
 
 
 class AnimationWriter(Writer):
-    """Keep frames in memory, and write a GIF at the end."""
+    """Collect frames in memory, and write a GIF at the end."""
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -143,7 +143,7 @@ class AnimationWriter(Writer):
         self._frames.append(need("PIL.Image").fromarray(image))
 
     def close(self) -> None:
-        """Write the animation, if it has frames."""
+        """Write the animation if there are frames."""
         if self._frames:
             with atomic_file(self.target) as temporary:
                 first, *rest = self._frames
@@ -155,7 +155,7 @@ class AnimationWriter(Writer):
 
 
 class VideoWriter(Writer):
-    """Write frames to a video as they come; all take the size of the first one."""
+    """Write frames to a video as they arrive; all are resized to the size of the first."""
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -175,12 +175,14 @@ class VideoWriter(Writer):
             code = cv2.VideoWriter.fourcc(*CODECS[self.target.suffix.lower()])
             self._video = cv2.VideoWriter(place, code, FPS, self._size)
             if not self._video.isOpened():
-                raise RunError(f"cannot write {self.target}", got="no encoder for it here", do="write a folder instead")
+                raise RunError(
+                    f"cannot write {self.target}", got="there is no encoder for it here", do="write a folder instead"
+                )
         frame = np.ascontiguousarray(image[..., ::-1])
         self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
 
     def close(self) -> None:
-        """Finish the file, if it has frames."""
+        """Finish the file if there are frames."""
         if self._video is not None:
             self._video.release()
             self._video = None

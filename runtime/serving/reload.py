@@ -1,9 +1,9 @@
-"""A worker pool with a bounded queue, and a model that reloads its bundle when that is replaced.
+"""A worker pool with a bounded queue, and a model that reloads its bundle after a change.
 
-with Pool(model, workers=2, capacity=8) as pool:
+with WorkerPool(model, workers=2, capacity=8) as pool:
     future = pool.submit("photo.png")          # concurrent.futures.Future; `await asyncio.wrap_future(future)`
-with Live("bundles/mobilenetv2") as live:
-    live(image); live.refresh()
+with ReloadingModel("bundles/mobilenetv2") as model:
+    model(image); model.refresh()
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class WorkerPool(Closeable):
-    """A few threads that call a model; a full queue is an error for who submits, never memory without end.
+    """Threads that call a model; if the queue is full, `submit` raises an error, so memory is bounded.
 
     Args:
         model: A loaded model; the pool does not close it.
-        workers: Threads. With a CPU backend that uses all cores, one or two.
-        capacity: How many calls may wait.
+        workers: Number of threads; one or two for a CPU backend that uses all cores.
+        capacity: Maximum number of waiting calls.
 
     Raises:
         UsageError: A number below 1.
@@ -49,11 +49,11 @@ class WorkerPool(Closeable):
             thread.start()
 
     def submit(self, images: Any, timeout: float | None = 0.0) -> Future[Any]:
-        """Queue a call of the model and return its Future, whose error is what the call raised.
+        """Queue a call of the model and return its Future, which has the result or exception of the call.
 
         Args:
-            images: What `Model.__call__` takes.
-            timeout: Seconds to wait for a place in the queue; None waits for ever.
+            images: As for `Model.__call__`.
+            timeout: Seconds to wait for a place in the queue; None waits without limit.
 
         Raises:
             RunError: The queue is full, or the pool is closed.
@@ -69,7 +69,7 @@ class WorkerPool(Closeable):
         return future
 
     def close(self) -> None:
-        """Finish what waits, then end the threads."""
+        """Finish the waiting calls, then end the threads."""
         if not self._closed:
             self._closed = True
             for _ in self._threads:
@@ -89,11 +89,11 @@ class WorkerPool(Closeable):
 
 
 class ReloadingModel(Closeable):
-    """A model that is loaded anew when its bundle changes; calls that are under way finish on the old one.
+    """A model that is reloaded if its bundle changes; running calls finish on the old model.
 
     Args:
         path: The bundle's folder or .zip.
-        settings: What `session.load` takes.
+        settings: Arguments of `model.load`.
     """
 
     def __init__(self, path: str | Path, **settings: Any) -> None:
@@ -106,7 +106,7 @@ class ReloadingModel(Closeable):
 
     @property
     def model(self) -> Model:
-        """The model that answers now."""
+        """The current model."""
         return self._model
 
     def __call__(self, images: Any) -> Any:
@@ -117,8 +117,8 @@ class ReloadingModel(Closeable):
     def refresh(self) -> bool:
         """Load the bundle again if it was replaced, and return whether it was.
 
-        A bundle that cannot be loaded changes nothing: the earlier model goes on, `problem` says what is wrong, and it
-        is tried again when the bundle changes again.
+        If the new bundle cannot be loaded, the earlier model is kept, `problem` is the reason, and loading is tried
+        again at the next change.
         """
         stamp = self._look()
         if stamp == self._stamp:
@@ -158,7 +158,7 @@ class ReloadingModel(Closeable):
                 model.close()
 
     def _look(self) -> str:
-        """Return what changes when the bundle does: its manifest's digest, or the time and size of a .zip."""
+        """Return a value that changes with the bundle: its manifest's digest, or the time and size of a .zip."""
         with contextlib.suppress(OSError):
             if self.path.is_dir():
                 return hashlib.sha256((self.path / NAME).read_bytes()).hexdigest()

@@ -1,12 +1,12 @@
-"""Frames in, answers out, in order: bounded queues, three ways of falling behind, and no frame lost without a count.
+"""Ordered answers for a stream of frames: bounded queues, three drop policies, and a count of every dropped frame.
 
     with Stream(model, camera, policy="drop-oldest") as stream:
         for frame in stream:
             print(frame.index, frame.answer.top(1))
         print(stream.counts)
 
-One thread reads and preprocesses, one computes; whoever iterates gets the answers. A frame that cannot be used is an
-Answer's place with its error; a backend or a source that dies ends the stream with the error, after what was answered.
+One thread reads and preprocesses, one computes; the iteration yields the answers. A frame that cannot be used has an
+error instead of an answer. If the backend or the source fails, the stream raises the error after the earlier answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _END = object()
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: its number from 0 in the source's order, the image, uint8 (H, W, 3), and the answer or the error."""
+    """One frame: its index in the source, the image, uint8 (H, W, 3), and the answer or the error."""
 
     index: int
     image: Any
@@ -40,7 +40,7 @@ class Frame:
 
 @dataclass
 class Counts:
-    """What became of the frames: read = answered + failed + dropped + those on their way."""
+    """Counts of frames: read = answered + failed + dropped + in progress."""
 
     read: int = 0
     answered: int = 0
@@ -54,9 +54,9 @@ class Stream(Closeable):
     Args:
         model: A loaded model; the stream does not close it.
         source: Any iterable of images (arrays, paths, Pillow images); a camera or video is one (`frame_sources.py`).
-        policy: What to do when the model is slower than the source: "block" makes the source wait, "drop-oldest" keeps
-            the freshest frames (live video), "drop-newest" keeps those that wait already.
-        capacity: How many frames may wait before the model, and as many answers behind it.
+        policy: What to do if the model is slower than the source: "block" makes the source wait, "drop-oldest" keeps
+            the newest frames (live video), "drop-newest" keeps the frames that already wait.
+        capacity: Maximum number of frames that wait for the model, and of answers that wait for the caller.
 
     Raises:
         UsageError: No such policy, or a capacity below 1.
@@ -80,11 +80,10 @@ class Stream(Closeable):
         """Yield the frames in order.
 
         Raises:
-            RunError: The backend or the source died, or the stream was iterated before; every answer from before
-                it has been yielded.
+            RunError: The backend or the source failed (after all earlier answers), or the stream was already iterated.
         """
         if self._threads[0].ident is not None:
-            raise RunError("this stream was iterated before", do="make a new one")
+            raise RunError("this stream was already iterated", do="make a new one")
         for thread in self._threads:
             thread.start()
         while (frame := self._take(self._answers)) is not _END:
@@ -93,10 +92,10 @@ class Stream(Closeable):
             raise self._died
         if self._died is not None:
             got = f"{type(self._died).__name__}: {self._died}"
-            raise RunError("the source of frames died", got=got, do="check the camera or file") from self._died
+            raise RunError("the source of frames failed", got=got, do="check the camera or file") from self._died
 
     def close(self) -> None:
-        """Stop reading, and wait for the frame that is being computed; what still waits is counted as dropped."""
+        """Stop reading, and wait for the current frame; waiting frames are counted as dropped."""
         self._stop.set()
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():

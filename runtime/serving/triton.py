@@ -1,10 +1,10 @@
 """A bundle as a Triton Inference Server model repository: the network, its preprocessing, and an ensemble of both.
 
     <name>/config.pbtxt, 1/model.onnx or 1/model.plan, labels.txt
-    <name>_preprocess/config.pbtxt, 1/model.py and the runtime's own preprocessing beside it
+    <name>_preprocess/config.pbtxt, 1/model.py and a copy of the runtime's preprocessing
     <name>_ensemble/config.pbtxt, 1/      an image, uint8 (H, W, 3), in; the network's outputs out
 
-An engine of TensorRT-RTX cannot be served: Triton's TensorRT backend loads standard engines only.
+An engine of TensorRT-RTX cannot be served: Triton's TensorRT backend loads only standard engines.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ class TritonPythonModel:
 
 
 def write_triton(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
-    """Write the three models into a model repository; its other models stay as they are.
+    """Write the three models into a model repository; other models in it are not changed.
 
     Args:
-        bundle: What to serve.
-        target: The repository's folder; made where there is none.
-        precision: Which ONNX file to serve; "int8" takes the one for the CPU, as ONNX Runtime serves it there.
-        overwrite: Models of these three names that are not ours may be replaced too.
+        bundle: The bundle to serve.
+        target: The repository's folder; created if it does not exist.
+        precision: Precision of the ONNX file to serve; "int8" means the one for the CPU.
+        overwrite: Also replace models of these names that Edgesmith did not write.
 
     Raises:
-        UsageError: The bundle has no ONNX file of that precision, or a model of one of the names is not ours.
-        NotAvailable: onnxruntime, which is asked for the shapes, is not installed.
+        UsageError: The bundle has no ONNX file of that precision, or the path has a model that Edgesmith did not write.
+        NotAvailable: onnxruntime, which reads the shapes, is not installed.
     """
     target, names = Path(target), [bundle.spec.name + ending for ending in ("", "_preprocess", "_ensemble")]
     for name in names:
@@ -170,7 +170,7 @@ def _tensor(tensor: Tensor, batch: int) -> dict[str, Any]:
 
 
 class Symbol(str):
-    """A word that stands in protobuf text without quotes: an enumeration's value."""
+    """An enumeration value, which protobuf text writes without quotes."""
 
     __slots__ = ()
 

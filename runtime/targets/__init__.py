@@ -1,8 +1,8 @@
-"""What a network can be made for, one file per target: `ort_x86.py` is the target "ort-x86".
+"""Deployment targets, one file per target: `ort_x86.py` is the target "ort-x86".
 
-A file holds one literal row (`_row.TargetRow`). The runtime reads from it where such files run, how they rank there and
-whether ONNX Runtime only simulates them; `optimize` reads the passes and the Q/DQ rules, `export` the precisions and
-which TensorRT builds engines. So a new target is one file here: every command and the docs' table know it at once.
+A file holds one literal row (`_row.TargetRow`). The runtime reads the backends, the order of preference and
+whether ONNX Runtime only simulates the files; `optimize` reads the passes and the Q/DQ rules, `export` the precisions
+and the TensorRT flavour. A new target is one file here; every command and the table in the docs use it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FP32, MIXED_HERE, INT8_ELSEWHERE, MIXED, FP16, OTHER = 50, 55, 60, 70, 80, 90
 
 
 def names(has: Callable[[TargetRow], object] | None = None) -> list[str]:
-    """List the targets, sorted: all of them, or those whose row has something."""
+    """List the targets, sorted: all of them, or those whose row has the given field."""
     known = [stem.replace("_", "-") for stem in plugins.plugin_names(sys.modules[__name__])]
     return [name for name in known if has is None or has(row(name))]
 
@@ -37,30 +37,30 @@ def row(name: str) -> TargetRow:
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UsageError:
-    """Return the error for a target that is none of those known."""
+    """Return the error for an unknown target."""
     near = plugins.did_you_mean(name, known) or "choose one of these"
     return UsageError(f"unknown {kind} {name!r}", expected=", ".join(known), do=near)
 
 
 def find(name: str) -> TargetRow | None:
-    """Return the row of what a manifest calls the target; None for an engine's "sm86" and whatever is unknown here."""
+    """Return the row of a target in a manifest; None for an engine's "sm86" and for unknown targets."""
     return row(name) if name in names() else None
 
 
 def is_here(name: str) -> bool:
-    """Say whether a target is this kind of machine, so that its files can be timed."""
+    """Return whether this machine is of the target's type, so that its files can be timed."""
     target = find(name)
     return target is not None and target.is_here()
 
 
 def is_simulated(name: str, backend: str = "ort") -> bool:
-    """Say whether ONNX Runtime only stands in for a target's own kernels: right, computed as written, and slow."""
+    """Return whether ONNX Runtime only simulates a target's kernels: correct, computed as written, and slow."""
     target = find(name)
     return target is not None and backend == "ort" and target.is_simulated()
 
 
 def cpu_place(precision: str, name: str, backend: str) -> int:
-    """Return the place of a file in the order of preference on this CPU, least first."""
+    """Return the place of a file in the order of preference on this CPU, lowest first."""
     target = find(name)
     place = target.int8_place(backend, INT8_ELSEWHERE) if target else INT8_ELSEWHERE
     mixed = MIXED_HERE if place < FP32 else MIXED

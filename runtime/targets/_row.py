@@ -15,19 +15,19 @@ class TargetRow:
     """One target, as plain data.
 
     Attributes:
-        what: What runs the files, for people.
-        backends: The runtime's backends whose own kernels compute its INT8 files, best first.
-        device: The kind of device: "cpu" or "gpu".
-        machines: What `platform.machine()` is called where a CPU target is at home.
-        place: The place of its INT8 files in the order of preference at home, least first; FP32 has 50.
-        place_elsewhere: Their place on other machines with the same backend; None is behind FP32.
-        simulated_elsewhere: On other machines ONNX Runtime computes its files as written, not by its own INT8 kernels.
-        precisions: What files and engines can be made in.
-        engine: The TensorRT that its form is made for, "standard" or "rtx"; "" where no engine is built.
-        passes: Graph passes beside the generic ones (`optimize/recipes.py`), in their order.
-        channel_blocks: (processor flag, channels) that its kernels work on together: the first flag that the processor
-            has counts, "" is always there; empty is one channel.
-        qdq: The Q/DQ rules, by the names of `optimize.quantize.targets.Target`; None where there is no INT8 form.
+        what: Name of the software that runs the files.
+        backends: Backends of the runtime with kernels for its INT8 files, best first.
+        device: Type of device: "cpu" or "gpu".
+        machines: Values of `platform.machine()` on machines of a CPU target.
+        place: Place of its INT8 files in the order of preference on such machines, lowest first; FP32 has 50.
+        place_elsewhere: Place on other machines with the same backend; None means after FP32.
+        simulated_elsewhere: On other machines ONNX Runtime computes its files as written, without INT8 kernels.
+        precisions: Precisions of its files and engines.
+        engine: TensorRT flavour of its form, "standard" or "rtx"; "" if no engine is built.
+        passes: Graph passes in addition to the generic ones (`optimize/recipes.py`), in order.
+        channel_blocks: (processor flag, channels per block of its kernels): the first flag that the processor has is
+            used, "" matches always; empty means one channel.
+        qdq: The Q/DQ rules, by the names of `optimize.quantize.targets.Target`; None if there is no INT8 form.
     """
 
     what: str
@@ -44,17 +44,17 @@ class TargetRow:
     qdq: Mapping[str, Any] | None = None
 
     def is_here(self) -> bool:
-        """Say whether this is the kind of machine."""
+        """Return whether this machine is of the target's type."""
         return platform.machine() in self.machines
 
     def is_simulated(self) -> bool:
-        """Say whether ONNX Runtime on this machine only stands in for the target's own kernels."""
+        """Return whether ONNX Runtime on this machine only simulates the target's kernels."""
         if self.qdq is None:
             return False
         return "ort" not in self.backends or (self.simulated_elsewhere and not self.is_here())
 
     def int8_place(self, backend: str, otherwise: int) -> int:
-        """Return the place of INT8 files on a backend of this machine, `otherwise` where its kernels are not here."""
+        """Return the place of INT8 files on a backend of this machine; `otherwise` without matching kernels."""
         if backend not in self.backends:
             return otherwise
         place = self.place if self.is_here() else self.place_elsewhere

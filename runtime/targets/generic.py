@@ -1,4 +1,4 @@
-"""Anything that runs ONNX: graph passes that help everywhere, and no INT8 form."""
+"""Any ONNX runtime: graph passes that help everywhere, and no INT8 form."""
 
 from ._row import TargetRow
 

@@ -1,4 +1,4 @@
-"""OpenVINO on x86: its low-precision transformations want quantised inputs of both kinds, and a float bias."""
+"""OpenVINO on x86: its low-precision transformations need quantised activations and weights, and a float bias."""
 
 from ._row import X86, TargetRow
 

@@ -1,6 +1,6 @@
-"""ONNX Runtime on 64-bit Arm: S8 activations, for which its kernels of symmetric weights are (docs/quantisation.md).
+"""ONNX Runtime on 64-bit Arm: S8 activations, as its kernels for symmetric weights need them (docs/quantisation.md).
 
-On x86 without VNNI its kernels for S8 activations saturate, so there the file is computed as written.
+On x86 without VNNI the kernels for S8 activations saturate, so the file is computed as written there.
 """
 
 from ._row import ARM, TargetRow

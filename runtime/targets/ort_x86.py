@@ -1,6 +1,6 @@
 """ONNX Runtime on x86: U8 activations, S8 weights small enough for CPUs without VNNI (docs/quantisation.md).
 
-Its kernels on Arm compute U8 by S8 too, so there the form goes before FP32 as well, behind that for Arm.
+The kernels on Arm also compute U8 by S8, so the form comes before FP32 there too, after the form for Arm.
 """
 
 from ._row import X86, TargetRow

@@ -1,4 +1,4 @@
-"""TensorRT: S8 with zero point 0 around convolutions; zero points move into biases where that needs no other operator.
+"""TensorRT: S8 with zero point 0 around convolutions; zero points move into biases if that needs no other operator.
 
 TensorRT's graphs are cast to FP16, whose smallest normal number is 2^-14: a smaller scale would become 0 there.
 """

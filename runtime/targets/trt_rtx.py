@@ -1,4 +1,4 @@
-"""TensorRT-RTX: as `trt`, and zero points move also where that takes a Pad or an Add, which it computes for nothing."""
+"""TensorRT-RTX: as `trt`, but zero points also move if that needs a Pad or an Add, which it computes at no cost."""
 
 from dataclasses import replace
 

@@ -1,7 +1,7 @@
-"""What networks do, one file per kind of task: `segment.py` is the task "segment" of a ModelSpec.
+"""Tasks of networks, one file per task: `segment.py` is the task "segment" of a ModelSpec.
 
-A file holds one `TASK`: how outputs become an answer, how that is shown and drawn, how the outputs of two networks are
-compared, how outputs are scored against labels. So a new task is one file here.
+A file defines one `TASK`: how outputs are decoded, shown and drawn, how outputs of two networks are compared, and how
+outputs are scored against labels. A new task is one file here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a kind of task says of itself; a task's file overrides what differs."""
+"""Base class of tasks; the file of a task overrides what differs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """One kind of task; this one answers with the outputs as they are.
+    """One task; this base class returns the outputs unchanged.
 
-    `outputs` are those of one image by name, without the batch axis; `output` is the first one of N images, the batch
-    first. `labels` are the classes' names, and `scores` is the spec's ("logits", "probabilities", "").
+    `outputs` are the outputs of one image by name, without the batch axis; `output` is the first output of N images,
+    batch axis first. `labels` are the classes' names, and `scores` is the spec's ("logits", "probabilities", "").
 
     Attributes:
-        batch_first: A network of this task gives one answer an image, the batch first.
-        has_classes: The first output holds a score for each of several classes, one set an image or a pixel.
-        learns_labels: The class of an image is its right answer: folders of images by class train and score it.
-        metric: The key in `score` that accuracy is judged by, a share from 0 to 1; "" where labels cannot judge.
-        title: What people call that metric.
+        batch_first: A network of this task gives one answer per image, batch axis first.
+        has_classes: The first output holds class scores, one set per image or pixel.
+        learns_labels: The class of an image is the correct answer, so class folders can train and score it.
+        metric: The key of the accuracy in `score`, a share from 0 to 1; "" if there is none.
+        title: Display name of that metric.
     """
 
     batch_first = True
@@ -33,11 +33,11 @@ class Task:
     title = "score"
 
     def fits(self, outputs: Outputs) -> bool:
-        """Say whether outputs have the shapes that `decode` takes."""
+        """Return whether outputs have the shapes that `decode` needs."""
         return True
 
     def decode(self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None) -> Any:
-        """Return the answer about one image; of a list the `most` best."""
+        """Return the answer for one image; of a list the `most` best."""
         return outputs
 
     def show(
@@ -47,27 +47,27 @@ class Task:
         return {"outputs": {name: list(value.shape) for name, value in outputs.items()}}
 
     def line(self, row: Mapping[str, Any]) -> str:
-        """Return what `show` gave as text on one line."""
+        """Return the result of `show` as text on one line."""
         return ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
-        """Return a copy of an image, uint8 (H, W, 3), with its decoded answer on it; None where it cannot be drawn."""
+        """Return a copy of an image, uint8 (H, W, 3), with its decoded answer drawn on it; None if impossible."""
         return None
 
     def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
-        """Return the share of equal choices, 0 to 1; None where the task chooses nothing, or the shapes differ."""
+        """Return the share of equal choices, 0 to 1; None if the task has no choices, or the shapes differ."""
         return None
 
     def score(self, output: NDArray[Any], labels: NDArray[Any]) -> Metrics:
         """Return metrics of an output against labels (N,), and the 95 % intervals of those that have one.
 
         Raises:
-            DataError: The labels of images cannot score this task, or the arrays do not fit.
+            DataError: Class labels cannot score this task, or the shapes do not match.
         """
         from ..errors import DataError
 
-        raise DataError("accuracy cannot be told", got="a task that the classes of images do not judge")
+        raise DataError("accuracy cannot be computed", got="a task that has no class labels")
 
     def correct(self, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any] | None:
-        """Return which images are answered as their labels say, bool (N,); None where a score is no share of them."""
+        """Return which answers match their labels, bool (N,); None if the metric is not a share of the images."""
         return None

@@ -1,4 +1,4 @@
-"""One class of several for an image: the first output is (N, classes)."""
+"""Classification of an image: the first output is (N, classes)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Classify(Task):
     title = "top-1"
 
     def fits(self, outputs: Outputs) -> bool:
-        """Say whether the first output is (classes,)."""
+        """Return whether the first output is (classes,)."""
         return next(iter(outputs.values())).ndim == 1
 
     def decode(
@@ -50,7 +50,7 @@ class Classify(Task):
         return f"{best['label']} {100 * best['probability']:.2f} %"
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
-        """Return the image with the best class written into its corner."""
+        """Return the image with the best class written in its corner."""
         pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
         picture, best = pillow.fromarray(np.ascontiguousarray(image)), answer[0]
         size = max(10, picture.height // 16)
@@ -71,13 +71,13 @@ class Classify(Task):
         """Return `top1_ratio`, `top5_ratio` of more than five classes, and `images_count`, with Wilson intervals.
 
         Raises:
-            DataError: The shapes do not fit, there is nothing, or a score is not finite.
+            DataError: The shapes do not match, there are no images, or a score is not finite.
         """
         if output.ndim != 2 or len(output) != len(labels) or not len(labels):
-            raise DataError("accuracy cannot be told", got=f"logits {output.shape}, labels {labels.shape}")
+            raise DataError("accuracy cannot be computed", got=f"logits {output.shape}, labels {labels.shape}")
         if not np.isfinite(output).all():
             count = int((~np.isfinite(output)).sum())
-            raise DataError("accuracy cannot be told", got=f"{count} logits that are not finite")
+            raise DataError("accuracy cannot be computed", got=f"{count} logits that are not finite")
         count = len(labels)
         hits = {1: int(self.correct(output, labels).sum())}
         if output.shape[1] > 5:

@@ -1,10 +1,10 @@
-"""Whatever a network computes; nothing is known of its outputs, not even that an image has one of its own."""
+"""Any outputs: nothing is known about them, not even that there is one output per image."""
 
 from ._base import Task
 
 
 class RawFeatures(Task):
-    """The outputs as they are."""
+    """The unchanged outputs."""
 
     batch_first = False
 

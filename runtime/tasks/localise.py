@@ -1,4 +1,4 @@
-"""Where the one object is: the first output is (N, 4), centre x, centre y, width, height as shares of the image."""
+"""Localisation of one object: the first output is (N, 4), centre x, centre y, width, height as shares of the image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Localise(Task):
-    """The rectangle around the object."""
+    """The bounding box of the object."""
 
     def fits(self, outputs: Outputs) -> bool:
-        """Say whether the first output is (4,)."""
+        """Return whether the first output is (4,)."""
         return next(iter(outputs.values())).shape == (4,)
 
     def decode(self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None) -> Box:

@@ -1,4 +1,4 @@
-"""An image again, as an autoencoder gives it: the outputs are the answer."""
+"""Reconstruction of an image, as by an autoencoder: the outputs are the answer."""
 
 from ._base import Task
 

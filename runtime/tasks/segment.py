@@ -1,4 +1,4 @@
-"""One class of several for each pixel: the first output is (N, classes, H, W)."""
+"""Segmentation, one class per pixel: the first output is (N, classes, H, W)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Segment(Task):
     has_classes = True
 
     def fits(self, outputs: Outputs) -> bool:
-        """Say whether the first output is (classes, H, W)."""
+        """Return whether the first output is (classes, H, W)."""
         return next(iter(outputs.values())).ndim == 3
 
     def decode(
@@ -38,7 +38,7 @@ class Segment(Task):
     def show(
         self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
     ) -> dict[str, Any]:
-        """Return under "class_map" the map's size, and the `most` largest classes with their share of the pixels."""
+        """Return the map's size and the `most` largest classes with their share of the pixels under "class_map"."""
         classes_of = self.decode(outputs)
         classes, counts = np.unique(classes_of, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:most]
@@ -51,7 +51,7 @@ class Segment(Task):
         return "map " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in row["class_map"]["shares"].items())
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
-        """Return the image under the map, each class in a colour of its own."""
+        """Return the image overlaid with the map, one colour per class."""
         pillow = need("PIL.Image")
         picture = pillow.fromarray(np.ascontiguousarray(image))
         over = pillow.fromarray(_PALETTE[answer % len(_PALETTE)]).resize(picture.size, pillow.Resampling.NEAREST)

@@ -58,9 +58,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_output_has_no_accuracy(case):
-    with pytest.raises(DataError, match="accuracy cannot be told"):
+    with pytest.raises(DataError, match="accuracy cannot be computed"):
         accuracy.score(BROKEN[case], LABELS[:0] if case == "none" else LABELS)
-    assert "accuracy cannot be told" in measured(BROKEN["NaN"]).missing
+    assert "accuracy cannot be computed" in measured(BROKEN["NaN"]).missing
 
 
 def test_each_class_by_counting():

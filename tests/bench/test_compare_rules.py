@@ -97,7 +97,7 @@ def test_a_slower_machine_is_divided_out_and_ten_percent_count(level, answer):
     assert found.answer == answer
     assert found.ratio.estimate == pytest.approx(level / 2)
     assert "took 2.00 times as long" in found.why
-    assert "only 10% count" in found.why
+    assert "the threshold is 10%" in found.why
 
 
 def test_a_wider_threshold_than_ten_percent_is_kept_when_calibrated():

@@ -79,7 +79,7 @@ def test_a_missing_shard_is_said(folder, tmp_path):
     cells, store = swept(folder, tmp_path, 4)
     store.path(cells[1]).unlink()
     (run,) = sharded_accuracy.gather_shards(cells, store)
-    assert "1 of 4 shards are missing; do: the same command again" in run.results[0].readings["accuracy"].notes
+    assert "1 of 4 shards are missing; do: run the same command again" in run.results[0].readings["accuracy"].notes
     assert run.results[0].value("accuracy", "images_count") == 12
     assert run.results[1].value("accuracy", "images_count") == 16
 
@@ -110,4 +110,4 @@ def test_the_command_and_what_it_refuses(folder, tmp_path):
         [str(folder / "colours"), "--evaluate", "digits", "--shards", "1", "--out", str(tmp_path / "two")],
     )
     assert digits.exit_code == 1
-    assert "the images do not fit the network" in digits.stderr
+    assert "the images do not match the network" in digits.stderr

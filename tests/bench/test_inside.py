@@ -101,7 +101,7 @@ def test_the_way_from_a_file_to_the_answer(colours):
 
 
 def test_a_bare_file_has_no_images(net):
-    with pytest.raises(UsageError, match="says nothing of its images"):
+    with pytest.raises(UsageError, match="does not describe its images"):
         in_process.end_to_end(open_workload(BenchTarget(str(net))), 1)
 
 

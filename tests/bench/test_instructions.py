@@ -30,14 +30,14 @@ def test_without_valgrind_the_reason_is_said(tmp_path, monkeypatch):
 def test_a_request_outside_valgrind_changes_nothing():
     assert callgrind.request(callgrind.RUNNING_ON_VALGRIND) == 0
     assert callgrind.request(callgrind.TOGGLE_COLLECT) == 0
-    with pytest.raises(NotAvailable, match="no valgrind watches"), callgrind.counted():
+    with pytest.raises(NotAvailable, match="not run under valgrind"), callgrind.counted():
         raise AssertionError("it must not be reached")
 
 
 def test_another_processor_is_told(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     callgrind._page.cache_clear()
-    with pytest.raises(NotAvailable, match="x86-64 only; got riscv64"):
+    with pytest.raises(NotAvailable, match="only on x86-64; got riscv64"):
         callgrind.request(callgrind.RUNNING_ON_VALGRIND)
     callgrind._page.cache_clear()
 

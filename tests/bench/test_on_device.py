@@ -55,7 +55,7 @@ def test_kernels_are_named_as_in_the_sidecar(workload, monkeypatch):
 
 def test_a_cpu_has_no_device_clock(tmp_path):
     bundle = colour_bundle(tmp_path / "colours").source
-    with pytest.raises(NotAvailable, match="GPU's own clock"):
+    with pytest.raises(NotAvailable, match="by the GPU's clock"):
         in_process.device_time(open_workload(BenchTarget(str(bundle), "colours-fp32")), 1)
     subject = Subject("colours", "fp32", "ort", 1, 1)
     with pytest.raises(NotAvailable, match="backend ort"):

@@ -177,4 +177,4 @@ def test_size_counts_external_data(tmp_path):
     context = MetricContext(Subject("net", "net.onnx"), BenchTarget(str(path)), str(path))
     assert size.measure(context).values == {"file_bytes": 100.0}
     path.unlink()
-    assert size.measure(context).missing == "net.onnx is no file"
+    assert size.measure(context).missing == "net.onnx is not a file"

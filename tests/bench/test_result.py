@@ -41,7 +41,7 @@ def test_a_written_run_is_read_again(tmp_path):
 WRONG_READINGS = {
     "no unit": ({"values": {"p50": 1.0}}, "the value 'p50' has no unit"),
     "not a number": ({"values": {"p50_s": float("nan")}}, "p50_s is nan"),
-    "nothing, for no reason": ({}, "neither values nor the reason"),
+    "nothing, for no reason": ({}, "no values and no reason"),
 }
 
 
@@ -73,7 +73,9 @@ WRONG_FILES = {
 def test_a_wrong_file_is_refused_in_one_line(case, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(WRONG_FILES[case])
-    with pytest.raises(DataError, match=r"is no result; got .*; expected edgesmith-bench JSON of version 1 to 3; do: "):
+    with pytest.raises(
+        DataError, match=r"is not a result; got .*; expected edgesmith-bench JSON of version 1 to 3; do: "
+    ):
         result.read_run(path)
 
 

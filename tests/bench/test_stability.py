@@ -33,13 +33,13 @@ def groups(level=(1.0, 1.0, 1.0), size=400, spread=0.01, drift=0.0):
 
 VERDICTS = {
     "trusted": (groups(), [True] * 3, 0.0, ""),
-    "cold": (groups(), [True, False, True], 0.0, "1 of 3 processes never became stationary"),
+    "cold": (groups(), [True, False, True], 0.0, "1 of 3 processes never reached a stable latency"),
     "noisy": (groups(spread=0.2), [True] * 3, 0.0, "samples spread by"),
-    "drifting": (groups(drift=0.1), [True] * 3, 0.0, "every process drifts by +5%"),
+    "drifting": (groups(drift=0.1), [True] * 3, 0.0, "latency drifts by +5%"),
     "disagreeing": (groups(level=(1.0, 1.2, 1.0)), [True] * 3, 0.0, "processes differ by 2"),
-    "few": (groups(size=50), [True] * 3, 0.0, "150 samples cannot tell p99"),
-    "interrupted": (groups(), [True] * 3, 0.0, "other work interrupted 17% of the samples"),
-    "loaded": (groups(), [True] * 3, 1.4, "other work kept 1.4 of 2 cores busy"),
+    "few": (groups(size=50), [True] * 3, 0.0, "150 samples are too few for p99"),
+    "interrupted": (groups(), [True] * 3, 0.0, "other processes interrupted 17% of the samples"),
+    "loaded": (groups(), [True] * 3, 1.4, "other processes kept 1.4 of 2 cores busy"),
 }
 
 

@@ -70,7 +70,7 @@ def test_accuracy_is_by_the_classes_names_not_their_order(folder):
 NOTHING = {
     "no such file": ("gone.onnx", [], "no such file"),
     "no such bundle": ("gone", [], "no such folder or file"),
-    "no such precision": ("colours", ["fp8"], "has no such precision; got fp8; expected fp32, int8"),
+    "no such precision": ("colours", ["fp8"], "has no artefact of this precision; got fp8; expected fp32, int8"),
 }
 
 

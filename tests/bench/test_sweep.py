@@ -123,10 +123,10 @@ def test_the_command_measures_and_then_finds_it_done(tmp_path):
     first = CliRunner().invoke(sweep_command, words)
     assert first.exit_code == 1, first.output
     assert "ZeroDivisionError" in first.stderr
-    assert "1 cells measured, 0 were there already, 1 failed" in first.stderr
+    assert "1 cells measured, 0 were measured before, 1 failed" in first.stderr
     assert [one["subject"]["model"] for one in json.loads(first.stdout)[0]["results"]] == ["good"]
     second = CliRunner().invoke(sweep_command, words)
-    assert "0 cells measured, 1 were there already, 1 failed" in second.stderr
+    assert "0 cells measured, 1 were measured before, 1 failed" in second.stderr
 
 
 @pytest.mark.parametrize("threads", ["one", "-1", "1,,2"])

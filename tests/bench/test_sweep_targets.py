@@ -18,9 +18,9 @@ def test_what_exists_stays_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "resolutions", "said"),
     [
-        (("net.onnx",), "160", "needs networks by their names"),
-        (("mobilenetv2",), "160,big", "a resolution makes no sense; got 'big'"),
-        (("mobilenetv2",), "7", "a resolution makes no sense"),
+        (("net.onnx",), "160", "needs networks given by name"),
+        (("mobilenetv2",), "160,big", "a resolution is not valid; got 'big'"),
+        (("mobilenetv2",), "7", "a resolution is not valid"),
         (("mobilenetv9",), "160", "mobilenetv9"),
         (("tdnn",), "160", "takes no images"),
         (("lenet5",), "48", "cannot compute an input of"),

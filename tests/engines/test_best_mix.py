@@ -63,7 +63,7 @@ EXITS = {
     "INT8 of a float file": (["fp32.onnx", "--int8"], 1, "no convolution of the file has Q/DQ pairs"),
     "an SM it cannot build": (["fp32.onnx", "--sm", "8.7"], 1 + 1, "does not build for SM 8.7"),
     "no such file": (["none.onnx"], 2, "no such file"),
-    "a broken profile": (["fp32.onnx", "--batch", "1,x"], 2, "no list of whole numbers"),
+    "a broken profile": (["fp32.onnx", "--batch", "1,x"], 2, "not a list of whole numbers"),
     "half a mix": (["fp32.onnx", "--int8-from", "int8.onnx"], 2, "--int8-from needs --best-for GPU"),
     "an unknown GPU": (
         ["fp32.onnx", "--best-for", "rtx4900", "--int8-from", "int8.onnx"],

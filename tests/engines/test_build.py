@@ -94,13 +94,13 @@ WRONG = {
         UsageError,
         "unknown precision 'int4'; expected fp32, fp16, bf16, int8",
     ),
-    "no SM": ({"sm": "ampere"}, UsageError, "no compute capability"),
+    "no SM": ({"sm": "ampere"}, UsageError, "not a compute capability"),
     "an SM that is not built for": ({"sm": "8.7"}, UsageError, "does not build for SM 8.7; expected 7.5, 8.0"),
     "unknown flavour": ({"flavour": "lean"}, UsageError, "unknown TensorRT flavour"),
     "a wrong profile": ({"batch": (4, 2, 8)}, UsageError, "the batch profile is not valid"),
-    "an unknown input": ({"shapes": {"z": ((1,), (1,), (1,))}}, UsageError, "no input is called 'z'; expected x"),
+    "an unknown input": ({"shapes": {"z": ((1,), (1,), (1,))}}, UsageError, "there is no input 'z'; expected x"),
     "not installed": ({"flavour": "standard"}, NotAvailable, "TensorRT .standard. is not installed"),
-    "too slow": ({"timeout_s": 0.01}, BuildError, "the build was ended after 0.01 s"),
+    "too slow": ({"timeout_s": 0.01}, BuildError, "the build was stopped after 0.01 s"),
 }
 
 

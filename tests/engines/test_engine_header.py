@@ -40,7 +40,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_refused(case, tmp_path):
     path = write(tmp_path / "e", BROKEN[case])
-    with pytest.raises(ModelError, match=r"no TensorRT engine|is damaged"):
+    with pytest.raises(ModelError, match=r"not a TensorRT engine|is damaged"):
         header.read_header(path)
 
 
@@ -52,7 +52,7 @@ def test_a_missing_file_is_refused(tmp_path):
 REFUSED = {
     "another GPU": ({"sm": "8.9"}, "was built for another GPU; got SM 8.6; expected SM 8.9"),
     "another version": ({"version": "1.8.0.1"}, "another TensorRT version; got 1.7.1.116; expected 1.8.0.1"),
-    "another flavour": ({"flavour": "standard"}, "another TensorRT; got rtx; expected standard"),
+    "another flavour": ({"flavour": "standard"}, "a different TensorRT flavour; got rtx; expected standard"),
 }
 
 

@@ -34,7 +34,7 @@ def test_an_unused_timing_cache_is_said(tmp_path):
     built = build_engine(
         onnx, tmp_path / "n.engine", precision="fp16", options=Options(timing_cache=str(tmp_path / "t"))
     )
-    assert built.notes == ("TensorRT-RTX times nothing at build time; the timing cache is not used",)
+    assert built.notes == ("TensorRT-RTX does not time kernels at build time; the timing cache is not used",)
     assert not (tmp_path / "t").exists()
 
 

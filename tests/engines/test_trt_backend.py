@@ -49,7 +49,7 @@ def test_a_foreign_version_is_refused_before_the_gpu_is_asked(engine, tmp_path):
 
 def test_no_engine_is_refused(tmp_path):
     (tmp_path / "x.engine").write_bytes(b"not an engine")
-    with pytest.raises(ModelError, match="is no TensorRT engine"):
+    with pytest.raises(ModelError, match="is not a TensorRT engine"):
         backend.open(tmp_path / "x.engine")
     with pytest.raises(UsageError, match="no such file"):
         backend.open(tmp_path / "y.engine")
@@ -60,7 +60,7 @@ def test_a_sidecar_that_describes_another_engine_is_refused(engine, tmp_path):
     raw[-1] ^= 1
     (tmp_path / "t.engine").write_bytes(raw)
     (tmp_path / "t.engine.json").write_text((engine.parent / "n.engine.json").read_text())
-    with pytest.raises(ModelError, match="not the one its sidecar describes"):
+    with pytest.raises(ModelError, match="does not match its sidecar"):
         backend._check_sidecar(tmp_path / "t.engine", "8.6", hashlib.sha256(raw).hexdigest())
     with pytest.raises(BuildError, match=r"built for another GPU; got SM 8\.6; expected SM 9\.0"):
         backend._check_sidecar(engine, "9.0", sha256(engine))

@@ -15,7 +15,7 @@ def columns(name: str) -> list[str]:
     row, form = targets.row(name), find_target(name)
     activations = ACTIVATIONS[form.activation_dtype]
     if form.zero_points_in_biases:
-        activations += "; what it would be stands in biases" + (", Pads and Adds" if form.explicit_padding else "")
+        activations += "; other zero points move into biases" + (", Pads and Adds" if form.explicit_padding else "")
     everything = "everything between two layers: additions, concatenations, pooling, reshapes, splits"
     scale = f"2^{form.least_scale.hex().split('p')[1]}, FP16's smallest normal number" if form.least_scale else "none"
     blocks = ", ".join(f"{count} with {flag}" if flag else f"else {count}" for flag, count in row.channel_blocks)
@@ -24,13 +24,13 @@ def columns(name: str) -> list[str]:
         ", ".join(row.precisions),
         ", ".join(row.backends),
         f"yes, {row.engine}" if row.engine else "no",
-        str(row.place) if row.machines else "behind FP32",
+        str(row.place) if row.machines else "after FP32",
         activations,
         "limited (below)" if form.avoid_int16_saturation else "S8, one scale for each output channel",
         "INT32, scale s_x s_w" if form.integer_bias else "float",
         everything if form.quantize_outputs else "inputs of layers; the residual input of an addition",
         "folded into the range" if form.fold_relu else "left in the graph",
-        "always" if form.free_channel_scales else "where a network keeps less than 30 dB without",
+        "always" if form.free_channel_scales else "if SQNR is below 30 dB without them",
         "yes" if form.pad_channels else "no",
         scale,
         ", ".join(f"`{name}`" for name in row.passes) or "the generic ones",

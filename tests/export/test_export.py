@@ -85,7 +85,7 @@ def test_dynamic_batch(tmp_path):
 
 
 def test_an_unknown_opset_is_wrong_use(tmp_path):
-    with pytest.raises(UsageError, match=r"^opset 9 cannot be written; expected 18 to 23; do: leave it at 18$"):
+    with pytest.raises(UsageError, match=r"^opset 9 is not supported; expected 18 to 23; do: leave it at 18$"):
         to_onnx.export(tiny(), SPEC, tmp_path / "x.onnx", opset=9)
 
 

@@ -117,13 +117,13 @@ def test_parity_of_outputs_whose_first_axis_is_not_the_batch(tmp_path):
 
 
 WRONG = {
-    "another key": (lambda big, small: {"big": big, "little": small}, ("big", "small"), "other keys .*got big, little"),
+    "another key": (lambda big, small: {"big": big, "little": small}, ("big", "small"), "keys .*; got big, little"),
     "too few": (lambda big, small: (big,), ("big", "small"), "returns 1 tensors, and 2 outputs are named"),
     "too many": (lambda big, small: {"a": big, "b": small}, ("a",), "returns 2 tensors, and 1 outputs are named"),
     "a number": (lambda big, small: {"big": big, "small": 3}, ("big", "small"), "returns a int; got small"),
     "nothing": (lambda big, small: None, ("output",), "returns 0 tensors"),
     "one key that is said twice": (
-        lambda big, small: ({"x": big}, {"x": small}), ("x", "y"), "other keys .*got 0.x, 1.x",
+        lambda big, small: ({"x": big}, {"x": small}), ("x", "y"), "keys .* differ .*got 0.x, 1.x",
     ),
 }  # fmt: skip
 
@@ -233,5 +233,5 @@ def test_old_specs_are_read_and_written_as_they_were():
     assert ModelSpec.from_json(old.to_json()) == old
     new = dataclasses.replace(old, scores="probabilities")
     assert ModelSpec.from_json(new.to_json()) == new
-    with pytest.raises(ModelError, match="scores 'odds' is none of"):
+    with pytest.raises(ModelError, match="scores 'odds' is not one of"):
         ModelSpec.from_json(new.to_json().replace('"probabilities"', '"odds"'))

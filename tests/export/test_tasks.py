@@ -1,4 +1,4 @@
-"""`edgesmith export` of what is no classifier of images: maps, boxes, images again, sounds, videos."""
+"""`edgesmith export` of what is not a classifier of images: maps, boxes, images again, sounds, videos."""
 
 import json
 

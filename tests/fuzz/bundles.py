@@ -109,7 +109,7 @@ def odd_arrays(rng):
 
 
 def npy_header(rng):
-    """A header that is no header: NumPy reads it as Python."""
+    """A header that is not a header: NumPy reads it as Python."""
     texts = (
         "{'descr': '<f4', 'shape': (3,",
         "{[]: 1}",

@@ -89,7 +89,7 @@ def lying_header(rng):
 
 
 def pickled(rng, folder):
-    """A pickle with code, or with what is no tensor; plain, or in the place of a zipped checkpoint's own."""
+    """A pickle with code, or with what is not a tensor; plain, or in the place of a zipped checkpoint's own."""
     thing = [Code(folder / "code ran"), {"a": Code(folder / "code ran")}, [1, 2], {"a": np.zeros(3)}, {1: "x"}, None,
              {"state_dict": {"a": Code(folder / "code ran")}}][rng.integers(7)]  # fmt: skip
     data = pickle.dumps(thing, protocol=int(rng.integers(0, 6)))

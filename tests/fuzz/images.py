@@ -1,4 +1,4 @@
-"""Images: every format and mode, damaged, cut, lying about their size, bombs, and what is no file."""
+"""Images: every format and mode, damaged, cut, lying about their size, bombs, and what is not a file."""
 
 import io
 import os
@@ -99,7 +99,7 @@ def case(rng, material, folder):
 
 
 def special(rng, path):
-    """Put something that is no regular file at the path."""
+    """Put something that is not a regular file at the path."""
     what = str(rng.choice(["pipe", "folder", "loop", "device", "nothing"]))
     if what == "pipe":
         os.mkfifo(path)

@@ -128,4 +128,4 @@ def test_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         accuracy_chart.read_latencies([tmp_path / "no.json"])
     done = CliRunner().invoke(main, ["models", "--results", str(tmp_path)])
-    assert (done.exit_code, "--results is for --plot" in done.stderr) == (2, True)
+    assert (done.exit_code, "--results works only with --plot" in done.stderr) == (2, True)

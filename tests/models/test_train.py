@@ -96,7 +96,7 @@ def test_resuming_the_wrong_thing_is_refused(feed, tmp_path):
     with pytest.raises(UsageError, match="another recipe"):
         run(feed, keeper=RunState(path, True, "0"))
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="is no training state"):
+    with pytest.raises(ModelError, match="is not a training state"):
         run(feed, keeper=RunState(path, True, QUICK.digest))
 
 

@@ -79,8 +79,8 @@ def code_in_torch(path):
 
 
 BAD = {
-    "cut short": ("w.safetensors", damaged, "is no checkpoint that can be read"),
-    "text": ("w.safetensors", lambda path: path.write_text("hello"), "is no checkpoint that can be read"),
+    "cut short": ("w.safetensors", damaged, "is not a checkpoint that can be read"),
+    "text": ("w.safetensors", lambda path: path.write_text("hello"), "is not a checkpoint that can be read"),
     "text in pth": ("w.pth", lambda path: path.write_text("hello"), "w.pth"),
     "no tensors": ("w.pth", no_tensors, "holds no state dict; got list"),
     "a pickle with code": ("w.pth", code, "w.pth"),

@@ -141,7 +141,7 @@ FOLDERS = {
     ),
     "images that do not decode": (
         spoilt_class, "cannot read image DATA/3/*.png; got cannot identify image file '*'; "
-        "expected a JPEG, PNG or the like",
+        "expected a JPEG, PNG or similar",
     ),
     "an empty class": (
         empty_class, "the class '3' in DATA is empty; got no image files that can be read; "
@@ -180,7 +180,7 @@ MODELS = {
         "expected one float32 tensor, batch first",
     ),
     "a size that nothing fixes": (
-        free_size, RANDOM, 2, "the input's size is free; got (None, 3, None, None); do: give images with --data",
+        free_size, RANDOM, 2, "the input has dynamic axes; got (None, 3, None, None); do: give images with --data",
     ),
     "a size that is not the spec's": (
         larger, DIGITS, 1, "calibration batch 0 does not fit the model; got float32 (16, 3, 16, 16); "

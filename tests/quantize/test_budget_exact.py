@@ -391,7 +391,7 @@ def test_settings_of_the_command():
     assert _settings("mse", False, False) == QuantSettings(method="mse")
     assert _settings("mse", True, False) == QuantSettings(method="mse", adaround=True)
     assert _settings("mse", False, True) == QuantSettings.quick("mse")
-    with pytest.raises(UsageError, match="--quick leaves out what --adaround does; do: give one of the two"):
+    with pytest.raises(UsageError, match="--quick skips the step that --adaround asks for; do: give one of the two"):
         _settings("mse", True, True)
 
 
@@ -404,7 +404,7 @@ def test_random_images_are_normal_and_the_same_each_time(tmp_path):
     assert [one.tolist() for one in made] == [one.tolist() for one in _random(tmp_path / "m.onnx", 3)]
     for size in ("C,4,4", "3,H,4", "3,4,W"):
         onnx.save(model(f"(float[N,{size}] x) => (float[N,{size}] y) {{ y = Relu(x) }}"), tmp_path / "m.onnx")
-        with pytest.raises(UsageError, match="the input's size is free; got .*None"):
+        with pytest.raises(UsageError, match="the input has dynamic axes; got .*None"):
             _random(tmp_path / "m.onnx", 3)
 
 
@@ -541,21 +541,21 @@ def said(capsys, made):
 def test_what_is_printed_to_the_letter(capsys):
     lines = [line for line in said(capsys, REPORT) if "─" not in line]
     assert lines == [
-        "Computed in INT8", "operator nodes", "Conv 3", "Add 1", "Relu/Clip folded into a range 2",
+        "Computed in INT8", "operator nodes", "Conv 3", "Add 1", "Relu/Clip folded into Q/DQ 2",
         "Left in float", "node reason", "n1 too old",
         "Noisiest tensors", "tensor SQNR, dB", "g 10.0", "f 11.0", "e 12.0", "d 13.0", "c 14.0",
         "q.onnx: trt, 64 images, 2.00 -> 0.51 MB",
-        "on 80 of the images it was fitted to: y 31.3 dB, z inf dB; "
+        "on 80 of the calibration images: y 31.3 dB, z inf dB; "
         "same top-1: cannot tell, no other images were given",
     ]  # fmt: skip
 
 
 # what judged -> the end of the line
 JUDGES = {
-    "other images": ({"held_out": True}, "80 images that nothing was fitted to: y 31.3 dB, z inf dB; "
+    "other images": ({"held_out": True}, "80 images that calibration did not use: y 31.3 dB, z inf dB; "
                      "same top-1: 98.8 % [93.3, 99.8] of 80 images"),
     "few": ({"held_out": True, "judged": 7, "agreement": 1.0}, "same top-1: cannot tell from 7 images"),
-    "no classes": ({"held_out": True, "agreement": None}, "nothing was fitted to: y 31.3 dB, z inf dB"),
+    "no classes": ({"held_out": True, "agreement": None}, "calibration did not use: y 31.3 dB, z inf dB"),
 }  # fmt: skip
 
 
@@ -573,12 +573,12 @@ def test_with_layers_every_tensor_is_printed(capsys):
     more = [one, {**tried(0, 1e-3, np.inf, 0.125).to_dict(), "best": True}]
     full = dataclasses.replace(REPORT, layer_sqnr_db={"l1": 20.04}, tried=tuple(more), reason="why")
     lines = [line for line in said(capsys, full) if "─" not in line]
-    assert "SQNR of the output when one layer" in " ".join(lines)
+    assert "SQNR of the output with only this layer" in " ".join(lines)
     assert "l1 20.0" in lines
     assert lines.index("g 10.0") + 6 == lines.index("a 16.0")
-    at = lines.index("Tried for the budget")
+    at = lines.index("Tried for the accuracy budget")
     assert lines[at + 1 : at + 5] == [
-        "layers in float ms SQNR, dB points lost meets it on the front",
+        "layers in float ms SQNR, dB points lost meets it on the Pareto front",
         "0 1.000 float 0.12 no yes", "2 1.500 30.2 0.50 yes", "why",
     ]  # fmt: skip
 

@@ -555,7 +555,7 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
 
 
 def test_a_clip_that_must_stay_has_a_grid_before_it():
-    """Joined with what reaches 9 its range does not end at 6: it is no range then, and what it reads is quantised."""
+    """Joined with what reaches 9 its range does not end at 6, so it is not a range and its input is quantised."""
     text = "a = Conv(x, w) b = Clip(a, z, s) c = Conv(x, v) d = Relu(c) e = Concat<axis=1>(b, d) y = Conv(e, wide)"
     weights = W | {"w": 4 * np.eye(4, dtype=f32).reshape(4, 4, 1, 1), "v": np.eye(4, dtype=f32).reshape(4, 4, 1, 1)}
     weights["v"] *= f32(9 / IMAGES.max())

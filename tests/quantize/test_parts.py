@@ -44,7 +44,7 @@ def test_what_a_concat_joins_is_a_part(case):
     text, expected = PARTS[case]
     made = model(f"{HEAD} {{ {text} }}", ARRAYS)
     titles = judge(made, made, [images(2)[:, :1, :6, :6].repeat(4, axis=1)]).sqnr_db
-    if case == "of levels":  # one tensor at two places is no range
+    if case == "of levels":  # one tensor at two places is not a range
         assert set(titles) == {"y from a", "y from b"}
         return
     assert list(titles) == expected

@@ -62,7 +62,7 @@ TRT = {
     "nothing to fuse with": ("a = Relu(x) b = Add(a, x) y = Conv(b, w)", {"b": ["y"]}),
     "with a constant": ("a = Conv(x, w) y = Add(a, k)", {"x": ["a"]}),
     "with itself": ("a = Conv(x, w) y = Add(a, a)", {"x": ["a"]}),
-    "a product is no addition": ("a = Conv(x, w) y = Mul(a, x)", {"x": ["a"]}),
+    "a product is not an addition": ("a = Conv(x, w) y = Mul(a, x)", {"x": ["a"]}),
     "a Gemm fuses too": (
         "p = GlobalAveragePool(x) f = Flatten(p) a = Gemm(f, g, h) q = Relu(a) b = Gemm(q, m) y = Add(b, q)",
         {"f": ["a"], "q": ["b", "y"]},

@@ -128,4 +128,4 @@ def test_a_plot_of_what_quick_leaves_out_is_refused_before_anything_is_read(tmp_
     ]
     done = CliRunner().invoke(quantize_command, words)
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
-    assert "--quick leaves out the noise that --plot draws" in done.stderr
+    assert "--quick does not measure the noise that --plot draws" in done.stderr

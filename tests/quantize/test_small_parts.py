@@ -245,7 +245,8 @@ def test_what_is_printed_says_all_of_it(report, capsys):
     _quantize_tables.int8(report, Path("q.onnx"))
     said = " ".join(capsys.readouterr().out.split())
     for part in ("Computed in INT8", "Left in float", "n_c0", "it is the first", "two <2>", "10.0", "Noisiest tensors",
-                 "Tried for the budget", "the quickest that is allowed", "q.onnx: trt, 64 images", "31.2"):  # fmt: skip
+                 "Tried for the accuracy budget", "the quickest that is allowed", "q.onnx: trt, 64 images",
+                 "31.2"):  # fmt: skip
         assert part in said, part
     assert said.index("float 0.50 no yes") < said.index("31.2 0.50 yes")
 

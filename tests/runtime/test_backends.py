@@ -59,9 +59,9 @@ def test_optimised_or_not_the_answer_is_the_same(net):
 NAN, INF = X.copy(), X.copy()
 NAN[1, 2, 3, 4], INF[0, 0, 0, 0] = np.nan, -np.inf
 BAD_FEEDS = {
-    "another name": ({"image": X}, "the inputs' names do not fit; got image; expected input"),
-    "nothing": ({}, "the inputs' names do not fit; got none"),
-    "one too many": ({"input": X, "more": X}, "the inputs' names do not fit"),
+    "another name": ({"image": X}, "the names of the inputs are wrong; got image; expected input"),
+    "nothing": ({}, "the names of the inputs are wrong; got none"),
+    "one too many": ({"input": X, "more": X}, "the names of the inputs are wrong"),
     "float64": ({"input": X.astype(np.float64)}, "input 'input' has the wrong type; got float64"),
     "a list": ({"input": X.tolist()}, "has the wrong type; got list"),
     "NHWC": ({"input": X.transpose(0, 2, 3, 1)}, r"wrong shape; .*; do: transpose NHWC to NCHW"),
@@ -165,7 +165,7 @@ def test_null_answers_zeros_of_the_declared_shapes(tmp_path):
         out = session.run({"input": X})["output"]
         assert (out.shape, out.dtype, out.any()) == ((2, 7), np.float16, False)
     path.write_text('{"inputs": 7}')
-    with pytest.raises(ModelError, match="is no null model"):
+    with pytest.raises(ModelError, match="is not a null model"):
         null.open(path)
 
 

@@ -183,7 +183,7 @@ def test_an_output_that_is_not_as_declared_is_answered_whole_or_refused(case, ta
     (answer,) = batch_axes.answers(session, np.zeros((1, 3), np.float32), batch_axes.axes(session, task, (3,)))
     assert answer["y"].shape == shape
     free = Declared((None, 3), told, outputs)
-    with pytest.raises(RunError, match="not one part for each image"):
+    with pytest.raises(RunError, match="not have one part per image"):
         batch_axes.answers(free, np.zeros((3, 3), np.float32), {"y": 0})
 
 
@@ -232,7 +232,7 @@ def test_accuracy_wants_a_row_for_each_image():
     images = np.zeros((3, 3), np.float32)
     for given, outputs in (((None, 3), np.zeros((6, 3, 4))), ((None, 3), np.full((3, 4), np.nan))):
         session = Declared(given, (None, 4), lambda x, outputs=outputs: outputs)
-        with pytest.raises(RunError, match="gives no classes"):
+        with pytest.raises(RunError, match="has no class scores"):
             sharded_accuracy.outputs(session, spec, images)
     with pytest.raises(RunError, match="no batch axis"):
         sharded_accuracy.outputs(Declared((1, 3), (6, 1, 4), lambda x: np.zeros((6, 1, 4))), spec, images)

@@ -142,14 +142,14 @@ def test_an_unplugged_camera_is_an_error_and_the_end_of_a_file_is_not():
             ended = str(error)
         assert len(found) == 2
         assert (found[0] == picture("red")).all()
-        assert ended == ("camera gives no more frames; do: check its cable" if live else "quietly")
+        assert ended == ("camera returns no more frames; do: check its cable" if live else "quietly")
         assert capture.released
 
 
 def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(UsageError, match="cannot read source nowhere"):
         frame_sources.frames("nowhere")
-    with pytest.raises(UsageError, match="holds no images"):
+    with pytest.raises(UsageError, match="contains no images"):
         frame_sources.frames(str(tmp_path))
     with pytest.raises(UsageError, match="cannot write .*; got .doc; expected a folder, .gif, .mp4, .avi, .mkv"):
         frame_sources.open_writer(tmp_path / "x.doc")

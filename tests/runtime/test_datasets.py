@@ -168,9 +168,9 @@ def climbing_label(folder):
 BAD = {
     "empty class": (empty_class, "the class 'empty' in .* is empty; got no image files"),
     "empty classes": (empty_classes, "'empty', 'void' in .* are empty; got no image files"),
-    "a line without its image": (bad_label_line, "labels.txt line 2 does not fit; got 'nothing.png 1'"),
+    "a line without its image": (bad_label_line, "labels.txt line 2 is not valid; got 'nothing.png 1'"),
     "an unknown label": (unknown_label, "labels.txt has an unknown label; got wolf; expected one of 2 classes"),
-    "a path that climbs out": (climbing_label, "labels.txt line 1 does not fit"),
+    "a path that climbs out": (climbing_label, "labels.txt line 1 is not valid"),
 }
 
 
@@ -233,12 +233,12 @@ def test_pictures_that_are_not_calibrated_on_are_accounted_for(tmp_path):
             Image.fromarray(np.full((4, 4, 3), at, np.uint8)).save(tmp_path / name / f"{at}.png")
     used, test = (datasets.load(tmp_path, split, calibration=100) for split in ("calibration", "test"))
     said = datasets.held_back(tmp_path, used, 100)
-    end = f"of the 100 there are, {len(test)} are held out to judge the result on"
-    assert said == f"{len(used)} images calibrate, 100 were asked for: {end}"
+    end = f"of all 100, {len(test)} are held out to evaluate the result"
+    assert said == f"{len(used)} calibration images, 100 requested: {end}"
     assert len(used) + len(test) == 100
     assert datasets.held_back(tmp_path, used, len(used)) == ""
     (tmp_path / "cat").rename(tmp_path / "whole")
     (tmp_path / "train").mkdir()
     (tmp_path / "whole").rename(tmp_path / "train" / "cat")
     (tmp_path / "dog").rename(tmp_path / "train" / "dog")
-    assert datasets.held_back(tmp_path, datasets.load(tmp_path, "calibration"), 128).endswith("there are no more")
+    assert datasets.held_back(tmp_path, datasets.load(tmp_path, "calibration"), 128).endswith("the data has no more")

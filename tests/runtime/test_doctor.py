@@ -50,7 +50,7 @@ def test_a_governor_that_saves_power_is_named_with_its_remedy(machine):
 
 def test_a_processor_without_int8_instructions_gets_a_warning(monkeypatch):
     monkeypatch.setattr(_doctor, "cpu", lambda: ("Old CPU", frozenset({"avx2"})))
-    assert "measure INT8 against FP32" in _doctor._cpu().mend
+    assert "compare INT8 with FP32" in _doctor._cpu().mend
     monkeypatch.setattr(_doctor, "cpu", lambda: ("New CPU", frozenset({"avx2", "avx512_vnni"})))
     assert _doctor._cpu().mend == ""
 

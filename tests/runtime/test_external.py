@@ -53,7 +53,7 @@ def said_by_onnx(message) -> set[str]:
     found = set()
     if isinstance(message, TensorProto):
         places = [entry.value for entry in message.external_data if entry.key == "location"]
-        return {os.fsdecode(place) for place in places}  # what is no UTF-8 comes as bytes
+        return {os.fsdecode(place) for place in places}  # what is not UTF-8 comes as bytes
     for field, value in message.ListFields():
         if field.message_type:
             for part in value if field.is_repeated else [value]:

@@ -66,7 +66,7 @@ def test_a_hang_ends_at_the_limit():
     assert time.monotonic() - start < 20
     assert done.stdout.strip() == (
         "True work was stopped: it took too long; got more than 0.5 s; "
-        "do: look at the file, it may be malformed; or raise EDGESMITH_MAX_SECONDS"
+        "do: check whether the file is malformed, or raise EDGESMITH_MAX_SECONDS"
     )
 
 
@@ -128,7 +128,7 @@ def test_limits_come_from_the_environment(monkeypatch):
     assert isolation.Limits.from_environment(None) == isolation.Limits(5.0, 10**9)
     for wrong in ("-1", "many", "0", "inf", "nan"):
         monkeypatch.setenv("EDGESMITH_MAX_BYTES", wrong)
-        with pytest.raises(UsageError, match="EDGESMITH_MAX_BYTES is no limit; got .*; expected a positive number"):
+        with pytest.raises(UsageError, match="EDGESMITH_MAX_BYTES is not a limit; got .*; expected a positive number"):
             isolation.Limits.from_environment(None)
 
 

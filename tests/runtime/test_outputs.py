@@ -190,7 +190,7 @@ def test_what_is_not_ours_stays_and_is_named(case, tmp_path):
     kind, place = case.split(":")[0], _place(tmp_path, case)
     FOREIGN[case](place)
     before = contents(tmp_path / "there")
-    with pytest.raises(UsageError, match="cannot be replaced; got a .*; expected nothing there, or .*--overwrite"):
+    with pytest.raises(UsageError, match="cannot be replaced; got a .*; expected nothing, or .*--overwrite"):
         outputs.claim(place, kind)
     assert contents(tmp_path / "there") == before
     assert outputs.claim(place, kind, overwrite=True) == place
@@ -212,7 +212,7 @@ NEVER = {
     "a pipe": ("result", "x", _fifo, "a device, a pipe or a socket"),
     "inside a bundle": ("onnx", "x/onnx/new.onnx", lambda path: colour_bundle(path.parents[1]), "is inside a bundle"),
     "deep in a bundle": ("page", "x/a/b/c.html", lambda path: colour_bundle(path.parents[2]), "is inside a bundle"),
-    "below a file": ("onnx", "x/y.onnx", lambda path: path.parent.write_bytes(THESIS), "is no folder"),
+    "below a file": ("onnx", "x/y.onnx", lambda path: path.parent.write_bytes(THESIS), "is not a folder"),
     "the current folder": ("bundle", ".", None, "the current folder"),
     "above the current folder": ("bundle", "..", None, "the current folder"),
     "a mount point": ("bundle", "/proc", None, "a mount point"),

@@ -147,7 +147,7 @@ import model
 images, wrong = Tensor("image", np.load(sys.argv[2])), Tensor("image", np.zeros((2, 2)))
 good, bad = model.TritonPythonModel().execute([{"image": images}, {"image": wrong}])
 assert not any(name.startswith("edgesmith.") for name in sys.modules)
-assert bad.error and "no image" in bad.error, bad.error
+assert bad.error and "not an image" in bad.error, bad.error
 np.save(sys.argv[3], good.output_tensors[0].as_numpy())
 """
 
@@ -212,9 +212,9 @@ def test_a_broken_contract_passes_the_artefact_over(tmp_path):
     made = bundle.write(tmp_path / "b", SPEC, items, golden_inputs=golden_inputs())
     with load(made, device="ort", threads=1) as model:
         assert model.chosen.artefact.name == "b"
-        assert "a was made for another machine; got os " in model.why()
+        assert "a was built for a different machine; got os " in model.why()
         assert "expected os plan9" in model.why()
-    with pytest.raises(BuildError, match="made for another machine"):
+    with pytest.raises(BuildError, match="built for a different machine"):
         requirements.check_requirements(made.artefacts[0])
 
 

@@ -118,11 +118,11 @@ def test_a_small_image_is_padded_when_it_is_smaller_than_the_crop():
 
 
 BAD = {
-    "float image": (np.zeros((8, 8, 3)), "this array is no image; got float64"),
+    "float image": (np.zeros((8, 8, 3)), "this array is not an image; got float64"),
     "four channels": (np.zeros((8, 8, 4), np.uint8), r"got uint8 \(8, 8, 4\)"),
     "CHW": (np.zeros((3, 8, 8), np.uint8), r"got uint8 \(3, 8, 8\)"),
-    "no pixels": (np.zeros((0, 8, 3), np.uint8), "this array is no image"),
-    "a number": (7, "this is no image; got int"),
+    "no pixels": (np.zeros((0, 8, 3), np.uint8), "this array is not an image"),
+    "a number": (7, "this is not an image; got int"),
     "nothing there": (Path("nowhere.png"), "cannot read image nowhere.png; got no such file; do: check the path"),
     "a folder": (Path(), "cannot read image"),
 }
@@ -180,7 +180,7 @@ def test_every_layout_and_type_holds_the_same_values(dtype, channels):
 
 
 def test_preprocessing_that_does_not_fit_the_input_is_an_error():
-    with pytest.raises(DataError, match="does not make its input"):
+    with pytest.raises(DataError, match="does not produce its input"):
         preprocess.apply([picture((9, 9))], ModelSpec("m", input_shape=(3, 32, 32)))
     odd = ModelSpec("m", preprocess=Preprocess(interpolation="sharp"))
     with pytest.raises(DataError, match="unknown interpolation; got 'sharp'"):

@@ -64,12 +64,12 @@ def test_verify_fails_on_a_changed_file(made, tmp_path):
 
 BAD = {
     "no bundle": (["verify", "nowhere"], 2, "error: cannot read bundle nowhere; got no such folder or file"),
-    "not a bundle": (["verify", "{pictures}"], 1, "is no bundle; got no manifest.json"),
-    "another digest": (["verify", "{made}", "--digest", "ab"], 1, "is another bundle"),
+    "not a bundle": (["verify", "{pictures}"], 1, "is not a bundle; got no manifest.json"),
+    "another digest": (["verify", "{made}", "--digest", "ab"], 1, "is a different bundle"),
     "no images": (["run", "{made}"], 2, "error: no images to run on"),
     "no such image": (["run", "{made}", "no.png"], 1, "error: cannot read image no.png; got no such file"),
-    "no such precision": (["run", "{made}", "{pictures}", "--precision", "fp8"], 2, "has no precision 'fp8'"),
-    "not on this machine": (["run", "{made}", "{pictures}", "--device", "gpu"], 3, "nothing in"),
+    "no such precision": (["run", "{made}", "{pictures}", "--precision", "fp8"], 2, "has no artefact in 'fp8'"),
+    "not on this machine": (["run", "{made}", "{pictures}", "--device", "gpu"], 3, "no artefact in"),
 }
 
 

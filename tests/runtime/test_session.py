@@ -62,8 +62,8 @@ def test_why_names_the_choice_and_what_was_passed_over(tmp_path, made):
     with load(mixed, threads=1) as model:
         assert model.chosen.artefact.name == "colours-fp32"
         assert "chosen: colours-fp32 (fp32, generic) with " in model.why()
-        assert "passed over: 1 for trt, which cannot be used here: " in model.why()
-    with pytest.raises(NotAvailable, match="nothing in .* runs here; got passed over: 1 for trt, which"):
+        assert "skipped: 1 for trt, which cannot be used here: " in model.why()
+    with pytest.raises(NotAvailable, match="no artefact in .* runs here; got skipped: 1 for trt, which"):
         load(mixed, device="gpu")
 
 
@@ -98,7 +98,7 @@ def test_the_order_is_the_stated_one(case, tmp_path, made):
 ESTIMATES = {
     "the least estimate first": ({"int8": 2e-3, "fp16": 1e-3}, ["fp16", "int8"]),
     "an estimate for one only ranks nothing": ({"int8": 2e-3}, ["int8", "fp16"]),
-    "what is no number ranks nothing": ({"int8": "slow", "fp16": 1e-3}, ["int8", "fp16"]),
+    "what is not a number ranks nothing": ({"int8": "slow", "fp16": 1e-3}, ["int8", "fp16"]),
 }
 
 
@@ -120,7 +120,7 @@ def test_engines_are_ranked_by_their_estimates(case, tmp_path):
 def test_unknown_devices_and_precisions(made):
     with pytest.raises(UsageError, match="unknown device 'cup'; expected auto, .*; do: did you mean 'cpu'"):
         load(made, device="cup")
-    with pytest.raises(UsageError, match="has no precision 'fp16'; expected auto, fp32, int8"):
+    with pytest.raises(UsageError, match="has no artefact in 'fp16'; expected auto, fp32, int8"):
         load(made, precision="fp16")
 
 

@@ -26,12 +26,12 @@ GOOD = {
     "the only input needs no name": ((1, 3, None, None), "1x3x9x7", None, 1, (1, 3, 9, 7)),
 }  # fmt: skip
 BAD = {
-    "height and width": ((None, 3, None, None), "", None, r"axes 2, 3 are free.*give --shape x=1x3xSIZExSIZE"),
+    "height and width": ((None, 3, None, None), "", None, r"axes 2, 3 are dynamic.*give --shape x=1x3xSIZExSIZE"),
     "a spec of something else": ((1, 3, None, None), "", OTHER, "has no fixed size"),
     "a spec of another input": ((1, 3, None, None), "", ModelSpec("n", (3, 9, 9), input_name="y"), "has no fixed size"),
-    "another rank": ((1, 3, None, None), "1x3x9", None, "does not fit the input 'x'; got 1x3x9; expected 1x3x[?]x[?]"),
-    "another channel": ((1, 3, None, None), "1x4x9x9", SPEC, "does not fit"),
-    "another name": ((1, 3, None, None), "z=1x3x9x9", SPEC, "names no input; got z"),
+    "another rank": ((1, 3, None, None), "1x3x9", None, "match the input 'x'; got 1x3x9; expected 1x3x[?]x[?]"),
+    "another channel": ((1, 3, None, None), "1x4x9x9", SPEC, "does not match"),
+    "another name": ((1, 3, None, None), "z=1x3x9x9", SPEC, "gives an unknown input; got z"),
     "no numbers": ((1, 3, None, None), "1x3xHxW", SPEC, "cannot read the shape"),
     "zero": ((1, 3, None, None), "1x3x0x9", SPEC, "cannot read the shape"),
 }  # fmt: skip
@@ -67,7 +67,7 @@ def test_a_size_is_never_made_up(seed):
     given = "x".join(map(str, real))
     assert settle_shape({"x": shape}, f"x={given}") == {"x": real}
     if None in shape[1:]:
-        with pytest.raises(UsageError, match="free"):
+        with pytest.raises(UsageError, match="dynamic"):
             settle_shape({"x": shape})
     else:
         assert settle_shape({"x": shape}, batch=5) == {"x": tuple(5 if size is None else size for size in shape)}

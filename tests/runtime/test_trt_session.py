@@ -65,7 +65,7 @@ def test_memory_is_bounded_and_given_back():
 
 @pytest.mark.parametrize(
     ("captures", "capturable", "why"),
-    [(False, True, "cudaStreamBeginCapture"), (True, False, "cannot be captured")],
+    [(False, True, "cudaStreamBeginCapture"), (True, False, "cannot capture")],
     ids=["CUDA refuses", "TensorRT-RTX refuses"],
 )
 def test_where_nothing_can_be_recorded_it_runs_as_it_is(captures, capturable, why):
@@ -111,7 +111,7 @@ def test_what_does_not_fit_into_the_gpu_is_an_error_and_the_session_goes_on():
     cuda = Cuda(limit=2000)
     with TrtSession(TRT, cuda, Engine(cuda)) as session:
         session.run({"input": images(2)})
-        with pytest.raises(RunError, match="memory does not suffice") as caught:
+        with pytest.raises(RunError, match="not enough GPU memory") as caught:
             session.run({"input": images(12)})
         assert "cudaErrorMemoryAllocation" in str(caught.value)
         assert "free on the GPU" in str(caught.value)

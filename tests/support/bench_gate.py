@@ -2,7 +2,7 @@
 
 python tests/support/bench_gate.py --minutes 25 --out results/gate.json
 
-Every pair is written to <out>.pairs.jsonl as soon as it is measured, and the same command goes on where it stopped.
+Every pair is written to <out>.pairs.jsonl as soon as it is measured; the same command continues an interrupted run.
 What tells most comes first: A/A and 3 %, then the other slowdowns, then more A/A and 3 % for as long as there is time.
 """
 

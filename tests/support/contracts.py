@@ -76,7 +76,7 @@ def pass_problems(name: str, folder: Path) -> list[str]:
     places = [text.find(heading) for heading in HEADINGS]
     wrong = [] if -1 not in places and places == sorted(places) else ["its docstring lacks a heading"]
     if not isinstance(getattr(module, "PASS", None), Pass):
-        return [*wrong, "PASS is no Pass"]
+        return [*wrong, "PASS is not a Pass"]
     if not any(name in recipe for recipe in recipes().values()):
         wrong.append("no recipe runs it")
     return wrong + _rewriting_problems(name, folder)
@@ -103,7 +103,7 @@ def target_problems(name: str) -> list[str]:
     module = load_plugin(targets, name.replace("-", "_"), "target")
     row = getattr(module, "ROW", None)
     if not isinstance(row, TargetRow):
-        return ["ROW is no TargetRow"]
+        return ["ROW is not a TargetRow"]
     wrong = [] if module.__doc__ else ["it is not documented"]
     wrong += [f"no backend {one}" for one in row.backends if one not in plugin_names(backends)]
     wrong += [f"no pass {one}" for one in row.passes if one not in plugin_names(passes)]
@@ -137,7 +137,7 @@ def task_problems(name: str) -> list[str]:
     module = load_plugin(tasks, name, "task")
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
-        return ["TASK is no Task"]
+        return ["TASK is not a Task"]
     wrong = [] if module.__doc__ and type(task).__doc__ else ["it is not documented"]
     if task.learns_labels != bool(task.metric):
         wrong.append("labels without a metric, or a metric without labels")
@@ -164,7 +164,7 @@ def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
         wrong.append(f"its line is {text!r}")
     drawn = task.draw(image, answer)
     if drawn is not None and (drawn.shape != image.shape or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
-        wrong.append("what it draws is no picture with an answer on it")
+        wrong.append("what it draws is not a picture with an answer on it")
     return [*wrong, "it draws on the image itself"] if (image != 90).any() else wrong
 
 

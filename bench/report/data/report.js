@@ -181,19 +181,19 @@ const figures = {
     blank: () => data.tradeoff.points.length === 0,
   },
   latency: {
-    rows: () => [["name", "ms", "per cent of the calls at most"], ...data.latency.flatMap((item) => item.points.map((p) => [item.name, ...p]))],
-    about: () => "The share of calls that took at most so long: a steep curve is a steady network, its foot to the right of 99 % the tail.",
+    rows: () => [["name", "ms", "per cent of the calls within it"], ...data.latency.flatMap((item) => item.points.map((p) => [item.name, ...p]))],
+    about: () => "The share of calls that finished within each latency. A steep curve means stable latency; the slowest 1 % of the calls (above 99 %) are the tail.",
     option: () => ({ ...base(), legend: { ...base().legend, selected: firstFew(data.latency) },
       tooltip: { ...base().tooltip, trigger: "item", formatter: (at) => `${at.seriesName}\n${at.value[1]} % within ${short(at.value[0])} ms` },
       xAxis: axis("latency, ms", spread(data.latency.flatMap((item) => item.points.map((p) => p[0])))), yAxis: axis("", { type: "value", min: 0, max: 100, unit: " %" }),
       series: data.latency.map((item) => ({ type: "line", name: item.name, step: false, symbol: "circle", symbolSize: 5, showSymbol: false, data: item.points })) }),
     empty: () => data.latency.length === 0,
   },
-  start: stacked("start", "ms", "From nothing to the first answer, in a fresh process with the files in the page cache."),
-  memory: stacked("memory", "MB", "What the memory of a fresh process is for: libraries, the network's weights, the rest of the session, the arena with the activations, and what was taken and given back."),
+  start: stacked("start", "ms", "Time from the start of a fresh process to its first answer, with the files in the page cache."),
+  memory: stacked("memory", "MB", "How a fresh process uses its memory: libraries, the network's weights, the rest of the session, the arena of the activations, and memory that was allocated and freed again."),
   timeline: {
     rows: () => [["name", "ms", "resident MB", "stage"], ...data.timeline.flatMap((item) => item.points.map((p, i) => [item.name, ...p, item.stages[i]]))],
-    about: () => "The resident size of a fresh process from its start to its tenth call; a larger dot begins a stage, hover for its name. Choose others in the legend.",
+    about: () => "The resident size of a fresh process from its start to its tenth call; a larger dot marks the start of a stage; hover over it for the name. Choose other curves in the legend.",
     option: () => ({ ...base(), legend: { ...base().legend, selected: firstFew(data.timeline) },
       tooltip: { ...base().tooltip, formatter: (at) => `${at.seriesName}\n${data.timeline[at.seriesIndex].stages[at.dataIndex]}\n${short(at.value[0])} ms: ${short(at.value[1])} MB` },
       xAxis: axis("ms since the process was started", { type: "value" }), yAxis: axis("MB", { type: "value", nameGap: 40 }),
@@ -203,7 +203,7 @@ const figures = {
   },
   sensitivity: {
     rows: () => [["record", "kind", "layer or tensor", "SQNR dB"], ...data.sensitivity.rows],
-    about: () => "Signal to quantisation noise, the noisiest first: low bars are the layers that INT8 hurts. Of the network's output where each layer was quantised alone, of the tensor itself otherwise.",
+    about: () => "Signal-to-quantisation-noise ratio (SQNR), lowest first: low bars show the layers that lose most in INT8. If each layer was quantised alone, the SQNR is that of the network's output; otherwise it is that of the tensor.",
     option: () => {
       const bars = data.sensitivity.records.flatMap((record) => record.bars.map((bar) => [data.sensitivity.records.length > 1 ? `${record.name}: ${bar[0]}` : bar[0], bar[1], record.name]));
       const names = data.sensitivity.records.map((record) => record.name);
@@ -218,14 +218,14 @@ const figures = {
     empty: () => data.sensitivity.records.length === 0,
     height: () => 150 + 20 * data.sensitivity.records.reduce((sum, record) => sum + record.bars.length, 0),
   },
-  layers: { ...stacked("layers", "ms", "Where an inference spends its time, by the operators that really run; the CSV has every one of them with its shape."),
+  layers: { ...stacked("layers", "ms", "Time of one inference by operator, as the backend executes them; the CSV lists each operator with its shape."),
     rows: () => [["name", "layer", "operator", "dtype", "output", "us", "M MACs"], ...data.layers.rows] },
   roofline: {
-    rows: () => [["name", "MACs for each byte of weights", "G MACs/s"], ...data.roofline.points.map((p) => [p.name, p.x, p.y])],
-    about: () => "Multiply-accumulates a second against those for each byte of weights; the lines are the highest rates this machine showed on dense operators and in copying memory.",
+    rows: () => [["name", "MACs per byte of weights", "G MACs/s"], ...data.roofline.points.map((p) => [p.name, p.x, p.y])],
+    about: () => "Multiply-accumulates per second against multiply-accumulates per byte of weights. The lines are the highest rates that were measured on this machine: dense operators, and memory copies.",
     option: () => ({ ...base(),
       tooltip: { ...base().tooltip, formatter: (at) => `${at.name || at.seriesName}\n${short(at.value[1])} G MACs/s` },
-      xAxis: axis("MACs for each byte of weights", { type: "log" }), yAxis: axis("G MACs/s", { type: "log", nameGap: 40 }),
+      xAxis: axis("MACs per byte of weights", { type: "log" }), yAxis: axis("G MACs/s", { type: "log", nameGap: 40 }),
       series: [{ type: "scatter", name: "networks", symbolSize: 14,
           label: { formatter: "{b}", position: "right", color: base().textStyle.color, fontSize: 11 },
           data: data.roofline.points.map((p, i) => ({ name: p.name, value: [p.x, p.y], label: { show: innerWidth >= 640 && roofNames().has(i) } })) },
