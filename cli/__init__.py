@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("models", "Train a network on the embedded digits or a folder of images."),
     "export": ("export", "Take a network, ours or yours, to a verified bundle."),
     "spec": ("spec", "Write down what is known of a network's input and output."),
-    "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one that computes the same."),
+    "optimize": ("optimize", "Rewrite an ONNX file into a smaller, faster one with the same outputs."),
     "quantize": ("quantize", "Cast an ONNX file to FP16, or calibrate it to INT8."),
     "build": ("build", "Build a TensorRT engine from an ONNX file."),
     "verify": ("run", "Recompute a bundle's digests and replay its golden inputs here."),

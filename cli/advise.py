@@ -42,10 +42,10 @@ class Advice:
 @click.option("--device", required=True, help="A device of the catalogue: orin-nano-8gb, xavier-nx, t4, …")
 @click.option("--power", help="Power mode (15W) or GPU clock (612MHz).  [default: the highest mode]")
 @click.option("--dataset", default="imagenet", show_default=True, help="Data set of the published accuracy.")
-@click.option("--min-top1", default=0.0, help="Published top-1 of the FP32 network on that data set, per cent.")
-@click.option("--max-ms", type=float, help="Latency of one call, milliseconds.")
+@click.option("--min-top1", default=0.0, help="Minimum published top-1 of the FP32 network on that data set, per cent.")
+@click.option("--max-ms", type=float, help="Maximum latency of one call, milliseconds.")
 @click.option("--precision", type=click.Choice(roofline.PRECISIONS), default="fp16", show_default=True)
-@click.option("--batch", default=1, show_default=True, help="Images in a call.")
+@click.option("--batch", default=1, show_default=True, help="Images per call.")
 @click.option(
     "--all", "every", is_flag=True, help="Check every network; by default stop at the third that is fast enough."
 )

@@ -27,7 +27,7 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
     model_bundle = read_bundle(bundle, trusted_key=key)
     signer = model_bundle.check_signature(key)
     if digest and digest.lower() != model_bundle.digest:
-        raise BundleError(f"{bundle} is another bundle", got=model_bundle.digest, expected=digest.lower())
+        raise BundleError(f"{bundle} is a different bundle", got=model_bundle.digest, expected=digest.lower())
     report = verify(model_bundle, threads=threads)
     emit({**report.to_dict(), "signed_by": signer}, as_json, lambda: _draw_verify(report, signer))
     return {"passed": 0, "failed": 1, "cannot tell": 3}[report.verdict]
@@ -140,7 +140,7 @@ def pack_command(
     from ..runtime.serving.triton import write_triton
 
     if bool(as_zip) == bool(triton):
-        raise UsageError("nothing to write, or too much", expected="either --zip FILE or --triton FOLDER")
+        raise UsageError("pack writes exactly one form", expected="either --zip FILE or --triton FOLDER")
     model_bundle = read_bundle(bundle)
     if as_zip:
         written = pack_bundle(model_bundle, as_zip, overwrite=overwrite)

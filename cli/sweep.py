@@ -78,7 +78,7 @@ def sweep_command(
         if why := store.failure(cell):
             part = f" shard {cell.shard + 1} of {cell.shards}" if cell.data else f" t{cell.threads} b{cell.batch}"
             note(f"failed: {cell.path} {cell.form}{part}: {why}")
-    note(f"{count} cells measured, {len(cells) - count - failed} were there already, {failed} failed")
+    note(f"{count} cells measured, {len(cells) - count - failed} were measured before, {failed} failed")
     return 1 if failed else 0
 
 

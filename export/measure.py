@@ -191,7 +191,9 @@ def _accuracy_check(
         likeness = kept(flow, spec, artefact)
         limits = f"(at least {flow.settings.min_agreement:g} % and {flow.settings.min_sqnr:g} dB on the worse split)"
         return StageCheck(
-            name, likeness.enough, f"{why_not}, so likeness decides: {likeness} {limits}; {agreement}{_tried(artefact)}"
+            name,
+            likeness.enough,
+            f"{why_not}, so similarity decides: {likeness} {limits}; {agreement}{_tried(artefact)}",
         )
     task = find(spec.task)
     key = result_key(task)

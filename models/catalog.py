@@ -101,7 +101,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     entry = find_network(name)
     spec = checkpoints.checkpoint_spec(weights) if Path(weights).is_file() else None
     if spec and spec.name != entry.name:
-        raise UsageError(f"{weights} is no checkpoint of {entry.name}", got=spec.name, do=f"name {spec.name}")
+        raise UsageError(f"{weights} is not a checkpoint of {entry.name}", got=spec.name, do=f"name {spec.name}")
     if spec:
         return spec
     if len(entry.input_shape) != 3:

@@ -53,7 +53,7 @@ def may_be_first(session: Session) -> bool:
 
 
 def _declared(source: Tensor, tensor: Tensor) -> Any:
-    """Return the batch axis that the shapes say, None for none, Ellipsis where they do not say."""
+    """Return the batch axis according to the shapes, None for none, Ellipsis if it is unknown."""
     size, name = source.shape[0], source.names[0] if source.names else ""
     known = bool(tensor.shape) and None not in tensor.shape
     if size is None:
@@ -69,7 +69,7 @@ def _declared(source: Tensor, tensor: Tensor) -> Any:
 
 
 def _tried(session: Session, source: Tensor, shape: tuple[int, ...]) -> dict[str, int | None]:
-    """Return the batch axis of each output as runs on random images show it; nothing where they cannot run."""
+    """Return the batch axis of each output according to runs on random images; empty if they fail."""
     size, fixed = source.shape[0], tuple(dim for dim in source.shape[1:] if dim is not None)
     shape = fixed if len(fixed) == len(source.shape) - 1 else shape
     images = np.random.default_rng(0).standard_normal((size or max(TRIED), *shape))

@@ -184,7 +184,7 @@ def load(
 def _loaded(bundle: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
     """Load the best artefact of an opened bundle; see `load`."""
     order = candidates(bundle, device, precision)
-    notes = [f"passed over: {artefact.name}: {why}" for artefact in bundle.artefacts if (why := retired(artefact))]
+    notes = [f"skipped: {artefact.name}: {why}" for artefact in bundle.artefacts if (why := retired(artefact))]
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     begun: Session | None = None
     if device == "auto":
@@ -198,7 +198,7 @@ def _loaded(bundle: Bundle, device: str, precision: str, threads: int | None, re
     if model := _first(bundle, on_cpu, threads, notes, begun):
         return model
     raise NotAvailable(
-        f"nothing in {bundle.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
+        f"no artefact in {bundle.source} runs here", got=" | ".join(notes)[:1500] or f"no artefact for {device}",
         do="see `edgesmith doctor`",
     )  # fmt: skip
 

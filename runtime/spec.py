@@ -146,7 +146,7 @@ class ModelSpec:
             ModelError: The name, a label or a tensor's name breaks the rules of `names`.
         """
         if not is_name(self.name):
-            raise ModelError("the network's name cannot be used", got=repr(self.name)[:200], expected=RULE)
+            raise ModelError("the name of the network is not valid", got=repr(self.name)[:200], expected=RULE)
         texts = (self.input_name, *self.output_names, *self.labels, *(one.name for one in self.other_inputs))
         if odd := next((text for text in texts if isinstance(text, str) and not is_text(text)), None):
             raise ModelError("the name of a label or tensor is not valid", got=repr(odd)[:200], expected=TEXT_RULE)

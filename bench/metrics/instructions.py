@@ -33,7 +33,7 @@ def measure(context: MetricContext) -> Reading:
         total = count(valgrind, target, 10 * context.timeout_s)
     except EdgesmithError as error:
         return Reading("instructions", missing=str(error))
-    notes = () if context.target.threads == 1 else ("counted with one thread",)
+    notes = () if context.target.threads == 1 else ("instructions can be counted only with one thread",)
     return Reading("instructions", {"instructions_count": total}, notes=notes)
 
 

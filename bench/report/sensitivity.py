@@ -30,7 +30,7 @@ def read_sensitivity(path: Path) -> dict[str, dict[str, Any]]:
         bundle = read_bundle(path)
         records = {key: value for key, value in bundle.manifest.provenance.items() if _is_record(value)}
         if not records:
-            raise DataError(f"{path} says nothing of its quantisation", do="export it with INT8, or give the JSON")
+            raise DataError(f"{path} has no record of its quantisation", do="export it with INT8, or give the JSON")
         return {f"{bundle.spec.name} {key}": value for key, value in records.items()}
     try:
         record = json.loads(existing_file(path, "quantisation").read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 Format history:
     1  first format
-    2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and passed over when read
+    2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and skipped when read
     3  the spec's `scores`
     4  the spec's `other_inputs`
 A manifest is written in the earliest format that can say all of it.
@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def format(self) -> int:
-        """The earliest format that can say all of this."""
+        """The earliest format that can represent this manifest."""
         return 4 if self.spec.other_inputs else 3 if self.spec.scores else 1
 
     def to_json(self) -> str:

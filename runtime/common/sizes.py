@@ -63,7 +63,7 @@ def _settled(
     if request is not None:
         if not _fits(request, shape):
             got, expected = "x".join(map(str, request)), _text(shape)
-            raise UsageError(f"--shape does not fit the input {name!r}", got=got, expected=expected)
+            raise UsageError(f"--shape does not match the input {name!r}", got=got, expected=expected)
         return request
     if spec is not None and spec.input_name == name:
         of_spec = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)

@@ -120,7 +120,7 @@ def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
     if not classes or set(classes) <= reserved:
         missing = f"only {', '.join(classes)}" if classes else "no images, no folders and no label file"
         raise DataError(
-            f"{folder} holds no images",
+            f"{folder} contains no images",
             got=missing,
             expected="images; or one folder of images per class (also below train/ and val/); or images and labels.txt",
         )

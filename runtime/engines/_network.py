@@ -48,7 +48,7 @@ def run_build(request: dict[str, Any], send: Event) -> dict[str, Any]:
         file.write(blob)
     kernels = _kernels(trt, log, blob, features)
     precisions, products = _asked(trt, network, request["precision"]) if kernels else ({}, [])
-    notes += [] if kernels else ["this TensorRT lists no kernels: what the precision really is was not checked"]
+    notes += [] if kernels else ["this TensorRT does not list kernels: the real precision was not checked"]
     return {
         "version": str(trt.__version__), "sm": target, "typing": "weak" if weak is not None else "strong",
         "flags": _flag_names(trt, config, request), "notes": notes, "build_s": seconds,
@@ -190,7 +190,7 @@ def _profiles(builder: Any, network: Any, config: Any, request: dict[str, Any]) 
     dynamic = {tensor.name: tuple(tensor.shape) for tensor in inputs if -1 in tuple(tensor.shape)}
     profiles = {name: [list(shape) for shape in shapes] for name, shapes in (request.get("shapes") or {}).items()}
     if unknown := sorted(set(profiles) - {tensor.name for tensor in inputs}):
-        raise UsageError(f"no input is called {unknown[0]!r}", expected=", ".join(tensor.name for tensor in inputs))
+        raise UsageError(f"there is no input {unknown[0]!r}", expected=", ".join(tensor.name for tensor in inputs))
     if not dynamic:
         return {}
     profile = builder.create_optimization_profile()

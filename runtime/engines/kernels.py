@@ -99,7 +99,7 @@ class Attestation:
 
     @property
     def missed(self) -> dict[str, str]:
-        """The convolutions that run in another precision than was asked, and which."""
+        """The convolutions whose precision differs from the requested one, with the actual precision."""
         pairs = ((name, self.got[name], precision) for name, precision in self.asked.items())
         return {name: got for name, got, precision in pairs if not _fulfils(got, precision)}
 

@@ -48,10 +48,10 @@ def apply(images: Iterable[Any], spec: ModelSpec) -> NDArray[Any]:
     shape = (*settings.crop, *channels) if spec.layout == "NHWC" else (*channels, *settings.crop)
     if len(settings.mean) < CHANNELS.get(settings.channels, 0):
         got = f"{len(settings.mean)} means for {settings.channels}"
-        raise DataError(f"the preprocessing of {spec.name} lacks a mean", got=got, expected="one for each channel")
+        raise DataError(f"the preprocessing of {spec.name} has too few means", got=got, expected="one per channel")
     if spec.layout not in LAYOUTS or spec.dtype not in DTYPES or shape != tuple(spec.input_shape):
         raise DataError(
-            f"the preprocessing of {spec.name} does not make its input",
+            f"the preprocessing of {spec.name} does not produce its input",
             got=f"{settings.channels} {settings.crop}, {spec.layout} {spec.dtype}",
             expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, "
             f"{' or '.join(LAYOUTS)}, {' or '.join(DTYPES)}",

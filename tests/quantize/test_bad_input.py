@@ -136,7 +136,7 @@ COMMANDS = {
 }  # fmt: skip
 FOLDERS = {
     "an empty folder": (
-        no_images, "DATA holds no images; got no images, no folders and no label file; "
+        no_images, "DATA contains no images; got no images, no folders and no label file; "
         "expected images; or one folder of images per class (also below train/ and val/); or images and labels.txt",
     ),
     "images that do not decode": (

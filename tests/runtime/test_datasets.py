@@ -183,7 +183,7 @@ def test_a_bad_folder_is_an_error_with_a_name(case, by_class):
 
 
 def test_no_classes_and_unknown_names(tmp_path):
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         datasets.load(tmp_path, "test")
     with pytest.raises(UsageError, match="unknown data 'digitz'"):
         datasets.load("digitz", "test")
