@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 
 MODEL     ?= mobilenetv2
 WEIGHTS   ?= trained
-DATA      ?= digits
+DATA      ?=
 PRECISION ?= fp32,fp16,int8
 TARGET    ?= ort-x86,trt
-OUT       ?= bundles/$(MODEL)
+OUT       ?=
+ARGS      ?=
 JOBS      ?= 2
 SECONDS   ?= 3600
 MINUTES   ?= 25
@@ -34,8 +35,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[export,optimize,ort,trt-rtx,dev]'
 	@touch $@
 
-export: $(VENV)/.ready  ## PyTorch to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT.
-	@$(BIN)/edgesmith export $(MODEL) --weights $(WEIGHTS) --data $(DATA) --precision $(PRECISION) --target $(TARGET) --out $(OUT)
+export: $(VENV)/.ready  ## A network to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT, ARGS.
+	@$(BIN)/edgesmith export "$(MODEL)" --weights "$(WEIGHTS)" --data "$(DATA)" --precision $(PRECISION) --target $(TARGET) \
+	  $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 # The quick tests reach nearly all that the slow ones do, and tracing these would cost minutes.
 COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' --cov

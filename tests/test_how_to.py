@@ -17,7 +17,7 @@ from support.bundles import LABELS, SPEC, colour_bundle, colour_net
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-QUESTIONS = {"own-module", "own-onnx", "calibrate", "deploy-to-an-orin", "read-the-report", "add-a-pass", "gate-my-ci",
+QUESTIONS = {"own-module", "own-onnx", "own-data", "calibrate", "deploy-to-an-orin", "read-the-report", "add-a-pass", "gate-my-ci",
              "from-python"}  # fmt: skip
 MAY_NOT_TELL = {"gate", "bench", "compare"}  # on a busy machine: exit code 3
 
@@ -61,9 +61,12 @@ def steps(page: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_page_runs(page, place):
+def test_the_page_runs(page, place, monkeypatch):
     order = steps(page)
     assert order
+    for name, text in re.findall(r"`(\w+\.py)`:\n\n```py\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        Path(name).write_text(text)
+    monkeypatch.syspath_prepend(place)
     if page.stem == "own-onnx":  # the page writes the spec last, because most files have one
         order = [order[-1], *order[:-1]]
     for language, text in order:

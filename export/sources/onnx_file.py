@@ -169,8 +169,8 @@ def _add_outputs(model: onnx.ModelProto, facts: Facts) -> None:
     shape = [dim.dim_value for dim in outputs[0].type.tensor_type.shape.dim]
     image = facts.has_image
     classes = shape[1] if len(shape) == 2 and shape[1] > 1 and len(outputs) == 1 and image else 0
-    labels = facts.get("labels", ())
-    if classes and (not labels or len(labels) == classes):
-        facts.add(f"{GUESS}: the output is (N, {classes})", task="classify", num_classes=classes)
+    if classes and facts.get("task", "classify") == "classify":
+        facts.add(f"{GUESS}: the output is (N, {classes})", task="classify")
+        facts.confirm(f"{GUESS}: the output is (N, {classes})", num_classes=classes)
         facts.add("the graph", scores=spec_metadata.model_scores(model, outputs[0].name)[0] or None)
     facts.add(f"{GUESS}: nothing is known of the outputs", task="features")

@@ -200,7 +200,7 @@ def spec_text(facts: Mapping[str, Fact]) -> str:
     """Return facts, by name, as a TOML file with a comment that says where each comes from."""
     lines = [
         f"{SPEC_HEAD} Correct what is wrong, above all what is a guess,",
-        "# and give it with `--spec FILE`. docs/own-networks.md explains each entry.",
+        "# and give it with `--spec FILE`. docs/how-to/own-onnx.md explains it.",
     ]
     for table, keys in TABLES.items():
         rows = [(key, facts[name]) for key, name in keys.items() if name in facts]
