@@ -51,7 +51,7 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 class ExportSettings:
     """What to make; every field is an option of `edgesmith export`.
 
-    `model` is a name or file as `sources.find_source` reads it, or a `torch.nn.Module`. The `weights` TRAINED are, for
+    `model` is a name or file as `source.find_source` reads it, or a `torch.nn.Module`. The `weights` TRAINED are, for
     networks of ours, trained on `data`: "digits", or the user's own where that is a folder; for others they are the
     network's own. `data` "random" is noise.
     """

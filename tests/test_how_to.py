@@ -17,8 +17,8 @@ from support.bundles import LABELS, SPEC, colour_bundle, colour_net
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-QUESTIONS = {"own-module", "own-onnx", "own-data", "calibrate", "deploy-to-an-orin", "read-the-report", "add-a-pass", "gate-my-ci",
-             "from-python"}  # fmt: skip
+QUESTIONS = {"own-module", "own-onnx", "own-data", "calibrate", "deploy-to-an-orin", "read-the-report", "add-a-pass",
+             "gate-my-ci", "from-python"}  # fmt: skip
 MAY_NOT_TELL = {"gate", "bench", "compare"}  # on a busy machine: exit code 3
 
 

@@ -110,8 +110,8 @@ def set_attributes(node: NodeProto, **values: Any) -> None:
     """Give a node attributes, after those that it keeps; None takes one away."""
     kept = [item for item in node.attribute if item.name not in values]
     del node.attribute[:]
-    given = [helper.make_attribute(name, value) for name, value in values.items() if value is not None]
-    node.attribute.extend([*kept, *given])
+    fresh = [helper.make_attribute(name, value) for name, value in values.items() if value is not None]
+    node.attribute.extend([*kept, *fresh])
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -64,14 +64,14 @@ def restore_in_graph(
     moved = restore_zero_points(ProtoGraph(model))
     net = ProtoGraph(model)
     original = {node.name: node for node in source.graph.node}
-    named = {node.name: node for node in net.nodes}
+    by_name = {node.name: node for node in net.nodes}
     for name in floats:
-        if name not in original or name not in named:
+        if name not in original or name not in by_name:
             raise ModelError(
                 f"node {name!r} is not in both {float_graph.path} and {int8_graph.path}", do="quantise that file again"
             )
     constants = constant_tensors(source.graph)
-    for node in [named[name] for name in floats] + [node for node in net.nodes if node.op_type == "Add"]:
+    for node in [by_name[name] for name in floats] + [node for node in net.nodes if node.op_type == "Add"]:
         if node.name in original:
             _restore(net, node, original[node.name], constants)
     if per_tensor:

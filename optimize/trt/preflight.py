@@ -117,11 +117,11 @@ def _pools(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterato
 
 def _resizes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Resize"):
-        given = attributes(node)
+        modes = attributes(node)
         odd = [
-            given.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
-            given.get("antialias", 0) and "antialias",
-            given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
+            modes.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
+            modes.get("antialias", 0) and "antialias",
+            modes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
         ]
         for name in filter(None, odd):
             yield Finding("error", "resize-mode", label(node), f"Resize with {name}", "use half_pixel, no antialias")

@@ -76,7 +76,7 @@ def layer_work(model: onnx.ModelProto) -> dict[str, Work]:
     net = ProtoGraph(onnx.shape_inference.infer_shapes(copied(model)))
     infos = (*net.graph.input, *net.graph.value_info, *net.graph.output)
     sizes = {item.name: prod(_dims(item)[1:]) for item in infos if item.type.tensor_type.HasField("shape")}
-    found = {}
+    works = {}
     for node in net.nodes:
         weight = net.arrays.get(node.input[1]) if node.op_type in ANCHORS else None
         if weight is None or node.output[0] not in sizes:
@@ -85,10 +85,10 @@ def layer_work(model: onnx.ModelProto) -> dict[str, Work]:
         each = 2 * weight.size // max(channels, 1)
         moved = sizes.get(node.input[0], 0) + sizes[node.output[0]]
         dense = attributes(node).get("group", 1) == 1
-        found[node.name] = Work(
+        works[node.name] = Work(
             node.name, node.op_type, "fp32", each * sizes[node.output[0]], moved, int(weight.size), dense
         )
-    return found
+    return works
 
 
 def _dims(item: onnx.ValueInfoProto) -> list[int]:
@@ -97,10 +97,10 @@ def _dims(item: onnx.ValueInfoProto) -> list[int]:
 
 def latencies(models: list[onnx.ModelProto], image: np.ndarray, runs: int = RUNS) -> list[float]:
     """Return the least seconds of each model on one image in ONNX Runtime, one thread, run in turns."""
-    opened = [session(model, optimise=True, threads=1) for model in models]
-    least = [float("inf")] * len(opened)
+    sessions = [session(model, optimise=True, threads=1) for model in models]
+    least = [float("inf")] * len(sessions)
     for _ in range(runs):
-        for at, one in enumerate(opened):
+        for at, one in enumerate(sessions):
             started = time.perf_counter()
             one.run(None, {one.get_inputs()[0].name: image})
             least[at] = min(least[at], time.perf_counter() - started)
