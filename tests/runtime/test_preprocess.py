@@ -111,11 +111,11 @@ def test_other_channel_orders(channels):
 
 
 def test_a_small_image_is_padded_when_it_is_smaller_than_the_crop():
-    spec = ModelSpec("m", (6, 4, 3), layout="NHWC", dtype="uint8", preprocess=Preprocess((6, 4), 3))
-    out = preprocess.apply([np.full((3, 5, 3), 9, np.uint8)], spec)[0]
+    spec = ModelSpec("m", (6, 4, 3), layout="NHWC", dtype="uint8", preprocess=Preprocess((6, 4), 2))
+    out = preprocess.apply([np.full((2, 5, 3), 9, np.uint8)], spec)[0]
     assert out.shape == (6, 4, 3)
-    assert (out[1:4] == 9).all()
-    assert out[0].max() == out[4:].max() == 0
+    assert (out[2:4] == 9).all()
+    assert out[:2].max() == out[4:].max() == 0
 
 
 BAD = {

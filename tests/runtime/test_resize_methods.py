@@ -48,6 +48,25 @@ def with_torch(image, size, method):
     return values.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).numpy()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads that wait for busy cores take far longer than the work."""
+    restore = []
+    with contextlib.suppress(ImportError):
+        import cv2
+
+        restore.append((cv2.setNumThreads, cv2.getNumThreads()))
+    with contextlib.suppress(ImportError):
+        import torch
+
+        restore.append((torch.set_num_threads, torch.get_num_threads()))
+    for change, _ in restore:
+        change(1)
+    yield
+    for change, count in restore:
+        change(count)
+
+
 def shares(ours, theirs, drawn=25):
     """Return the largest difference, and the share of values that differ, over all cases."""
     most = different = count = 0
