@@ -18,7 +18,11 @@ OPTIONS = (
     click.option("--std", default="", metavar="R,G,B", help="Standard deviation, on the same scale."),
     click.option("--channels", default="", metavar="RGB|BGR|GRAY", help="Order of the colours."),
     click.option("--resize", default="", metavar="PIXELS|stretch", help="Shorter side before the crop, or stretch."),
-    click.option("--interpolation", default="", metavar="METHOD", help="bilinear, bicubic, nearest, ..."),
+    click.option("--fit", default="", metavar="FIT", help="crop, stretch, letterbox or pad."),
+    click.option(
+        "--fill", default="", metavar="PIXEL|R,G,B", help="Beside the image, 0 to 255, for letterbox and pad."
+    ),
+    click.option("--interpolation", default="", metavar="METHOD", help="bilinear, opencv-linear, torch-bilinear, ..."),
     click.option("--labels", type=click.Path(path_type=Path), help="A text file with a label on each line."),
     click.option("--layout", default="", metavar="NCHW|NHWC", help="Layout of the image."),
     click.option("--task", default="", help="classify, segment, localise, reconstruct or features."),

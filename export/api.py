@@ -33,7 +33,8 @@ def export(
         say: Called with one line after each stage; nothing is said without it.
         options: Any other field of `ExportSettings`: weights, data, calibration, dynamic_batch, input, opset, threads,
             weights_folder, max_drop, min_agreement, min_sqnr, overwrite; and, for a network that is not ours, those of
-            `SpecOptions`: spec, size, shape, mean, std, channels, resize, interpolation, labels, layout, task, args.
+            `SpecOptions`: spec, size, shape, mean, std, channels, resize, fit, fill, interpolation, labels, layout,
+            task, args.
 
     Returns:
         What was made and found; no bundle is written where a check failed (`summary.passed` is False then).

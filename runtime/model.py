@@ -20,7 +20,7 @@ from .batch_axes import answers, axes, run
 from .bundle.bundle import Bundle, read_bundle
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
-from .images.preprocess import apply
+from .images.preprocess import apply, as_array
 from .selection import autotune_cache
 from .selection.candidates import Candidate, candidates, open_artefact, open_file, retired, usable
 from .targets import is_simulated
@@ -54,12 +54,14 @@ class Model(Closeable):
         """The batch axis of each output, None if it has none; see `batch_axes.axes`."""
         return axes(self.session, self.spec.task, self.spec.input_shape)
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any, *, channels: str = "RGB") -> Any:
         """Run the model on one image or several.
 
         Args:
-            images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these, or a preprocessed
-                batch as a float array in NCHW.
+            images: One image (a path, a Pillow image, uint8 (H, W, 3), (3, H, W) or (H, W)), a list of these, a uint8
+                batch (N, H, W, 3), or a preprocessed batch as a float array in the network's layout. Arrays are numpy's
+                or torch's tensors.
+            channels: Order of the colours in uint8 arrays: "RGB", or "BGR" for OpenCV's frames.
 
         Returns:
             An Answer for one image, a list of Answers for a list or a batch.
@@ -69,11 +71,15 @@ class Model(Closeable):
             RunError: The backend failed; an output holds NaN or Inf; or an output has no batch axis, and the model
                 takes several images at once.
         """
-        if isinstance(images, (list, tuple)):
-            return self.answers(apply(images, self.spec), finite=True) if images else []
+        images = as_array(images)
         if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+            if channels != "RGB":
+                expected = "uint8 images; a float batch is the network's own input, in its own order"
+                raise DataError(f"channels={channels!r} does not fit a float batch", expected=expected)
             return self.answers(images, finite=False)
-        return self.answers(apply([images], self.spec), finite=True)[0]
+        if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
+            return self.answers(apply(images, self.spec, channels), finite=True) if len(images) else []
+        return self.answers(apply([images], self.spec, channels), finite=True)[0]
 
     def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
         """Compute the outputs of a preprocessed batch, by name, without postprocessing.

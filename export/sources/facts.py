@@ -13,18 +13,20 @@ from typing import Any
 
 from ...runtime.errors import ModelError, UsageError
 from ...runtime.images.preprocess import CHANNELS
-from ...runtime.spec import InputSpec, ModelSpec, Preprocess
+from ...runtime.spec import FILLED, GREY, InputSpec, ModelSpec, Preprocess
 
 GUESS = "a guess"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CROP_RATIO = 0.875  # of the resized shorter side, as torchvision's first weights were evaluated
+FITTING = ("fit", "fill", "enlarge", "resize")
 COLOURS = {1: "GRAY", 3: "RGB"}
 # Fact -> what it is, for the table.
 KNOWN = {
     "name": "name", "task": "task", "input_name": "input", "output_names": "outputs", "shape": "shape of one sample",
-    "layout": "layout", "dtype": "type", "size": "height, width", "channels": "colours", "resize": "shorter side",
-    "interpolation": "interpolation", "mean": "mean", "std": "standard deviation", "labels": "labels",
-    "num_classes": "classes", "scores": "scores", "weights": "weights", "other_inputs": "other inputs",
+    "layout": "layout", "dtype": "type", "size": "height, width", "channels": "colours", "fit": "fit",
+    "resize": "shorter side", "fill": "fill", "enlarge": "enlarge", "interpolation": "interpolation", "mean": "mean",
+    "std": "standard deviation", "labels": "labels", "num_classes": "classes", "scores": "scores",
+    "weights": "weights", "other_inputs": "other inputs",
 }  # fmt: skip
 
 
@@ -65,9 +67,18 @@ class Facts:
     def add(self, origin: str, **values: Any) -> None:
         """Add what one source says; None says nothing.
 
+        What fits an image into the input belongs together: `fill`, `enlarge` and the shorter side count only with the
+        fit of the same source; a source that says a shorter side says "crop", and "stretch" where that is 0.
+
         Raises:
             KeyError: A fact that no spec has.
         """
+        if (resize := values.get("resize")) is not None and values.get("fit") is None:
+            values["fit"] = "crop" if resize else "stretch"
+        if values.get("fit") not in (None, self.get("fit", values.get("fit"))):
+            values = {name: value for name, value in values.items() if name not in FITTING}
+        elif not resize:
+            values.pop("resize", None)
         for name, value in values.items():
             if name not in KNOWN:
                 raise KeyError(name)
@@ -100,8 +111,10 @@ class Facts:
             other_inputs=spec.other_inputs or None,
         )  # fmt: skip
         if image:
+            fills = {} if preprocess.fits not in FILLED else {"fill": preprocess.fill, "enlarge": preprocess.enlarge}
             self.add(
-                origin, size=preprocess.crop, channels=preprocess.channels, resize=preprocess.resize,
+                origin, size=preprocess.crop, channels=preprocess.channels, fit=preprocess.fits, **fills,
+                resize=preprocess.resize if preprocess.fits == "crop" else 0,
                 interpolation=preprocess.interpolation, mean=preprocess.mean, std=preprocess.std,
             )  # fmt: skip
 
@@ -172,16 +185,39 @@ class Facts:
             kind = f"{GUESS}: as for ImageNet"
             self.add(kind, **{name: (value[:1] if grey else value) for name, value in IMAGENET.items()})
         classifies = self.get("task") == "classify"
-        self.add(GUESS, interpolation="bilinear", resize=round(min(size) / CROP_RATIO) if classifies else 0)
+        crops = self.get("fit", "crop" if classifies else "stretch") == "crop"
+        self.add(GUESS, interpolation="bilinear", fit="crop" if crops else self.get("fit", "stretch"))
+        if crops:
+            self.add(GUESS, resize=round(min(size) / CROP_RATIO))
+        elif self.get("fit") in FILLED:
+            self.add(GUESS, fill=GREY)
 
     def _preprocess(self) -> Preprocess:
         if CHANNELS[self.get("channels")] != self.colours:
             got = f"{self.get('channels')} ({self._facts['channels'].origin})"
             raise UsageError("the colours do not fit the network's input", got=got, expected=f"{self.colours} of them")
+        fit = self.get("fit")
         return Preprocess(
-            crop=tuple(self.get("size")), resize=int(self.get("resize")), interpolation=self.get("interpolation"),
+            crop=tuple(self.get("size")), resize=int(self.get("resize", 0)), interpolation=self.get("interpolation"),
             mean=self._for_each_colour("mean"), std=self._for_each_colour("std"), channels=self.get("channels"),
+            fit=fit if fit in FILLED else "", fill=self._fill(fit), enlarge=self.get("enlarge", True),
         )  # fmt: skip
+
+    def _fill(self, fit: str) -> float | tuple[float, ...]:
+        """Return the pixel beside the image; one number, or one for each colour."""
+        fill: float | tuple[float, ...] = self.get("fill", GREY)
+        if fit not in FILLED and (useless := [self._facts[name] for name in ("fill", "enlarge") if name in self]):
+            got = f"{useless[0].name} ({useless[0].origin}), fit {fit} ({self._facts['fit'].origin})"
+            expected = f"{useless[0].name} with {' or '.join(FILLED)} alone"
+            raise UsageError(
+                "nothing is filled", got=got, expected=expected, do="give --fit letterbox, or leave it out"
+            )
+        if isinstance(fill, tuple) and len(fill) != self.colours:
+            got = f"{_short(fill)} ({self._facts['fill'].origin})"
+            raise UsageError(
+                "the fill does not fit the network's input", got=got, expected=f"{self.colours} numbers, or one"
+            )
+        return fill
 
     def _for_each_colour(self, name: str) -> tuple[float, ...]:
         """Return a number for each colour; one number is meant for all."""

@@ -12,7 +12,7 @@ from ...optimize.graph.proto_graph import loaded
 from ...optimize.graph.upgrade import upgraded
 from ...runtime.common.sizes import parse_sizes
 from ...runtime.errors import UsageError
-from ...runtime.spec import SPEC_KEY, InputSpec, ModelSpec
+from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
 from .facts import GUESS, Facts
 
 if TYPE_CHECKING:
@@ -40,13 +40,21 @@ def add_metadata(path: Path, facts: Facts) -> None:
 
 
 def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
-    """https://docs.ultralytics.com/modes/export: metadata `task`, `names`, `imgsz`, `stride`; pixels / 255, RGB."""
+    """https://docs.ultralytics.com/modes/export: metadata `task`, `names`, `imgsz`; pixels / 255, RGB.
+
+    Classifiers take the centre of an image whose shorter side is resized by Pillow, all others take a letterbox that
+    OpenCV resizes.
+    """
     names, size, task = _literal(texts.get("names")), _literal(texts.get("imgsz")), texts.get("task", "")
     labels = tuple(str(names[key]) for key in sorted(names)) if isinstance(names, dict) else None
     classifies = task == "classify"
+    size = tuple(size) if isinstance(size, list) and len(size) == 2 else None
+    fitting = {"fit": "letterbox", "fill": GREY, "interpolation": "opencv-linear"}
+    if classifies:
+        fitting = {"resize": min(size) if size else None, "interpolation": "bilinear"}
     facts.add(
         "Ultralytics' metadata", labels=labels, num_classes=len(labels) if labels else None,
-        size=tuple(size) if isinstance(size, list) and len(size) == 2 else None,
+        size=size, **fitting,
         task="classify" if classifies else "features", channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
         scores="probabilities" if classifies else None,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from ...runtime.errors import UsageError
 from ...runtime.images.preprocess import CHANNELS
 from ...runtime.images.resize import INTERPOLATIONS
 from ...runtime.outputs import SPEC_HEAD
+from ...runtime.spec import FITS
 from ...runtime.tasks import names as task_names
 from .facts import Fact, Facts
 
@@ -22,12 +23,12 @@ from .facts import Fact, Facts
 TABLES = {
     "network": {"name": "name", "task": "task", "labels": "labels", "classes": "num_classes"},
     "input": {"name": "input_name", "size": "size", "layout": "layout", "dtype": "dtype"},
-    "preprocess": {"resize": "resize", "interpolation": "interpolation", "channels": "channels", "mean": "mean",
-                   "std": "std"},
+    "preprocess": {"fit": "fit", "resize": "resize", "fill": "fill", "enlarge": "enlarge",
+                   "interpolation": "interpolation", "channels": "channels", "mean": "mean", "std": "std"},
     "output": {"names": "output_names", "scores": "scores"},
 }  # fmt: skip
 LISTS = ("labels", "size", "mean", "std", "output_names")
-NUMBERS = ("size", "mean", "std", "resize", "num_classes")
+NUMBERS = ("size", "mean", "std", "resize", "fill", "num_classes")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class SpecOptions:
         std: The same.
         channels: "RGB", "BGR" or "GRAY".
         resize: The shorter side in pixels before the crop; "stretch" brings the whole image to the input's size.
-        interpolation: "bilinear", "bicubic", ...
+        fit: "crop", "stretch", "letterbox" or "pad"; see `Preprocess`.
+        fill: The pixel beside the image for letterbox and pad, 0 to 255: one number, or one for each colour.
+        interpolation: "bilinear", "bicubic", "opencv-linear", ...; see `resize.INTERPOLATIONS`.
         labels: A text file with a label on each line, or the labels.
         layout: "NCHW" or "NHWC".
         task: "classify", "features", ...
@@ -56,6 +59,8 @@ class SpecOptions:
     std: str = ""
     channels: str = ""
     resize: str = ""
+    fit: str = ""
+    fill: str = ""
     interpolation: str = ""
     labels: Path | tuple[str, ...] | None = None
     layout: str = ""
@@ -71,8 +76,11 @@ class SpecOptions:
         facts = Facts()
         if self.spec is not None:
             facts.add(f"--spec {self.spec.name}", **read_spec_file(self.spec))
-        for name, value in (("size", self.image_size), ("resize", self._shorter_side), ("labels", self._labels())):
+        for name, value in (("size", self.image_size), ("labels", self._labels())):
             facts.add(f"--{name}", **{name: value})
+        fit, resize = _word("fit", self.fit, FITS), self._shorter_side
+        facts.add("--fit" if fit else "--resize", **_fitting("--fit", "--resize", fit, resize))
+        facts.add("--fill", fill=_fill("--fill", _numbers("fill", self.fill)))
         for name, words in (("channels", tuple(CHANNELS)), ("interpolation", INTERPOLATIONS),
                             ("layout", ("NCHW", "NHWC")), ("task", task_names())):  # fmt: skip
             facts.add(f"--{name}", **{name: _word(name, getattr(self, name), words)})
@@ -146,17 +154,48 @@ def read_spec_file(path: Path) -> dict[str, Any]:
             facts[keys[key]] = _value(path, f"{table}.{key}", keys[key], value)
     if isinstance(facts.get("labels"), str):
         facts["labels"] = read_labels(path.parent / facts["labels"])
-    if facts.get("resize") == "stretch":
-        facts["resize"] = 0
+    resize = 0 if facts.get("resize") == "stretch" else facts.get("resize")
+    for fact, words in (("fit", FITS), ("interpolation", INTERPOLATIONS)):
+        if fact in facts and facts[fact] not in words:
+            got, do = repr(facts[fact])[:80], did_you_mean(facts[fact], words) or "choose one of these"
+            raise UsageError(f"preprocess.{fact} in {path} cannot be used", got=got, expected=", ".join(words), do=do)
+    facts |= _fitting(f"{path}: preprocess.fit", "preprocess.resize", facts.get("fit"), resize)
+    fill = facts.get("fill")
+    facts["fill"] = _fill(f"preprocess.fill in {path}", fill if isinstance(fill, tuple | None) else (fill,))
     return facts
 
 
+def _fitting(fit_name: str, resize_name: str, fit: str | None, resize: int | None) -> dict[str, Any]:
+    """Return both facts.
+
+    Raises:
+        UsageError: They contradict each other.
+    """
+    if fit is not None and resize is not None and (resize > 0) != (fit == "crop") and (resize or fit == "crop"):
+        got = f"{fit_name} {fit}, {resize_name} {resize or 'stretch'}"
+        raise UsageError(
+            "the shorter side does not go with the fit", got=got, expected="a shorter side with crop alone"
+        )
+    return {"fit": fit, "resize": resize}
+
+
+def _fill(name: str, numbers: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+    if numbers is not None and not all(0 <= number <= 255 for number in numbers):
+        raise UsageError(f"cannot use {name}", got=", ".join(map(str, numbers)), expected="pixels, 0 to 255")
+    return numbers if numbers is None or len(numbers) > 1 else numbers[0]
+
+
 def _value(path: Path, key: str, fact: str, value: Any) -> Any:
+    if fact == "enlarge":
+        if isinstance(value, bool):
+            return value
+        raise UsageError(f"{key} in {path} cannot be used", got=repr(value)[:80], expected="true or false")
     is_list = isinstance(value, list)
     items = value if is_list else [value]
     kind: Any = (int, float) if fact in NUMBERS else str
     word = (fact == "labels" and isinstance(value, str)) or (fact == "resize" and value == "stretch")
-    fits = all(isinstance(item, kind) and not isinstance(item, bool) for item in items) and is_list == (fact in LISTS)
+    fits = all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
+    fits = fits and (is_list == (fact in LISTS) or (fact == "fill" and bool(items)))
     if not fits and not word:
         expected = f"{'numbers' if fact in NUMBERS else 'texts'} in a list" if fact in LISTS else "one value"
         raise UsageError(f"{key} in {path} cannot be used", got=repr(value)[:80], expected=expected)
@@ -218,4 +257,4 @@ def _toml(value: Any) -> str:
         import json
 
         return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
-    return repr(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value)

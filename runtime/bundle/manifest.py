@@ -4,7 +4,7 @@ Format history:
     1  first format
     2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and skipped when read
     3  the spec's `scores`
-    4  the spec's `other_inputs`
+    4  the spec's `other_inputs`; its preprocessing's `fit`, `fill`, `enlarge`, and OpenCV's and torch's interpolation
 A manifest is written in the earliest format that can say all of it.
 """
 
@@ -73,7 +73,9 @@ class Manifest:
     @property
     def format(self) -> int:
         """The earliest format that can represent this manifest."""
-        return 4 if self.spec.other_inputs else 3 if self.spec.scores else 1
+        if self.spec.other_inputs or not self.spec.preprocess.is_early:
+            return 4
+        return 3 if self.spec.scores else 1
 
     def to_json(self) -> str:
         """Return the manifest as JSON; equal content gives equal text."""

@@ -1,9 +1,10 @@
-"""Resizing with antialiasing in numpy, bit-exact with Pillow 13 (and torchvision on Pillow images).
+"""Resizing in numpy: with antialiasing, bit-exact with Pillow 13 (and torchvision on Pillow images); others by name.
 
-Each output pixel is a weighted mean of the input pixels under a filter whose width grows with the reduction; weights
-are rounded to 22 fractional bits, and the image is rounded to 8 bits between the two passes. The horizontal pass is
-first, unless the height shrinks by more than twice as many pixels as the width. (Before version 13 it was always first,
-which differs by at most one grey level for bilinear.)
+OpenCV's and torch's methods are in `opencv_resize.py` and `torch_resize.py`. Of Pillow's, each output pixel is a
+weighted mean of the input pixels under a filter whose width grows with the reduction; weights are rounded to 22
+fractional bits, and the image is rounded to 8 bits between the two passes. The horizontal pass is first, unless the
+height shrinks by more than twice as many pixels as the width. (Before version 13 it was always first, which differs by
+at most one grey level for bilinear.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from . import opencv_resize, torch_resize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,11 +43,16 @@ def _box(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0), "lanczos": (_lanczos, 3.0), "box": (_box, 0.5)}
-INTERPOLATIONS = ("nearest", *FILTERS)
+PILLOW = ("nearest", *FILTERS)
+INTERPOLATIONS = (*PILLOW, *opencv_resize.METHODS, *torch_resize.METHODS)
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
     """Resize uint8 (H, W, C) to `size`, (height, width) in pixels; `interpolation` is one of INTERPOLATIONS."""
+    if interpolation in opencv_resize.METHODS:
+        return opencv_resize.resize(image, size, interpolation)
+    if interpolation in torch_resize.METHODS:
+        return torch_resize.resize(image, size, interpolation)
     height, width = size
     if interpolation == "nearest":
         rows, columns = (_nearest(old, new) for old, new in zip(image.shape, size, strict=False))

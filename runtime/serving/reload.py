@@ -109,10 +109,10 @@ class ReloadingModel(Closeable):
         """The current model."""
         return self._model
 
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: Any, *, channels: str = "RGB") -> Any:
         """Call the model; see `Model.__call__`."""
         with self._borrowed() as model:
-            return model(images)
+            return model(images, channels=channels)
 
     def refresh(self) -> bool:
         """Load the bundle again if it was replaced, and return whether it was.

@@ -32,8 +32,10 @@ TYPES = {
     "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
 }  # fmt: skip
 CARRIED = (
-    "images/__init__.py", "images/preprocess.py", "images/resize.py", "common/__init__.py", "common/files.py",
-    "common/names.py", "common/packages.py", "common/plugins.py", "errors.py", "spec.py",
+    *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
+    *(f"images/{name}.py" for name in ("resize", "opencv_resize", "torch_resize")),
+    "common/__init__.py", "common/files.py", "common/names.py", "common/packages.py", "common/plugins.py", "errors.py",
+    "spec.py",
     *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""

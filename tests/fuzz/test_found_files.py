@@ -71,10 +71,10 @@ def test_a_file_that_may_not_be_read_is_said():
 
 def test_a_picture_as_long_and_narrow_as_a_thread():
     """Resized so that its shorter side is 16 pixels it would take 6 GB."""
-    thread = np.zeros((1, 8_000_000, 3), np.uint8)
+    thread = np.zeros((2, 8_000_000, 3), np.uint8)
     with pytest.raises(
         DataError,
-        match="the aspect ratio of this image is too large; got 8000000x1 pixels, 16 by 128000000 after resizing",
+        match="the aspect ratio of this image is too large; got 8000000x2 pixels, 16 by 64000000 after resizing",
     ):
         preprocess.apply([thread], SPEC)
 

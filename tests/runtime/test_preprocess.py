@@ -14,7 +14,7 @@ from PIL import Image
 
 from edgesmith.runtime.errors import DataError
 from edgesmith.runtime.images import postprocess, preprocess
-from edgesmith.runtime.images.resize import INTERPOLATIONS, resize
+from edgesmith.runtime.images.resize import PILLOW, resize
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 
 SHAPES = [(64, 64), (480, 640), (640, 480), (31, 257), (224, 224), (7, 5), (300, 301)]
@@ -25,7 +25,7 @@ def picture(shape, seed=0):
 
 
 EXACT = int(PIL.__version__.split(".")[0]) >= 13
-COMPARED = INTERPOLATIONS if EXACT else ("nearest", "bilinear")
+COMPARED = PILLOW if EXACT else ("nearest", "bilinear")
 
 
 def assert_same(got, expected):
@@ -111,16 +111,19 @@ def test_other_channel_orders(channels):
 
 
 def test_a_small_image_is_padded_when_it_is_smaller_than_the_crop():
-    out = preprocess.centre_crop(np.full((3, 5, 3), 9, np.uint8), (6, 4))
+    spec = ModelSpec("m", (6, 4, 3), layout="NHWC", dtype="uint8", preprocess=Preprocess((6, 4), 2))
+    out = preprocess.apply([np.full((2, 5, 3), 9, np.uint8)], spec)[0]
     assert out.shape == (6, 4, 3)
-    assert (out[1:4] == 9).all()
-    assert out[0].max() == out[4:].max() == 0
+    assert (out[2:4] == 9).all()
+    assert out[:2].max() == out[4:].max() == 0
 
 
 BAD = {
     "float image": (np.zeros((8, 8, 3)), "this array is not an image; got float64"),
     "four channels": (np.zeros((8, 8, 4), np.uint8), r"got uint8 \(8, 8, 4\)"),
-    "CHW": (np.zeros((3, 8, 8), np.uint8), r"got uint8 \(3, 8, 8\)"),
+    "colours nowhere": (np.zeros((8, 3, 8), np.uint8), r"got uint8 \(8, 3, 8\)"),
+    "colours first or last": (np.zeros((3, 8, 3), np.uint8), r"two ways; got uint8 \(3, 8, 3\); expected \(height"),
+    "one colour first or three last": (np.zeros((1, 8, 3), np.uint8), "two ways"),
     "no pixels": (np.zeros((0, 8, 3), np.uint8), "this array is not an image"),
     "a number": (7, "this is not an image; got int"),
     "nothing there": (Path("nowhere.png"), "cannot read image nowhere.png; got no such file; do: check the path"),
