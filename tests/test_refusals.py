@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -64,6 +65,7 @@ EXPORT = ["export", "lenet5", "--weights", "random", "--target", "ort-x86"]
 # a command that would begin its work, and the option whose file is a thesis (the option, its name, the rest)
 OVER = {
     ("export", "out"): [*EXPORT, "--out", "MINE/"],
+    ("spec", "output"): ["spec", "n.onnx", "-o", "MINE"],
     ("optimize", "output"): ["optimize", "n.onnx", "-o", "MINE"],
     ("quantize", "output"): ["quantize", "n.onnx", "--data", "digits", "-o", "MINE"],
     ("quantize", "plot"): ["quantize", "n.onnx", "--data", "digits", "-o", "q.onnx", "--plot", "MINE"],
@@ -207,8 +209,8 @@ def test_a_bundle_takes_its_place_only_after_its_last_check(tmp_path, monkeypatc
         seen.append((bundle.read(place).spec.name, bundle.read(out).spec.name))
         flow.checks.append(StageCheck("bundle", verdict, "as this test wants it"))
 
-    played = {"require": None, "_module": (None, SPEC), "_gather": None, "make_files": new, "make_engines": None,
-              "measure": None}  # fmt: skip
+    played = {"require": None, "_load": SimpleNamespace(spec=SPEC), "_gather": None, "make_files": new,
+              "make_engines": None, "measure": None}  # fmt: skip
     for name, answer in played.items():
         monkeypatch.setattr(pipeline, name, lambda *arguments, answer=answer: answer)
     monkeypatch.setattr(pipeline, "write_files", written)

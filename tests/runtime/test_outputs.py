@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgesmith.bench.gate import ci_reports
 from edgesmith.bench.report import page
+from edgesmith.export.sources.options import spec_text
 from edgesmith.runtime import bundle, outputs
 from edgesmith.runtime.bundle import signing
 from edgesmith.runtime.common import figures, files
@@ -92,6 +93,7 @@ OURS = {
     "csv": lambda path: path.write_text("epoch,loss,lr,seconds\n1,2,3,4\n"),
     "parquet": lambda path: path.write_bytes(b"PAR1 machine metric form PAR1"),
     "junit": lambda path: path.write_text(ci_reports.junit_xml([])),
+    "spec": lambda path: path.write_text(spec_text({})),
     "weights": lambda path: path.write_bytes(_safetensors("edgesmith.spec")),
     "state": lambda path: _zipped(path, w__data_pkl=STATE),
 }
@@ -148,6 +150,7 @@ def _beside(name):
 
 
 FOREIGN = {
+    "spec: somebody's settings": lambda path: path.write_text("[network]\nname = 'x'\n"),
     "bundle: a thesis": lambda path: _folder(path, thesis_tex="x"),
     "bundle: other bundles": lambda path: (path.mkdir(), colour_bundle(path / "lenet5")),
     "bundle: a manifest of somebody else": lambda path: _folder(path, manifest_json='{"name": "my web page"}'),
