@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,6 +39,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="How ranges are chosen: see docs/quantisation.md.")
+@click.option("--keep", multiple=True, metavar="NODE", help="Leave in float: a name, type or pattern; repeatable.")
 @click.option("--adaround", is_flag=True, help="Learn the rounding of weights by gradient descent too; minutes.")
 @click.option("--quick", is_flag=True, help="Ranges only: a few seconds, and 2 to 6 dB less.")
 @click.option("--allow-random", is_flag=True, help="Calibrate on random data (for trying things out, never to ship).")
@@ -54,8 +55,8 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @overwrite
 def quantize_command(
     source: Path, output: Path, data: str | None, target: str, images: int, method: str, adaround: bool, quick: bool,
-    allow_random: bool, budget: str | None, limit: float | None, cache: Path | None, explain: bool, plot: Path | None,
-    overwrite: bool, as_json: bool,
+    allow_random: bool, keep: tuple[str, ...], budget: str | None, limit: float | None, cache: Path | None,
+    explain: bool, plot: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from ..optimize.quantize import quantize
@@ -67,6 +68,7 @@ def quantize_command(
     half = target in HALF_PRECISIONS
     settings = None if half else _settings(method, adaround, quick, limit)
     _before(source, output, plot, target, images, overwrite)
+    settings = _with_kept(source, settings, keep) if keep else settings
     if data is None and not allow_random:
         raise UsageError(
             "no calibration images",
@@ -136,6 +138,17 @@ def _settings(method: str, adaround: bool, quick: bool, limit: float | None = No
     if adaround:
         raise UsageError("--quick leaves out what --adaround does", do="give one of the two")
     return QuantSettings.quick(method)
+
+
+def _with_kept(source: Path, settings: QuantSettings | None, keep: tuple[str, ...]) -> QuantSettings:
+    """Return settings that leave layers in float; names that mean none are refused here."""
+    from ..optimize.graph.proto_graph import loaded, with_names
+    from ..optimize.quantize.kept_layers import kept_names
+
+    if settings is None:
+        raise UsageError("--keep is for INT8", got="--target fp16", do="give --limit: first layers then stay FP32")
+    kept_names(with_names(loaded(source)), keep)
+    return replace(settings, keep=frozenset(keep))
 
 
 def parse_budget(text: str | None) -> tuple[float | None, float | None]:
@@ -232,14 +245,30 @@ def read_spec(source: Path) -> ModelSpec:
     return spec
 
 
-def _random(source: Path, images: int) -> list[np.ndarray]:
+def _random(source: Path, images: int) -> list[Any]:
+    """Return drawn inputs, one sample each: normal floats, whole numbers from 0 to 126, or truth values."""
     import numpy as np
 
-    from ..optimize.calibration.samples import input_shape
+    from ..optimize.calibration.inputs import input_layout
     from ..optimize.graph.proto_graph import read_model
 
-    shape = input_shape(read_model(source))
-    if None in shape[1:]:
-        raise UsageError("the input's size is free", got=str(shape), do="give images with --data")
-    generator = np.random.default_rng(0)
-    return [generator.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]
+    layout, generator = input_layout(read_model(source)), np.random.default_rng(0)
+    batched = layout.batched if layout.size != 0 else frozenset()
+    shapes = {one.name: (1, *one.shape[1:]) if one.name in batched else one.shape for one in layout.inputs}
+    if any(None in shape for shape in shapes.values()):
+        raise UsageError("the input's size is free", got=str(layout.main.shape), do="give images with --data")
+
+    def drawn(dtype: str, shape: Any) -> np.ndarray:
+        if dtype == "float32":
+            return np.asarray(generator.standard_normal(shape, dtype=np.float32))
+        kind = np.dtype(dtype)
+        whole = generator.integers(0, 2 if kind.kind == "b" else 127, shape)
+        return np.asarray(generator.standard_normal(shape) if kind.kind == "f" else whole, kind)
+
+    shared = {one.name: drawn(one.dtype, shapes[one.name]) for one in layout.inputs if one.name not in batched}
+    batches: list[Any] = []
+    for _ in range(images):
+        batch = {one.name: shared.get(one.name) for one in layout.inputs}
+        batch |= {one.name: drawn(one.dtype, shapes[one.name]) for one in layout.inputs if one.name in batched}
+        batches.append(batch if len(batch) > 1 else next(iter(batch.values())))
+    return batches
