@@ -158,6 +158,7 @@ class InputLayout:
         arrays = batch if isinstance(batch, Mapping) else {self.inputs[0].name: batch}
         if isinstance(batch, Mapping) and len(self.inputs) == 1 and len(batch) == 1 and self.inputs[0].name == "":
             arrays = {"": next(iter(batch.values()))}
+        arrays = {name: np.asarray(one) if isinstance(one, np.generic) else one for name, one in arrays.items()}
         stacked = {one.name for one in self.inputs if self._is_stacked(one, arrays)}
         lengths = {len(arrays[one.name]) for one in self.inputs if self._has_length(one, arrays, stacked)}
         fits = set(arrays) == {one.name for one in self.inputs} and len(lengths) < 2

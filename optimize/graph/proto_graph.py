@@ -14,6 +14,7 @@ from onnx import NodeProto, helper, numpy_helper
 from ...runtime.common.external_data import model_file
 from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
+from .protobuf import captured
 from .upgrade import OLDEST, standard_opset, upgraded
 
 
@@ -163,7 +164,7 @@ class ProtoGraph:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys([*node.input, *captured(node)]):
                 self.readers.setdefault(name, []).append(node)
 
     def fresh(self, name: str) -> str:

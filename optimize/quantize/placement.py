@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from ..graph import union_find
 from ..graph.proto_graph import ProtoGraph, all_nodes, attributes
-from .layer_queries import row_bias
+from .layer_queries import group_count, row_bias
 from .quant_params import QuantParams
 from .targets import ANCHORS, MOVES, SHIFTS, TRANSPOSED, WEIGHTED, Target
 
@@ -105,8 +105,8 @@ def _unfit(net: ProtoGraph, node: NodeProto, form: Target) -> str:
     if has_body(node):
         count = sum(inner.op_type in WEIGHTED for inner in all_nodes(node))
         return f"{count} layers in the body of {node.op_type} are not looked at" if count else ""
-    if node.op_type == TRANSPOSED and not form.transposed:
-        return f"{form.name} has no INT8 kernel for {TRANSPOSED}"
+    if node.op_type == TRANSPOSED and (not form.transposed or group_count(node) > 1):
+        return f"{form.name} has no INT8 kernel for {TRANSPOSED}" + (" in groups" if form.transposed else "")
     if node.op_type not in ANCHORS | {TRANSPOSED}:
         return f"{node.op_type} computes in float"
     weight = net.arrays.get(node.input[1])
@@ -160,7 +160,7 @@ def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) 
     for name in sorted(inside):
         plan.quantized_reads.setdefault(name, set())
         for reader in net.readers.get(name, []):
-            if name not in net.inputs or id(reader) in anchors or reader in plan.other_ops:
+            if not has_body(reader) and (name not in net.inputs or id(reader) in anchors or reader in plan.other_ops):
                 plan.read(name, reader)
 
 

@@ -46,7 +46,7 @@ class Target:
             biases (`zero_points_to_biases`).
         explicit_padding: It is moved too where that takes a Pad or an Add before the quantiser.
         pad_channels: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at.
-        transposed: ConvTranspose computes in INT8 too, with one scale for its weights.
+        transposed: ConvTranspose without groups computes in INT8 too, with one scale for its weights.
         free_channel_scales: Channel scales beside float operators cost no time that could be measured here, so they are
             always inserted; otherwise only where a network needs them (`explicit_scales`).
     """
