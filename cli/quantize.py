@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HALF_PRECISIONS = ("fp16", "bf16")
 # How many images judge a result: so many, or fewer that have so many pixels together.
 JUDGES, JUDGED_PIXELS = 64, 1 << 22
+AT_ONCE = 16  # images read at once
 INT8_TARGETS = ", ".join(targets.names(lambda row: row.qdq is not None))
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 
@@ -88,7 +89,7 @@ def quantize_command(
         settings=settings,
         budget_db=least_db,
         budget_points=points,
-        labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
+        labels=batches.labels if isinstance(batches, _Preprocessed) else None,
         cache=cache,
         explain=explain,
         judges=_judges(source, data),
@@ -166,9 +167,7 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     return (value, None) if match[2] else (None, value)
 
 
-def _half(
-    source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
-) -> None:
+def _half(source: Path, output: Path, batches: Iterable[Any], limit: float | None, kind: str, as_json: bool) -> None:
     from ..optimize.fp16.convert import to_fp16
     from ..optimize.fp16.formats import KINDS
     from . import _quantize_tables
@@ -184,26 +183,38 @@ def _warn(report: QuantReport) -> None:
 
 @dataclass(frozen=True)
 class _Preprocessed:
-    """A data set as batches that can be walked again and again."""
+    """A data set as batches that can be walked again and again; arrays need no spec, they are fed as they are."""
 
     dataset: Dataset
-    spec: ModelSpec
+    spec: ModelSpec | None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.dataset.batches(self.spec, 16))
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of each image, None where the data has none."""
+        return self.dataset.labels if self.dataset.classes else None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.spec is not None:
+            yield from self.dataset.batches(self.spec, AT_ONCE)
+            return
+        inputs = self.dataset.inputs  # type: ignore[attr-defined]  # without a spec these are arrays
+        for start in range(0, len(self.dataset), AT_ONCE):
+            part = {name: array[start : start + AT_ONCE] for name, array in inputs.items()}
+            yield part.get("", part)
 
 
-def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray]:
+def _batches(source: Path, data: str | None, images: int) -> Iterable[Any]:
     from ..optimize.calibration.data_checks import class_warnings
     from ..runtime import datasets
 
     if data is None:
         note("calibrating on random data: the result is for trying things out, not for use")
         return _random(source, images)
-    dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
+    dataset = datasets.load(data, "calibration", calibration=images)
+    spec = None if isinstance(dataset, datasets.Arrays) else read_spec(source)
     if text := datasets.held_back(data, dataset, images):
         note(text)
-    for text in class_warnings(dataset.labels, dataset.classes, spec.labels):
+    for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if spec and dataset.classes else ():
         note(f"warning: {text}")
     return _Preprocessed(dataset, spec)
 
@@ -214,12 +225,14 @@ def _judges(source: Path, data: str | None) -> _Preprocessed | None:
 
     if data is None:
         return None
-    spec = read_spec(source)
     try:
         held_out = datasets.load(data, "test")
     except DataError as error:
         note(f"warning: no images are held out to judge the result on: {error}")
         return None
+    if isinstance(held_out, datasets.Arrays):
+        return _Preprocessed(held_out.head(JUDGES), None)
+    spec = read_spec(source)
     pixels = prod(spec.input_shape) // min(spec.input_shape)
     return _Preprocessed(held_out.head(min(JUDGES, max(LEAST_IMAGES, JUDGED_PIXELS // pixels))), spec)
 

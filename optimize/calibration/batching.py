@@ -15,6 +15,9 @@ from ..graph.protobuf import copied
 from .axis_roles import AxisRoles, axis_roles
 from .inputs import Batch, InputLayout, input_layout
 
+# One sample of so many values is run by itself: nothing is gained by more, and three together would need their memory.
+LARGE = 1 << 21
+
 
 class FreeGraph(NamedTuple):
     """A graph to calibrate with.
@@ -40,8 +43,9 @@ def free_graph(model: onnx.ModelProto, batch: Batch, layout: InputLayout) -> Fre
         batch: Samples, as many as its own batch where that is fixed, else at least one.
         layout: Its inputs.
     """
-    if layout.size == 0:
-        return FreeGraph(model, 0, layout, AxisRoles())
+    value = layout.main_of(batch)
+    if layout.size == 0 or value[:1].size >= LARGE:
+        return FreeGraph(model, 0 if layout.size == 0 else layout.size or 1, layout, AxisRoles())
     for alone in (False, True) if len(layout.batched) > 1 else (False,):
         kind = replace(layout, alone=alone)
         copy = _with_free_inputs(model, kind) if layout.size else model

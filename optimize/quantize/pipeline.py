@@ -217,8 +217,9 @@ def _refine(conversion: Converted, refiner: LayerReconstruction, samples: Augmen
         first = samples.samples.cut(next(iter(samples)), step)[0]
         sizes = next(stream(source.net.model, sorted(source.answers.values()), [first]))
         images = samples.layout.length(first)
-        count = images_that_fit(value.size // images for value in sizes.values()) // step * step
-        refiner.run(samples.picked(max(count, step)))
+        fitting = images_that_fit(value.size // images for value in sizes.values())
+        count = fitting // step * step if fitting >= step else fitting
+        refiner.run(samples.picked(max(count, samples.size or 1)))
     limits = conversion.limits | refiner.limits
     return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=limits)
 

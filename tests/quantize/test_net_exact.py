@@ -424,7 +424,17 @@ def test_a_tensor_is_held_until_it_is_asked_for():
 
 @pytest.mark.parametrize(
     ("sizes", "count"),
-    [([], 192 << 16), ([1 << 20], 12), ([(1 << 20) + 1], 11), ([1, 1 << 20, 5], 12), ([1 << 30], 8), ([12 << 17], 8)],
+    [
+        ([], 192 << 16),
+        ([1 << 20], 12),
+        ([(1 << 20) + 1], 11),
+        ([1, 1 << 20, 5], 12),
+        ([1 << 30], 1),
+        ([12 << 17], 8),
+        ([6 << 20], 8),
+        ([12 << 20], 4),
+        ([33 << 20], 1),
+    ],
 )
 def test_as_many_images_as_the_memory_holds(sizes, count):
     assert layerwise.BUDGET_BYTES == 192 << 20

@@ -132,5 +132,9 @@ def _give_memory_back() -> None:
 
 
 def images_that_fit(sizes: Iterable[int]) -> int:
-    """Return how many images fit the budget, from the elements of each tensor for one image (about four live)."""
-    return max(8, BUDGET_BYTES // (16 * max(sizes, default=1)))
+    """Return how many images fit the budget, from the elements of each tensor for one image (about four live).
+
+    Eight may take four times as much; where even those do not fit there are fewer, one at least.
+    """
+    each = 16 * max(sizes, default=1)
+    return max(1, min(8, 4 * BUDGET_BYTES // each), BUDGET_BYTES // each)
