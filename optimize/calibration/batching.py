@@ -5,8 +5,7 @@ Calibration runs a graph some hundred times; at batch 1 most of that is overhead
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -19,7 +18,8 @@ from .inputs import Batch, InputLayout, input_layout
 LARGE = 1 << 21
 
 
-class FreeGraph(NamedTuple):
+@dataclass(frozen=True)
+class FreeGraph:
     """A graph to calibrate with.
 
     Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import onnx
 
@@ -59,5 +60,5 @@ class FloatSource:
             del model.graph.value_info[:]
             ends = {item.name for item in (*model.graph.input, *model.graph.output)}
             model.graph.value_info.extend(item for item in types if item.name not in ends)
-            self._free[pools] = free._replace(model=model)
+            self._free[pools] = replace(free, model=model)
         return self._free[pools]

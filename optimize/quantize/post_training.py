@@ -32,16 +32,14 @@ def quantize(
     source: str | Path, target_path: str | Path, samples: Iterable[Any], *, target: str = "trt",
     allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
     budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
-    cache: str | Path | None = None, explain: bool = False, judges: Iterable[Any] | None = None,
-    timed: bool = False,
+    cache: str | Path | None = None, explain: bool = False, judges: Iterable[Any] | None = None, timed: bool = False,
 ) -> QuantReport:  # fmt: skip
     """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
 
     Args:
-        source: A float32 ONNX file with its BatchNormalization folded (run `optimize` first).
+        source: A float32 ONNX file, BatchNormalization folded (run `optimize` first).
         target_path: The file to write, whole or not at all.
-        samples: Batches of what the graph takes (images, float32 NCHW, say): arrays for the only input, else dicts by
-            name. Read several times (a generator is spooled to disk).
+        samples: Batches: arrays for the only input, else dicts by name; read several times (a generator is spooled).
         target: A name of `targets.quantized_targets()`.
         allow_random: Accept samples that look like noise, or that the model's preprocessing cannot give.
         min_images: The fewest calibration images that are accepted.
@@ -68,8 +66,8 @@ def quantize(
     find_target(target)
     graph = GraphFile.read(source)
     _check_upgrade(source, graph)
-    budget = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
-    floats = FloatSource(graph)
+    floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
+    budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
         report, quantised = quantize_graph(
             floats, target_path, batches, target=target, allow_random=allow_random, min_images=min_images,
