@@ -32,7 +32,7 @@ def int8(report: QuantReport, output: Path) -> None:
     _tried(report)
     say(
         f"{output}: {report.target}, {report.images} images, {report.bytes_before / 1e6:.2f} -> "
-        f"{report.bytes_after / 1e6:.2f} MB"
+        f"{report.bytes_after / 1e6:.2f} MB; {len(report.floats)} layers left in float"
     )
     say(_likeness(report))
     if report.speed:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HALF_PRECISIONS = ("fp16", "bf16")
 # How many images judge a result: so many, or fewer that have so many pixels together.
 JUDGES, JUDGED_PIXELS = 64, 1 << 22
+AT_ONCE = 16  # images read at once
 INT8_TARGETS = ", ".join(targets.names(lambda row: row.qdq is not None))
 BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 
@@ -39,6 +40,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="Range estimator: see docs/quantisation.md.")
+@click.option("--keep", multiple=True, metavar="NODE", help="Keep in float: a name, type or pattern; repeatable.")
 @click.option("--adaround", is_flag=True, help="Also learn the rounding of weights (AdaRound); minutes.")
 @click.option("--quick", is_flag=True, help="Calibrate ranges only: takes seconds, costs 2 to 6 dB of SQNR.")
 @click.option("--allow-random", is_flag=True, help="Calibrate on random data (for experiments only).")
@@ -56,8 +58,8 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @overwrite
 def quantize_command(
     source: Path, output: Path, data: str | None, target: str, images: int, method: str, adaround: bool, quick: bool,
-    allow_random: bool, budget: str | None, limit: float | None, cache: Path | None, explain: bool, plot: Path | None,
-    overwrite: bool, as_json: bool,
+    allow_random: bool, keep: tuple[str, ...], budget: str | None, limit: float | None, cache: Path | None,
+    explain: bool, plot: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from ..optimize.quantize import quantize
@@ -71,6 +73,7 @@ def quantize_command(
     half = target in HALF_PRECISIONS
     settings = None if half else _settings(method, adaround, quick, limit)
     _before(source, output, plot, target, images, overwrite)
+    settings = _with_kept(source, settings, keep) if keep else settings
     if data is None and not allow_random:
         raise UsageError(
             "no calibration images",
@@ -90,7 +93,7 @@ def quantize_command(
         settings=settings,
         budget_db=least_db,
         budget_points=points,
-        labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
+        labels=batches.labels if isinstance(batches, _Preprocessed) else None,
         cache=cache,
         explain=explain,
         judges=_judges(source, data),
@@ -142,6 +145,17 @@ def _settings(method: str, adaround: bool, quick: bool, limit: float | None = No
     return QuantSettings.quick(method)
 
 
+def _with_kept(source: Path, settings: QuantSettings | None, keep: tuple[str, ...]) -> QuantSettings:
+    """Return settings that leave layers in float; names that mean none are refused here."""
+    from ..optimize.graph.proto_graph import loaded, with_names
+    from ..optimize.quantize.kept_layers import kept_names
+
+    if settings is None:
+        raise UsageError("--keep is for INT8", got="--target fp16", do="give --limit: first layers then stay FP32")
+    kept_names(with_names(loaded(source)), keep)
+    return replace(settings, keep=frozenset(keep))
+
+
 def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     """Return (dB, points) of a budget as it is written: "35dB" or "0.5"; one of them is None.
 
@@ -157,9 +171,7 @@ def parse_budget(text: str | None) -> tuple[float | None, float | None]:
     return (value, None) if match[2] else (None, value)
 
 
-def _half(
-    source: Path, output: Path, batches: Iterable[np.ndarray], limit: float | None, kind: str, as_json: bool
-) -> None:
+def _half(source: Path, output: Path, batches: Iterable[Any], limit: float | None, kind: str, as_json: bool) -> None:
     from ..optimize.fp16.convert import to_fp16
     from ..optimize.fp16.formats import KINDS
     from . import _quantize_tables
@@ -175,26 +187,38 @@ def _warn(report: QuantReport) -> None:
 
 @dataclass(frozen=True)
 class _Preprocessed:
-    """A data set as batches that can be walked again and again."""
+    """A data set as batches that can be walked again and again; arrays need no spec, they are fed as they are."""
 
     dataset: Dataset
-    spec: ModelSpec
+    spec: ModelSpec | None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.dataset.batches(self.spec, 16))
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The class of each image, None where the data has none."""
+        return self.dataset.labels if self.dataset.classes else None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.spec is not None:
+            yield from self.dataset.batches(self.spec, AT_ONCE)
+            return
+        inputs = self.dataset.inputs  # type: ignore[attr-defined]  # without a spec these are arrays
+        for start in range(0, len(self.dataset), AT_ONCE):
+            part = {name: array[start : start + AT_ONCE] for name, array in inputs.items()}
+            yield part.get("", part)
 
 
-def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray]:
+def _batches(source: Path, data: str | None, images: int) -> Iterable[Any]:
     from ..optimize.calibration.data_checks import class_warnings
     from ..runtime import datasets
 
     if data is None:
         note("calibration uses random data: the result is for experiments only")
         return _random(source, images)
-    dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
+    dataset = datasets.load(data, "calibration", calibration=images)
+    spec = None if isinstance(dataset, datasets.Arrays) else read_spec(source)
     if text := datasets.held_back(data, dataset, images):
         note(text)
-    for text in class_warnings(dataset.labels, dataset.classes, spec.labels):
+    for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if spec and dataset.classes else ():
         note(f"warning: {text}")
     return _Preprocessed(dataset, spec)
 
@@ -205,12 +229,14 @@ def _judges(source: Path, data: str | None) -> _Preprocessed | None:
 
     if data is None:
         return None
-    spec = read_spec(source)
     try:
         held_out = datasets.load(data, "test")
     except DataError as error:
         note(f"warning: there are no held-out images to evaluate the result on: {error}")
         return None
+    if isinstance(held_out, datasets.Arrays):
+        return _Preprocessed(held_out.head(JUDGES), None)
+    spec = read_spec(source)
     pixels = prod(spec.input_shape) // min(spec.input_shape)
     return _Preprocessed(held_out.head(min(JUDGES, max(LEAST_IMAGES, JUDGED_PIXELS // pixels))), spec)
 
@@ -236,14 +262,30 @@ def read_spec(source: Path) -> ModelSpec:
     return spec
 
 
-def _random(source: Path, images: int) -> list[np.ndarray]:
+def _random(source: Path, images: int) -> list[Any]:
+    """Return drawn inputs, one sample each: normal floats, whole numbers from 0 to 126, or truth values."""
     import numpy as np
 
-    from ..optimize.calibration.samples import input_shape
+    from ..optimize.calibration.inputs import input_layout
     from ..optimize.graph.proto_graph import read_model
 
-    shape = input_shape(read_model(source))
-    if None in shape[1:]:
-        raise UsageError("the input has dynamic axes", got=str(shape), do="give images with --data")
-    generator = np.random.default_rng(0)
-    return [generator.standard_normal((1, *shape[1:]), dtype=np.float32) for _ in range(images)]  # type: ignore[arg-type]
+    layout, generator = input_layout(read_model(source)), np.random.default_rng(0)
+    batched = layout.batched if layout.size != 0 else frozenset()
+    shapes = {one.name: (1, *one.shape[1:]) if one.name in batched else one.shape for one in layout.inputs}
+    if any(None in shape for shape in shapes.values()):
+        raise UsageError("the input has dynamic axes", got=str(layout.main.shape), do="give images with --data")
+
+    def drawn(dtype: str, shape: Any) -> np.ndarray:
+        if dtype == "float32":
+            return np.asarray(generator.standard_normal(shape, dtype=np.float32))
+        kind = np.dtype(dtype)
+        whole = generator.integers(0, 2 if kind.kind == "b" else 127, shape)
+        return np.asarray(generator.standard_normal(shape) if kind.kind == "f" else whole, kind)
+
+    shared = {one.name: drawn(one.dtype, shapes[one.name]) for one in layout.inputs if one.name not in batched}
+    batches: list[Any] = []
+    for _ in range(images):
+        batch = {one.name: shared.get(one.name) for one in layout.inputs}
+        batch |= {one.name: drawn(one.dtype, shapes[one.name]) for one in layout.inputs if one.name in batched}
+        batches.append(batch if len(batch) > 1 else next(iter(batch.values())))
+    return batches

@@ -31,12 +31,17 @@ class Inspection:
 
 @dataclass
 class _Seen:
-    """Running counts over the images."""
+    """Running counts over the images, (N, C, ...)."""
 
     images: int = 0
     even: int = 0
     low: np.ndarray | float = np.inf
     high: np.ndarray | float = -np.inf
+
+    @property
+    def width(self) -> int:
+        """How many channels the images have."""
+        return int(np.size(self.low))
 
     def add(self, batch: np.ndarray) -> None:
         inside = tuple(range(2, batch.ndim))
@@ -52,7 +57,7 @@ def inspect(
     """Walk over the images once.
 
     Args:
-        samples: Preprocessed images.
+        samples: Preprocessed images, or whatever the graph takes; its main input is looked at.
         spec: What the model says of its preprocessing, where it does.
         min_images: The fewest that are accepted.
         allow_random: Accept noise, and values of any size.
@@ -62,16 +67,24 @@ def inspect(
     """
     seen, different, digest = _Seen(), set[bytes](), hashlib.sha256()
     for number, batch in enumerate(samples):
+        images = samples.layout.images(batch)
         if number == 0 and not allow_random:
-            _refuse_noise(batch)
-        seen.add(batch)
-        each = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in batch]
+            _refuse_noise(images)
+        seen.add(images)
+        each = [hashlib.blake2b(own, digest_size=16).digest() for own in samples.layout.own_bytes(batch)]
         different |= set(each)
         digest.update(b"".join(each))
     _refuse_few(seen, len(different), min_images)
+    if spec is not None and (samples.layout.main.dtype != "float32" or spec.input_shape[_channel(spec)] != seen.width):
+        spec = None  # its preprocessing is of another tensor: a camera's bytes, features
     if spec is not None and not allow_random:
         _refuse_values(seen, spec)
     return Inspection(seen.images, digest.hexdigest(), tuple(_warnings(seen, len(different), spec)))
+
+
+def _channel(spec: ModelSpec) -> int:
+    """Return where the number of channels stands in the input's shape without the batch."""
+    return -1 if spec.layout == "NHWC" else 0
 
 
 def _refuse_few(seen: _Seen, different: int, min_images: int) -> None:
@@ -111,7 +124,7 @@ def bounds(settings: Preprocess, channels: int) -> tuple[np.ndarray, np.ndarray]
 
 def _refuse_values(seen: _Seen, spec: ModelSpec) -> None:
     """Refuse values that preprocessing cannot give: another scale, another mean, no normalisation."""
-    low, high = bounds(spec.preprocess, spec.input_shape[0])
+    low, high = bounds(spec.preprocess, spec.input_shape[_channel(spec)])
     slack = 0.02 * (high - low)
     raw = bool(low.max() < -0.1) and np.min(seen.low) > -1e-3
     if raw or (seen.low < low - slack).any() or (seen.high > high + slack).any():
@@ -130,7 +143,7 @@ def _warnings(seen: _Seen, different: int, spec: ModelSpec | None) -> list[str]:
     if seen.even:
         problems.append(f"{seen.even} of {seen.images} images are of one colour")
     if spec is not None:
-        low, high = bounds(spec.preprocess, spec.input_shape[0])
+        low, high = bounds(spec.preprocess, spec.input_shape[_channel(spec)])
         share = float(np.max(seen.high) - np.min(seen.low)) / float(high.max() - low.min())
         if share < NARROW:
             problems.append(f"the images use {100 * share:.0f} % of the range of values: dark, flat or badly scaled")

@@ -13,7 +13,9 @@ import onnx
 from onnx import numpy_helper
 
 from . import statistics
-from .statistics import Stats
+from .axis_roles import AxisRoles
+from .inputs import Batch, input_names
+from .statistics import ChannelAxes, Stats
 
 # Far below float32's 3.4e38: whatever order a kernel adds in, and whatever it keeps meanwhile.
 LARGEST = 1e30
@@ -29,7 +31,13 @@ KNOWN = NO_LARGER | AT_MOST_ONE | LAYERS | {"Add", "Sub", "Mul"}
 
 
 def collect(
-    model: onnx.ModelProto, names: list[str], batches: Iterable[np.ndarray], *, histograms: bool = False
+    model: onnx.ModelProto,
+    names: list[str],
+    batches: Iterable[Batch],
+    *,
+    histograms: bool = False,
+    channels: ChannelAxes = True,
+    roles: AxisRoles | None = None,
 ) -> dict[str, Stats]:
     """Return what `observe.collect` does, without a search for NaN where there can be none.
 
@@ -38,16 +46,18 @@ def collect(
         names: Tensors.
         batches: Images without NaN or infinity; walked twice where there may be one inside.
         histograms: Count values too.
+        channels: The channel axis of each tensor, 1 where it is not named.
+        roles: Which axis of each tensor is the batch.
 
     Raises:
         DataError: A tensor holds NaN or infinity.
     """
-    input_name = model.graph.input[0].name
     if not histograms and is_known(model):
-        stats = statistics.collect(model, list(dict.fromkeys([*names, input_name])), batches, sums=False)
+        watched = list(dict.fromkeys([*names, *input_names(model)]))
+        stats = statistics.collect(model, watched, batches, channels=channels, sums=False)
         if finite(model, {name: max(-seen.low, seen.high) for name, seen in stats.items()}):
             return {name: stats[name] for name in names}
-    return statistics.collect(model, names, batches, histograms=histograms)
+    return statistics.collect(model, names, batches, histograms=histograms, channels=channels, roles=roles)
 
 
 def is_known(model: onnx.ModelProto) -> bool:

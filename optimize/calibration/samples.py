@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...runtime.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    import onnx
+from ...runtime.errors import DataError
+from .inputs import Batch, InputLayout
 
 # Images computed at once where the model leaves it free: activations of so many pixels stay in the caches. Of images of
 # 224x224 one at a time is a quarter faster than four, of 64x64 sixteen are a third faster than one.
@@ -26,82 +24,85 @@ def at_once(shape: tuple[int, ...]) -> int:
 
 
 class Samples:
-    """Batches of NCHW float32 that can be walked through many times.
+    """Batches of a graph's inputs that can be walked through many times.
 
     Args:
-        batches: What can be iterated again and again (a list, a Dataset's view).
-        shape: The model's input shape; None or a negative number is free, the first is the batch.
+        batches: What can be iterated again and again (a list, a Dataset's view): arrays of the only input, or dicts
+            with an array for each input.
+        layout: The graph's inputs, or the shape of the only one, float32; None is free, the first is the batch.
         cache: Where statistics of these images are kept; None: nowhere.
         digest: What names exactly these images there.
+        size: Samples in one batch: None is free, 0 leaves batches as they are given; without it what the graph fixes.
     """
 
     def __init__(
         self,
-        batches: Iterable[np.ndarray],
-        shape: tuple[int | None, ...],
+        batches: Iterable[Any],
+        layout: InputLayout | tuple[int | None, ...],
         cache: Path | None = None,
         digest: str = "",
+        size: int | None = -1,
     ) -> None:
-        self.batches, self.shape, self.cache, self.digest = batches, shape, cache, digest
+        self.layout = layout if isinstance(layout, InputLayout) else InputLayout.of_shape(layout)
+        self.batches, self.cache, self.digest = batches, cache, digest
+        self.size = self.layout.size if size == -1 else size
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield checked batches: of the model's size where that is fixed, else of up to 16 images.
 
         Raises:
-            DataError: A batch that is no float32 array of the model's shape, holds NaN or infinity, or is of another
-                size than the first where the model leaves that free; fewer images than the model's fixed batch.
+            DataError: A batch that is not what the graph takes, holds NaN or infinity, or is of another size than the
+                first where the model leaves that free; fewer images than the model's fixed batch.
         """
-        size = self.shape[0] or 0
-        parts: list[np.ndarray] = []
+        if self.size == 0:
+            yield from self._checked()
+            return
+        size, layout = self.size or 0, self.layout
+        parts: list[Batch] = []
         filled = False
         for batch in self._checked():
-            size = size or at_once(batch.shape)
+            size = size or at_once(layout.main_of(batch).shape)
+            if parts and not layout.joins(parts[0], batch):
+                yield from [layout.join(parts)] if self.size is None and any(map(layout.length, parts)) else []
+                parts = []
             parts.append(batch)
-            if sum(len(part) for part in parts) >= size:
-                images = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                whole, filled = len(images) // size * size, True
-                yield from (images[at : at + size] for at in range(0, whole, size))
-                parts = [images[whole:]]
-        if self.shape[0] is None and any(len(part) for part in parts):
-            yield np.concatenate(parts)
+            if sum(map(layout.length, parts)) >= size:
+                images = layout.join(parts)
+                count, filled = layout.length(images), True
+                whole = count // size * size
+                yield from (layout.part(images, at, at + size) for at in range(0, whole, size))
+                parts = [layout.part(images, whole, count)]
+        if self.size is None and any(map(layout.length, parts)):
+            yield layout.join(parts)
         elif not filled and parts:
-            got = f"{sum(len(part) for part in parts)} images for a batch of {size}"
+            got = f"{sum(map(layout.length, parts))} images for a batch of {size}"
             raise DataError("the calibration images do not fill one batch", got=got, do="give more images")
 
-    def _checked(self) -> Iterator[np.ndarray]:
+    def _checked(self) -> Iterator[Batch]:
         first = None
         for number, batch in enumerate(self.batches):
-            self._check(number, batch)
-            first = first or batch.shape[1:]
-            if batch.shape[1:] != first:
-                raise DataError(
-                    "the calibration images differ in size",
-                    got=f"{batch.shape[1:]} in batch {number}",
-                    expected=f"{first} as in the first",
-                    do="bring them to one size: the model leaves it free, and ranges depend on it",
-                )
-            yield batch
+            for part in self.layout.checked(number, batch):
+                shape = self.layout.main_of(part).shape[1:]
+                first = first or shape
+                if shape != first and self.size != 0:
+                    raise DataError(
+                        "the calibration images differ in size",
+                        got=f"{shape} in batch {number}",
+                        expected=f"{first} as in the first",
+                        do="bring them to one size: the model leaves it free, and ranges depend on it",
+                    )
+                yield part
 
     def count(self) -> int:
         """Return the number of images (one walk)."""
-        return sum(len(batch) for batch in self)
+        return sum(map(self.layout.length, self))
 
-    def _check(self, number: int, batch: Any) -> None:
-        wanted = "x".join("?" if dim is None else str(dim) for dim in self.shape)
-        fits = isinstance(batch, np.ndarray) and batch.dtype == np.float32 and batch.ndim == len(self.shape)
-        if fits:
-            pairs = zip(batch.shape[1:], self.shape[1:], strict=True)
-            fits = all(want is None or have == want for have, want in pairs)
-        if not fits:
-            got = f"{getattr(batch, 'dtype', type(batch).__name__)} {getattr(batch, 'shape', '')}"
-            raise DataError(
-                f"calibration batch {number} does not fit the model",
-                got=got,
-                expected=f"float32 {wanted}",
-                do="use the model's own preprocessing",
-            )
-        if not np.isfinite(batch).all():
-            raise DataError(f"calibration batch {number} holds NaN or infinity", do="check the preprocessing")
+    def cut(self, images: Batch, most: int) -> list[Batch]:
+        """Return images in batches of the size that is fixed, what is left over without; else of at most `most`."""
+        step, count = self.size or most, self.layout.length(images)
+        if self.size == 0 or step >= count:
+            return [images]
+        return [self.layout.part(images, at, at + step) for at in range(0, count // step * step, step)]
 
 
 class AugmentedSamples:
@@ -118,35 +119,66 @@ class AugmentedSamples:
     """
 
     def __init__(self, samples: Samples, noise: float, cover: float = 0.0) -> None:
-        self.samples, self.noise, self.cover, self.shape = samples, noise, cover, samples.shape
+        self.samples, self.noise, self.cover = samples, noise, cover
+        self.layout, self.size = samples.layout, samples.size
+        floats = [one for one in self.layout.inputs if one.dtype == "float32" and one.name in self.layout.batched]
+        alone = len(self.layout.inputs) == 1
+        self.noisy = [one.name for one in floats if alone or len(one.shape) > 2] if noise else []
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yield each batch and its noisy copy; an image's noise depends only on its place in the stream."""
         at = 0
         for batch in self.samples:
             yield batch
-            if self.noise:
-                yield np.stack([self._noisy(at + index, image) for index, image in enumerate(batch)])
-            at += len(batch)
+            if self.noisy:
+                yield self._disturbed(at, batch)
+            at += self.layout.length(batch)
 
-    def pick(self, count: int) -> np.ndarray:
-        """Return up to `count` images as one array, taken evenly: clean ones in their order, then noisy ones."""
+    def pick(self, count: int) -> Batch:
+        """Return up to `count` images as one batch, taken evenly: clean ones in their order, then noisy ones.
+
+        Of inputs that only whole batches share the first one's are taken.
+        """
         total = self.samples.count()
-        every = total * (2 if self.noise else 1)
+        every = total * (2 if self.noisy else 1)
         chosen = set(np.linspace(0, every - 1, min(count, every)).astype(int).tolist())
-        images: dict[int, np.ndarray] = {}
+        images: dict[int, Batch] = {}
         at = 0
         for batch in self.samples:
-            for place, image in enumerate(batch, at):
+            for place in range(at, at + self.layout.length(batch)):
+                image = self.layout.part(batch, place - at, place - at + 1)
                 if place in chosen:
                     images[place] = image
                 if place + total in chosen:
-                    images[place + total] = self._noisy(place, image)
-            at += len(batch)
-        return np.stack([images[place] for place in sorted(images)])
+                    images[place + total] = self._disturbed(place, image)
+            at += self.layout.length(batch)
+        return self.layout.join([images[place] for place in sorted(images)])
 
-    def _noisy(self, place: int, image: np.ndarray) -> np.ndarray:
-        random = np.random.default_rng([place, 0])
+    def picked(self, count: int) -> list[Batch]:
+        """Return about `count` images, taken evenly, in batches that the graph can run."""
+        fixed = [one.name for one in self.layout.inputs if one.name not in self.layout.batched]
+        if self.size != 0 and not fixed:
+            return self.samples.cut(self.pick(max(count, self.size or 0)), count)
+        batches = list(self)
+        most = max(1, count // max(1, self.layout.length(batches[0])))
+        return [batches[at] for at in np.linspace(0, len(batches) - 1, min(most, len(batches))).astype(int)]
+
+    def _disturbed(self, at: int, batch: Batch) -> Batch:
+        """Return a batch with noise on what looks like images; `at` is the place of its first image."""
+        if not isinstance(batch, dict):
+            return np.stack([self._with_noise([at + index, 0], image) for index, image in enumerate(batch)])
+        return batch | {
+            name: np.stack([self._with_noise([at + index, number], image) for index, image in enumerate(batch[name])])
+            for number, name in enumerate(self.noisy)
+        }
+
+    def _with_noise(self, seed: Sequence[int], image: np.ndarray) -> np.ndarray:
+        if self.layout.channels_last and image.ndim == 3:
+            return np.ascontiguousarray(np.moveaxis(self._noisy(seed, np.moveaxis(image, -1, 0)), 0, -1))
+        return self._noisy(seed, image)
+
+    def _noisy(self, seed: Sequence[int], image: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng(seed)
         normal = random.standard_normal(image.shape, dtype=np.float32)
         spread, axes = self.noise * image.std(), tuple(range(1, image.ndim)) or None
         black, white = image.min(axis=axes, keepdims=True), image.max(axis=axes, keepdims=True)
@@ -161,46 +193,33 @@ class AugmentedSamples:
 
 
 @contextmanager
-def repeatable(batches: Iterable[np.ndarray]) -> Iterator[Iterable[np.ndarray]]:
+def repeatable(batches: Iterable[Any]) -> Iterator[Iterable[Any]]:
     """Yield `batches` as something that can be walked again: a generator is spooled to a temporary file."""
     if not isinstance(batches, Iterator):
         yield batches
         return
     with tempfile.TemporaryFile(prefix="edgesmith-") as file:
-        spooled: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
+        spooled: list[tuple[bool, list[tuple[str, tuple[int, ...], np.dtype[Any]]]]] = []
         for batch in batches:
-            values = np.ascontiguousarray(batch)
-            if values.dtype.hasobject:
+            parts = dict(batch) if isinstance(batch, Mapping) else {"": batch}
+            arrays = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in parts.items()}
+            if any(values.dtype.hasobject for values in arrays.values()):
                 raise ValueError("objects are no images")
-            spooled.append((values.shape, values.dtype))
-            file.write(values.reshape(-1).view(np.uint8).data)
+            kinds = [(name, values.shape, values.dtype) for name, values in arrays.items()]
+            spooled.append((isinstance(batch, Mapping), kinds))
+            for values in arrays.values():
+                file.write(values.reshape(-1).view(np.uint8).data)
 
         class Spool:
-            def __iter__(self) -> Iterator[np.ndarray]:
+            def __iter__(self) -> Iterator[Any]:
                 at = 0
-                for shape, kind in spooled:
+                for by_name, kinds in spooled:
                     file.seek(at)
-                    batch = np.empty(shape, kind)
-                    file.readinto(batch.reshape(-1).view(np.uint8).data)
-                    at += batch.nbytes
-                    yield batch
+                    arrays = {}
+                    for name, shape, kind in kinds:
+                        arrays[name] = np.empty(shape, kind)
+                        file.readinto(arrays[name].reshape(-1).view(np.uint8).data)
+                        at += arrays[name].nbytes
+                    yield arrays if by_name else arrays[""]
 
         yield Spool()
-
-
-def input_shape(model: onnx.ModelProto) -> tuple[int | None, ...]:
-    """Return the shape of the only input that is no initializer; None for a free dimension.
-
-    Raises:
-        ModelError: There is not exactly one float32 input of known rank.
-    """
-    constant = {tensor.name for tensor in model.graph.initializer}
-    inputs = [item for item in model.graph.input if item.name not in constant]
-    kind = inputs[0].type.tensor_type if inputs else None
-    if len(inputs) != 1 or kind is None or kind.elem_type != 1 or len(kind.shape.dim) < 2:
-        raise ModelError(
-            "calibration needs a graph with one float32 input",
-            got=f"inputs {[item.name for item in inputs]}",
-            expected="one float32 tensor, batch first",
-        )
-    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)

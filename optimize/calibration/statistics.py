@@ -1,101 +1,30 @@
-"""Run a graph in ONNX Runtime and watch its tensors, one batch at a time."""
+"""Watch the tensors of a graph: their extremes, by channel too, and histograms of their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from ...runtime.common.machine import cores
-from ...runtime.common.ort_session import ort_session
 from ...runtime.common.progress import progress
-from ...runtime.errors import DataError, ModelError
+from ...runtime.errors import DataError
 from ..graph.proto_graph import tensor_types
-from ..graph.protobuf import copied
+from .axis_roles import AxisRoles
 from .histogram import Histogram, sampled
+from .inputs import Batch, InputLayout, input_layout, input_names
+from .ort_runs import stream, with_outputs
 
 AVERAGING = 0.01
-AXES = [2, 3]
-STOP_SPINNING = {"session.force_spinning_stop": "1"}
-
-
-def session(  # type: ignore[no-untyped-def]
-    model: onnx.ModelProto, *, optimise: bool = False, integers: bool = True, threads: int = 0, warm: bool = True
-):
-    """Open a model in ONNX Runtime on the CPU.
-
-    Args:
-        model: The model.
-        optimise: All of the runtime's rewrites (what users run), or none (each Q/DQ computed as it is written).
-        integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
-        threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
-            that are there, and on one of two cores half of the time goes into waiting for each other.
-        warm: Keep memory and spinning threads between calls; off for one of many sessions that stay open.
-
-    Raises:
-        ModelError: The runtime refuses the graph.
-    """
-    entries = ({} if integers else {"session.disable_quant_qdq": "1"}) | ({} if warm else STOP_SPINNING)
-    # At its highest level ONNX Runtime 1.31 loses a convolution that is added to another one and is an output too.
-    levels = ("ENABLE_ALL", "ENABLE_EXTENDED") if optimise else ("DISABLE_ALL",)
-    refusals: list[ModelError] = []
-    for level in levels:
-        try:
-            data = model.SerializeToString()
-            return ort_session(data, level=level, threads=threads or cores(), arena=warm, entries=entries)
-        except ModelError as error:
-            refusals.append(error)
-        except Exception as error:  # protobuf ends at 2 GiB
-            raise ModelError("the graph is too large for protobuf", got=" ".join(str(error).split())[:300]) from error
-    raise refusals[0]
-
-
-def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of a model whose outputs are exactly the named tensors."""
-    copy = copied(model)
-    known = {item.name: item for item in (*model.graph.output, *model.graph.value_info)}
-    del copy.graph.output[:]
-    copy.graph.output.extend([known.get(name) or helper.make_empty_tensor_value_info(name) for name in names])
-    return copy
-
-
-def stream(
-    model: onnx.ModelProto,
-    names: list[str],
-    batches: Iterable[np.ndarray],
-    *,
-    optimise: bool = False,
-    integers: bool = True,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield, for each batch, the values of the named tensors (graph inputs too)."""
-    input_name = model.graph.input[0].name
-    wanted = [name for name in names if name != input_name]
-    run = session(with_outputs(model, wanted), optimise=optimise, integers=integers) if wanted else None
-    for batch in batches:
-        values = dict(zip(wanted, answers(run, {input_name: batch}, wanted), strict=True)) if run else {}
-        yield {input_name: batch, **values}
-
-
-def answers(run: Any, feeds: dict[str, np.ndarray], wanted: list[str] | None = None) -> list[np.ndarray]:
-    """Return the outputs that a session of ONNX Runtime computes: the named ones, or all.
-
-    Raises:
-        ModelError: It cannot compute them: the graph is wrong, or needs more memory than there is.
-    """
-    try:
-        return list(run.run(wanted, feeds))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError("ONNX Runtime cannot run the graph", got=reason, do="export it again") from error
+# Channel axes of tensors: by name, None for a tensor without; True: axis 1 of each; False: no tensor has channels.
+ChannelAxes = Mapping[str, int | None] | bool
 
 
 @dataclass
 class Stats:
-    """What was seen of one tensor: its extremes, and its extremes for each channel (axis 1).
+    """What was seen of one tensor: its extremes, and those of each channel where it has channels.
 
     With a histogram: also the counts of its values and the moving average of each image's extremes.
     """
@@ -106,9 +35,10 @@ class Stats:
     channel_high: np.ndarray | None = None
     histogram: Histogram | None = None
     average: tuple[float, float] = (0.0, 0.0)
+    uneven: bool = False  # batches had different numbers of channels: these are none
 
     def count_values(self, value: np.ndarray) -> None:
-        """Take one more batch into the histogram and the moving average; the values are finite."""
+        """Take one more batch, (N, ...), into the histogram and the moving average; the values are finite."""
         first = self.histogram is None
         self.histogram = self.histogram or Histogram()
         self.histogram.add(sampled(value))
@@ -118,14 +48,16 @@ class Stats:
             self.average = (1 - rate) * self.average[0] + rate * low, (1 - rate) * self.average[1] + rate * high
             first = False
 
-    def add(self, name: str, value: np.ndarray, channels: bool = True) -> None:
-        """Take one more batch into account: extremes of the tensor, and of its channels too.
+    def add(self, name: str, value: np.ndarray, channel_axis: int | None = 1) -> None:
+        """Take one more batch into account: extremes of the tensor, and of its channels too, if they have an axis.
 
         Raises:
             DataError: The values hold NaN or infinity.
         """
-        axes = tuple(axis for axis in range(value.ndim) if axis != 1) if channels else None
-        self.widen(name, value.min(axis=axes, initial=np.inf), value.max(axis=axes, initial=-np.inf), channels)
+        channels = channel_axis is not None and -value.ndim <= channel_axis < value.ndim
+        others = [axis for axis in range(value.ndim) if not channels or axis != (channel_axis or 0) % value.ndim]
+        low, high = value.min(axis=tuple(others), initial=np.inf), value.max(axis=tuple(others), initial=-np.inf)
+        self.widen(name, low, high, channels)
 
     def widen(self, name: str, low: np.ndarray, high: np.ndarray, channels: bool = True) -> None:
         """Take extremes into account: those of each channel, (C,), or of the whole tensor.
@@ -140,7 +72,9 @@ class Stats:
                 do="check the weights and the preprocessing; the float model itself overflows",
             )
         self.low, self.high = min(self.low, float(np.min(low))), max(self.high, float(np.max(high)))
-        if channels:
+        if channels and self.channel_low is not None and self.channel_low.shape != np.shape(low):
+            self.channel_low, self.channel_high, self.uneven = None, None, True
+        if channels and not self.uneven:
             self.channel_low = np.minimum(low if self.channel_low is None else self.channel_low, low)
             self.channel_high = np.maximum(high if self.channel_high is None else self.channel_high, high)
 
@@ -181,24 +115,26 @@ class InGraphExtremes:
         return {name: count for name, count in self.tensors.items() if name not in self.from_zero}
 
 
+EACH = [0, 2, 3]
 ENDS = HIGH, LOW, WHOLE = "seen/high", "seen/low", "seen/whole"
 
 
 def with_extremes(
     model: onnx.ModelProto, names: Iterable[str], sums: bool = True, types: list[onnx.ValueInfoProto] | None = None
 ) -> InGraphExtremes:
-    """Return a graph that answers the extremes of each channel of tensors.
+    """Return a graph that answers the extremes of each channel of tensors, over their first axis too.
 
     What starts at 0 is pooled: ONNX Runtime computes that in the blocked layout of its convolutions, where for a
     reduction the whole tensor is put back into NCHW first.
 
     Args:
         model: The float graph.
-        names: Tensors; those not of four dimensions, or of an unknown number of channels, are left out.
+        names: Tensors with their channels on axis 1; those not of four dimensions, or of an unknown number of channels,
+            are left out.
         sums: Answer sums or means too.
         types: Those of the model's tensors, where they are known (`tensor_types`).
     """
-    inputs = {item.name for item in model.graph.input}
+    inputs = set(input_names(model))
     known = tensor_types(model) if types is None else types
     shapes = {item.name: item.type.tensor_type.shape.dim for item in known if item.name not in inputs}
     wide = {name: shapes[name][1].dim_value for name in names if len(shapes.get(name, ())) == 4}
@@ -207,15 +143,22 @@ def with_extremes(
     )
     graph = extremes.model.graph
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    graph.initializer.append(onnx.numpy_helper.from_array(np.array(AXES, np.int64), "seen/axes"))
+    for axes in (EACH, [0]):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(axes, np.int64), f"seen/axes{len(axes)}"))
     parts: dict[str, list[str]] = {HIGH: [], LOW: [], WHOLE: []}
     for name in extremes.tensors:
-        pooled = name in extremes.from_zero
-        kinds = ("GlobalMaxPool", "", "GlobalAveragePool") if pooled else ("ReduceMax", "ReduceMin", "ReduceSum")
-        for end, operator in zip(ENDS, kinds, strict=True):
-            if operator and (sums or end != WHOLE):
-                parts[end].append(f"{end}/{name}")
-                graph.node.append(_reduction(operator, name, parts[end][-1], opset))
+        from_zero = name in extremes.from_zero
+        pools = {HIGH: "GlobalMaxPool", WHOLE: "GlobalAveragePool"} if from_zero else {}
+        wanted = (
+            {HIGH: "ReduceMax"} | ({} if from_zero else {LOW: "ReduceMin"}) | ({WHOLE: "ReduceSum"} if sums else {})
+        )
+        for end, reduction in wanted.items():
+            source, axes, output = name, EACH, f"{end}/{name}"
+            if end in pools:
+                source, axes = f"{end}/pool/{name}", [0]
+                graph.node.append(helper.make_node(pools[end], [name], [source], source))
+            parts[end].append(output)
+            graph.node.append(_reduction(reduction, source, axes, output, opset))
     for end, outputs in parts.items():
         if outputs:
             graph.node.append(helper.make_node("Concat", outputs, [end], end, axis=1))
@@ -223,13 +166,11 @@ def with_extremes(
     return extremes
 
 
-def _reduction(operator: str, name: str, output: str, opset: int) -> onnx.NodeProto:
-    """Return a node that makes (N, C, 1, 1) of a tensor (N, C, H, W)."""
-    if operator.startswith("Global"):
-        return helper.make_node(operator, [name], [output], output)
+def _reduction(operator: str, name: str, axes: list[int], output: str, opset: int) -> onnx.NodeProto:
+    """Return a node that makes (1, C, 1, 1) of a tensor (N, C, H, W) or (N, C, 1, 1)."""
     if opset >= (13 if operator == "ReduceSum" else 18):
-        return helper.make_node(operator, [name, "seen/axes"], [output], output, keepdims=1)
-    return helper.make_node(operator, [name], [output], output, axes=AXES, keepdims=1)
+        return helper.make_node(operator, [name, f"seen/axes{len(axes)}"], [output], output, keepdims=1)
+    return helper.make_node(operator, [name], [output], output, axes=axes, keepdims=1)
 
 
 def _from_zero(model: onnx.ModelProto) -> frozenset[str]:
@@ -247,36 +188,45 @@ def _from_zero(model: onnx.ModelProto) -> frozenset[str]:
 def collect(
     model: onnx.ModelProto,
     names: list[str],
-    batches: Iterable[np.ndarray],
+    batches: Iterable[Batch],
     *,
-    channels: bool = True,
+    channels: ChannelAxes = True,
     histograms: bool = False,
     sums: bool = True,
     types: list[onnx.ValueInfoProto] | None = None,
+    roles: AxisRoles | None = None,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors over all batches, in the memory of one batch.
 
     The smallest value of what starts at 0 (a Relu's output, say) is given as 0. Without `sums` a NaN may pass unseen.
-    `types` are those of the model's tensors, where they are known.
+    `types` are those of the model's tensors, where they are known; `roles` say which axis is the batch.
     """
-    stats = {name: Stats() for name in names}
-    inside = InGraphExtremes(model, {}, frozenset()) if histograms else with_extremes(model, names, sums, types)
+    stats, axes = {name: Stats() for name in names}, {name: _axis(channels, name) for name in names}
+    pooled = [] if histograms else [name for name in names if not channels or axes[name] == 1]
+    inside = with_extremes(model, pooled, sums, types) if pooled else InGraphExtremes(model, {}, frozenset())
     whole = [name for name in names if name not in inside.tensors]
     ends: dict[str, np.ndarray] = {}
+    layout = input_layout(model) if histograms else InputLayout(())
     with progress("calibrating", None) as advance:
         answered = [item.name for item in inside.model.graph.output if item.name in ENDS]
         for values in stream(inside.model, [*whole, *answered], batches, optimise=True):
             for name in whole:
-                stats[name].add(name, values[name], channels)
+                stats[name].add(name, values[name], axes[name])
                 if histograms:
-                    stats[name].count_values(values[name])
+                    count = layout.length({layout.main.name: values[layout.main.name]})
+                    stats[name].count_values((roles or AxisRoles()).rows(name, values[name], count))
             _widen(ends, values, inside)
             advance(1)
     if inside.tensors and ends:
         highs, lows = _apart(ends[HIGH], inside.tensors), _apart(ends.get(LOW, np.zeros(0)), inside.lows())
         for name, high in highs.items():
-            stats[name].widen(name, lows.get(name, np.zeros_like(high)), high, channels)
+            stats[name].widen(name, lows.get(name, np.zeros_like(high)), high, bool(channels))
     return stats
+
+
+def _axis(channels: ChannelAxes, name: str) -> int | None:
+    """Return the channel axis of a tensor, None where it has none."""
+    return channels.get(name, 1) if isinstance(channels, Mapping) else 1 if channels else None
 
 
 def _widen(ends: dict[str, np.ndarray], values: dict[str, np.ndarray], inside: InGraphExtremes) -> None:

@@ -7,7 +7,7 @@ does not belong to exactly these is never read. A damaged file is computed again
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,48 @@ import numpy as np
 import onnx
 
 from ...runtime.common.files import atomic_file
+from .axis_roles import AxisRoles
 from .finite_check import collect
 from .histogram import Histogram
 from .samples import AugmentedSamples
-from .statistics import Stats
+from .statistics import ChannelAxes, Stats
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 def collected(
-    model: onnx.ModelProto, names: list[str], samples: AugmentedSamples, *, histograms: bool = False
+    model: onnx.ModelProto,
+    names: list[str],
+    samples: AugmentedSamples,
+    *,
+    histograms: bool = False,
+    channels: ChannelAxes = True,
+    roles: AxisRoles | None = None,
 ) -> dict[str, Stats]:
     """Return the statistics of the named tensors, from the samples' cache folder where they stand in it."""
     folder = samples.samples.cache
     if folder is None:
-        return collect(model, names, samples, histograms=histograms)
-    path = folder / f"{key(model, names, samples, histograms)}.npz"
+        return collect(model, names, samples, histograms=histograms, channels=channels, roles=roles)
+    path = folder / f"{key(model, names, samples, histograms, channels)}.npz"
     statistics = read(path, names)
     if statistics is None:
-        statistics = collect(model, names, samples, histograms=histograms)
+        statistics = collect(model, names, samples, histograms=histograms, channels=channels, roles=roles)
         write(path, statistics)
     return statistics
 
 
-def key(model: onnx.ModelProto, names: Iterable[str], samples: AugmentedSamples, histograms: bool) -> str:
+def key(
+    model: onnx.ModelProto,
+    names: Iterable[str],
+    samples: AugmentedSamples,
+    histograms: bool,
+    channels: ChannelAxes = True,
+) -> str:
     """Return the digest of everything that the statistics depend on."""
     digest = hashlib.sha256(model.SerializeToString(deterministic=True))
-    for part in (FORMAT, *names, samples.samples.digest, repr(samples.noise), repr(samples.cover), repr(histograms)):
+    axes = sorted(channels.items(), key=str) if isinstance(channels, Mapping) else channels
+    settings = (samples.noise, samples.cover, histograms, axes)
+    for part in (FORMAT, *names, samples.samples.digest, *map(repr, settings)):
         digest.update(b"\0" + part.encode())
     return digest.hexdigest()
 

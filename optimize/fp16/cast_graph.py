@@ -46,7 +46,7 @@ def cast_graph(
     Args:
         model: A model whose node types are inferable; Q/DQ nodes are cast too (opset 19 is then declared; 22 for BF16,
             which convolutions have from there on).
-        kept: Name of a node (or of its first output, when it has none) that must stay float -> the reason.
+        kept: Name of a node that must stay float -> the reason.
         kind: What half is.
         types: Those of the model's tensors, where they are known (`tensor_types`).
     """

@@ -23,6 +23,8 @@ from .formats import FP16, HalfFormat
 if TYPE_CHECKING:
     import onnx
 
+    from ..calibration.inputs import Batch
+    from ..calibration.samples import Samples
     from ..graph.graph_file import GraphFile
     from .cast_graph import CastResult
 
@@ -77,7 +79,7 @@ class PrecisionReport(Displayed):
 def to_fp16(
     source: str | Path,
     target_path: str | Path,
-    samples: Iterable[np.ndarray],
+    samples: Iterable[Any],
     *,
     limit: float | None = None,
     kind: HalfFormat = FP16,
@@ -85,9 +87,10 @@ def to_fp16(
     """Cast an ONNX file to FP16 (or BF16), keeping its inputs and outputs in FP32.
 
     Args:
-        source: A float32 ONNX file with one input.
+        source: A float32 ONNX file.
         target_path: The file to write; it is whole or not there.
-        samples: Batches of preprocessed images, float32 NCHW, on which ranges and the error are measured.
+        samples: Batches of what the graph takes, preprocessed images, say, on which ranges and the error are measured:
+            arrays for the only input, or dicts with an array for each by name.
         limit: The first layers stay FP32 until the relative error of each output is under half of this, say 2e-3 (other
             images lose more): what is rounded first grows most on its way. None leaves all in FP16 that can be. Where
             half of the nodes do not do, they stay FP32 all the same, and `relative_error` says what is left.
@@ -107,22 +110,24 @@ def to_fp16(
 def convert_graph(
     source: GraphFile,
     target_path: str | Path,
-    samples: Iterable[np.ndarray],
+    samples: Iterable[Any],
     *,
     limit: float | None = None,
     kind: HalfFormat = FP16,
 ) -> tuple[PrecisionReport, GraphFile]:
     """Do what `to_fp16` does for a graph in memory; return the new graph too."""
-    from ..calibration.samples import Samples, input_shape, repeatable
+    from ..calibration.samples import repeatable
     from ..graph.graph_file import GraphFile
+    from ..graph.proto_graph import with_names
 
-    model = source.model
+    model = with_names(source.model)
+    source = source if model is source.model else GraphFile(model, source.path, source.notes)
     opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if kind.opset and opset < NEAR_OPSET:
         raise ModelError(f"{source.path} is of opset {opset}", expected=f"{NEAR_OPSET} or later for {kind.name}",
                          do="export it again, with --opset 18")  # fmt: skip
     with repeatable(samples) as batches:
-        checked = Samples(batches, input_shape(model))
+        checked = _runnable(source, batches)
         if not checked.count():
             raise DataError(
                 f"no samples to measure {kind.name} on", expected="at least one image", do="give some images"
@@ -153,33 +158,48 @@ def _report(result: CastResult, error: dict[str, float], sizes: tuple[int, int],
 
 
 def _cast(
-    source: GraphFile, kept: dict[str, str], samples: Iterable[np.ndarray], limit: float | None, kind: HalfFormat
+    source: GraphFile, kept: dict[str, str], samples: Iterable[Batch], limit: float | None, kind: HalfFormat
 ) -> tuple[CastResult, dict[str, float]]:
     """Return the half graph and its relative errors, with as few of the first nodes in float as the limit asks."""
     from .cast_graph import cast_graph
 
-    names = [node.name or node.output[0] for node in source.model.graph.node]
+    names = [node.name for node in source.model.graph.node]
     counts = sorted({round(share * len(names)) for share in FIRST}) if limit is not None else [0]
     for count in counts:
         first = dict.fromkeys(names[:count], f"the error grows from here; under {limit} is asked for")
         result = cast_graph(source.model, first | kept, kind, source.types)
         error = relative_error(source.model, result.model, samples, result.kinds)
-        if limit is None or max(error.values()) < limit / 2:
+        if limit is None or max(error.values(), default=0.0) < limit / 2:
             break
     return result, error
 
 
-def _beyond(source: GraphFile, samples: Iterable[np.ndarray], kind: HalfFormat) -> dict[str, str]:
+def _runnable(source: GraphFile, batches: Iterable[Any]) -> Samples:
+    """Return samples in batches that the graph computes rightly: one by one where it mixes those of a batch."""
+    from ..calibration.batching import free_graph
+    from ..calibration.inputs import input_layout
+    from ..calibration.samples import Samples
+    from ..graph import spec_metadata
+
+    spec = spec_metadata.embedded(source.model)
+    samples = Samples(batches, input_layout(source.model, spec.layout if spec else ""))
+    first = next(iter(samples), None)
+    if samples.size is not None or first is None or samples.layout.length(first) < 2:
+        return samples
+    return Samples(batches, samples.layout, size=free_graph(source.model, first, samples.layout).size)
+
+
+def _beyond(source: GraphFile, samples: Iterable[Batch], kind: HalfFormat) -> dict[str, str]:
     """Return the nodes that touch a tensor beyond the kind's range on the samples, at either end -> the reason."""
     import onnx
 
+    from ..calibration.inputs import input_names
     from ..calibration.statistics import collect
 
-    model, inputs = source.model, {item.name for item in source.model.graph.input}
-    kinds = {item.name: item.type.tensor_type.elem_type for item in source.types if item.name not in inputs}
-    names = [name for node in model.graph.node for name in node.output if kinds.get(name) == onnx.TensorProto.FLOAT]
-    constants = {node.output[0] for node in model.graph.node if not any(node.input)}
-    names = [model.graph.input[0].name, *(name for name in names if name not in constants)]
+    model = source.model
+    kinds = {item.name: item.type.tensor_type.elem_type for item in source.types}
+    names = [name for node in model.graph.node if any(node.input) for name in node.output]
+    names = [name for name in (*input_names(model), *names) if kinds.get(name) == onnx.TensorProto.FLOAT]
     stats = collect(model, names, samples, channels=False, types=source.types)
     peak = {name: max(-seen.low, seen.high) for name, seen in stats.items()}
     kept = {}
@@ -188,32 +208,39 @@ def _beyond(source: GraphFile, samples: Iterable[np.ndarray], kind: HalfFormat) 
         loud = [name for name in seen if peak[name] > kind.largest]
         quiet = [name for name in seen if 0 < peak[name] < kind.smallest]
         if loud:
-            kept[node.name or node.output[0]] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond {kind.largest:.5g}"
+            kept[node.name] = f"{loud[0]} reaches {peak[loud[0]]:.3g}, beyond {kind.largest:.5g}"
         elif quiet:
-            kept[node.name or node.output[0]] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below {kind.bottom}"
+            kept[node.name] = f"{quiet[0]} stays under {peak[quiet[0]]:.1g}, below {kind.bottom}"
     return kept
+
+
+def _is_float(item: onnx.ValueInfoProto) -> bool:
+    return item.type.tensor_type.elem_type in (1, 10, 11, 16)
 
 
 def relative_error(
     before: onnx.ModelProto,
     after: onnx.ModelProto,
-    samples: Iterable[np.ndarray],
+    samples: Iterable[Batch],
     kinds: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
-    """Return for each output max|after - before| / max|before| over all samples; half values are rounded as such.
+    """Return for each float output max|after - before| / max|before| over all samples; half values are rounded as such.
 
-    `kinds` are the data types of the tensors of `after`, where they are known.
+    Where a sample's outputs are of different sizes (other boxes were chosen) all of it is error. `kinds` are the data
+    types of the tensors of `after`, where they are known.
     """
-    from ..calibration.statistics import stream
+    from ..calibration.ort_runs import stream
     from .simulate import simulate_half
 
-    names = [item.name for item in before.graph.output]
+    names = [item.name for item in before.graph.output if _is_float(item)]
     error = dict.fromkeys(names, 0.0)
     size = dict.fromkeys(names, 0.0)
     floats, halves = (stream(model, names, samples, optimise=True) for model in (before, simulate_half(after, kinds)))
     for one, two in zip(floats, halves, strict=True):
         for name in names:
-            apart = np.abs(one[name].astype(np.float64) - two[name])
-            error[name] = float(np.maximum(error[name], apart.max(initial=0)))
-            size[name] = max(size[name], float(np.abs(one[name]).max(initial=0)))
+            peak = float(np.abs(one[name]).max(initial=0))
+            alike = one[name].shape == two[name].shape
+            apart = np.abs(one[name].astype(np.float64) - two[name]).max(initial=0) if alike else peak
+            error[name] = float(np.maximum(error[name], apart))
+            size[name] = max(size[name], peak)
     return {name: error[name] / max(size[name], 1e-30) for name in names}

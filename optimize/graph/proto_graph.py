@@ -14,6 +14,7 @@ from onnx import NodeProto, helper, numpy_helper
 from ...runtime.common.external_data import model_file
 from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
+from .protobuf import captured, copied
 from .topological_sort import topological
 from .upgrade import OLDEST, standard_opset, upgraded
 
@@ -114,6 +115,30 @@ def set_attributes(node: NodeProto, **values: Any) -> None:
     node.attribute.extend([*kept, *fresh])
 
 
+def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model itself where each node has a name of its own, else a copy where it has."""
+    names = [node.name for node in model.graph.node]
+    if all(names) and len(set(names)) == len(names):
+        return model
+    copy = copied(model)
+    name_nodes(copy.graph)
+    return copy
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own: of its operator and place where it has none or one that is another's."""
+    names: set[str] = set()
+    every = {node.name for node in graph.node}
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in names:
+            name = f"{node.name or node.op_type}_{index}"
+            while name in every:
+                name = f"{name}_{index}"
+            node.name = name
+            every.add(name)
+        names.add(node.name)
+
+
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     """Return the constants of a graph as they stand in it, by name: initializers and Constant nodes."""
     constants = {item.name: item for item in graph.initializer}
@@ -141,7 +166,7 @@ class ProtoIndex:
         self.producer = {name: node for node in self.nodes for name in node.output if name}
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys([*node.input, *captured(node)]):
                 self.readers.setdefault(name, []).append(node)
 
 
@@ -160,7 +185,7 @@ class ProtoGraph(ProtoIndex):
         self.opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0)
         self.inputs = [item.name for item in self.graph.input if item.name not in self.arrays]
         self.outputs = [item.name for item in self.graph.output]
-        self._name_nodes()
+        name_nodes(self.graph)
         self._names = {name for node in self.graph.node for name in (*node.input, *node.output)} | set(self.arrays)
         self.index()
 
@@ -170,14 +195,6 @@ class ProtoGraph(ProtoIndex):
             if value is not None and node.output[0] not in {item.name for item in self.graph.output}:
                 self.graph.node.remove(node)
                 self._store(node.output[0], numpy_helper.to_array(value))
-
-    def _name_nodes(self) -> None:
-        """Give every node a name of its own."""
-        names: set[str] = set()
-        for index, node in enumerate(self.graph.node):
-            if not node.name or node.name in names:
-                node.name = f"{node.name or node.op_type}_{index}"
-            names.add(node.name)
 
     def fresh(self, name: str) -> str:
         """Return `name`, or `name_1`, …: one that no tensor has yet; it is then taken."""
@@ -201,15 +218,11 @@ class ProtoGraph(ProtoIndex):
                 tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self.arrays[name] = array
 
-    def bias(self, node: NodeProto) -> np.ndarray:
-        """Return the bias of a Conv or Gemm with constant weights; one of zeros is added where there is none."""
-        if len(node.input) < 3 or not node.input[2]:
-            is_transposed = node.op_type == "Gemm" and not attributes(node).get("transB", 0)
-            width = self.arrays[node.input[1]].shape[-1 if is_transposed else 0]
-            zeros = self.add_array(f"{node.name}_bias", np.zeros(width, np.float32))
-            del node.input[2:]
-            node.input.append(zeros)
-        return self.arrays[node.input[2]]
+    def set_bias(self, node: NodeProto, bias: np.ndarray) -> None:
+        """Give a Conv, ConvTranspose or Gemm a bias of its own."""
+        name = self.add_array(f"{node.name}_bias", bias)
+        del node.input[2:]
+        node.input.append(name)
 
     def _store(self, name: str, array: np.ndarray) -> None:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
@@ -246,6 +259,12 @@ def all_inputs(node: NodeProto) -> set[str]:
             names |= {name for inner in item.g.node for name in all_inputs(inner)}
             names |= {output.name for output in item.g.output}
     return names
+
+
+def all_nodes(node: NodeProto) -> list[NodeProto]:
+    """Return the nodes in the bodies of an If, Loop or Scan, at however many levels."""
+    bodies = [body for item in node.attribute for body in ([item.g] if item.HasField("g") else item.graphs)]
+    return [one for body in bodies for inner in body.node for one in (inner, *all_nodes(inner))]
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

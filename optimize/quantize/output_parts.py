@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from ..calibration.statistics import answers, session
+from ..calibration.ort_runs import answers, session
 from ..graph.proto_graph import ProtoGraph
 from ..graph.protobuf import copied
 from .targets import SHIFTS

@@ -8,15 +8,19 @@ import numpy as np
 import onnx
 
 from ...runtime.errors import ModelError
+from ..calibration.axis_roles import AxisRoles
+from ..calibration.inputs import Batch
+from ..calibration.ort_runs import stream
 from ..calibration.samples import AugmentedSamples, Samples
-from ..calibration.statistics import Stats, stream
+from ..calibration.statistics import Stats
 from ..calibration.statistics_cache import collected
-from ..graph.proto_graph import ProtoGraph, attributes
+from ..graph.proto_graph import ProtoGraph
 from ..graph.protobuf import copied
 from .activation_clipping import SaturatingActivation, saturating_activations
 from .equalization.cross_layer import equalise, own_weights
 from .equalization.explicit_scales import insert_channel_scales, scalable_tensors
-from .layer_queries import reads_rgb_input
+from .layer_guard import LayerGuard, StepError, guarded, whole_step
+from .layer_queries import channel_axes, group_count, layer_bias, output_first, reads_rgb_input
 from .placement import QuantPlan, fold_relus, inside_layers, place, share_concats
 from .qdq.insert import insert_qdq, integer_biases
 from .qdq.pad_channels import pad_channels
@@ -24,7 +28,7 @@ from .qdq.zero_points_to_biases import move_zero_points_to_biases, tensors_with_
 from .quant_params import QuantParams, quant_params
 from .range_estimators import METHODS, candidates, choose
 from .report import QuantSettings, compare
-from .targets import Target
+from .targets import TRANSPOSED, Target
 from .weights.int16_saturation import largest_integers, raw_peaks
 from .weights.layerwise import images_that_fit
 from .weights.quantize_weights import LARGEST
@@ -39,7 +43,7 @@ class Converted:
     """A Q/DQ graph and how it came about.
 
     Plan, grids, folded Relus, lowered weight limits by node, SQNR by tensor, and the share of each layer's error that
-    fitting its weights left, and the zero points that were moved into biases.
+    fitting its weights left, the zero points that were moved into biases, and steps that had to be left out.
     """
 
     model: onnx.ModelProto
@@ -50,77 +54,145 @@ class Converted:
     noise: dict[str, float]
     fitted: dict[str, float] = field(default_factory=dict)
     centred: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def convert(model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings) -> Converted:
+def convert(
+    model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None = None
+) -> Converted:
     """Convert a float graph to a Q/DQ graph; the input model is not changed.
 
     If channel scales cost time on the target (`Target.free_channel_scales` is false), they are inserted only if SQNR is
-    below NEED_DB without them, on calibration images and perturbed ones, and if they raise it.
+    below NEED_DB without them, on calibration images and perturbed ones, and if they raise it. A layer for which a step
+    fails stays in float, with the reason in the plan.
+
+    Args:
+        model: The float graph.
+        form: The target's form.
+        samples: Calibration images.
+        settings: What is done to keep the accuracy.
+        roles: Which axis of each tensor is the batch, as far as it is known.
     """
-    seen = AugmentedSamples(samples, settings.noise, settings.cover)
-    plain, gained = _converted(model, form, seen, settings, form.free_channel_scales)
+    work = _Conversion(model, form, AugmentedSamples(samples, settings.noise, settings.cover), roles)
+    plain, gained = work.converted(settings, form.free_channel_scales)
     if form.free_channel_scales or settings.equalize is None or not gained:
         return plain
-    images = seen.pick(max(JUDGED, samples.shape[0] or 0))
-    step = samples.shape[0] or min(JUDGED, len(images))
-    batches = [images[at : at + step] for at in range(0, len(images) // step * step, step)]
+    batches = work.samples.picked(JUDGED)
     kept = _kept(model, plain, batches)
     if kept >= NEED_DB:
         return plain
-    other, _ = _converted(model, form, seen, settings, gains=True)
+    other, _ = work.converted(settings, gains=True)
     return other if _kept(model, other, batches) > kept else plain
 
 
-def _kept(model: onnx.ModelProto, conversion: Converted, batches: list[np.ndarray]) -> float:
+def _kept(model: onnx.ModelProto, conversion: Converted, batches: list[Batch]) -> float:
     """Return the SQNR of the worst output in dB."""
     return min(compare(model, conversion.model, batches)[0].values())
 
 
-def _converted(
-    model: onnx.ModelProto, form: Target, seen: AugmentedSamples, settings: QuantSettings, gains: bool
-) -> tuple[Converted, bool]:
-    """Return the Q/DQ graph, and whether there is a tensor that gains could scale."""
-    net = ProtoGraph(copied(model))
-    plan, stats, bent = _prepare(net, form, seen, settings, gains)
-    gained = bool(scalable_tensors(net, plan, stats, form))
-    histograms = settings.method != "min-max"
-    grids = grids_of(plan, form, stats, settings)
-    layers = {node.name: node.output[0] for node in plan.layers if node.op_type != "MatMul"}
-    reference = copied(net.model)
-    del net.graph.value_info[:]  # shapes change from here on
-    folded = fold_relus(net, plan, grids) if form.fold_relu else {}
-    if shown := sorted(set(plan.quantized_reads) - set(grids)):
-        stats |= collected(reference, shown, seen, histograms=histograms)
+@dataclass
+class _Conversion:
+    """One graph and its images, converted until no layer goes wrong.
+
+    `failed` are the layers that stay in float for what went wrong, `notes` the steps that were left out.
+    """
+
+    model: onnx.ModelProto
+    form: Target
+    samples: AugmentedSamples
+    roles: AxisRoles | None
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def converted(self, settings: QuantSettings, gains: bool) -> tuple[Converted, bool]:
+        """Return the Q/DQ graph, and whether there is a tensor that gains could scale."""
+        while True:
+            guard = LayerGuard()
+            try:
+                conversion, gained = self._attempt(settings, gains, guard)
+            except StepError as error:
+                self.notes.append(str(error))
+                settings = replace(settings, **error.without)
+                continue
+            if not guard.failed:
+                return replace(conversion, notes=tuple(self.notes)), gained
+            self.failed |= guard.failed
+
+    def _attempt(self, settings: QuantSettings, gains: bool, guard: LayerGuard) -> tuple[Converted, bool]:
+        form, net = self.form, ProtoGraph(copied(self.model))
+        plan, stats, bent = self._prepare(net, settings, gains)
+        gained = bool(scalable_tensors(net, plan, stats, form))
+        grids = grids_of(plan, form, stats, settings)
+        layers = {node.name: node.output[0] for node in plan.layers if node.op_type != "MatMul"}
+        reference = copied(net.model)
+        del net.graph.value_info[:]  # shapes change from here on
+        folded = fold_relus(net, plan, grids) if form.fold_relu else {}
+        if shown := sorted(set(plan.quantized_reads) - set(grids)):
+            kind = form.activation_dtype
+            stats |= self._collected(reference, plan, shown, settings.method != "min-max")
+            grids |= {name: quant_params(*choose(stats[name], _method(settings), kind), kind) for name in shown}
         grids |= {
-            name: quant_params(*choose(stats[name], _method(settings), form.activation_dtype), form.activation_dtype)
-            for name in shown
+            name: quant_params(*bend.cut(grids[name].low, grids[name].high), grids[name].kind)
+            for name, bend in bent.items()
         }
-    grids |= {
-        name: quant_params(*bend.cut(grids[name].low, grids[name].high), grids[name].kind)
-        for name, bend in bent.items()
-    }
-    limits = _limits(net, plan, grids, stats, form.pad_channels) if form.avoid_int16_saturation else {}
-    weights = insert_qdq(net, plan, grids, form, limits, per_tensor=settings.per_tensor)
-    conversion = Converted(net.model, plan, grids, tuple(folded), limits, {})
-    if settings.refine:
-        highs = {name: seen.highs() for name, seen in stats.items()}
-        ranges = _alternatives(plan, form, stats, settings)
-        source = FloatReference(ProtoGraph(reference), layers, weights, highs, ranges, bent)
-        conversion = _refine(net, conversion, source, form, settings, _ceilings(plan, folded), seen)
-    if form.integer_bias:
-        integer_biases(net, plan)
-    if form.pad_channels:
-        pad_channels(net)
-    return replace(conversion, centred=move_zero_points_to_biases(net) if form.zero_points_in_biases else {}), gained
+        limits = _limits(net, plan, grids, stats, form.pad_channels, guard) if form.avoid_int16_saturation else {}
+        weights = insert_qdq(net, plan, grids, form, limits, per_tensor=settings.per_tensor, guard=guard)
+        conversion = Converted(net.model, plan, grids, tuple(folded), limits, {})
+        if guard.failed:
+            return conversion, gained
+        if settings.refine:
+            highs = {name: seen.highs() for name, seen in stats.items()}
+            ranges = _alternatives(plan, form, stats, settings)
+            source = FloatReference(ProtoGraph(reference), layers, weights, highs, ranges, bent)
+            ceilings = _ceilings(plan, folded)
+            refiner = LayerReconstruction(net, plan, grids, ceilings, source, form, settings, guard=guard)
+            conversion = _refine(conversion, refiner, self.samples)
+        if form.integer_bias:
+            integer_biases(net, plan)
+        if form.pad_channels:
+            pad_channels(net)
+        return replace(
+            conversion, centred=move_zero_points_to_biases(net) if form.zero_points_in_biases else {}
+        ), gained
+
+    def _collected(
+        self, model: onnx.ModelProto, plan: QuantPlan, names: list[str], histograms: bool
+    ) -> dict[str, Stats]:
+        axes = channel_axes(plan.layers)
+        return collected(model, names, self.samples, histograms=histograms, channels=axes, roles=self.roles)
+
+    def _prepare(
+        self, net: ProtoGraph, settings: QuantSettings, gains: bool
+    ) -> tuple[QuantPlan, dict[str, Stats], dict[str, SaturatingActivation]]:
+        form = self.form
+        own_weights(net)
+        plan = place(net, form, settings.keep, self.failed)
+        _refuse_nothing(plan)
+        for node in plan.layers:
+            if node.op_type == TRANSPOSED:
+                layer_bias(net, node)
+        hidden = inside_layers(net, plan) if form.fold_relu else set()
+        names = sorted(set(plan.quantized_reads) - hidden)
+        histograms, bent = settings.method != "min-max", saturating_activations(net, plan)
+        stats = self._collected(net.model, plan, names, histograms and settings.equalize is None)
+        if settings.equalize is None:
+            plan.kinds = tensors_with_zero_point(net, plan, stats, form)
+            return plan, stats, bent
+        with whole_step("equalise channels", equalize=None):
+            equalise(net, stats, settings.equalize)
+            plan.kinds = tensors_with_zero_point(net, plan, stats, form)
+            if gains:
+                insert_channel_scales(net, plan, stats, form, settings.equalize, bent)
+        names = sorted(set(plan.quantized_reads) - hidden)
+        return plan, self._collected(net.model, plan, names, True) if histograms else stats, bent
 
 
-def _prepare(
-    net: ProtoGraph, form: Target, samples: AugmentedSamples, settings: QuantSettings, gains: bool
-) -> tuple[QuantPlan, dict[str, Stats], dict[str, SaturatingActivation]]:
+def _refuse_nothing(plan: QuantPlan) -> None:
+    """Refuse a graph without a layer that can be quantised.
 
-    own_weights(net)
-    plan = place(net, form, settings.keep)
+    Raises:
+        ModelError: There is none; the message has the reasons.
+    """
     if not plan.layers:
         raise ModelError(
             "nothing in this graph can be quantised",
@@ -128,19 +200,6 @@ def _prepare(
             or "no Conv, Gemm or MatMul",
             expected="Conv or Gemm with constant float32 weights",
         )
-    hidden = inside_layers(net, plan) if form.fold_relu else set()
-    names = sorted(set(plan.quantized_reads) - hidden)
-    histograms, bent = settings.method != "min-max", saturating_activations(net, plan)
-    stats = collected(net.model, names, samples, histograms=histograms and settings.equalize is None)
-    if settings.equalize is None:
-        plan.kinds = tensors_with_zero_point(net, plan, stats, form)
-        return plan, stats, bent
-    equalise(net, stats, settings.equalize)
-    plan.kinds = tensors_with_zero_point(net, plan, stats, form)
-    if gains:
-        insert_channel_scales(net, plan, stats, form, settings.equalize, bent)
-    names = sorted(set(plan.quantized_reads) - hidden)
-    return plan, collected(net.model, names, samples, histograms=True) if histograms else stats, bent
 
 
 def _ceilings(plan: QuantPlan, folded: dict[str, tuple[str, float]]) -> dict[str, float]:
@@ -152,43 +211,39 @@ def _ceilings(plan: QuantPlan, folded: dict[str, tuple[str, float]]) -> dict[str
     return ceilings
 
 
-def _refine(
-    net: ProtoGraph,
-    conversion: Converted,
-    source: FloatReference,
-    form: Target,
-    settings: QuantSettings,
-    ceilings: dict[str, float],
-    samples: AugmentedSamples,
-) -> Converted:
-
-    batch = samples.shape[0]
-    step = batch or 8
-    first = [next(iter(samples))[:step]]
-    sizes = next(stream(source.net.model, sorted(source.answers.values()), first))
-    count = images_that_fit(value.size // len(value) for value in sizes.values()) // step * step
-    images = samples.pick(max(count, step))
-    images = images[: len(images) // step * step] if batch else images
-    refiner = LayerReconstruction(net, conversion.plan, conversion.grids, ceilings, source, form, settings, batch)
-    refiner.run(images)
-    return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=conversion.limits | refiner.limits)
+def _refine(conversion: Converted, refiner: LayerReconstruction, samples: AugmentedSamples) -> Converted:
+    source, step = refiner.source, samples.size or 8
+    with whole_step("refine layer by layer", refine=False):
+        first = samples.samples.cut(next(iter(samples)), step)[0]
+        sizes = next(stream(source.net.model, sorted(source.answers.values()), [first]))
+        images = samples.layout.length(first)
+        fitting = images_that_fit(value.size // images for value in sizes.values())
+        count = fitting // step * step if fitting >= step else fitting
+        refiner.run(samples.picked(max(count, samples.size or 1)))
+    limits = conversion.limits | refiner.limits
+    return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=limits)
 
 
 def _limits(
-    net: ProtoGraph, plan: QuantPlan, grids: dict[str, QuantParams], stats: dict[str, Stats], wide: bool = False
+    net: ProtoGraph,
+    plan: QuantPlan,
+    grids: dict[str, QuantParams],
+    stats: dict[str, Stats],
+    wide: bool = False,
+    guard: LayerGuard | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the largest weight integers of the nodes where a pair of products could saturate 16 bits."""
     limits = {}
     for node in plan.layers:
-        name = node.input[0]
-        weight = net.arrays[node.input[1]]
-        if node.op_type != "Conv" and not attributes(node).get("transB", 0):
-            weight = weight.T
-        peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
-        fours = wide and reads_rgb_input(net, node)
-        largest = largest_integers(weight, attributes(node).get("group", 1), peaks, fours=fours)
-        if largest.min() < LARGEST:
-            limits[node.name] = largest if node.op_type != "MatMul" else largest.min()
+        with guarded(guard, node.name, "limit its weights"):
+            name, weight, groups = node.input[0], output_first(net, node), group_count(node)
+            peaks = raw_peaks(stats[name].highs(), grids[name].scale, grids[name].zero)
+            channels = weight.shape[1] * groups
+            peaks = peaks if len(peaks) == channels else np.full(channels, peaks.max())
+            fours = wide and reads_rgb_input(net, node)
+            largest = largest_integers(weight, groups, peaks, fours=fours)
+            if largest.min() < LARGEST:
+                limits[node.name] = largest if node.op_type in ("Conv", "Gemm") else largest.min()
     return limits
 
 

@@ -14,9 +14,10 @@ import onnx
 from onnx import NodeProto
 
 from ..graph import union_find
-from ..graph.proto_graph import ProtoGraph, attributes
+from ..graph.proto_graph import ProtoGraph, all_nodes, attributes
+from .layer_queries import group_count, row_bias
 from .quant_params import QuantParams
-from .targets import ANCHORS, MOVES, SHIFTS, Target
+from .targets import ANCHORS, MOVES, SHIFTS, TRANSPOSED, WEIGHTED, Target
 
 
 @dataclass
@@ -60,18 +61,26 @@ class QuantPlan:
         return [node for node in net.readers.get(name, []) if id(node) in self.quantized_reads[name]]
 
 
-def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> QuantPlan:
+ON_REQUEST = "kept float on request"
+
+
+def place(
+    net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset(), failed: Mapping[str, str] | None = None
+) -> QuantPlan:
     """Choose what is quantised in a graph.
 
     Args:
         net: The float graph, its BatchNormalization folded.
         form: The target's form.
         keep: Names of nodes that stay float.
+        failed: Names of layers that could not be quantised -> why; they stay float too.
     """
-    plan = QuantPlan()
+    plan, reasons = QuantPlan(), dict.fromkeys(keep, ON_REQUEST) | dict(failed or {})
     for node in net.nodes:
-        if node.op_type in ANCHORS:
-            _place_anchor(net, plan, node, keep)
+        if node.op_type in WEIGHTED or has_body(node):
+            _place_layer(net, plan, node, form, reasons.get(node.name, ""))
+        elif node.name in keep:
+            plan.kept_float[node.name] = ON_REQUEST
     if form.quantize_outputs:
         _grow(net, plan, form, keep)
     else:
@@ -79,8 +88,10 @@ def place(net: ProtoGraph, form: Target, keep: frozenset[str] = frozenset()) -> 
     return plan
 
 
-def _place_anchor(net: ProtoGraph, plan: QuantPlan, node: NodeProto, keep: frozenset[str]) -> None:
-    reason = "kept float on request" if node.name in keep else _unfit(net, node)
+def _place_layer(net: ProtoGraph, plan: QuantPlan, node: NodeProto, form: Target, reason: str) -> None:
+    reason = reason or _unfit(net, node, form)
+    if has_body(node) and not reason:
+        return  # a body without layers
     if reason:
         plan.kept_float[node.name] = reason
         return
@@ -88,7 +99,20 @@ def _place_anchor(net: ProtoGraph, plan: QuantPlan, node: NodeProto, keep: froze
     plan.read(node.input[0], node)
 
 
-def _unfit(net: ProtoGraph, node: NodeProto) -> str:
+def has_body(node: NodeProto) -> bool:
+    """Say whether a node is an If, a Loop, a Scan or the like: it holds graphs of its own."""
+    return any(item.HasField("g") or item.graphs for item in node.attribute)
+
+
+def _unfit(net: ProtoGraph, node: NodeProto, form: Target) -> str:
+    """Return why a layer cannot be quantised; "" where it can, or is none."""
+    if has_body(node):
+        count = sum(inner.op_type in WEIGHTED for inner in all_nodes(node))
+        return f"{count} layers in the body of {node.op_type} are not looked at" if count else ""
+    if node.op_type == TRANSPOSED and (not form.transposed or group_count(node) > 1):
+        return f"{form.name} has no INT8 kernel for {TRANSPOSED}" + (" in groups" if form.transposed else "")
+    if node.op_type not in ANCHORS | {TRANSPOSED}:
+        return f"{node.op_type} computes in float"
     weight = net.arrays.get(node.input[1])
     if weight is None:
         return "its weights are computed, not constant"
@@ -103,6 +127,8 @@ def _unfit(net: ProtoGraph, node: NodeProto) -> str:
         values.get("transA") or values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1
     ):
         return "Gemm with transA, alpha or beta"
+    if not row_bias(net, node):
+        return "its bias differs from row to row"
     return "MatMul with weights of rank other than 2" if node.op_type == "MatMul" and weight.ndim != 2 else ""
 
 
@@ -119,7 +145,8 @@ def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) 
     for node in net.nodes:
         reads = activations(net, node)
         if id(node) in anchors:
-            if node.output[0] in last or (node.op_type != "Conv" and set(node.output) & set(net.outputs)):
+            convolution = node.op_type in ("Conv", TRANSPOSED)
+            if node.output[0] in last or (not convolution and set(node.output) & set(net.outputs)):
                 continue
             inside.add(node.output[0])
         elif node.op_type in form.int8_ops and reads and node.name not in keep and set(reads) <= inside:
@@ -127,15 +154,17 @@ def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) 
                 continue
             if node.op_type == "Concat" and node.output[0] in last:
                 continue
-            inside |= {name for name in node.output if name}
+            outputs = [name for name in node.output if name]
+            outputs = outputs if node.op_type == "Split" else outputs[:1]  # a MaxPool's indices are no activation
+            inside |= set(outputs)
             plan.other_ops.append(node)
-            for name in node.output if node.op_type in MOVES - {"Relu", "Clip"} else ():
+            for name in outputs if node.op_type in MOVES - {"Relu", "Clip"} else ():
                 plan.join(reads[0], name)
     # Everyone reads the quantised value of what is inside: a float reader would keep the operator from fusing.
     for name in sorted(inside):
         plan.quantized_reads.setdefault(name, set())
         for reader in net.readers.get(name, []):
-            if name not in net.inputs or id(reader) in anchors or reader in plan.other_ops:
+            if not has_body(reader) and (name not in net.inputs or id(reader) in anchors or reader in plan.other_ops):
                 plan.read(name, reader)
 
 
@@ -148,7 +177,7 @@ def ends(net: ProtoGraph, form: Target) -> set[str]:
     names: set[str] = set()
     leads: set[str] = set()  # tensors that a layer reads, or something that leads to one
     for node in reversed(net.nodes):
-        if node.op_type in ANCHORS or leads & set(node.output):
+        if node.op_type in ANCHORS or node.op_type == TRANSPOSED or leads & set(node.output):
             leads |= set(node.input)
     for node in reversed(net.nodes):
         for name in node.output:
@@ -182,7 +211,7 @@ def share_concats(plan: QuantPlan, ranges: Mapping[str, tuple[float, float]]) ->
 
 def _residuals(net: ProtoGraph, plan: QuantPlan) -> None:
     """Quantise one input of an addition: the one that is not the convolution which the addition fuses into."""
-    anchors = {id(node) for node in plan.layers}
+    anchors = {id(node) for node in plan.layers if node.op_type != TRANSPOSED}
     order = {id(node): index for index, node in enumerate(net.nodes)}
     for node in net.nodes:
         if node.op_type != "Add" or len(activations(net, node)) != 2 or node.input[0] == node.input[1]:

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...runtime.errors import CheckFailed
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
-from ..calibration.samples import Samples, at_once, input_shape, repeatable
+from ..calibration.samples import Samples, at_once, repeatable
 from ..graph import spec_metadata
+from .kept_layers import kept_names
 from .preconditions import check_model
 from .report import Quality, QuantReport, QuantSettings, judge, spread
 from .targets import Target, find_target, is_tensorrt
@@ -28,18 +29,17 @@ if TYPE_CHECKING:
 
 
 def quantize(
-    source: str | Path, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str = "trt",
+    source: str | Path, target_path: str | Path, samples: Iterable[Any], *, target: str = "trt",
     allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
     budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
-    cache: str | Path | None = None, explain: bool = False, judges: Iterable[np.ndarray] | None = None,
-    timed: bool = False,
+    cache: str | Path | None = None, explain: bool = False, judges: Iterable[Any] | None = None, timed: bool = False,
 ) -> QuantReport:  # fmt: skip
     """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
 
     Args:
-        source: A float32 ONNX file with one input and its BatchNormalization folded (run `optimize` first).
+        source: A float32 ONNX file, BatchNormalization folded (run `optimize` first).
         target_path: The file to write, whole or not at all.
-        samples: Batches of preprocessed images, float32 NCHW; read several times (a generator is spooled to disk).
+        samples: Batches: arrays for the only input, else dicts by name; read several times (a generator is spooled).
         target: A name of `targets.quantized_targets()`.
         allow_random: Accept samples that look like noise, or that the model's preprocessing cannot give.
         min_images: The fewest calibration images that are accepted.
@@ -53,7 +53,7 @@ def quantize(
         timed: Time both files where the target is this kind of machine; a second.
 
     Raises:
-        UsageError: An unknown target or method, or no such file.
+        UsageError: An unknown target or method, no such file, or a layer to be kept that is not there.
         ModelError: Not a float graph that can be quantised.
         DataError: Too few images, of the wrong shape, dtype or range, NaN in images or activations.
         CheckFailed: Nothing meets the budget, or a newer opset makes something else of the graph; nothing is written.
@@ -66,16 +66,17 @@ def quantize(
     find_target(target)
     graph = GraphFile.read(source)
     _check_upgrade(source, graph)
-    budget = Budget(budget_db, budget_points, labels) if (budget_db, budget_points) != (None, None) else None
+    floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
+    budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
         report, quantised = quantize_graph(
-            FloatSource(graph), target_path, batches, target=target, allow_random=allow_random, min_images=min_images,
+            floats, target_path, batches, target=target, allow_random=allow_random, min_images=min_images,
             settings=settings, budget=budget, cache=cache, explain=explain, judges=judges,
         )  # fmt: skip
-        image = next(iter(Samples(batches, input_shape(graph.model))))
+        image = next(iter(Samples(batches, floats.layout)))
     if not timed or quantised is None:
         return report
-    speed, why = race(Path(source), Path(target_path), target, image[: input_shape(graph.model)[0] or 1])
+    speed, why = race(Path(source), Path(target_path), target, floats.layout.own(image))
     return replace(report, speed=speed, not_timed=why)
 
 
@@ -100,10 +101,10 @@ def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
 
 
 def quantize_graph(
-    source: FloatSource, target_path: str | Path, samples: Iterable[np.ndarray], *, target: str,
+    source: FloatSource, target_path: str | Path, samples: Iterable[Any], *, target: str,
     allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
     budget: Budget | None = None, cache: str | Path | None = None, explain: bool = False,
-    judges: Iterable[np.ndarray] | None = None,
+    judges: Iterable[Any] | None = None,
 ) -> tuple[QuantReport, GraphFile | None]:  # fmt: skip
     """Do what `quantize` does for a graph in memory, from samples that can be read several times.
 
@@ -114,11 +115,14 @@ def quantize_graph(
 
     graph, form = source.graph, find_target(target)
     model = check_model(graph.model, graph.path)
-    checked = Samples(samples, input_shape(model), Path(cache) if cache is not None else None)
+    settings = settings or QuantSettings()
+    settings = replace(settings, keep=kept_names(model, settings.keep))
+    checked = Samples(samples, source.layout, Path(cache) if cache is not None else None)
     spec = spec_metadata.embedded(model)
     data = inspect(checked, spec if spec and spec.takes_images else None, min_images, allow_random)
-    data = replace(data, warnings=(*graph.notes, *data.warnings))
-    outcome = _search(source, checked, data.digest, form, settings or QuantSettings(), budget, explain, judges)
+    outcome = _search(source, checked, data.digest, form, settings, budget, explain, judges)
+    notes = outcome.made.notes if outcome.made else ()
+    data = replace(data, warnings=(*graph.notes, *data.warnings, *notes))
     quantised = None if outcome.made is None else GraphFile.write(outcome.made.model, target_path)
     if quantised is None:
         _write_float(graph, target, target_path, checked)
@@ -144,9 +148,10 @@ def _search(
     settings: QuantSettings,
     budget: Budget | None,
     explain: bool,
-    judges: Iterable[np.ndarray] | None = None,
+    judges: Iterable[Any] | None = None,
 ) -> _SearchOutcome:
-    from ..calibration.batching import with_batch_of
+    from ..calibration.axis_roles import AxisRoles
+    from ..calibration.batching import FreeGraph, with_batch_of
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
     from .range_estimators import check_method
@@ -156,18 +161,22 @@ def _search(
     ranges_alone = budget is None and not settings.refine
     pools = "GlobalAveragePool" in form.int8_ops
     model = source.model(pools)
-    free = model if ranges_alone and len(first) == at_once(first.shape) else source.free(pools, first)
-    samples = Samples(samples.batches, input_shape(free), samples.cache, digest)
+    layout, shape = source.layout, source.layout.main_of(first).shape
+    if ranges_alone and layout.size and layout.size == at_once(shape):
+        free = FreeGraph(model, layout.size, layout, AxisRoles())
+    else:
+        free = source.free(pools, first)
+    samples = Samples(samples.batches, free.layout, samples.cache, digest, free.size)
     conversion: Converted | None
     search = None
     if budget is None:
-        conversion = convert(free, form, samples, settings)
-        alone = sensitivity(free, form, samples) if explain else {}
+        conversion = convert(free.model, form, samples, settings, free.roles)
+        alone = sensitivity(free.model, form, samples) if explain else {}
     else:
-        search = within_budget(free, form, samples, settings, budget)
+        search = within_budget(free.model, form, samples, settings, budget, free.roles)
         conversion, alone = search.made, search.sensitivity_db
-    others = spread(samples) if judges is None else list(Samples(judges, input_shape(free)))
-    quality = judge(free, conversion.model if conversion else free, others)
+    others = Samples(judges, free.layout, size=free.size) if judges is not None else spread(samples, free.layout)
+    quality = judge(free.model, conversion.model if conversion else free.model, list(others), free.layout)
     if conversion is not None:
         with_batch_of(conversion.model, model)
     return _SearchOutcome(conversion, search, alone, quality, judges is not None)

@@ -15,6 +15,7 @@ from ...runtime.tasks.classify import TASK as CLASSIFY
 if TYPE_CHECKING:
     import onnx
 
+    from ..calibration.inputs import Batch, InputLayout
     from .output_parts import Parts
     from .speed import Speed
 
@@ -160,45 +161,59 @@ class Quality:
 
 
 def compare(
-    before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[np.ndarray]
+    before: onnx.ModelProto, after: onnx.ModelProto, samples: Iterable[Batch]
 ) -> tuple[dict[str, float], float | None]:
     """Return the SQNR of each part of each output in dB, and the share of images with the same top-1.
 
     Of more than COMPARED pixels, batches taken evenly with at least so many: 16 images of 224x224 among 128.
     """
-    quality = judge(before, after, spread(samples))
+    from ..calibration.inputs import input_layout
+
+    quality = judge(before, after, spread(samples, input_layout(before)))
     return quality.sqnr_db, quality.agreement
 
 
-def judge(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[np.ndarray]) -> Quality:
+def judge(
+    before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[Batch], layout: InputLayout | None = None
+) -> Quality:
     """Compare the answers of two graphs of one interface, in the memory of one batch.
 
     Args:
         before: The float graph.
         after: The other one; Q/DQ are computed as they are written.
-        samples: Batches of its input.
+        samples: Batches of its inputs.
+        layout: Those inputs, where they are known.
     """
-    from ..calibration.statistics import stream
+    from ..calibration.inputs import as_feeds, input_layout
+    from ..calibration.ort_runs import stream
     from .output_parts import Parts
 
+    layout = layout or input_layout(before)
     names, parts = [item.name for item in before.graph.output], Parts(before)
     power: dict[str, np.ndarray] = {}
     agreed: dict[str, int] = {}
     floats = stream(before, names, samples, optimise=True)
     written = stream(after, names, samples, optimise=True, integers=False)
     for batch, one, two in zip(samples, floats, written, strict=True):
+        count = layout.length(batch)
         for name in names:
-            numbers = parts.of(name, one[name].shape, {before.graph.input[0].name: batch})
+            if one[name].shape != two[name].shape:  # other boxes were found, say: all of it is error
+                signal = np.square(one[name], dtype=np.float64).sum()
+                power[name] = power.get(name, 0) + np.array([signal, signal])
+                continue
+            numbers = parts.of(name, one[name].shape, as_feeds(before, batch))
             for title, inside in _split(parts, name, one[name], numbers):
                 first, second = (values[name][inside].astype(np.float64) for values in (one, two))
                 sums = np.array([np.square(first).sum(), np.square(first - second).sum()])
                 power[title] = power.get(title, 0) + sums
-                if one[name].ndim == 2 and first.size > len(batch) and first.size % len(batch) == 0:
-                    first, second = (side.reshape(len(batch), -1) for side in (first, second))
+                by_image = one[name].ndim == 2 and len(one[name]) == count
+                if by_image and first.size > count and first.size % count == 0:
+                    first, second = (side.reshape(count, -1) for side in (first, second))
                     share = CLASSIFY.agreement(first, second) or 0.0
-                    agreed[title] = agreed.get(title, 0) + round(len(batch) * share)
+                    agreed[title] = agreed.get(title, 0) + round(count * share)
     each = {title: _db(*sums.tolist()) for title, sums in power.items()}
-    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, sum(map(len, samples)), names[0])
+    images = sum(map(layout.length, samples))
+    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, images, names[0])
 
 
 def _split(parts: Parts, name: str, value: np.ndarray, numbers: np.ndarray | None) -> Iterator[tuple[str, Any]]:
@@ -214,13 +229,19 @@ def _db(signal: float, noise: float) -> float:
     return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def spread(samples: Iterable[np.ndarray]) -> list[np.ndarray]:
+def spread(samples: Iterable[Batch], layout: InputLayout | None = None) -> list[Batch]:
     """Return every batch, or every second, fourth, ... one: at least COMPARED pixels, or all, and below twice that."""
-    batches: list[np.ndarray] = []
+    batches: list[Batch] = []
     every = 1
     for number, batch in enumerate(samples):
         if number % every == 0:
             batches.append(batch)
-        if sum(int(one[:, :1].size) for one in batches) >= 2 * COMPARED and len(batches) > 1:
+        if sum(_pixels(one, layout) for one in batches) >= 2 * COMPARED and len(batches) > 1:
             batches, every = batches[::2], 2 * every
     return batches
+
+
+def _pixels(batch: Batch, layout: InputLayout | None) -> int:
+    """Return how many pixels a batch has."""
+    images = layout.images(batch) if layout else batch
+    return int(images[:, :1].size) if isinstance(images, np.ndarray) else 1

@@ -66,14 +66,16 @@ def from_pairs(pairs: Sequence[tuple[float, float]], backend: str = "") -> Speed
     return Speed(float(np.median(ratios)), *bounds, backend, *seconds)
 
 
-def race(source: Path, result: Path, target: str, image: np.ndarray) -> tuple[Speed | None, str]:
+def race(
+    source: Path, result: Path, target: str, image: np.ndarray | dict[str, np.ndarray]
+) -> tuple[Speed | None, str]:
     """Run a float file and the INT8 one made of it in turns.
 
     Args:
         source: The float file.
         result: The INT8 file.
         target: The form's name: it says which backend runs it.
-        image: One input of the graph, of its own batch.
+        image: One input of the graph, or all by name, of its own batch.
 
     Returns:
         The speed, or None and why both cannot be timed here.
@@ -92,8 +94,8 @@ def race(source: Path, result: Path, target: str, image: np.ndarray) -> tuple[Sp
         return None, str(error)
 
 
-def _pairs(sessions: tuple[Session, Session], image: np.ndarray) -> list[tuple[float, float]]:
-    feeds = {sessions[0].inputs[0].name: image}
+def _pairs(sessions: tuple[Session, Session], image: np.ndarray | dict[str, np.ndarray]) -> list[tuple[float, float]]:
+    feeds = image if isinstance(image, dict) else {sessions[0].inputs[0].name: image}
     runs = [max(1, round(TURN_S / min(_turn(session, feeds, 1) for _ in range(WARM_UPS)))) for session in sessions]
     pairs: list[tuple[float, float]] = []
     end = time.perf_counter() + BUDGET_S

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from ...runtime import targets
 
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
+# The same where the target's row says so (`Target.transposed`), and weighted operators that no target has in INT8.
+TRANSPOSED = "ConvTranspose"
+WEIGHTED = ANCHORS | {TRANSPOSED, "LSTM", "GRU", "RNN", "DeformConv", "Einsum"}
 # Operators that only move values: the output has the input's scale.
 MOVES = frozenset(
     {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather", "MaxPool", "DepthToSpace",
@@ -43,6 +46,7 @@ class Target:
             biases (`zero_points_to_biases`).
         explicit_padding: It is moved too where that takes a Pad or an Add before the quantiser.
         pad_channels: Channels are padded to the numbers that ONNX Runtime's kernels on x86 are quick at.
+        transposed: ConvTranspose without groups computes in INT8 too, with one scale for its weights.
         free_channel_scales: Channel scales beside float operators cost no time that could be measured here, so they are
             always inserted; otherwise only where a network needs them (`explicit_scales`).
     """
@@ -59,6 +63,7 @@ class Target:
     pad_channels: bool = False
     explicit_padding: bool = False
     zero_points_in_biases: bool = False
+    transposed: bool = False
 
     def least_high(self, kind: str) -> float:
         """Return where a grid of this kind must end at the lowest, so that its scale is not too small."""

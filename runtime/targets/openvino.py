@@ -14,5 +14,6 @@ ROW = TargetRow(
         "fold_relu": True,
         "avoid_int16_saturation": True,
         "free_channel_scales": True,
+        "transposed": True,
     },
 )

@@ -18,6 +18,7 @@ ROW = TargetRow(
         "fold_relu": False,
         "least_scale": 2.0**-14,
         "free_channel_scales": True,
+        "transposed": True,
         "zero_points_in_biases": True,
     },
 )

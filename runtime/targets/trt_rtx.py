@@ -4,4 +4,6 @@ from dataclasses import replace
 
 from .trt import ROW as TRT
 
-ROW = replace(TRT, what="TensorRT-RTX", engine="rtx", qdq={**(TRT.qdq or {}), "explicit_padding": True})
+# It computes ConvTranspose in FP32 whatever Q/DQ stand around (kernel lists of version 1.7, all forms of the scales).
+QDQ = {**(TRT.qdq or {}), "explicit_padding": True, "transposed": False}
+ROW = replace(TRT, what="TensorRT-RTX", engine="rtx", qdq=QDQ)

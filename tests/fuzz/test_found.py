@@ -6,7 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgesmith.optimize import optimizer
-from edgesmith.optimize.calibration.statistics import answers, session
+from edgesmith.optimize.calibration.ort_runs import answers, session
 from edgesmith.optimize.fp16 import convert
 from edgesmith.optimize.graph.proto_graph import read_model
 from edgesmith.optimize.quantize import quantize

@@ -176,8 +176,8 @@ MODELS = {
         "expected Conv or Gemm with constant float32 weights",
     ),
     "two inputs": (
-        two_inputs, DIGITS, 1, "calibration needs a graph with one float32 input; got inputs ['input', 'other']; "
-        "expected one float32 tensor, batch first",
+        two_inputs, DIGITS, 1, "calibration batch 0 does not fit the model; got one array: float32 (16, 3, 16, 16); "
+        "expected input: float32 ?x3x16x16, other: float32 ?x3; do: give a dict with an array for each input",
     ),
     "a size that nothing fixes": (
         free_size, RANDOM, 2, "the input has dynamic axes; got (None, 3, None, None); do: give images with --data",

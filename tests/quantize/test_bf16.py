@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.calibration.ort_runs import session
 from edgesmith.optimize.fp16.cast_graph import cast_graph
 from edgesmith.optimize.fp16.convert import to_fp16
 from edgesmith.optimize.fp16.formats import BF16

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration.samples import Samples, input_shape
+from edgesmith.optimize.calibration.inputs import input_layout
+from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import quantize
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
@@ -33,7 +34,7 @@ def fragile(tmp_path_factory):
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
 def test_the_fragile_layer_is_the_most_sensitive(fragile, target):
     model = onnx.load(fragile)
-    found = sensitivity(model, find_target(target), Samples(batches(), input_shape(model)))
+    found = sensitivity(model, find_target(target), Samples(batches(), input_layout(model)))
     assert next(iter(found)) == FRAGILE
     assert list(found.values()) == sorted(found.values())
     assert len(found) == 7

@@ -544,7 +544,7 @@ def test_what_is_printed_to_the_letter(capsys):
         "Computed in INT8", "operator nodes", "Conv 3", "Add 1", "Relu/Clip folded into Q/DQ 2",
         "Left in float", "node reason", "n1 too old",
         "Noisiest tensors", "tensor SQNR, dB", "g 10.0", "f 11.0", "e 12.0", "d 13.0", "c 14.0",
-        "q.onnx: trt, 64 images, 2.00 -> 0.51 MB",
+        "q.onnx: trt, 64 images, 2.00 -> 0.51 MB; 1 layers left in float",
         "on 80 of the calibration images: y 31.3 dB, z inf dB; "
         "same top-1: cannot tell, no other images were given",
     ]  # fmt: skip

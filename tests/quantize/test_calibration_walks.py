@@ -49,9 +49,9 @@ def test_what_was_spooled_comes_back_whatever_its_kind():
 @pytest.mark.parametrize("settings", [QuantSettings.quick(), QuantSettings(adaround=False)])
 def test_a_batch_that_is_right_already_is_freed_only_where_that_serves(tmp_path, monkeypatch, settings):
     tried = []
-    real = float_source.with_free_batch
+    real = float_source.free_graph
     monkeypatch.setattr(
-        float_source, "with_free_batch", lambda model, image: tried.append(len(image)) or real(model, image)
+        float_source, "free_graph", lambda model, image, layout: tried.append(len(image)) or real(model, image, layout)
     )
     written = []
     for size in (16, 4):

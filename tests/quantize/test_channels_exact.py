@@ -278,7 +278,7 @@ def test_a_layer_writes_what_is_scaled_and_shifted(text):
 
 
 def run_tensor(made, name):
-    from edgesmith.optimize.calibration.statistics import with_outputs
+    from edgesmith.optimize.calibration.ort_runs import with_outputs
 
     return run(with_outputs(made.model, [name]), IMAGES)
 

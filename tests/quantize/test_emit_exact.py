@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
+from edgesmith.optimize.calibration.ort_runs import with_outputs
 from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.calibration.sqnr import sqnr_db
-from edgesmith.optimize.calibration.statistics import Stats, with_outputs
+from edgesmith.optimize.calibration.statistics import Stats
 from edgesmith.optimize.graph.proto_graph import ProtoGraph, attributes
 from edgesmith.optimize.quantize import QuantSettings, pipeline
 from edgesmith.optimize.quantize.pipeline import _alternatives, _ceilings, _joined, _limits, _method, grids_of
@@ -20,9 +21,9 @@ from edgesmith.optimize.quantize.weights import reconstruction
 from edgesmith.optimize.quantize.weights.int16_saturation import largest_integers, raw_peaks
 from edgesmith.optimize.quantize.weights.quantize_weights import (
     bias_scales,
-    channels_first,
     mse_scale,
     scales,
+    stored_weights,
     weight_scales,
 )
 from edgesmith.runtime.errors import ModelError
@@ -94,7 +95,7 @@ def test_output_channels_stand_first(case):
     text, head, axis, name = FIRST[case]
     made = net(text, head)
     before = dict(made.arrays)
-    weight, found = channels_first(made, made.nodes[0])
+    weight, found = stored_weights(made, made.nodes[0])
     assert (found, made.nodes[0].input[1]) == (axis, name)
     if name == "g_t":
         assert weight.tolist() == before["g"].T.tolist()
@@ -428,7 +429,7 @@ class Setup:
             self.net, plan, self.grids, ceilings or {}, source, form, QuantSettings(reconstruct=False)
         )
         self.value = IMAGES if value is None else value
-        self.refiner.run(self.value)
+        self.refiner.run([self.value])
 
 
 def widths(at, kind, low=-np.inf, high=np.inf):
@@ -509,7 +510,7 @@ def test_tensors_with_one_scale_are_chosen_once_by_the_first():
     assert plan.shared_scale == {"b": "a"}
     source = reconstruction.FloatReference(made, {}, {}, {}, {}, {})
     refiner = reconstruction.LayerReconstruction(made, plan, grids, {}, source, X86, QuantSettings(reconstruct=False))
-    refiner.run(IMAGES)
+    refiner.run([IMAGES])
     assert grids["a"] == grids["b"] != QuantParams(0.05, 128, "u8")
     assert set(refiner.sqnr_db) == {"x", "a"}
     for name in "ab":
@@ -530,7 +531,7 @@ def test_products_stand_only_where_they_are_needed(monkeypatch):
         pipeline.Converted(None, "second", {}, (), {}, {}),
     )
     monkeypatch.setattr(pipeline, "_kept", kept)
-    monkeypatch.setattr(pipeline, "_converted", lambda *given, **more: ((second if more or given[-1] else first), True))
+    monkeypatch.setattr(pipeline._Conversion, "converted", lambda self, _, gains: ((second if gains else first), True))
     samples = Samples([np.concatenate([IMAGES, IMAGES])], (None, 4, 6, 6))
     for one, two, best, times in (
         (30.0, 99, first, 1),
@@ -576,7 +577,7 @@ def test_a_clip_that_must_stay_has_a_grid_before_it():
 def test_as_many_images_are_walked_as_the_memory_holds(batch, images, count, monkeypatch):
     met = []
     monkeypatch.setattr(pipeline, "images_that_fit", lambda sizes: met.append(sorted(sizes)) or images)
-    monkeypatch.setattr(reconstruction.LayerReconstruction, "run", lambda self, given: met.append(len(given)))
+    monkeypatch.setattr(reconstruction.LayerReconstruction, "run", lambda self, given: met.append(sum(map(len, given))))
     made = coarse()
     made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch or 0
     if batch is None:

@@ -7,7 +7,7 @@ from onnx import helper
 
 from edgesmith.optimize.calibration import batching as batch
 from edgesmith.optimize.calibration.batching import with_batch_of, with_free_batch
-from edgesmith.optimize.calibration.samples import input_shape
+from edgesmith.optimize.calibration.inputs import input_layout
 from edgesmith.optimize.graph import spec_metadata
 from edgesmith.optimize.graph.proto_graph import (
     ProtoGraph,
@@ -22,6 +22,7 @@ from edgesmith.optimize.graph.proto_graph import (
     write_model,
 )
 from edgesmith.optimize.graph.protobuf import copied
+from edgesmith.optimize.quantize.layer_queries import layer_bias
 from edgesmith.optimize.quantize.preconditions import check_model
 from edgesmith.optimize.quantize.weights import layerwise
 from edgesmith.optimize.quantize.weights.layerwise import LayerwiseRunner, images_that_fit
@@ -111,15 +112,15 @@ def test_a_layer_without_a_bias_gets_zeros(case):
     made = net(text, {"w": shape})
     if case == "an empty name":
         made.nodes[0].input.append("")
-    bias = made.bias(made.nodes[0])
+    bias = layer_bias(made, made.nodes[0])
     assert (bias.tolist(), bias.dtype) == ([0] * width, f32)
     assert list(made.nodes[0].input) == ["x", "w", f"{made.nodes[0].name}_bias"]
-    assert made.bias(made.nodes[0]) is bias
+    assert layer_bias(made, made.nodes[0]) is bias
 
 
 def test_a_bias_that_is_there_is_returned():
     made = net("(float[1,3] x) => (float[1,5] y) { y = Gemm(x, w, b) }", {"w": (3, 5), "b": f32(range(5))})
-    assert made.bias(made.nodes[0]).tolist() == [0, 1, 2, 3, 4]
+    assert layer_bias(made, made.nodes[0]).tolist() == [0, 1, 2, 3, 4]
     assert list(made.nodes[0].input) == ["x", "w", "b"]
 
 
@@ -228,22 +229,23 @@ SHAPES = {
     "free and fixed": ("(float[N,3,4] x) => (float[N,3,4] y) { y = Sin(x) }", (None, 3, 4)),
     "two dimensions": ("(float[2,1] x) => (float[2,1] y) { y = Sin(x) }", (2, 1)),
     "an initializer besides": ("(float[2,1] x, float[1] w) => (float[2,1] y) { y = Add(x, w) }", (2, 1)),
-    "one dimension": ("(float[2] x) => (float[2] y) { y = Sin(x) }", None),
-    "doubles": ("(double[2,1] x) => (double[2,1] y) { y = Sin(x) }", None),
-    "two inputs": ("(float[2,1] x, float[2,1] z) => (float[2,1] y) { y = Add(x, z) }", None),
+    "one dimension": ("(float[2] x) => (float[2] y) { y = Sin(x) }", (2,)),
+    "doubles": ("(double[2,1] x) => (double[2,1] y) { y = Sin(x) }", (2, 1)),
+    "two inputs": ("(float[2,1] x, float[2,1] z) => (float[2,1] y) { y = Add(x, z) }", (2, 1)),
+    "an image second": ("(float[2] x, float[2,1,3,4] z) => (float[2,1,3,4] y) { y = Sin(z) }", (2, 1, 3, 4)),
     "no input": ("() => (float[1] y) { y = Sin(w) }", None),
 }
 
 
 @pytest.mark.parametrize("case", SHAPES)
-def test_a_graph_has_one_input_of_floats_with_a_batch(case):
+def test_the_main_input_is_the_first_image_or_the_first_of_floats(case):
     text, shape = SHAPES[case]
     made = model(text, {"w": f32([1])})
     if shape is not None:
-        assert input_shape(made) == shape
+        assert input_layout(made).main.shape == shape
         return
-    with pytest.raises(ModelError, match="calibration needs a graph with one float32 input; got inputs .*; expected"):
-        input_shape(made)
+    with pytest.raises(ModelError, match="calibration needs a graph whose inputs are tensors; got inputs .*; expected"):
+        input_layout(made)
 
 
 CONV = "(float[1,3,8,8] x) => (float[1,4,6,6] y) { c = Conv(x, w) y = BatchNormalization(c, g, b, m, v) }"
@@ -388,7 +390,8 @@ def chain():
 def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
     images = np.arange(16, dtype=f32).reshape(4, 4)
     held, met = {}, []
-    made = LayerwiseRunner(chain(), images, batch)
+    batches = [images[at : at + (batch or 4)] for at in range(0, 4, batch or 4)]
+    made = LayerwiseRunner(chain(), batches)
 
     def before(node):
         met.append(node.output[0])
@@ -398,10 +401,11 @@ def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
 
     def after(node):
         if node.output[0] == "b":
-            assert made.values["b"].tolist() == (2 * images + 10).tolist()
-            made.values["b"] = images.copy()
+            assert [value.tolist() for value in made.values["b"]] == [(2 * part + 10).tolist() for part in batches]
+            made.values["b"] = [part.copy() for part in batches]
         if node.output[0] == "output":
-            assert made.values["output"].tolist() == (images[:, :2] + images[:, 2:]).tolist()
+            sums = np.concatenate(made.values["output"])
+            assert sums.tolist() == (images[:, :2] + images[:, 2:]).tolist()
 
     made.run(before, after)
     assert met == ["a", "c", "b", "s", "output"]
@@ -413,17 +417,27 @@ def test_a_walk_holds_what_is_still_read_and_takes_what_is_replaced(batch):
 
 def test_a_tensor_is_held_until_it_is_asked_for():
     images = np.arange(8, dtype=f32).reshape(2, 4)
-    made = LayerwiseRunner(chain(), images, hold=frozenset({"a", "s"}))
-    assert made.run_to("s").tolist() == (2 * images[:, :2] + 3).tolist()
+    made = LayerwiseRunner(chain(), [images], hold=frozenset({"a", "s"}))
+    assert made.run_to("s")[0].tolist() == (2 * images[:, :2] + 3).tolist()
     assert made.at == 4
     assert sorted(made.held) == ["a"]
-    assert made.run_to("a").tolist() == (2 * images).tolist()
+    assert made.run_to("a")[0].tolist() == (2 * images).tolist()
     assert made.held == {}
 
 
 @pytest.mark.parametrize(
     ("sizes", "count"),
-    [([], 192 << 16), ([1 << 20], 12), ([(1 << 20) + 1], 11), ([1, 1 << 20, 5], 12), ([1 << 30], 8), ([12 << 17], 8)],
+    [
+        ([], 192 << 16),
+        ([1 << 20], 12),
+        ([(1 << 20) + 1], 11),
+        ([1, 1 << 20, 5], 12),
+        ([1 << 30], 1),
+        ([12 << 17], 8),
+        ([6 << 20], 8),
+        ([12 << 20], 4),
+        ([33 << 20], 1),
+    ],
 )
 def test_as_many_images_as_the_memory_holds(sizes, count):
     assert layerwise.BUDGET_BYTES == 192 << 20

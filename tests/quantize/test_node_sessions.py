@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import ValueInfoProto, helper, numpy_helper
 
-from edgesmith.optimize.calibration.statistics import answers, session
+from edgesmith.optimize.calibration.ort_runs import answers, session
 from edgesmith.optimize.quantize.weights import node_sessions
 from edgesmith.optimize.quantize.weights.node_sessions import NodeSessions
 

@@ -400,7 +400,7 @@ def test_which_layers_are_plain(case):
     made = net(text, {"h4": (4,), "c": (1, 4, 6, 6), "m": (5, 5)}, head)
     if "empty" in case:
         made.nodes[-1].input.append("")
-        assert _unfit(made, made.nodes[-1]) == ""
+        assert _unfit(made, made.nodes[-1], find_target("trt")) == ""
     assert is_plain(made, made.nodes[-1]) is plain
 
 

@@ -154,7 +154,7 @@ def test_a_pick_is_even_clean_ones_first_the_same_for_any_batches(sizes):
     alone = AugmentedSamples(Samples(whole, (None, 1, 8, 8)), 0.0)
     assert np.concatenate(list(alone)).tolist() == clean.tolist()
     assert alone.pick(3).tolist() == clean[[0, 4, 9]].tolist()
-    assert made.shape == (None, 1, 8, 8)
+    assert made.size is None
 
 
 def test_a_list_is_walked_as_it_is_and_a_generator_from_a_file():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from edgesmith.optimize.calibration.statistics import collect, session
+from edgesmith.optimize.calibration.ort_runs import session
+from edgesmith.optimize.calibration.statistics import collect
 from edgesmith.runtime.errors import ModelError
 from support.quant_graphs import Graph, images
 

@@ -16,18 +16,18 @@ from edgesmith.cli import _noise_plot, _quantize_tables
 from edgesmith.optimize.calibration.batching import with_free_batch
 from edgesmith.optimize.calibration.data_checks import _looks_random
 from edgesmith.optimize.calibration.histogram import Histogram
-from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples, input_shape, repeatable
+from edgesmith.optimize.calibration.inputs import input_layout
+from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples, repeatable
 from edgesmith.optimize.calibration.statistics import Stats, collect
 from edgesmith.optimize.graph import union_find
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.equalization.channel_groups import _is_global_mean, _unite
-from edgesmith.optimize.quantize.layer_queries import is_plain
+from edgesmith.optimize.quantize.layer_queries import is_plain, layer_bias
 from edgesmith.optimize.quantize.mixed_precision.latency_model import model_costs
 from edgesmith.optimize.quantize.quant_params import quant_params
 from edgesmith.optimize.quantize.range_estimators import choose
 from edgesmith.optimize.quantize.weights.rounding import adaround, best_rounding, gptq, loss, nearest
-from edgesmith.runtime.errors import ModelError
 from support.quant_graphs import Graph, batches, images, small_cnn
 
 
@@ -104,7 +104,7 @@ def test_names_are_fresh_and_constants_are_lifted():
     assert net.arrays["k"].tolist() == [2]
     assert [net.fresh("a"), net.fresh("a"), net.fresh("new")] == ["a_1", "a_2", "new"]
     assert len({node.name for node in net.nodes}) == 3
-    assert net.bias(net.nodes[2]).tolist() == [0] * 7
+    assert layer_bias(net, net.nodes[2]).tolist() == [0] * 7
     assert len(net.nodes[2].input) == 3
     net.arrays["w"] = np.ones((7, 5))
 
@@ -113,7 +113,7 @@ def test_the_bias_of_a_transposed_layer_has_its_outputs():
     graph = Graph()
     graph.node("Gemm", ["input", graph.array("w", np.ones((7, 5)))], "output", transB=1)
     net = ProtoGraph(graph.model({"output": ["N", 7]}, ("N", 5)))
-    assert net.bias(net.nodes[0]).shape == (7,)
+    assert layer_bias(net, net.nodes[0]).shape == (7,)
 
 
 LAYERS = {
@@ -277,9 +277,8 @@ def test_a_grid_reaches_the_farther_end():
     assert made.rounded(np.float64([-1, 0, 3, 9])) == pytest.approx([-1, 0, 3, 3], abs=made.scale / 2)
 
 
-def test_an_input_has_a_batch_and_one_dimension_at_least():
+def test_an_input_of_any_rank_has_its_batch_first():
     graph = Graph()
     graph.node("Relu", ["input"], "output")
-    assert input_shape(graph.model({"output": ["N", 3]}, ("N", 3))) == (None, 3)
-    with pytest.raises(ModelError, match="one float32 input"):
-        input_shape(graph.model({"output": ["N"]}, ("N",)))
+    assert input_layout(graph.model({"output": ["N", 3]}, ("N", 3))).main.shape == (None, 3)
+    assert input_layout(graph.model({"output": ["N"]}, ("N",))).size is None

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.calibration.ort_runs import session
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import QuantSettings, pipeline, quantize
 from edgesmith.optimize.quantize.equalization import cross_layer

@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 
+from edgesmith.optimize.calibration.ort_runs import session
 from edgesmith.optimize.calibration.sqnr import sqnr_db
-from edgesmith.optimize.calibration.statistics import session
 
 # How Q/DQ are computed: in float as they are written, or by this machine's integer kernels.
 KINDS = {"written": False, "here": True}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from edgesmith.bench.measure import machine_peaks
-from edgesmith.optimize.calibration.statistics import session
+from edgesmith.optimize.calibration.ort_runs import session
 from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work
 from edgesmith.runtime.common.packages import need

@@ -75,7 +75,7 @@ def measure(name):
 
 def input_alone(model, images):
     """Return the relative error of the logits when nothing but the input is rounded to FP16."""
-    from edgesmith.optimize.calibration.statistics import stream
+    from edgesmith.optimize.calibration.ort_runs import stream
 
     names = [item.name for item in model.graph.output]
     rounded = [image.astype("f2").astype("f4") for image in images]

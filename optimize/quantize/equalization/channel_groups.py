@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ...graph.proto_graph import ProtoGraph, attributes
+from ...graph.protobuf import captured
 from ...graph.union_find import join, root
 from ..layer_queries import is_plain
 from ..placement import foldable
@@ -138,7 +139,7 @@ def _enter(net: ProtoGraph, node: NodeProto, space: Callable[[str], ChannelGroup
         space(node.output[0]).tensors.add(node.output[0])
         return
     kept = _keeps_channels(net, node)
-    for name in (*node.input, *node.output):
+    for name in (*node.input, *captured(node), *node.output):
         if not name or name in net.arrays:
             continue
         space(name).tensors.add(name)

@@ -20,6 +20,7 @@ from onnx import NodeProto
 
 from ...calibration.statistics import Stats
 from ...graph.proto_graph import ProtoGraph, attributes
+from ..layer_queries import group_count, layer_bias, row_bias
 from .channel_groups import ChannelGroup, channel_groups
 
 MARGIN = 1.1
@@ -122,10 +123,8 @@ def norms(net: ProtoGraph, space: ChannelGroup, count: int) -> np.ndarray:
     total, times = np.zeros(count), np.zeros(count)
     for node in space.readers:
         weight = net.arrays[node.input[1]].astype(np.float64)
-        groups = attributes(node).get("group", 1)
-        each = (
-            np.square(weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)).sum(axis=(1, 3)).reshape(-1)
-        )
+        parts = weight.reshape(group_count(node), len(weight) // group_count(node), weight.shape[1], -1)
+        each = np.square(parts).sum(axis=(1, 3)).reshape(-1)
         least = each.max() * SILENT**2 + 1e-300
         read = each > least  # weights of zero fill up numbers of channels: that is no reading
         if not read.any():
@@ -140,9 +139,9 @@ def own_weights(net: ProtoGraph) -> None:
     """Give each layer weights and a bias of its own; layers without a bias get one of zeros."""
     names: set[str] = set()
     for node in net.nodes:
-        if node.op_type not in {"Conv", "Gemm"} or node.input[1] not in net.arrays:
+        if node.op_type not in {"Conv", "Gemm"} or node.input[1] not in net.arrays or not row_bias(net, node):
             continue
-        net.bias(node)
+        layer_bias(net, node)
         for index in range(1, len(node.input)):
             name = node.input[index]
             if name in names and name in net.arrays:
@@ -155,19 +154,19 @@ def write_scaled(net: ProtoGraph, node: NodeProto, scale: np.ndarray, offset: np
     """Let a layer write (y - offset) * scale, both by channel, (C,)."""
     weight = net.arrays[node.input[1]]
     net.set_array(node.input[1], (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32))
-    bias = net.bias(node).astype(np.float64)
-    net.set_array(node.input[2], ((bias - (0 if offset is None else offset)) * scale).astype(np.float32))
+    shift = layer_bias(net, node).astype(np.float64)
+    net.set_array(node.input[2], ((shift - (0 if offset is None else offset)) * scale).astype(np.float32))
 
 
 def read_scaled(net: ProtoGraph, node: NodeProto, scale: np.ndarray, offset: np.ndarray | None) -> None:
     """Let a layer read (x - offset) * scale, both by channel, (C,), and answer as before."""
     weight = net.arrays[node.input[1]].astype(np.float64)
-    groups = attributes(node).get("group", 1)
+    count = group_count(node)
     if offset is not None:
-        bias = net.bias(node).astype(np.float64)
+        before = layer_bias(net, node).astype(np.float64)
         sums = weight.reshape(*weight.shape[:2], -1).sum(2)
-        each = np.repeat(offset.reshape(groups, -1), len(weight) // groups, axis=0)
-        net.set_array(node.input[2], (bias + (sums * each).sum(1)).astype(np.float32))
-    each = np.repeat(scale.reshape(groups, -1), len(weight) // groups, axis=0)
+        each = np.repeat(offset.reshape(count, -1), len(weight) // count, axis=0)
+        net.set_array(node.input[2], (before + (sums * each).sum(1)).astype(np.float32))
+    each = np.repeat(scale.reshape(count, -1), len(weight) // count, axis=0)
     weight /= each.reshape(*each.shape, *[1] * (weight.ndim - 2))
     net.set_array(node.input[1], weight.astype(np.float32))

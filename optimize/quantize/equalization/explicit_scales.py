@@ -182,9 +182,11 @@ def _read(
 def _multiply(net: ProtoGraph, name: str, scale: np.ndarray, readers: list[NodeProto]) -> str:
     """Let some readers of a tensor read its product with a factor for each channel; return the product's name."""
     maker = net.producer[name]
-    flat = any(node.op_type == "Gemm" for node in (maker, *readers))
+    around = (maker, *readers)
+    rank = max((net.arrays[node.input[1]].ndim for node in around if node.op_type == "Conv"), default=4)
+    sides = [] if any(node.op_type == "Gemm" for node in around) else [1] * (rank - 2)
     value = net.fresh(f"{name}_even")
-    factor = net.add_array(f"{value}_factor", np.asarray(scale if flat else scale.reshape(-1, 1, 1), np.float32))
+    factor = net.add_array(f"{value}_factor", np.asarray(scale.reshape(-1, *sides), np.float32))
     multiplication = helper.make_node("Mul", [name, factor], [value], f"{value}{SUFFIX}")
     for node in readers:
         for at, source in enumerate(node.input):

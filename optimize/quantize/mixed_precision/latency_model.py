@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 
-import numpy as np
 import onnx
 
 from ....runtime.engines.cost import BYTES, Gpu, Work, find_gpu, kernel_s
-from ...calibration.statistics import session
+from ...calibration.inputs import Batch, as_feeds
+from ...calibration.ort_runs import session
 from ...graph.proto_graph import ProtoGraph, attributes
 from ...graph.protobuf import copied
 from ..targets import ANCHORS, is_tensorrt
@@ -95,13 +95,13 @@ def _dims(item: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value if dim.dim_value > 0 else 1 for dim in item.type.tensor_type.shape.dim]
 
 
-def latencies(models: list[onnx.ModelProto], image: np.ndarray, runs: int = RUNS) -> list[float]:
+def latencies(models: list[onnx.ModelProto], image: Batch, runs: int = RUNS) -> list[float]:
     """Return the least seconds of each model on one image in ONNX Runtime, one thread, run in turns."""
     sessions = [session(model, optimise=True, threads=1) for model in models]
     least = [float("inf")] * len(sessions)
     for _ in range(runs):
         for at, one in enumerate(sessions):
             started = time.perf_counter()
-            one.run(None, {one.get_inputs()[0].name: image})
+            one.run(None, as_feeds(models[at], image))
             least[at] = min(least[at], time.perf_counter() - started)
     return least

@@ -8,7 +8,7 @@ about log2(layers) + 3 of them are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,18 @@ from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
 from ....runtime.targets import is_here
 from ....runtime.tasks.classify import TASK as CLASSIFY
+from ...calibration.inputs import Batch, as_feeds
+from ...calibration.ort_runs import session
 from ...calibration.samples import AugmentedSamples, Samples
 from ...calibration.sqnr import sqnr_db
-from ...calibration.statistics import session
+from ..layer_queries import channel_axes
 from ..report import QuantSettings, compare
 from .latency_model import Costs, latencies, model_costs
 
 if TYPE_CHECKING:
     import onnx
 
+    from ...calibration.axis_roles import AxisRoles
     from ..pipeline import Converted
     from ..targets import Target
 
@@ -98,11 +101,10 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     from ..qdq.zero_points_to_biases import tensors_with_zero_point
 
     seen = AugmentedSamples(samples, QuantSettings().noise, QuantSettings().cover)
-    pool, step = seen.pick(SENSITIVITY_IMAGES), seen.shape[0] or SENSITIVITY_IMAGES
-    images = [pool[at : at + step] for at in range(0, len(pool) // step * step, step)]
+    images = seen.picked(SENSITIVITY_IMAGES)
     reference = _outputs(model, images)
     whole = place(ProtoGraph(copied(model)), form)
-    stats = collected(model, sorted(whole.quantized_reads), seen)
+    stats = collected(model, sorted(whole.quantized_reads), seen, channels=channel_axes(whole.layers))
     names = {node.name for node in whole.layers}
     noise_db, plain = {}, QuantSettings(method="min-max")
     with progress("layers", len(names)) as advance:
@@ -117,18 +119,27 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     return dict(sorted(noise_db.items(), key=lambda item: item[1]))
 
 
-def _outputs(model: onnx.ModelProto, images: list[np.ndarray]) -> np.ndarray:
+def _outputs(model: onnx.ModelProto, batches: Iterable[Batch]) -> np.ndarray:
+    """Return the first output for all batches, behind each other; as one row where the sizes differ."""
     runner = session(model)
-    input_name = runner.get_inputs()[0].name
-    return np.concatenate([runner.run(None, {input_name: batch})[0] for batch in images])
+    values = [runner.run(None, as_feeds(model, batch))[0] for batch in batches]
+    alike = len({value.shape[1:] for value in values}) == 1 and values[0].ndim > 0
+    return np.concatenate(values if alike else [value.reshape(-1) for value in values])
 
 
 class _Searcher:
     """Converts and measures configurations, each once."""
 
     def __init__(
-        self, model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, budget: Budget
+        self,
+        model: onnx.ModelProto,
+        form: Target,
+        samples: Samples,
+        settings: QuantSettings,
+        budget: Budget,
+        roles: AxisRoles | None = None,
     ) -> None:
+        self.roles = roles
         self.model, self.form, self.samples, self.settings, self.budget = model, form, samples, settings, budget
         self.made: dict[int, Converted] = {}
         self.tried: dict[int, Configuration] = {}
@@ -139,7 +150,8 @@ class _Searcher:
         self.names: list[str] = []
         whole = self._convert(0)
         if is_here(self.form.name):
-            image = next(iter(self.samples))[:1]
+            layout, first = self.samples.layout, next(iter(self.samples))
+            image = first if self.samples.size is not None else layout.part(first, 0, 1)
             self.costs = self.costs.anchored(*latencies([self.model, whole.model], image))
         self.db = sensitivity(self.model, self.form, self.samples)
         ranked = [name for name in self.db if name not in self.settings.keep and name in self.costs.float_s]
@@ -152,7 +164,9 @@ class _Searcher:
 
         if count not in self.made:
             keep = self.settings.keep | frozenset(self.names[:count])
-            self.made[count] = convert(self.model, self.form, self.samples, replace(self.settings, keep=keep))
+            self.made[count] = convert(
+                self.model, self.form, self.samples, replace(self.settings, keep=keep), self.roles
+            )
         return self.made[count]
 
     def judge(self, count: int) -> Configuration:
@@ -184,7 +198,7 @@ class _Searcher:
 
 def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
     """Return how many points of top-1 were lost, per cent of the images; never below 0."""
-    one, two = (_outputs(model, list(samples)) for model in (before, after))
+    one, two = (_outputs(model, samples) for model in (before, after))
     if labels is None:
         return 100 * (1 - (CLASSIFY.agreement(two, one) or 0.0))
     labels = labels[: len(one)]
@@ -192,7 +206,12 @@ def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sample
 
 
 def within_budget(
-    model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, budget: Budget
+    model: onnx.ModelProto,
+    form: Target,
+    samples: Samples,
+    settings: QuantSettings,
+    budget: Budget,
+    roles: AxisRoles | None = None,
 ) -> Search:
     """Find the fastest configuration that meets a budget.
 
@@ -202,6 +221,7 @@ def within_budget(
         samples: Calibration images.
         settings: As for `quantize`; what it keeps in float stays so.
         budget: What must be kept, on the calibration images.
+        roles: Which axis of each tensor is the batch, as far as it is known.
 
     Returns:
         The search: never less accurate than all INT8, never slower than all float by the cost model.
@@ -209,7 +229,7 @@ def within_budget(
     Raises:
         CheckFailed: Nothing meets the budget; the message names the closest.
     """
-    searcher = _Searcher(model, form, samples, settings, budget)
+    searcher = _Searcher(model, form, samples, settings, budget, roles)
     searcher.order()
     count = searcher.fewest()
     if count is None:

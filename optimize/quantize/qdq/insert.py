@@ -6,13 +6,15 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ...graph.proto_graph import ProtoGraph, sort_nodes
+from ..layer_guard import LayerGuard, guarded
+from ..layer_queries import as_output_first
 from ..placement import QuantPlan
 from ..quant_params import QuantParams
 from ..targets import Target
 from ..weights.quantize_weights import (
     Quantised,
-    channels_first,
     quantise,
+    stored_weights,
     weight_scales,
 )
 
@@ -25,6 +27,7 @@ def insert_qdq(
     limits: dict[str, np.ndarray],
     *,
     per_tensor: bool = False,
+    guard: LayerGuard | None = None,
 ) -> dict[str, np.ndarray]:
     """Insert the Q/DQ pairs and store weights as INT8; biases stay float.
 
@@ -35,13 +38,15 @@ def insert_qdq(
         form: The target's form.
         limits: Node name -> the largest integer of each output channel's weights; absent: 127.
         per_tensor: One scale for each weight instead of one for each output channel.
+        guard: Takes the layers whose weights cannot be stored; the graph is then of no use.
 
     Returns:
-        Node name -> its float weights, output channels first (as they are for MatMul).
+        Node name -> its float weights, output channels first.
     """
     weights = {}
     for node in plan.layers:
-        weights[node.name] = _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
+        with guarded(guard, node.name, "quantise its weights"):
+            weights[node.name] = _weights(net, node, grids[node.input[0]], form, limits.get(node.name), per_tensor)
     for name in sorted(plan.quantized_reads):
         _activation(net, plan, name, grids[name])
     sort_nodes(net.graph)
@@ -83,12 +88,12 @@ def _rename_output(node: NodeProto, old: str, new: str) -> None:
 def _weights(
     net: ProtoGraph, node: NodeProto, read: QuantParams, form: Target, limit: np.ndarray | None, per_tensor: bool
 ) -> np.ndarray:
-    weight, axis = channels_first(net, node)
+    weight, axis = stored_weights(net, node)
     axis = None if per_tensor else axis
     bias = net.arrays.get(node.input[2]) if len(node.input) > 2 else None
     scale = weight_scales(weight, axis, form, limit, bias, read.scale)
     node.input[1] = _dequantise(net, f"{node.name}/weight", quantise(weight, scale, axis))
-    return weight
+    return as_output_first(node, weight)
 
 
 def integer_biases(net: ProtoGraph, plan: QuantPlan) -> None:

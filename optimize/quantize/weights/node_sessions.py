@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from ...calibration.statistics import session
+from ...calibration.ort_runs import session
+from ...graph.protobuf import captured
 
 # Operators that compute the same bits whether an input is a constant or fed. ONNX Runtime packs the constants of others
 # (Gemm, MatMul, ConvTranspose, recurrent ones) beforehand; those it gets as constants, in a session of their own.
@@ -54,6 +55,8 @@ class NodeSessions:
         copy.name = copy.doc_string = ""
         copy.ClearField("metadata_props")
         names = {name: f"in{at}" for at, name in enumerate(dict.fromkeys(filter(None, node.input)))}
+        if captured(node):  # a body reads tensors by their own names
+            names = {name: name for name in (*values, *constants)}
         outputs = [f"out{at}" if name else "" for at, name in enumerate(node.output)]
         del copy.input[:], copy.output[:]
         copy.input.extend([names.get(name, "") for name in node.input])

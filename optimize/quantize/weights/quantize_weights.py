@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ...graph.proto_graph import ProtoGraph, attributes, set_attributes
+from ...graph.proto_graph import ProtoGraph, set_attributes
+from ..layer_queries import weight_axis
 from ..targets import Target
 
 LARGEST = 127
@@ -93,25 +94,24 @@ def weight_scales(
     """
     limit = limit if limit is None or axis is not None else np.min(limit)
     scale = scales(weight, axis, LARGEST if limit is None else limit)
-    if axis == 0:
-        free = np.full(len(weight), True) if limit is None else limit == LARGEST
-        scale = np.where(free, mse_scale(weight, scale), scale)
+    if axis is not None:
+        free = np.full(weight.shape[axis], True) if limit is None else limit == LARGEST
+        scale = np.where(free, mse_scale(np.moveaxis(weight, axis, 0), scale), scale)
     if form.integer_bias and bias is not None:
         scale = np.asarray(bias_scales(scale, read, bias), np.float32)
         scale = scale if axis is not None else scale.max()
     return np.asarray(np.maximum(scale, form.least_scale), np.float32)
 
 
-def channels_first(net: ProtoGraph, node: NodeProto) -> tuple[np.ndarray, int | None]:
-    """Return a weighted node's weights and the axis of their output channels; Gemm weights are turned to (N, K).
+def stored_weights(net: ProtoGraph, node: NodeProto) -> tuple[np.ndarray, int | None]:
+    """Return a layer's weights as they will be stored, and the axis that their scales follow; None for one scale.
 
-    MatMul's channels stand on axis 1, which TensorRT would run in float: it gets one scale for all.
+    Gemm weights are turned to (N, K). MatMul's channels stand on axis 1, as those of a ConvTranspose do: TensorRT would
+    run them in float with scales along it, so that they get one scale for all.
     """
     weight = net.arrays[node.input[1]]
-    if node.op_type == "MatMul":
-        return weight, None
-    if node.op_type == "Gemm" and not attributes(node).get("transB", 0):
+    if node.op_type == "Gemm" and weight_axis(node) == 1:
         weight = np.ascontiguousarray(weight.T)
         node.input[1] = net.add_array(f"{node.input[1]}_t", weight)
         set_attributes(node, transB=1)
-    return weight, 0
+    return weight, 0 if weight_axis(node) == 0 else None

@@ -13,19 +13,22 @@ appendix D.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import NodeProto
 
+from ...calibration.inputs import Batch
 from ...calibration.sqnr import sqnr_db
 from ...graph.proto_graph import ProtoGraph, attributes
 from ..activation_clipping import Function, SaturatingActivation
-from ..layer_queries import pads_by_list, reads_rgb_input
+from ..layer_guard import LayerGuard
+from ..layer_queries import channel_axis, each_channel, group_count, pads_by_list, reads_rgb_input
 from ..placement import QuantPlan
 from ..quant_params import QuantParams, quant_params
 from ..report import QuantSettings
-from ..targets import Target
+from ..targets import TRANSPOSED, Target
 from . import rounding, second_moments
 from .int16_saturation import largest_integers, raw_peaks
 from .layerwise import LayerwiseRunner
@@ -68,10 +71,10 @@ class LayerReconstruction:
         source: The float network.
         form: The target's form.
         settings: What is to be done.
-        batch: The graph's batch size where it is fixed.
         sqnr_db: Tensor -> signal to noise of its own grid, in dB.
         fitted: Layer -> the share of its output's error that fitting its weights left, on images it had not seen.
         limits: Layer -> the largest weight integer of each output channel, where lower than 127.
+        guard: Takes the layers that a step went wrong for.
     """
 
     net: ProtoGraph
@@ -81,23 +84,24 @@ class LayerReconstruction:
     source: FloatReference
     form: Target
     settings: QuantSettings
-    batch: int | None = None
     sqnr_db: dict[str, float] = field(default_factory=dict)
     fitted: dict[str, float] = field(default_factory=dict)
     limits: dict[str, np.ndarray] = field(default_factory=dict)
+    guard: LayerGuard = field(default_factory=LayerGuard)
 
-    def run(self, images: np.ndarray) -> None:
+    def run(self, batches: Sequence[Batch]) -> None:
         """Choose grids, fit weights and correct biases, in the graph's order.
 
         Args:
-            images: Float32 images, all of which are held in memory.
+            batches: Values of the graph's inputs, all of which are held in memory.
         """
-        self.walker = LayerwiseRunner(self.net, images, self.batch)
+        self.walker = LayerwiseRunner(self.net, batches)
         answers = frozenset(self.source.answers.values())
-        self.reference = LayerwiseRunner(self.source.net, images, self.batch, answers, self.walker.sessions)
+        self.reference = LayerwiseRunner(self.source.net, batches, answers, self.walker.sessions)
         self.chosen: set[str] = set()
         self.pairs = {node.name.removesuffix("/Q"): node for node in self.net.nodes if node.op_type == "QuantizeLinear"}
-        self.walker.run(self._before, self._correct)
+        quantisers = [node.name for node in self.pairs.values() if node.name.removesuffix("/Q") in self.grids]
+        self.walker.run(self._before, self._after, {*quantisers, *self.source.answers})
 
     def _before(self, node: NodeProto) -> None:
         name = node.name.removesuffix("/Q")
@@ -105,22 +109,30 @@ class LayerReconstruction:
             self._choose(node, name)
         if node.name in self.source.answers:
             self.answer = self.reference.run_to(self.source.answers[node.name])
-            weight = self.source.weights[node.name]
-            if self.settings.reconstruct and weight.size // len(weight) <= second_moments.WIDEST and pads_by_list(node):
-                self._mend(node)
+            if self.settings.reconstruct and self._is_mendable(node):
+                with self.guard.step(node.name, "fit its weights"):
+                    self._mend(node)
+
+    def _is_mendable(self, node: NodeProto) -> bool:
+        weight = self.source.weights[node.name]
+        return node.op_type != TRANSPOSED and weight.size // len(weight) <= second_moments.WIDEST and pads_by_list(node)
 
     def _choose(self, node: NodeProto, name: str) -> None:
         root = self.plan.root(name)
         self.chosen.add(root)
-        value = self.walker.values[node.input[0]]
-        step = max(1, value.size // VALUES)
+        values = self.walker.values[node.input[0]]
+        flat = values[0].reshape(-1) if len(values) == 1 else np.concatenate([value.reshape(-1) for value in values])
+        step = max(1, flat.size // VALUES)
         step += (step + 1) % 2
-        sample = value.reshape(-1)[::step].astype(np.float64)
+        sample = flat[::step].astype(np.float64)
         if root in self.ceilings:  # a Relu or Clip became this range: what it cuts off is no error
             sample = sample.clip(0, self.ceilings[root])
         starts = [self._grid(low, high, root) for low, high in self.source.ranges.get(root, [])]
         bend = self.source.bends.get(root)
-        shape = bend.at(np.arange(0, value.size, step) // value[0, 0].size % value.shape[1]) if bend else _same
+        shape = _same if bend is None else bend.function
+        if bend is not None and bend.gain is not None:
+            inner = int(np.prod(values[0].shape[2:]))
+            shape = bend.at(np.arange(0, flat.size, step) // inner % values[0].shape[1])
         start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
         trials = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
         trials = [cut for at in trials for cut in bend.tried(at)] if bend else trials
@@ -143,9 +155,9 @@ class LayerReconstruction:
     def _mend(self, node: NodeProto) -> None:
         """Fit a layer's weights and round them together; its bias is corrected afterwards."""
         weight = self.source.weights[node.name]
-        groups = attributes(node).get("group", 1)
-        value = self.walker.values[node.input[0]]
-        pair = second_moments.measure(value, self.answer, weight, attributes(node))
+        groups = group_count(node)
+        value = joined(self.walker.values[node.input[0]])
+        pair = second_moments.measure(value, joined(self.answer), weight, attributes(node))
         change, self.fitted[node.name] = rounding.fit(*pair)
         weight = weight + change.reshape(weight.shape)
         packed = self._scale(node, weight, groups)
@@ -171,14 +183,28 @@ class LayerReconstruction:
         spread = scale.reshape(-1, *[1] * (weight.ndim - 1)) if axis == 0 else scale
         return Quantised(np.asarray(weight / spread, np.float64), scale, axis)
 
+    def _after(self, node: NodeProto) -> None:
+        if node.name in self.source.answers:
+            with self.guard.step(node.name, "correct its bias"):
+                self._correct(node)
+
     def _correct(self, node: NodeProto) -> None:
-        if node.name not in self.source.answers:
-            return
-        value = self.walker.values[node.output[0]]
-        axes = tuple(axis for axis in range(value.ndim) if axis != 1)
-        error = (self.answer.mean(axis=axes, dtype=np.float64) - value.mean(axis=axes, dtype=np.float64)).astype("f4")
+        values = self.walker.values[node.output[0]]
+        mean, wanted = (_channel_means(joined(side), channel_axis(node)) for side in (values, self.answer))
+        error = (wanted - mean).astype("f4")
         self.net.set_array(node.input[2], self.net.arrays[node.input[2]] + error)
-        self.walker.values[node.output[0]] = value + error.reshape(-1, *[1] * (value.ndim - 2))
+        by = each_channel(node, error, values[0].ndim)
+        self.walker.values[node.output[0]] = [value + by for value in values]
+
+
+def joined(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what a layer reads or writes in all batches as one: the first axis of a layer holds rows."""
+    return values[0] if len(values) == 1 else np.concatenate(values)
+
+
+def _channel_means(value: np.ndarray, axis: int) -> np.ndarray:
+    others = tuple(at for at in range(value.ndim) if at != axis % value.ndim)
+    return np.asarray(value.mean(axis=others, dtype=np.float64))
 
 
 def _error(sample: np.ndarray, at: QuantParams, shape: Function) -> float:
