@@ -9,15 +9,17 @@ with load("bundles/mobilenetv2") as model:
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .answer import Answer
-from .backends._base import is_finite
-from .batch_axes import answers, axes, run
+from .backends._base import is_finite, random_feeds
+from .batch_axes import answers, axes, count_samples, cut, run
 from .bundle.bundle import Bundle, read_bundle
+from .bundle.manifest import GOLDEN_INPUTS
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .backends._base import Session
     from .bundle.signing import Keys
 
+    Batch = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 __all__ = ["Answer", "Model", "load"]
 PROVED_IMAGES = 2
@@ -52,35 +55,47 @@ class Model(Closeable):
     @functools.cached_property
     def batch_axes(self) -> dict[str, int | None]:
         """The batch axis of each output, None if it has none; see `batch_axes.axes`."""
-        return axes(self.session, self.spec.task, self.spec.input_shape)
+        return axes(self.session, self.spec)
 
     def __call__(self, images: Any) -> Any:
-        """Run the model on one image or several.
+        """Run the model on one image or several, or on arrays as the network takes them.
 
         Args:
-            images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these, or a preprocessed
-                batch as a float array in NCHW.
+            images: One image (a path, a Pillow image, uint8 (H, W, 3) or (H, W)), a list of these; or samples ready to
+                be fed: a float array in NCHW, a dict of arrays (N, ...) by input name. A model that takes no images
+                (`spec.takes_images`) takes arrays of any dtype.
 
         Returns:
-            An Answer for one image, a list of Answers for a list or a batch.
+            An Answer for one image, a list of Answers for a list or for N samples.
 
         Raises:
-            DataError: An image cannot be used.
+            DataError: An image or array cannot be used, or images are given to a model that takes none.
             RunError: The backend failed; an output holds NaN or Inf; or an output has no batch axis, and the model
                 takes several images at once.
         """
+        fed = isinstance(images, np.ndarray) and (images.dtype.kind == "f" or not self.spec.takes_images)
+        if fed or isinstance(images, Mapping):
+            return self.answers(images)
         if isinstance(images, (list, tuple)):
-            return self.answers(apply(images, self.spec), finite=True) if images else []
-        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
-            return self.answers(images, finite=False)
-        return self.answers(apply([images], self.spec), finite=True)[0]
+            return self.answers(self.preprocess(images), finite=True) if images else []
+        return self.answers(self.preprocess([images]), finite=True)[0]
 
-    def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
-        """Compute the outputs of a preprocessed batch, by name, without postprocessing.
+    def preprocess(self, images: Sequence[Any]) -> NDArray[Any]:
+        """Return images as the network's input, the batch first.
+
+        Raises:
+            DataError: An image cannot be used, or the model takes no images.
+        """
+        self.spec.require_images()
+        return apply(images, self.spec)
+
+    def run(self, batch: Batch, *, finite: bool = False) -> dict[str, NDArray[Any]]:
+        """Compute the outputs of a batch, by name, without postprocessing.
 
         Args:
-            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last
-                one padded with copies of its last image; outputs are joined along their batch axis.
+            batch: The samples as the network takes them: an array (NCHW, of the dtype in the spec), or a dict of arrays
+                by input name where there are several. A model with a fixed batch runs it in slices, the last one padded
+                with copies of its last sample; outputs are joined along their batch axis.
             finite: Skip the search for NaN and Inf in the batch because the caller knows that there are none.
 
         Raises:
@@ -88,24 +103,19 @@ class Model(Closeable):
             RunError: The backend failed, the model is closed, an output holds NaN or Inf, or an output without a batch
                 axis would have to be joined.
         """
-        name, size = self.session.inputs[0].name, self.session.inputs[0].shape[0]
-        if self._is_whole(batch) and size not in (None, len(batch)):
-            return self._checked(run(self.session, batch, self.batch_axes, finite=finite))
-        return self._checked(self.session.run({name: batch}, finite=finite))
+        feeds = self._feeds(batch)
+        size = self.session.inputs[0].shape[0]
+        if count_samples(self.session, feeds) == size or size is None:
+            return self._checked(self.session.run(feeds, finite=finite))
+        return self._checked(run(self.session, feeds, self.batch_axes, finite=finite))
 
-    def _is_whole(self, batch: Any) -> bool:
-        """Return whether this is a batch of images; the session refuses a wrong rank.
-
-        Raises:
-            DataError: It is not an array, or empty.
-        """
-        if not isinstance(batch, np.ndarray) or not batch.ndim:
-            raise DataError("this is not a batch", got=type(batch).__name__, expected="an array in NCHW")
-        if batch.ndim != 1 + len(self.spec.input_shape):
-            return False
-        if not len(batch):
-            raise DataError("the batch is empty", expected="one image or more")
-        return True
+    def _feeds(self, batch: Any) -> Mapping[str, NDArray[Any]]:
+        """Return arrays by the inputs' names; DataError for what is neither an array nor a dict."""
+        if not isinstance(batch, Mapping) and (not isinstance(batch, np.ndarray) or not batch.ndim):
+            raise DataError(
+                "this is not a batch", got=type(batch).__name__, expected=f"arrays: {self.spec.inputs_text}"
+            )
+        return batch if isinstance(batch, Mapping) else {self.spec.input_name: batch}
 
     def _checked(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name, value in outputs.items() if not self.allow_nonfinite else ():
@@ -128,8 +138,8 @@ class Model(Closeable):
         """Release the backend's memory; a second call does nothing."""
         self.session.close()
 
-    def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
-        """Return one Answer for each image of a preprocessed batch.
+    def answers(self, batch: Batch, *, finite: bool = False) -> list[Answer]:
+        """Return one Answer for each sample of a batch, which is as for `run`.
 
         If an output has no batch axis (such as detected boxes), each image is run alone and that output is returned
         unchanged.
@@ -137,9 +147,7 @@ class Model(Closeable):
         Raises:
             DataError, RunError: As `__call__`.
         """
-        if not self._is_whole(batch):
-            self.run(batch, finite=finite)  # which refuses it and says why
-        parts = answers(self.session, batch, self.batch_axes, finite=finite)
+        parts = answers(self.session, self._feeds(batch), self.batch_axes, finite=finite)
         return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
 
 
@@ -256,7 +264,9 @@ def _measured(
     if choice is None:
         from .selection import autotune
 
-        winner = autotune.measure(able, lambda one, count: _proved(bundle, one, count), threads)
+        winner = autotune.measure(
+            able, lambda one, count: _proved(bundle, one, count), threads, lambda session: _trial_feeds(bundle, session)
+        )
         if winner is None:
             return order, threads, None
         choice, session = autotune_cache.Choice.of(winner), winner.session
@@ -276,6 +286,13 @@ def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Sessio
         session.close()
         raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
     return session
+
+
+def _trial_feeds(bundle: Bundle, session: Session) -> dict[str, NDArray[Any]]:
+    """Return what is run to measure: the first golden inputs, random ones where there are none."""
+    if GOLDEN_INPUTS not in bundle.manifest.files:
+        return random_feeds(session.inputs, bundle.spec)
+    return cut(session, bundle.golden_inputs(), 0, session.inputs[0].shape[0] or 1)
 
 
 def _is_simulated(candidate: Candidate) -> bool:

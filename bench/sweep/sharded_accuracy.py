@@ -170,7 +170,9 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
         RunError: The output is not one finite row of logits per image.
     """
     name = spec.output_names[0]
-    logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
+    logits = batch_axes.run(session, spec.feeds(images), {tensor.name: 0 for tensor in session.outputs}, finite=True)[
+        name
+    ]
     if len(logits) != len(images) or not np.isfinite(logits).all():
         expected = f"finite numbers of shape ({len(images)}, classes)"
         raise RunError(f"output {name!r} has no class scores", got=f"shape {logits.shape}", expected=expected)
