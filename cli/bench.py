@@ -35,7 +35,7 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 @click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
 @click.option("--processes", default=3, show_default=True, help="Fresh processes for each subject.")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
-@click.option("--data", help="Labelled images: digits, or a folder.")
+@click.option("--data", help="digits, a folder of images, or arrays; top-1 needs labels.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of the bundles.")
 @click.option("--all", "every", is_flag=True, help="The long table of twelve networks; resumable.")
@@ -103,7 +103,7 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
         claim(path, kind, overwrite=overwrite)
     for name in only:
         plugins.load_plugin(metrics, name, "metric")
-    for split in suite.SPLITS if data else ():
+    for split in suite.evaluated_splits(data) if data else ():
         datasets.load(data or "", split)
 
 

@@ -90,7 +90,7 @@ def quantize_command(
         settings=settings,
         budget_db=least_db,
         budget_points=points,
-        labels=batches.dataset.labels if isinstance(batches, _Preprocessed) else None,
+        labels=batches.dataset.labels if isinstance(batches, _Preprocessed) and batches.dataset.labelled else None,
         cache=cache,
         explain=explain,
         judges=_judges(source, data),
@@ -194,7 +194,7 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[np.ndarray
     dataset, spec = datasets.load(data, "calibration", calibration=images), read_spec(source)
     if text := datasets.held_back(data, dataset, images):
         note(text)
-    for text in class_warnings(dataset.labels, dataset.classes, spec.labels):
+    for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if dataset.labelled else ():
         note(f"warning: {text}")
     return _Preprocessed(dataset, spec)
 
