@@ -145,8 +145,8 @@ def declared_sizes(path: Path, shape: str = "", batch: int = 1) -> dict[str, tup
         UsageError: An axis other than the batch is dynamic, and neither the file's ModelSpec nor `shape` says its size.
     """
     with load_plugin(backends, "ort", "backend").open(path, threads=1, optimise=False) as session:
-        declared = {tensor.name: tensor.shape for tensor in session.inputs}
-        return settle_shape(declared, shape, spec_in_session(session.native), batch)
+        shapes = {tensor.name: tensor.shape for tensor in session.inputs}
+        return settle_shape(shapes, shape, spec_in_session(session.native), batch)
 
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:
