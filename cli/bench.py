@@ -47,7 +47,7 @@ def bench_command(
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
     from ..bench import suite
-    from ..bench.measure import interleave
+    from ..bench.measure import interleave, process
     from ..bench.report import tables
     from ..export import untrained
 
@@ -66,6 +66,8 @@ def bench_command(
     for path in paths or [str(untrained.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
         subjects += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
+    for path in paths[1:]:  # the first is opened at once
+        process.require_sizes(path, shape)
     with progress("measuring", processes + len(subjects) * (processes + len(only or suite.usual_metrics()))) as advance:
         run = suite.run_suite(subjects, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):

@@ -22,7 +22,6 @@ from ...runtime.backends._base import random_feeds
 from ...runtime.bundle.bundle import read_bundle
 from ...runtime.common.packages import need
 from ...runtime.common.plugins import load_plugin
-from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import DataError, NotAvailable, UsageError
 from ...runtime.selection.candidates import open_artefact
 from .clock import now_ns
@@ -136,17 +135,6 @@ def spec_in_session(native: Any) -> ModelSpec | None:
     return ModelSpec.from_metadata(
         native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
     )
-
-
-def declared_sizes(path: Path, shape: str = "", batch: int = 1) -> dict[str, tuple[int, ...]]:
-    """Return the sizes at which an ONNX file would be measured; see `runtime.common.sizes.settle_shape`.
-
-    Raises:
-        UsageError: An axis other than the batch is dynamic, and neither the file's ModelSpec nor `shape` says its size.
-    """
-    with load_plugin(backends, "ort", "backend").open(path, threads=1, optimise=False) as session:
-        shapes = {tensor.name: tensor.shape for tensor in session.inputs}
-        return settle_shape(shapes, shape, spec_in_session(session.native), batch)
 
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:

@@ -19,7 +19,7 @@ from ...runtime.common.files import atomic_file, existing_file
 from ...runtime.errors import EdgesmithError
 from .. import result, suite
 from ..measure.interleave import SamplingPlan
-from ..measure.workload import declared_sizes
+from ..measure.process import require_sizes
 from ..result import Run
 
 _OF_IMAGES = ("data", "split", "shard", "shards")
@@ -82,8 +82,7 @@ def sweep_cells(
     cells = []
     for path in paths:
         forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
-        if Path(path).suffix == ".onnx":
-            declared_sizes(Path(path), shape)
+        require_sizes(str(path), shape)
         for subject, count, batch in itertools.product(forms, threads, batches):
             cells.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256, shape=shape))
     return cells

@@ -180,6 +180,8 @@ def test_run_answers_each_sample_of_a_file(count, tmp_path):
     assert done.exit_code == 0, done.output
     value = json.loads(done.stdout)
     assert [row["outputs"] for row in value["images"]] == [{"boxes": [2]}] * count
+    np.testing.assert_allclose([row["values"]["boxes"] for row in value["images"]],
+                               NETS["scaled"][0](**head("scaled", count))["boxes"], rtol=1e-5)  # fmt: skip
     assert value["counts"] == {"answered": count, "failed": 0}
     names = {row["image"].removeprefix(str(tmp_path / "in.npz")) for row in value["images"]}
     assert names == ({""} if count == 1 else {f" {at}" for at in range(count)})

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from edgesmith.bench import suite
 from edgesmith.bench.measure import layer_profile
 from edgesmith.bench.measure.workload import BenchTarget, open_workload
 from edgesmith.bench.sweep.sweep import SweepCell
@@ -121,6 +122,13 @@ def test_without_a_size_nothing_is_measured(command, words, files, tmp_path):
     assert done.exit_code == 2, done.output
     assert "give --shape x=1x3xSIZExSIZE" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_of_several_files_is_refused_before_the_first_is_measured(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "run_suite", lambda *args, **options: pytest.fail("something was measured"))
+    words = [str(files / f"{name}.onnx") for name in ("told", "fails", "untold")]
+    done = CliRunner().invoke(bench_command, [*words, "--out", str(tmp_path / "r.json")])
+    assert (done.exit_code, "give --shape x=1x3xSIZExSIZE" in done.stderr) == (2, True), done.output
 
 
 @pytest.mark.parametrize(("path", "words"), [("told", []), ("untold", ["--shape", "x=1x3x12x14"])])
