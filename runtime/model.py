@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .answer import Answer
-from .backends._base import is_finite, random_feeds
-from .batch_axes import answers, axes, count_samples, cut, run
+from .backends._base import is_finite
+from .batch_axes import answers, axes, count_samples, run
 from .bundle.bundle import Bundle, read_bundle
-from .bundle.manifest import GOLDEN_INPUTS
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply
@@ -265,7 +264,10 @@ def _measured(
         from .selection import autotune
 
         winner = autotune.measure(
-            able, lambda one, count: _proved(bundle, one, count), threads, lambda session: _trial_feeds(bundle, session)
+            able,
+            lambda one, count: _proved(bundle, one, count),
+            threads,
+            lambda session: autotune.trial_feeds(bundle, session),
         )
         if winner is None:
             return order, threads, None
@@ -286,13 +288,6 @@ def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Sessio
         session.close()
         raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
     return session
-
-
-def _trial_feeds(bundle: Bundle, session: Session) -> dict[str, NDArray[Any]]:
-    """Return what is run to measure: the first golden inputs, random ones where there are none."""
-    if GOLDEN_INPUTS not in bundle.manifest.files:
-        return random_feeds(session.inputs, bundle.spec)
-    return cut(session, bundle.golden_inputs(), 0, session.inputs[0].shape[0] or 1)
 
 
 def _is_simulated(candidate: Candidate) -> bool:

@@ -58,7 +58,7 @@ def estimate_latency(network: Complexity, device: Device, precision: str, batch:
     works, gpu = network_works(network, precision), device.gpu
     cached = constants_cached(works, gpu)
     limits = [limits_s(work.times(batch), gpu, cached) for work in works]
-    least, memory = sum(map(max, limits)), sum(moved for arithmetic, moved in limits if moved > arithmetic)
+    least, memory = sum(map(max, limits)), sum(memory_s for compute_s, memory_s in limits if memory_s > compute_s)
     limit = "memory" if memory > least / 2 else "arithmetic"
     if gpu.family not in COEFFICIENTS:
         return Estimate(least, math.inf, least, math.inf, len(works), limit)

@@ -128,11 +128,11 @@ def _pools(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterato
 
 def _resizes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Resize"):
-        settings = attributes(node)
+        modes = attributes(node)
         odd = [
-            settings.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
-            settings.get("antialias", 0) and "antialias",
-            settings.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
+            modes.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize" and "tf_crop_and_resize",
+            modes.get("antialias", 0) and "antialias",
+            modes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch" and "keep_aspect_ratio_policy",
         ]
         for name in filter(None, odd):
             yield Finding("error", "resize-mode", label(node), f"Resize with {name}", "use half_pixel, no antialias")

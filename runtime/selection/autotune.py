@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..backends._base import random_feeds
+from ..batch_axes import cut
+from ..bundle.manifest import GOLDEN_INPUTS
 from ..common.machine import cores, thread_counts
 from ..errors import CANNOT, UsageError
 
 if TYPE_CHECKING:
     from ..backends._base import Session
+    from ..bundle.bundle import Bundle
     from .candidates import Candidate
 
 BUDGET_S = 1.8
@@ -203,3 +206,10 @@ def _timed(session: Session, feeds: dict[str, Any]) -> float:
     start = time.perf_counter()
     session.run(feeds, finite=True)
     return time.perf_counter() - start
+
+
+def trial_feeds(bundle: Bundle, session: Session) -> dict[str, Any]:
+    """Return what is run to measure: the first golden inputs, random ones where there are none."""
+    if GOLDEN_INPUTS not in bundle.manifest.files:
+        return random_feeds(session.inputs, bundle.spec)
+    return cut(session, bundle.golden_inputs(), 0, session.inputs[0].shape[0] or 1)
