@@ -17,9 +17,11 @@ from ..runtime.bundle.manifest import Artefact
 from ..runtime.common.files import sha256
 from ..runtime.common.names import split_words
 from ..runtime.common.plugins import load_plugin, plugin_names
+from ..runtime.datasets.array_files import is_array_source
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.selection.candidates import backends_for, open_artefact
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import find
 from ..runtime.verify import replay
 from . import metrics
 from .measure import environment, interleave
@@ -29,6 +31,7 @@ from .measure.workload import BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
+LIKENESS_IMAGES = 256  # where no labels judge: 1 % of the answers is then two or three images
 REFERENCE = BenchTarget(str(reference_workload.__file__))
 
 
@@ -47,7 +50,7 @@ def bench(
         shape: Shape of inputs with dynamic axes: "1x3x320x320".
         processes: Fresh processes for each subject.
         seconds: Seconds of measuring in each process.
-        data: Labelled images: "digits", or a folder.
+        data: As `datasets.load` takes it: "digits", a folder, a `.npz` file; labels are needed for top-1 only.
 
     Raises:
         UsageError: A path does not exist, or a word or number is not valid.
@@ -128,16 +131,20 @@ def contexts(
         threads: Threads of CPU backends; with 0 the backend chooses.
         batch: Batch size of artefacts with a dynamic batch axis.
         shape: Shape of inputs with dynamic axes, as `runtime.common.sizes.parse_sizes` reads it.
-        data: Labelled images: "digits" or a folder; None uses the digits for networks trained on them.
+        data: As `datasets.load` takes it; None uses the digits for networks trained on them. Without labels the
+            accuracy is the likeness to FP32.
 
     Raises:
         UsageError: The path does not exist, or no artefact has this precision.
+        DataError: The data are not what the network takes.
         NotAvailable: No artefact of the bundle runs here.
     """
     path = Path(path)
     if path.suffix in (".onnx", ".py"):
         return [_file(path, threads, batch, shape)]
     bundle, subjects, why = read_bundle(path), [], []
+    source = data or ("digits" if bundle.spec.weights == "digits" else "")
+    unlabelled = _unjudged(bundle.spec, source, fits=data is not None) if source else ""
     for artefact in bundle.artefacts:
         form = _subject(bundle, artefact, "", threads, batch).form
         if precisions and artefact.precision not in precisions and form not in precisions:
@@ -145,7 +152,7 @@ def contexts(
         for backend in backends_for(artefact):
             usable, reason = load_plugin(backends, backend, "backend").available()
             if usable:
-                subjects.append(_context(bundle, artefact, backend, threads, batch, data, shape))
+                subjects.append(_context(bundle, artefact, backend, threads, batch, source, shape, unlabelled))
             else:
                 why.append(f"{artefact.name}: {reason}")
     if not subjects and not why:
@@ -192,38 +199,61 @@ def _variant(bundle: Bundle, artefact: Artefact) -> str:
 
 
 def _context(
-    bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, data: str | None, shape: str = ""
+    bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int, source: str, shape: str, unlabelled: str
 ) -> MetricContext:  # fmt: skip
     subject = _subject(bundle, artefact, backend, threads, batch)
-    source = data or ("digits" if bundle.spec.weights == "digits" else None)
-    evaluations: dict[str, Evaluation] = {}
-    if source and bundle.spec.weights != "random":
-        evaluations = {
-            split: functools.partial(_evaluate, bundle, artefact, backend, source, split) for split in SPLITS
-        }
-    why = f"weights {bundle.spec.weights!r}, and no labelled images were given (--data)"
+    splits = evaluated_splits(source) if source else ()
+    evaluations: dict[str, Evaluation] = {
+        split: functools.partial(_evaluate, bundle, artefact, backend, source, split, not unlabelled)
+        for split in splits
+    }
+    why = f"weights {bundle.spec.weights!r}, and no images were given (--data)"
     target = BenchTarget(str(bundle.source), artefact.name, backend, threads, batch, shape)
     return MetricContext(
         subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why,
-        task=bundle.spec.task,
+        unlabelled=unlabelled, task=bundle.spec.task,
     )  # fmt: skip
 
 
-def _evaluate(bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str) -> tuple[Any, Any, Any]:
-    """Return logits (N, classes), labels (N,), and the logits of the FP32 artefact unless this is it."""
-    labels = _images(bundle.source, source, split)[1]
+def evaluated_splits(source: str) -> tuple[str, ...]:
+    """Return the splits of data that networks are evaluated on: arrays have no hard split."""
+    return SPLITS[:1] if is_array_source(source) else SPLITS
+
+
+def _unjudged(spec: ModelSpec, source: str, fits: bool) -> str:
+    samples = datasets.load(source, "test")
+    if fits:
+        samples.require_fit(spec)
+    return unjudged(spec, samples) or ("with random weights it means nothing" if spec.weights == "random" else "")
+
+
+def unjudged(spec: ModelSpec, data: datasets.Dataset) -> str:
+    """Return why labels cannot judge a network's answers on these data; "" where they can."""
+    task = find(spec.task)
+    if not data.labelled:
+        return "the data have no labels"
+    return "" if task.learns_labels else f"task {spec.task} has no top-1"
+
+
+def _evaluate(
+    bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str, labelled: bool = True
+) -> tuple[Any, Any, Any]:
+    """Return outputs by name, labels (N,) or None, and the outputs of the FP32 artefact unless this is it."""
+    labels = _samples(bundle.source, source, split, labelled)[1]
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), None)
     reference = None
     if first is not None and first.name != artefact.name:
-        reference = _logits(bundle.source, first.name, "ort", source, split)
-    return _logits(bundle.source, artefact.name, backend, source, split), labels, reference
+        reference = _outputs(bundle.source, first.name, "ort", source, split, labelled)
+    return _outputs(bundle.source, artefact.name, backend, source, split, labelled), labels, reference
 
 
 @functools.lru_cache(maxsize=4)
-def _images(path: Path, source: str, split: str) -> tuple[Any, Any]:
+def _samples(path: Path, source: str, split: str, labelled: bool) -> tuple[Any, Any]:
+    """Return the network's inputs by name, and the labels (N,); without labels LIKENESS_IMAGES are enough."""
     spec, data = read_bundle(path).spec, datasets.load(source, split)
-    labels = labels_for(spec, data, source)
-    return np.concatenate(list(data.batches(spec, 64))), labels
+    labels = labels_for(spec, data, source) if labelled else None
+    data = data if labelled else data.head(LIKENESS_IMAGES)
+    return spec.feeds(datasets.join_batches(list(data.batches(spec, 64)))), labels
 
 
 def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
@@ -245,9 +275,9 @@ def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _logits(path: Path, name: str, backend: str, source: str, split: str) -> Any:
+def _outputs(path: Path, name: str, backend: str, source: str, split: str, labelled: bool) -> dict[str, Any]:
     bundle = read_bundle(path)
     artefact = next(item for item in bundle.artefacts if item.name == name)
     with open_artefact(bundle, artefact, backend) as session:
-        outputs = replay(session, {bundle.spec.input_name: _images(path, source, split)[0]})
-    return outputs[bundle.spec.output_names[0]].astype(np.float32)
+        outputs = replay(session, _samples(path, source, split, labelled)[0])
+    return {key: outputs[key].astype(np.float32) for key in bundle.spec.output_names}

@@ -1,4 +1,4 @@
-"""What `edgesmith run` does: a loaded model over files or a stream, into plain rows, and pictures where wanted."""
+"""What `edgesmith run` does: a model over images, arrays or a stream, into plain rows, and pictures where wanted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime import datasets
+from ..runtime.datasets import array_files
 from ..runtime.errors import DataError
 from ..runtime.images.preprocess import as_image
 from ..runtime.serving.frame_sources import frames, open_writer
@@ -15,6 +17,8 @@ from ..runtime.serving.stream import Stream
 
 if TYPE_CHECKING:
     from ..runtime.model import Model
+
+BATCH = 16  # samples of a file of arrays that are run together
 
 
 def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:
@@ -36,6 +40,24 @@ def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) 
     finally:
         if writer:
             writer.close()
+    return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
+
+
+def run_arrays(model: Model, files: Sequence[str], top: int) -> dict[str, Any]:
+    """Run a model on `.npy` and `.npz` files, which hold arrays (N, ...) by input name: one row for each sample.
+
+    Raises:
+        DataError: A file cannot be read, or its arrays are not what the network takes.
+    """
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        arrays = datasets.Arrays.of(Path(file).name, "test", array_files.read_arrays(Path(file)))
+        names = (f"{file} {number}" if len(arrays) > 1 else file for number in range(len(arrays)))
+        for batch in arrays.batches(model.spec, BATCH):
+            start = time.perf_counter()
+            answers = model.answers(batch)
+            seconds = (time.perf_counter() - start) / len(answers)
+            rows += [{"image": next(names), "seconds": seconds, **answer.show(top)} for answer in answers]
     return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
 
 

@@ -35,7 +35,7 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 @click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
 @click.option("--processes", default=3, show_default=True, help="Fresh processes for each subject.")
 @click.option("--seconds", default=1.0, show_default=True, help="Seconds of measuring in each process.")
-@click.option("--data", help="Labelled images: digits, or a folder.")
+@click.option("--data", help="digits, a folder of images, or arrays; top-1 needs labels.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/bench.json"), show_default=True)
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of the bundles.")
 @click.option("--all", "every", is_flag=True, help="The long table of twelve networks; resumable.")
@@ -47,7 +47,7 @@ def bench_command(
 ) -> int:  # fmt: skip
     """Measure latency, memory, start, size and accuracy; without a BUNDLE, the table of the README."""
     from ..bench import suite
-    from ..bench.measure import interleave
+    from ..bench.measure import interleave, process
     from ..bench.report import tables
     from ..export import untrained
 
@@ -66,6 +66,8 @@ def bench_command(
     for path in paths or [str(untrained.ensure(name, bundles)) for name in TABLE]:
         wanted = forms or ([] if paths else list(FORMS))
         subjects += suite.contexts(path, precisions=wanted, threads=threads, batch=batch, data=data, shape=shape)
+    for path in paths[1:]:  # the first is opened at once
+        process.require_sizes(path, shape)
     with progress("measuring", processes + len(subjects) * (processes + len(only or suite.usual_metrics()))) as advance:
         run = suite.run_suite(subjects, plan, only=only, progress=advance, reference=True)
     if not paths and (not only or "accuracy" in only):
@@ -103,7 +105,7 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
         claim(path, kind, overwrite=overwrite)
     for name in only:
         plugins.load_plugin(metrics, name, "metric")
-    for split in suite.SPLITS if data else ():
+    for split in suite.evaluated_splits(data) if data else ():
         datasets.load(data or "", split)
 
 

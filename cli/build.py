@@ -11,7 +11,7 @@ from ..runtime.common import progress
 from ..runtime.common.files import existing_file
 from ..runtime.common.packages import require_package
 from ..runtime.engines.flavour import PRECISIONS, choose_flavour, normal_sm
-from ..runtime.errors import UsageError
+from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from . import console
 
@@ -29,8 +29,14 @@ from . import console
 @click.option("--fp16", "precision", flag_value="fp16", help="The same as --precision fp16.")
 @click.option("--int8", "precision", flag_value="int8", help="The same as --precision int8.")
 @click.option("--flavour", default="auto", type=click.Choice(("auto", "rtx", "standard")), help="Which TensorRT.")
-@click.option("--batch", help="Profile of a dynamic batch: MIN,OPT,MAX.")
-@click.option("--shape", "shapes", multiple=True, metavar="NAME=MIN:OPT:MAX", help="Profile, as x=1x3x64x64:…:….")
+@click.option("--batch", help="Profile of a dynamic batch: MIN,OPT,MAX, or one size.  [default: 1]")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="[NAME=]MIN:OPT:MAX",
+    help="Profile, as x=1x3x64x64:…:…, or one shape.  [default: the sizes in the file's ModelSpec]",
+)
 @click.option("--workspace", type=click.IntRange(min=1), help="Scratch memory in MiB.")
 @click.option("--level", type=click.IntRange(0, 5), help="Builder optimisation level.")
 @click.option("--refit", is_flag=True, help="The weights can be replaced later.")
@@ -66,17 +72,21 @@ def build_command(
 
     sms = list(dict.fromkeys(normal_sm(part) for part in sm.split(",")))
     targets = _targets(onnx, out, sms, precision)
-    settings = {
-        "precision": precision, "flavour": flavour, "batch": _numbers(batch, ",") if batch else None,
-        "shapes": dict(_shape(text) for text in shapes), "workspace": workspace and workspace << 20, "level": level,
-        "timeout_s": timeout_s, "allow_float": allow_float, "options": _options(options), "overwrite": overwrite,
-    }  # fmt: skip
     if not check_only:
         _before(onnx, targets, flavour, overwrite)
-    findings = preflight.check(onnx, precision, sms)
+    profile = _profile(onnx, batch, shapes, check_only)
+    settings = {
+        "precision": precision, "flavour": flavour, "shapes": profile, "workspace": workspace and workspace << 20,
+        "level": level, "timeout_s": timeout_s, "allow_float": allow_float, "options": _options(options),
+        "overwrite": overwrite,
+    }  # fmt: skip
+    rules = _flavour(flavour, sms[0])
+    findings = preflight.check(onnx, precision, sms, profile, rules)
     if not check_only and any(item.code == "sm75-gemm" for item in findings):
         onnx = _for_turing(onnx, targets[0][1], overwrite)
-        findings = preflight.check(onnx, precision, sms)
+        findings = preflight.check(onnx, precision, sms, profile, rules)
+    if allow_float:
+        findings = [item for item in findings if item.code != "half-file"]
     if check_only:
         _show_findings(findings, as_json)
         return int(any(item.severity == "error" for item in findings))
@@ -85,6 +95,32 @@ def build_command(
     sidecars = [_build(onnx, target, one, settings) for one, target in targets]
     console.emit([item.to_dict() for item in sidecars], as_json, lambda: _show(sidecars))
     return 0
+
+
+def _profile(onnx: Path, batch: str | None, shapes: tuple[str, ...], check_only: bool) -> dict[str, Any]:
+    """Settle the shapes to build for, and say which; a file that only is checked may leave them open."""
+    from ..optimize.trt.profile import settle_profile
+    from ..runtime.engines.build import batch_profile
+
+    counts = batch_profile(_numbers(batch, ",") if batch else None)
+    try:
+        profile: dict[str, Any] = dict(settle_profile(onnx, counts, dict(_shape(text) for text in shapes)))
+    except (ModelError, UsageError):
+        if check_only and not shapes:
+            return {}
+        raise
+    if profile and not (batch or shapes):
+        sizes = ", ".join(f"{name} {'x'.join(map(str, three[1]))}" for name, three in profile.items())
+        progress.note(f"built for {sizes}; --batch or --shape gives other sizes")
+    return profile
+
+
+def _flavour(flavour: str, sm: str) -> str:
+    """Return the TensorRT whose rules hold, TensorRT-RTX where none is installed."""
+    try:
+        return choose_flavour(flavour, sm)[0]
+    except NotAvailable:
+        return "rtx" if flavour == "auto" else flavour
 
 
 def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
@@ -176,11 +212,12 @@ def _numbers(text: str, separator: str) -> list[int]:
 def _shape(text: str) -> tuple[str, tuple[list[int], ...]]:
     name, _, three = text.rpartition("=")
     shapes = tuple(_numbers(part, "x") for part in three.split(":"))
-    if not name or len(shapes) != 3:
+    if len(shapes) not in (1, 3) or len({len(shape) for shape in shapes}) > 1:
         raise UsageError(
-            f"{text!r} is not a profile", expected="NAME=MIN:OPT:MAX, such as x=1x3x64x64:1x3x224x224:8x3x512x512"
+            f"{text!r} is not a profile",
+            expected="NAME=MIN:OPT:MAX, such as x=1x3x64x64:1x3x224x224:8x3x512x512, or one shape",
         )
-    return name, shapes
+    return name, shapes * (3 // len(shapes))
 
 
 def _show(sidecars: list[Any]) -> None:

@@ -38,13 +38,17 @@ GateAnswers = tuple[list[GateFinding], list[dict[str, object]], list[int]]
 @click.option("--precision", default="", help="Only these forms of a bundle.  [default: the best one on this machine]")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
 @click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
+@click.option(
+    "--data", default="", help="With --also accuracy: labelled images.  [default: digits, if trained on them]"
+)
 @click.option("--junit", "junit_path", type=click.Path(path_type=Path), help="Write JUnit XML here.")
 @click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write a Markdown summary here.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and add to the job's summary.")
 @overwrite
 def gate_command(
     new: Path, baseline: str, threshold: float, max_seconds: float, also: str, precision: str, threads: int,
-    shape: str, junit_path: Path | None, markdown_path: Path | None, github: bool, overwrite: bool, as_json: bool,
+    shape: str, data: str, junit_path: Path | None, markdown_path: Path | None, github: bool, overwrite: bool,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Measure NEW (a bundle, .onnx or .py file) against a baseline until the answer is known.
 
@@ -57,6 +61,7 @@ def gate_command(
         raise UsageError("the threshold or the time is not valid", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
     words = _words(also)
+    _check_data(data, words)
     for path, kind in ((junit_path, "junit"), (markdown_path, "markdown")):
         if path:
             claim(path, kind, overwrite=overwrite)
@@ -67,7 +72,9 @@ def gate_command(
         )
     else:
         rule = Rule(threshold=threshold, most_s=max_seconds)
-        answers = _tried(f"latency {new.name}", lambda: _beside(baseline, new, rule, precision, threads, words, shape))
+        answers = _tried(
+            f"latency {new.name}", lambda: _beside(baseline, new, rule, precision, threads, words, shape, data)
+        )
     findings, records, codes = answers
     emit(
         records,
@@ -94,14 +101,14 @@ def _tried(name: str, question: Callable[[], GateAnswers]) -> GateAnswers:
 
 
 def _beside(
-    baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str
+    baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str, data: str
 ) -> GateAnswers:  # fmt: skip
     """Measure both versions side by side, then compare the kernels if asked."""
     from ..bench.gate.thresholds import KERNELS
 
     with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
         base = _base(baseline, new, Path(folder))
-        both = _common(base, new, precision, threads, shape)
+        both = _common(base, new, precision, threads, shape, data)
         answers = _ask(both, rule, [word for word in words if word != KERNELS])
         return (
             _joined(answers, _tried(f"kernels {new.name}", lambda: _kernels(base, new)))
@@ -127,6 +134,16 @@ def _words(text: str) -> list[str]:
     if unknown := [word for word in words if word not in (*LIMITS, KERNELS)]:
         raise UsageError(f"unknown gate {unknown[0]!r}", expected=", ".join((*LIMITS, KERNELS)))
     return words
+
+
+def _check_data(data: str, words: list[str]) -> None:
+    """Refuse data without labels, which accuracy needs, before anything is measured."""
+    from ..runtime import datasets
+
+    if data and "accuracy" not in words:
+        raise UsageError("--data is for the accuracy", got="no --also accuracy", do="add --also accuracy")
+    if data:
+        datasets.load(data, "test").require_labels("--also accuracy")
 
 
 def _kernels(base: Path, new: Path) -> GateAnswers:
@@ -162,13 +179,13 @@ def _against_stored(
 
 
 def _common(
-    base: Path, new: Path, precision: str, threads: int, shape: str
+    base: Path, new: Path, precision: str, threads: int, shape: str, data: str
 ) -> list[tuple[MetricContext, MetricContext]]:
     """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
     from ..bench.suite import contexts
 
     forms = [word for word in precision.split(",") if word]
-    sides = [contexts(path, precisions=forms, threads=threads, shape=shape) for path in (base, new)]
+    sides = [contexts(path, precisions=forms, threads=threads, shape=shape, data=data or None) for path in (base, new)]
     if base.suffix in (".onnx", ".py"):
         return [(sides[0][0], sides[1][0])]
     theirs = {(context.subject.form, context.subject.backend): context for context in sides[0]}

@@ -139,7 +139,7 @@ def _before(data: str, start: str, resumed: Path | None) -> None:
     from ..runtime.common.files import existing_file
 
     for split in ("train", "test"):
-        datasets.load(data, split)
+        datasets.load(data, split).require_labels("training")
     if start != "random":
         existing_file(start, "checkpoint")
     if resumed and not resumed.is_file():

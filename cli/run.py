@@ -75,21 +75,35 @@ def _draw_verify(report: Any, signer: str) -> None:
 def run_command(
     bundle: Path, images: tuple[str, ...], source: str | None, overwrite: bool, as_json: bool, **options: Any
 ) -> int:
-    """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each."""
+    """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each.
+
+    IMAGES may also be .npz or .npy files: the network's inputs by name, each (N, ...), ready to be fed.
+    """
+    from ..runtime.bundle.bundle import read_bundle
+    from ..runtime.datasets.array_files import SUFFIXES
     from ..runtime.errors import UsageError
     from ..runtime.model import load
     from ..runtime.outputs import claim
-    from ._run_images import run_images, run_stream
+    from ._run_images import run_arrays, run_images, run_stream
 
     if bool(images) == bool(source):
         raise UsageError(
             "no images to run on" if not images else "both images and a stream", expected="IMAGES or --source"
         )
+    arrays = [image for image in images if Path(image).suffix in SUFFIXES]
+    if arrays and (len(arrays) < len(images) or options["out"]):
+        got = f"{', '.join(arrays)} with {'--out' if options['out'] else 'images'}"
+        raise UsageError("files of arrays are answered alone, and nothing is drawn on them", got=got)
     if options["out"]:
         kind = {"": "frames", ".gif": "picture"}.get(options["out"].suffix.lower(), "video")
         claim(options["out"], kind, overwrite=overwrite)
-    with load(bundle, options["device"], options["precision"], options["threads"]) as model:
-        if source:
+    model_bundle = read_bundle(bundle)
+    if not arrays:
+        model_bundle.spec.require_images()
+    with load(model_bundle, options["device"], options["precision"], options["threads"]) as model:
+        if arrays:
+            value = run_arrays(model, arrays, options["top"])
+        elif source:
             value = run_stream(model, source, options["policy"], options["top"], options["out"])
         else:
             value = run_images(model, images, options["top"], options["out"])

@@ -28,20 +28,21 @@ if TYPE_CHECKING:
 @click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")
 @click.option("--threads", default="1", show_default=True, help="Thread counts: 1,2,4.")
 @click.option("--batch", default="1", show_default=True, help="Batch sizes, if the batch axis is dynamic: 1,8.")
+@click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Shape of inputs with dynamic axes.")
 @click.option("--processes", default=2, show_default=True, help="Fresh processes for each cell.")
 @click.option("--seconds", default=0.5, show_default=True, help="Seconds of measuring in each process.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results/sweep"), show_default=True)
 @click.option("--timeout", default=120.0, show_default=True, help="Fail a process that is silent for so many seconds.")
-@click.option("--evaluate", help="Measure accuracy, not speed, on these labelled images: digits, or a folder.")
+@click.option("--evaluate", help="Measure accuracy, not speed, on these data: digits, a folder, arrays.")
 @click.option("--split", default="test", show_default=True, help="With --evaluate: test or hard.")
 @click.option("--shards", default=8, show_default=True, help="With --evaluate: number of cells that share the images.")
 @click.option("--scheduler", help="Address of a Dask scheduler (tcp://…) whose workers measure the cells.")
 @click.option("--resource", default="device", show_default=True, help="The Dask worker resource that a cell uses.")
 @overwrite
 def sweep_command(
-    paths: tuple[str, ...], resolutions: str, bundles: Path, precision: str, threads: str, batch: str, processes: int,
-    seconds: float, out: Path, evaluate: str | None, split: str, shards: int, timeout: float, scheduler: str | None,
-    resource: str, overwrite: bool, as_json: bool,
+    paths: tuple[str, ...], resolutions: str, bundles: Path, precision: str, threads: str, batch: str, shape: str,
+    processes: int, seconds: float, out: Path, evaluate: str | None, split: str, shards: int, timeout: float,
+    scheduler: str | None, resource: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure every form of every path with every setting; the same command continues an interrupted sweep.
 
@@ -64,7 +65,8 @@ def sweep_command(
         work, gather = evaluating.measure_shard, evaluating.gather_shards
         cells = evaluating.shard_cells(targets, evaluate, split, shards, forms)
     else:
-        cells = sweep.sweep_cells(targets, precisions=forms, threads=_numbers(threads, 0), batches=_numbers(batch, 1))
+        counts, batches = _numbers(threads, 0), _numbers(batch, 1)
+        cells = sweep.sweep_cells(targets, precisions=forms, threads=counts, batches=batches, shape=shape)
     with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
         count, failed = sweep.sweep(cells, store, work, dispatch, advance)
     runs = gather(cells, store)

@@ -9,6 +9,7 @@ with load("bundles/mobilenetv2") as model:
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from .answer import Answer
 from .backends._base import is_finite
-from .batch_axes import answers, axes, run
+from .batch_axes import answers, axes, count_samples, run
 from .bundle.bundle import Bundle, read_bundle
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .backends._base import Session
     from .bundle.signing import Keys
 
+    Batch = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 __all__ = ["Answer", "Model", "load"]
 PROVED_IMAGES = 2
@@ -52,41 +54,53 @@ class Model(Closeable):
     @functools.cached_property
     def batch_axes(self) -> dict[str, int | None]:
         """The batch axis of each output, None if it has none; see `batch_axes.axes`."""
-        return axes(self.session, self.spec.task, self.spec.input_shape)
+        return axes(self.session, self.spec)
 
     def __call__(self, images: Any, *, channels: str = "RGB") -> Any:
-        """Run the model on one image or several.
+        """Run the model on one image or several, or on arrays as the network takes them.
 
         Args:
             images: One image (a path, a Pillow image, uint8 (H, W, 3), (3, H, W) or (H, W)), a list of these, a uint8
-                batch (N, H, W, 3), or a preprocessed batch as a float array in the network's layout. Arrays are numpy's
-                or torch's tensors.
+                batch (N, H, W, 3); or samples ready to be fed: a float array in the network's layout (of any dtype for
+                a model that takes no images), a dict of arrays (N, ...) by input name. Torch tensors are arrays too.
             channels: Order of the colours in uint8 arrays: "RGB", or "BGR" for OpenCV's frames.
 
         Returns:
-            An Answer for one image, a list of Answers for a list or a batch.
+            An Answer for one image, a list of Answers for a list or for N samples.
 
         Raises:
-            DataError: An image cannot be used.
+            DataError: An image or array cannot be used, or images are given to a model that takes none.
             RunError: The backend failed; an output holds NaN or Inf; or an output has no batch axis, and the model
                 takes several images at once.
         """
+        if isinstance(images, Mapping):
+            return self.answers({name: as_array(value) for name, value in images.items()})
         images = as_array(images)
-        if isinstance(images, np.ndarray) and images.dtype.kind == "f":
+        if isinstance(images, np.ndarray) and (images.dtype.kind == "f" or not self.spec.takes_images):
             if channels != "RGB":
                 expected = "uint8 images; a float batch is the network's own input, in its own order"
                 raise DataError(f"channels={channels!r} does not fit a float batch", expected=expected)
-            return self.answers(images, finite=False)
+            return self.answers(images)
         if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
-            return self.answers(apply(images, self.spec, channels), finite=True) if len(images) else []
-        return self.answers(apply([images], self.spec, channels), finite=True)[0]
+            return self.answers(self.preprocess(images, channels), finite=True) if len(images) else []
+        return self.answers(self.preprocess([images], channels), finite=True)[0]
 
-    def run(self, batch: NDArray[Any], *, finite: bool = False) -> dict[str, NDArray[Any]]:
-        """Compute the outputs of a preprocessed batch, by name, without postprocessing.
+    def preprocess(self, images: Any, channels: str = "RGB") -> NDArray[Any]:
+        """Return images as the network's input, the batch first.
+
+        Raises:
+            DataError: An image cannot be used, or the model takes no images.
+        """
+        self.spec.require_images()
+        return apply(images, self.spec, channels)
+
+    def run(self, batch: Batch, *, finite: bool = False) -> dict[str, NDArray[Any]]:
+        """Compute the outputs of a batch, by name, without postprocessing.
 
         Args:
-            batch: NCHW, of the dtype in the spec (float32). A model with a fixed batch runs it in slices, the last
-                one padded with copies of its last image; outputs are joined along their batch axis.
+            batch: The samples as the network takes them: an array (NCHW, of the dtype in the spec), or a dict of arrays
+                by input name where there are several. A model with a fixed batch runs it in slices, the last one padded
+                with copies of its last sample; outputs are joined along their batch axis.
             finite: Skip the search for NaN and Inf in the batch because the caller knows that there are none.
 
         Raises:
@@ -94,24 +108,19 @@ class Model(Closeable):
             RunError: The backend failed, the model is closed, an output holds NaN or Inf, or an output without a batch
                 axis would have to be joined.
         """
-        name, size = self.session.inputs[0].name, self.session.inputs[0].shape[0]
-        if self._is_whole(batch) and size not in (None, len(batch)):
-            return self._checked(run(self.session, batch, self.batch_axes, finite=finite))
-        return self._checked(self.session.run({name: batch}, finite=finite))
+        feeds = self._feeds(batch)
+        size = self.session.inputs[0].shape[0]
+        if count_samples(self.session, feeds) == size or size is None:
+            return self._checked(self.session.run(feeds, finite=finite))
+        return self._checked(run(self.session, feeds, self.batch_axes, finite=finite))
 
-    def _is_whole(self, batch: Any) -> bool:
-        """Return whether this is a batch of images; the session refuses a wrong rank.
-
-        Raises:
-            DataError: It is not an array, or empty.
-        """
-        if not isinstance(batch, np.ndarray) or not batch.ndim:
-            raise DataError("this is not a batch", got=type(batch).__name__, expected="an array in NCHW")
-        if batch.ndim != 1 + len(self.spec.input_shape):
-            return False
-        if not len(batch):
-            raise DataError("the batch is empty", expected="one image or more")
-        return True
+    def _feeds(self, batch: Any) -> Mapping[str, NDArray[Any]]:
+        """Return arrays by the inputs' names; DataError for what is neither an array nor a dict."""
+        if not isinstance(batch, Mapping) and (not isinstance(batch, np.ndarray) or not batch.ndim):
+            raise DataError(
+                "this is not a batch", got=type(batch).__name__, expected=f"arrays: {self.spec.inputs_text}"
+            )
+        return batch if isinstance(batch, Mapping) else {self.spec.input_name: batch}
 
     def _checked(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name, value in outputs.items() if not self.allow_nonfinite else ():
@@ -134,8 +143,8 @@ class Model(Closeable):
         """Release the backend's memory; a second call does nothing."""
         self.session.close()
 
-    def answers(self, batch: NDArray[Any], *, finite: bool = False) -> list[Answer]:
-        """Return one Answer for each image of a preprocessed batch.
+    def answers(self, batch: Batch, *, finite: bool = False) -> list[Answer]:
+        """Return one Answer for each sample of a batch, which is as for `run`.
 
         If an output has no batch axis (such as detected boxes), each image is run alone and that output is returned
         unchanged.
@@ -143,9 +152,7 @@ class Model(Closeable):
         Raises:
             DataError, RunError: As `__call__`.
         """
-        if not self._is_whole(batch):
-            self.run(batch, finite=finite)  # which refuses it and says why
-        parts = answers(self.session, batch, self.batch_axes, finite=finite)
+        parts = answers(self.session, self._feeds(batch), self.batch_axes, finite=finite)
         return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
 
 
@@ -262,7 +269,12 @@ def _measured(
     if choice is None:
         from .selection import autotune
 
-        winner = autotune.measure(able, lambda one, count: _proved(bundle, one, count), threads)
+        winner = autotune.measure(
+            able,
+            lambda one, count: _proved(bundle, one, count),
+            threads,
+            lambda session: autotune.trial_feeds(bundle, session),
+        )
         if winner is None:
             return order, threads, None
         choice, session = autotune_cache.Choice.of(winner), winner.session

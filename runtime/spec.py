@@ -13,7 +13,7 @@ from typing import Any
 
 from . import tasks
 from .common.names import RULE, TEXT_RULE, is_name, is_text
-from .errors import ModelError
+from .errors import DataError, ModelError
 
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
 SPEC_KEY = "edgesmith.spec"
@@ -170,6 +170,23 @@ class ModelSpec:
         sides = self.input_shape[:2] if self.layout == "NHWC" else self.input_shape[1:]
         is_image = len(self.input_shape) == 3 and self.layout in ("NCHW", "NHWC") and not self.other_inputs
         return is_image and tuple(sides) == tuple(self.preprocess.crop)
+
+    @property
+    def inputs_text(self) -> str:
+        """What the network takes, as text: each input with its type and shape, N for the batch."""
+        return ", ".join(f"{one.name} {one.dtype} ({', '.join(map(str, ('N', *one.shape)))})" for one in self.inputs)
+
+    def require_images(self) -> None:
+        """Refuse images where `preprocess` does not make the only input from one.
+
+        Raises:
+            DataError: The network takes arrays.
+        """
+        if not self.takes_images:
+            raise DataError(
+                f"{self.name} takes no images", expected=f"arrays: {self.inputs_text}",
+                do="give a .npz file (numpy.savez(FILE, NAME=array, ...)) or a dict of arrays by input name",
+            )  # fmt: skip
 
     def feeds(self, batch: Any) -> dict[str, Any]:
         """Return arrays by the inputs' names: a dict as it is, an array for the first input."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batch_axes import may_be_first
+from .batch_axes import count_samples, cut, may_be_first, slices
 from .bundle import companions
 from .bundle.bundle import Bundle, read_bundle
 from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
@@ -142,7 +142,7 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     if images is not None and _one_row_an_image(session, inputs, expected):
         batch = session.inputs[0].shape[0] or 1
         count = images // batch * batch or batch
-        inputs, expected = ({name: array[:count] for name, array in some.items()} for some in (inputs, expected))
+        inputs, expected = cut(session, inputs, 0, count), {name: array[:count] for name, array in expected.items()}
     got = replay(session, inputs)
     worst = max((relative_error(got[name], value) if name in got else math.inf) for name, value in expected.items())
     odd = [name for name, value in {**expected, **got}.items() if not np.isfinite(value).all()]
@@ -158,36 +158,31 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
 
 def _one_row_an_image(session: Session, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Return whether the first recorded outputs belong to the first inputs."""
-    rows = {len(array) for array in (*inputs.values(), *expected.values())}
-    return len(rows) == 1 and may_be_first(session)
+    rows = {np.shape(array)[:1] for array in expected.values()}
+    return rows == {(count_samples(session, inputs),)} and may_be_first(session)
 
 
 def replay(session: Session, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Run all images through a session of any batch size, and return the outputs of all runs.
+    """Run all samples through a session of any batch size, and return the outputs of all runs.
 
     Outputs of several runs are joined along the first axis, which is sufficient to compare two replays.
 
     Args:
         session: An open session.
-        inputs: One array per input; the first axis of each is the number of images N.
+        inputs: One array per input; the first axis of those that have the batch is the number of samples N.
 
     Raises:
         DataError: N is not a multiple of the session's batch.
         RunError: The backend failed, or outputs of different runs have different shapes.
     """
-    batch = session.inputs[0].shape[0]
-    count = len(next(iter(inputs.values())))
-    size = batch or count
-    parts = [
-        session.run({name: array[start : start + size] for name, array in inputs.items()})
-        for start in range(0, count, size)
-    ]
+    parts = [session.run(part) for part in slices(session, inputs)]
     try:
         return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
     except ValueError as error:
+        size = session.inputs[0].shape[0]
         raise RunError(
             "the outputs of several runs cannot be joined", got=str(error)[:200],
-            expected="equal shapes except for the first axis", do=f"record golden outputs of {size} image(s) only",
+            expected="equal shapes except for the first axis", do=f"record golden outputs of {size} sample(s) only",
         ) from error  # fmt: skip
 
 

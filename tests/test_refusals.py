@@ -183,7 +183,7 @@ def test_build_writes_where_it_is_started(idle, monkeypatch):
     monkeypatch.setattr(build, "_build", lambda onnx, target, sm, settings: built.append(target))
     monkeypatch.setattr(build, "_show", lambda items: None)
     monkeypatch.setattr(build.console, "emit", lambda *rest: None)
-    monkeypatch.setattr(build, "choose_flavour", lambda flavour, sm: None)
+    monkeypatch.setattr(build, "choose_flavour", lambda flavour, sm: ("rtx", ""))
     done = CliRunner().invoke(main, ["build", "nets/b/onnx/colours-fp32.onnx", "--sm", "8.6,8.9"])
     names = [f"colours-fp32-fp32-sm{sm}.engine" for sm in (86, 89)]
     assert (done.exit_code, [str(path) for path in built]) == (1, names)  # 1: what was built is faked

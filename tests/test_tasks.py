@@ -177,7 +177,7 @@ def test_what_is_no_task_is_refused(name):
 
 def test_outputs_that_do_not_fit_are_shown_by_their_shapes_and_not_drawn():
     answer = Answer({"a": np.zeros((2, 3)), "b": np.zeros(4)})
-    assert answer.show() == {"outputs": {"a": [2, 3], "b": [4]}}
+    assert answer.show()["outputs"] == {"a": [2, 3], "b": [4]}
     image = np.zeros((5, 5, 3), np.uint8)
     assert np.array_equal(answer.draw(image), image)
     with pytest.raises(DataError, match="does not classify"):

@@ -55,7 +55,7 @@ def check_limit(metric: str, base: Result, new: Result, limit: float | None = No
     allowed = usual if limit is None else limit
     before, after = base.value(metric, name), new.value(metric, name)
     if before is None or after is None:
-        return Limited(metric, "cannot tell", before, after, allowed, _missing(metric, base, new))
+        return Limited(metric, "cannot tell", before, after, allowed, _missing(metric, name, base, new))
     worse = before - after if kind == "drop" else after / before - 1
     unit = "points" if kind == "drop" else "%"
     why = f"{name} {before:.6g} -> {after:.6g}, {100 * worse:+.2f} {unit} worse; allowed {100 * allowed:.2f}"
@@ -63,12 +63,14 @@ def check_limit(metric: str, base: Result, new: Result, limit: float | None = No
     return Limited(metric, answer, before, after, allowed, why)
 
 
-def _missing(metric: str, base: Result, new: Result) -> str:
-    reasons = [
-        f"{name} has no {metric}: {result.readings[metric].missing if metric in result.readings else 'not measured'}"
-        for name, result in (("base", base), ("new", new))
-        if metric not in result.readings or result.readings[metric].missing
-    ]
+def _missing(metric: str, value: str, base: Result, new: Result) -> str:
+    """Say why a metric's value is absent on either side."""
+    reasons = []
+    for name, result in (("base", base), ("new", new)):
+        if result.value(metric, value) is None:
+            reading = result.readings.get(metric)
+            why = reading and (reading.missing or "; ".join(reading.notes) or f"no {value}")
+            reasons.append(f"{name} has no {metric}: {why or 'not measured'}")
     return "; ".join(reasons)
 
 

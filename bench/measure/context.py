@@ -1,4 +1,4 @@
-"""Input of a metric: the subject, how to open it, its timings, and how to evaluate it on labelled images."""
+"""Input of a metric: the subject, how to open it, its timings, and how to evaluate it on data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..result import Subject
 from .interleave import Timings
 from .workload import BenchTarget
 
-# -> logits (N, classes) float32, labels (N,) int64, and the FP32 artefact's logits or None
+# -> outputs by name (the first: logits (N, classes)), labels (N,) int64 or None, and the FP32 artefact's or None
 Evaluation = Callable[[], tuple[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
 class MetricContext:
-    """One subject under measurement."""
+    """One subject under measurement; `unlabelled` is why labels cannot judge its answers, "" where they can."""
 
     subject: Subject
     target: BenchTarget
@@ -24,5 +24,6 @@ class MetricContext:
     timings: Timings = field(default_factory=Timings)
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)  # by split
     no_evaluation: str = ""
+    unlabelled: str = ""
     task: str = "classify"
     timeout_s: float = 120.0

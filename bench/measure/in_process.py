@@ -16,7 +16,7 @@ from ...runtime.errors import NotAvailable, UsageError
 from ...runtime.images.preprocess import apply, read_image
 from ...runtime.tasks import find
 from . import clock
-from .workload import Workload, random_session_feeds
+from .workload import Workload
 
 if TYPE_CHECKING:
     from ...runtime.backends._base import Session
@@ -62,10 +62,12 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
 
     Raises:
         UsageError: The subject is a file without a bundle, so its preprocessing is unknown.
+        DataError: The network takes no images.
     """
     session, spec = workload.session, workload.spec
     if session is None or spec is None:
         raise UsageError("a file without a bundle does not describe its images", do="measure a bundle")
+    spec.require_images()
     stages: dict[str, list[float]] = {}
     size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
     with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
@@ -98,8 +100,7 @@ def device_time(workload: Workload, count: int) -> dict[str, list[float]]:
     session = workload.session
     if session is None or not hasattr(session, "timed"):
         raise NotAvailable("only engines can be timed by the GPU's clock")
-    feeds = random_session_feeds(session, 1, workload.spec)
-    splits = [asdict(session.timed(feeds)) for _ in range(count)]
+    splits = [asdict(session.timed(workload.feeds)) for _ in range(count)]
     return {stage: [split[stage] for split in splits] for stage in splits[0]}
 
 

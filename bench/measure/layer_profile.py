@@ -11,31 +11,35 @@ import math
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...runtime.backends.ort import SIMULATED
+from ...runtime.backends._base import random_feeds
+from ...runtime.backends.ort import SIMULATED, OrtSession
 from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.common.ort_session import ort_session
-from ...runtime.common.sizes import settle_shape
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
 from ...runtime.errors import NotAvailable
 from ...runtime.targets import is_simulated
-from .workload import BenchTarget, random_input, random_session_feeds, spec_in_session
+from .workload import BenchTarget, spec_in_session
+
+if TYPE_CHECKING:
+    from ...runtime.spec import ModelSpec
 
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger", "NhwcFusedConv", "ConvTranspose")
 PRODUCTS = ("Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulIntegerToFloat")
 Row = dict[str, Any]
 
 
-def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]:
+def profile(target: BenchTarget, count: int, optimise: bool = True, spec: ModelSpec | None = None) -> list[Row]:
     """Run an ONNX file or a bundle's ONNX artefact `count` times under the profiler, after one warm run.
 
     Args:
         target: The artefact to run.
         count: Number of runs.
         optimise: Let ONNX Runtime fuse operators; if false, the operators are those of the file.
+        spec: What the bundle says of the inputs; None reads the file's metadata.
 
     Returns:
         One row for each operator in the order of execution: layer, op, dtype, shape, seconds (mean of the runs), and
@@ -51,27 +55,29 @@ def profile(target: BenchTarget, count: int, optimise: bool = True) -> list[Row]
         session = ort_session(
             path, level=level, threads=target.threads, entries=entries, log_level=3, profile=f"{folder}/profile"
         )
-        feeds = _feeds(session, target)
+        inputs = OrtSession(session).inputs
+        feeds = random_feeds(inputs, spec or spec_in_session(session), target.batch, target.shape)
         for _ in range(count + 1):
             session.run(None, feeds)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return layer_rows(events, count)
 
 
-def profile_engine(session: Any, target: BenchTarget, count: int) -> list[Row]:
+def profile_engine(session: Any, target: BenchTarget, count: int, spec: ModelSpec | None = None) -> list[Row]:
     """Return one row per kernel of an engine, timed by TensorRT's profiler, with the names of the sidecar.
 
     Args:
         session: An open engine.
         target: The artefact of this engine.
         count: Number of calls to average over.
+        spec: What the bundle says of the inputs.
 
     Returns:
         As `profile`; `macs` is None, and `op` is "kernel" if the sidecar does not list the name.
     """
     known = {kernel["name"]: Kernel.from_dict(kernel) for kernel in _kernels(target)}
-    return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(
-        random_session_feeds(session, target.batch, shape=target.shape), count).items()]  # fmt: skip
+    feeds = random_feeds(session.inputs, spec, target.batch, target.shape)
+    return [_kernel_row(name, spent, known.get(name)) for name, spent in session.layers(feeds, count).items()]
 
 
 def _kernels(target: BenchTarget) -> tuple[Row, ...]:
@@ -121,16 +127,6 @@ def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
 def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:
     bundle = read_bundle(target.path)
     return bundle, next(item for item in bundle.artefacts if item.name == target.artefact)
-
-
-def _feeds(session: Any, target: BenchTarget) -> dict[str, Any]:
-    shapes = {
-        item.name: [size if isinstance(size, int) else None for size in item.shape] for item in session.get_inputs()
-    }
-    sizes = settle_shape(shapes, target.shape, spec_in_session(session), target.batch)
-    kinds = {item.name: item.type[len("tensor(") : -1] for item in session.get_inputs()}
-    names = {"float": "float32", "double": "float64"}
-    return {name: random_input(sizes[name], names.get(kind, kind)) for name, kind in kinds.items()}
 
 
 def layer_rows(events: list[Row], count: int) -> list[Row]:

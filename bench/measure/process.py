@@ -16,7 +16,7 @@ from typing import Any
 from ...runtime import errors
 from ...runtime.common import child_process
 from ...runtime.common.closeable import Closeable
-from ...runtime.errors import EdgesmithError, RunError
+from ...runtime.errors import EdgesmithError, RunError, UsageError
 from . import clock
 from .workload import BenchTarget
 
@@ -129,6 +129,22 @@ class Process(Closeable):
         complaint = " ".join(self._complaints.read().decode(errors="replace").split())[-300:]
         end = f"signal {-code}" if code < 0 else f"exit code {code}"
         return RunError(f"the process measuring {self.target.path} died at {do!r}", got=f"{end} {complaint}".strip())
+
+
+def require_sizes(path: str, shape: str = "", timeout_s: float = 30.0) -> None:
+    """Refuse an ONNX file that leaves a size free which nothing says; whatever else is wrong shows when it is measured.
+
+    Raises:
+        UsageError: Neither its ModelSpec nor `shape` says the size.
+    """
+    if not path.endswith(".onnx"):
+        return
+    try:
+        Process(BenchTarget(path, shape=shape), timeout_s=timeout_s).close()
+    except UsageError:
+        raise
+    except EdgesmithError:
+        return
 
 
 def fixed_layout() -> tuple[str, ...]:

@@ -123,8 +123,8 @@ class Worker:
         if self.target is None or self.workload is None:
             raise RuntimeError("nothing is open")
         if hasattr(self.workload.session, "layers"):
-            return {"rows": profile_engine(self.workload.session, self.target, count)}
-        return {"rows": profile(self.target, count, optimise)}
+            return {"rows": profile_engine(self.workload.session, self.target, count, self.workload.spec)}
+        return {"rows": profile(self.target, count, optimise, self.workload.spec)}
 
     def do_device_time(self, count: int) -> dict[str, Any]:
         """Return the seconds by the GPU's clock."""

@@ -12,18 +12,16 @@ from __future__ import annotations
 import functools
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...runtime import backends
+from ...runtime.backends._base import random_feeds
 from ...runtime.bundle.bundle import read_bundle
 from ...runtime.common.packages import need
 from ...runtime.common.plugins import load_plugin
-from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import DataError, NotAvailable, UsageError
 from ...runtime.selection.candidates import open_artefact
 from .clock import now_ns
@@ -55,7 +53,8 @@ class BenchTarget:
 class Workload:
     """One inference as a call without arguments, and the seconds of each stage of opening it.
 
-    `session` is None for a Python file; `spec` is None for a file without a bundle.
+    `session` is None for a Python file; `spec` is None for a file that has none in its metadata; `feeds` are what
+    the call computes.
     """
 
     call: Callable[[], Any]
@@ -63,6 +62,7 @@ class Workload:
     rss: Mapping[str, int]
     session: Session | None = None
     spec: ModelSpec | None = None
+    feeds: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Stages:
@@ -88,10 +88,10 @@ def open_workload(target: BenchTarget) -> Workload:
         NotAvailable: Its backend is not installed.
     """
     stages, path = Stages(), Path(target.path)
-    session, spec = None, None
+    session, spec, feeds = None, None, dict[str, Any]()
     if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
         session, spec = _session(target, stages)
-        feeds = random_session_feeds(session, target.batch, spec, target.shape)
+        feeds = random_feeds(session.inputs, spec, target.batch, target.shape)
         call: Callable[[], Any] = functools.partial(session.run, feeds, finite=True)
     elif path.suffix == ".py" and path.is_file():
         call = _python(path, stages)
@@ -100,7 +100,7 @@ def open_workload(target: BenchTarget) -> Workload:
         raise UsageError(f"cannot measure {path}", got=got, expected="a bundle, an .onnx file or a .py file")
     call()
     stages.done("first_call")
-    return Workload(call, stages.seconds, stages.rss, session, spec)
+    return Workload(call, stages.seconds, stages.rss, session, spec, feeds)
 
 
 def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | None]:
@@ -135,24 +135,6 @@ def spec_in_session(native: Any) -> ModelSpec | None:
     return ModelSpec.from_metadata(
         native.get_modelmeta().custom_metadata_map if hasattr(native, "get_modelmeta") else {}
     )
-
-
-def random_session_feeds(
-    session: Session, batch: int, spec: ModelSpec | None = None, shape: str = ""
-) -> dict[str, Any]:
-    """Return a seeded random array for each input of a session; see `runtime.common.sizes.settle_shape` for its size.
-
-    Raises:
-        UsageError: An axis other than the batch is dynamic and its size was not given.
-    """
-    sizes = settle_shape({item.name: item.shape for item in session.inputs}, shape, spec, batch)
-    return {item.name: random_input(sizes[item.name], item.dtype) for item in session.inputs}
-
-
-def random_input(sizes: Sequence[int], dtype: str) -> Any:
-    """Return a seeded random array."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 100, sizes).astype(dtype) if "int" in dtype else rng.standard_normal(sizes).astype(dtype)
 
 
 def _python(path: Path, stages: Stages) -> Callable[[], Any]:

@@ -81,6 +81,7 @@ COLUMNS = (
     Column("hard %", value_cell("accuracy", "hard_top1_ratio", 100)),
     Column("worst class %", value_cell("accuracy", "worst_class_top1_ratio", 100, 1)),
     Column("agrees %", value_cell("accuracy", "agreement_ratio", 100)),
+    Column("SQNR dB", value_cell("accuracy", "sqnr_db", 1, 1)),
     Column("params M", published_cell("params", 1e-6, 2)),
     Column("MACs M", published_cell("macs", 1e-6, 0)),
     Column("ImageNet %", draw_imagenet_top1),

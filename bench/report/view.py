@@ -118,8 +118,9 @@ def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float
 
 
 def _images(result: Result, split: str) -> float | None:
-    """Return the number of images of a measured accuracy; None for random weights."""
-    return None if result.subject.weights == "random" else result.value("accuracy", f"{split}images_count")
+    """Return the number of images of a measured accuracy; None for random weights, and where there were no labels."""
+    judged = result.subject.weights != "random" and result.value("accuracy", f"{split}top1_ratio") is not None
+    return result.value("accuracy", f"{split}images_count") if judged else None
 
 
 def _measured(split: str, images: float, result: Result) -> tuple[float, float, float] | None:

@@ -1,8 +1,9 @@
-"""Accuracy on image folders of any size, in shards; each shard is a cell of a sweep.
+"""Accuracy on data of any size, in shards; each shard is a cell of a sweep.
 
 A shard is every n-th image. It is processed 64 images at a time, so that memory does not grow with the folder, and
 returns counts, whose sum over the shards of one artefact is one reading. An INT8 file may give other outputs on another
-type of processor, so there is one reading per type of machine.
+type of processor, so there is one reading per type of machine. Without labels the counts are of the likeness to FP32
+alone: the agreement and the SQNR of the first output.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from ...runtime import batch_axes, datasets
 from ...runtime.backends._base import Session
 from ...runtime.bundle.bundle import Bundle, read_bundle
-from ...runtime.datasets import image_folder
 from ...runtime.errors import EdgesmithError, RunError, UsageError
 from ...runtime.selection.candidates import open_artefact
 from ...runtime.spec import ModelSpec
+from ...runtime.tasks import Task, find
 from ...runtime.tasks.classify import TASK as CLASSIFY
 from .. import stats, suite
 from ..measure import environment
@@ -53,7 +54,7 @@ def shard_cells(
                 got="a file without a bundle does not describe its images",
                 do="give a bundle",
             )
-        for context, shard in itertools.product(suite.contexts(path, precisions=precisions), range(shards)):
+        for context, shard in itertools.product(suite.contexts(path, precisions=precisions, data=data), range(shards)):
             one = context.subject
             cells.append(
                 SweepCell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards)
@@ -72,8 +73,9 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
     if not chosen:
         raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     bundle, artefact = read_bundle(cell.path), chosen[0].target.artefact
-    tally, classes = _tally(bundle, artefact, cell)
-    reading = reading_of(tally, classes, cell.split)
+    unlabelled = suite.unjudged(bundle.spec, datasets.load(cell.data, cell.split))
+    tally, classes = _tally(bundle, artefact, cell, not unlabelled)
+    reading = reading_of(tally, classes, cell.split, accuracy.left_out(unlabelled))
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = Result(chosen[0].subject, {"accuracy": reading})
     return Run(created, environment.command_line(), environment.here(), (result,)).to_dict()
@@ -84,20 +86,22 @@ def reading_of(tally: Tally, classes: dict[int, list[int]], split: str, notes: t
     count, shares = tally["images"], dict[str, float]()
     if not count:
         return Reading("accuracy", missing="the shard has no images: fewer images than shards")
-    shares["top1_ratio"] = tally["right1"] / count
+    if tally["right1"] >= 0:
+        shares["top1_ratio"] = tally["right1"] / count
     if tally["right5"] >= 0:
         shares["top5_ratio"] = tally["right5"] / count
     intervals = {name: stats.wilson(round(value * count), int(count)) for name, value in shares.items()}
     values = {**shares, "images_count": count}
     if tally["agree"] >= 0:
         values["agreement_ratio"] = tally["agree"] / count
-        if tally["noise"] and tally["signal"]:
-            values["sqnr_db"] = 10 * math.log10(tally["signal"] / tally["noise"])
+    if tally["noise"] and tally["signal"]:
+        values["sqnr_db"] = 10 * math.log10(tally["signal"] / tally["noise"])
     by_class: list[dict[str, Any]] = [
         {"split": split, "class": one, "images_count": images, "top1_ratio": right / images}
         for one, (images, right) in sorted(classes.items())
     ]
-    values["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
+    if by_class:
+        values["worst_class_top1_ratio"] = min(row["top1_ratio"] for row in by_class)
     return Reading("accuracy", values, intervals, notes=notes, rows=({"counts": tally}, *by_class))
 
 
@@ -132,35 +136,43 @@ def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
         one[1] += round(row["images_count"] * row["top1_ratio"])
     missing = shards - len(runs)
     notes = (f"{missing} of {shards} shards are missing; do: run the same command again",) if missing else ()
-    return reading_of(tally, classes, split, notes)
+    return reading_of(tally, classes, split, (*readings[0].notes, *notes))
 
 
-def _tally(bundle: Bundle, artefact: str, cell: SweepCell) -> tuple[Tally, dict[int, list[int]]]:
+def _tally(bundle: Bundle, artefact: str, cell: SweepCell, labelled: bool) -> tuple[Tally, dict[int, list[int]]]:
     data = datasets.load(cell.data, cell.split)
     chosen = list(range(cell.shard, len(data), cell.shards))
-    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen]
-    part = datasets.Dataset(data.name, data.split, image_folder.pick_images(data.images, chosen), labels, data.classes)
+    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen] if labelled else None
+    part = data.pick(chosen)
     own = next(item for item in bundle.artefacts if item.name == artefact)
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
     tally: Tally = dict.fromkeys(SUMS, 0.0)
     classes: dict[int, list[int]] = {}
     with open_artefact(bundle, own, cell.backend) as session, open_artefact(bundle, first, "ort") as reference:
         other = None if first is own else reference
-        for logits, exact, truth in _batches(part, bundle.spec, session, other):
-            _count(tally, classes, logits, exact, truth)
+        for logits, exact, truth, count in _batches(part, labels, bundle.spec, session, other):
+            if truth is None:
+                _count_unlabelled(tally, logits, exact, find(bundle.spec.task), count)
+            else:
+                _count(tally, classes, logits, exact, truth)
     return tally, classes
 
 
 def _batches(
-    part: datasets.Dataset, spec: ModelSpec, session: Session, reference: Session | None
-) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield logits (N, classes), those of the reference or None, and labels (N,), a batch at a time."""
-    done = 0
-    for images in part.batches(spec, IMAGES):
-        truth = part.labels[done : done + len(images)]
-        done += len(images)
-        logits = outputs(session, spec, images)
-        yield logits, None if reference is None else outputs(reference, spec, images), truth
+    part: datasets.Dataset, labels: Any, spec: ModelSpec, session: Session, reference: Session | None
+) -> Iterator[tuple[Any, Any, Any, int]]:
+    """Yield the first output, the reference's or None, the labels (N,) or None, and N, a batch at a time."""
+    compute = _first_output if labels is None else outputs
+    for start, batch in zip(itertools.count(0, IMAGES), part.batches(spec, IMAGES)):
+        exact = None if reference is None else compute(reference, spec, batch)
+        truth = None if labels is None else labels[start : start + IMAGES]
+        yield compute(session, spec, batch), exact, truth, min(IMAGES, len(part) - start)
+
+
+def _first_output(session: Session, spec: ModelSpec, batch: Any) -> Any:
+    """Return the first output of samples, whatever it holds."""
+    of = batch_axes.axes(session, spec)
+    return batch_axes.run(session, spec.feeds(batch), of)[spec.output_names[0]].astype(np.float32)
 
 
 def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -170,7 +182,9 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
         RunError: The output is not one finite row of logits per image.
     """
     name = spec.output_names[0]
-    logits = batch_axes.run(session, images, {tensor.name: 0 for tensor in session.outputs}, finite=True)[name]
+    logits = batch_axes.run(session, spec.feeds(images), {tensor.name: 0 for tensor in session.outputs}, finite=True)[
+        name
+    ]
     if len(logits) != len(images) or not np.isfinite(logits).all():
         expected = f"finite numbers of shape ({len(images)}, classes)"
         raise RunError(f"output {name!r} has no class scores", got=f"shape {logits.shape}", expected=expected)
@@ -188,9 +202,24 @@ def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any,
         tally["agree"] -= count
     else:
         tally["agree"] += round(count * (CLASSIFY.agreement(logits, exact) or 0.0))
-        tally["signal"] += float(np.square(exact.astype(np.float64)).sum())
-        tally["noise"] += float(np.square(exact.astype(np.float64) - logits).sum())
+        _add_noise(tally, logits, exact)
     for row in accuracy.per_class(logits, truth):
         one = classes.setdefault(row["class"], [0, 0])
         one[0] += row["images_count"]
         one[1] += round(row["images_count"] * row["top1_ratio"])
+
+
+def _count_unlabelled(tally: Tally, output: Any, exact: Any, task: Task, count: int) -> None:
+    """Add one batch of which only the likeness to FP32 is known; -1 marks what is not counted."""
+    share = None if exact is None else task.agreement(output, exact)
+    tally["images"] += count
+    tally["right1"] -= count
+    tally["right5"] -= count
+    tally["agree"] += -count if share is None else round(count * share)
+    if exact is not None:
+        _add_noise(tally, output, exact)
+
+
+def _add_noise(tally: Tally, output: Any, exact: Any) -> None:
+    tally["signal"] += float(np.square(exact.astype(np.float64)).sum())
+    tally["noise"] += float(np.square(exact.astype(np.float64) - output).sum())

@@ -19,6 +19,7 @@ from ...runtime.common.files import atomic_file, existing_file
 from ...runtime.errors import EdgesmithError
 from .. import result, suite
 from ..measure.interleave import SamplingPlan
+from ..measure.process import require_sizes
 from ..result import Run
 
 _OF_IMAGES = ("data", "split", "shard", "shards")
@@ -41,11 +42,14 @@ class SweepCell:
     split: str = ""
     shard: int = 0
     shards: int = 0
+    shape: str = ""  # of inputs with dynamic axes
 
     @property
     def key(self) -> str:
         """A short name that is the same for the same cell of a file that has not changed."""
         fields = {name: value for name, value in asdict(self).items() if self.data or name not in _OF_IMAGES}
+        if not self.shape:  # the key of earlier versions
+            del fields["shape"]
         return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 
@@ -68,17 +72,19 @@ def sweep_cells(
     precisions: Sequence[str] = (),
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
+    shape: str = "",
 ) -> list[SweepCell]:
     """List the cells: every form of every path with every number of threads and every batch.
 
     Raises:
-        EdgesmithError: A path has nothing that can be measured here.
+        EdgesmithError: A path has nothing that can be measured here, or leaves a size free that `shape` does not give.
     """
     cells = []
     for path in paths:
         forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
+        require_sizes(str(path), shape)
         for subject, count, batch in itertools.product(forms, threads, batches):
-            cells.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256))
+            cells.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256, shape=shape))
     return cells
 
 
@@ -127,7 +133,7 @@ def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) 
     Raises:
         EdgesmithError: It cannot be opened, or gave no latency.
     """
-    every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch)
+    every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch, shape=cell.shape)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:
         raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")

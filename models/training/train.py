@@ -91,6 +91,7 @@ def train(
     if catalog.find_network(name).row.get("fixed"):
         recipe = dataclasses.replace(recipe, small=0.0)
     whole = datasets.load(data, "train")
+    whole.require_labels("training")
     spec = catalog.network_spec(name, "digits" if data == "digits" else "random")
     spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)
     torch.manual_seed(seed)

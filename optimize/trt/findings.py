@@ -33,11 +33,18 @@ class Finding:
 
 
 class PreflightGraph(ProtoIndex):
-    """The main graph with what the rules ask of it besides: constants by name, shapes and types."""
+    """The main graph with what the rules ask of it besides: constants by name, shapes and types.
 
-    def __init__(self, model: onnx.ModelProto, path: Path, types: list[Any] | None = None) -> None:
+    `batches` are the sizes of a free batch that the engine has to take, `flavour` is the TensorRT that builds it.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, path: Path, types: list[Any] | None = None, batches: Sequence[int] = (1, 2),
+        flavour: str = "rtx",
+    ) -> None:  # fmt: skip
         super().__init__(model)
         self.path, self.constants = path, constant_tensors(model.graph)
+        self.batches, self.flavour = batches, flavour
         try:
             values = tensor_types(model) if types is None else types
         except Exception:  # a graph that cannot be inferred still has its declared types
@@ -56,7 +63,19 @@ class PreflightGraph(ProtoIndex):
             return list(self.constants[name].dims)
         if name not in self.types or not self.types[name].HasField("shape"):
             return None
-        return [dim.dim_value if dim.HasField("dim_value") else None for dim in self.types[name].shape.dim]
+        return [
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+            for dim in self.types[name].shape.dim
+        ]
+
+    def is_free_batch(self, name: str) -> bool:
+        """Return whether the first axis of a tensor is an input's free batch: it is that input, or has its name."""
+        inputs = {value.name: value.type.tensor_type.shape.dim for value in self.graph.input}
+        firsts = {dims[0].dim_param for dims in inputs.values() if dims and dims[0].dim_value <= 0} - {""}
+        if name in inputs or name not in self.types:
+            return name in inputs and (self.dims(name) or [1])[0] is None
+        dims = self.types[name].shape.dim
+        return bool(dims) and dims[0].dim_param in firsts
 
     def value(self, name: str) -> Any:
         """Return a constant as an array; None where it is computed or its external data is not there."""

@@ -7,6 +7,7 @@ file says; a "warning" builds, but not as fast or in another precision than one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
 
     from ..graph.graph_file import GraphFile
+    from .profile import Profile
 
 NEWEST_OPSET = 27
 MANY_NODES = 5000
@@ -31,18 +33,24 @@ UNSUPPORTED = {
     "DynamicQuantizeLinear": "calibrate: quantise with constant scales",
     "NonZero": "cut it out of the network and run it after", "RoiAlign": "cut it out of the network and run it after",
     "DeformConv": "replace it by a convolution, or build with a plugin",
-    "NonMaxSuppression": "cut it out of the network; the runtime has box suppression in numpy",
     "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
 }  # fmt: skip
 
+SUPPRESSION = "cut it out of the network and run it after, or build with standard TensorRT"
 
-def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
+
+def check(
+    source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence[str] = (), profile: Profile | None = None,
+    flavour: str = "rtx",
+) -> list[Finding]:  # fmt: skip
     """Look at an ONNX file before TensorRT does.
 
     Args:
         source: The file, or one that is in memory too.
         precision: What it is going to be built in: "fp32", "fp16", "bf16" or "int8".
         sms: The compute capabilities it is going to be built for, such as "7.5".
+        profile: The shapes it is going to be built for (`profile.settle_profile`); None means any batch.
+        flavour: The TensorRT that builds it: "rtx" or "standard".
 
     Returns:
         What was found, errors first; empty for a file with nothing to say about.
@@ -58,7 +66,8 @@ def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence
     model, problem = _load(path, known.model if known else None)
     if problem is not None or model is None:
         return [] if problem is None else [problem]
-    graph = PreflightGraph(model, path, known.types if known else None)
+    batches = [shape[0] for shapes in (profile or {}).values() for shape in shapes if shape] or [1, 2]
+    graph = PreflightGraph(model, path, known.types if known else None, batches, flavour)
     findings = [item for rule in (*RULES, *QDQ_RULES) for item in rule(graph, precision, sms)]
     return sorted(findings, key=lambda item: item.severity)
 
@@ -102,6 +111,8 @@ def _unsupported(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> I
         if node.op_type in UNSUPPORTED:
             what = f"TensorRT does not run {node.op_type}"
             yield Finding("error", "unsupported-op", label(node), what, UNSUPPORTED[node.op_type])
+        elif node.op_type == "NonMaxSuppression" and graph.flavour == "rtx":
+            yield Finding("error", "unsupported-op", label(node), "TensorRT-RTX has no NonMaxSuppression", SUPPRESSION)
         elif node.domain not in ("", "ai.onnx"):
             what = f"{node.op_type} of the domain {node.domain!r} needs a plugin"
             yield Finding("error", "custom-op", label(node), what, "export it as standard operators")
@@ -148,10 +159,26 @@ def _bytes_in(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iter
 
 def _batches(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     for node in _ops(graph, "Reshape"):
-        dims, shape = graph.dims(node.input[0]), graph.value(node.input[1])
-        if dims and dims[0] is None and shape is not None and shape.size and shape.reshape(-1)[0] > 0:
-            what = f"the batch is dynamic, but the Reshape fixes it to {int(shape.reshape(-1)[0])}"
-            yield Finding("error", "fixed-batch", label(node), what, "export with 0 or -1 there, or a fixed batch")
+        shape, free = graph.value(node.input[1]), graph.is_free_batch(node.input[0])
+        others = [dim for dim in (graph.dims(node.input[0]) or [])[1:] if dim is not None]
+        whole = 1 + len(others) == len(graph.dims(node.input[0]) or [])
+        if not free or not whole or shape is None or attributes(node).get("allowzero"):
+            continue
+        sizes = [int(size) for size in shape.reshape(-1)]
+        if all(_holds(sizes, [batch, *others]) for batch in graph.batches):
+            continue
+        count, rest = math.prod(sizes), math.prod(others)
+        fixed = count // rest if rest > 0 and min(sizes, default=0) > 0 and count % rest == 0 else 0
+        what = f"to {fixed or sizes}" if fixed else f"by the shape {sizes}"
+        yield Finding("error", "fixed-batch", label(node), f"the batch is dynamic, but the Reshape fixes it {what}",
+                      f"build with --batch {fixed or 1}, or export with 0 or -1 there")  # fmt: skip
+
+
+def _holds(sizes: list[int], dims: list[int]) -> bool:
+    """Return whether a Reshape to `sizes` (0 copies a dimension, -1 takes the rest) holds a tensor of these sizes."""
+    known = [dims[at] if size == 0 and at < len(dims) else size for at, size in enumerate(sizes)]
+    total, product = math.prod(dims), math.prod(size for size in known if size != -1)
+    return product > 0 and total % product == 0 if -1 in known else product == total
 
 
 def _shapes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
@@ -159,9 +186,9 @@ def _shapes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterat
         if len(graph.dims(name) or []) > 8:
             yield Finding("error", "rank", name, f"a tensor of rank {len(graph.dims(name) or [])}", "at most 8")
     for value in graph.graph.input:
-        if any(dim is not None and dim < 0 for dim in graph.dims(value.name) or []):
-            yield Finding("error", "negative-dim", value.name, "a negative dimension, taken as a dynamic one",
-                          "name the dimension, or give its size")  # fmt: skip
+        if any(dim.dim_value < 0 for dim in value.type.tensor_type.shape.dim):
+            yield Finding("warning", "negative-dim", value.name, "a negative dimension, which is taken as a free one",
+                          "give its size with --batch or --shape")  # fmt: skip
 
 
 def _weights(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
@@ -191,6 +218,20 @@ def _file(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator
                       "simplify the graph; see --timeout")  # fmt: skip
 
 
+def _half(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
+    from onnx import TensorProto
+
+    flags: dict[int, tuple[str, str]] = {
+        TensorProto.FLOAT16: ("FP16", "--fp16"),
+        TensorProto.BFLOAT16: ("BF16", "--precision bf16"),
+    }
+    for node in _ops(graph, "Conv", "ConvTranspose", "Gemm", "MatMul") if precision == "fp32" else ():
+        if kind := flags.get(graph.elem_type(node.input[1])):
+            yield Finding("error", "half-file", label(node), f"{kind[0]} weights, and FP32 was requested",
+                          f"build with {kind[1]}")  # fmt: skip
+            return
+
+
 def _turing(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator[Finding]:
     from onnx import TensorProto
 
@@ -208,5 +249,5 @@ def _turing(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterat
 
 
 RULES: tuple[Rule, ...] = (
-    _unsupported, _pools, _resizes, _modes, _bytes_in, _batches, _shapes, _weights, _file, _turing,
+    _unsupported, _pools, _resizes, _modes, _bytes_in, _batches, _shapes, _weights, _file, _half, _turing,
 )  # fmt: skip

@@ -20,10 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.closeable import Closeable
+from ..common.sizes import settle_shape
 from ..errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from ..spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class Session(Closeable):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     closed = False
+
+    @functools.cached_property
+    def batched(self) -> tuple[str, ...]:
+        """The inputs that have the batch: their first axis is as long as the first input's, or free like it."""
+        size = self.inputs[0].shape[:1]
+        return tuple(tensor.name for tensor in self.inputs if tensor.shape[:1] == size)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], *, finite: bool = False) -> dict[str, NDArray[Any]]:
         """Compute the outputs.
@@ -144,6 +155,26 @@ def fixed_shape(tensor: Tensor, batch: int) -> tuple[int, ...]:
     if None in shape:
         raise UsageError(f"{tensor.name!r} has no fixed shape", got=str(tensor.shape), expected="only a dynamic batch")
     return tuple(dim or 0 for dim in shape)
+
+
+def random_feeds(
+    inputs: Sequence[Tensor], spec: ModelSpec | None = None, batch: int = 1, shape: str = ""
+) -> dict[str, NDArray[Any]]:
+    """Return a seeded random array for each input; `settle_shape` says its size.
+
+    Raises:
+        UsageError: An axis other than the batch is dynamic and its size was not given.
+    """
+    sizes = settle_shape({tensor.name: tensor.shape for tensor in inputs}, shape, spec, batch)
+    rng = np.random.default_rng(0)
+    return {tensor.name: _random(rng, sizes[tensor.name], tensor.numpy) for tensor in inputs}
+
+
+def _random(rng: np.random.Generator, shape: Sequence[int], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Draw normally distributed values, 0 to 99 where the type is of one byte, else 0 or 1: safe indices."""
+    if kind.kind == "f":
+        return rng.standard_normal(shape).astype(kind)
+    return rng.integers(0, 100 if kind.itemsize == 1 and kind.kind != "b" else 2, shape).astype(kind)
 
 
 def check_threads(threads: int | None) -> None:

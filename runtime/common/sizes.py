@@ -42,8 +42,8 @@ def settle_shape(
     Args:
         shapes: Input -> its declared shape.
         text: What the command says, as `parse_sizes` reads it.
-        spec: What the file or bundle says of its input.
-        batch: The size of a free first dimension that nothing else says.
+        spec: What the file or bundle says of its inputs.
+        batch: The size of a free first dimension that nothing else says; the text of one input says it for all.
 
     Raises:
         UsageError: An axis other than the first remains dynamic, or a given shape does not match.
@@ -54,7 +54,10 @@ def settle_shape(
             "--shape gives an unknown input", got=", ".join(name or "a shape without a name" for name in unknown),
             expected=", ".join(shapes), do="write NAME=SIZES",
         )  # fmt: skip
-    return {name: _settled(name, shape, sizes.get(name, sizes.get("")), spec, batch) for name, shape in shapes.items()}
+    requests = {name: sizes.get(name, sizes.get("")) for name in shapes}
+    free = [request[0] for name, request in requests.items() if request and tuple(shapes[name][:1]) == (None,)]
+    batch = free[0] if free else batch
+    return {name: _settled(name, shape, requests[name], spec, batch) for name, shape in shapes.items()}
 
 
 def _settled(
@@ -65,9 +68,9 @@ def _settled(
             got, expected = "x".join(map(str, request)), _text(shape)
             raise UsageError(f"--shape does not match the input {name!r}", got=got, expected=expected)
         return request
-    if spec is not None and spec.input_name == name:
-        of_spec = (batch if not shape or shape[0] is None else shape[0], *spec.input_shape)
-        if _fits(of_spec, shape):
+    for one in spec.inputs if spec is not None else ():
+        of_spec = (batch if not shape or shape[0] is None else shape[0], *one.shape)
+        if one.name == name and _fits(of_spec, shape):
             return of_spec
     sizes = tuple(batch if at == 0 and size is None else size for at, size in enumerate(shape))
     if any(size is None for size in sizes):

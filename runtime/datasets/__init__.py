@@ -67,6 +67,14 @@ class Dataset:
                 expected="one folder of images per class, or images and labels.txt", do="see docs/data.md",
             )  # fmt: skip
 
+    def require_fit(self, spec: ModelSpec) -> None:
+        """Refuse data that are not what a network takes.
+
+        Raises:
+            DataError: The network takes no images; or the arrays are not those of its inputs.
+        """
+        spec.require_images()
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over the classes, the labels and every image (files: name and bytes), which identifies the data."""
@@ -82,11 +90,14 @@ class Dataset:
             yield apply([self.images[at] for at in range(start, min(start + size, len(self)))], spec)
 
     def head(self, count: int) -> Dataset:
-        """Return `count` images, spread evenly over the split so that all classes are included."""
+        """Return `count` samples, spread evenly over the split so that all classes are included."""
         if count >= len(self):
             return self
-        chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
-        return replace(self, images=image_folder.pick_images(self.images, chosen.tolist()), labels=self.labels[chosen])
+        return self.pick(np.linspace(0, len(self) - 1, count).astype(np.int64).tolist())
+
+    def pick(self, chosen: list[int]) -> Dataset:
+        """Return the samples at these indices, without decoding any."""
+        return replace(self, images=image_folder.pick_images(self.images, chosen), labels=self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,10 @@ class Arrays(Dataset):
         """Return a data set of these arrays."""
         count = len(next(iter(inputs.values())))
         return cls(name, split, [], np.zeros(count, np.int64), (), inputs)
+
+    def require_fit(self, spec: ModelSpec) -> None:
+        """Refuse arrays that are not those of a network's inputs."""
+        self._fitted(spec)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -124,11 +139,8 @@ class Arrays(Dataset):
             part = {name: array[start : start + size] for name, array in arrays.items()}
             yield part if len(part) > 1 else next(iter(part.values()))
 
-    def head(self, count: int) -> Arrays:
-        """Return the first `count` samples, spread evenly over the split."""
-        if count >= len(self):
-            return self
-        chosen = np.linspace(0, len(self) - 1, count).astype(np.int64)
+    def pick(self, chosen: list[int]) -> Arrays:
+        """Return the samples at these indices."""
         return self.of(self.name, self.split, {name: array[chosen] for name, array in self.inputs.items()})
 
     def _fitted(self, spec: ModelSpec) -> dict[str, NDArray[Any]]:

@@ -93,7 +93,7 @@ def build_engine(
     source = model_file(onnx, "ONNX file")
     request = _request(source, sm, precision, flavour)
     plain = {name: [list(shape) for shape in three] for name, three in (shapes or {}).items()}
-    request |= {"batch": _batch(batch), "shapes": plain, "workspace": workspace, "level": level}
+    request |= {"batch": batch_profile(batch), "shapes": plain, "workspace": workspace, "level": level}
     request |= asdict(options or Options())
     out = claim(out, "engine", overwrite=overwrite)
     with atomic_file(out) as engine, atomic_file(sidecar.path_of(out)) as beside:
@@ -113,7 +113,12 @@ def _request(source: Path, sm: str, precision: str, flavour: str) -> dict[str, A
     return {"onnx": str(source), "sm": sm, "precision": precision, "flavour": name, "module": module}
 
 
-def _batch(batch: Sequence[int] | None) -> list[int] | None:
+def batch_profile(batch: Sequence[int] | None) -> list[int] | None:
+    """Return (min, opt, max) of a batch, given as three sizes or one.
+
+    Raises:
+        UsageError: They are not in order, or not above 0.
+    """
     if batch is None:
         return None
     sizes = list(batch) * 3 if len(batch) == 1 else list(batch)
@@ -128,7 +133,11 @@ def check_precision(attestation: Attestation, precision: str) -> None:
     Raises:
         CheckFailed: Some run in another precision, or INT8 was requested for a network without a quantised convolution.
     """
-    allow = "quantise the file for TensorRT, choose another SM, or allow it with --allow-float"
+    casts = {"fp32": "build with --fp16 if the file is in FP16",
+             "fp16": "cast the file first: `edgesmith quantize --target fp16`",
+             "bf16": "cast the file first: `edgesmith quantize --target bf16`"}  # fmt: skip
+    first = casts.get(precision, "quantise the file for TensorRT")
+    allow = f"{first}, choose another SM, or allow it with --allow-float"
     precisions = {*attestation.asked.values(), *attestation.products.values()}
     if precision == "int8" and attestation.got and "int8" not in precisions:
         raise CheckFailed("INT8 was requested, but no convolution of the file has Q/DQ pairs on its input",

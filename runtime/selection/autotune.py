@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ..backends._base import random_feeds
+from ..batch_axes import cut
+from ..bundle.manifest import GOLDEN_INPUTS
 from ..common.machine import cores, thread_counts
-from ..errors import CANNOT
+from ..errors import CANNOT, UsageError
 
 if TYPE_CHECKING:
     from ..backends._base import Session
+    from ..bundle.bundle import Bundle
     from .candidates import Candidate
 
 BUDGET_S = 1.8
@@ -36,6 +38,7 @@ SMALL_S = 0.001
 SLOW_TO_LOAD = ("openvino",)
 Open = Callable[["Candidate", int], "Session"]
 Pair = tuple["Candidate", int]
+Feeds = Callable[["Session"], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Fastest:
     seconds: dict[str, float]
 
 
-def measure(candidates: list[Candidate], open_one: Open, threads: int | None) -> Fastest | None:
+def measure(
+    candidates: list[Candidate], open_one: Open, threads: int | None, feeds: Feeds | None = None
+) -> Fastest | None:
     """Find the fastest candidate of each backend with the most threads, then try these with other thread counts.
 
     A backend that is slow to load comes second. If a network takes less than SMALL_S on another backend, it starts
@@ -59,11 +64,12 @@ def measure(candidates: list[Candidate], open_one: Open, threads: int | None) ->
         open_one: Opens a candidate with a thread count; an error excludes the candidate. It is called from several
             threads at once, except for candidates of a GPU.
         threads: The thread count; None tries several.
+        feeds: Returns what to run a session on; None draws random arrays.
 
     Returns:
         The fastest; None if no candidate could be run. The caller must close its session.
     """
-    trial = _Trial(open_one)
+    trial = _Trial(open_one, feeds or (lambda session: random_feeds(session.inputs)))
     counts = [threads] if threads else thread_counts()
     winner: Pair | None = None
     try:
@@ -106,8 +112,8 @@ def _kinds(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 class _Trial:
     """The opened sessions, and the shortest run of each."""
 
-    def __init__(self, open_one: Open) -> None:
-        self._open, self._start = open_one, time.perf_counter()
+    def __init__(self, open_one: Open, draw: Feeds) -> None:
+        self._open, self._draw, self._start = open_one, draw, time.perf_counter()
         self._took: dict[str, float] = {}
         self._feeds: dict[Pair, dict[str, Any]] = {}
         self.sessions: dict[Pair, Session] = {}
@@ -145,7 +151,7 @@ class _Trial:
             for pair in [pair for pair in pairs if pair in self.sessions]:
                 try:
                     seconds = self._turn(pair)
-                except CANNOT:
+                except (*CANNOT, UsageError):
                     self.sessions.pop(pair).close()
                     self.times.pop(pair, None)
                     continue
@@ -158,7 +164,7 @@ class _Trial:
     def _turn(self, pair: Pair) -> float:
         session = self.sessions[pair]
         if pair not in self._feeds:
-            self._feeds[pair] = _feeds(session)
+            self._feeds[pair] = self._draw(session)
         feeds = self._feeds[pair]
         for _ in range(WARM_UPS):
             _timed(session, feeds)
@@ -202,9 +208,8 @@ def _timed(session: Session, feeds: dict[str, Any]) -> float:
     return time.perf_counter() - start
 
 
-def _feeds(session: Session) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    return {
-        tensor.name: (64 * rng.random([dim or 1 for dim in tensor.shape])).astype(tensor.dtype)
-        for tensor in session.inputs
-    }
+def trial_feeds(bundle: Bundle, session: Session) -> dict[str, Any]:
+    """Return what is run to measure: the first golden inputs, random ones where there are none."""
+    if GOLDEN_INPUTS not in bundle.manifest.files:
+        return random_feeds(session.inputs, bundle.spec)
+    return cut(session, bundle.golden_inputs(), 0, session.inputs[0].shape[0] or 1)

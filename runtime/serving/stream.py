@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..batch_axes import count_samples
 from ..common.closeable import Closeable
 from ..errors import DataError, EdgesmithError, RunError, UsageError
-from ..images.preprocess import apply, as_image
+from ..images.preprocess import as_image
 
 if TYPE_CHECKING:
     from ..model import Answer, Model
@@ -30,7 +31,7 @@ _END = object()
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: its index in the source, the image, uint8 (H, W, 3), and the answer or the error."""
+    """One frame: its index in the source, the image, uint8 (H, W, 3), or arrays, and the answer or the error."""
 
     index: int
     image: Any
@@ -54,6 +55,7 @@ class Stream(Closeable):
     Args:
         model: A loaded model; the stream does not close it.
         source: Any iterable of images (arrays, paths, Pillow images); a camera or video is one (`frame_sources.py`).
+            For a model that takes no images: of dicts of arrays by input name, one sample each.
         policy: What to do if the model is slower than the source: "block" makes the source wait, "drop-oldest" keeps
             the newest frames (live video), "drop-newest" keeps the frames that already wait.
         capacity: Maximum number of frames that wait for the model, and of answers that wait for the caller.
@@ -118,8 +120,12 @@ class Stream(Closeable):
 
     def _prepared(self, image: Any) -> tuple[Any, Any]:
         try:
+            if isinstance(image, Mapping):
+                if (count := count_samples(self._model.session, image)) != 1:
+                    raise DataError("a frame holds several samples", got=str(count), expected="1")
+                return image, image
             pixels = as_image(image)
-            return pixels, apply([pixels], self._model.spec)
+            return pixels, self._model.preprocess([pixels])
         except DataError as error:
             return image, error
 

@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tasks
+from ..batch_axes import axes
 from ..common.files import swap, workplace
+from ..common.progress import note
 from ..errors import UsageError
 from ..outputs import STAMP, claim
 from ..selection.candidates import open_artefact
 
 if TYPE_CHECKING:
-    from ..backends._base import Tensor
+    from ..backends._base import Session, Tensor
     from ..bundle.bundle import Bundle
     from ..bundle.manifest import Artefact
+    from ..spec import ModelSpec
 
 LARGEST_BATCH = 32
 QUEUE_DELAY_US = 500
 TYPES = {
     "float32": "TYPE_FP32", "float16": "TYPE_FP16", "float64": "TYPE_FP64", "int64": "TYPE_INT64",
-    "int32": "TYPE_INT32", "int8": "TYPE_INT8", "uint8": "TYPE_UINT8", "bool": "TYPE_BOOL",
+    "int32": "TYPE_INT32", "int16": "TYPE_INT16", "int8": "TYPE_INT8", "uint16": "TYPE_UINT16", "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
 }  # fmt: skip
 CARRIED = (
     *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
@@ -70,6 +74,8 @@ class TritonPythonModel:
 def write_triton(bundle: Bundle, target: str | Path, precision: str = "fp32", *, overwrite: bool = False) -> Path:
     """Write the three models into a model repository; other models in it are not changed.
 
+    A network that takes no images (`spec.takes_images`) is written alone, which a note says.
+
     Args:
         bundle: The bundle to serve.
         target: The repository's folder; created if it does not exist.
@@ -80,20 +86,29 @@ def write_triton(bundle: Bundle, target: str | Path, precision: str = "fp32", *,
         UsageError: The bundle has no ONNX file of that precision, or the path has a model that Edgesmith did not write.
         NotAvailable: onnxruntime, which reads the shapes, is not installed.
     """
-    target, names = Path(target), [bundle.spec.name + ending for ending in ("", "_preprocess", "_ensemble")]
-    for name in names:
-        claim(target / name, "triton", overwrite=overwrite)
+    target, name = Path(target), bundle.spec.name
+    endings = ("", "_preprocess", "_ensemble") if bundle.spec.takes_images else ("",)
+    for ending in endings:
+        claim(target / (name + ending), "triton", overwrite=overwrite)
     artefact = _chosen(bundle, precision)
     with open_artefact(bundle, artefact, "ort", threads=1) as session:
-        inputs, outputs = session.inputs, session.outputs
-    batch = LARGEST_BATCH if inputs[0].shape[0] is None else 0
-    with workplace(target / names[0]) as work:
-        _network(work / names[0], bundle, artefact, inputs, outputs, batch)
-        _preprocess(work / names[1], bundle, inputs[0], batch)
-        _ensemble(work / names[2], bundle, inputs[0], outputs, batch)
-        for name in names:
-            swap(work / name, target / name)
+        inputs, outputs, batch = session.inputs, session.outputs, _batch(session, bundle.spec)
+    with workplace(target / name) as work:
+        _network(work / name, bundle, artefact, inputs, outputs, batch)
+        if bundle.spec.takes_images:
+            _preprocess(work / f"{name}_preprocess", bundle, inputs[0], batch)
+            _ensemble(work / f"{name}_ensemble", bundle, inputs[0], outputs, batch)
+        else:
+            note(f"{name} takes no images: written without preprocessing and ensemble")
+        for ending in endings:
+            swap(work / (name + ending), target / (name + ending))
     return target
+
+
+def _batch(session: Session, spec: ModelSpec) -> int:
+    """Return the largest batch that Triton may join, 0 where the batch is not a free first axis of every tensor."""
+    free = all(tensor.shape[:1] == (None,) for tensor in session.inputs)
+    return LARGEST_BATCH if free and set(axes(session, spec).values()) == {0} else 0
 
 
 def _chosen(bundle: Bundle, precision: str) -> Artefact:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     Outputs = Mapping[str, NDArray[Any]]
     Metrics = tuple[dict[str, float], dict[str, tuple[float, float]]]
 
+SMALL = 8  # numbers of an output that are shown
+
 
 class Task:
     """One task; this base class returns the outputs unchanged.
@@ -43,12 +45,15 @@ class Task:
     def show(
         self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
     ) -> dict[str, Any]:
-        """Return the answer as plain values under the key that names it."""
-        return {"outputs": {name: list(value.shape) for name, value in outputs.items()}}
+        """Return the answer as plain values under the key that names it: here shapes, and what small outputs hold."""
+        small = {name: value.tolist() for name, value in outputs.items() if value.size <= SMALL}
+        shapes = {name: list(value.shape) for name, value in outputs.items()}
+        return {"outputs": shapes, **({"values": small} if small else {})}
 
     def line(self, row: Mapping[str, Any]) -> str:
         """Return the result of `show` as text on one line."""
-        return ", ".join(f"{name} {shape}" for name, shape in row["outputs"].items())
+        small = row.get("values", {})
+        return ", ".join(f"{name} {small.get(name, shape)}" for name, shape in row["outputs"].items())
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return a copy of an image, uint8 (H, W, 3), with its decoded answer drawn on it; None if impossible."""

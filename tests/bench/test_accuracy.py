@@ -30,7 +30,7 @@ def test_sqnr_of_known_noise(gain):
 
 
 def measured(output):
-    evaluations = {"test": lambda: (output, LABELS, LOGITS)}
+    evaluations = {"test": lambda: ({"y": output}, LABELS, {"y": LOGITS})}
     return accuracy.measure(MetricContext(Subject("n", "n"), BenchTarget("n"), "n", evaluations=evaluations))
 
 

@@ -46,7 +46,8 @@ def test_shards_add_up_to_all_images(shards, folder, tmp_path):
     assert [one.subject.form for one in run.results] == ["fp32", "int8-ort-x86"]
     opened = read_bundle(folder / "colours")
     for one, artefact in zip(run.results, opened.artefacts, strict=True):
-        logits, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        outputs, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        logits, reference = outputs["output"], reference and reference["output"]
         values = one.readings["accuracy"].values
         assert values["images_count"] == 16
         assert values["top1_ratio"] == accuracy.score(logits, labels)[0]["top1_ratio"] == 15 / 16

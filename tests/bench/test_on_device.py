@@ -9,6 +9,7 @@ from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.measure.workload import BenchTarget, Workload, open_workload
 from edgesmith.bench.metrics import device_time
 from edgesmith.bench.result import Subject
+from edgesmith.runtime.backends._base import random_feeds
 from edgesmith.runtime.backends._engine import TrtSession
 from edgesmith.runtime.engines.kernels import Kernel, KernelTensor
 from edgesmith.runtime.errors import NotAvailable
@@ -23,7 +24,7 @@ SPEC = ModelSpec("tiny", (3, 4, 4), 3, preprocess=Preprocess(crop=(4, 4), resize
 def workload():
     cuda = Cuda()
     with TrtSession(TRT, cuda, Engine(cuda)) as session:
-        yield Workload(lambda: None, {}, {}, session, SPEC)
+        yield Workload(lambda: None, {}, {}, session, SPEC, random_feeds(session.inputs))
 
 
 def test_the_stages_of_an_engine_are_the_devices_own(workload):

@@ -52,7 +52,7 @@ def test_the_metrics_of_a_bundle(folder):
     assert one.value("latency", "p50_s") > 0
     assert one.value("size", "file_bytes") == (folder / "colours" / one.subject.artifact).stat().st_size
     assert one.subject.sha256 == files.sha256(folder / "colours" / one.subject.artifact)
-    assert one.readings["accuracy"].missing.endswith("no labelled images were given (--data)")
+    assert one.readings["accuracy"].missing.endswith("no images were given (--data)")
     assert "instructions" not in one.readings
 
 
@@ -60,7 +60,8 @@ def test_accuracy_is_by_the_classes_names_not_their_order(folder):
     """The folders are sorted blue, green, red; the network's labels are red, green, blue."""
     opened = suite.read_bundle(folder / "colours")
     for artefact, has_reference in zip(opened.artefacts, (False, True), strict=True):
-        logits, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        outputs, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        logits, reference = outputs["output"], reference and reference["output"]
         assert accuracy.score(logits, labels)[0]["top1_ratio"] == 1.0
         assert (reference is not None) is has_reference
     swapped = accuracy.score(logits, (labels + 1) % 3)[0]

@@ -149,6 +149,10 @@ def test_any_number_of_boxes_is_answered_whole(count, tmp_path):
         assert "output 'boxes': no batch axis" in model.why()
 
 
+def spec_of(task):
+    return ModelSpec("net", (3,), task=task, input_name="x")
+
+
 class Declared(Session):
     """A session that says shapes and gives outputs of others."""
 
@@ -163,8 +167,8 @@ class Declared(Session):
 def test_the_first_axis_of_a_free_size_is_the_batch_where_the_task_says_so():
     """A classifier of which only the input was fixed to one image."""
     session = Declared((1, 3), (None, 4), lambda x: np.zeros((1, 4)))
-    assert batch_axes.axes(session, "classify", (3,)) == {"y": 0}
-    assert batch_axes.axes(session, "features", (3,)) == {"y": None}
+    assert batch_axes.axes(session, spec_of("classify")) == {"y": 0}
+    assert batch_axes.axes(session, spec_of("features")) == {"y": None}
 
 
 WRONG_SHAPES = {
@@ -180,11 +184,13 @@ WRONG_SHAPES = {
 def test_an_output_that_is_not_as_declared_is_answered_whole_or_refused(case, task):
     given, told, outputs, shape = WRONG_SHAPES[case]
     session = Declared(given, told, outputs)
-    (answer,) = batch_axes.answers(session, np.zeros((1, 3), np.float32), batch_axes.axes(session, task, (3,)))
+    (answer,) = batch_axes.answers(
+        session, {"x": np.zeros((1, 3), np.float32)}, batch_axes.axes(session, spec_of(task))
+    )
     assert answer["y"].shape == shape
     free = Declared((None, 3), told, outputs)
     with pytest.raises(RunError, match="not have one part per image"):
-        batch_axes.answers(free, np.zeros((3, 3), np.float32), {"y": 0})
+        batch_axes.answers(free, {"x": np.zeros((3, 3), np.float32)}, {"y": 0})
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -198,13 +204,13 @@ def test_random_outputs_are_taken_apart_along_their_batch(seed):
     weights = rng.standard_normal((3, int(np.prod(rest)))).astype("f4")
     session = Declared((size, 3), told, lambda x: np.moveaxis((x @ weights).reshape(-1, *rest), 0, axis))
     images = rng.standard_normal((int(rng.integers(1, 9)), 3)).astype("f4")
-    axes = batch_axes.axes(session, "features", (3,))
+    axes = batch_axes.axes(session, spec_of("features"))
     assert axes == {"y": axis}
-    answers = batch_axes.answers(session, images, axes)
+    answers = batch_axes.answers(session, {"x": images}, axes)
     assert len(answers) == len(images)
     for answer, image in zip(answers, images, strict=True):
         np.testing.assert_allclose(answer["y"], (image @ weights).reshape(rest), rtol=1e-5)
-    whole = batch_axes.run(session, images, axes)["y"]
+    whole = batch_axes.run(session, {"x": images}, axes)["y"]
     np.testing.assert_allclose(np.moveaxis(whole, axis, 0), (images @ weights).reshape(-1, *rest), rtol=1e-5)
 
 
@@ -215,8 +221,8 @@ def test_where_batches_cannot_be_tried_the_task_says(tmp_path):
         return np.zeros((1, 4))
 
     session = Declared((None, 3), (None, 4), one_only)
-    assert batch_axes.axes(session, "classify", (3,)) == {"y": 0}
-    assert batch_axes.axes(session, "features", (3,)) == {"y": None}
+    assert batch_axes.axes(session, spec_of("classify")) == {"y": 0}
+    assert batch_axes.axes(session, spec_of("features")) == {"y": None}
 
 
 def test_the_null_backend_has_its_batch_first(tmp_path):
@@ -224,7 +230,7 @@ def test_the_null_backend_has_its_batch_first(tmp_path):
     text += '"outputs": [{"name": "y", "shape": [null, 4], "dtype": "float32"}]}'
     (tmp_path / "net.null").write_text(text)
     with null.open(tmp_path / "net.null") as session:
-        assert batch_axes.axes(session, "features", (3,)) == {"y": 0}
+        assert batch_axes.axes(session, spec_of("features")) == {"y": 0}
 
 
 def test_accuracy_wants_a_row_for_each_image():

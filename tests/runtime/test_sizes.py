@@ -1,19 +1,26 @@
 """An input with free dimensions gets its size from the command or the spec; nothing is made up."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
 
+from edgesmith.bench import suite
+from edgesmith.bench.measure import layer_profile
 from edgesmith.bench.measure.workload import BenchTarget, open_workload
+from edgesmith.bench.sweep.sweep import SweepCell
 from edgesmith.cli.bench import bench_command
 from edgesmith.cli.describe import describe_command
 from edgesmith.cli.gate import gate_command
+from edgesmith.cli.sweep import sweep_command
 from edgesmith.optimize.graph import complexity
 from edgesmith.runtime.common.sizes import parse_sizes, settle_shape
 from edgesmith.runtime.errors import UsageError
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
 from support.quant_graphs import Graph
+from support.several_inputs import write_net
 
 SPEC = ModelSpec("net", (3, 24, 24), 8, input_name="x", preprocess=Preprocess((24, 24), 0))
 OTHER = ModelSpec("net", (1, 24, 24), 8, input_name="x")
@@ -101,17 +108,49 @@ def test_describe_counts_at_the_size_that_is_said(files):
     assert "3x10x20" in done.stdout
 
 
-COMMANDS = [(describe_command, []), (bench_command, ["--processes", "1"]), (gate_command, ["--baseline"])]
+COMMANDS = [
+    (describe_command, []), (bench_command, ["--processes", "1"]), (gate_command, ["--baseline"]),
+    (sweep_command, ["--processes", "1"]),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("command", "words"), COMMANDS)
 def test_without_a_size_nothing_is_measured(command, words, files, tmp_path):
     path = str(files / "untold.onnx")
-    more = [path] if words == ["--baseline"] else ["--out", str(tmp_path / "r.json")] if words else []
+    more = [path] if words == ["--baseline"] else ["--out", str(tmp_path / "r")] if words else []
     done = CliRunner().invoke(command, [path, *words, *more])
     assert done.exit_code == 2, done.output
     assert "give --shape x=1x3xSIZExSIZE" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_of_several_files_is_refused_before_the_first_is_measured(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "run_suite", lambda *args, **options: pytest.fail("something was measured"))
+    words = [str(files / f"{name}.onnx") for name in ("told", "fails", "untold")]
+    done = CliRunner().invoke(bench_command, [*words, "--out", str(tmp_path / "r.json")])
+    assert (done.exit_code, "give --shape x=1x3xSIZExSIZE" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize(("path", "words"), [("told", []), ("untold", ["--shape", "x=1x3x12x14"])])
+def test_a_sweep_measures_at_the_size_that_is_said(path, words, files, tmp_path):
+    words = [str(files / f"{path}.onnx"), *words, "--processes", "1", "--seconds", "0.01", "--out", str(tmp_path / "s")]
+    for count in (1, 0):  # measured, then found
+        done = CliRunner().invoke(sweep_command, words)
+        assert (done.exit_code, f"{count} cells measured" in done.stderr) == (0, True), done.output
+
+
+def test_a_cell_of_another_shape_is_another_cell():
+    cell = SweepCell("n.onnx", "fp32", "ort", 1, 1)
+    assert cell.key == "6ce42914b0f46024"  # as earlier versions named it
+    assert cell.key != replace(cell, shape="1x3x9x9").key != replace(cell, shape="1x3x8x8").key
+
+
+def test_every_input_of_a_bare_file_is_fed(tmp_path):
+    path = write_net(tmp_path / "net.onnx", "scaled", "N")
+    call = open_workload(BenchTarget(str(path), batch=2)).call
+    assert {name: array.shape for name, array in call.args[0].items()} == {"image": (2, 1, 4, 6), "scale": (2, 2)}
+    rows = layer_profile.profile(BenchTarget(str(path)), 1)
+    assert {"Div"} <= {row["op"] for row in rows}
 
 
 def test_what_is_measured_has_the_size_that_is_said(files):

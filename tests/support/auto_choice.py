@@ -18,8 +18,8 @@ from pathlib import Path
 
 import click
 
-from edgesmith.bench.measure.workload import random_session_feeds
 from edgesmith.runtime import bundle, load
+from edgesmith.runtime.backends._base import random_feeds
 from edgesmith.runtime.common.machine import thread_counts
 from edgesmith.runtime.errors import CANNOT
 from edgesmith.runtime.selection import autotune, autotune_cache, candidates
@@ -59,7 +59,7 @@ def judge(path, rounds):
     loaded_s = time.perf_counter() - start
     choice = autotune_cache.remembered(next(Path(os.environ["EDGESMITH_CACHE"]).glob("*.json")).stem)
     sessions = {"auto": model.session, **dict(rivals(made))}
-    feeds = {name: random_session_feeds(session, 1) for name, session in sessions.items()}
+    feeds = {name: random_feeds(session.inputs) for name, session in sessions.items()}
     times = {name: [] for name in sessions}
     for number in range(rounds + 1):
         for name in random.Random(number).sample(list(sessions), len(sessions)):
