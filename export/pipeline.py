@@ -229,4 +229,7 @@ def _verify(flow: Flow, out: Path) -> None:
     waiting = {artefact.name for artefact in bundle.read_bundle(out).artefacts} - replayed
     detail = f"digests recomputed; golden outputs replayed here for {len(replayed)} artefacts"
     detail += f", {len(waiting)} cannot run here" if waiting else ""
+    wrong = [f"{name}: {problem}" for name, problem in report.problems.items()]
+    wrong += [f"{one.artefact} on {one.backend}: {one.reason}" for one in report.replays if one.status == "failed"]
+    detail = "; ".join([detail, *wrong])
     flow.checks.append(StageCheck("bundle", passed, detail))

@@ -21,6 +21,7 @@ from .protobuf import LOCAL, captured, copied, copy_fields, is_plain
 
 EXTERNAL_ABOVE = 1_800_000_000
 ALIGNMENT = 4096
+REPEATED = ("opset_import", "metadata_props", "functions", "training_info")
 # Field numbers of onnx.proto with wire type 2: ModelProto.graph, GraphProto.initializer.
 GRAPH, INITIALIZER = b"\x3a", b"\x2a"
 # That of TensorProto.raw_data; how many equal elements are written at a time; below, typed data stays as it was read.
@@ -131,10 +132,18 @@ def _tensor(net: Graph, tensor: GraphTensor) -> onnx.TensorProto:
 def _stream(
     net: Graph, file: BinaryIO, model: onnx.ModelProto, constants: list[GraphTensor], store: BinaryIO | None
 ) -> None:
-    """Write the wire format by hand: the graph's weights follow its other fields, one tensor in memory at a time."""
+    """Write the wire format by hand: the graph's weights follow its other fields, one tensor in memory at a time.
+
+    What stands more than once, operator sets or metadata, follows the graph: OpenVINO 2026.1 takes a file for none of
+    ONNX if a field comes twice before it.
+    """
     graph = model.graph.SerializeToString()
     model.ClearField("graph")
-    file.write(model.SerializeToString())
+    several = [name for name in REPEATED if len(getattr(model, name)) > 1]
+    head = copied(model)
+    for name in several:
+        head.ClearField(name)
+    file.write(head.SerializeToString())
     if store:
         parts = [(_stored(net, tensor, store).SerializeToString(), 0) for tensor in constants]
     else:
@@ -146,6 +155,10 @@ def _stream(
         file.write(INITIALIZER + _varint(whole) + head)
         if size:
             _write_raw(file, _raw(net, tensor), size, tensor.name)
+    rest = onnx.ModelProto()
+    for name in several:
+        getattr(rest, name).extend(getattr(model, name))
+    file.write(rest.SerializeToString())
 
 
 def _head(net: Graph, tensor: GraphTensor) -> tuple[bytes, int]:

@@ -295,3 +295,21 @@ def test_result_over_source(tmp_path):
     assert report.check.verdict == "equal"
     assert ops(source) == ["Conv"] != ops(before)
     assert compare(source, source).verdict == "equal"
+
+
+REPEATED = {
+    "operator sets": lambda made: made.opset_import.extend([onnx.helper.make_opsetid("com.other", 1)]),
+    "metadata": lambda made: [made.metadata_props.add(key=key, value="x") for key in "abc"],
+    "neither": lambda made: None,
+}
+
+
+@pytest.mark.parametrize("case", REPEATED)
+def test_a_file_with_repeated_fields_is_read_by_every_reader(case, tmp_path):
+    made = model("(float[1,3,8,8] x) => (float[1,4,6,6] y) { c = Conv(x, w) y = Identity(c) }", W)
+    REPEATED[case](made)
+    after, _ = optimised(tmp_path, made)
+    assert list(after.opset_import) == list(made.opset_import)
+    assert list(after.metadata_props) == list(made.metadata_props)
+    openvino = pytest.importorskip("openvino")
+    openvino.Core().read_model((tmp_path / "result.onnx").read_bytes())
