@@ -56,6 +56,17 @@ def may_be_first(session: Session) -> bool:
     return all(_declared(session.inputs[0], tensor) in (0, Ellipsis) for tensor in session.outputs)
 
 
+def as_feeds(batch: Any, spec: ModelSpec) -> Feeds:
+    """Return arrays by the inputs' names: a dict as it is, an array for the first input.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if not isinstance(batch, Mapping) and (not isinstance(batch, np.ndarray) or not batch.ndim):
+        raise DataError("this is not a batch", got=type(batch).__name__, expected=f"arrays: {spec.inputs_text}")
+    return batch if isinstance(batch, Mapping) else {spec.input_name: batch}
+
+
 def count_samples(session: Session, feeds: Feeds) -> int:
     """Return the number of samples in feeds.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .answer import Answer
 from .backends._base import is_finite
-from .batch_axes import answers, axes, count_samples, run
+from .batch_axes import answers, as_feeds, axes, count_samples, run
 from .bundle.bundle import Bundle, read_bundle
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
@@ -108,19 +108,15 @@ class Model(Closeable):
             RunError: The backend failed, the model is closed, an output holds NaN or Inf, or an output without a batch
                 axis would have to be joined.
         """
-        feeds = self._feeds(batch)
-        size = self.session.inputs[0].shape[0]
+        first, *others = self.session.inputs
+        size = first.shape[0]
+        alone = not others and isinstance(batch, np.ndarray) and batch.shape[:1] not in ((), (0,))
+        if alone and (size is None or batch.shape == first.shape):  # type: ignore[union-attr]  # an array
+            return self._checked(self.session.run({first.name: batch}, finite=finite))  # type: ignore[dict-item]
+        feeds = as_feeds(batch, self.spec)
         if count_samples(self.session, feeds) == size or size is None:
             return self._checked(self.session.run(feeds, finite=finite))
         return self._checked(run(self.session, feeds, self.batch_axes, finite=finite))
-
-    def _feeds(self, batch: Any) -> Mapping[str, NDArray[Any]]:
-        """Return arrays by the inputs' names; DataError for what is neither an array nor a dict."""
-        if not isinstance(batch, Mapping) and (not isinstance(batch, np.ndarray) or not batch.ndim):
-            raise DataError(
-                "this is not a batch", got=type(batch).__name__, expected=f"arrays: {self.spec.inputs_text}"
-            )
-        return batch if isinstance(batch, Mapping) else {self.spec.input_name: batch}
 
     def _checked(self, outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         for name, value in outputs.items() if not self.allow_nonfinite else ():
@@ -152,7 +148,7 @@ class Model(Closeable):
         Raises:
             DataError, RunError: As `__call__`.
         """
-        parts = answers(self.session, self._feeds(batch), self.batch_axes, finite=finite)
+        parts = answers(self.session, as_feeds(batch, self.spec), self.batch_axes, finite=finite)
         return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
 
 
