@@ -43,11 +43,11 @@ class _Seen:
         """How many channels the images have."""
         return int(np.size(self.low))
 
-    def add(self, batch: np.ndarray) -> None:
+    def add(self, batch: np.ndarray, count: int) -> None:
         inside = tuple(range(2, batch.ndim))
         low, high = batch.min(axis=inside), batch.max(axis=inside)
-        self.images += len(batch)
-        self.even += int((low.min(axis=1) == high.max(axis=1)).sum())
+        self.images += count
+        self.even += min(count, int((low.min(axis=1) == high.max(axis=1)).sum()))
         self.low, self.high = np.minimum(self.low, low.min(axis=0)), np.maximum(self.high, high.max(axis=0))
 
 
@@ -70,7 +70,7 @@ def inspect(
         images = samples.layout.images(batch)
         if number == 0 and not allow_random:
             _refuse_noise(images)
-        seen.add(images)
+        seen.add(images, samples.layout.length(batch))
         each = [hashlib.blake2b(own, digest_size=16).digest() for own in samples.layout.own_bytes(batch)]
         different |= set(each)
         digest.update(b"".join(each))

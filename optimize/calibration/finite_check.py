@@ -53,7 +53,9 @@ def collect(
         DataError: A tensor holds NaN or infinity.
     """
     if not histograms and is_known(model):
-        watched = list(dict.fromkeys([*names, *input_names(model)]))
+        kinds = {item.name: item.type.tensor_type.elem_type for item in model.graph.input}
+        floats = [name for name in input_names(model) if kinds[name] == onnx.TensorProto.FLOAT]
+        watched = list(dict.fromkeys([*names, *floats]))
         stats = statistics.collect(model, watched, batches, channels=channels, sums=False)
         if finite(model, {name: max(-seen.low, seen.high) for name, seen in stats.items()}):
             return {name: stats[name] for name in names}
@@ -75,6 +77,7 @@ def finite(model: onnx.ModelProto, seen: Mapping[str, float]) -> bool:
     """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     most = {name: _peak(array) for name, array in arrays.items() if array.dtype.kind in "fiu"}
+    most |= {item.name: _largest(item) for item in model.graph.input if item.name not in arrays}
     most |= {item.name: seen[item.name] for item in model.graph.input if item.name in seen}
     for node in model.graph.node:
         names = [name for name in node.input if name]
@@ -83,6 +86,12 @@ def finite(model: onnx.ModelProto, seen: Mapping[str, float]) -> bool:
             return False
         most |= {name: min(bound, seen.get(name, np.inf)) for name in node.output}
     return True
+
+
+def _largest(item: onnx.ValueInfoProto) -> float:
+    """Return the largest absolute value that an input's type has."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)
+    return float(np.iinfo(kind).max) if kind.kind in "iu" else 1.0 if kind.kind == "b" else np.inf
 
 
 def _peak(array: np.ndarray) -> float:

@@ -93,19 +93,24 @@ class InputLayout:
     @property
     def size(self) -> int | None:
         """The batch that the graph itself fixes; None where it is free, 0 where no first axis is the batch."""
-        names = [name.lower() in BATCH_NAMES for name in self.main.names]
-        if not self.main.shape or (any(names) and not names[0] and self.main.shape[0] != 1):
+        names, shape = [name.lower() in BATCH_NAMES for name in self.main.names], self.main.shape
+        if not shape or self.is_one_image or (any(names) and not names[0] and shape[0] != 1):
             return 0
-        return self.main.shape[0]
+        return shape[0]
+
+    @property
+    def is_one_image(self) -> bool:
+        """The main input is (C, H, W): one image of three or four channels, without a batch."""
+        shape = self.main.shape
+        return len(shape) == 3 and shape[0] in (3, 4) and all(side is None or side >= 8 for side in shape[1:])
 
     def main_of(self, batch: Batch) -> np.ndarray:
         """Return the main input's array."""
         return batch[self.main.name] if isinstance(batch, dict) else batch
 
     def length(self, batch: Batch) -> int:
-        """Return how many samples a batch holds."""
-        value = self.main_of(batch)
-        return len(value) if value.ndim else 1
+        """Return how many samples a batch holds; 1 where no first axis is the batch."""
+        return 1 if self.size == 0 else len(self.main_of(batch))
 
     def part(self, batch: Batch, start: int, stop: int) -> Batch:
         """Return some samples of a batch."""
@@ -139,12 +144,15 @@ class InputLayout:
     def own_bytes(self, batch: Batch) -> Iterator[bytes]:
         """Yield the bytes of each sample."""
         values = [batch] if not isinstance(batch, dict) else [batch[name] for name in sorted(self.batched)]
+        if self.size == 0:
+            values = [value[None] for value in (batch.values() if isinstance(batch, dict) else values)]
         for at in range(self.length(batch)):
-            yield b"".join(np.asarray(value[at] if value.ndim else value).tobytes() for value in values)
+            yield b"".join(np.asarray(value[at]).tobytes() for value in values)
 
     def images(self, batch: Batch) -> np.ndarray:
         """Return the main input with its channels on axis 1, (N, C, ...)."""
         value = self.main_of(batch)
+        value = value[None] if self.is_one_image else value
         if value.ndim < 2:
             return value.reshape(-1, 1)
         return np.moveaxis(value, -1, 1) if self.channels_last and value.ndim > 2 else value

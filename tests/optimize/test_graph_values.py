@@ -49,9 +49,7 @@ def test_graphs_in_memory_give_the_files_that_paths_give(source, tmp_path, monke
 
     graph, freed = GraphFile.read(source), []
     no_parsing()
-    monkeypatch.setattr(
-        float_source, "with_free_batch", lambda *given: freed.append(1) or batching.with_free_batch(*given)
-    )
+    monkeypatch.setattr(float_source, "free_graph", lambda *given: freed.append(1) or batching.free_graph(*given))
     before = graph.model.SerializeToString(deterministic=True)
     values = {"half": convert_graph(graph, tmp_path / "half.onnx", batches(32))[1]}
     quantised = FloatSource(graph)
@@ -138,8 +136,10 @@ def test_means_become_pools_once_and_only_for_targets_that_want_it():
     assert pooled is source.model(pools=True)
     assert [node.op_type for node in pooled.graph.node] == ["Conv", "GlobalAveragePool", "Flatten"]
     image = np.zeros((2, 3, 8, 8), np.float32)
-    assert [node.op_type for node in source.free(True, image).graph.node][1] == "GlobalAveragePool"
-    assert source.free(False, image) is source.free(False, image) is not model
+    assert [node.op_type for node in source.free(True, image).model.graph.node][1] == "GlobalAveragePool"
+    assert source.free(False, image) is source.free(False, image)
+    assert source.free(False, image).model is not model
     assert not model.graph.value_info
     plain = FloatSource(GraphFile(small_cnn(), "m.onnx"))
+    image = np.zeros((2, 3, 16, 16), np.float32)
     assert plain.free(True, image) is plain.free(False, image)
