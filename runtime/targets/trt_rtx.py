@@ -4,6 +4,5 @@ from dataclasses import replace
 
 from .trt import ROW as TRT
 
-# It computes ConvTranspose in FP32 whatever Q/DQ stand around (kernel lists of version 1.7, all forms of the scales).
-QDQ = {**(TRT.qdq or {}), "explicit_padding": True, "transposed": False}
+QDQ = {**(TRT.qdq or {}), "explicit_padding": True}
 ROW = replace(TRT, what="TensorRT-RTX", engine="rtx", qdq=QDQ)
