@@ -24,8 +24,8 @@ def export(
     """Take a network from PyTorch to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs.
 
     Args:
-        model: A name of `edgesmith models`; "FILE.onnx"; "FILE.py:NAME" or "PACKAGE.MODULE:NAME", a class or function
-            that makes a network (its code is run); "timm:NAME", "torchvision:NAME"; or a `torch.nn.Module`.
+        model: A name of `edgesmith models`; "FILE.onnx" or "FILE.pt2"; "FILE.py:NAME" or "PACKAGE.MODULE:NAME", a class
+            or function that makes a network (its code is run); "timm:NAME", "torchvision:NAME"; or a `torch.nn.Module`.
         precision: Precisions, comma-separated.
         target: Targets, comma-separated; trt builds engines.
         sm: Compute capabilities to build engines for, comma-separated.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..optimize.trt import preflight
 from ..runtime import targets
 from ..runtime.engines import build, cost, flavour
-from ..runtime.errors import CheckFailed, NotAvailable
+from ..runtime.errors import CheckFailed, EdgesmithError, NotAvailable
 from ..runtime.spec import ModelSpec
 from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 
@@ -41,7 +41,7 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path, precisions: Sequence[s
         return
     wanted = precisions or flow.settings.precisions
     supported = [name for name in wanted if name in targets.row(target).precisions]
-    _preflight(flow, supported, target)
+    supported = _preflight(flow, supported, target)
     jobs = [(name, sm) for name in supported for sm in flow.settings.sms]
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         futures = [pool.submit(_engine, flow, spec, work, name, sm) for name, sm in jobs]
@@ -54,13 +54,29 @@ def make_engines(flow: Flow, spec: ModelSpec, work: Path, precisions: Sequence[s
     flow.checks += [check for sm in flow.settings.sms if (check := _choice(flow, sm))]
 
 
-def _preflight(flow: Flow, precisions: list[str], target: str) -> None:
-    """Look once at each file that engines are built from; the graphs are then no longer kept."""
+def _preflight(flow: Flow, precisions: list[str], target: str) -> list[str]:
+    """Look once at each file that engines are built from; the graphs are then no longer kept.
+
+    Returns:
+        The precisions that can be built. For a network that is not ours the others are named in a check, and the bundle
+        goes without their engines.
+
+    Raises:
+        BuildError: TensorRT cannot use a file of a network of ours.
+    """
+    able = []
     for name in precisions:
-        for stem in _sources(flow, name, target):
-            path = flow.onnx(stem).path
-            preflight.require(preflight.check(flow.graphs.get(stem, path), name, flow.settings.sms), path)
+        try:
+            for stem in _sources(flow, name, target):
+                path = flow.onnx(stem).path
+                preflight.require(preflight.check(flow.graphs.get(stem, path), name, flow.settings.sms), path)
+            able.append(name)
+        except EdgesmithError as error:
+            if flow.settings.source.is_ours:
+                raise
+            flow.checks.append(StageCheck(f"engines {name}", None, f"none: {error}"))
     flow.graphs.clear()
+    return able
 
 
 def _sources(flow: Flow, precision: str, target: str) -> list[str]:

@@ -9,7 +9,7 @@ from ...models import catalog, checkpoints, weights
 from ...runtime.common.packages import need
 from ...runtime.errors import UsageError
 from ...runtime.spec import ModelSpec
-from . import module_facts, onnx_file, packages, python_factory
+from . import exported_program, module_facts, onnx_file, packages, python_factory
 from .facts import Facts
 from .options import SpecOptions
 from .source import Network, NetworkSource
@@ -55,7 +55,10 @@ def load_network(source: NetworkSource, origin: str, options: SpecOptions, image
     if source.kind == "onnx":
         return _onnx(source, origin, options, facts, images)
     arguments = python_factory.parse_arguments(options.args)
-    if source.kind in ("timm", "torchvision"):
+    inputs = None
+    if source.kind == "program":
+        module, inputs = exported_program.load(Path(source.place), arguments)
+    elif source.kind in ("timm", "torchvision"):
         need("torch").manual_seed(0)
         module = packages.build(source, arguments, origin == PRETRAINED, facts)
     else:
@@ -63,7 +66,7 @@ def load_network(source: NetworkSource, origin: str, options: SpecOptions, image
     if origin not in (OWN, RANDOM, PRETRAINED):
         checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(origin), origin)
     module_facts.add_timm_config(module, facts)
-    module_facts.add_called(module, facts, options.shape)
+    module_facts.add_called(module, facts, options.shape, inputs)
     facts.add("the source", name=source.stem)
     facts.add("--weights", weights=Path(origin).name if origin not in (OWN, RANDOM, PRETRAINED) else origin)
     spec = facts.spec(images)

@@ -35,20 +35,23 @@ def add_timm_config(module: torch.nn.Module, facts: Facts) -> None:
     )  # fmt: skip
 
 
-def add_called(module: torch.nn.Module, facts: Facts, shapes: str) -> None:
+def add_called(
+    module: torch.nn.Module, facts: Facts, shapes: str, inputs: list[InputSpec] | None = None
+) -> None:  # fmt: skip
     """Call the module once on zeros, and add the shapes of its inputs and what it returns.
 
     Args:
         module: In eval mode; it is not changed.
         facts: Added to.
         shapes: Sizes of inputs with the batch, as `--shape` has them; by the names of `forward`'s arguments.
+        inputs: Those of the module, where they are known.
 
     Raises:
         UsageError: The module cannot compute an input of this shape.
     """
     torch = need("torch")
-    inputs = _inputs(module, facts, shapes)
-    examples = [torch.zeros(1, *one.shape) for one in inputs]
+    inputs = inputs or _inputs(module, facts, shapes)
+    examples = [torch.zeros(1, *one.shape, dtype=getattr(torch, one.dtype)) for one in inputs]
     try:
         with torch.no_grad():
             outputs = module(*examples)
@@ -59,7 +62,7 @@ def add_called(module: torch.nn.Module, facts: Facts, shapes: str) -> None:
         raise UsageError(f"the network cannot compute {shown}", got=got, do=do) from error
     first, *others = inputs
     layout = {3: "NCHW", 2: "NCT", 4: "NCDHW"}.get(len(first.shape))
-    facts.confirm("the module", input_name=first.name, shape=first.shape, dtype="float32",
+    facts.confirm("the module", input_name=first.name, shape=first.shape, dtype=first.dtype,
                   **({"layout": layout} if layout else {}))  # fmt: skip
     facts.add("the module", other_inputs=tuple(others) or None)
     leaves = named_leaves(outputs)

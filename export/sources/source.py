@@ -13,6 +13,7 @@ from ...runtime.spec import ModelSpec
 from .facts import Fact
 
 PACKAGES = ("timm", "torchvision")
+FILES = {".onnx": "onnx", ".pt2": "program"}
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -22,8 +23,8 @@ class NetworkSource:
 
     Attributes:
         kind: "zoo", "factory" (`file.py:Net`, `package.module:Net`), "module" (in memory), "timm", "torchvision",
-            "onnx".
-        place: The zoo's name; the file or module; the package's name of the network; the ONNX file.
+            "program" (a file of `torch.export.save`), "onnx".
+        place: The zoo's name; the file or module; the package's name of the network.
         factory: Name of the class or function.
         module: The `torch.nn.Module` in memory.
     """
@@ -46,7 +47,8 @@ class NetworkSource:
     @property
     def stem(self) -> str:
         """A word that names the network: for its files, unless something else names it."""
-        words = {"onnx": Path(self.place).stem, "factory": self.factory, "module": type(self.module).__name__}
+        words = {kind: Path(self.place).stem for kind in ("onnx", "program")}
+        words |= {"factory": self.factory, "module": type(self.module).__name__}
         name = words.get(self.kind, self.place)
         return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:80].lower() or "network"
 
@@ -84,9 +86,9 @@ def find_source(word: Any) -> NetworkSource:
     if head.endswith(".py"):
         return NetworkSource("factory", _existing(head, text), tail)
     suffix = Path(text).suffix.lower()
-    if suffix == ".onnx":
-        return NetworkSource("onnx", _existing(text, text))
-    if suffix in (".py", ".pt", ".pth", ".pt2", ".safetensors", ".engine", ".tflite", ".pb", ".h5"):
+    if suffix in FILES:
+        return NetworkSource(FILES[suffix], _existing(text, text))
+    if suffix in (".py", ".pt", ".pth", ".safetensors", ".engine", ".tflite", ".pb", ".h5"):
         raise _unfit(text, suffix)
     return NetworkSource("factory", head, tail) if _NAME.fullmatch(text) else NetworkSource("zoo", text)
 
@@ -106,5 +108,6 @@ def _unfit(text: str, suffix: str) -> UsageError:
         do = f"such a file holds weights: name the network, and give --weights {text}"
     else:
         do = "export it to ONNX with the tool that wrote it, and give that file"
-    expected = "a name of `edgesmith models`, FILE.onnx, FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, torchvision:NAME"
+    files = "FILE.onnx, FILE.pt2, FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, torchvision:NAME"
+    expected = f"a name of `edgesmith models`, {files}"
     return UsageError(f"cannot export {text}", got=f"a {suffix} file", expected=expected, do=do)

@@ -11,7 +11,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..graph.proto_graph import ProtoGraph, all_inputs, sort_nodes, tensor_types
 from ..graph.protobuf import copied
-from .formats import FP16, KEEP_FLOAT, HalfFormat
+from ..graph.upgrade import raised, standard_opset
+from .formats import FP16, KEEP_FLOAT, NEAR_OPSET, HalfFormat
 
 FLOAT = TensorProto.FLOAT
 # Bounds that mean «none» in FP32 and may be narrowed to FP16's without changing anything that FP16 can hold.
@@ -50,6 +51,9 @@ def cast_graph(
         kind: What half is.
         types: Those of the model's tensors, where they are known (`tensor_types`).
     """
+    quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if quantised and standard_opset(model) < NEAR_OPSET:  # reductions have their axes as an input from there on
+        model, types = raised(model, NEAR_OPSET), None
     known = tensor_types(model) if types is None else types
     return _Fp16Caster(copied(model), dict(kept or {}), kind, known).run()
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ...runtime.common.display import Displayed, Table
 from ...runtime.errors import CheckFailed, DataError, ModelError
-from .formats import FP16, HalfFormat
+from .formats import FP16, NEAR_OPSET, HalfFormat
 
 if TYPE_CHECKING:
     import onnx
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ..graph.graph_file import GraphFile
     from .cast_graph import CastResult
 
-# Between this opset and 22 no operator of a network like these changed its meaning.
-NEAR_OPSET = 18
 # Where the error has a limit: the shares of the nodes, from the input on, that are tried in float, one after another.
 FIRST = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 

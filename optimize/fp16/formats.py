@@ -48,6 +48,7 @@ class HalfFormat:
         return dtype
 
 
+NEAR_OPSET = 18  # between this opset and 22 no operator of a network like these changed its meaning
 FP16 = HalfFormat("FP16", 10, "tensor(float16)", 65504.0, 2.0**-14, "FP16's 6.1e-5")
 
 

@@ -29,7 +29,7 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
     notes: list[str] = []
     if 0 < (opset := standard_opset(model)) < OLDEST:
         try:
-            model = _raised(model, opset)
+            model = raised(model, TO)
             notes.append(f"opset {opset} was raised to {standard_opset(model)}")
         except ModelError as error:
             if must:
@@ -44,22 +44,28 @@ def standard_opset(model: onnx.ModelProto) -> int:
     return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=0)
 
 
-def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def raised(model: onnx.ModelProto, to: int) -> onnx.ModelProto:
+    """Return a model of another opset, by ONNX's converter.
+
+    Raises:
+        ModelError: It cannot; the message has its reason.
+    """
+    opset = standard_opset(model)
     try:
-        raised = version_converter.convert_version(model, TO)
+        converted = version_converter.convert_version(model, to)
     except Exception as error:
         kinds = {node.op_type for node in model.graph.node if node.domain in STANDARD}
-        unknown = sorted(kind for kind in kinds if not onnx.defs.has(kind, TO))
+        unknown = sorted(kind for kind in kinds if not onnx.defs.has(kind, to))
         reason = " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__
-        reason = f"operators that opset {TO} does not know: {', '.join(unknown)}" if unknown else reason
+        reason = f"operators that opset {to} does not know: {', '.join(unknown)}" if unknown else reason
         raise ModelError(
             f"the graph is of opset {opset} and cannot be raised", got=reason, expected=f"opset {OLDEST} or later",
             do="export it again with a newer opset",
         ) from error  # fmt: skip
-    _lift_constants(raised.graph)
-    del raised.metadata_props[:]  # the converter leaves them out, or not: by version
-    raised.metadata_props.extend(model.metadata_props)
-    return raised
+    _lift_constants(converted.graph)
+    del converted.metadata_props[:]  # the converter leaves them out, or not: by version
+    converted.metadata_props.extend(model.metadata_props)
+    return converted
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:

@@ -28,10 +28,11 @@ class Parts:
 
     Args:
         model: The float graph.
+        names: Tensors of it in place of its outputs.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.names = [item.name for item in model.graph.output]
+    def __init__(self, model: onnx.ModelProto, names: list[str] | None = None) -> None:
+        self.names = [item.name for item in model.graph.output] if names is None else names
         self.leaves: list[str] = []
         self._known: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
         self._tags = self._tagged(model)

@@ -122,6 +122,8 @@ def quantize_graph(
     data = inspect(checked, spec if spec and spec.takes_images else None, min_images, allow_random)
     outcome = _search(source, checked, data.digest, form, settings, budget, explain, judges)
     notes = outcome.made.notes if outcome.made else ()
+    notes = (*notes, *(f"output {name!r} is a selection: what it is chosen from is judged"
+                       for name in outcome.quality.selected))  # fmt: skip
     data = replace(data, warnings=(*graph.notes, *data.warnings, *notes))
     quantised = None if outcome.made is None else GraphFile.write(outcome.made.model, target_path)
     if quantised is None:

@@ -146,12 +146,14 @@ class Quality:
         agreed: Part of an output (N, classes) -> how many images have the same largest value in it.
         images: How many images were looked at.
         first: The first output's name.
+        selected: Outputs that a selection chooses (NonMaxSuppression, TopK): judged by what is chosen from.
     """
 
     sqnr_db: dict[str, float]
     agreed: dict[str, int]
     images: int
     first: str
+    selected: tuple[str, ...] = ()
 
     @property
     def agreement(self) -> float | None:
@@ -186,10 +188,13 @@ def judge(
     """
     from ..calibration.inputs import as_feeds, input_layout
     from ..calibration.ort_runs import stream
+    from .judged_tensors import judged_tensors
     from .output_parts import Parts
 
     layout = layout or input_layout(before)
-    names, parts = [item.name for item in before.graph.output], Parts(before)
+    judged = judged_tensors(before, after)
+    names = list(dict.fromkeys(name for sources in judged.values() for name in sources))
+    parts = Parts(before, names)
     power: dict[str, np.ndarray] = {}
     agreed: dict[str, int] = {}
     floats = stream(before, names, samples, optimise=True)
@@ -213,7 +218,8 @@ def judge(
                     agreed[title] = agreed.get(title, 0) + round(count * share)
     each = {title: _db(*sums.tolist()) for title, sums in power.items()}
     images = sum(map(layout.length, samples))
-    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, images, names[0])
+    selected = tuple(name for name, sources in judged.items() if sources != (name,))
+    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, images, names[0], selected)
 
 
 def _split(parts: Parts, name: str, value: np.ndarray, numbers: np.ndarray | None) -> Iterator[tuple[str, Any]]:

@@ -241,15 +241,22 @@ def _kernels(trt: Any, log: Any, blob: Any, features: flavour.Features) -> list[
 
 
 def _asked(trt: Any, network: Any, precision: str) -> tuple[dict[str, str], list[str]]:
-    """Return the requested precision of each convolution (INT8 if its input is dequantised), and products' names."""
+    """Return the requested precision of each convolution (INT8 if its input is dequantised), and products' names.
+
+    "float" asks for any floating-point type.
+    """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     made_by = {layer.get_output(0).name: layer for layer in layers if layer.num_outputs}
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION)
-    names = {}
-    for layer in (layer for layer in layers if layer.type in kinds):
-        producer = made_by.get(layer.get_input(0).name)
+    names, convolutions = {}, [layer for layer in layers if layer.type in kinds]
+    wide = {_onnx_name(layer) for layer in convolutions if layer.get_input(0).dtype == trt.float32}
+    for layer in convolutions:
+        producer, name = made_by.get(layer.get_input(0).name), _onnx_name(layer)
         quantised = producer is not None and producer.type == trt.LayerType.DEQUANTIZE
-        names[_onnx_name(layer)] = "int8" if quantised else "float" if precision == "int8" else precision
+        names[name] = "int8" if quantised else "float" if precision == "int8" else precision
+        # Of a file that is FP16 or BF16 elsewhere, the convolutions that read FP32 were left so on purpose.
+        if precision in ("fp16", "bf16") and name in wide and len(wide) < len(convolutions):
+            names[name] = "float"
     return names, [_onnx_name(layer) for layer in layers if layer.type == trt.LayerType.MATRIX_MULTIPLY]
 
 

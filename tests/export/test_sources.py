@@ -61,6 +61,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / "net.onnx").write_bytes(conv().SerializeToString())
+    (tmp_path / "net.pt2").write_bytes(b"")
     return tmp_path
 
 
@@ -73,6 +74,7 @@ WORDS = {
     "mobilenetv2": ("zoo", "mobilenetv2", ""), "net.py:Net": ("factory", "net.py", "Net"),
     "package.module:make": ("factory", "package.module", "make"), "timm:net.a1_in1k": ("timm", "net.a1_in1k", ""),
     "torchvision:resnet18": ("torchvision", "resnet18", ""), "net.onnx": ("onnx", "net.onnx", ""),
+    "net.pt2": ("program", "net.pt2", ""),
 }  # fmt: skip
 
 
@@ -158,6 +160,23 @@ def test_a_module_with_several_inputs_and_outputs_needs_a_shape_for_each(folder)
     spec = describe("net.py:Pair", shape="right=1x3x16x16,left=1x3x16x16").spec
     assert (spec.input_name, spec.other_inputs) == ("left", (InputSpec("right", (3, 16, 16)),))
     assert (spec.output_names, spec.task, spec.takes_images) == (("one", "two_sum"), "features", False)
+
+
+def test_a_file_of_torch_export_is_a_source(folder):
+    class Two(torch.nn.Module):
+        def forward(self, left, right):
+            return torch.relu(left) + right.float().mean(1, keepdim=True)[..., None, None]
+
+    example = torch.zeros(1, 3, 8, 6), torch.zeros(1, 4, dtype=torch.int64)
+    torch.export.save(torch.export.export(Two(), example), "two.pt2")
+    network = describe("two.pt2")
+    assert network.spec.inputs == (InputSpec("left", (3, 8, 6)), InputSpec("right", (4,), "int64"))
+    assert network.module.eval()(*example).shape == (1, 3, 8, 6)
+    with pytest.raises(UsageError, match="takes no arguments; got width"):
+        describe("two.pt2", args=("width=2",))
+    (folder / "odd.pt2").write_bytes(b"no program")
+    with pytest.raises(ModelError, match="torch cannot read odd.pt2; got .*torch.export.save"):
+        describe("odd.pt2")
 
 
 def test_a_config_as_timm_has_it_is_read(folder):

@@ -19,7 +19,7 @@ from ....runtime.errors import CheckFailed
 from ....runtime.targets import is_here
 from ....runtime.tasks.classify import TASK as CLASSIFY
 from ...calibration.inputs import Batch, as_feeds
-from ...calibration.ort_runs import session
+from ...calibration.ort_runs import session, with_outputs
 from ...calibration.samples import AugmentedSamples, Samples
 from ...calibration.sqnr import sqnr_db
 from ..layer_queries import channel_axes
@@ -95,6 +95,7 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     from ...calibration.statistics_cache import collected
     from ...graph.proto_graph import ProtoGraph
     from ...graph.protobuf import copied
+    from ..judged_tensors import judged_tensors
     from ..pipeline import grids_of
     from ..placement import place
     from ..qdq.insert import insert_qdq
@@ -102,7 +103,8 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
 
     seen = AugmentedSamples(samples, QuantSettings().noise, QuantSettings().cover)
     images = seen.picked(SENSITIVITY_IMAGES)
-    reference = _outputs(model, images)
+    judged = next(iter(judged_tensors(model).values()))[0]
+    reference = _values(model, judged, images)
     whole = place(ProtoGraph(copied(model)), form)
     stats = collected(model, sorted(whole.quantized_reads), seen, channels=channel_axes(whole.layers))
     names = {node.name for node in whole.layers}
@@ -114,15 +116,15 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
             grids = grids_of(plan, form, {tensor: stats[tensor] for tensor in plan.quantized_reads}, plain)
             insert_qdq(net, plan, grids, form, {})
-            noise_db[name] = sqnr_db(reference, _outputs(net.model, images))
+            noise_db[name] = sqnr_db(reference, _values(net.model, judged, images))
             advance(1)
     return dict(sorted(noise_db.items(), key=lambda item: item[1]))
 
 
-def _outputs(model: onnx.ModelProto, batches: Iterable[Batch]) -> np.ndarray:
-    """Return the first output for all batches, behind each other; as one row where the sizes differ."""
-    runner = session(model)
-    values = [runner.run(None, as_feeds(model, batch))[0] for batch in batches]
+def _values(model: onnx.ModelProto, name: str, batches: Iterable[Batch]) -> np.ndarray:
+    """Return a tensor for all batches, behind each other; as one row where the sizes differ."""
+    runner = session(with_outputs(model, [name]))
+    values = [runner.run([name], as_feeds(model, batch))[0] for batch in batches]
     alike = len({value.shape[1:] for value in values}) == 1 and values[0].ndim > 0
     return np.concatenate(values if alike else [value.reshape(-1) for value in values])
 
@@ -198,7 +200,7 @@ class _Searcher:
 
 def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
     """Return how many points of top-1 were lost, per cent of the images; never below 0."""
-    one, two = (_outputs(model, samples) for model in (before, after))
+    one, two = (_values(model, model.graph.output[0].name, samples) for model in (before, after))
     if labels is None:
         return 100 * (1 - (CLASSIFY.agreement(two, one) or 0.0))
     labels = labels[: len(one)]
