@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.common.sizes import Sizes
+from .graph.upgrade import NO_NAMES
 
 Array = np.ndarray[Any, Any]
 
@@ -44,7 +45,7 @@ def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = N
     sizes: dict[str, int] = {}
     for value in session.get_inputs():
         for dim, size in zip(value.shape, (by_name or {}).get(value.name, ()), strict=False):
-            if isinstance(dim, str) and size is not None:
+            if isinstance(dim, str) and dim not in NO_NAMES and size is not None:
                 sizes[dim] = size
     feeds = {}
     for value in session.get_inputs():
@@ -52,13 +53,20 @@ def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = N
             return None
         own = (by_name or {}).get(value.name) or [None] * len(value.shape)
         shape = [
-            size or (dim if isinstance(dim, int) and dim >= 0 else sizes.setdefault(str(dim), other if axis else first))
+            size or _size(dim, other if axis else first, sizes)
             for axis, (dim, size) in enumerate(zip(value.shape, own, strict=True))
         ]
         if math.prod(shape) > MOST_ELEMENTS:
             raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
         feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
     return feeds
+
+
+def _size(dim: Any, free: int, by_name: dict[str, int]) -> int:
+    """Return a dimension's size: its own, or that of its name, where it has one."""
+    if isinstance(dim, int) and dim >= 0:
+        return dim
+    return by_name.setdefault(dim, free) if isinstance(dim, str) and dim not in NO_NAMES else free
 
 
 def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> Array:

@@ -16,7 +16,7 @@ from ...runtime.common.files import atomic_file
 from ...runtime.errors import ModelError
 from .protobuf import captured, copied
 from .topological_sort import topological
-from .upgrade import OLDEST, standard_opset, upgraded
+from .upgrade import OLDEST, standard_opset, upgraded, with_free_sizes
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
@@ -31,7 +31,7 @@ def read_upgraded(path: str | Path) -> tuple[onnx.ModelProto, list[str]]:
         UsageError: No such file.
         ModelError: Not an ONNX file, one that onnx.checker refuses, or of an old opset that cannot be raised.
     """
-    model = loaded(path)
+    model = with_free_sizes(loaded(path))
     try:
         notes: list[str] = []
         if standard_opset(model) < OLDEST or not _passes_checker(model):

@@ -19,7 +19,7 @@ from .graph import STANDARD, Graph, Passthrough
 from .protobuf import LOCAL, PLAIN_TYPES, captured, copied, copy_fields, is_plain
 from .schema_check import check_nodes
 from .shape_inference import infer
-from .upgrade import upgraded
+from .upgrade import upgraded, with_free_sizes
 
 
 def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_opset: bool = True) -> Graph:
@@ -40,6 +40,7 @@ def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_
     else:
         model, folder, name = _parse(model_file(source)), Path(source).parent, str(source)
     _validate(model, name)
+    model = with_free_sizes(model)
     model, notes = upgraded(model, must=False) if raise_opset else (model, [])
     net = _import(model, folder, fold_inputs)
     net.notes = notes

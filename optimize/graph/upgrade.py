@@ -13,6 +13,7 @@ from .graph import STANDARD
 from .protobuf import copied
 
 OLDEST = 13  # QuantizeLinear has an axis from here on, which a scale for each channel needs
+NO_NAMES = ("?", "-1", "None")
 TO = 17  # LayerNormalization is one operator from here on; and devices' parsers know it
 
 
@@ -37,6 +38,29 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
             notes.append(f"opset {opset} stays: {error.got}")
     model, corrected = _with_true_outputs(model)
     return model, notes + corrected
+
+
+def with_free_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with every free size written in one way: without a value, and without a name that is none.
+
+    Exporters write 0, -1, "?" and "-1" for a size that is free. Two sizes called "?" need not be equal.
+    """
+    sizes = [dim for value in _values(model) for dim in _tensor_dims(value)]
+    if not any(dim.dim_param in NO_NAMES or (dim.HasField("dim_value") and dim.dim_value <= 0) for dim in sizes):
+        return model
+    model = copied(model)
+    for dim in (dim for value in _values(model) for dim in _tensor_dims(value)):
+        if dim.dim_param in NO_NAMES or (dim.HasField("dim_value") and dim.dim_value <= 0):
+            dim.Clear()
+    return model
+
+
+def _values(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    return [*model.graph.input, *model.graph.output, *model.graph.value_info]
+
+
+def _tensor_dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim) if value.type.HasField("tensor_type") else []
 
 
 def standard_opset(model: onnx.ModelProto) -> int:
