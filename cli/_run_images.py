@@ -1,4 +1,4 @@
-"""What `edgesmith run` does: a loaded model over files or a stream, into plain rows, and pictures where wanted."""
+"""`edgesmith run`: a loaded model on files or a stream; returns plain rows, and draws pictures on request."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
     """Run a model on a stream; a frame that cannot be used is a row with its error.
 
     Raises:
-        RunError: The backend or the source died; the frames before it have been drawn.
+        RunError: The backend or the source failed; the frames before the failure have been drawn.
     """
     writer = open_writer(out) if out else None
     rows = []

@@ -1,4 +1,4 @@
-"""`edgesmith optimize`: rewrite an ONNX file, check it, and say what was done."""
+"""`edgesmith optimize`: rewrite an ONNX file, verify the result, and report the rewrites."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _sizes_of(source: str, shape: str) -> Sizes:
 
 
 def _samples(path: Path | None) -> list[Any] | None:
-    """Return the samples in a file: arrays for the only input, or dicts by name, each with all of them as one batch."""
+    """Return the samples in a file: arrays for a single input, or dicts by name, each with all samples as one batch."""
     if path is None:
         return None
     from ..runtime.common.files import existing_file
