@@ -56,7 +56,7 @@ def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = N
             for axis, (dim, size) in enumerate(zip(value.shape, own, strict=True))
         ]
         if math.prod(shape) > MOST_ELEMENTS:
-            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
+            raise Refusal(f"its input {value.name[:100]!r} is too large to generate: {shape}")
         feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
     return feeds
 

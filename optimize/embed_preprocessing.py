@@ -110,7 +110,7 @@ def _embedded_spec(model: onnx.ModelProto, source: Path) -> ModelSpec:
     spec = spec_metadata.embedded(model)
     if spec is None:
         raise ModelError(
-            f"{source} does not say how its input is made",
+            f"{source} does not define its preprocessing",
             got=f"metadata {sorted(entry.key for entry in model.metadata_props)}",
             expected=f"the entry {SPEC_KEY}",
             do="export it with edgesmith, or pass a spec",
@@ -158,9 +158,9 @@ def _image(net: Graph, spec: ModelSpec) -> Image:
     fits = len(dims) == 4 and dims[1] == channels == len(settings.std) == spec.input_shape[0]
     if not fits or kind.elem_type not in FLOATS or value.name in net.protected_names:
         raise ModelError(
-            "the model's input cannot be made to take pixels",
+            "the model's input cannot be changed to pixels",
             got="; ".join(f"{item.name} {_type_text(item)}" for item in net.skeleton.graph.input),
-            expected=f"{spec.input_name}, float32 or float16 (N, {channels}, H, W), that only layers of the graph read",
+            expected=f"{spec.input_name}, float32 or float16 (N, {channels}, H, W), read only by layers of the graph",
             do="check the spec; embed before quantising",
         )
     shape = tuple(dim or free for dim, free in zip(dims, (1, *spec.input_shape), strict=True))

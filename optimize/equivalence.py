@@ -53,7 +53,7 @@ class Equivalence:
         sentence = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
         if self.rounding is None:
             return sentence
-        return f"{sentence}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
+        return f"{sentence}; noise in the input's last digits changes the source's outputs by {self.rounding:.2g}"
 
 
 # data type -> (relative to the largest magnitude of the output, absolute)
@@ -225,7 +225,7 @@ def _numbers(expected: Array, got: Array) -> tuple[float, str]:
     one, other = expected.astype(wide), got.astype(wide)
     finite = np.isfinite(one)
     if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(one[~finite], other[~finite], True):
-        return np.inf, "NaN or infinity in other places"
+        return np.inf, "NaN or infinity at other positions"
     if not finite.any():
         return 0.0, ""
     one, other = one[finite], other[finite]
@@ -267,7 +267,7 @@ def _line(error: Exception) -> str:
 
 def _first_that_runs(session: Any, batch: int | None, sizes: Sizes) -> list[tuple[Feeds, dict[str, Any]]]:
     fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
-    refusal = Refusal("it has inputs of a type that cannot be made up")
+    refusal = Refusal("it has inputs of a type that cannot be generated")
     for first, other in FREE[:1] if fixed else FREE:
         feeds = random_feeds(session, batch or first, other, sizes)
         if feeds is None:

@@ -144,7 +144,7 @@ def optimize(
 
     Raises:
         UsageError: An unknown target or pass, a source that is not there.
-        ModelError: The source is no valid ONNX graph.
+        ModelError: The source is not a valid ONNX graph.
         CheckFailed: The result differs from the source even with the suspicious rewrites undone.
         EdgesmithError: The target cannot be written.
     """
@@ -168,7 +168,7 @@ def _run(run: PassRun, place: Path, verify: bool, samples: list[Any] | None) -> 
     """Rewrite, and compare if asked; where raising the opset made another graph, once more without that."""
     after = _attempt(run, place)
     if not verify:
-        return run, after, Equivalence("not run", "comparing was switched off"), {}
+        return run, after, Equivalence("not run", "the comparison was disabled"), {}
     try:
         return _checked(run, after, place, samples)
     except CheckFailed:
@@ -176,7 +176,7 @@ def _run(run: PassRun, place: Path, verify: bool, samples: list[Any] | None) -> 
             raise
     run = replace(run, permit=RewriteFilter(), log=[], raise_opset=False)
     run, after, check, undone = _checked(run, _attempt(run, place), place, samples)
-    run.notes = ["the opset stays: raised, the graph computes something else"]
+    run.notes = ["the opset is unchanged: the converted graph computes something else"]
     return run, after, check, undone
 
 

@@ -53,7 +53,7 @@ class Report(Displayed):
         check = self.check
         verdict = {
             "equal": f"equal on {check.runs} inputs, {check.error}",
-            "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
+            "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would not be detected",
         }.get(check.verdict, check.verdict)
         undone = sum(len(entry.rolled_back) for entry in self.passes)
         rolled = f", {undone} rolled back" if undone else ""

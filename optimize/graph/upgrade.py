@@ -1,6 +1,6 @@
-"""A file as others wrote it, made fit for every stage: a recent opset, and declared outputs that its graph gives.
+"""Corrections of foreign files for all stages: a recent opset, and declared outputs that match the graph.
 
-Each change is said. What ONNX's own converter cannot raise is refused with its reason.
+Each change is reported. A file that ONNX's converter cannot convert is refused with the reason.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from ...runtime.errors import ModelError
 from .graph import STANDARD
 from .protobuf import copied
 
-OLDEST = 13  # QuantizeLinear has an axis from here on, which a scale for each channel needs
-TO = 17  # LayerNormalization is one operator from here on; and devices' parsers know it
+OLDEST = 13  # from this opset QuantizeLinear has an axis, which per-channel scales need
+TO = 17  # from this opset LayerNormalization is an operator; and devices' parsers support it
 
 
 def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto, list[str]]:
-    """Return a model of opset 13 or later whose declared outputs are those of its graph, and what was changed.
+    """Return a model of opset 13 or later whose declared outputs match its graph, and the changes.
 
     Args:
-        model: Not changed itself.
-        must: Refuse an older opset that the converter cannot raise; else it stays, which is said.
+        model: The model; it is not changed.
+        must: Refuse an older opset that the converter cannot convert; otherwise it is unchanged, which is reported.
 
     Raises:
-        ModelError: Its opset is older, and the converter cannot raise it.
+        ModelError: Its opset is older, and the converter cannot convert it.
     """
     notes: list[str] = []
     if 0 < (opset := standard_opset(model)) < OLDEST:
         try:
             model = _raised(model, opset)
-            notes.append(f"opset {opset} was raised to {standard_opset(model)}")
+            notes.append(f"opset {opset} was converted to {standard_opset(model)}")
         except ModelError as error:
             if must:
                 raise
-            notes.append(f"opset {opset} stays: {error.got}")
+            notes.append(f"opset {opset} is unchanged: {error.got}")
     model, corrected = _with_true_outputs(model)
     return model, notes + corrected
 
 
 def standard_opset(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operators; 0 where the model names none."""
+    """Return the version of the standard operators; 0 if the model has none."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=0)
 
 
@@ -51,19 +51,19 @@ def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         kinds = {node.op_type for node in model.graph.node if node.domain in STANDARD}
         unknown = sorted(kind for kind in kinds if not onnx.defs.has(kind, TO))
         reason = " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__
-        reason = f"operators that opset {TO} does not know: {', '.join(unknown)}" if unknown else reason
+        reason = f"operators that opset {TO} does not have: {', '.join(unknown)}" if unknown else reason
         raise ModelError(
-            f"the graph is of opset {opset} and cannot be raised", got=reason, expected=f"opset {OLDEST} or later",
+            f"the graph has opset {opset} and cannot be converted", got=reason, expected=f"opset {OLDEST} or later",
             do="export it again with a newer opset",
         ) from error  # fmt: skip
     _lift_constants(raised.graph)
-    del raised.metadata_props[:]  # the converter leaves them out, or not: by version
+    del raised.metadata_props[:]  # the converter omits them in some versions
     raised.metadata_props.extend(model.metadata_props)
     return raised
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Make initializers of the Constant nodes that the converter writes."""
+    """Replace the Constant nodes that the converter writes by initializers."""
     outputs = {value.name for value in graph.output}
     for node in [one for one in graph.node if one.op_type == "Constant" and one.output[0] not in outputs]:
         tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
@@ -74,14 +74,14 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
 
 
 def _with_true_outputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Correct declared output shapes that contradict what shape inference finds; ONNX Runtime only warns of them."""
+    """Correct declared output shapes that contradict shape inference; ONNX Runtime only warns about them."""
     bare = copied(model)
     for value in bare.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except Exception:  # the checker meets it again, and says more of it
+    except Exception:  # the checker raises it again, with more detail
         return model, []
     inferred = {value.name: value for value in graph.output}
     notes: list[str] = []

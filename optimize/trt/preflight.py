@@ -1,8 +1,8 @@
-"""What TensorRT would refuse, crash on, or silently do differently: found in the file before its parser sees it.
+"""Preflight: find what TensorRT would refuse, crash on, or silently change, before its parser reads the file.
 
-`check` runs onnx.checker first (the parser crashes on some files that it rejects) and then one function per trap. Each
-row was seen on real builds; docs/engines.md has the list. An "error" cannot build or computes something else than the
-file says; a "warning" builds, but not as fast or in another precision than one would think.
+`check` runs onnx.checker first (the parser crashes on some files that it rejects) and then one function per rule. Each
+problem was seen in real builds; docs/engines.md has the list. An "error" cannot be built or has other outputs than the
+file; a "warning" builds, but is slower than expected or in another precision.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ UNSUPPORTED = {
     "ConvInteger": "use QuantizeLinear and DequantizeLinear around a float Conv",
     "MatMulInteger": "use QuantizeLinear and DequantizeLinear around a float MatMul",
     "DynamicQuantizeLinear": "calibrate: quantise with constant scales",
-    "NonZero": "cut it out of the network and run it after", "RoiAlign": "cut it out of the network and run it after",
+    "NonZero": "remove it from the network and run it afterwards",
+    "RoiAlign": "remove it from the network and run it afterwards",
     "DeformConv": "replace it by a convolution, or build with a plugin",
-    "NonMaxSuppression": "cut it out of the network; the runtime has box suppression in numpy",
+    "NonMaxSuppression": "remove it from the network; the runtime has box suppression in NumPy",
     "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
 }  # fmt: skip
 
 
 def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence[str] = ()) -> list[Finding]:
-    """Look at an ONNX file before TensorRT does.
+    """Check an ONNX file before TensorRT reads it.
 
     Args:
-        source: The file, or one that is in memory too.
-        precision: What it is going to be built in: "fp32", "fp16", "bf16" or "int8".
-        sms: The compute capabilities it is going to be built for, such as "7.5".
+        source: The file, or a `GraphFile` in memory.
+        precision: The precision of the build: "fp32", "fp16", "bf16" or "int8".
+        sms: The compute capabilities of the build, such as "7.5".
 
     Returns:
-        What was found, errors first; empty for a file with nothing to say about.
+        The findings, errors first; empty if there are none.
 
     Raises:
         UsageError: There is no such file.
@@ -64,10 +65,10 @@ def check(source: str | Path | GraphFile, precision: str = "fp32", sms: Sequence
 
 
 def require(findings: Iterable[Finding], path: str | Path) -> None:
-    """Stop at the first error.
+    """Raise an exception if there is an error.
 
     Raises:
-        ModelError: There is one; the message has the first and how many more.
+        ModelError: There is an error; the message has the first one and the number of others.
     """
     bad = [item for item in findings if item.severity == "error"]
     if bad:
@@ -81,10 +82,10 @@ def _load(path: Path, model: onnx.ModelProto | None = None) -> tuple[onnx.ModelP
 
     try:
         model = model or onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError among them
-        return None, Finding("error", "not-onnx", "", f"the file is no ONNX model ({error})", "export it again")
+    except Exception as error:  # for example protobuf's DecodeError
+        return None, Finding("error", "not-onnx", "", f"the file is not an ONNX model ({error})", "export it again")
     if not model.graph.output:
-        return None, Finding("error", "empty", "", "the file holds no network (no outputs)", "export it again")
+        return None, Finding("error", "empty", "", "the graph has no outputs", "export it again")
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:
@@ -160,7 +161,7 @@ def _shapes(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterat
             yield Finding("error", "rank", name, f"a tensor of rank {len(graph.dims(name) or [])}", "at most 8")
     for value in graph.graph.input:
         if any(dim is not None and dim < 0 for dim in graph.dims(value.name) or []):
-            yield Finding("error", "negative-dim", value.name, "a negative dimension, taken as a dynamic one",
+            yield Finding("error", "negative-dim", value.name, "a negative dimension, treated as a dynamic axis",
                           "name the dimension, or give its size")  # fmt: skip
 
 
@@ -176,7 +177,7 @@ def _weights(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Itera
         array = graph.value(name)
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             yield Finding(
-                "error", "not-finite", name, "a weight that is NaN or infinite; TensorRT does not look", "retrain"
+                "error", "not-finite", name, "a weight that is NaN or infinite; TensorRT does not check it", "retrain"
             )
 
 
@@ -184,7 +185,7 @@ def _file(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator
     opset = next((item.version for item in graph.model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if opset > NEWEST_OPSET:
         yield Finding(
-            "error", "opset", "", f"opset {opset}; TensorRT would take it and guess", f"at most {NEWEST_OPSET}"
+            "error", "opset", "", f"opset {opset}; TensorRT would accept it and guess", f"at most {NEWEST_OPSET}"
         )
     if len(graph.nodes) > MANY_NODES:
         yield Finding("warning", "many-nodes", "", f"{len(graph.nodes)} nodes: the build time grows quadratically",

@@ -43,7 +43,7 @@ CATALOGUE = (
     Failure("bad-scale", "Scale coefficients must all be positive", "a scale that is zero, negative or NaN",
             "calibrate again on real images"),
     Failure("fixed-batch", "violate shape constraints", "the graph fixes a size that the profile leaves open",
-            "export with a free batch (0 or -1 in the Reshape), or build without a profile"),
+            "export with a dynamic batch (0 or -1 in the Reshape), or build without a profile"),
     Failure("shape", "broadcast dimensions must be conformable", "shapes that do not match", "export it again"),
     Failure("negative-length", "inherently negative length", "a size that the graph computes and TensorRT cannot bound",
             "remove box suppression from the network and run it afterwards"),
