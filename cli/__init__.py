@@ -1,4 +1,4 @@
-"""`edgesmith`: one sub-command per stage; a command's file is imported only when it is named.
+"""`edgesmith`: one subcommand per stage; the module of a command is imported only when the command is called.
 
 Exit codes: 0 done, 1 a check failed, 2 wrong use, 3 cannot tell or not available here.
 """
@@ -40,7 +40,7 @@ COMMANDS = {
     "report": ("compare", "Show results as tables, or as an HTML page."),
 }
 
-# Commands that read files from elsewhere run in a child process; its time limit in seconds, None for no end.
+# Commands that read foreign files run in a child process; its time limit in seconds, None for no limit.
 FOREIGN: dict[str, float | None] = {
     "describe": 3600, "spec": 3600, "optimize": 3600, "quantize": 3600, "build": 3600, "verify": 3600, "sign": 3600,
     "pack": 3600, "run": None, "export": None,
@@ -51,7 +51,7 @@ class Lazy(click.Group):
     """A group that lists its commands from COMMANDS and imports one when it is run."""
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
-        """Run the command line; with no `args` it is the process's own, and commands on foreign files are guarded."""
+        """Run the command line; without `args`, run `sys.argv`, with commands on foreign files in a child process."""
         name = sys.argv[1] if args is None and len(sys.argv) > 1 else ""
         foreign = name in FOREIGN and (name != "export" or any(word.endswith(".onnx") for word in sys.argv))
         if not foreign or not hasattr(os, "fork"):
@@ -74,7 +74,7 @@ class Lazy(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find the command that the first word names, or say which one was probably meant."""
+        """Return the command that the first word names, or suggest the nearest one."""
         from ..runtime.common.plugins import did_you_mean
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

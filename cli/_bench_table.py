@@ -1,8 +1,8 @@
 """`edgesmith bench --all`: the long table, one network after another, resumable, within a time limit.
 
-Each network's forms and backends are measured side by side, with the reference workload beside them, and written down
-before the next network begins. The same command goes on where it stopped; what was measured on another machine, with
-other packages or of other files is measured again.
+Each network's forms and backends are measured in turns, together with the reference workload, and the result is written
+before the next network starts. The same command continues where it stopped; results from another machine, other package
+versions or other files are measured again.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ BOARDS = (
 def measure_table(
     names: Sequence[str], bundles: Path, folder: Path, plan: SamplingPlan, minutes: float, threads: int
 ) -> Run:
-    """Measure networks that are not in the folder yet, and return all that are there as one run.
+    """Measure the networks without a result in the folder, and return all results as one run.
 
     Args:
         names: Networks.
-        bundles: Where bundles stand, and are made when absent.
-        folder: One result for each network.
+        bundles: The folder of bundles; missing bundles are made.
+        folder: The folder of results, one per network.
         plan: How long each process measures.
-        minutes: No network is begun that would, at the pace so far, end later than this.
-        threads: Of a CPU backend.
+        minutes: A network is not started if, at the mean time per network, it would end later than this.
+        threads: Number of threads of a CPU backend.
 
     Raises:
         EdgesmithError: None of the networks gave a result.
@@ -71,14 +71,14 @@ def measure_table(
 
 
 def together(parts: Sequence[Run]) -> Run:
-    """Join the runs of several networks, of one machine, into one."""
+    """Join the runs of several networks on one machine into one run."""
     last = parts[-1]
     results = tuple(result for part in parts for result in part.results)
     return replace(last, results=results, reference=tuple(group for part in parts for group in part.reference))
 
 
 def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
-    """Return what is there of a network, unless it is of another machine, other packages or other files."""
+    """Return the stored result of a network, unless it is from another machine, other packages or other files."""
     from ..bench import result
     from ..bench.measure import environment
     from ..export.untrained import place
@@ -99,7 +99,7 @@ def _stored(name: str, bundles: Path, folder: Path, threads: int) -> Run | None:
 
 
 def _one(name: str, bundles: Path, folder: Path, plan: SamplingPlan, threads: int) -> Run | None:
-    """Measure one network and write it down; say why where that fails."""
+    """Measure one network and write the result; print the reason if it fails."""
     from ..bench import result, suite
     from ..export.untrained import ensure
 
@@ -121,13 +121,13 @@ def _contexts(path: Path, forms: Sequence[str], threads: int) -> list[MetricCont
 
 
 def with_boards(run: Run, name: str) -> Run:
-    """Put the modelled latency on each board of BOARDS into the first result: it is the network's, not a form's."""
+    """Add the modelled latency on each board of BOARDS to the first result: it is the network's, not a form's."""
     first, *rest = run.results
     return replace(run, results=(replace(first, readings={**first.readings, "modelled": modelled(name)}), *rest))
 
 
 def modelled(name: str) -> Reading:
-    """Return the expected seconds of one image on each board, with the range that holds two cases of three."""
+    """Return the expected seconds per image on each board, with the range that contains two of three cases."""
     from ..bench.devices import catalogue, roofline
     from ..bench.result import Reading
     from ..models import complexity
@@ -146,7 +146,7 @@ FORMS = ("fp32", "int8-ort-x86")
 
 
 def with_digits_accuracy(run: Run, folder: Path) -> Run:
-    """Put the accuracy of the digits-trained bundle of the same network and form into each result, with a note."""
+    """Add to each result, with a note, the accuracy of the digits-trained bundle of its network and form."""
     return replace(run, results=tuple(_with_digits(result, folder) for result in run.results))
 
 

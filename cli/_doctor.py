@@ -1,4 +1,4 @@
-"""What this machine has, what is missing and what for, and the command that installs it; nothing is installed."""
+"""The installed and the missing components, their purpose, and the commands that install them; installs nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _INSTALL = {
 
 @dataclass(frozen=True)
 class Component:
-    """One component: `state` is "ok", "missing", "broken" or "unknown"; `mend` a command or a sentence."""
+    """One component: `state` is "ok", "missing", "broken" or "unknown"; `mend` is a command or a sentence."""
 
     what: str
     state: str
@@ -45,7 +45,7 @@ class Component:
 
 
 def examine() -> list[Component]:
-    """Look at the machine, the packages, the backends, the GPU and, on a Jetson, its board."""
+    """Examine the machine, the packages, the backends, the GPU and, on a Jetson, the board."""
     looks: tuple[Callable[[], list[Component]], ...] = (
         _system,
         _packages,
@@ -107,7 +107,7 @@ def _backends() -> list[Component]:
 
 
 def _tensorrt() -> list[Component]:
-    """Name the TensorRT packages by their metadata; importing one can take a second, or the process down."""
+    """Name the TensorRT packages by their metadata; an import can take a second, or crash the process."""
     components = []
     for name in ("tensorrt", "tensorrt_rtx_cu13_bindings", "cuda-bindings", "opencv-python-headless"):
         try:
@@ -118,7 +118,7 @@ def _tensorrt() -> list[Component]:
 
 
 def _gpu() -> list[Component]:
-    """Ask the driver's files first, not a library, so that a broken CUDA installation cannot take us down."""
+    """Read the driver's files first, not a library, so that a broken CUDA installation cannot crash this process."""
     driver = read_text("/proc/driver/nvidia/version").splitlines()
     cards = [read_text(path) for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
     card_names = [
@@ -147,7 +147,7 @@ def _sm(names: list[str]) -> Component:
 
 
 def _clocks() -> list[Component]:
-    """Say whether the processor's clock is left to a governor that saves power: latency may then double."""
+    """Report whether the CPU governor saves power: latency may then double."""
     governor = read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     if not governor:
         return [Component("cpu clock", "unknown", "the system does not report it (a virtual machine or container)")]

@@ -1,4 +1,4 @@
-"""Where the noise comes from, as bars in an SVG file: one bar for each tensor and, where it is known, each layer."""
+"""Plot of the sources of quantisation noise: one bar for each tensor and, if it is known, for each layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH_INCHES, BAR_INCHES = 9.0, 0.2
 
 
 def draw_noise(report: QuantReport, path: str | Path) -> None:
-    """Write the plot, .svg or .png: signal to noise in dB, the noisiest first.
+    """Write the plot, .svg or .png: SQNR in dB, the noisiest first.
 
     Raises:
         EdgesmithError: The file cannot be written.
@@ -24,7 +24,7 @@ def draw_noise(report: QuantReport, path: str | Path) -> None:
 
 
 def bars(report: QuantReport) -> Any:
-    """Return the figure: one part for layers and one for tensors, where there are figures of them."""
+    """Return the figure: one subplot for layers and one for tensors, if there are values for them."""
     parts = {
         "SQNR of the output with only this layer quantised, dB": report.layer_sqnr_db,
         "SQNR of each quantised tensor, dB": report.tensor_sqnr_db,
@@ -40,7 +40,7 @@ def bars(report: QuantReport) -> Any:
 
 
 def _bars(axes: Any, title: str, values: dict[str, float]) -> None:
-    """Draw one bar a name, the noisiest on top, with its figure behind it."""
+    """Draw one bar per name, the noisiest at the top, with its value beside it."""
     ordered = sorted(values.items(), key=lambda item: item[1])
     places = range(len(ordered))
     rectangles = axes.barh(places, [max(0.0, value) for _, value in ordered], color="#4878a8")

@@ -69,7 +69,7 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
     """Run a model on a stream; a frame that cannot be used is a row with its error.
 
     Raises:
-        RunError: The backend or the source died; the frames before it have been drawn.
+        RunError: The backend or the source failed; the frames before the failure have been drawn.
     """
     writer = open_writer(out) if out else None
     rows = []

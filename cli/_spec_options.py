@@ -1,4 +1,4 @@
-"""The options by which the user says what a network takes and gives; `export` and `spec` share them."""
+"""The options that describe a network's input and output; `export` and `spec` share them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPTIONS = (
 
 
 def spec_options(function: Function) -> Function:
-    """Give a command these options."""
+    """Add these options to a command."""
     for option in reversed(OPTIONS):
         function = option(function)
     return function

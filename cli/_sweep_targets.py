@@ -1,4 +1,4 @@
-"""What `edgesmith sweep` measures: networks by name, at several resolutions, become bundles with random weights."""
+"""The targets of `edgesmith sweep`: for each network's name and resolution, a bundle with random weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ..runtime.errors import UsageError
 
 
 def sweep_targets(paths: tuple[str, ...], resolutions: str, bundles: Path) -> list[str]:
-    """Return what to measure: paths as they are, and for each network's name a bundle for each resolution.
+    """Return the paths unchanged, and for each network's name one bundle per resolution.
 
     Args:
         paths: Bundles, files, and names of networks.
         resolutions: Sides in pixels, as "160,224"; "" for the network's own.
-        bundles: Where bundles of networks stand; those that are absent are made, with random weights.
+        bundles: The folder of the networks' bundles; missing ones are made, with random weights.
 
     Raises:
-        UsageError: A resolution is not a number, or was given where there is no network to make.
+        UsageError: A resolution is not a number, or was given without a network's name.
         EdgesmithError: A network cannot be made at this resolution.
     """
     sides = [_side(word) for word in resolutions.split(",") if word]

@@ -1,4 +1,4 @@
-"""`edgesmith advise`: which network to ship on a device, from published accuracy and modelled latency."""
+"""`edgesmith advise`: select a network for a device by published accuracy and modelled latency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .console import command, emit, table
 
 @dataclass(frozen=True)
 class Advice:
-    """One network on one device: its published top-1 in per cent on `dataset`, and what to expect of it."""
+    """One network on one device: its published top-1 in per cent on `dataset`, and its modelled latency."""
 
     network: str
     precision: str
@@ -32,7 +32,7 @@ class Advice:
     verdict: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: what is not known is null."""
+        """Return plain JSON values; unknown values are null."""
         plain = asdict(self)
         plain["estimate"] = {key: None if value == float("inf") else value for key, value in plain["estimate"].items()}
         return plain
@@ -81,16 +81,16 @@ def rank_networks(
     board: Device, precision: str, batch: int, min_top1: float, max_ms: float | None, *, dataset: str = "imagenet",
     enough: int | None = None,
 ) -> list[Advice]:  # fmt: skip
-    """Return the networks that are accurate enough, best choice first.
+    """Return the networks that are accurate enough, the best choice first.
 
     Args:
-        board: Where.
+        board: The device.
         precision: "fp32", "fp16" or "int8".
-        batch: Images in a call.
-        min_top1: Per cent.
-        max_ms: Milliseconds for a call; None for any.
-        dataset: Only networks whose accuracy was published on it: on others per cent mean something else.
-        enough: Stop at so many that are fast enough, from the most accurate down; None judges all.
+        batch: Images per call.
+        min_top1: Minimum top-1 in per cent.
+        max_ms: Maximum latency of a call in milliseconds; None for no limit.
+        dataset: Only networks with published accuracy on this data set: others are not comparable.
+        enough: Stop after this number of fast enough networks, in order of accuracy; None evaluates all.
 
     Raises:
         UsageError: No network has a published accuracy on that data set.
@@ -124,7 +124,7 @@ def _judge(entry: Entry, board: Device, precision: str, batch: int, max_ms: floa
 
 
 def _worth(entry: Entry, board: Device, precision: str, min_top1: float, max_ms: float | None) -> bool:
-    """Leave out what has no published accuracy, too little, or more arithmetic than the time allows."""
+    """Exclude networks without published or sufficient accuracy, or with too many operations for the time."""
     figures = entry.figures
     if figures.top1 is None or figures.macs is None or figures.top1 < min_top1:
         return False

@@ -1,4 +1,4 @@
-"""`edgesmith bench`: measure bundles, and with none named make the networks of the table and measure those.
+"""`edgesmith bench`: measure bundles; without a bundle, make the networks of the table and measure them.
 
 The table is mobilenetv2 and shufflenetv2 against resnet18 and resnet50 at 224x224, 1000 classes, batch 1; with --all
 the networks of `_bench_table.py`. Latency, memory and size do not depend on the weights, so they are random; accuracy
@@ -83,7 +83,7 @@ def bench_command(
 
 
 def _unmeasured(run: Run) -> int:
-    """Say what could not be timed; 3, cannot tell, where there is something, else 0."""
+    """Print what could not be timed; return 3 (cannot tell) if there is something, otherwise 0."""
     reasons = {
         result.subject.key: reading.missing
         for result in run.results
@@ -95,7 +95,7 @@ def _unmeasured(run: Run) -> int:
 
 
 def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> None:
-    """Refuse what the options and the disk tell already, before a network is made or measured."""
+    """Check the options and the disk before a network is made or measured."""
     from ..bench import metrics, suite
     from ..runtime import datasets
     from ..runtime.common import plugins
@@ -110,7 +110,7 @@ def _before(out: Path, only: list[str], data: str | None, overwrite: bool) -> No
 
 
 def _long(plan: SamplingPlan, out: Path, bundles: Path, minutes: float, threads: int, as_json: bool) -> None:
-    """Measure the long table, and write it as JSON and as Markdown: by network first, then every form."""
+    """Measure the long table, and write it as JSON and as Markdown: first by network, then every form."""
     from ..bench.report import network_table, tables
     from . import _bench_table
 
@@ -123,7 +123,7 @@ def _long(plan: SamplingPlan, out: Path, bundles: Path, minutes: float, threads:
 
 
 def _write(run: Run, out: Path, text: str) -> None:
-    """Write a run that was shown already: a full disk must not take with it what was measured."""
+    """Write a run that was already shown: a full disk must not lose the measurements."""
     from ..bench import result
     from ..bench.report import tables
 

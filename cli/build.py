@@ -1,4 +1,4 @@
-"""`edgesmith build`: an ONNX file becomes one TensorRT engine per compute capability, each with its sidecar."""
+"""`edgesmith build`: build one TensorRT engine per compute capability from an ONNX file, each with a sidecar."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _flavour(flavour: str, sm: str) -> str:
 
 
 def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite: bool) -> None:
-    """Refuse before the first engine what would stop a later one."""
+    """Before the first engine, check for everything that would stop a later one."""
     existing_file(onnx, "ONNX file")
     require_package("onnx")
     for sm, target in targets:
@@ -133,7 +133,7 @@ def _before(onnx: Path, targets: list[tuple[str, Path]], flavour: str, overwrite
 
 
 def _for_turing(onnx: Path, engine: Path, overwrite: bool) -> Path:
-    """Write the file with its Gemms as convolutions beside the engine, and return it; the given one where none is."""
+    """Write the graph with Gemm as Conv beside the engine and return this file; the given file if it has no Gemm."""
     from ..optimize.trt.gemm_to_conv import gemm_to_conv
 
     target = claim(engine.with_name(f"{engine.stem}-conv.onnx"), "onnx", overwrite=overwrite)
@@ -168,7 +168,7 @@ def _best(
 
 
 def _note_findings(findings: list[Any]) -> None:
-    """Print each kind of finding once, with how many more there are."""
+    """Print each kind of finding once, with the number of further ones."""
     kinds: dict[tuple[str, str], list[Any]] = {}
     for item in findings:
         kinds.setdefault((item.severity, item.code), []).append(item)

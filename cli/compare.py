@@ -1,4 +1,4 @@
-"""`edgesmith compare` and `edgesmith report`: judge two results, and show results."""
+"""`edgesmith compare` and `edgesmith report`: compare two results, and show results."""
 
 from __future__ import annotations
 

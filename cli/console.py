@@ -1,6 +1,6 @@
-"""What every command shares: options, tables, progress bars, JSON, and errors that end in an exit code.
+"""Shared by all commands: options, tables, progress bars, JSON, and the exit codes of errors.
 
-Only click is imported here; rich is imported when something is drawn.
+Only click is imported at import time; rich is imported for the first output.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _say_error(error: EdgesmithError) -> int:
 
 
 def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:
-    """Print `value` as JSON, or draw it for a person."""
+    """Print `value` as JSON, or draw it for the terminal."""
     if as_json:
         click.echo(json.dumps(value, indent=2, default=_plain, allow_nan=False))
     else:
@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
-    """Draw a table on standard output: the first `left` columns flush left, the others flush right."""
+    """Draw a table on standard output: the first `left` columns left-aligned, the others right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -113,7 +113,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], lef
 
 
 def say(thing: Any) -> None:
-    """Print text or anything rich can draw to standard output; as wide as it needs when that is not a terminal."""
+    """Print text or anything rich can draw to standard output; without a width limit if that is not a terminal."""
     if isinstance(thing, str) and not sys.stdout.isatty():
         click.echo(thing)
         return

@@ -1,4 +1,4 @@
-"""`edgesmith describe`: what a network, ours or anybody's ONNX file, costs layer by layer."""
+"""`edgesmith describe`: the cost of a network (a name or an ONNX file), layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgesmith gate`: is the new version slower? For a person, and for CI."""
+"""`edgesmith gate`: test whether a new version is slower, for people and for CI."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def gate_command(
 
 
 def _tried(name: str, question: Callable[[], GateAnswers]) -> GateAnswers:
-    """Ask; what cannot be measured is a finding too: «cannot tell» with its reason, and never «slower».
+    """Run the comparison; a failed measurement is a finding too: «cannot tell» with its reason, never «slower».
 
     Raises:
-        UsageError: Wrong use.
+        UsageError: Wrong options or arguments.
     """
     try:
         return question()
@@ -103,7 +103,7 @@ def _tried(name: str, question: Callable[[], GateAnswers]) -> GateAnswers:
 def _beside(
     baseline: str, new: Path, rule: Rule, precision: str, threads: int, words: list[str], shape: str, data: str
 ) -> GateAnswers:  # fmt: skip
-    """Measure both versions side by side, then compare the kernels if asked."""
+    """Measure both versions in turns, then compare the kernels if requested."""
     from ..bench.gate.thresholds import KERNELS
 
     with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
@@ -157,7 +157,7 @@ def _kernels(base: Path, new: Path) -> GateAnswers:
 def _against_stored(
     stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
 ) -> GateAnswers:  # fmt: skip
-    """Measure NEW alone, with the reference workload beside it, and compare with what was stored."""
+    """Measure NEW alone, together with the reference workload, and compare it with the stored result."""
     from ..bench import suite
     from ..bench.gate import compare
     from ..bench.measure.interleave import SamplingPlan
@@ -181,7 +181,7 @@ def _against_stored(
 def _common(
     base: Path, new: Path, precision: str, threads: int, shape: str, data: str
 ) -> list[tuple[MetricContext, MetricContext]]:
-    """Pair the forms that both versions have; without a precision only the one that the runtime would choose."""
+    """Pair the forms that both versions have; without a precision only the form that the runtime would choose."""
     from ..bench.suite import contexts
 
     forms = [word for word in precision.split(",") if word]
@@ -196,7 +196,7 @@ def _common(
 
 
 def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list[str]) -> GateAnswers:
-    """Ask every question; return the findings, their records, and their exit codes."""
+    """Run every comparison; return the findings, their records, and their exit codes."""
     answers: GateAnswers = ([], [], [])
     for pair in both:
         key = pair[1].subject.key

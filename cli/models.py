@@ -133,7 +133,7 @@ def train_command(
 
 
 def _before(data: str, start: str, resumed: Path | None) -> None:
-    """Refuse what the options and the disk tell already, before images are read."""
+    """Check the options and the disk before images are read."""
     from ..models.training.run_state import nothing_to_resume
     from ..runtime import datasets
     from ..runtime.common.files import existing_file

@@ -1,4 +1,4 @@
-"""`edgesmith optimize`: rewrite an ONNX file, check it, and say what was done."""
+"""`edgesmith optimize`: rewrite an ONNX file, verify the result, and report the rewrites."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWN = ", ".join(targets.names())
 @click.option("--explain", is_flag=True, help="Show each pass: rewrites, refusals with node and reason, sizes, error.")
 @click.option("--verify/--no-verify", default=True, help="Compare the outputs; undo a pass that changes them.")
 @click.option("--channel-block", type=click.IntRange(1, 64), help="For ort-x86: 16 for AVX-512, 8 for AVX2.")
-@click.option("--batch", type=click.IntRange(1), help="Fix a free batch to this size.")
+@click.option("--batch", type=click.IntRange(1), help="Fix a dynamic batch to this size.")
 @click.option("--shape", default="", metavar="[NAME=]1x3x320x320", help="Fix free sizes of inputs.")
 @click.option("--sample", type=click.Path(path_type=Path), help="Inputs to compare on too (.npz, .npy).")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
@@ -85,7 +85,7 @@ def _sizes_of(source: str, shape: str) -> Sizes:
 
 
 def _samples(path: Path | None) -> list[Any] | None:
-    """Return the samples in a file: arrays for the only input, or dicts by name, each with all of them as one batch."""
+    """Return the samples in a file: arrays for a single input, or dicts by name, each with all samples as one batch."""
     if path is None:
         return None
     from ..runtime.common.files import existing_file

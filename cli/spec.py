@@ -1,4 +1,4 @@
-"""`edgesmith spec`: write down what is known of a network's input and output, to be corrected and given to `export`."""
+"""`edgesmith spec`: write the facts about a network's input and output to a file, to be corrected for `export`."""
 
 from __future__ import annotations
 

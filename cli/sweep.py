@@ -88,12 +88,12 @@ def before(
     out: Path, threads: str, batch: str, shards: int, timeout: float, evaluate: str | None, split: str,
     scheduler: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Refuse what the options and the disk tell already, before a network is made or measured.
+    """Check the options and the disk before a network is made or measured.
 
     Raises:
-        UsageError: A number, split, data set or place that cannot be used.
+        UsageError: An invalid number, split, data set or path.
         DataError: The folder of images cannot be used.
-        NotAvailable: A scheduler is named and Dask is not installed.
+        NotAvailable: A scheduler is given and Dask is not installed.
     """
     from ..runtime import datasets
     from ..runtime.outputs import claim

@@ -30,19 +30,19 @@ def export(
         target: Targets, comma-separated; trt builds engines.
         sm: Compute capabilities to build engines for, comma-separated.
         out: The bundle's folder; None for bundles/MODEL.
-        say: Called with one line after each stage; nothing is said without it.
+        say: Called with one line after each stage; None prints nothing.
         options: Any other field of `ExportSettings`: weights, data, calibration, dynamic_batch, input, opset, threads,
-            weights_folder, max_drop, min_agreement, min_sqnr, overwrite; and, for a network that is not ours, those of
+            weights_folder, max_drop, min_agreement, min_sqnr, overwrite; and, for a network outside the zoo, those of
             `SpecOptions`: spec, size, shape, mean, std, channels, resize, fit, fill, interpolation, labels, layout,
             task, args.
 
     Returns:
-        What was made and found; no bundle is written where a check failed (`summary.passed` is False then).
+        The artefacts and checks; no bundle is written if a check failed (`summary.passed` is then False).
 
     Raises:
-        UsageError: An unknown word, or what cannot be made as asked; before any work.
+        UsageError: An unknown word, or settings that cannot be met; raised before any work.
         CheckFailed: The ONNX file differs from the module, or a rewrite from what it replaces.
-        EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is as it was.
+        EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is unchanged.
     """
     names = {one.name for one in fields(SpecOptions)}
     spec_words = {name: _as_written(name, value) for name, value in options.items() if name in names}
@@ -55,18 +55,18 @@ def export(
 
 
 def describe(model: Any, *, data: str = "", **options: Any) -> Network:
-    """Return what is known of the input and output of a network that is not ours, and who says each fact.
+    """Return the facts about the input and output of a network outside the zoo, with their sources.
 
     Args:
         model: As for `export`.
-        data: As for `export`: of arrays, which are fed as they are, no preprocessing is guessed.
+        data: As for `export`; for arrays, which need no preprocessing, no preprocessing is guessed.
         options: The fields of `SpecOptions`.
 
     Returns:
         The network, with `spec` and `facts`.
 
     Raises:
-        UsageError: A network of ours, or facts that are missing or contradict each other.
+        UsageError: A network of the zoo, or missing or contradictory facts.
         ModelError: Code of the source raised an error, or a file cannot be read.
         NotAvailable: A package is not installed.
     """
@@ -80,7 +80,7 @@ def describe(model: Any, *, data: str = "", **options: Any) -> Network:
 
 
 def _as_written(name: str, value: Any) -> Any:
-    """Return an option as the command line has it: numbers and rows of numbers as text."""
+    """Return an option as on the command line: numbers and sequences of numbers as text."""
     if name in ("spec", "labels") and isinstance(value, str):
         return Path(value)
     if name in ("labels", "args"):

@@ -1,4 +1,4 @@
-"""Engines: built two at a time, held against what was asked of them, and ranked by the cost model."""
+"""TensorRT engines: built two at a time, checked against the requested precision, and ranked by the cost model."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..runtime.errors import CheckFailed, EdgesmithError, NotAvailable
 from ..runtime.spec import ModelSpec
 from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 
-# What INT8 engines are built from where networks are strongly typed: the float remainder of int8-trt cast to FP16.
+# The source of INT8 engines for strongly typed networks: the float remainder of int8-trt cast to FP16.
 # int8-trt itself, FP32 beside INT8, is for builders with weak typing (TensorRT 8), which choose FP16 by a flag.
 ENGINE_INT8 = "int8-{}-fp16"
-# FP16 with fewer kernels for more arithmetic: see optimize/trt/fold_passthrough_channels.py.
+# FP16 with fewer kernels but more arithmetic: see optimize/trt/fold_passthrough_channels.py.
 ENGINE_FP16 = "fp16-{}"
 
 
 def engine_target(settings: ExportSettings) -> str:
-    """Return the target whose files become engines, "" for none: of several the one whose TensorRT builds here."""
+    """Return the target whose files become engines, "" for none; of several, that with an installed TensorRT."""
     names = {targets.row(name).engine: name for name in settings.targets if targets.row(name).engine}
     here = [names[kind] for kind in flavour.MODULES if kind in names and flavour.installed_module(kind)]
     return next(iter([*here, *names.values()]), "")
 
 
 def make_engines(flow: Flow, spec: ModelSpec, work: Path, precisions: Sequence[str] = ()) -> None:
-    """Build one engine for each precision and SM, two at a time; without TensorRT say so and go on.
+    """Build one engine for each precision and SM, two at a time; without TensorRT report it and continue.
 
     Args:
         flow: The run; the engines and a check for each are added to it.
-        spec: Whose name the files bear.
+        spec: The spec whose name the files get.
         work: The folder for them.
         precisions: Only these; all of the settings by default.
     """
@@ -86,7 +86,7 @@ def _sources(flow: Flow, precision: str, target: str) -> list[str]:
 
 
 def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
-    """Build one engine; where two files have this precision, keep the build that is estimated faster."""
+    """Build one engine; if two files have this precision, keep the engine with the lower estimate."""
     engines = [
         _build(flow, spec, work, name, sm, source) for source in _sources(flow, name, engine_target(flow.settings))
     ]
@@ -97,7 +97,7 @@ def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: st
     source = flow.onnx(stem)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = (1, 1, 8) if flow.settings.dynamic_batch else None
-    # The standard form runs on either TensorRT; the one for TensorRT-RTX would be slow on the other.
+    # The standard form runs in both TensorRT flavours; the form for TensorRT-RTX would be slow in standard TensorRT.
     kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch)
     kernels = sidecar.attestation.kernels
@@ -122,7 +122,7 @@ def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[Export
 
 
 def attested(artefact: ExportedArtefact) -> str:
-    """Say what an engine was found to run in."""
+    """Describe the precisions that an engine's layers run in."""
     attestation = (artefact.sidecar or {})["attestation"]
     ran = attestation["counts"].get(artefact.precision, 0)
     kernels = f"{attestation['kernels']} kernels"
@@ -134,7 +134,7 @@ def _target(sm: str) -> str:
 
 
 def _choice(flow: Flow, sm: str) -> StageCheck | None:
-    """Say which of the engines for one SM the runtime will take, and what the cost model expects of each."""
+    """Report which engine for one SM the runtime will choose, and the cost model's estimate of each."""
     known = [one for one in flow.artefacts if one.target == _target(sm) and "estimated_s" in one.results]
     if len(known) < 2:
         return None

@@ -1,4 +1,4 @@
-"""INT8 in each form that was asked for; where one loses more than is allowed, its noisiest layers stay in float."""
+"""INT8 for each requested target; if a form loses too much accuracy, its noisiest layers return to float."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .engines import ENGINE_INT8
 from .measure import kept
 from .settings import ExportedArtefact, Flow, Kept
 
-TRIES = (2, 5, 10)  # layers that stay in float, of at most half of them
+TRIES = (2, 5, 10)  # numbers of layers that return to float, at most half of all
 
 
 def make_int8(flow: Flow, spec: ModelSpec, fp32: FloatSource, calibration: list[NDArray[Any]], stem: Path) -> None:
-    """Quantise for each target; the images that a form is held against choose how many layers stay in float.
+    """Quantise for each target; the evaluation images decide how many layers stay in float.
 
     Args:
         flow: The run; the forms are added to it.
-        spec: What the FP32 file takes and answers.
+        spec: The spec of the FP32 file.
         fp32: The float graph.
         calibration: Batches of one preprocessed image.
         stem: The beginning of the files' paths.
@@ -66,7 +66,7 @@ def _form(
         fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow),
         min_images=min(MIN_IMAGES, flow.settings.calibration),
     )  # fmt: skip
-    assert graph is not None  # without a budget nothing stays float as a whole
+    assert graph is not None  # without a budget the float network is never chosen
     files = [flow.artefact(f"int8-{target}", "int8", target, graph)]
     if targets.row(target).engine:
         name = ENGINE_INT8.format(target)
@@ -76,12 +76,12 @@ def _form(
 
 
 def _drawn(flow: Flow) -> bool:
-    """Say whether there are no images for this input, and noise stands in for them."""
+    """Whether there are no images for this input, so that noise is used."""
     return isinstance(flow.data["calibration"], datasets.Noise)
 
 
 def _worst(flow: Flow, spec: ModelSpec, files: list[ExportedArtefact]) -> Kept:
-    """Return what is kept of the files of one form: of one that does not keep enough, where there is one."""
+    """Return the evaluation of one form's files; of one that fails, if there is one."""
     return min((kept(flow, spec, file) for file in files), key=lambda one: (one.enough, -(one.lost_points or 0.0)))
 
 
@@ -90,7 +90,7 @@ def _record(floats: list[str], worst: Kept) -> dict[str, Any]:
 
 
 def _noisiest(flow: Flow, fp32: FloatSource, calibration: list[NDArray[Any]], stem: Path, target: str) -> list[str]:
-    """Return the layers by the noise that each makes when it alone is quantised, most first."""
+    """Return the layers, sorted by the noise that each causes if only it is quantised, noisiest first."""
     scratch = Path(f"{stem}-explained-{target}.onnx")
     report, _ = quantize_graph(fp32, scratch, calibration, target=target, explain=True, allow_random=_drawn(flow))
     scratch.unlink()

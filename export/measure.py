@@ -1,4 +1,4 @@
-"""What each artefact of a run is worth: accuracy and agreement on real images, latency here, side by side."""
+"""Evaluation of each artefact of a run: accuracy and agreement on real images, latency on this machine."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ..runtime.tasks import find
 from ..runtime.verify import replay
 from .settings import ExportedArtefact, Flow, Kept, StageCheck, result_key
 
-# One process for each artefact, half a second each: a figure for the table, not for a gate.
+# One process per artefact, half a second each: precise enough for the table, not for a gate.
 PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, warm_up_s=1.0)
 
 UNJUDGED_IMAGES = 64
-# Where likeness decides: 1 % is then two or three images.
+# Number of images if similarity decides: 1 % is then two or three images.
 LIKENESS_IMAGES = 256
 
 
@@ -57,7 +57,7 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
 
 
 def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
-    """Hold a form against FP32: by its score where labels can judge, else by likeness, unless weights are random."""
+    """Compare a form with FP32: by its score if labels can be used, else by similarity; not for random weights."""
     if not flow.settings.evaluate or flow.settings.weights == "random":
         return Kept()
     if _not_judged(flow, spec):
@@ -67,7 +67,7 @@ def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
 
 
 def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
-    """Hold a form's answers against FP32's where no label says which are right."""
+    """Compare a form's outputs with FP32's if labels cannot be used."""
     fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
     key = str(artefact.path), artefact.path.stat().st_mtime_ns
     if key in flow.likeness:
@@ -99,7 +99,7 @@ def _graph(flow: Flow, artefact: ExportedArtefact) -> GraphFile:
 
 
 def _lost(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> float:
-    """Return how many points of the task's metric a form loses against FP32 on the worse split."""
+    """Return the points of the task's metric that a form loses against FP32 on the worse split."""
     drops, task = [], find(spec.task)
     for split in flow.splits:
         labels = labels_for(spec, flow.data[split], flow.settings.data)
@@ -112,7 +112,7 @@ def _lost(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> float:
 
 
 def _not_judged(flow: Flow, spec: ModelSpec) -> str:
-    """Return why labels cannot judge here, or an empty string."""
+    """Return why labels cannot be used, or an empty string."""
     task = find(spec.task)
     if not task.learns_labels:
         return f"task {spec.task}: there is no top-1"
@@ -127,7 +127,7 @@ def _not_judged(flow: Flow, spec: ModelSpec) -> str:
 
 
 def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split: str, judged: bool) -> None:
-    """Every artefact on the same images; where labels cannot judge a few are enough for the agreement."""
+    """Evaluate every artefact on the same images; without usable labels a few images are enough for the agreement."""
     few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
     data = flow.data[split] if judged else flow.data[split].head(few)
     outputs, task = _logits(flow, runnable, data, spec), find(spec.task)
@@ -146,7 +146,7 @@ def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split:
 
 
 def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
-    """Return each artefact's logits, float32 (N, classes); what was computed for a file is not computed again."""
+    """Return each artefact's logits, float32 (N, classes); cached results of a file are not computed again."""
     keys = [(str(one.path), one.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for one in runnable]
     missing = [artefact for artefact, key in zip(runnable, keys, strict=True) if key not in flow.logits]
     if missing:
@@ -158,8 +158,8 @@ def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: M
 def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
     """Compute logits.
 
-    One thread for each core, each with an image of its own: small networks on small images spend more time on sharing
-    one image between cores than on computing it. No more batches than two for each core are in memory.
+    One thread per core, each with its own image: for small networks and images, sharing one image between cores takes
+    longer than computing it. At most two batches per core are in memory.
     """
     cores = os.cpu_count() or 1
     rows: list[list[NDArray[np.float32]]] = []
@@ -208,7 +208,7 @@ def _accuracy_check(
 
 
 def _tried(artefact: ExportedArtefact) -> str:
-    """Say how many layers stay in float, and what was kept with none."""
+    """Describe how many layers stay in float, and the loss with none in float."""
     first, *others = artefact.results.get("tried") or [None]
     if not others:
         return ""
@@ -218,7 +218,7 @@ def _tried(artefact: ExportedArtefact) -> str:
 
 
 def _likeness(split: str, results: dict[str, Any]) -> str:
-    """Say how near to FP32 the answers on a split are: the same choices, or else signal to noise."""
+    """Describe the similarity to FP32 on a split: the share of equal classes, or else the SQNR."""
     if "agreement" in results:
         return f"{split} agreement {results['agreement']:.2f} %"
     if "sqnr_db" not in results:
@@ -245,7 +245,7 @@ def _time(runnable: list[ExportedArtefact], threads: int) -> None:
 
 
 def _race(fp32: ExportedArtefact, artefact: ExportedArtefact, image: NDArray[Any]) -> None:
-    """Run a form that is for another backend than ONNX Runtime on that one, beside FP32 on the same."""
+    """Time a form for another backend than ONNX Runtime in that backend, in turns with FP32 in the same backend."""
     speed, why = race(fp32.path, artefact.path, artefact.target, image)
     if speed is None:
         artefact.results["latency_missing"] = why
@@ -254,7 +254,7 @@ def _race(fp32: ExportedArtefact, artefact: ExportedArtefact, image: NDArray[Any
 
 
 def _speed_check(artefact: ExportedArtefact) -> StageCheck | None:
-    """Say how fast INT8 is beside FP32 where this is the kind of machine that it is for; slower is not a failure."""
+    """Report the speed of INT8 relative to FP32 if this machine is of the target's type; slower is not a failure."""
     if artefact.precision != "int8" or targets.row(artefact.target).engine:
         return None
     name = f"speed {artefact.name}"

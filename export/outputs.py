@@ -1,7 +1,7 @@
-"""What a module returns, whatever holds it, as tensors in the order of their names.
+"""The outputs of a module, in any container, as tensors in the order of their names.
 
-A tensor, a tuple, a list, a dict, a dataclass, a named tuple, or any of these inside another. Where there are keys,
-they and not the order decide which tensor has which name.
+A container is a tensor, a tuple, a list, a dict, a dataclass, a named tuple, or a nesting of these. If there are keys,
+the keys and not the order decide which tensor has which name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ Path = tuple[str | int, ...]
 def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
     """Return the tensors of a module's outputs, one for each name.
 
-    A tensor of a dict or a dataclass is found by its key; inside another holder by its keys joined with "." or "_", as
-    "heads.0", or by the last of them if that is the only such. Tensors that no key names are taken in their order, and
-    so is a single tensor. Entries that are None are left out.
+    A tensor of a dict or a dataclass has its key as name; in a nested container its keys joined with "." or "_", as
+    "heads.0", or the last key if it is unique. Tensors without a key, and a single tensor, are taken in their order.
+    Entries that are None are omitted.
 
     Raises:
-        ModelError: There are more or fewer tensors than names, something else than a tensor, or no such key.
+        ModelError: The number of tensors differs from the number of names, an entry is not
+            a tensor, or a key is missing.
     """
     leaves = list(_leaves(outputs, ()))
     if wrong := [(path, leaf) for path, leaf in leaves if not isinstance(leaf, need("torch").Tensor)]:
@@ -51,10 +52,10 @@ def arranged(outputs: Any, names: Sequence[str]) -> list[torch.Tensor]:
 
 
 def named_leaves(outputs: Any) -> dict[str, torch.Tensor]:
-    """Return a module's tensors by names for them: their keys joined with "_", or "output", "output0", "output1", ...
+    """Return a module's tensors by name: their keys joined with "_", or "output", "output0", "output1", ...
 
     Raises:
-        ModelError: There is something else than a tensor, or nothing.
+        ModelError: An entry is not a tensor, or there is no tensor.
     """
     leaves = list(_leaves(outputs, ()))
     if wrong := [(path, leaf) for path, leaf in leaves if not isinstance(leaf, need("torch").Tensor)]:
@@ -68,7 +69,7 @@ def named_leaves(outputs: Any) -> dict[str, torch.Tensor]:
 
 
 def is_plain(outputs: Any) -> bool:
-    """Return whether these are a tensor, or tensors in a row: what an exporter takes as it is."""
+    """Return whether the outputs are a tensor or a flat sequence of tensors, which an exporter accepts unchanged."""
     torch = need("torch")
     return isinstance(outputs, torch.Tensor) or (
         type(outputs) in (tuple, list) and all(isinstance(item, torch.Tensor) for item in outputs)
@@ -76,7 +77,7 @@ def is_plain(outputs: Any) -> bool:
 
 
 def _is_row(outputs: Any) -> bool:
-    """A named tuple is one: its order means as much as its names."""
+    """Return whether the container is a sequence; a named tuple is one, because its order matters too."""
     return isinstance(outputs, tuple) and all(isinstance(item, need("torch").Tensor) for item in outputs)
 
 

@@ -1,7 +1,7 @@
-"""Does the ONNX file compute what the module computes? Random and real inputs, batch 1 and 3, worst output named.
+"""Parity check: compare the ONNX file's outputs with the module's, on random and real inputs, with batch 1 and 3.
 
-The measure is max |a - b| / max |b| for each output, b the module's in eval mode, in float64 arithmetic: it grows for a
-scaled, negated, permuted or zero output alike, and NaN or Inf never passes.
+The error of each output is max |a - b| / max |b|, where b is the module's output in eval mode, in float64 arithmetic:
+it is large for a scaled, negated, permuted or zero output, and NaN or Inf never passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: where the input came from, its batch size, the output's name and its relative error."""
+    """One comparison: the source of the input, its batch size, the output's name and its relative error."""
 
     inputs: str
     batch: int
@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every comparison made, and the relative error that was allowed."""
+    """All comparisons, and the tolerance of the relative error."""
 
     cases: tuple[Case, ...]
     tolerance: float
@@ -76,17 +76,17 @@ def check(
     tolerance: float = TOLERANCE,
     seed: int = 0,
 ) -> ParityReport:
-    """Compare an ONNX file with the module it came from, ONNX Runtime's own optimisations off.
+    """Compare an ONNX file with its source module, with ONNX Runtime's optimisations off.
 
     Args:
-        module: The network; compared in eval mode, left in the mode it came in.
-        path: The ONNX file, whose outputs are matched with the module's by their keys; see `outputs.arranged`. Where
-            its batch is fixed to one, both are run image by image, whatever axis the outputs have for it.
+        module: The network; compared in eval mode; its mode is restored.
+        path: The ONNX file, whose outputs are matched with the module's by their keys; see `outputs.arranged`. If
+            its batch is fixed to one, both are run image by image, for any batch axis of the outputs.
         spec: Names and shapes.
         images: Real inputs, float32, (N >= 3, *spec.input_shape), or a dict of such for several inputs; without them
             only random inputs are compared.
         tolerance: Largest relative error that passes.
-        seed: Of the random inputs, standard normal.
+        seed: Seed of the random inputs, which are standard normal.
 
     Raises:
         CheckFailed: An output differs by more than the tolerance; the message names the worst one.

@@ -1,4 +1,4 @@
-"""The whole flow on one page: a network's name in, a verified bundle out, and a check after each step.
+"""The whole flow on one page: from a network's name to a verified bundle, with a check after each step.
 
 module ─▶ raw.onnx ─▶ fp32.onnx ─┬▶ fp16.onnx ──────▶ engines per SM
   parity     passes, checked     ├▶ int8-trt.onnx ──▶ engines per SM
@@ -57,12 +57,12 @@ def run(settings: ExportSettings, say: Say) -> Summary:
     """Make a verified bundle.
 
     Args:
-        settings: What to make.
+        settings: The settings of the run.
         say: Called with one line after each stage.
 
     Raises:
         CheckFailed: The ONNX file differs from the module, or a rewrite from what it replaces.
-        EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is as it was.
+        EdgesmithError: Any other reason why no bundle can be made; an earlier bundle is unchanged.
     """
     out = settings.place
     require(settings, out)
@@ -115,7 +115,7 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
         data = datasets.load(settings.data, split, calibration=settings.calibration)
         require_fit(settings, spec, data)
         if split == "hard" and isinstance(data, datasets.Arrays):
-            continue  # nobody knows how to disturb them
+            continue  # arrays have no known disturbance
         flow.data[split] = data
         if split == "calibration" and (text := datasets.held_back(settings.data, data, settings.calibration)):
             flow.say(text)
@@ -123,7 +123,7 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
 
 
 def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
-    """Export, optimise, and lower the precision; return the spec of what was made: its input may be pixels."""
+    """Export, optimise, and lower the precision; return the spec of the files, whose input may be pixels."""
     settings, stem = flow.settings, network.spec.name
     calibration = list(flow.data["calibration"].batches(network.spec, 1))
     raw, fp32 = work / f"{stem}-raw.onnx", work / f"{stem}-fp32.onnx"
@@ -150,12 +150,12 @@ def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
     if settings.input == PIXELS:
         with flow.stage("pixels"):
             spec = _embed(flow, [artefact.path for artefact in flow.artefacts], spec, PIXELS)
-            flow.graphs.clear()  # the files hold others now
+            flow.graphs.clear()  # the files contain other graphs now
     return spec
 
 
 def _embed(flow: Flow, paths: list[Path], spec: ModelSpec, kind: str) -> ModelSpec:
-    """Put what the runtime would do to the pixels into each file, compare it, and return the spec of its new input."""
+    """Embed the runtime's preprocessing into each file, compare the result, and return the spec of the new input."""
     reports = []
     for path in paths:
         pixels = path.with_name(f"pixels-{path.name}")
@@ -189,7 +189,7 @@ def _make_half(flow: Flow, name: str, target: str, source: GraphFile, samples: l
 
 
 def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
-    """Write the bundle, with the answers of each ONNX file to the first test images."""
+    """Write the bundle, with the outputs of each ONNX file on the first test images."""
     feeds = spec.feeds(datasets.join_batches(list(flow.data["test"].head(4).batches(spec))))
     golden: dict[str, dict[str, NDArray[Any]]] = {}
     for artefact in flow.artefacts:

@@ -1,4 +1,4 @@
-"""What `export` refuses before the first second of work: all that its options and the disk can tell."""
+"""Checks of `export` before any work: everything that the options and the disk already show."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PACKAGES = ("torch", "onnx", "onnx_graphsurgeon", "onnxruntime", "onnxscript", "
 
 
 def require(settings: ExportSettings, out: Path) -> None:
-    """Refuse settings that cannot lead to a bundle.
+    """Refuse settings with which no bundle can be made.
 
     Raises:
-        UsageError: A number, SM, weights, data or place that cannot be used, or classes that do not fit.
+        UsageError: An invalid number, SM, weights, data or path, or classes that do not match.
         DataError: The folder of images holds too few, or an empty class.
         ModelError: The checkpoint cannot be read.
         NotAvailable: A package is not installed.
@@ -57,7 +57,7 @@ def _require_ours(settings: ExportSettings) -> None:
 
 
 def _require_brought(settings: ExportSettings) -> None:
-    """Refuse what can be told of a network that is not ours before its code runs."""
+    """Check a network outside the zoo as far as possible before its code runs."""
     settings.describe.facts()
     if not settings.data:
         raise UsageError(
@@ -69,7 +69,7 @@ def _require_brought(settings: ExportSettings) -> None:
 
 
 def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
-    """Refuse an input that the options cannot be met for.
+    """Refuse an input for which the options cannot be met.
 
     Raises:
         UsageError: --input asks for pixels, and the network takes no float image in NCHW.
@@ -81,10 +81,10 @@ def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
 
 
 def require_fit(settings: ExportSettings, spec: ModelSpec, data: datasets.Dataset) -> None:
-    """Refuse data that a network cannot be fed with.
+    """Refuse data that do not match a network's inputs.
 
     Raises:
-        DataError: They do not fit the network's inputs.
+        DataError: The data do not match the network's inputs.
     """
     if isinstance(data, datasets.Arrays):
         next(data.batches(spec, 1))
@@ -112,7 +112,7 @@ def _numbers(settings: ExportSettings) -> None:
 
 
 def _classes(settings: ExportSettings) -> int | None:
-    """Return how many classes the weights are for; None where they follow the data, or nobody says."""
+    """Return the number of classes of the weights; None if the data define it, or if it is unknown."""
     source = settings.weights
     if source == TRAINED:
         trainable(settings.model)

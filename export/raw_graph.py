@@ -1,4 +1,4 @@
-"""The graph as it came: exported from the module and held against it, or a file that somebody brought."""
+"""The unoptimised graph: exported from the module and compared with it, or the user's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sources.source import Network
 
 
 def write_raw(flow: Flow, network: Network, raw: Path, calibration: list[Any]) -> ModelSpec:
-    """Write the graph with its spec inside, and add the check of its parity.
+    """Write the graph with its spec in the metadata, and add its parity check.
 
     Args:
         flow: The run.
@@ -27,11 +27,11 @@ def write_raw(flow: Flow, network: Network, raw: Path, calibration: list[Any]) -
         calibration: Batches of one sample.
 
     Returns:
-        The spec, which now says what the outputs hold.
+        The spec, which now defines what the outputs contain.
 
     Raises:
         ModelError: Neither of torch's exporters can export the module.
-        CheckFailed: What they write does not compute what the module computes.
+        CheckFailed: The outputs of the exported file differ from the module's.
     """
     if network.file is not None:
         with flow.stage("read"):

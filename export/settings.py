@@ -1,4 +1,4 @@
-"""What the pipeline is told, what it makes, and what it finds: settings, artefacts, checks, one run's state."""
+"""Settings, artefacts, checks, summary and state of one run of the pipeline."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ..optimize.graph.graph_file import GraphFile
 
 PRECISIONS = ("fp32", "fp16", "int8")
-TARGETS = ("ort-x86", "trt")  # unless others are asked for
-# Points of top-1 that a lower precision may lose against FP32, on each split.
+TARGETS = ("ort-x86", "trt")  # the default
+# Maximum loss of a lower precision against FP32 in points of top-1, on each split.
 MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
 MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
@@ -49,11 +49,11 @@ INPUTS = NORMALISED, FLOATS, PIXELS = "normalised", "float-nchw", "uint8-nhwc"
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to make; every field is an option of `edgesmith export`.
+    """Settings of a run; every field is an option of `edgesmith export`.
 
-    `model` is a name or file as `source.find_source` reads it, or a `torch.nn.Module`. The `weights` TRAINED are, for
-    networks of ours, trained on `data`: "digits", or the user's own where that is a folder; for others they are the
-    network's own. `data` "random" is noise.
+    `model` is a name or file as `source.find_source` reads it, or a `torch.nn.Module`. For networks of
+    the zoo, the `weights` TRAINED are trained on `data`: "digits", or the user's folder of images; for others they are
+    the network's own. `data` "random" is noise.
     """
 
     model: Any
@@ -96,12 +96,12 @@ class ExportSettings:
 
     @functools.cached_property
     def source(self) -> NetworkSource:
-        """Where the network comes from."""
+        """The source of the network."""
         return find_source(self.model)
 
     @property
     def place(self) -> Path:
-        """Where the bundle goes."""
+        """The bundle's folder."""
         return self.out or Path("bundles") / (
             find_network(self.model).name if self.source.is_ours else self.source.stem
         )
@@ -119,7 +119,7 @@ def result_key(task: Task) -> str:
 
 @dataclass(frozen=True)
 class StageCheck:
-    """One question and its answer; `passed` is None where it could not be asked here."""
+    """One check and its result; `passed` is None if the check could not run here."""
 
     name: str
     passed: bool | None
@@ -128,13 +128,13 @@ class StageCheck:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a form keeps of FP32's answers on the worse split, and whether that is enough.
+    """Similarity of a form to FP32 on the worse split, and whether it is sufficient.
 
     Attributes:
-        enough: Whether it is what the settings ask for; True where nothing can be told.
-        lost_points: Points of top-1 that are lost, where labels can judge.
-        agreement: Else, where the network chooses a class: per cent of the images with the same top-1.
-        sqnr_db: Else: the SQNR of the worst part of an output, in dB; None where it is equal to FP32's.
+        enough: Whether it meets the settings; True if it cannot be evaluated.
+        lost_points: The loss in points of top-1, if labels can be used.
+        agreement: Otherwise, for a classifier: per cent of the images with the same top-1.
+        sqnr_db: Otherwise: the SQNR of the worst part of an output, in dB; None if it is equal to FP32's.
     """
 
     enough: bool = True
@@ -165,17 +165,17 @@ class ExportedArtefact:
 
     @property
     def simulated(self) -> bool:
-        """Whether ONNX Runtime only stands in for the target: Q/DQ in float, as written; its speed means nothing."""
+        """Whether ONNX Runtime only simulates the target, with Q/DQ in float; its speed is then meaningless."""
         return targets.is_simulated(self.target)
 
     @property
     def timed(self) -> bool:
-        """Whether a file of a quick run is worth timing: what runs on CPUs as it is, and engines."""
+        """Whether a file of a quick run is timed: files for CPUs, and engines."""
         return self.backend != "ort" or (self.precision != "fp16" and not self.simulated)
 
     @property
     def options(self) -> dict[str, Any]:
-        """How ONNX Runtime is to be opened for it."""
+        """The options with which ONNX Runtime opens it."""
         return dict(ort.SIMULATED) if self.simulated else {}
 
     @property
@@ -186,7 +186,7 @@ class ExportedArtefact:
 
 @dataclass(repr=False)
 class Summary(Displayed):
-    """What was made and what was found."""
+    """The artefacts and checks of a run."""
 
     spec: ModelSpec
     bundle: Path
@@ -197,7 +197,7 @@ class Summary(Displayed):
 
     @property
     def passed(self) -> bool:
-        """Whether no check said no."""
+        """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
 
     def headline(self) -> str:
@@ -208,7 +208,7 @@ class Summary(Displayed):
         return f"{self.spec.name}: {len(self.checks)} checks, none failed; {self.bundle}"
 
     def table(self) -> Table:
-        """Return one row for each artefact, its figures in per cent and milliseconds."""
+        """Return one row per artefact, with values in per cent and milliseconds."""
         heads = ("artefact", "precision", "target", "KB", "top-1 test %", "top-1 hard %", "p50 ms")
         rows = []
         for artefact in self.artefacts:
@@ -234,9 +234,9 @@ class Summary(Displayed):
 
 
 class Flow:
-    """One run: the settings, the data, and what has been made and found so far.
+    """One run: the settings, the data, and the artefacts and checks so far.
 
-    `quick`: its files are only timed, so that INT8 is plain calibration and nothing is held against the module.
+    `quick`: the files are only timed, so INT8 is plain calibration and no check compares with the module.
     """
 
     def __init__(self, settings: ExportSettings, say: Say, *, quick: bool = False) -> None:
@@ -248,16 +248,16 @@ class Flow:
         self.records: dict[str, Any] = {}
         self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
         self.likeness: dict[tuple[str, int], Kept] = {}
-        self.graphs: dict[str, GraphFile] = {}  # what stands in the artefacts' files, until their engines are built
+        self.graphs: dict[str, GraphFile] = {}  # the graphs in the artefacts' files, until the engines are built
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that forms are judged on."""
+        """The splits on which forms are evaluated."""
         return tuple(split for split in SPLITS if split in self.data)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage and say that it is done."""
+        """Time one stage and report its end."""
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
@@ -268,10 +268,10 @@ class Flow:
         return next(one for one in self.artefacts if one.name == name)
 
     def add(self, name: str, precision: str, target: str, graph: GraphFile) -> None:
-        """Take an ONNX file that was made into the list."""
+        """Add an ONNX file to the artefacts."""
         self.artefacts.append(self.artefact(name, precision, target, graph))
 
     def artefact(self, name: str, precision: str, target: str, graph: GraphFile) -> ExportedArtefact:
-        """Return an ONNX file that was made as an artefact, and keep its graph."""
+        """Return an ONNX file as an artefact, and keep its graph."""
         self.graphs[name] = graph
         return ExportedArtefact(name, precision, target, graph.path, graph.nodes)

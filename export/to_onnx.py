@@ -1,7 +1,7 @@
-"""The single call to torch's exporter: a module in eval mode becomes an ONNX file with its ModelSpec inside.
+"""The only call to torch's exporter: a module in eval mode becomes an ONNX file with its ModelSpec in the metadata.
 
 The dynamo exporter is used (torch.export captures the graph, so Python control flow is resolved before ONNX sees it).
-`keep_batchnorm=True` asks it not to optimise: each BatchNormalization stays, and our own pass proves that it folds.
+`keep_batchnorm=True` disables its optimiser: each BatchNormalization stays, and our own pass folds it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # The lowest opset that the dynamo exporter writes without converting, so the one that most device parsers know.
 DEFAULT_OPSET = 18
 OPSETS = range(18, 24)
-# protobuf's limit is 2 GiB in all; weights above this go into a file beside the model.
+# protobuf's limit is 2 GiB in total; weights above this size go into an external file.
 EXTERNAL_DATA_ABOVE = 1_800_000_000
 
 
@@ -44,21 +44,22 @@ def export(
     """Export a module to ONNX, in eval mode, with the inputs of the spec, (N, *shape) each.
 
     Args:
-        module: The network. It is left in the mode (training or eval) that it came in.
+        module: The network. Its mode (training or eval) is restored.
         spec: Names of the input and outputs, the input's shape; written into the file's metadata, with `scores` read
-            off the graph where the spec does not say it.
-        path: The .onnx file to write; it is whole or not there. Weights above 1.8 GB stand beside it in `<path>.data`.
-        dynamic_batch: Leave N free (named "batch"); otherwise N is 1.
+            from the graph if the spec does not define it.
+        path: The .onnx file to write; it is written completely or not at all. Weights above 1.8 GB are in
+            `<path>.data`.
+        dynamic_batch: Make N a dynamic axis (named "batch"); otherwise N is 1.
         opset: ONNX operator set, 18 to 23.
-        keep_batchnorm: Leave BatchNormalization in the graph, for our own passes.
+        keep_batchnorm: Keep BatchNormalization in the graph, for our own passes.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: An opset that the exporter does not write.
-        ModelError: torch cannot capture the module, the message has its reason; or its outputs do not fit the names in
-            the spec. They are matched by key where they have keys; see `outputs.arranged`.
+        UsageError: The exporter does not support this opset.
+        ModelError: torch cannot capture the module (the message has the reason), or its outputs do not match the names
+            in the spec. Outputs with keys are matched by key; see `outputs.arranged`.
     """
     write_onnx(module, spec, path, dynamic_batch=dynamic_batch, opset=opset, keep_batchnorm=keep_batchnorm)
     return Path(path)
@@ -68,7 +69,7 @@ def write_onnx(
     module: torch.nn.Module, spec: ModelSpec, path: str | Path, *, dynamic_batch: bool = False,
     opset: int = DEFAULT_OPSET, keep_batchnorm: bool = True,
 ) -> ModelSpec:  # fmt: skip
-    """Do what `export` does; return the spec as it stands in the file."""
+    """Like `export`, but return the spec that is in the file."""
     if opset not in OPSETS:
         raise UsageError(
             f"opset {opset} is not supported",
@@ -78,7 +79,7 @@ def write_onnx(
     path = Path(path)
     was_training = module.training
     module.eval()
-    # torch.export takes a batch of one for a constant, so a free batch is captured at two.
+    # torch.export specialises a batch of one, so a dynamic batch is captured at two.
     examples = example_inputs(spec, 2 if dynamic_batch else 1)
     try:
         with in_a_row(module, examples, spec.output_names):
@@ -101,15 +102,15 @@ def example_inputs(spec: ModelSpec, batch: int) -> tuple[torch.Tensor, ...]:
 
 @contextmanager
 def in_a_row(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str]) -> Iterator[None]:
-    """Let a module return its tensors in the order of their names, where it returns something else than a row of them.
+    """Make a module return a flat sequence of tensors in the order of their names.
 
     Raises:
-        ModelError: Its outputs do not fit the names.
+        ModelError: Its outputs do not match the names.
     """
     try:
         with need("torch").no_grad():
             outputs = module(*examples)
-    except Exception:  # the exporter meets it again, and says more of it
+    except Exception:  # the exporter raises it again, with more detail
         yield
         return
     arranged(outputs, names)
@@ -156,7 +157,7 @@ def _capture(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's own log lines and deprecation warnings away from our user."""
+    """Hide the exporter's log lines and deprecation warnings from the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -177,7 +178,7 @@ def reason(error: BaseException) -> str:
 
 
 def _drop_made_biases(model: Any) -> None:
-    """Leave out the zeros that the exporter adds to a convolution without bias; in 3-D their shape is wrong, (C, 2)."""
+    """Remove the zero bias that the exporter adds to a Conv without bias; in 3-D its shape is wrong, (C, 2)."""
     for node in model.graph.all_nodes():
         bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) == 3 else None
         if bias is not None and bias.producer() is not None and bias.producer().op_type == "Expand":
@@ -185,7 +186,7 @@ def _drop_made_biases(model: Any) -> None:
 
 
 def _with_scores(spec: ModelSpec, model: Any) -> ModelSpec:
-    """Return the spec with what the first output holds, read off the graph where the spec does not say it."""
+    """Return the spec with `scores`, read from the graph if the spec does not define it."""
     if spec.scores or not tasks.find(spec.task).has_classes:
         return spec
     nodes = [node for node in model.graph.all_nodes() if node.inputs and node.inputs[0] is not None]
@@ -194,7 +195,7 @@ def _with_scores(spec: ModelSpec, model: Any) -> ModelSpec:
 
 
 def _clean(model: Any, spec: ModelSpec) -> None:
-    """Drop what torch notes beside nodes (stack traces with paths of this machine) and write the spec in."""
+    """Remove torch's metadata of nodes (stack traces with paths of this machine) and write the spec."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
         node.doc_string = None
@@ -209,7 +210,7 @@ def _clean(model: Any, spec: ModelSpec) -> None:
 
 
 def _save(program: Any, path: Path, external_data: bool) -> None:
-    """Write into a folder beside the target, then move: the weights first, so that a model never lacks them."""
+    """Write into a folder beside the target, then move: the weights first, so that a model never lacks its weights."""
     with workplace(path) as folder:
         with quiet():
             program.save(folder / path.name, external_data=external_data)

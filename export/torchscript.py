@@ -1,6 +1,7 @@
-"""Torch's older exporter, which traces: tried where the dynamo exporter fails, or where its file fails parity.
+"""Torch's older exporter, which traces: used if the dynamo exporter or the parity check of its file fails.
 
-A trace holds the branches that the example took: parity, at two batch sizes and on other inputs, is what tells.
+A trace contains only the branches that the example took: the parity check, with two batch sizes and other inputs,
+detects a wrong trace.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NEWEST_OPSET = 20
 def write_traced(
     module: torch.nn.Module, spec: ModelSpec, path: Path, *, dynamic_batch: bool = False, opset: int = 18
 ) -> ModelSpec:
-    """Do what `to_onnx.write_onnx` does, by tracing; an opset above 20 becomes 20.
+    """Like `to_onnx.write_onnx`, by tracing; an opset above 20 becomes 20.
 
     Raises:
         ModelError: torch cannot trace the module; the message has its reason.

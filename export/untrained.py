@@ -1,7 +1,7 @@
-"""Bundles to time: a network at its published input with random weights, as quickly as they can be made.
+"""Bundles for timing: networks at their published input size with random weights, made as fast as possible.
 
-Latency, memory, size and kernels do not depend on the weights, so INT8 is plain calibration on noise, and nothing here
-is compared with anything: `edgesmith export` does that, for networks that are to be used.
+Latency, memory, size and kernels do not depend on the weights, so INT8 is plain calibration on noise, and no check
+compares outputs here: `edgesmith export` does this, for networks that will be used.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from ..runtime.errors import EdgesmithError, UsageError
 if TYPE_CHECKING:
     from ..runtime.spec import ModelSpec
 
-SM = "8.6"  # Ampere, as Orin: the nearest that TensorRT-RTX builds for
+SM = "8.6"  # Ampere, like Orin: the nearest SM that TensorRT-RTX supports
 IMAGES = 8
 
 
 def place(name: str, folder: Path, side: int = 0) -> Path:
-    """Return where the bundle of a network with random weights stands."""
+    """Return the path of the bundle of a network with random weights."""
     return folder / (f"latency-{name}-{side}" if side else f"latency-{name}")
 
 
 def ensure(name: str, folder: Path, side: int = 0) -> Path:
-    """Return the bundle: FP32, INT8 for CPUs, and the FP16 and INT8 engines where TensorRT-RTX is; made when absent.
+    """Return the bundle: FP32, INT8 for CPUs, and with TensorRT-RTX FP16 and INT8 engines; make it if missing.
 
     Args:
         name: A network.
-        folder: Where bundles stand.
-        side: Height and width of the input in pixels; 0 for those that it was published with.
+        folder: The folder of bundles.
+        side: Height and width of the input in pixels; 0 for the published size.
 
     Raises:
         EdgesmithError: The network cannot be exported.
@@ -48,7 +48,7 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
 
 
 def _make(name: str, path: Path, side: int) -> None:
-    """Run the stages of `edgesmith export` with noise for images, without its checks and measurements."""
+    """Run the stages of `edgesmith export` with noise as images, without its checks and measurements."""
     from ..models import catalog
     from ..runtime.common.files import workplace
     from ..runtime.datasets import Noise
@@ -83,10 +83,10 @@ def _make(name: str, path: Path, side: int) -> None:
 
 
 def _resized(spec: ModelSpec, side: int) -> ModelSpec:
-    """Return the spec for another resolution; its preprocessing scales along.
+    """Return the spec for another resolution; the preprocessing is scaled too.
 
     Raises:
-        UsageError: The network takes no images, or none of this size.
+        UsageError: The network does not take images, or not of this size.
     """
     channels, *size = spec.input_shape
     if len(size) != 2:

@@ -1,7 +1,7 @@
 """The bubble chart of Canziani et al. 2017: accuracy against operations, size for parameters, one colour per family.
 
-A family's Pareto front joins its nets than which none of the family is both cheaper and better: one family is better
-than another if it moves the whole front up and to the left. Drawn by matplotlib.
+A family's Pareto front connects the networks for which no other of the family is both cheaper and more accurate:
+one family is better than another if its whole front is further up and to the left. Drawn by matplotlib.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..runtime.errors import DataError, NotAvailable, UsageError
 from .catalog import Entry, build_network, find_network
 
 INCHES = (14.0, 9.0)
-SMALLEST_AREA, AREA_PER_M = 14.0, 6.0  # of a bubble, in square points: its area grows with the parameters
+SMALLEST_AREA, AREA_PER_M = 14.0, 6.0  # of a bubble, in square points: the area is proportional to the parameters
 NAME_SIZE = 7
-# Where a name may stand: right of its bubble, left, above, below; and how it is anchored there.
+# Positions of a name: right of its bubble, left, above, below; and its alignment there.
 _SIDES = ((1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"))
 
 
@@ -44,10 +44,10 @@ def draw_chart(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[s
     Args:
         entries: Networks.
         path: .svg or .png.
-        latency_ms: Measured latency by name, in place of operations.
+        latency_ms: Measured latency by name, used instead of operations.
 
     Returns:
-        How many were drawn.
+        The number of networks drawn.
 
     Raises:
         UsageError: Another file type, or no network with published figures.
@@ -66,7 +66,7 @@ def draw_chart(entries: Sequence[Entry], path: str | Path, latency_ms: Mapping[s
 
 
 def collect_bubbles(entries: Sequence[Entry], latency_ms: Mapping[str, float] | None = None) -> list[Bubble]:
-    """Return the networks with ImageNet accuracy and a cost; parameters that nobody published are counted."""
+    """Return the networks with ImageNet accuracy and a cost; unpublished numbers of parameters are counted."""
     bubbles = []
     for entry in entries:
         figures = entry.figures
@@ -77,7 +77,7 @@ def collect_bubbles(entries: Sequence[Entry], latency_ms: Mapping[str, float] | 
 
 
 def _counted(entry: Entry) -> int:
-    """Count the parameters of a network, without computing any; 0 where there is no torch to build it."""
+    """Count the parameters of a network without initialising them; 0 if torch is not installed."""
     try:
         torch = need("torch")
     except NotAvailable:
@@ -87,14 +87,14 @@ def _counted(entry: Entry) -> int:
 
 
 def read_latencies(paths: Sequence[Path]) -> dict[str, float]:
-    """Read measured latencies, in milliseconds by network; of several for one network the fastest.
+    """Read measured latencies, in milliseconds by network; the fastest one of each network.
 
     Args:
         paths: Results of `edgesmith bench`, rows of the zoo's table, or folders of these.
 
     Raises:
         UsageError: There is no such file.
-        DataError: A file holds neither, or is of a network that is not in the catalogue.
+        DataError: A file contains neither, or its network is not in the catalogue.
     """
     fastest: dict[str, float] = {}
     for path in itertools.chain.from_iterable(sorted(p.glob("*.json")) if p.is_dir() else [p] for p in paths):
@@ -120,7 +120,7 @@ def _measured(value: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def pareto_bubbles(bubbles: Sequence[Bubble]) -> list[Bubble]:
-    """Return those than which none is both cheaper and at least as accurate, cheapest first."""
+    """Return the Pareto front: no other network is both cheaper and at least as accurate; cheapest first."""
     kept: list[Bubble] = []
     for bubble in sorted(bubbles, key=lambda item: (item.x, -item.top1)):
         if not kept or bubble.top1 > kept[-1].top1:
@@ -134,7 +134,7 @@ def area(bubble: Bubble) -> float:
 
 
 def _paint(bubbles: Sequence[Bubble], label: str) -> Any:
-    """Return the figure: bubbles, each family's Pareto front, names where there is room, and two legends."""
+    """Return the figure: bubbles, each family's Pareto front, names where there is space, and two legends."""
     figure, axes = pyplot().subplots(figsize=INCHES, layout="constrained")
     families = sorted({bubble.family for bubble in bubbles})
     colours = need("matplotlib").colormaps["tab20"]
@@ -166,7 +166,7 @@ def _legends(figure: Any, axes: Any) -> None:
 
 
 def _names(figure: Any, axes: Any, bubbles: Sequence[Bubble]) -> None:
-    """Write names beside their bubbles, none on another; who finds no place has none. Nets on a front choose first."""
+    """Write names beside their bubbles without overlap, omitting those without space; fronts come first."""
     figure.canvas.draw()
     families = itertools.groupby(sorted(bubbles, key=lambda b: b.family), key=lambda b: b.family)
     best = {bubble.name for _, own in families for bubble in pareto_bubbles(list(own))}

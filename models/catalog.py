@@ -1,22 +1,22 @@
-"""Which networks there are. Reads the tables in the family files as text, so that nothing heavy is imported.
+"""The catalogue of networks, read from the tables in the family files as text, so nothing heavy is imported.
 
 A family is a file of this folder with two literals at its top level: `PAPER`, and `VARIANTS`, a dictionary from a
-variant's name to its row. Adding a network is adding a row or a file; nothing is registered. A row may hold:
+variant's name to its row. To add a network, add a row or a file; there is no registration. A row may have:
 
-    args         what the file's `build` makes the variant from (a dictionary)
-    aliases      other names, torchvision's among them
-    params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, who says so (torchvision,
-                 for its own weights, where there is a checkpoint and no source)
-    dataset      the data set of top1 and top5, default "imagenet" where there are 1000 classes
+    args         arguments of the file's `build` for the variant (a dictionary)
+    aliases      other names, including torchvision's
+    params, macs, top1, top5, source     published figures: a count, multiply-adds, per cent, their source (torchvision,
+                 for its own weights, if there is a checkpoint and no source)
+    dataset      the data set of top1 and top5, default "imagenet" if there are 1000 classes
     input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7 (0, the
-                 whole image, where the answer is a map or a box, so that it is one of the image as it was given)
-    digits       side of the square input when trained on the embedded digits, default 64
-    fixed        true where the network takes one size of image only
+                 whole image, if the output is a map or a box, so that it refers to the original image)
+    digits       side of the square input if trained on the embedded digits, default 64
+    fixed        true if the network accepts only one image size
     classes      default 1000
     mean, std, interpolation, task, outputs     as in ModelSpec
-    keys         "timm" where the state dict's keys are those of timm's network of that name
+    keys         "timm" if the state dict has the keys of timm's network of this name
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
-    url          folder the checkpoint is in, where it is not torchvision's
+    url          the checkpoint's folder, if it is not torchvision's
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant: its name, the family file it stands in, and its row of the family's table."""
+    """One variant: its name, its family's file, and its row of the family's table."""
 
     name: str
     family: str
@@ -53,12 +53,12 @@ class Entry:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Other names that find this variant."""
+        """Other names of this variant."""
         return tuple(self.row.get("aliases", ()))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, H, W) that the published figures are for."""
+        """(C, H, W) of the published figures."""
         return tuple(self.row.get("input", (3, 224, 224)))
 
     @property
@@ -73,7 +73,7 @@ def network_names() -> list[str]:
 
 
 def find_network(name: str) -> Entry:
-    """Find a variant by its name or an alias, without regard to case, `_` and `-`.
+    """Find a variant by its name or an alias, ignoring case, `_` and `-`.
 
     Raises:
         UsageError: No such network; the message has the nearest name.
@@ -91,11 +91,11 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
 
     Args:
         name: A variant or an alias.
-        weights: "digits" gives the small input and ten labels of the embedded digits; a checkpoint of ours the spec
-            that it carries; anything else the paper's own.
+        weights: "digits" gives the small input and ten labels of the embedded digits; a checkpoint of Edgesmith the
+            spec in its metadata; anything else the paper's spec.
 
     Raises:
-        UsageError: No such network, or the checkpoint is another network's.
+        UsageError: No such network, or the checkpoint belongs to another network.
         ModelError: The checkpoint cannot be read.
     """
     entry = find_network(name)
@@ -142,7 +142,7 @@ def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.n
     Args:
         name: A variant or an alias.
         num_classes: Size of the last layer.
-        changes: Arguments of the family's `build` in place of those of the variant's row.
+        changes: Arguments of the family's `build` that replace those of the variant's row.
 
     Raises:
         UsageError: No such network.
@@ -154,7 +154,7 @@ def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.n
 
 
 def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
-    """A spec for sounds and videos: their preprocessing is the user's."""
+    """Return a spec for sounds and videos: the user preprocesses them."""
     if weights == "digits":
         raise UsageError(f"{entry.name} takes no images", got="weights digits", do="use --weights random or a file")
     return ModelSpec(
@@ -197,7 +197,7 @@ def _index() -> dict[str, str]:
 
 @functools.cache
 def _tables(path: Path) -> dict[str, Any]:
-    """Read the literals PAPER and VARIANTS of a file; an empty dictionary where there is no table."""
+    """Read the literals PAPER and VARIANTS of a file; an empty dictionary if there is no table."""
     text = path.read_text(encoding="utf-8")
     if "\nVARIANTS = " not in text:
         return {}

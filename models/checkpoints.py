@@ -1,4 +1,4 @@
-"""Reading and writing weights without running anybody's code: safetensors, or a .pth with `weights_only=True`."""
+"""Reading and writing weights without executing code from the file: safetensors, or a .pth with `weights_only=True`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 
 def checkpoint_metadata(path: str | Path) -> dict[str, str]:
-    """Read the metadata of a .safetensors file; nothing but the standard library is needed.
+    """Read the metadata of a .safetensors file; only the standard library is needed.
 
     Raises:
         UsageError: There is no such file.
@@ -40,7 +40,7 @@ def checkpoint_metadata(path: str | Path) -> dict[str, str]:
 
 
 def checkpoint_spec(path: str | Path) -> ModelSpec | None:
-    """Return the ModelSpec that a checkpoint of ours carries; None for anybody else's."""
+    """Return the ModelSpec in the metadata of a checkpoint of Edgesmith; None for other checkpoints."""
     if Path(path).suffix != ".safetensors":
         return None
     text = checkpoint_metadata(path).get(SPEC_KEY)
@@ -51,14 +51,14 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict.
 
     Args:
-        path: .safetensors, or .pth / .pt holding a state dict (or one under "state_dict" or "model").
+        path: .safetensors, or .pth / .pt with a state dict (or one under "state_dict" or "model").
 
     Returns:
         Key to tensor, on the CPU, in the dtypes of the file.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is damaged, holds something else than tensors, or a pickle with code in it.
+        ModelError: It is damaged, has entries that are not tensors, or is a pickle with code.
     """
     import torch
 
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+    except Exception as error:  # for a damaged file the unpickler may raise any exception
         raise _broken(path, error) from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _plain(path: Path, state: Mapping[Any, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors by their keys as text, if all are plain arrays of real numbers."""
+    """Return the tensors by their keys as strings, if all are dense tensors of real numbers."""
     import torch
 
     for key, value in state.items():
@@ -104,13 +104,13 @@ def _plain(path: Path, state: Mapping[Any, torch.Tensor]) -> dict[str, torch.Ten
 def write_checkpoint(
     path: str | Path, state: Mapping[str, torch.Tensor], notes: Mapping[str, str], half: bool = False
 ) -> None:
-    """Write a .safetensors file; it is whole or not there.
+    """Write a .safetensors file; it is written completely or not at all.
 
     Args:
-        path: Where.
+        path: The file.
         state: Key to tensor.
-        notes: Metadata, text to text.
-        half: Store tensors of two or more dimensions as float16, in half the space.
+        notes: Metadata, string to string.
+        half: Store tensors with two or more axes as float16.
     """
     import torch
     from safetensors.torch import save_file
@@ -125,7 +125,7 @@ def write_checkpoint(
 
 
 def _settle(file: Path) -> None:
-    """Sort the metadata, which safetensors writes in a random order, so that equal weights are equal files."""
+    """Sort the metadata, which safetensors writes in a random order, so that equal weights give equal files."""
     with file.open("r+b") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
@@ -145,8 +145,8 @@ def load_checkpoint(
     Args:
         module: Changed in place; floating-point tensors take the module's dtype.
         state: Key to tensor; a missing `num_batches_tracked` (written by old versions of PyTorch) is allowed.
-        origin: What to call it in the error.
-        suggest: Names the network that a state dict fits (`nearest.nearest_network`); "" where none does.
+        origin: Its name in the error.
+        suggest: Returns the network that matches a state dict (`nearest.nearest_network`); "" if none does.
 
     Raises:
         ModelError: Keys are missing, unexpected or of the wrong shape; all three lists are in the message.

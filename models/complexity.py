@@ -1,7 +1,7 @@
-"""The table of `runtime/common/complexity.py` for any torch module: it is run once on tensors that hold no numbers.
+"""The table of `runtime/common/complexity.py` for any torch module: it is run once on meta tensors.
 
-Each operation that PyTorch dispatches is written down with the module it happened in, so that functional calls,
-branches and shared layers are seen as they are.
+Each operation that PyTorch dispatches is recorded with its module, so functional calls, branches and shared layers are
+recorded correctly.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _KIND = {operation: kind for kind, operations in _KINDS.items() for operation in
 def describe_network(
     name: str, input_shape: tuple[int, ...] | None = None, num_classes: int | None = None
 ) -> Complexity:
-    """Describe a network of the catalogue; it is built without memory for its weights.
+    """Describe a network of the catalogue; it is built without allocating its weights.
 
     Raises:
         UsageError: No such network.
@@ -62,12 +62,12 @@ def describe_network(
 
 
 def analyse_module(module: nn.Module, input_shape: tuple[int, ...], title: str = "") -> Complexity:
-    """Describe any module in eval mode; it is left in the mode that it came in.
+    """Describe any module in eval mode; its mode is restored.
 
     Args:
         module: Takes one float32 tensor of shape (1, *input_shape).
         input_shape: Without the batch.
-        title: Of the table.
+        title: The table's title.
 
     Raises:
         ModelError: The module does not run on such an input.
@@ -93,7 +93,7 @@ def _x(shape: tuple[int, ...]) -> str:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down operations; a value is named by its number, and tensors are kept so that their ids stay theirs."""
+    """Recorder of operations; a value's name is its number, and tensors are kept alive so that ids stay unique."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -156,14 +156,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.ops.append(Op(where, kind, read, self._remember(out), shapes, shape, **facts))
 
     def _derive(self, tensors: list[torch.Tensor], results: list[torch.Tensor]) -> None:
-        """What is computed from a weight alone (a transposed one, say) stands for it."""
+        """Treat a value computed only from a weight (for example its transpose) as the weight."""
         sources = [self.weights[id(tensor)] for tensor in tensors if id(tensor) in self.weights]
         if sources:
             self.weights |= {id(value): sources[0] for value in results}
             self.alive += results
 
     def _new(self, tensor: torch.Tensor) -> bool:
-        """Say whether a parameter is met for the first time; buffers do not count."""
+        """Return whether a parameter is used for the first time; buffers do not count."""
         if not isinstance(tensor, nn.Parameter) or id(tensor) in self.counted:
             return False
         self.counted.add(id(tensor))
@@ -176,7 +176,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _names(self) -> Iterator[None]:
-        """Keep the name of the module that is running on top of `stack`."""
+        """Keep the name of the running module on top of `stack`."""
 
         def enter(label: str) -> Callable[..., None]:
             return lambda module, args: self.stack.append(label)
@@ -232,7 +232,7 @@ def _pool(args: Any, dims: int) -> dict[str, Any]:
 
 
 def _padding(args: Any, dims: int) -> dict[str, Any]:
-    """A window of one pixel that begins before the edge; `args[1]`: (before, behind) of each axis, the last first."""
+    """Record padding as a window of one pixel before the edge; `args[1]`: (before, after) per axis, last first."""
     before = [*args[1][::2], *[0] * dims][:dims]
     return {"kernel": (1,) * dims, "stride": (1,) * dims, "pad": tuple(reversed(before)), "dilation": (1,) * dims}
 

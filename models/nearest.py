@@ -1,4 +1,4 @@
-"""Which network of the zoo a checkpoint is most like."""
+"""The network of the zoo that is most similar to a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CANDIDATES, _MUCH = 3, 0.8
 
 
 def nearest_network(state: Mapping[str, torch.Tensor]) -> str:
-    """Name the network whose keys and shapes are most like a checkpoint's, if they are much alike.
+    """Return the network whose keys and shapes are most similar to a checkpoint's, if they are similar enough.
 
-    Looked at are the nearest by number of parameters, as it is and as it would be with the usual 1000 classes.
+    Candidates are the nearest networks by number of parameters, both as given and with 1000 classes.
     """
     import torch
 
@@ -34,7 +34,7 @@ def nearest_network(state: Mapping[str, torch.Tensor]) -> str:
     for entry in near.values():
         with torch.device("meta"):
             own = catalog.build_network(entry.name, entry.classes).state_dict()
-        # A key of another shape counts half: other input channels or classes leave a network what it is.
+        # A key of another shape counts half: other input channels or classes do not change the network.
         same = sum((1.0 if own[key].shape == value.shape else 0.5) for key, value in state.items() if key in own)
         alike[entry.name] = same / max(len(own), len(state))
     best = max(alike, key=lambda name: alike[name])

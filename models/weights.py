@@ -1,7 +1,7 @@
-"""Where a network's weights come from: trained on the digits, a public checkpoint, a seed, or a file.
+"""Sources of a network's weights: training on the digits, a public checkpoint, a seed, or a file.
 
-digits      weights/<name>-digits.safetensors; trained and written when absent, or made with other data or recipe
-imagenet    weights/<public file name>.pth; fetched once, its SHA-256 checked against the digits in its name
+digits      weights/<name>-digits.safetensors; trained if missing, or if made with other data or another recipe
+imagenet    weights/<public file name>.pth; downloaded once, its SHA-256 is compared with the digits in its name
 random      the paper's initialisation from seed 0
 a file      .safetensors or .pth; see `checkpoints`
 """
@@ -40,21 +40,21 @@ _TIMEOUT_S = 30
 
 
 def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Path = FOLDER) -> ModelSpec:
-    """Give a module its weights; it is left in eval mode.
+    """Load the weights of a module and set it to eval mode.
 
     Args:
         module: Built by `catalog.build_network` for `spec`; changed in place.
-        spec: What the module is; for "digits" as `catalog.network_spec(name, "digits")` gives it.
+        spec: The module's spec; for "digits" that of `catalog.network_spec(name, "digits")`.
         source: "digits", "imagenet", "random" or the path of a checkpoint.
-        folder: Where weights are kept.
+        folder: The folder of weights.
 
     Returns:
-        The spec, which now says where the weights came from.
+        The spec, now with the source of the weights.
 
     Raises:
         UsageError: No such file or source, or the source has no weights for this network.
         ModelError: A checkpoint cannot be used; nothing was loaded.
-        NotAvailable: The public checkpoint is neither here nor can it be fetched.
+        NotAvailable: The public checkpoint is not in the folder and cannot be downloaded.
     """
     need("torch")
     if source == "digits":
@@ -86,10 +86,10 @@ def trainable(name: str) -> None:
 
 
 def trained(name: str, data: str, folder: Path = FOLDER) -> Path:
-    """Return a checkpoint trained on a folder of images with the network's own recipe; kept for the same images.
+    """Return a checkpoint trained on a folder of images with the network's recipe; reused for the same images.
 
     Raises:
-        UsageError: `trainable` refuses the network, or what stands at the checkpoint's place is not ours.
+        UsageError: `trainable` refuses the network, or the checkpoint's path has a file of another origin.
         DataError: The images cannot be used.
     """
     trainable(name)
@@ -106,7 +106,7 @@ def _digest(data: str, recipe: recipes.Recipe) -> str:
 
 
 def _kept(path: Path, name: str, data: str, recipe: recipes.Recipe, digest: str) -> None:
-    """Train unless the checkpoint is there and of these images and this recipe."""
+    """Train, unless the checkpoint exists and is from these images and this recipe."""
     claim(path, "weights")
     with locked(path):
         if not path.is_file() or checkpoints.checkpoint_metadata(path).get(DIGEST_KEY) != digest:
@@ -141,7 +141,7 @@ def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str
 
 
 def save_weights(path: Path, module: torch.nn.Module, spec: ModelSpec, digest: str = "", half: bool = False) -> None:
-    """Write a module's weights with its spec beside them, so that the file alone says what it is."""
+    """Write a module's weights with its spec in the metadata, so that the file describes itself."""
     checkpoints.write_checkpoint(path, module.state_dict(), {SPEC_KEY: spec.to_json(), DIGEST_KEY: digest}, half)
 
 
@@ -155,11 +155,11 @@ def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
 
 
 def warm_up_batchnorm(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Give batch norm nine tenths of the statistics of four inputs of noise; the module is left in eval mode.
+    """Set batch norm statistics to nine tenths of those of four inputs of noise; the module is left in eval mode.
 
-    As initialised it does nothing in eval mode, so that the activations of a deep network vanish or explode, and FP16
-    cannot hold them. A tenth of the initial variance of 1 stays: that of a few values may be next to nothing, and what
-    is divided by it would drown in rounding.
+    With its initial statistics batch norm has no effect in eval mode, so the activations of a deep network vanish or
+    explode and exceed FP16's range. One tenth of the initial variance of 1 is kept: the variance of a few values may be
+    almost zero, and a division by it would amplify rounding errors.
     """
     import torch
 
@@ -196,7 +196,7 @@ def _public(spec: ModelSpec, folder: Path) -> Path:
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Download to `path`; it appears there only when its SHA-256 begins as its name says."""
+    """Download to `path`; the file is kept only if its SHA-256 begins with the digits in its name."""
     note(f"fetching {url}")
     with atomic_file(path) as temporary:
         with temporary.open("wb") as file:
@@ -206,7 +206,7 @@ def _fetch(url: str, path: Path) -> None:
 
 
 def _blocks(url: str, path: Path) -> Iterator[bytes]:
-    """Yield what an address answers, block by block; whatever goes wrong on the way is NotAvailable."""
+    """Yield the content of a URL block by block; every failure is NotAvailable."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
             size, got = int(answer.headers["Content-Length"] or 0), 0
@@ -221,7 +221,7 @@ def _blocks(url: str, path: Path) -> Iterator[bytes]:
         reason = getattr(error, "reason", error)
         if isinstance(error, urllib.error.HTTPError):
             reason = str(error)
-            error.close()  # it holds the connection
+            error.close()  # it keeps the connection open
         raise NotAvailable(
             f"{url} cannot be fetched", got=str(reason), do=f"fetch it elsewhere and put it at {path}"
         ) from error

@@ -1,4 +1,4 @@
-"""Write a rewritten graph only if it computes what its source does."""
+"""Write a rewritten graph only if its outputs equal those of its source."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .graph.writer import write
 
 
 def write_checked(net: Graph, source: str | Path, target_path: str | Path) -> None:
-    """Write a Net whole, and only if it computes what the file does that it was read from.
+    """Write a graph completely, and only if its outputs equal those of its source file.
 
     Raises:
-        CheckFailed: It computes something else (a bug; nothing is written).
+        CheckFailed: It has other outputs (a bug; nothing is written).
     """
     with atomic_file(target_path) as temporary:
         write(net, temporary)

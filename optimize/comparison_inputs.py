@@ -1,4 +1,4 @@
-"""What two files are compared on: drawn inputs, what follows from them, and real ones."""
+"""Inputs for the comparison of two files: random inputs, scaled ones, and real ones."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Refusal(Exception):
 
 
 def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = None) -> Feeds | None:
-    """Make inputs: standard normal floats, small integers; free dimensions of one name get one size.
+    """Generate inputs: standard normal floats, small integers; dynamic axes with the same name get the same size.
 
     Args:
-        session: With the inputs.
-        first: Size of a free first dimension.
-        other: Size of any other.
-        by_name: Sizes of inputs by name, in place of these.
+        session: The session with the inputs.
+        first: Size of a dynamic first axis.
+        other: Size of every other dynamic axis.
+        by_name: Shapes of inputs by name, which replace these sizes.
     """
     rng = np.random.default_rng(0)
     sizes: dict[str, int] = {}
@@ -57,7 +57,7 @@ def random_feeds(session: Any, first: int, other: int, by_name: Sizes | None = N
             for axis, (dim, size) in enumerate(zip(value.shape, own, strict=True))
         ]
         if math.prod(shape) > MOST_ELEMENTS:
-            raise Refusal(f"its input {value.name[:100]!r} is too large to be made up: {shape}")
+            raise Refusal(f"its input {value.name[:100]!r} is too large to generate: {shape}")
         feeds[value.name] = _fill(rng, shape, np.dtype(NUMPY[value.type]))
     return feeds
 
@@ -79,7 +79,7 @@ def _fill(rng: np.random.Generator, shape: list[int], dtype: np.dtype[Any]) -> A
 
 
 def more_feeds(feeds: Feeds) -> Iterator[Feeds]:
-    """Yield the same inputs at other scales: small ones, and ones that reach the bounds of activations."""
+    """Yield the same inputs at other scales: small ones, and large ones that reach the bounds of activations."""
     if any(array.dtype.kind == "f" for array in feeds.values()):
         for factor in (8.0, 0.05):
             yield {
@@ -89,13 +89,13 @@ def more_feeds(feeds: Feeds) -> Iterator[Feeds]:
 
 
 def real_feeds(session: Any, samples: Iterable[Any] | None, batch: int | None, by_name: Sizes) -> Iterator[Feeds]:
-    """Yield the first four real inputs that fit: dicts by name, or arrays for the first input, cut to the batch.
+    """Yield the first four matching real inputs: dicts by name, or arrays for the first input, cut to the batch.
 
     Args:
-        session: With the inputs.
-        samples: What was given.
-        batch: The size of a free first dimension; None takes the sample's own.
-        by_name: Sizes of inputs by name, in place of these.
+        session: The session with the inputs.
+        samples: The given samples.
+        batch: The size of a dynamic first axis; None uses the sample's size.
+        by_name: Shapes of inputs by name, which replace these sizes.
     """
     inputs = {value.name: value for value in session.get_inputs()}
     for index, sample in enumerate(samples or ()):

@@ -1,11 +1,11 @@
-"""Scaling and normalising inside the graph: the network then reads a camera's frame, and the runtime only resizes.
+"""Embed scaling and normalisation in the graph: the network then takes a camera frame, and the runtime only resizes.
 
-Before: y = net(x)    x = (pixel / 255 - mean) / std, made by the runtime      float (N, C, H, W)
+Before: y = net(x)    x = (pixel / 255 - mean) / std, by the runtime      float (N, C, H, W)
 After:  y = net'(p)   p = the pixels themselves: uint8 (N, H, W, C) or float (N, C, H, W)
 
     x = (p - 255 mean) * 1 / (255 std): the factor goes into the first Conv's weights, always exactly. The 255 mean goes
-    into its bias where it does not pad; where it pads, with the zero that stands for the mean, one Sub stays before it.
-    What starts with another operator gets the map as one BatchNormalization.
+    into its bias if it has no padding; with padding, where zero stands for the mean, one Sub remains before it.
+    If the network starts with another operator, the map becomes one BatchNormalization.
 """
 
 from __future__ import annotations
@@ -49,21 +49,22 @@ def embed(
     verify: bool = True,
     **options: Any,
 ) -> Report:
-    """Write a model that reads pixels: scaling, normalising and the order of channels are in the graph.
+    """Write a model that takes pixels: scaling, normalisation and the order of channels are in the graph.
 
-    Resizing and cropping stay outside. Channels of the new input are always in the order RGB (or one grey channel).
+    Resizing and cropping stay outside. The channels of the new input are always RGB (or one grey channel).
 
     Args:
         model_path: A float ONNX file with one image input, (N, C, H, W).
-        out: The file to write; its metadata holds the spec of the new input (see `raw_spec`).
+        out: The file to write; its metadata has the spec of the new input (see `raw_spec`).
         spec: The model's input and preprocessing; None for the one in its metadata.
-        input: "uint8-nhwc": uint8 (N, H, W, C), a camera's frame; "float-nchw": (N, C, H, W), 0 to 255, in the
-            floating-point type that the model reads now.
+        input: "uint8-nhwc": uint8 (N, H, W, C), a camera frame; "float-nchw": (N, C, H, W), 0 to 255, in the
+            floating-point type of the model's present input.
         verify: Compare the result on random pixels with the original on the same pixels, normalised by numpy.
-        options: As for `runner.optimize`, which runs on the result: target, batch, ...
+        options: As for `optimizer.optimize`, which runs on the result: target, batch, ...
 
     Raises:
-        UsageError: An unknown kind of input, no such file, or the model itself as output: it is compared with.
+        UsageError: An unknown kind of input, no such file, or the output is the model itself, which the comparison
+            needs.
         ModelError: The model has no such input, or no spec.
         CheckFailed: The result differs from the original.
     """
@@ -92,9 +93,9 @@ def embed(
 def raw_spec(spec: ModelSpec, input: str) -> ModelSpec:
     """Return the spec of a model whose preprocessing is in the graph.
 
-    With "float-nchw", `Preprocess` says mean 0 and std 1/255: (p / 255 - 0) / (1 / 255) = p, so that a runtime that
-    knows nothing of this does the right thing. With "uint8-nhwc", layout is NHWC, dtype uint8 and input_shape
-    (H, W, C): the runtime hands over the cropped frame as it is.
+    With "float-nchw", `Preprocess` has mean 0 and std 1/255: (p / 255 - 0) / (1 / 255) = p, so every runtime applies
+    the identity. With "uint8-nhwc", layout is NHWC, dtype uint8 and input_shape
+    (H, W, C): the runtime passes the cropped frame unchanged.
     """
     channels, height, width = spec.input_shape
     old = spec.preprocess
@@ -110,7 +111,7 @@ def _embedded_spec(model: onnx.ModelProto, source: Path) -> ModelSpec:
     spec = spec_metadata.embedded(model)
     if spec is None:
         raise ModelError(
-            f"{source} does not say how its input is made",
+            f"{source} does not define its preprocessing",
             got=f"metadata {sorted(entry.key for entry in model.metadata_props)}",
             expected=f"the entry {SPEC_KEY}",
             do="export it with edgesmith, or pass a spec",
@@ -123,9 +124,9 @@ def _embedded_spec(model: onnx.ModelProto, source: Path) -> ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """The network's input: name, its shape (N, C, H, W) with free dimensions set, its type, and how it is made.
+    """The network's input: name, its shape (N, C, H, W) with dynamic axes set, its type, and its preprocessing.
 
-    `order` is the channel of an RGB image that each channel of the input is.
+    `order` is the RGB channel of each channel of the input.
     """
 
     name: str
@@ -149,7 +150,7 @@ def _image(net: Graph, spec: ModelSpec) -> Image:
     """Find the image input.
 
     Raises:
-        ModelError: There is none that fits the spec.
+        ModelError: No input matches the spec.
     """
     settings, channels = spec.preprocess, len(spec.preprocess.mean)
     value = next((item for item in net.skeleton.graph.input if item.name == spec.input_name), onnx.ValueInfoProto())
@@ -158,9 +159,9 @@ def _image(net: Graph, spec: ModelSpec) -> Image:
     fits = len(dims) == 4 and dims[1] == channels == len(settings.std) == spec.input_shape[0]
     if not fits or kind.elem_type not in FLOATS or value.name in net.protected_names:
         raise ModelError(
-            "the model's input cannot be made to take pixels",
+            "the model's input cannot be changed to pixels",
             got="; ".join(f"{item.name} {_type_text(item)}" for item in net.skeleton.graph.input),
-            expected=f"{spec.input_name}, float32 or float16 (N, {channels}, H, W), that only layers of the graph read",
+            expected=f"{spec.input_name}, float32 or float16 (N, {channels}, H, W), read only by layers of the graph",
             do="check the spec; embed before quantising",
         )
     shape = tuple(dim or free for dim, free in zip(dims, (1, *spec.input_shape), strict=True))
@@ -176,7 +177,7 @@ def _type_text(value: onnx.ValueInfoProto) -> str:
 
 
 def _prepend(net: Graph, image: Image, kind: str) -> None:
-    """Let the graph read pixels, and put what makes the old input from them before it."""
+    """Change the graph's input to pixels, and insert the nodes that compute the old input from them."""
     old = next(item for item in net.graph.inputs if item.name == image.name)
     tensor, near = gs.Variable(image.name), net.graph.nodes[0]
     net.graph.inputs[net.graph.inputs.index(old)] = tensor
@@ -196,7 +197,7 @@ def _prepend(net: Graph, image: Image, kind: str) -> None:
 
 
 def _map(net: Graph, image: Image, old: GraphTensor) -> list[Step]:
-    """Return the nodes that normalise: two that the first Conv takes up later, or else a single one."""
+    """Return the nodes that normalise: two that are later folded into the first Conv, or a single one."""
     layer, order, dtype = net.only_user(old), list(image.order), image.dtype
     if layer is not None and is_a(layer, "Conv") and (weights := net.value(layer.inputs[1])) is not None:
         if weights.shape[1] == len(order) and order != sorted(order):
@@ -218,7 +219,7 @@ def _map(net: Graph, image: Image, old: GraphTensor) -> list[Step]:
 
 
 def _declare_nhwc(value: onnx.ValueInfoProto) -> None:
-    """Make an input's declaration uint8 (N, H, W, C)."""
+    """Declare an input as uint8 (N, H, W, C)."""
     tensor = value.type.tensor_type
     dims = [type(dim).FromString(dim.SerializeToString()) for dim in tensor.shape.dim]
     tensor.elem_type = onnx.TensorProto.UINT8
@@ -230,7 +231,7 @@ def _declare_nhwc(value: onnx.ValueInfoProto) -> None:
 
 
 def _compared(source: Path, out: Path, image: Image, kind: str) -> Equivalence:
-    """Compare the result on pixels with the original on the same pixels, normalised here."""
+    """Compare the result on pixels with the original on the same pixels, normalised by NumPy."""
     batch, channels, height, width = image.shape
     noise = np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), np.uint8)
     frames = [noise, np.zeros_like(noise), np.full_like(noise, 255)]

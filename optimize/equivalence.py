@@ -1,7 +1,7 @@
-"""Whether two ONNX files compute the same: ONNX Runtime with every optimisation off, on random and on real inputs.
+"""Comparison of two ONNX files: ONNX Runtime with all optimisations off, on random and on real inputs.
 
-One session of each file is open at a time, and the number of inputs is bounded by time, so that checking a big model
-costs about two loads and two runs of it.
+Only one session is open at a time, and the number of inputs is limited by time, so the comparison of a large model
+costs about two loads and two runs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Equivalence:
         verdict: "equal", "different", "not run" (on request) or "cannot tell".
         detail: Why it is not "equal".
         worst_error: Largest absolute difference over all outputs, in the outputs' unit.
-        worst_output: The output it was found in.
+        worst_output: The output with this difference.
         scale: The largest magnitude of that output.
-        rounding: How far noise in the last digits of the input moves that output of the source itself, where the error
-            is beyond the usual tolerance and this alone explains it.
-        runs: How many inputs were compared.
-        seconds: What checking took.
+        rounding: The change of this output of the source by noise in the last digits of the input, if the error exceeds
+            the usual tolerance and only this change explains it.
+        runs: The number of inputs compared.
+        seconds: The duration of the comparison.
     """
 
     verdict: str
@@ -47,22 +47,22 @@ class Equivalence:
 
     @property
     def error(self) -> str:
-        """The worst error beside what it must be seen with: the size of the values, and the network's own noise."""
+        """The worst error, with the magnitude of the values and the network's rounding noise."""
         if not self.worst_error:
             return "worst error 0"
         sentence = f"worst error {self.worst_error:.2g} of values up to {self.scale:.2g}"
         if self.rounding is None:
             return sentence
-        return f"{sentence}; noise in the input's last digits moves the source itself by {self.rounding:.2g}"
+        return f"{sentence}; noise in the input's last digits changes the source's outputs by {self.rounding:.2g}"
 
 
 # data type -> (relative to the largest magnitude of the output, absolute)
 TOLERANCE = {"float64": (1e-6, 1e-9), "float32": (1e-4, 1e-6), "float16": (2e-2, 1e-3), "bfloat16": (6e-2, 1e-2)}
-# Integers of 8 bits come out of quantisers, where float rounding may move a value that lies between two steps.
+# 8-bit integers are outputs of quantisers, where float rounding may change a value between two steps.
 STEP = {"uint8": 1, "int8": 1}
-# Noise on the input in last digits, and how many times what it does to the original the result may be off.
+# Relative noise on the input, and the allowed multiple of the change that it causes in the original.
 NOISE, AMPLE = 4, 8
-# Sizes tried for free dimensions: (the first dimension, any other).
+# Sizes tried for dynamic axes: (the first axis, every other).
 FREE = ((2, 64), (2, 224), (1, 32), (1, 8), (1, 1))
 ENOUGH_S = 0.2
 
@@ -72,11 +72,11 @@ def compare(source: Path, result: Path, samples: Iterable[Any] | None = None) ->
 
     Args:
         source: The original.
-        result: What must compute the same.
+        result: The file that must have the same outputs.
         samples: Real inputs, if any: arrays for the first input, or dicts by input name. At most four are used.
 
     Returns:
-        Verdict "equal", "different", or "cannot tell" when the original itself does not run here.
+        Verdict "equal", "different", or "cannot tell" if the original does not run here.
     """
     start = time.perf_counter()
     try:
@@ -102,9 +102,9 @@ class Expected:
     open: Callable[[Path], Any]
 
     def moved(self, feeds: Feeds, name: str) -> float:
-        """Return how far noise of a few last digits on the input moves an output of the original; 0 where unknown.
+        """Return the change of an output of the original by noise in the last digits of the input; 0 if unknown.
 
-        There are networks that are chaotic for some inputs: every last digit is amplified ten thousand times.
+        Some networks are chaotic for some inputs: they amplify rounding errors ten thousand times.
         """
         if self.source is None:
             return 0.0
@@ -124,16 +124,16 @@ def reference(
 ) -> Expected:  # fmt: skip
     """Run the original on random and real inputs and return them with its outputs.
 
-    What ONNX Runtime cannot run is given to ONNX's reference evaluator, if it is small.
+    If ONNX Runtime cannot run the original and it is small, ONNX's reference evaluator runs it.
 
     Args:
         source: The original.
         samples: As for `compare`.
-        batch: The only size to try for free first dimensions.
-        sizes: Of inputs that leave theirs free, by name.
+        batch: The only size to try for dynamic first axes.
+        sizes: Shapes of inputs with dynamic axes, by name.
 
     Raises:
-        Refusal: It does not load, or no input that was tried suits it.
+        Refusal: It does not load, or accepts none of the inputs.
     """
     kept = None if samples is None else list(samples)
     try:
@@ -150,7 +150,7 @@ def _pairs(
 ) -> list[tuple[Feeds, dict[str, Any]]]:
     try:
         pairs = _first_that_runs(session, batch, sizes)
-    except Refusal:  # drawn inputs may make no sense: indices out of range, boxes that are none
+    except Refusal:  # random inputs may be invalid: indices out of range, invalid boxes
         pairs = [(feeds, _run(session, feeds)) for feeds in real_feeds(session, samples, batch, sizes)]
         if not pairs:
             raise
@@ -186,7 +186,7 @@ def against(expected: Expected, result: Path) -> Equivalence:
 
 
 def _largest(output: Any) -> float:
-    """Return the largest finite magnitude of an output; 0 where it has none."""
+    """Return the largest finite magnitude of an output; 0 if it has none."""
     value = np.asarray(output) if isinstance(output, np.ndarray) else np.zeros(0)
     if value.dtype.kind in "OUSb":
         return 0.0
@@ -198,7 +198,7 @@ def difference(expected: Any, got: Any) -> tuple[float, str]:
     """Compare two outputs: arrays, or sequences of arrays.
 
     Returns:
-        The largest absolute difference, and what is wrong (empty when it is within the tolerance of the data type).
+        The largest absolute difference, and the problem (empty if it is within the tolerance of the data type).
     """
     if isinstance(expected, (list, dict)) or expected is None or isinstance(got, (list, dict)):
         return _sequences(expected, got)
@@ -225,7 +225,7 @@ def _numbers(expected: Array, got: Array) -> tuple[float, str]:
     one, other = expected.astype(wide), got.astype(wide)
     finite = np.isfinite(one)
     if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(one[~finite], other[~finite], True):
-        return np.inf, "NaN or infinity in other places"
+        return np.inf, "NaN or infinity at other positions"
     if not finite.any():
         return 0.0, ""
     one, other = one[finite], other[finite]
@@ -238,7 +238,7 @@ def _numbers(expected: Array, got: Array) -> tuple[float, str]:
 
 
 def _session(path: Path) -> Any:
-    try:  # a few runs gain nothing from an arena, nor from weights that are packed
+    try:  # for a few runs an arena and packed weights bring no gain
         return ort_session(path, level="DISABLE_ALL", arena=False, entries={"session.disable_prepacking": "1"})
     except ModelError as error:
         raise Refusal(error.got) from error
@@ -267,7 +267,7 @@ def _line(error: Exception) -> str:
 
 def _first_that_runs(session: Any, batch: int | None, sizes: Sizes) -> list[tuple[Feeds, dict[str, Any]]]:
     fixed = all(isinstance(dim, int) and dim >= 0 for value in session.get_inputs() for dim in value.shape)
-    refusal = Refusal("it has inputs of a type that cannot be made up")
+    refusal = Refusal("it has inputs of a type that cannot be generated")
     for first, other in FREE[:1] if fixed else FREE:
         feeds = random_feeds(session, batch or first, other, sizes)
         if feeds is None:

@@ -1,8 +1,8 @@
-"""Running passes over a file, checking what they did, and undoing single rewrites that do not hold.
+"""Run passes over a file, verify the result, and roll back single wrong rewrites.
 
-Passes are deterministic, so a rewrite is undone by running again from the source without it. The whole result is
-compared with the source once; only when it differs is the run replayed with fewer and fewer rewrites, halving, until
-the one that first makes it differ is found, banned and named; then everything else is tried again.
+Passes are deterministic, so a rewrite is rolled back by running again from the source without it. The whole result is
+compared with the source once. Only if it differs, bisection over the rewrites finds the first one that causes the
+difference; it is excluded and named, and all others are applied again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MOST_ROLLED_BACK = 16
 
 
 class PassFailed(Exception):
-    """A pass raised an error, or broke the graph; it is left out of the run, and the report says why."""
+    """A pass raised an error, or broke the graph; it is excluded from the run, and the report has the reason."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
@@ -47,7 +47,7 @@ class PassFailed(Exception):
 
 @dataclass
 class PassRun:
-    """One run of the passes over a source: what is asked, and what came out."""
+    """One run of the passes over a source: its settings and its results."""
 
     source: Path
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ class PassRun:
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
 
     def rewritten(self) -> Graph:
-        """Read the source and run the passes until nothing changes; once more without a pass that fails."""
+        """Read the source and run the passes until nothing changes; repeat without a pass that fails."""
         while True:
             try:
                 return self._once()
@@ -86,24 +86,24 @@ class PassRun:
         return net
 
     def _round(self, net: Graph, plugins: list[tuple[str, Pass]]) -> bool:
-        """Run each pass once; say whether one changed something."""
+        """Run each pass once; return whether one changed something."""
         changed = False
         for name, plugin in plugins:
             try:
                 outcomes = plugin.call(net, name, self.permit)
-            except ModelError:  # the source's own fault: weights that cannot be read
+            except ModelError:  # an error of the source: weights that cannot be read
                 raise
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 raise PassFailed(name, reason) from error
-            if name == "fold_shapes" and name not in dict(self.log):  # now shapes that were computed are known
+            if name == "fold_shapes" and name not in dict(self.log):  # computed shapes are now known
                 self.before = replace(self.before, macs=max(self.before.macs, macs(net)))
             self.log.append((name, outcomes))
             changed = changed or any(isinstance(outcome, Rewritten) for outcome in outcomes)
         return changed
 
 
-# The last run, the size of what it wrote, the comparison, and the rewrites that were undone with the reason of each.
+# The last run, the size of its result, the comparison, and the rewrites rolled back, with their reasons.
 CheckedRun = tuple[PassRun, Size, Equivalence, dict[tuple[str, str], str]]
 
 
@@ -123,29 +123,30 @@ def optimize(
     block: int | None = None, batch: int | None = None, sizes: Sizes | None = None,
     raise_opset: bool = True,
 ) -> Report:  # fmt: skip
-    """Rewrite an ONNX file into one that computes the same with fewer and faster nodes.
+    """Rewrite an ONNX file into one with the same outputs and fewer, faster nodes.
 
-    Inputs, outputs, their names, metadata and free dimensions stay as they are, and so does an opset from 13 on; an
-    older one is raised. Declared output shapes that contradict the graph are corrected. The report's notes say both.
+    Inputs, outputs, their names, metadata and dynamic axes are preserved, and so is an opset from 13 on; an older one
+    is converted. Declared output shapes that contradict the graph are corrected. The report's notes list both.
 
     Args:
-        source: The file to read; weights in external files are found beside it.
-        target_path: The file to write; whole or not there. Weights above 1.8 GB stand in `<name>.data` beside it.
-        target: What it will run on: "generic", "ort-x86", "trt" or "openvino".
-        verify: Compare the result with the source and roll back what does not hold; otherwise nothing is compared.
+        source: The file to read; its external weights are beside it.
+        target_path: The file, written completely or not at all. Weights above 1.8 GB are in `<name>.data` beside it.
+        target: The target: "generic", "ort-x86", "trt" or "openvino".
+        verify: Compare the result with the source and roll back wrong rewrites; otherwise nothing is compared.
         samples: Real inputs to compare on, besides random ones: arrays for the first input, or dicts by name.
         passes: Run these, in this order, instead of the target's recipe.
-        fold_inputs: Take initialisers that are also graph inputs for constants; those inputs are dropped.
-        block: Channels that the target works on together, to which `ort-x86` fills up groups of shuffled channels;
-            None for that of the processor here (16 with AVX-512, else 8).
-        batch: Fix the free first dimension of the inputs (and whatever has its name) to this; None leaves it free.
-        sizes: Fix free dimensions of these inputs: name -> size of each dimension.
-        raise_opset: Raise an opset before 13, unless ONNX's converter cannot, or makes something else of the graph.
+        fold_inputs: Treat initializers that are also graph inputs as constants, and remove these inputs.
+        block: The target's channel block, to which `ort-x86` pads groups of shuffled channels; None for that of this
+            processor (16 with AVX-512, else 8).
+        batch: Fix the dynamic first axis of the inputs (and all axes with its name) to this size; None keeps it
+            dynamic.
+        sizes: Fix dynamic axes of these inputs: name -> size of each axis.
+        raise_opset: Convert an opset below 13, unless ONNX's converter fails or changes the outputs.
 
     Raises:
-        UsageError: An unknown target or pass, a source that is not there.
-        ModelError: The source is no valid ONNX graph.
-        CheckFailed: The result differs from the source even with the suspicious rewrites undone.
+        UsageError: An unknown target or pass, or a missing source.
+        ModelError: The source is not a valid ONNX graph.
+        CheckFailed: The result differs from the source even after the wrong rewrites are rolled back.
         EdgesmithError: The target cannot be written.
     """
     start, source, target_path = time.perf_counter(), model_file(source), Path(target_path)
@@ -165,10 +166,10 @@ def optimize(
 
 
 def _run(run: PassRun, place: Path, verify: bool, samples: list[Any] | None) -> CheckedRun:
-    """Rewrite, and compare if asked; where raising the opset made another graph, once more without that."""
+    """Rewrite, and compare if requested; if the opset conversion changed the outputs, repeat without it."""
     after = _attempt(run, place)
     if not verify:
-        return run, after, Equivalence("not run", "comparing was switched off"), {}
+        return run, after, Equivalence("not run", "the comparison was disabled"), {}
     try:
         return _checked(run, after, place, samples)
     except CheckFailed:
@@ -176,12 +177,12 @@ def _run(run: PassRun, place: Path, verify: bool, samples: list[Any] | None) -> 
             raise
     run = replace(run, permit=RewriteFilter(), log=[], raise_opset=False)
     run, after, check, undone = _checked(run, _attempt(run, place), place, samples)
-    run.notes = ["the opset stays: raised, the graph computes something else"]
+    run.notes = ["the opset is unchanged: the converted graph computes something else"]
     return run, after, check, undone
 
 
 def _attempt(run: PassRun, place: Path) -> Size:
-    """Run the passes and write what comes out; return its size."""
+    """Run the passes and write the result; return its size."""
     with _uncollected():
         net = run.rewritten()
         write(net, place, place.with_name(place.name + ".data") if needs_data_file(net) else None)
@@ -190,7 +191,7 @@ def _attempt(run: PassRun, place: Path) -> Size:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause Python's collector of cycles: it walks the growing graph again and again, a sixth of the time."""
+    """Pause Python's cycle collector, which traverses the growing graph repeatedly and takes one sixth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -201,9 +202,9 @@ def _uncollected() -> Iterator[None]:
 
 
 def _checked(run: PassRun, after: Size, place: Path, samples: list[Any] | None) -> CheckedRun:
-    """Compare with the source; find, ban and name the rewrites that make it differ."""
+    """Compare with the source; find, exclude and name the rewrites that cause a difference."""
     start = time.perf_counter()
-    gc.collect()  # the graph just written is made of cycles, which hold its weights
+    gc.collect()  # the written graph has reference cycles, which keep its weights alive
     undone: dict[tuple[str, str], str] = {}
     try:
         expected = checks.reference(run.source, samples, run.batch, run.sizes)
@@ -227,7 +228,7 @@ def _checked(run: PassRun, after: Size, place: Path, samples: list[Any] | None) 
 
 
 def _culprit(run: PassRun, place: Path, expected: checks.Expected) -> tuple[str, str]:
-    """Return the first rewrite after which the result differs, by halving the number that may happen."""
+    """Return the first rewrite after which the result differs, by bisection over the number of allowed rewrites."""
     good, bad = 0, len(run.permit.done)
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -241,7 +242,7 @@ def _culprit(run: PassRun, place: Path, expected: checks.Expected) -> tuple[str,
 
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """Yield a path of the target's name in a folder beside it; what stands there moves into place, weights first."""
+    """Yield a path with the target's name in a folder beside it; its files are then moved, weights first."""
     with workplace(target) as folder:
         yield folder / target.name
         for file in sorted(folder.iterdir(), key=lambda one: one.name == target.name):

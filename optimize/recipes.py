@@ -37,7 +37,7 @@ def recipes() -> dict[str, tuple[str, ...]]:
 
 
 def channel_block(target: str) -> int:
-    """Return how many channels a target works on together: ONNX Runtime 16 with AVX-512 and 8 without, here."""
+    """Return a target's channel block: for ONNX Runtime on this machine 16 with AVX-512 and 8 without."""
     flags = cpu()[1]
     return next((count for flag, count in targets.row(target).channel_blocks if not flag or flag in flags), 1)
 

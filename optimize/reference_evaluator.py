@@ -1,6 +1,6 @@
-"""ONNX's reference evaluator in place of an ONNX Runtime session, for what that has no kernels for (float64 Conv).
+"""ONNX's reference evaluator as an ONNX Runtime session, for operators without kernels there (float64 Conv).
 
-It is Python, so only small models are given to it.
+It is written in Python, so it runs only small models.
 """
 
 from __future__ import annotations

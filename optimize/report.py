@@ -1,4 +1,4 @@
-"""What a run of the optimizer did: plain data, for JSON and for the table of `--explain`."""
+"""Report of an optimizer run: plain data, for JSON and for the table of `--explain`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .passes._base import Outcome, Refused, Rewritten
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass rewrote, refused, and had rolled back: each a tuple of (node, explanation)."""
+    """The rewrites, refusals and rolled-back rewrites of one pass: each a tuple of (node, explanation)."""
 
     name: str
     rewrites: tuple[tuple[str, str], ...] = ()
@@ -22,7 +22,7 @@ class PassReport:
 
 @dataclass(frozen=True)
 class Size:
-    """A graph's size: nodes, multiply-adds (free dimensions count as 1), bytes of the file and its weights."""
+    """A graph's size: nodes, multiply-adds (dynamic axes count as 1), bytes of the file and its weights."""
 
     nodes: int
     macs: int
@@ -31,7 +31,7 @@ class Size:
 
 @dataclass(frozen=True, repr=False)
 class Report(Displayed):
-    """Source, result, what each pass did, sizes before and after, and the check."""
+    """Source, result, the report of each pass, sizes before and after, and the comparison."""
 
     source: str
     target_path: str
@@ -45,7 +45,7 @@ class Report(Displayed):
 
     @property
     def rewrites(self) -> int:
-        """How many rewrites stand in the result."""
+        """The number of rewrites in the result."""
         return sum(len(entry.rewrites) for entry in self.passes)
 
     def headline(self) -> str:
@@ -53,7 +53,7 @@ class Report(Displayed):
         check = self.check
         verdict = {
             "equal": f"equal on {check.runs} inputs, {check.error}",
-            "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would go unnoticed",
+            "not run": "not compared (--no-verify): a rewrite that is wrong on this graph would not be detected",
         }.get(check.verdict, check.verdict)
         undone = sum(len(entry.rolled_back) for entry in self.passes)
         rolled = f", {undone} rolled back" if undone else ""

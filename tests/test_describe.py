@@ -94,7 +94,7 @@ def test_csv_and_json_hold_every_layer():
 BAD = {
     "no such network": (["alexnot"], "unknown model 'alexnot'; do: did you mean 'alexnet'"),
     "no such file": (["nowhere.onnx"], "cannot read model nowhere.onnx; got no such file"),
-    "no ONNX": (["README.md"], "README.md is no ONNX file"),
+    "no ONNX": (["README.md"], "README.md is not an ONNX file"),
     "a size for a file": (["README.md", "--side", "32"], "an ONNX file defines its own shapes"),
     "a size for a sound": (["tdnn", "--side", "32"], "tdnn takes no image"),
     "a size that is too small": (["alexnet", "--side", "8"], "alexnet does not run on (3, 8, 8)"),

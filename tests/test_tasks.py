@@ -36,14 +36,14 @@ def test_every_task_keeps_its_contract(name):
 
 BROKEN = {
     "no task": ("TASK = Count()", "TASK = Count", "TASK is not a Task"),
-    "no docstring": ('"""The number, rounded."""', "", "it is not documented"),
+    "no docstring": ('"""The first output, rounded."""', "", "it is not documented"),
     "no metric": ('metric, title = "exact_ratio", "exact"', "", "labels without a metric"),
     "another score": ('{"exact_ratio": float(', '{"other_ratio": float(', "its score has no share exact_ratio"),
     "a score in per cent": ("== labels).mean())", "== labels).mean() * 100)", "its score has no share exact_ratio"),
     "an interval of nothing": (".mean())}, {}", '.mean())}, {"x": (0, 1)}', "an interval of no value"),
     "no output fits": ("== (1,)", "== (1, 2, 3, 4)", "no output fits it"),
     "arrays for JSON": ('{"count": self.decode(outputs)}', "{**outputs}", "what it shows cannot be written"),
-    "two lines": ("{row['count']} things", "{row['count']}\\n", "its line is"),
+    "two lines": ("{row['count']} objects", "{row['count']}\\n", "its line is"),
     "it stumbles": ("return int(", "return int(1 / 0 + ", "it raises ZeroDivisionError"),
     "never itself": ("(output.round() == ", "(output.round() != ", "it does not agree with itself"),
     "always the same": ("(output.round() == reference.round())", "(output == output)", "it agrees with anything"),
@@ -116,7 +116,7 @@ def test_a_new_task_is_one_file(toy, tmp_path, monkeypatch):
     words = ["run", str(tmp_path / "counter"), str(tmp_path / "three.png"), "--device", "ort"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    assert "3 things" in done.output
+    assert "3 objects" in done.output
     (row,) = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)["images"]
     assert row["count"] == 3
     assert {one.agreement for one in verify(made).replays if one.status == "passed"} == {1.0}

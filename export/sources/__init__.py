@@ -1,1 +1,1 @@
-"""Where a network comes from: our zoo, a Python file or package, a module in memory, timm, torchvision, ONNX files."""
+"""Sources of a network: the zoo, a Python file or package, a module in memory, timm, torchvision, ONNX files."""

@@ -1,7 +1,7 @@
-"""What is known of a network's input and output, fact by fact, and who says so; from the facts a ModelSpec.
+"""The facts about a network's input and output, each with its source; they make the ModelSpec.
 
-The first of these that says a fact is believed: `--spec FILE`, an option, metadata that we wrote, metadata of the tool
-that exported the file, the configuration of timm or torchvision, a guess from the graph. A guess is marked as one.
+The sources, by decreasing priority: `--spec FILE`, an option, metadata that we wrote, metadata of the tool that
+exported the file, the configuration of timm or torchvision, a guess from the graph. A guess is marked.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...runtime.spec import FILLED, GREY, InputSpec, ModelSpec, Preprocess
 
 GUESS = "a guess"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-CROP_RATIO = 0.875  # of the resized shorter side, as torchvision's first weights were evaluated
+CROP_RATIO = 0.875  # of the resized shorter side, as in the evaluation of torchvision's first weights
 FITTING = ("fit", "fill", "enlarge", "resize")
 COLOURS = {1: "GRAY", 3: "RGB"}
-# Fact -> what it is, for the table.
+# Fact -> its title in the table.
 KNOWN = {
     "name": "name", "task": "task", "input_name": "input", "output_names": "outputs", "shape": "shape of one sample",
     "layout": "layout", "dtype": "type", "size": "height, width", "channels": "colours", "fit": "fit",
@@ -32,7 +32,7 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that is known, and who says so."""
+    """One fact and its source."""
 
     name: str
     value: Any
@@ -40,12 +40,12 @@ class Fact:
 
     @property
     def is_guess(self) -> bool:
-        """Whether nobody says so."""
+        """Whether the fact is a guess."""
         return self.origin.startswith(GUESS)
 
     @property
     def title(self) -> str:
-        """What the fact is, in words."""
+        """The fact's title."""
         return KNOWN[self.name]
 
     @property
@@ -59,19 +59,19 @@ class Fact:
 
 
 class Facts:
-    """Facts in the order of belief: what was said first is not changed by what is said later."""
+    """Facts by decreasing priority of their sources: a later source does not change an earlier fact."""
 
     def __init__(self) -> None:
         self._facts: dict[str, Fact] = {}
 
     def add(self, origin: str, **values: Any) -> None:
-        """Add what one source says; None says nothing.
+        """Add the facts of one source; None adds nothing.
 
-        What fits an image into the input belongs together: `fill`, `enlarge` and the shorter side count only with the
-        fit of the same source; a source that says a shorter side says "crop", and "stretch" where that is 0.
+        The facts about fitting an image belong together: `fill`, `enlarge` and the shorter side are used only with the
+        fit of the same source; a source with a shorter side implies "crop", or "stretch" if the side is 0.
 
         Raises:
-            KeyError: A fact that no spec has.
+            KeyError: An unknown fact.
         """
         if (resize := values.get("resize")) is not None and values.get("fit") is None:
             values["fit"] = "crop" if resize else "stretch"
@@ -86,10 +86,10 @@ class Facts:
                 self._facts[name] = Fact(name, value, origin)
 
     def confirm(self, origin: str, **values: Any) -> None:
-        """Add what cannot be otherwise, and refuse what was said before if it differs.
+        """Add a certain fact, and refuse an earlier fact that differs.
 
         Raises:
-            UsageError: Something else was said.
+            UsageError: An earlier fact differs.
         """
         for name, value in values.items():
             fact = self._facts.get(name)
@@ -101,7 +101,7 @@ class Facts:
         self.add(origin, **values)
 
     def add_spec(self, origin: str, spec: ModelSpec) -> None:
-        """Add all that a spec says."""
+        """Add all facts of a spec."""
         preprocess = spec.preprocess
         image = len(spec.input_shape) == 3
         self.add(
@@ -129,13 +129,13 @@ class Facts:
         return iter(self._facts.values())
 
     def spec(self, images: bool = True) -> ModelSpec:
-        """Return the spec that the facts make; what preprocessing nobody describes is guessed, and then is a fact too.
+        """Return the spec of the facts; unknown preprocessing is guessed, and the guess becomes a fact.
 
         Args:
-            images: The data are images; of arrays, which are fed as they are, no preprocessing is guessed.
+            images: The data are images; for arrays, which need no preprocessing, no preprocessing is guessed.
 
         Raises:
-            UsageError: Facts that contradict each other.
+            UsageError: Contradictory facts.
         """
         shape = tuple(self.get("shape", ()))
         image = self.has_image and (images or "mean" in self or "channels" in self)
@@ -162,14 +162,14 @@ class Facts:
 
     @property
     def has_image(self) -> bool:
-        """Whether the first input is an image: three dimensions beside the batch, one or three of them colours."""
+        """Whether the first input is an image: three axes besides the batch, one of them with one or three colours."""
         shape, layout = tuple(self.get("shape", ())), self.get("layout", "")
         alone = not self.get("other_inputs")
         return alone and len(shape) == 3 and layout in ("NCHW", "NHWC") and self.colours in COLOURS
 
     @property
     def colours(self) -> int:
-        """How many colours the first input has; 0 where it is no image."""
+        """The number of colours of the first input; 0 if it is not an image."""
         shape = tuple(self.get("shape", ()))
         return 0 if len(shape) != 3 else int(shape[-1] if self.get("layout") == "NHWC" else shape[0])
 
@@ -204,7 +204,7 @@ class Facts:
         )  # fmt: skip
 
     def _fill(self, fit: str) -> float | tuple[float, ...]:
-        """Return the pixel beside the image; one number, or one for each colour."""
+        """Return the padding's pixel value; one number, or one per colour."""
         fill: float | tuple[float, ...] = self.get("fill", GREY)
         if fit not in FILLED and (useless := [self._facts[name] for name in ("fill", "enlarge") if name in self]):
             got = f"{useless[0].name} ({useless[0].origin}), fit {fit} ({self._facts['fit'].origin})"
@@ -220,7 +220,7 @@ class Facts:
         return fill
 
     def _for_each_colour(self, name: str) -> tuple[float, ...]:
-        """Return a number for each colour; one number is meant for all."""
+        """Return one number per colour; a single number is used for all."""
         numbers = tuple(map(float, self.get(name, IMAGENET[name][: self.colours])))
         numbers = numbers * self.colours if len(numbers) == 1 else numbers
         if len(numbers) != self.colours or (name == "std" and not all(number > 0 for number in numbers)):

@@ -1,4 +1,4 @@
-"""Load a network from wherever it comes, with all that is known of its input and output."""
+"""Load a network from its source, with all facts about its input and output."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OWN, RANDOM, PRETRAINED = "own", "random", "pretrained"
 
 
 def load_zoo(source: NetworkSource, origin: str, folder: Path, spec: ModelSpec | None = None) -> Network:
-    """Build a network of our zoo and give it its weights.
+    """Build a network of the zoo and load its weights.
 
     Args:
         source: Of the kind "zoo".
-        origin: Where the weights come from; see `models.weights`.
-        folder: Where weights are kept.
-        spec: Another than the network's own for these weights: one of another resolution.
+        origin: The source of the weights; see `models.weights`.
+        folder: The folder of weights.
+        spec: Another spec than the network's own for these weights, for example of another resolution.
 
     Raises:
         UsageError, ModelError, NotAvailable: As `models.weights.load_into`.
@@ -33,21 +33,21 @@ def load_zoo(source: NetworkSource, origin: str, folder: Path, spec: ModelSpec |
     module = catalog.build_network(source.place, spec.num_classes)
     spec = weights.load_into(module, spec, origin, folder=folder)
     if origin == RANDOM:
-        weights.warm_up_batchnorm(module, spec.input_shape)  # else a deep network answers the same to everything
+        weights.warm_up_batchnorm(module, spec.input_shape)  # otherwise its output is constant
     return Network(spec, module.eval())
 
 
 def load_network(source: NetworkSource, origin: str, options: SpecOptions, images: bool = True) -> Network:
-    """Load a network that is not ours.
+    """Load a network outside the zoo.
 
     Args:
         source: Of any kind but "zoo".
         origin: "own" (as the module or file has them), "random", "pretrained" (of the package), or a checkpoint.
-        options: What the user says of it.
-        images: The data are images, so that a preprocessing is guessed where nobody says it.
+        options: The user's options about it.
+        images: The data are images, so unknown preprocessing is guessed.
 
     Raises:
-        UsageError: Facts that are missing or contradict each other, or a source that cannot be used.
+        UsageError: Missing or contradictory facts, or a source that cannot be used.
         ModelError: Code of the source raised an error, or a file cannot be read.
         NotAvailable: A package is not installed.
     """
@@ -90,14 +90,14 @@ def _onnx(source: NetworkSource, origin: str, options: SpecOptions, facts: Facts
 
 
 def resolve_weights(source: NetworkSource, word: str) -> str:
-    """Return where the weights of a network that is not ours come from.
+    """Return the source of the weights of a network outside the zoo.
 
     Args:
         source: Of any kind but "zoo".
-        word: What the user says; "trained", the default for our own networks, says nothing.
+        word: The user's word; "trained", the default for networks of the zoo, has no effect.
 
     Raises:
-        UsageError: A word that is no file and means nothing for such a source.
+        UsageError: The word is not a file and not a valid word for this source.
     """
     packaged = source.kind in ("timm", "torchvision")
     words = (RANDOM, PRETRAINED) if packaged else (RANDOM, OWN)

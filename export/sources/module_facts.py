@@ -1,4 +1,4 @@
-"""Facts of a `torch.nn.Module`: what a package's configuration says, and what the module shows when it is called."""
+"""Facts of a `torch.nn.Module`: from a package's configuration, and from a call of the module."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .facts import GUESS, Facts
 if TYPE_CHECKING:
     import torch
 
-SIDE = 224  # pixels, where nobody says
+SIDE = 224  # pixels, the default
 
 
 def add_timm_config(module: torch.nn.Module, facts: Facts) -> None:
-    """Add what timm's `pretrained_cfg` says, which its networks and those of Hugging Face's hub for timm carry."""
+    """Add the facts of timm's `pretrained_cfg`, which timm's networks and those of Hugging Face's hub for timm have."""
     config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
     if not isinstance(config, Mapping) or len(config.get("input_size") or ()) != 3:
         return
@@ -102,13 +102,13 @@ def _size(facts: Facts) -> tuple[int, int]:
 
 
 def _colours(module: torch.nn.Module) -> int:
-    """Return the channels that the first convolution reads; 3 where there is none."""
+    """Return the input channels of the first convolution; 3 if there is none."""
     convolution = need("torch").nn.Conv2d
     return next((int(layer.in_channels) for layer in module.modules() if isinstance(layer, convolution)), 3)
 
 
 def warm_up(module: Any, facts: Facts) -> None:
-    """Settle the batch norms of a network with random weights on noise; else a deep one answers the same to all."""
+    """Adjust the batch norms of a network with random weights on noise; otherwise a deep one has constant output."""
     from ...models.weights import warm_up_batchnorm
 
     if "other_inputs" not in facts:

@@ -1,4 +1,4 @@
-"""Facts of an ONNX file from anybody: its metadata (ours, Ultralytics'), and what its graph says."""
+"""Facts of any ONNX file: from its metadata (ours or Ultralytics') and from its graph."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Sizes = dict[str, tuple[int, ...]]
 
 
 def add_metadata(path: Path, facts: Facts) -> None:
-    """Add what a file's metadata says: our spec, or the notes of Ultralytics' exporter.
+    """Add the facts of a file's metadata: our spec, or the metadata of Ultralytics' exporter.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no ONNX file, or holds a spec that cannot be read.
+        ModelError: It is not an ONNX file, or its spec cannot be read.
     """
     texts = {entry.key: entry.value for entry in loaded(path).metadata_props}
     if SPEC_KEY in texts:
@@ -42,8 +42,8 @@ def add_metadata(path: Path, facts: Facts) -> None:
 def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
     """https://docs.ultralytics.com/modes/export: metadata `task`, `names`, `imgsz`; pixels / 255, RGB.
 
-    Classifiers take the centre of an image whose shorter side is resized by Pillow, all others take a letterbox that
-    OpenCV resizes.
+    Classifiers take the centre crop of an image whose shorter side Pillow resized; all others take a letterbox resized
+    by OpenCV.
     """
     names, size, task = _literal(texts.get("names")), _literal(texts.get("imgsz")), texts.get("task", "")
     labels = tuple(str(names[key]) for key in sorted(names)) if isinstance(names, dict) else None
@@ -68,19 +68,19 @@ def _literal(text: str | None) -> Any:
 
 
 def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] | None = None) -> Sizes:
-    """Add what a file's graph says and what can only be guessed from it.
+    """Add the facts of a file's graph, and guesses from it.
 
     Args:
         path: The file.
         facts: Added to.
-        shapes: Sizes of inputs, as `--shape` has them.
-        size: Height and width of the first input, where it leaves them free.
+        shapes: Shapes of inputs, as in `--shape`.
+        size: Height and width of the first input, if they are dynamic axes.
 
     Returns:
-        Input -> its whole shape, the batch included (1 where it is free), for the inputs that leave something free.
+        Input -> its complete shape with the batch (1 if dynamic), for the inputs with dynamic axes.
 
     Raises:
-        UsageError: A free size that nothing says, an input that is no tensor, or sizes that do not fit.
+        UsageError: An unknown dynamic size, an input that is not a tensor, or sizes that do not match.
     """
     model, _ = upgraded(loaded(path), must=False)
     inputs = {value.name: value for value in spec_metadata.fed_inputs(model)}
@@ -122,7 +122,7 @@ def _type(value: onnx.ValueInfoProto, path: Path) -> str:
 
 
 def _layout(dims: Dims) -> str:
-    """Return the layout of an image by where one or three stand; others by their rank."""
+    """Return the layout of an image by its axis of length 1 or 3; of other inputs by their rank."""
     if len(dims) == 4:
         return "NHWC" if dims[3] in (1, 3) and dims[1] not in (1, 3) else "NCHW"
     return {3: "NCT", 5: "NCDHW"}.get(len(dims), "")

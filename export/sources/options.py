@@ -1,4 +1,4 @@
-"""What the user says of a network: options of `export` and `spec`, and the file that `--spec` names."""
+"""The user's facts about a network: options of `export` and `spec`, and the file of `--spec`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ NUMBERS = ("size", "mean", "std", "resize", "fill", "num_classes")
 
 @dataclass(frozen=True)
 class SpecOptions:
-    """What the user says of the input and output, as it is written on the command line; "" says nothing.
+    """The user's facts about the input and output, as on the command line; "" means unknown.
 
     Attributes:
         spec: A TOML file, as `edgesmith spec` writes it.
         size: Height and width: "320", or "320x480".
-        shape: Sizes of inputs that leave them free: "1x3x320x320", or "a=1x3x32x32,b=1x4".
-        mean: One number, or one for each colour; above 1 they are meant for pixels from 0 to 255, as `std` then is.
+        shape: Shapes of inputs with dynamic axes: "1x3x320x320", or "a=1x3x32x32,b=1x4".
+        mean: One number, or one per colour; values above 1 refer to pixels from 0 to 255, and then `std` does too.
         std: The same.
         channels: "RGB", "BGR" or "GRAY".
-        resize: The shorter side in pixels before the crop; "stretch" brings the whole image to the input's size.
+        resize: The shorter side in pixels before the crop; "stretch" resizes the whole image to the input's size.
         fit: "crop", "stretch", "letterbox" or "pad"; see `Preprocess`.
-        fill: The pixel beside the image for letterbox and pad, 0 to 255: one number, or one for each colour.
+        fill: The padding's pixel value for letterbox and pad, 0 to 255: one number, or one per colour.
         interpolation: "bilinear", "bicubic", "opencv-linear", ...; see `resize.INTERPOLATIONS`.
-        labels: A text file with a label on each line, or the labels.
+        labels: A text file with one label per line, or the labels.
         layout: "NCHW" or "NHWC".
         task: "classify", "features", ...
         args: Arguments of the factory: "width=0.5".
@@ -68,10 +68,10 @@ class SpecOptions:
     args: tuple[str, ...] = ()
 
     def facts(self) -> Facts:
-        """Return what the file and the options say; the file is believed first.
+        """Return the facts of the file and the options; the file has priority.
 
         Raises:
-            UsageError: A word, number or file that cannot be used.
+            UsageError: An invalid word, number or file.
         """
         facts = Facts()
         if self.spec is not None:
@@ -91,7 +91,7 @@ class SpecOptions:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width, None where nothing is said."""
+        """Height and width, None if unknown."""
         match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", self.size.strip().lower())
         if self.size and match is None:
             raise UsageError("cannot read the size", got=repr(self.size), expected="320, or HEIGHTxWIDTH: 320x480")
@@ -111,10 +111,10 @@ class SpecOptions:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the lines of a text file, empty ones at the end left out.
+    """Return the lines of a text file, without empty lines at the end.
 
     Raises:
-        UsageError: It is not there, or no text.
+        UsageError: It does not exist, or is not text.
     """
     try:
         lines = existing_file(path, "file of labels").read_text(encoding="utf-8").splitlines()
@@ -132,7 +132,7 @@ def read_spec_file(path: Path) -> dict[str, Any]:
     """Return the facts in a TOML file: the tables network, input, preprocess and output.
 
     Raises:
-        UsageError: It is not there, no TOML, or has a key or value that no spec has.
+        UsageError: It does not exist, is not TOML, or has an unknown key or value.
     """
     toml = need("tomllib" if _has_tomllib() else "tomli")
     try:
@@ -229,14 +229,14 @@ def _numbers(name: str, text: str) -> tuple[float, ...] | None:
 def scaled_to_one(
     mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Return both for pixels from 0 to 1; where a number is above 1, both are meant for pixels from 0 to 255."""
+    """Return both for pixels from 0 to 1; if a number is above 1, both refer to pixels from 0 to 255."""
     divisor = 255.0 if any(abs(number) > 1 for number in (*(mean or ()), *(std or ()))) else 1.0
     one, two = (None if value is None else tuple(number / divisor for number in value) for value in (mean, std))
     return one, two
 
 
 def spec_text(facts: Mapping[str, Fact]) -> str:
-    """Return facts, by name, as a TOML file with a comment that says where each comes from."""
+    """Return facts, by name, as a TOML file with a comment that names the source of each."""
     lines = [
         f"{SPEC_HEAD} Correct what is wrong, above all what is a guess,",
         "# and give it with `--spec FILE`. docs/how-to/own-onnx.md explains it.",

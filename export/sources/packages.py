@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def build(source: NetworkSource, arguments: dict[str, Any], pretrained: bool, facts: Facts) -> torch.nn.Module:
-    """Make a network of a package in eval mode, and add what the package says of its input.
+    """Build a network of a package in eval mode, and add the package's facts about its input.
 
     Args:
         source: Of the kind "timm" or "torchvision".
-        arguments: Of the package's own function.
-        pretrained: Fetch the package's weights.
+        arguments: Arguments of the package's function.
+        pretrained: Download the package's weights.
         facts: Added to.
 
     Raises:
-        UsageError: The package has no such network, or other arguments.
-        NotAvailable: The package is not installed, or its weights cannot be fetched.
+        UsageError: The package has no such network, or does not accept the arguments.
+        NotAvailable: The package is not installed, or its weights cannot be downloaded.
     """
     make = {"timm": _timm, "torchvision": _torchvision}[source.kind]
     try:
@@ -56,7 +56,7 @@ def _torchvision(name: str, arguments: dict[str, Any], pretrained: bool, facts: 
         do = did_you_mean(name, models.list_models()) or "see torchvision.models.list_models()"
         raise UsageError(f"torchvision has no network {name!r}", do=do)
     weights = models.get_model_weights(name).DEFAULT
-    # Without weights, the backbone's are left out too.
+    # Without weights, the backbone's weights are omitted too.
     none = {} if pretrained else {"weights_backbone": None} if "segmentation" in type(weights).__module__ else {}
     module: torch.nn.Module = models.get_model(name, weights=weights if pretrained else None, **none, **arguments)
     facts.add("torchvision", name=name, weights=str(weights) if pretrained else None)
@@ -65,7 +65,7 @@ def _torchvision(name: str, arguments: dict[str, Any], pretrained: bool, facts: 
 
 
 def _preset(weights: Any) -> dict[str, Any]:
-    """Return what a `Weights.transforms()` does to an image, as facts."""
+    """Return the preprocessing of a `Weights.transforms()` as facts."""
     transforms = weights.transforms()
     size, crop = getattr(transforms, "resize_size", None), getattr(transforms, "crop_size", None)
     interpolation = getattr(getattr(transforms, "interpolation", None), "value", None)

@@ -1,4 +1,4 @@
-"""A network from a class or function in Python: `file.py:Net`, `package.module:make_net`. Its file's code is run."""
+"""A network from a Python class or function: `file.py:Net`, `package.module:make_net`. The file's code is executed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(source: NetworkSource, arguments: Mapping[str, Any]) -> torch.nn.Modul
         arguments: Keyword arguments of the factory.
 
     Raises:
-        UsageError: There is no such module or factory, it needs other arguments, or what it makes is no module.
+        UsageError: There is no such module or factory, it needs other arguments, or its result is not a module.
         ModelError: The file or the factory raised an error; the message has it, with its line.
     """
     if source.kind == "module":
@@ -45,7 +45,7 @@ def build(source: NetworkSource, arguments: Mapping[str, Any]) -> torch.nn.Modul
 
 
 def parse_arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Read `width=0.5`, `name=text`: Python literals, or else text.
+    """Parse `width=0.5`, `name=text`: values are Python literals, otherwise text.
 
     Raises:
         UsageError: A word without "=", or the same name twice.
@@ -74,7 +74,7 @@ def _imported(source: NetworkSource) -> Any:
         assert description.loader is not None
         module = importlib.util.module_from_spec(description)
         sys.modules[name] = module  # dataclasses and pickles look their module up
-        sys.path.insert(0, str(path.parent))  # what stands beside the file, it may import
+        sys.path.insert(0, str(path.parent))  # the file may import modules beside it
         try:
             description.loader.exec_module(module)
         finally:
@@ -104,7 +104,7 @@ def _factory(module: Any, source: NetworkSource) -> Any:
 def _check_arguments(factory: Any, source: NetworkSource, arguments: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # a builtin: the call itself will tell
+    except (TypeError, ValueError):  # a builtin: the call itself will raise
         return
     try:
         signature.bind(**arguments)
@@ -122,7 +122,7 @@ def _checked(value: Any, what: str) -> torch.nn.Module:
 
 
 def _told(error: BaseException) -> str:
-    """Return an error as one line, with the last line of the user's own code that it came from."""
+    """Return an error as one line, with the last line of the user's code in its traceback."""
     frame, where = error.__traceback__, ""
     while frame is not None:
         name = frame.tb_frame.f_code.co_filename

@@ -1,4 +1,4 @@
-"""What a word names: a zoo network, a factory in Python, a package's network, an ONNX file; nothing is loaded yet."""
+"""The source that a word names: a zoo network, a Python factory, a package's network, an ONNX file; loads nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """Where a network comes from.
+    """The source of a network.
 
     Attributes:
         kind: "zoo", "factory" (`file.py:Net`, `package.module:Net`), "module" (in memory), "timm", "torchvision",
@@ -36,12 +36,12 @@ class NetworkSource:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is a network of our zoo."""
+        """Whether it is a network of the zoo."""
         return self.kind == "zoo"
 
     @property
     def needs_torch(self) -> bool:
-        """Whether the network is a module that has to be exported."""
+        """Whether the network is a module that must be exported."""
         return self.kind != "onnx"
 
     @property
@@ -55,7 +55,7 @@ class NetworkSource:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A network that was loaded: its spec, the module or the ONNX file, and what its spec was made of."""
+    """A loaded network: its spec, the module or the ONNX file, and the facts of its spec."""
 
     spec: ModelSpec
     module: Any = None
@@ -66,13 +66,13 @@ class Network:
 
 
 def find_source(word: Any) -> NetworkSource:
-    """Return what a word names.
+    """Return the source that a word names.
 
     Args:
-        word: What the user wrote, or a `torch.nn.Module`.
+        word: The user's word, or a `torch.nn.Module`.
 
     Raises:
-        UsageError: A file that is not there, or of a kind that cannot be exported.
+        UsageError: A file that does not exist, or whose type cannot be exported.
     """
     if not isinstance(word, (str, Path)):
         if not hasattr(word, "state_dict"):
@@ -101,7 +101,7 @@ def _existing(path: str, word: str) -> str:
 
 
 def _unfit(text: str, suffix: str) -> UsageError:
-    """Say what to do with a file that is no network by itself."""
+    """Return advice for a file that is not a network by itself."""
     if suffix == ".py":
         do = f"name the class or function in it that makes the network: {text}:Net"
     elif suffix in (".pt", ".pth", ".safetensors"):

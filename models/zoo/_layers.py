@@ -1,4 +1,4 @@
-"""Blocks that two or more networks share, and the initialisations that the papers name."""
+"""Blocks shared by several networks, and the initialisations of the papers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def relu6() -> nn.Module:
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch norm, activation (none when `act` is None); keys 0, 1.
+    """Convolution without bias, batch norm, activation (none if `act` is None); keys 0, 1.
 
     (N, in, H, W) -> (N, out, H / stride, W / stride): padded so that stride 1 keeps the size.
     """
@@ -76,7 +76,7 @@ class ConvBN(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a number in [0, 1] that follows from the means of all channels (Hu et al. 2017).
+    """Scale each channel by a factor in [0, 1] computed from the means of all channels (Hu et al. 2017).
 
     Global pool, 1x1 down to `squeezed`, `act`, 1x1 up, `gate`. (N, C, H, W) -> (N, C, H, W); keys fc1, fc2.
     """
@@ -102,7 +102,7 @@ class StochasticDepth(nn.Module):
         self.probability = probability
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x, or 0 in its place."""
+        """Return x, or 0 if the branch is dropped."""
         if not self.training or self.probability == 0:
             return x
         keep = 1 - self.probability
@@ -111,10 +111,10 @@ class StochasticDepth(nn.Module):
 
 
 def stochastic_depth(module: nn.Module, last: float) -> None:
-    """Set how often blocks are dropped in training: the deeper the oftener, the last with probability `last`.
+    """Set the drop probability of blocks in training: it grows with depth, up to `last` for the last block.
 
     Args:
-        module: Whose `StochasticDepth` layers are set, in the order of the network.
+        module: Its `StochasticDepth` layers are set, in the order of the network.
         last: 0 drops none; Huang et al. 2016 use 0.5.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, StochasticDepth)]
@@ -123,7 +123,7 @@ def stochastic_depth(module: nn.Module, last: float) -> None:
 
 
 def trunc_normal_init(module: nn.Module, std: float = 0.1) -> None:
-    """Draw convolutions and linear layers from N(0, std), cut at 2 as the Inception nets do; batch norm 1 and 0."""
+    """Initialise convolutions and linear layers from N(0, std), truncated at 2, as in Inception; batch norm 1 and 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.trunc_normal_(layer.weight, 0.0, getattr(layer, "std", std), -2, 2)
@@ -145,7 +145,7 @@ def he_init(module: nn.Module, linear_std: float | None = None) -> None:
 
     Args:
         module: Changed in place.
-        linear_std: Draw linear layers from N(0, std) with bias 0; None leaves PyTorch's own uniform draw.
+        linear_std: Initialise linear layers from N(0, std) with bias 0; None keeps PyTorch's uniform initialisation.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):

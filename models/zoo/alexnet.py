@@ -1,6 +1,6 @@
-"""AlexNet and what came of it at once: the original, the lectures' and torchvision's tables, ZFNet, and batch norm.
+"""AlexNet and its variants: the original, the lectures' and torchvision's versions, ZFNet, and batch norm.
 
-Five convolutions, three of them followed by max pooling, then three fully-connected layers that hold nearly all of the
+Five convolutions, three of them followed by max pooling, then three fully-connected layers with nearly all of the
 parameters. The original ran on two GPUs, so its second, fourth and fifth convolutions are in two groups, and it
 normalised across neighbouring channels (LRN). The key names of `alexnet` are torchvision's.
 """
@@ -46,7 +46,7 @@ def convolutions(table: str, batch_norm: bool) -> nn.Sequential:
 
 
 class AlexNet(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes); the last convolutions are pooled to 6x6 whatever H and W."""
+    """(N, 3, H, W) -> (N, num_classes); the last convolutions are pooled to 6x6 for every H and W."""
 
     def __init__(self, table: str, batch_norm: bool, num_classes: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AlexNet(nn.Module):
 
 
 def paper_init(module: nn.Module) -> None:
-    """Weights from N(0, 0.01), biases 0, but 1 where it starts ReLUs with positive inputs (section 5 of the paper)."""
+    """Initialise weights from N(0, 0.01) and biases with 0, or 1 for positive ReLU inputs (section 5 of the paper)."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     for index, layer in enumerate(layers):
         nn.init.normal_(layer.weight, 0.0, 0.01)
@@ -100,7 +100,7 @@ VARIANTS = {
 
 
 def build(table: str, batch_norm: bool = False, paper: bool = False, num_classes: int = 1000) -> nn.Module:
-    """Build a row of NETWORK; `paper` initialises as the original did."""
+    """Build a row of NETWORK; `paper` uses the initialisation of the paper."""
     module = AlexNet(table, batch_norm, num_classes)
     if paper:
         paper_init(module)

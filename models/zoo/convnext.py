@@ -1,7 +1,7 @@
-"""ConvNeXt: a ResNet brought up to date piece by piece until it keeps up with transformers (paper below).
+"""ConvNeXt: a ResNet modernised step by step until it matches transformers (paper below).
 
-Depthwise 7x7, layer norm, 4x wider 1x1 with GELU and back; each residual branch is scaled by a learnt number per
-channel. State-dict keys are torchvision's.
+Depthwise 7x7, layer norm, 1x1 to 4 times the channels with GELU and back; each residual branch is scaled by a learnt
+number per channel. State-dict keys are torchvision's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NETWORK = {"tiny": ((96, 3), (192, 3), (384, 9), (768, 3))}
 
 
 class Permute(nn.Module):
-    """Put the dimensions into another order."""
+    """Permute the axes."""
 
     def __init__(self, order: tuple[int, ...]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Permute(nn.Module):
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels at each place of (N, C, H, W)."""
+    """Layer norm over the channels at each position of (N, C, H, W)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x normalised."""

@@ -1,6 +1,6 @@
-"""DenseNet: each layer reads the outputs of all layers before it in its block, side by side (paper below).
+"""DenseNet: each layer reads the concatenated outputs of all earlier layers in its block (paper below).
 
-A layer adds only `growth` channels; between blocks a 1x1 convolution halves the channels and pooling the image.
+A layer adds only `growth` channels; between blocks a 1x1 convolution halves the channels and pooling halves the image.
 State-dict keys are torchvision's.
 """
 
@@ -45,7 +45,7 @@ class DenseBlock(nn.Module):
             self.add_module(f"denselayer{index + 1}", DenseLayer(inputs + index * growth, growth))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the input and all layers' outputs side by side."""
+        """Return the input and all layers' outputs, concatenated."""
         maps = [x]
         for layer in self.children():
             maps.append(layer(torch.cat(maps, dim=1)))

@@ -1,7 +1,7 @@
-"""EfficientNet: one searched net (B0), made larger in depth, width and resolution together (papers below).
+"""EfficientNet: a network found by search (B0), scaled jointly in depth, width and resolution (papers below).
 
 Depth a^phi, width b^phi, resolution g^phi with a * b^2 * g^2 near 2, so that each step of phi doubles the operations.
-V2 puts ordinary convolutions (fused) in place of depthwise ones in the first stages. State-dict keys are torchvision's.
+V2 uses ordinary convolutions (fused) instead of depthwise ones in the first stages. State-dict keys are torchvision's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NETWORK = {
 }  # fmt: skip
 STEM = {"b": 32, "v2_s": 24}
 LAST = {"b": 1280, "v2_s": 1280}
-DROPPED = 0.2  # stochastic depth of the last block; the others in proportion to their depth
+DROPPED = 0.2  # stochastic depth of the last block; proportional to depth for the others
 
 
 def silu() -> nn.Module:
@@ -38,9 +38,9 @@ def silu() -> nn.Module:
 
 
 class MBConv(nn.Module):
-    """1x1 widen - depthwise - squeeze-and-excite - 1x1 narrow; fused: one convolution widens and filters.
+    """1x1 widen - depthwise - squeeze-and-excite - 1x1 narrow; fused: one convolution replaces the first two.
 
-    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride); added to the input where shapes agree.
+    (N, inputs, H, W) -> (N, outputs, H / stride, W / stride); added to the input if the shapes are equal.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""GoogLeNet: Inception modules, four filters side by side, made affordable by 1x1 bottlenecks (paper below).
+"""GoogLeNet: Inception modules of four parallel branches, with 1x1 bottlenecks to reduce the cost (paper below).
 
-Two auxiliary classifiers push gradients into the middle in training; they are gone in eval mode. The 5x5 branch is 3x3,
-as in torchvision's checkpoint, and every convolution has batch norm. `NaiveInception` is the module before the
-bottlenecks, for the comparison that the lectures make.
+Two auxiliary classifiers add gradients in the middle in training; eval mode does not use them. The 5x5 branch is 3x3,
+as in torchvision's checkpoint, and every convolution has batch norm. `NaiveInception` is the module without
+bottlenecks, for the comparison in the lectures.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NETWORK = {
 
 
 class Inception(nn.Module):
-    """(N, inputs, H, W) -> (N, one + three + five + pool, H, W); `last` is the side of the fourth branch's filters."""
+    """(N, inputs, H, W) -> (N, one + three + five + pool, H, W); `last` is the kernel size of the third branch."""
 
     def __init__(
         self, inputs: int, one: int, reduce3: int, three: int, reduce5: int, five: int, pool: int, last: int = 3
@@ -46,7 +46,7 @@ class Inception(nn.Module):
 
 
 class NaiveInception(nn.Module):
-    """1x1, 3x3, 5x5 and max pooling side by side, straight on the input: (N, C, H, W) -> (N, sum + C, H, W)."""
+    """1x1, 3x3, 5x5 and max pooling in parallel, directly on the input: (N, C, H, W) -> (N, sum + C, H, W)."""
 
     def __init__(self, inputs: int, one: int, three: int, five: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class NaiveInception(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """A classifier on a middle layer, for training only. (N, inputs, H, W) -> (N, num_classes)."""
+    """A classifier on an intermediate layer, for training only. (N, inputs, H, W) -> (N, num_classes)."""
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Inception v3: large filters taken apart, 5x5 into two 3x3, 7x7 into 1x7 and 7x1 (paper below).
+"""Inception v3: large filters are factorised, 5x5 into two 3x3, 7x7 into 1x7 and 7x1 (paper below).
 
 Five kinds of module, A to E; B and D halve the image. State-dict keys are torchvision's.
 """
@@ -18,7 +18,7 @@ PAPER = "Szegedy et al., Rethinking the Inception Architecture for Computer Visi
 
 
 class Branches(nn.Module):
-    """Chains of convolutions side by side; a row is (key, filters, kernel, stride, pad) and a chain ends where stated.
+    """Parallel chains of convolutions; a row is (key, filters, kernel, stride, pad) and a chain ends where stated.
 
     `pool`: "avg" adds an average-pooled branch with its own convolution `branch_pool`, "max" a max-pooled one at
     stride 2. (N, inputs, H, W) -> (N, sum of the branches, H', W')
@@ -117,7 +117,7 @@ class Auxiliary(nn.Module):
         self.fc = nn.Linear(768, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits; maps smaller than the paper's are stretched to its 5x5."""
+        """Return logits; maps smaller than the paper's are enlarged to its 5x5."""
         x = avg_pool2d(x, 5, 3) if min(x.shape[2:]) >= 17 else nn.functional.adaptive_avg_pool2d(x, 5)
         return self.fc(self.conv1(self.conv0(x)).mean((2, 3)))
 

@@ -1,6 +1,6 @@
 """Inception v4 and Inception-ResNet v2: a uniform deep Inception net, and the same idea with residual sums.
 
-Modules are chains of convolutions side by side, written as tables: (filters, kernel, stride, pad) for each convolution,
+Modules are parallel chains of convolutions, written as tables: (filters, kernel, stride, pad) for each convolution,
 or a kind of pooling. State-dict keys are those of timm's `inception_v4` and `inception_resnet_v2`.
 """
 
@@ -35,7 +35,7 @@ def chain(inputs: int, units: Sequence[Any]) -> tuple[nn.Module, int]:
 
 
 class Mixed(nn.Module):
-    """Branches side by side, keys branch0, branch1, …: (N, inputs, H, W) -> (N, sum of the branches, H', W')."""
+    """Parallel branches, keys branch0, branch1, …: (N, inputs, H, W) -> (N, sum of the branches, H', W')."""
 
     def __init__(self, inputs: int, *branches: Sequence[Any], pool: str = "") -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Fork(nn.Module):
 
 
 class Stem(nn.Module):
-    """A convolution beside max pooling: key conv."""
+    """A convolution parallel to max pooling: key conv."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

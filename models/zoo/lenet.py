@@ -1,8 +1,8 @@
-"""LeNet-5: the shape of all that follows, convolution and pooling in turns, then fully-connected layers.
+"""LeNet-5: the first CNN of the usual form, alternating convolution and pooling, then fully-connected layers.
 
-As commonly given: tanh, average pooling, ten logits at the end. The paper's C3 connects each map to some of the maps
-below only, its pooling has a gain and a bias per map, and its output is a radial basis function; with those it has
-60 840 parameters instead of 61 706.
+This is the common version: tanh, average pooling, ten logits. The paper's C3 connects each map only to some input maps,
+its pooling has a gain and a bias per map, and its output is a radial basis function; it has 60 840 parameters instead
+of 61 706.
 """
 
 from __future__ import annotations

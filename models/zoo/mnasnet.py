@@ -1,4 +1,4 @@
-"""MNASNet: inverted bottlenecks whose kernels, widths and repeats were searched for on a telephone (paper below).
+"""MNASNet: inverted bottlenecks with kernels, widths and repeats found by search for latency on a phone (paper below).
 
 State-dict keys are torchvision's.
 """
@@ -14,7 +14,7 @@ PAPER = "Tan et al., MnasNet: Platform-Aware Neural Architecture Search for Mobi
 
 # t: expansion, c: output channels, n: repeats, s: stride of the first repeat, k: kernel (the paper's figure 7, B1)
 NETWORK = ((3, 24, 3, 2, 3), (3, 40, 3, 2, 5), (6, 80, 3, 2, 5), (6, 96, 2, 1, 3), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3))
-MOMENTUM = 1 - 0.9997  # of batch norm, as TensorFlow counts it
+MOMENTUM = 1 - 0.9997  # of batch norm, from TensorFlow's definition
 
 
 def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> list[nn.Module]:
@@ -27,7 +27,7 @@ def unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 
 
 
 class InvertedResidual(nn.Module):
-    """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride); added to the input where shapes agree."""
+    """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride); added to the input if the shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""MobileNet v1: every 3x3 convolution taken apart into a depthwise 3x3 and a 1x1 (paper below).
+"""MobileNet v1: every 3x3 convolution is factorised into a depthwise 3x3 and a 1x1 (paper below).
 
-9 C H W + C^2 H W multiply-adds in place of 9 C^2 H W: eight to nine times fewer. State-dict keys are those of timm's
+9 C H W + C^2 H W multiply-adds instead of 9 C^2 H W: eight to nine times fewer. State-dict keys are those of timm's
 `mobilenetv1_100`.
 """
 

@@ -1,8 +1,8 @@
 """MobileNet v2: inverted bottlenecks with linear outputs, ReLU6 everywhere else (paper below).
 
-The narrow tensors are the ones that are added and carried on; each block widens, filters depthwise, and narrows again
-without a non-linearity, since ReLU on a narrow tensor loses information. ReLU6 keeps activations in a range that low
-precision holds. State-dict keys are torchvision's.
+The skip connections are between the narrow tensors; each block expands the channels, filters depthwise, and projects
+them back without a non-linearity, because ReLU on a narrow tensor loses information. ReLU6 keeps activations in a range
+for low precision. State-dict keys are torchvision's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NETWORK = (
 
 
 class InvertedResidual(nn.Module):
-    """1x1 widen (t times, ReLU6) - 3x3 depthwise (ReLU6) - 1x1 narrow (linear); added to the input where shapes agree.
+    """1x1 widen (t times, ReLU6) - 3x3 depthwise (ReLU6) - 1x1 narrow (linear); added to the input if shapes are equal.
 
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)
     """

@@ -1,6 +1,6 @@
 """MobileNet v3: v2's block with squeeze-and-excite and hard-swish, widths and kernels found by search (paper below).
 
-Hard-swish is x * relu6(x + 3) / 6: swish's shape without its exponential. State-dict keys are torchvision's.
+Hard-swish is x * relu6(x + 3) / 6: similar to swish, without its exponential. State-dict keys are torchvision's.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def hard_swish() -> nn.Module:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 widen - depthwise - squeeze-and-excite - 1x1 narrow (linear); added to the input where shapes agree.
+    """1x1 widen - depthwise - squeeze-and-excite - 1x1 narrow (linear); added to the input if shapes are equal.
 
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)
     """

@@ -1,8 +1,8 @@
-"""NASNet-A: two cells found by search on small images, then stacked as deep as the task needs (paper below).
+"""NASNet-A: two cells found by search on small images, stacked to the required depth (paper below).
 
 A cell reads the outputs of the two cells before it. Each row of its table adds two operations, on these or on earlier
-rows; what the rows made is set side by side. State-dict keys are those of timm's `nasnetalarge`; the mobile net has the
-same with fewer cells. Strided layers pad as the authors' do: where a side is even, one less before than behind.
+rows; the results of the rows are concatenated. State-dict keys are those of timm's `nasnetalarge`; the mobile net has
+the same keys with fewer cells. Strided layers pad like the authors' code: for an even side, one less before than after.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ._layers import ConvBN
 
 PAPER = "Zoph et al., Learning Transferable Architectures for Scalable Image Recognition, 2017, arXiv:1707.07012"
 
-# Operation, kernel, and on what: "h" the cell before, "p" the one before that, 0 to 4 a row (the paper's figure 4).
+# Operation, kernel, and input: "h" the cell before, "p" the one before that, 0 to 4 a row (the paper's figure 4).
 NORMAL = (
     (("separable", 5, "h"), ("separable", 3, "p")),
     (("separable", 5, "p"), ("separable", 3, "p")),
@@ -36,7 +36,7 @@ OUTPUT = {1: ("p", 0, 1, 2, 3, 4), 2: (1, 2, 3, 4)}  # by stride
 
 
 def padded(x: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Pad for a layer of stride 2 so that the output has half the side, rounded up; the larger half goes behind."""
+    """Pad for a layer of stride 2 so that the output has half the side, rounded up; the larger half is at the end."""
     width, height = (kernel - 2 + x.shape[axis] % 2 for axis in (3, 2))
     return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
@@ -68,7 +68,7 @@ class DepthwiseSeparable(nn.Module):
 
 
 class Separable(nn.Module):
-    """ReLU, depthwise separable convolution, batch norm; all of it twice, the stride in the first."""
+    """ReLU, depthwise separable convolution, batch norm; all twice, with the stride in the first."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Separable(nn.Module):
 
 
 def pool(x: torch.Tensor, operation: str, kernel: int, stride: int) -> torch.Tensor:
-    """Return the pooled map; the average leaves padding out at stride 1 and counts it as zeros at stride 2."""
+    """Return the pooled map; the average excludes padding at stride 1 and includes it as zeros at stride 2."""
     if operation == "maximum":
         return F.max_pool2d(x, kernel, stride, (x.shape[2] % 2, x.shape[3] % 2), ceil_mode=True)
     if stride == 1:
@@ -95,8 +95,8 @@ def pool(x: torch.Tensor, operation: str, kernel: int, stride: int) -> torch.Ten
 class Cell(nn.Module):
     """(h, p) -> filters * 6 channels of h's size (NORMAL), or filters * 4 of half of it (REDUCTION, stride 2).
 
-    `far` says how p gets `filters` channels and h's size: "no" leaves it alone, "near" squeezes it, "far" halves it
-    too, by two 1x1 convolutions of stride 2 that look at different pixels.
+    `far` defines how p gets `filters` channels and h's size: "no" keeps it, "near" squeezes it, "far" also halves
+    it, by two 1x1 convolutions of stride 2 on different pixels.
     """
 
     def __init__(self, h: int, p: int, filters: int, stride: int, far: str) -> None:

@@ -1,7 +1,7 @@
-"""Network in network: each convolution is followed by two 1x1 ones, and the last maps are the classes themselves.
+"""Network in network: each convolution is followed by two 1x1 convolutions, and the last maps are the classes.
 
-A 1x1 convolution is a fully-connected layer at each place, so a block is a small network that slides over the image;
-global average pooling then needs no parameters at all.
+A 1x1 convolution is a fully-connected layer at each position, so a block is a small network that slides over the image;
+the classifier is global average pooling, which has no parameters.
 """
 
 from __future__ import annotations
@@ -62,5 +62,5 @@ VARIANTS = {
 
 
 def build(batch_norm: bool = False, num_classes: int = 1000) -> nn.Module:
-    """Build NIN, with batch norm where asked for."""
+    """Build NIN, with batch norm on request."""
     return NIN(batch_norm, num_classes)

@@ -1,7 +1,7 @@
-"""Beyond classification and beyond two dimensions, small: an autoencoder, a localisation head, TDNN, 3-D convolution.
+"""Small networks for other tasks and dimensions: an autoencoder, a localisation head, TDNN, 3-D convolution.
 
-"This part changes from task to task": the features stay, the head becomes four numbers, or an image again. Convolution
-itself needs no second dimension: over time it is a time-delay network, over time and space a video network.
+Only the head depends on the task: the features stay the same, and the output is four numbers, or an image. Convolution
+also works in other dimensions: over time it is a time-delay network, over time and space a video network.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Autoencoder(nn.Module):
         he_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the image again."""
+        """Return the reconstructed image."""
         return self.decode(self.encode(x))
 
 
 class Localiser(nn.Module):
-    """MobileNet v2's features under a head of four numbers: centre x, y, width, height as shares of the image.
+    """MobileNet v2's features with a head of four numbers: centre x, y, width, height as fractions of the image.
 
     (N, 3, H, W) -> (N, 4), each in [0, 1]
     """

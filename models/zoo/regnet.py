@@ -1,4 +1,4 @@
-"""RegNet Y: a family of nets whose widths follow one line, each block a ResNeXt bottleneck without narrowing, with SE.
+"""RegNet Y: networks whose widths grow linearly with depth; each block is a ResNeXt bottleneck of ratio 1, with SE.
 
 State-dict keys are torchvision's.
 """

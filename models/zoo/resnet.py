@@ -1,8 +1,8 @@
-"""ResNet, and what was made of it by changing one number: plain nets, Wide ResNet and ResNeXt (papers below).
+"""ResNet, and its variants with one changed number: plain nets, Wide ResNet and ResNeXt (papers below).
 
-A block computes F(x) and adds x, so a deeper net can always copy a shallower one. Bottleneck: 1x1 narrow, 3x3, 1x1
-widen (stride in the 3x3, as torchvision has it, which is why its ResNet-50 has 4.1 G multiply-adds and the paper's
-3.8 G). ResNeXt splits the 3x3 into groups; Wide ResNet widens it; the plain net leaves the addition out. State-dict
+A block computes F(x) + x, so a deeper net can always represent a shallower one. Bottleneck: 1x1 narrow, 3x3, 1x1
+widen (stride in the 3x3, as in torchvision, whose ResNet-50 therefore has 4.1 G multiply-adds and the paper's
+3.8 G). ResNeXt splits the 3x3 into groups; Wide ResNet widens it; the plain net omits the addition. State-dict
 keys are torchvision's.
 """
 
@@ -26,7 +26,7 @@ NETWORK = {
 
 
 class Block(nn.Module):
-    """What both blocks share: F(x) by `branch`, the input (projected where shapes differ), ReLU of their sum."""
+    """Base of both blocks: ReLU of the sum of F(x) (`branch`) and the input (projected if the shapes differ)."""
 
     expansion = 1
 
@@ -67,7 +67,7 @@ class Basic(Block):
 class Bottleneck(Block):
     """1x1 - 3x3 in `groups` groups - 1x1. (N, inputs, H, W) -> (N, 4 * filters, H / stride, W / stride).
 
-    `base` is the width of one group where `filters` is 64: 64 for ResNet, 128 for Wide ResNet-50-2, 4 for 32x4d.
+    `base` is the width of one group for `filters` 64: 64 for ResNet, 128 for Wide ResNet-50-2, 4 for 32x4d.
     """
 
     expansion = 4
@@ -191,6 +191,6 @@ def build(
 ) -> nn.Module:
     """Build a ResNet; `groups` and `base` make ResNeXt and Wide ResNet, `skip=False` the plain net.
 
-    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    `drop` is the probability that stochastic depth drops the last block in training.
     """
     return ResNet(depth, groups, base, skip, drop, num_classes)

@@ -122,8 +122,8 @@ VARIANTS = {
 
 
 def build(blocks: int, wide: int = 0, skip: bool = True, drop: float = 0.0, num_classes: int = 10) -> nn.Module:
-    """Build a net of `blocks` blocks per stage; `wide` multiplies the filters, `skip=False` leaves the addition out.
+    """Build a net of `blocks` blocks per stage; `wide` multiplies the filters, `skip=False` omits the addition.
 
-    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    `drop` is the probability that stochastic depth drops the last block in training.
     """
     return CifarResNet(blocks, wide, skip, drop, num_classes)

@@ -1,4 +1,4 @@
-"""ResNet v2: batch norm and ReLU before each convolution, so that the path of additions is an identity throughout.
+"""ResNet v2: batch norm and ReLU before each convolution, so that the shortcut path is an identity.
 
 Keys are those of timm's `resnetv2_*` with ordinary convolutions.
 """
@@ -105,6 +105,6 @@ VARIANTS = {
 def build(depth: int, drop: float = 0.0, num_classes: int = 1000) -> nn.Module:
     """Build a depth of NETWORK.
 
-    `drop` is the probability with which stochastic depth leaves the last block out in training.
+    `drop` is the probability that stochastic depth drops the last block in training.
     """
     return ResNetV2(depth, drop, num_classes)

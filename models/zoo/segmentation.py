@@ -1,8 +1,8 @@
-"""Dense prediction: a class for each pixel. FCN, U-Net, DeconvNet and the dilated context network (papers below).
+"""Semantic segmentation (one class per pixel): FCN, U-Net, DeconvNet and the dilated context network (papers below).
 
-A classifier's coarse maps are brought back to the image's size by transposed convolution; skips from finer maps bring
-back what pooling lost; dilation widens the receptive field without pooling. Inputs' sides must be multiples of 32
-(16 for U-Net, 8 for the context network). Output (N, classes, H, W).
+Transposed convolution upsamples a classifier's coarse maps to the image's size; skip connections from finer maps
+restore details that pooling lost; dilation enlarges the receptive field without pooling. Inputs' sides must be
+multiples of 32 (16 for U-Net, 8 for the context network). Output (N, classes, H, W).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAPER = "Long et al., Fully Convolutional Networks for Semantic Segmentation, 20
 
 
 def bilinear_(layer: nn.ConvTranspose2d) -> None:
-    """Make a transposed convolution an enlargement by bilinear interpolation, each channel for itself."""
+    """Initialise a transposed convolution as bilinear upsampling of each channel."""
     side = layer.kernel_size[0]
     steps = 1 - (torch.arange(side) - (side - 1) / 2).abs() / layer.stride[0]
     with torch.no_grad():
@@ -27,14 +27,14 @@ def bilinear_(layer: nn.ConvTranspose2d) -> None:
 
 
 def enlarge(classes: int, factor: int) -> nn.ConvTranspose2d:
-    """Enlarge (N, classes, H, W) by `factor`; starts as bilinear interpolation."""
+    """Upsample (N, classes, H, W) by `factor`; initialised as bilinear interpolation."""
     layer = nn.ConvTranspose2d(classes, classes, 2 * factor, factor, factor // 2, bias=False)
     bilinear_(layer)
     return layer
 
 
 class FCN(nn.Module):
-    """VGG-16 whose fully-connected layers have become convolutions; `stride` 32, 16 or 8 is the finest map used."""
+    """VGG-16 with its fully-connected layers as convolutions; `stride` 32, 16 or 8 is the finest map used."""
 
     def __init__(self, stride: int, num_classes: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def double(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Down four times, up four times, each level joined to its twin, all padded: the output has the input's size."""
+    """Four levels down, four up, with skip connections between equal levels; the output has the input's size."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -95,10 +95,10 @@ class UNet(nn.Module):
 
 
 class DeconvNet(nn.Module):
-    """VGG-16 and its mirror image: unpooling by a transposed convolution, then as many convolutions as there were.
+    """VGG-16 and its mirror image: unpooling by a transposed convolution, then the same number of convolutions.
 
-    The paper unpools to the places that max pooling came from; few device runtimes have that operation, so a 2x2
-    transposed convolution stands in its place (docs/zoo.md).
+    The paper unpools to the positions of the maxima; few device runtimes have that operation, so a 2x2 transposed
+    convolution replaces it (docs/zoo.md).
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -125,7 +125,7 @@ class DeconvNet(nn.Module):
 
 
 class Context(nn.Module):
-    """A small front end at an eighth of the size, then 3x3 convolutions of dilation 1, 1, 2, 4, 8, 16, 1."""
+    """A small front end at 1/8 of the size, then 3x3 convolutions of dilation 1, 1, 2, 4, 8, 16, 1."""
 
     dilations = (1, 1, 2, 4, 8, 16, 1)
 

@@ -1,8 +1,8 @@
-"""SENet: each residual block scales its channels by numbers that follow from all of them, for under 1 % of the cost.
+"""SENet: each residual block scales its channels by factors computed from all channels, for less than 1 % of the cost.
 
-Global pool, C -> C / 16, ReLU, C / 16 -> C, sigmoid, scale. The layout is that of the authors' released nets: stride in
-the first 1x1 (SE-ResNet), max pooling without padding that rounds up; SENet-154 also has a deep stem, doubled widths
-and 3x3 projections. Keys are those of the released checkpoints, as timm's `legacy_*` nets have them.
+Global pool, C -> C / 16, ReLU, C / 16 -> C, sigmoid, scale. The layout is that of the authors' published networks:
+stride in the first 1x1 (SE-ResNet), max pooling without padding that rounds up; SENet-154 also has a deep stem, doubled
+widths and 3x3 projections. Keys are those of the published checkpoints, as in timm's `legacy_*` networks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SEModule(nn.Module):
 class Block(nn.Module):
     """1x1 - 3x3 - 1x1 - SE, added to the (projected) input, ReLU.
 
-    `kind` says how wide the middle is and where the stride stands: "resnet" (filters, stride in the first 1x1),
+    `kind` defines the width of the middle and the position of the stride: "resnet" (filters, stride in the first 1x1),
     "resnext" (half as wide as the output in 32 groups of 4), "senet" (2 and 4 times the filters in 64 groups).
     (N, inputs, H, W) -> (N, 4 * filters, H / stride, W / stride)
     """
@@ -123,5 +123,5 @@ VARIANTS = {
 
 
 def build(depth: int, kind: str, num_classes: int = 1000) -> nn.Module:
-    """Build a depth of STAGES out of blocks of a kind."""
+    """Build a depth of STAGES from blocks of one kind."""
     return SENet(depth, kind, num_classes)

@@ -1,7 +1,7 @@
-"""ShuffleNet v1: 1x1 convolutions in groups, and a channel shuffle so that the groups hear of one another.
+"""ShuffleNet v1: grouped 1x1 convolutions, and a channel shuffle that mixes the groups.
 
-The paper's table 2 prints one number of operations for each width; where the channels do not divide into the groups
-they are rounded up, and 4 and 8 groups at the small widths then cost more than that (docs/zoo.md).
+The paper's table 2 prints one number of operations for each width; if the channels are not divisible by the groups,
+they are rounded up, and 4 and 8 groups at the small widths then cost more than printed (docs/zoo.md).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ShuffleNet v2: channel split instead of grouped 1x1 convolutions (paper below).
 
 The paper's guidelines are about time, not operations: equal channel widths, few groups, few branches, few element-wise
-operations. Half of the channels pass untouched, half are filtered, and a shuffle mixes them. State-dict keys are
+operations. Half of the channels are passed unchanged, half are filtered, and a shuffle mixes them. State-dict keys are
 torchvision's.
 """
 

@@ -1,6 +1,6 @@
-"""SqueezeNet: AlexNet's accuracy with a fiftieth of its parameters (paper below).
+"""SqueezeNet: AlexNet's accuracy with 1/50 of its parameters (paper below).
 
-A fire module squeezes with 1x1 convolutions before it expands with 1x1 and 3x3 ones side by side; 1.1 pools earlier.
+A fire module squeezes with 1x1 convolutions and then expands with parallel 1x1 and 3x3 ones; version 1.1 pools earlier.
 State-dict keys are torchvision's.
 """
 

@@ -1,7 +1,7 @@
-"""VGG: nothing but 3x3 convolutions, stacked, since two see as much as a 5x5 and three as a 7x7, for fewer parameters.
+"""VGG: stacks of 3x3 convolutions: two have the receptive field of a 5x5, three of a 7x7, with fewer parameters.
 
-The columns A to E of the paper's table 1; C has 1x1 convolutions in three places, A-LRN one response normalisation.
-State-dict keys are torchvision's where it has the net.
+The columns A to E of the paper's table 1; C has three 1x1 convolutions, A-LRN one response normalisation.
+State-dict keys are torchvision's for the networks that it has.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def convolutions(column: str, batch_norm: bool, response_norm: bool) -> nn.Seque
 
 
 class VGG(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes); the last convolutions are pooled to 7x7 whatever H and W."""
+    """(N, 3, H, W) -> (N, num_classes); the last convolutions are pooled to 7x7 for every H and W."""
 
     def __init__(self, column: str, batch_norm: bool, response_norm: bool, num_classes: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Vision transformer: an image as a sentence of patches, with one learnt [class] token that the head reads.
+"""Vision transformer: an image is a sequence of patches, with one learnt [class] token as the head's input.
 
-Attention is written out as matrix products, so that operations and export are what the paper says. State-dict keys are
+Attention is written as matrix products, so that operations and export match the paper. State-dict keys are
 torchvision's.
 """
 

@@ -1,1 +1,1 @@
-"""An ONNX graph in memory: read, written, sorted, its shapes inferred."""
+"""An ONNX graph in memory: reading, writing, sorting and shape inference."""

@@ -31,22 +31,22 @@ _REAL = (1, 2, 3, 10, 11, 16)  # TensorProto: FLOAT, UINT8, INT8 (quantised weig
 
 
 def describe(path: str | Path, shape: str = "") -> Complexity:
-    """Describe an ONNX file, at batch 1 where the batch is free.
+    """Describe an ONNX file, at batch 1 if the batch is dynamic.
 
     Args:
         path: The file.
-        shape: The size of inputs that leave it free, as `parse_sizes` reads it; else the file's spec says it.
+        shape: The shape of inputs with dynamic axes, as for `parse_sizes`; by default that of the file's spec.
 
     Raises:
-        UsageError: There is no such file, or an input has a free dimension whose size nothing says.
-        ModelError: It is no ONNX file, or the shape of a value cannot be inferred.
+        UsageError: There is no such file, or an input has a dynamic axis of unknown size.
+        ModelError: It is not an ONNX file, or the shape of a value cannot be inferred.
     """
     onnx = need("onnx")
     path = model_file(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error
+        raise ModelError(f"{path} is not an ONNX file", got=type(error).__name__, do="export it again") from error
     _settle(model, shape)
     try:
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -57,7 +57,7 @@ def describe(path: str | Path, shape: str = "") -> Complexity:
 
 
 def _settle(model: onnx.ModelProto, shape: str) -> None:
-    """Give every input a size, in place, and forget shapes that were said in terms of the free ones."""
+    """Set the shape of every input, in place, and remove shapes that depend on the dynamic axes."""
     graph, constant = model.graph, {item.name for item in model.graph.initializer}
     fed = {item.name: item.type.tensor_type.shape.dim for item in graph.input if item.name not in constant}
     shapes = {name: [dim.dim_value if dim.dim_value > 0 else None for dim in dims] for name, dims in fed.items()}
@@ -78,7 +78,7 @@ class _Reader:
         self.graph, self.title = graph, title
         self.tensors = tensors = [*graph.initializer, *_constants(graph)]
         self.weights = {item.name: tuple(item.dims) for item in tensors}
-        # What is computed from weights alone -> the stored weights, which are what counts.
+        # A value computed only from weights -> the stored weights, which are counted.
         self.stored = {item.name: item.name for item in tensors if item.data_type in _REAL}
         self.shapes = {
             item.name: shape
@@ -89,7 +89,7 @@ class _Reader:
         self.counted: set[str] = set()
 
     def report(self) -> Complexity:
-        """Read every node that works on activations."""
+        """Record every node that computes activations."""
         known, ops = set(self.fed), []
         for node in self.graph.node:
             read = tuple(name for name in node.input if name in known)
@@ -106,13 +106,13 @@ class _Reader:
         return summarise(f"{self.title}, input {' '.join(map(_x, self.fed.values()))}", ops, self.fed, params)
 
     def _constant(self, node: onnx.NodeProto) -> None:
-        """What is computed from weights alone stands for them."""
+        """Treat a value computed only from weights as these weights."""
         if node.output and node.op_type != "Constant":
             self.weights[node.output[0]] = self.shapes.get(node.output[0], ())
             self._from(node)
 
     def _from(self, node: onnx.NodeProto) -> None:
-        """Remember which stored weights a tensor that is computed from weights alone comes from: the largest ones."""
+        """Record the stored weights (the largest ones) of a tensor that is computed only from weights."""
         sources = {self.stored[name] for name in node.input if name in self.stored}
         if sources:
             self.stored[node.output[0]] = max(sources, key=lambda name: math.prod(self.weights[name]))
@@ -139,7 +139,7 @@ class _Reader:
         return Op(node.name or output, kind, read, output, shapes, out[1:], **facts)
 
     def _padding(self, node: onnx.NodeProto, dims: int) -> dict[str, Any]:
-        """A window of one pixel that begins before the edge; nothing where the padding is no constant of all axes."""
+        """Record padding as a window of one pixel before the edge; nothing if it is not constant for all axes."""
         from onnx import numpy_helper
 
         pad_tensor = next((item for item in self.tensors if item.name in node.input[1:2]), None)
@@ -150,7 +150,7 @@ class _Reader:
         return {"kernel": once, "stride": once, "pad": tuple(pads[2 : 2 + dims]), "dilation": once}
 
     def _params(self, node: onnx.NodeProto, kind: str) -> int:
-        """Count weights met for the first time; running mean and variance of batch norm are no parameters."""
+        """Count weights at their first use; running mean and variance of batch norm are not parameters."""
         if kind in ("view", "pool", "concat", "act", "pad"):
             return 0
         names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input
@@ -170,7 +170,7 @@ class _Reader:
 
 
 def _constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """Return the tensors that Constant nodes hold, under the names of their outputs: weights like any other."""
+    """Return the tensors of Constant nodes by the names of their outputs; they are weights too."""
     tensors = []
     for node in graph.node:
         value = next((item.t for item in node.attribute if item.name == "value"), None)
@@ -183,7 +183,7 @@ def _constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def _known(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """Return a shape, a free first dimension as 1; None where another one is not known."""
+    """Return a shape, with a dynamic first axis as 1; None if another axis is unknown."""
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim]
     sizes = [1 if at == 0 and size is None else size for at, size in enumerate(dims)]
     return None if None in sizes else tuple(sizes)  # type: ignore[arg-type]

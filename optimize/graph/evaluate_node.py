@@ -1,4 +1,4 @@
-"""Computing one node on constants: numpy for the operators of shape arithmetic, ONNX Runtime for the others."""
+"""Evaluation of one node on constants: NumPy for shape arithmetic, ONNX Runtime for other operators."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .graph import Graph
 from .node import GraphTensor, Node
 
 Array = np.ndarray[Any, Any]
-# Operators whose result may be far larger than their inputs.
+# Operators whose result may be much larger than their inputs.
 GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "MatMul"}
 
 
 def result_bytes(net: Graph, node: Node) -> float:
-    """Return about how many bytes the outputs of a node on constants have; infinity if that cannot be told."""
+    """Return the approximate size in bytes of a node's outputs on constants; infinity if it is unknown."""
     if node.op in ("ConstantOfShape", "Expand", "Tile"):
         item = _item_bytes(net, node.outputs[0])
         sizes = net.ints(node, "shape", 0 if node.op == "ConstantOfShape" else 1)
@@ -47,7 +47,7 @@ def _bytes(net: Graph, tensor: GraphTensor) -> float:
 
 
 def node(net: Graph, node: Node) -> list[Array] | None:
-    """Compute a node's outputs, or None if that cannot be done exactly here.
+    """Compute a node's outputs, or return None if they cannot be computed exactly.
 
     Args:
         net: The graph.
@@ -161,7 +161,7 @@ def _expand(net: Graph, node: Node) -> list[Array] | None:
 def _fill(net: Graph, node: Node) -> list[Array] | None:
     wanted, value = net.ints(node, "shape", 0), node.attrs.get("value")
     filler = np.zeros(1, np.float32) if value is None else np.asarray(value.values)
-    # A view of one element: weights that are all alike take no memory, however many there are.
+    # A view of one element: equal weights take no memory, for any number of elements.
     return None if wanted is None else [np.broadcast_to(filler.reshape(-1)[0], wanted)]
 
 
@@ -189,7 +189,7 @@ def _by_runtime(net: Graph, node: Node) -> list[Array] | None:
     )
     try:
         values = iter(ort_session(model.SerializeToString(), threads=1).run(None, {}))
-    except Exception:  # whatever it cannot do is not folded
+    except Exception:  # a node that it cannot run is not folded
         return None
     results = [next(values) if name else np.zeros(0) for name in proto.output]
     return results if all(isinstance(array, np.ndarray) for array in results) else None

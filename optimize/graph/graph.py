@@ -1,7 +1,7 @@
 """The graph that passes rewrite: an onnx-graphsurgeon Graph with its constants, shapes and pinned tensors.
 
-A tensor is pinned when something outside the rewrite reads it by name: a graph output, or a body of If, Loop or Scan
-that captures it. Passes may move what computes a pinned tensor, never rename or drop it.
+A tensor is pinned if it is read by name outside the rewrite: a graph output, or a tensor that a body of If, Loop or
+Scan captures. Passes may move the computation of a pinned tensor, but never rename or remove the tensor.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Graph:
     Attributes:
         graph: The nodes and tensors. Bodies of If, Loop and Scan are not in it; their nodes are opaque.
         skeleton: The model without nodes and weights: inputs, outputs, metadata, opsets.
-        origin: `id(node)` to the NodeProto it was read from, with the attributes that GraphSurgeon does not know.
-        passthrough_tensors: Written as they were read, never constants here: defaults of inputs, sparse, exotic ones.
-        protected_names: Names that must go on existing.
-        block: Channels that the target works on together; groups of channels are filled up to a multiple of it.
+        origin: `id(node)` to its original NodeProto, with the attributes that GraphSurgeon does not support.
+        passthrough_tensors: Written unchanged and never treated as constants: defaults of inputs, sparse, exotic ones.
+        protected_names: Names that must be preserved.
+        block: The target's channel block; groups of channels are padded to a multiple of it.
         captures: `id(node)` to the tensors that the node's bodies read by name.
-        folder: Where external weights stand.
-        infer_shapes: Fills `kinds` (shape_inference.infer); the reader hands it in.
+        folder: The folder of external weights.
+        infer_shapes: Fills `kinds` (shape_inference.infer); the reader passes it.
     """
 
     graph: NodeGraph
@@ -56,7 +56,7 @@ class Graph:
     inferences: int = 0
     exact_outputs: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)  # what was changed when it was read
+    notes: list[str] = field(default_factory=list)  # the changes made while reading
 
     @property
     def opset(self) -> int:
@@ -64,7 +64,7 @@ class Graph:
         return next((int(entry.version) for entry in self.skeleton.opset_import if entry.domain in STANDARD), 1)
 
     def nodes(self, *ops: str) -> Iterator[Node]:
-        """Yield the live nodes of the standard domain, all or of some types, in their order now."""
+        """Yield the live nodes of the standard domain, all or of some types, in their current order."""
         for node in list(self.graph.nodes):
             if id(node) not in self.dead and (is_a(node, *ops) if ops else not node.domain):
                 yield node
@@ -76,7 +76,7 @@ class Graph:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def value(self, tensor: GraphTensor) -> np.ndarray[Any, Any] | None:
-        """Return a constant's array, or None when the tensor is no constant. The array must not be written to."""
+        """Return a constant's array, or None if the tensor is not a constant. The array must not be modified."""
         if not isinstance(tensor, gs.Constant):
             return None
         values = tensor._values
@@ -88,10 +88,10 @@ class Graph:
         return np.asarray(array)
 
     def load(self, proto: onnx.TensorProto) -> np.ndarray[Any, Any]:
-        """Return the array of a tensor as it was read.
+        """Return the array of a stored tensor.
 
         Raises:
-            ModelError: Its bytes stand in another file, which is not there or too short.
+            ModelError: Its external file does not exist or is too short.
         """
         try:
             return np.asarray(onnx.numpy_helper.to_array(proto, str(self.folder)))
@@ -104,7 +104,7 @@ class Graph:
             ) from error
 
     def array(self, tensor: GraphTensor) -> np.ndarray[Any, Any]:
-        """Return the array of what is known to be a constant."""
+        """Return the array of a tensor that must be a constant."""
         array = self.value(tensor)
         assert array is not None, tensor.name
         return array
@@ -117,30 +117,30 @@ class Graph:
         return None if array is None or array.dtype == object else float(array.reshape(-1)[0])
 
     def producer(self, tensor: GraphTensor) -> Node | None:
-        """Return the node that makes a tensor, or None for inputs and constants."""
+        """Return the producer of a tensor, or None for inputs and constants."""
         return tensor.inputs[0] if tensor.inputs else None
 
     def producer_of_type(self, tensor: GraphTensor, *ops: str) -> Node | None:
-        """Return the node that makes a tensor if it is of one of these standard types, else None."""
+        """Return the producer of a tensor if it has one of these standard types, else None."""
         node = self.producer(tensor)
         return node if node is not None and is_a(node, *ops) else None
 
     def users(self, tensor: GraphTensor) -> list[Node]:
-        """Return the distinct nodes that read a tensor."""
+        """Return the distinct consumers of a tensor."""
         return list({id(node): node for node in tensor.outputs}.values())
 
     def only_user(self, tensor: GraphTensor) -> Node | None:
-        """Return the one node that reads a tensor, once, when nothing else does and it is not pinned; else None."""
+        """Return the only consumer of a tensor, if it reads the tensor once and the tensor is not pinned; else None."""
         return tensor.outputs[0] if len(tensor.outputs) == 1 and tensor.name not in self.protected_names else None
 
     def input(self, node: Node, index: int) -> GraphTensor | None:
-        """Return a node's input, or None where it is left out."""
+        """Return a node's input, or None if it is omitted."""
         if index >= len(node.inputs) or node.inputs[index].name == "":
             return None
         return node.inputs[index]
 
     def ints(self, node: Node, attribute: str, index: int) -> list[int] | None:
-        """Return integers that older opsets keep in an attribute and newer ones in an input; None if not constant."""
+        """Return integers that are an attribute in older opsets and an input in newer ones; None if not constant."""
         if attribute in node.attrs:
             value = node.attrs[attribute]
             return [int(item) for item in value] if isinstance(value, list) else [int(value)]
@@ -149,11 +149,11 @@ class Graph:
         return None if array is None else [int(item) for item in array.reshape(-1)]
 
     def shape(self, tensor: GraphTensor) -> Shape | None:
-        """Return a tensor's shape: integers, names of free dimensions, None for unknown ones; None if not known."""
+        """Return a tensor's shape: integers, names of dynamic axes, None for unknown ones; None if unknown."""
         return self.known(tensor)[1]
 
     def dtype(self, tensor: GraphTensor) -> int:
-        """Return a tensor's ONNX data type (0 when it is not known)."""
+        """Return a tensor's ONNX data type (0 if unknown)."""
         return self.known(tensor)[0]
 
     def static(self, tensor: GraphTensor) -> tuple[int, ...] | None:
@@ -162,22 +162,22 @@ class Graph:
         return shape if shape is not None and all(isinstance(dim, int) for dim in shape) else None
 
     def same_shape(self, one: GraphTensor, other: GraphTensor) -> bool:
-        """Say whether two tensors certainly have the same shape; free dimensions of one name are equal."""
+        """Return whether two tensors certainly have the same shape; dynamic axes with the same name are equal."""
         shape = self.shape(one)
         return shape is not None and None not in shape and shape == self.shape(other)
 
     def rank(self, tensor: GraphTensor) -> int | None:
-        """Return the number of dimensions, or None."""
+        """Return the rank, or None if unknown."""
         shape = self.shape(tensor)
         return None if shape is None else len(shape)
 
     def refresh(self) -> None:
-        """Have shapes inferred again when one is asked for, if some were not known."""
+        """Infer shapes again at the next request, if some were unknown."""
         if any(shape is None or None in shape for _, shape in self.value_types.values()):
             self.value_types, self.inferred = {}, False
 
     def known(self, tensor: GraphTensor) -> tuple[int, Shape | None]:
-        """Return a tensor's data type (0: not known) and shape (None: not known)."""
+        """Return a tensor's data type (0 if unknown) and shape (None if unknown)."""
         if isinstance(tensor, gs.Constant):
             values = tensor._values
             if isinstance(values, np.ndarray):
@@ -190,7 +190,7 @@ class Graph:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def fresh(self, hint: str) -> str:
-        """Return a name that nothing in the model has, bodies of If, Loop and Scan included."""
+        """Return a name that is unused in the model, including the bodies of If, Loop and Scan."""
         name, number = hint, 1
         while name in self.used_names:
             name, number = f"{hint}_{number}", number + 1
@@ -198,20 +198,20 @@ class Graph:
         return name
 
     def constant(self, hint: str, array: np.ndarray[Any, Any]) -> GraphTensor:
-        """Make a constant tensor."""
+        """Create a constant tensor."""
         alike = array.size > 1 and not any(array.strides)
         values = array if alike else np.ascontiguousarray(array).reshape(np.shape(array))
         tensor: GraphTensor = gs.Constant(self.fresh(hint), values)
         return tensor
 
     def variable(self, like: GraphTensor, hint: str | None = None) -> GraphTensor:
-        """Make a tensor with the data type and shape of another."""
+        """Create a tensor with the data type and shape of another."""
         tensor: GraphTensor = gs.Variable(self.fresh(hint or like.name))
         self.value_types[tensor.name] = self.known(like)
         return tensor
 
     def blank(self, hint: str) -> GraphTensor:
-        """Make a tensor whose data type and shape are yet to be inferred."""
+        """Create a tensor whose data type and shape will be inferred."""
         tensor: GraphTensor = gs.Variable(self.fresh(hint))
         return tensor
 
@@ -219,7 +219,7 @@ class Graph:
         self, op: str, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor], near: Node,
         attrs: dict[str, Any] | None = None,
     ) -> Node:  # fmt: skip
-        """Put a node of the standard domain into the graph, named and placed after the node it stands for."""
+        """Add a node of the standard domain, with the name and position of the node that it replaces."""
         name = self.fresh(f"{near.name or near.op}_{op}")
         node: Node = gs.Node(op, name, dict(attrs or {}), list(inputs), list(outputs))
         at = next((index for index, item in enumerate(self.graph.nodes) if item is near), len(self.graph.nodes))
@@ -228,7 +228,7 @@ class Graph:
         return node
 
     def drop(self, node: Node) -> None:
-        """Take a node out; its outputs lose their producer."""
+        """Remove a node; its outputs then have no producer."""
         node.inputs.clear()
         node.outputs.clear()
         self.dead.add(id(node))
@@ -237,21 +237,21 @@ class Graph:
             self.protected_names = outputs | {tensor.name for tensors in self.captures.values() for tensor in tensors}
 
     def substitute(self, old: GraphTensor, new: GraphTensor) -> None:
-        """Let every reader of one tensor read another instead."""
+        """Replace one tensor by another in all consumers."""
         for node in self.users(old):
             for index, tensor in enumerate(node.inputs):
                 if tensor is old:
                     node.inputs[index] = new
 
     def can_bypass(self, node: Node, source: GraphTensor) -> bool:
-        """Say whether `bypass` would succeed."""
+        """Return whether `bypass` would succeed."""
         output = node.outputs[0]
         if output.name not in self.protected_names:
             return True
         return source.name not in self.protected_names and bool(source.inputs) and not isinstance(source, gs.Constant)
 
     def bypass(self, node: Node, source: GraphTensor) -> bool:
-        """Take out a node whose first output always equals `source`; false if names forbid it."""
+        """Remove a node whose first output always equals `source`; return False if names must be preserved."""
         if not self.can_bypass(node, source):
             return False
         output = node.outputs[0]
@@ -265,7 +265,7 @@ class Graph:
         return True
 
     def sweep(self) -> None:
-        """Forget the nodes that were dropped."""
+        """Delete the removed nodes."""
         if self.dead:
             alive = [node for node in self.graph.nodes if id(node) not in self.dead]
             list.clear(self.graph.nodes)
@@ -273,10 +273,10 @@ class Graph:
             self.dead.clear()
 
     def sort(self) -> list[Node]:
-        """Put the nodes in topological order, keeping their order where it is free.
+        """Sort the nodes topologically, and keep their order otherwise.
 
         Returns:
-            The nodes that stand on a cycle (empty in a valid graph).
+            The nodes on a cycle (empty in a valid graph).
         """
         self.sweep()
         order, cycle = self._ordered()
@@ -285,7 +285,7 @@ class Graph:
         return cycle
 
     def ordered(self) -> list[Node]:
-        """Return the live nodes, each after what it needs, otherwise in their order."""
+        """Return the live nodes in topological order, otherwise in their order."""
         return self._ordered()[0]
 
     def _ordered(self) -> tuple[list[Node], list[Node]]:
@@ -296,5 +296,5 @@ class Graph:
         return [nodes[index] for index in order], [nodes[index] for index in cycle]
 
     def reads(self, node: Node) -> Iterable[GraphTensor]:
-        """Return the tensors that a node reads, with those that its bodies capture."""
+        """Return the tensors that a node reads, including those that its bodies capture."""
         return [*(tensor for tensor in node.inputs if tensor.name), *self.captures.get(id(node), ())]

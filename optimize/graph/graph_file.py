@@ -1,4 +1,4 @@
-"""A graph in memory with the file that it stands in: what stages hand on, so that none parses or infers it again."""
+"""A graph in memory with its file, passed between stages, so that none parses it or infers its shapes again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class GraphFile:
     """A graph and its file.
 
     Attributes:
-        model: The graph; whoever changes it copies it first.
-        path: The file, which holds the same but for `notes`.
-        notes: What was changed when it was read: see `upgrade.upgraded`.
+        model: The graph; copy it before changing it.
+        path: The file, with the same graph except for the changes in `notes`.
+        notes: The changes made while reading: see `upgrade.upgraded`.
     """
 
     def __init__(self, model: onnx.ModelProto, path: str | Path, notes: tuple[str, ...] = ()) -> None:
@@ -24,18 +24,18 @@ class GraphFile:
 
     @classmethod
     def read(cls, path: str | Path) -> GraphFile:
-        """Read and check a file, with functions inlined and an old opset raised.
+        """Read and check a file, inline its functions and convert an old opset.
 
         Raises:
             UsageError: No such file.
-            ModelError: Not an ONNX file, or one that onnx.checker refuses.
+            ModelError: Not an ONNX file, or onnx.checker refuses it.
         """
         model, notes = read_upgraded(path)
         return cls(model, path, tuple(notes))
 
     @classmethod
     def write(cls, model: onnx.ModelProto, path: str | Path) -> GraphFile:
-        """Check a model, and write it whole or not at all.
+        """Check a model, and write it completely or not at all.
 
         Raises:
             ModelError: onnx.checker refuses the model; nothing is written.
@@ -45,7 +45,7 @@ class GraphFile:
 
     @functools.cached_property
     def types(self) -> list[onnx.ValueInfoProto]:
-        """Type and shape of each tensor, as far as shape inference finds them."""
+        """Type and shape of each tensor, as far as shape inference knows them."""
         return tensor_types(self.model)
 
     @property
@@ -55,5 +55,5 @@ class GraphFile:
 
     @property
     def nodes(self) -> int:
-        """How many nodes the main graph has, constants left out."""
+        """The number of nodes of the main graph, without constants."""
         return sum(node.op_type != "Constant" for node in self.model.graph.node)

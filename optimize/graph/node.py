@@ -1,4 +1,4 @@
-"""What passes use of a node, a tensor and a graph: GraphSurgeon has these classes without types."""
+"""Typed protocols of GraphSurgeon's node, tensor and graph, which have no type annotations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class GraphTensor(Protocol):
     """An edge of the graph: a variable, or a constant with its values.
 
     Attributes:
-        name: Its name, or "" for an optional input or output that is left out.
-        dtype: NumPy's type, or ONNX's number of one that NumPy lacks; None if unknown.
-        shape: Sizes, names of free sizes; None if unknown.
-        values: The array of a constant; a variable has none.
+        name: Its name, or "" for an omitted optional input or output.
+        dtype: NumPy's type, or ONNX's number of a type that NumPy does not have; None if unknown.
+        shape: Sizes, names of dynamic axes; None if unknown.
+        values: The array of a constant; variables do not have it.
         inputs: The node that computes it; none for a graph input or a constant.
-        outputs: The nodes that read it, one entry for each reading.
+        outputs: The nodes that read it, one entry per use.
     """
 
     name: str
     dtype: Any
     shape: Any
     values: np.ndarray
-    _values: Any  # the same, or where it lies in the file
+    _values: Any  # the same, or its position in the file
     inputs: list[Node]
     outputs: list[Node]
 
@@ -36,8 +36,8 @@ class Node(Protocol):
         name: Its name, which may be empty.
         domain: Its domain; None or "" for the standard one.
         attrs: Attributes by name.
-        inputs: What it reads, in ONNX's order.
-        outputs: What it computes, in ONNX's order.
+        inputs: Its input tensors, in ONNX's order.
+        outputs: Its output tensors, in ONNX's order.
     """
 
     op: str
@@ -63,5 +63,5 @@ class NodeGraph(Protocol):
 
 
 def is_a(node: Node, *ops: str) -> bool:
-    """Say whether a node is of one of these types of the standard domain, not somebody's own of the same name."""
+    """Return whether a node has one of these types in the standard domain; other domains may reuse the names."""
     return node.op in ops and not node.domain

@@ -25,11 +25,11 @@ def read_model(path: str | Path) -> onnx.ModelProto:
 
 
 def read_upgraded(path: str | Path) -> tuple[onnx.ModelProto, list[str]]:
-    """Read and check an ONNX file, with functions inlined; return what was changed: see `upgrade.upgraded`.
+    """Read and check an ONNX file and inline its functions; also return the changes: see `upgrade.upgraded`.
 
     Raises:
         UsageError: No such file.
-        ModelError: Not an ONNX file, one that onnx.checker refuses, or of an old opset that cannot be raised.
+        ModelError: Not an ONNX file, refused by onnx.checker, or with an old opset that cannot be converted.
     """
     model = with_free_sizes(loaded(path))
     try:
@@ -49,13 +49,13 @@ def read_upgraded(path: str | Path) -> tuple[onnx.ModelProto, list[str]]:
 def _passes_checker(model: onnx.ModelProto) -> bool:
     try:
         onnx.checker.check_model(model, full_check=True)
-    except Exception:  # checked again, and then told, once what can be corrected is
+    except Exception:  # checked and reported again after the corrections
         return False
     return True
 
 
 def loaded(path: str | Path) -> onnx.ModelProto:
-    """Read an ONNX file as it is: for its metadata.
+    """Read an ONNX file unchanged, for its metadata.
 
     Raises:
         UsageError: No such file.
@@ -74,7 +74,7 @@ def _unusable(path: str | Path, error: Exception) -> ModelError:
 
 
 def write_model(model: onnx.ModelProto, path: str | Path) -> None:
-    """Check a model, then write it whole or not at all.
+    """Check a model, then write it completely or not at all.
 
     Raises:
         ModelError: onnx.checker refuses the model; nothing is written.
@@ -88,7 +88,7 @@ def write_model(model: onnx.ModelProto, path: str | Path) -> None:
 
 
 def tensor_types(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return type and shape of the inputs, outputs and other tensors; inferred unless the model says them of all."""
+    """Return type and shape of the inputs, outputs and other tensors; inferred unless the model has them for all."""
     graph = model.graph
     values = [*graph.input, *graph.value_info, *graph.output]
     complete = {item.name for item in values if _is_complete(item.type.tensor_type)}
@@ -108,7 +108,7 @@ def attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def set_attributes(node: NodeProto, **values: Any) -> None:
-    """Give a node attributes, after those that it keeps; None takes one away."""
+    """Set attributes of a node, after the existing ones; None removes one."""
     kept = [item for item in node.attribute if item.name not in values]
     del node.attribute[:]
     fresh = [helper.make_attribute(name, value) for name, value in values.items() if value is not None]
@@ -140,7 +140,7 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Return the constants of a graph as they stand in it, by name: initializers and Constant nodes."""
+    """Return the stored constants of a graph by name: initializers and Constant nodes."""
     constants = {item.name: item for item in graph.initializer}
     for node in graph.node:
         for item in node.attribute:
@@ -150,7 +150,7 @@ def constant_tensors(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 
 
 class ProtoIndex:
-    """One graph, left as it is: its nodes, and who produces and who reads each tensor.
+    """A read-only graph: its nodes, and the producer and the consumers of each tensor.
 
     The indices are rebuilt by `index()` after nodes or edges changed.
     """
@@ -173,7 +173,7 @@ class ProtoIndex:
 class ProtoGraph(ProtoIndex):
     """One graph to rewrite, with `arrays` of its constants.
 
-    Constants in Constant nodes become initializers, and each node gets a name of its own.
+    Constant nodes become initializers, and each node gets a unique name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -197,7 +197,7 @@ class ProtoGraph(ProtoIndex):
                 self._store(node.output[0], numpy_helper.to_array(value))
 
     def fresh(self, name: str) -> str:
-        """Return `name`, or `name_1`, …: one that no tensor has yet; it is then taken."""
+        """Return `name`, or `name_1`, …: a name that no tensor has; it is then reserved."""
         candidate, count = name, 0
         while candidate in self._names:
             count += 1
@@ -206,7 +206,7 @@ class ProtoGraph(ProtoIndex):
         return candidate
 
     def add_array(self, name: str, array: np.ndarray) -> str:
-        """Add a constant under a fresh name near `name` and return that name."""
+        """Add a constant with a new name similar to `name` and return that name."""
         name = self.fresh(name)
         self._store(name, array)
         return name
@@ -229,19 +229,19 @@ class ProtoGraph(ProtoIndex):
         self.arrays[name] = array
 
     def insert(self, before: NodeProto, node: NodeProto) -> None:
-        """Let a node stand before another one's first input."""
+        """Insert a node before another node's first input."""
         before.input[0] = node.output[0]
         self.graph.node.insert(self.nodes.index(before), node)
         self.index()
 
     def remove(self, reader: NodeProto, node: NodeProto) -> None:
-        """Take a node away that stands before another one's first input."""
+        """Remove a node before another node's first input."""
         reader.input[0] = node.input[0]
         self.graph.node.remove(node)
         self.index()
 
     def prune(self) -> None:
-        """Drop initializers that nothing reads, and value_info of tensors that are gone."""
+        """Remove unused initializers, and value_info of removed tensors."""
         read = {name for node in self.graph.node for name in all_inputs(node)} | set(self.outputs)
         for tensor in [item for item in self.graph.initializer if item.name not in read]:
             self.graph.initializer.remove(tensor)
@@ -252,7 +252,7 @@ class ProtoGraph(ProtoIndex):
 
 
 def all_inputs(node: NodeProto) -> set[str]:
-    """Return every name that a node reads, in the bodies of If, Loop and Scan too."""
+    """Return all tensor names that a node reads, including those in bodies of If, Loop and Scan."""
     names = set(node.input)
     for item in node.attribute:
         if item.type == onnx.AttributeProto.GRAPH:
@@ -268,9 +268,9 @@ def all_nodes(node: NodeProto) -> list[NodeProto]:
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Put the nodes into topological order, keeping the given order where it is free.
+    """Sort the nodes topologically, and keep their order otherwise.
 
-    The graph then holds copies: nodes taken from it before are no longer part of it.
+    Afterwards the graph has copies: nodes obtained earlier are not part of it any more.
 
     Raises:
         ModelError: The graph has a cycle.

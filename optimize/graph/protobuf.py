@@ -1,4 +1,4 @@
-"""Helpers on protobuf messages: what can be taken over as it is, and copies without the weights."""
+"""Helpers for protobuf messages: attributes that GraphSurgeon supports, and copies without the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MessageT = TypeVar("MessageT")
 
 PLAIN_ATTRIBUTES = {"FLOAT", "INT", "STRING", "TENSOR", "FLOATS", "INTS", "STRINGS"}
 
-# Stands for the domain of a node that calls a local function which has the name of a standard operator.
+# Replaces the domain of a node that calls a local function with the name of a standard operator.
 LOCAL = "local function"
 
 EXOTIC = ("UNDEFINED", "STRING", "FLOAT8", "FLOAT6", "FLOAT4", "INT4", "UINT4", "INT2", "UINT2")
@@ -31,7 +31,7 @@ def captured(node: onnx.NodeProto) -> list[str]:
 
 
 def is_plain(attribute: onnx.AttributeProto) -> bool:
-    """Say whether GraphSurgeon carries an attribute without loss."""
+    """Return whether GraphSurgeon preserves an attribute."""
     kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
     if attribute.ref_attr_name or kind not in PLAIN_ATTRIBUTES:
         return False
@@ -52,7 +52,7 @@ def copied(message: MessageT) -> MessageT:
 
 
 def copy_fields(source: Any, target: Any, *without: str) -> None:
-    """Copy the fields of a protobuf message, but for some."""
+    """Copy the fields of a protobuf message, except some."""
     for descriptor, value in source.ListFields():
         if descriptor.name in without:
             continue

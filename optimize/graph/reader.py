@@ -1,7 +1,7 @@
-"""Reading an ONNX file into a Net.
+"""Read an ONNX file into a `Graph`.
 
-What GraphSurgeon does not carry (defaults of graph inputs, bodies of If and Loop, local functions, sparse and exotic
-tensors, attributes of types it does not know, metadata, documentation) is kept as it was read, for the writer.
+Parts that GraphSurgeon does not support (defaults of graph inputs, bodies of If and Loop, local functions, sparse and
+exotic tensors, attributes of unknown types, metadata, documentation) are stored unchanged for the writer.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from .upgrade import upgraded, with_free_sizes
 
 
 def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_opset: bool = True) -> Graph:
-    """Read a model; an old opset is raised, and output shapes that contradict the graph are corrected (`Graph.notes`).
+    """Read a model; convert an old opset and correct output shapes that contradict the graph (`Graph.notes`).
 
     Args:
-        source: A file (weights in external files are read when they are needed), or a model in memory (left as it is).
-        fold_inputs: Take initialisers that are also graph inputs for constants; those inputs are then dropped.
-        raise_opset: Raise an opset before 13, where ONNX's converter can.
+        source: A file (external weights are read on demand), or a model in memory (not changed).
+        fold_inputs: Treat initializers that are also graph inputs as constants, and remove these inputs.
+        raise_opset: Convert an opset below 13, if ONNX's converter can.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no ONNX model, or its graph is broken: a tensor that nothing makes, one made twice, a cycle.
+        ModelError: It is not an ONNX model, or its graph is broken: a tensor without a producer or with two, or a
+            cycle.
     """
     if isinstance(source, onnx.ModelProto):
         model, folder, name = onnx.ModelProto(), Path(), "the model"
@@ -54,7 +55,7 @@ def _parse(path: Path) -> onnx.ModelProto:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:
         raise ModelError(
-            f"{path} is no ONNX file",
+            f"{path} is not an ONNX file",
             got=type(error).__name__,
             expected="a serialised ModelProto",
             do="export it again",
@@ -64,24 +65,24 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _validate(model: onnx.ModelProto, name: str) -> None:
     graph = model.graph
     if not graph.output:
-        raise ModelError(f"{name} is no ONNX model", got="a graph without outputs", do="export it again")
+        raise ModelError(f"{name} is not an ONNX model", got="a graph without outputs", do="export it again")
     names = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     names |= {tensor.values.name for tensor in graph.sparse_initializer} | {""}
     initial = len(names)
     outputs = [output for node in graph.node for output in node.output if output]
     names.update(outputs)
     if len(names) != initial + len(outputs):
-        raise ModelError(f"{name} is no valid graph", got="a tensor that is made twice", expected="one producer each")
+        raise ModelError(f"{name} is not a valid graph", got="a tensor with two producers", expected="one producer")
     wanted = [(node.name or node.op_type, item) for node in graph.node for item in (*node.input, *captured(node))]
     wanted += [("the graph's outputs", value.name) for value in graph.output]
     if missing := [(reader, item) for reader, item in wanted if item not in names]:
         reader, item = missing[0]
-        raise ModelError(f"{name} is no valid graph", got=f"{reader} reads {item!r}, which nothing makes")
+        raise ModelError(f"{name} is not a valid graph", got=f"{reader} reads {item!r}, which no node produces")
     check_nodes(model, name)
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
-    """Return every name of a graph and of the bodies inside it."""
+    """Return all names of a graph and of its bodies."""
     names = {value.name for part in (graph.input, graph.output, graph.value_info) for value in part}
     names |= {tensor.name for tensor in graph.initializer}
     names |= {tensor.values.name for tensor in graph.sparse_initializer}
@@ -116,7 +117,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
     tensors = imported.tensors()
     for tensor in (*imported.inputs, *imported.outputs):
         tensors[tensor.name] = tensor
-    for tensor in graph.initializer:  # read by bodies only
+    for tensor in graph.initializer:  # read only by bodies
         if tensor.name not in tensors:
             kept[tensor.name] = tensor
     pairs = zip(imported.nodes, captures, strict=True)
@@ -129,7 +130,7 @@ def _import(model: onnx.ModelProto, folder: Path, fold_inputs: bool) -> Graph:
 
 
 def _detached(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return the node as read; in the graph, it loses the attributes that GraphSurgeon would misread."""
+    """Return the original node; in the graph, remove the attributes that GraphSurgeon would misread."""
     odd = [attribute.name for attribute in node.attribute if not is_plain(attribute)]
     if not odd:
         return node
@@ -142,7 +143,7 @@ def _detached(node: onnx.NodeProto) -> onnx.NodeProto:
 
 
 def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Passthrough]:
-    """Take out the initialisers that are no constants to us: defaults of inputs (from IR 4 on), sparse and exotic."""
+    """Remove the initializers that are not treated as constants: defaults of inputs (from IR 4), sparse and exotic."""
     graph = model.graph
     inputs = {value.name for value in graph.input} if model.ir_version >= 4 and not fold_inputs else set()
     kept: dict[str, Passthrough] = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
@@ -162,7 +163,7 @@ def _keep(model: onnx.ModelProto, fold_inputs: bool) -> dict[str, Passthrough]:
 
 
 def _drop_default_inputs(shell: onnx.ModelProto, constants: set[str]) -> None:
-    """Drop the inputs that are constants; before IR 4 each initialiser had to be listed as one and could not be fed."""
+    """Remove inputs that are constants; before IR 4 each initializer had to be an input and could not be set."""
     inputs = [value for value in shell.graph.input if value.name not in constants]
     if len(inputs) < len(shell.graph.input):
         whole = [copied(value) for value in inputs]

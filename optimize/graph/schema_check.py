@@ -1,6 +1,6 @@
-"""Whether nodes fit their operators' schemas: numbers of inputs and outputs, inputs left out, types of attributes.
+"""Check of nodes against their operators' schemas: number of inputs and outputs, omitted inputs, attribute types.
 
-What a schema forbids no pass has to expect. Operators without a schema (custom ones, newer opsets) pass as they are.
+Passes can then rely on the schemas. Operators without a schema (custom ones, newer opsets) are accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def check_nodes(model: onnx.ModelProto, name: str) -> None:
     """Compare every node of the main graph with its schema.
 
     Raises:
-        ModelError: One does not fit, or a name is no UTF-8 (protobuf then gives bytes); the message names it.
+        ModelError: A node does not match, or a name is not UTF-8 (protobuf then returns bytes); the message names it.
     """
     graph = model.graph
     parts = (*graph.input, *graph.output, *graph.initializer, *graph.node)
@@ -30,7 +30,7 @@ def check_nodes(model: onnx.ModelProto, name: str) -> None:
     for node in graph.node:
         if (node.domain, node.op_type) not in own and (problem := _problem(node, versions)):
             raise ModelError(
-                f"{name} is no valid graph", got=f"{node.op_type} node {node.name[:100]!r} {problem}",
+                f"{name} is not a valid graph", got=f"{node.op_type} node {node.name[:100]!r} {problem}",
                 expected="nodes as their operators are defined", do="export it again",
             )  # fmt: skip
 

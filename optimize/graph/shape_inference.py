@@ -1,4 +1,4 @@
-"""Shapes and types of every tensor, and the multiply-adds of a graph, without its weights passing through protobuf."""
+"""Shapes and types of every tensor, and the multiply-adds of a graph, without serialising its weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .graph import Graph, Shape
 from .node import GraphTensor, Node
 from .writer import node_proto, to_shell
 
-# Constants up to this many elements go along with their values, because shapes may depend on them.
+# Constants up to this number of elements keep their values, because shapes may depend on them.
 SMALL = 64
 
 
 def infer(net: Graph) -> None:
-    """Fill `net.kinds` by ONNX shape inference; a model that it cannot read leaves the kinds as they were."""
+    """Fill `net.kinds` by ONNX shape inference; if it fails, the kinds are unchanged."""
     net.inferred = True
     model, constants = to_shell(net)
     graph = model.graph
@@ -33,7 +33,7 @@ def infer(net: Graph) -> None:
             graph.initializer.append(onnx.numpy_helper.from_array(net.array(constant), constant.name))
         else:
             graph.input.append(onnx.helper.make_tensor_value_info(constant.name, net.dtype(constant), shape))
-    for value in graph.output:  # declared shapes of outputs may be wrong; inference finds them
+    for value in graph.output:  # declared shapes of outputs may be wrong; they are inferred
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     model.ir_version = max(model.ir_version, 4)
@@ -46,7 +46,7 @@ def infer(net: Graph) -> None:
 
 
 def _of_this_inference(kind: tuple[int, Shape | None], number: int) -> tuple[int, Shape | None]:
-    """Tell the names that inference makes up from those of the inferences before, which mean other dimensions."""
+    """Make the names that this inference generates different from those of earlier inferences."""
     element, shape = kind
     if shape is None:
         return kind
@@ -54,12 +54,12 @@ def _of_this_inference(kind: tuple[int, Shape | None], number: int) -> tuple[int
 
 
 def _name_free_dimensions(graph: onnx.GraphProto) -> None:
-    """Give each nameless free dimension of an input a name, so that inference can follow it."""
+    """Give each unnamed dynamic axis of an input a name, so that inference can propagate it."""
     number = 0
     for value in graph.input:
         if value.type.HasField("tensor_type"):
             for dim in value.type.tensor_type.shape.dim:
-                if dim.dim_value <= 0 and not dim.dim_param:  # 0 and -1 are old spellings of «free»
+                if dim.dim_value <= 0 and not dim.dim_param:  # 0 and -1 are old notations of dynamic axes
                     number += 1
                     dim.dim_param = f"free dimension {number}"
 
@@ -68,13 +68,13 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto | None:
     for data_propagation in (True, False):
         try:
             return onnx.shape_inference.infer_shapes(model, data_prop=data_propagation)
-        except Exception:  # inference raises whatever the C++ side meets; without shapes, passes refuse
+        except Exception:  # inference may raise any C++ exception; without shapes, passes refuse
             continue
     return None
 
 
 def infer_one(net: Graph, node: Node) -> None:
-    """Find the shapes of one node's outputs, if they are not known, from those of its inputs."""
+    """Infer the unknown shapes of one node's outputs from those of its inputs."""
     if node.domain or all(_is_settled(net.shape(tensor)) for tensor in node.outputs if tensor.name):
         return
     inputs = {tensor.name: net.known(tensor) for tensor in node.inputs if tensor.name}
@@ -88,7 +88,7 @@ def infer_one(net: Graph, node: Node) -> None:
     try:
         schema = onnx.defs.get_schema(node.op, net.opset, "")
         output_types = onnx.shape_inference.infer_node_outputs(schema, proto, types, data)
-    except Exception:  # as in `_inferred`: whatever it cannot infer stays unknown
+    except Exception:  # as in `_inferred`: the shape stays unknown
         return
     for name, kind in output_types.items():
         better = _only_names(_kind(onnx.ValueInfoProto(name=name, type=kind)), names)
@@ -98,7 +98,7 @@ def infer_one(net: Graph, node: Node) -> None:
 
 
 def _only_names(kind: tuple[int, Shape | None], names: set[str]) -> tuple[int, Shape | None]:
-    """Forget the names of dimensions that inference made up for this one node: they may mean another elsewhere."""
+    """Remove the axis names that inference generated for this node: they may mean another axis elsewhere."""
     shape = kind[1]
     if shape is None:
         return kind
@@ -106,7 +106,7 @@ def _only_names(kind: tuple[int, Shape | None], names: set[str]) -> tuple[int, S
 
 
 def _is_settled(shape: Shape | None) -> bool:
-    """Say whether nothing better can be hoped for: each dimension is a number or a name that the model gave."""
+    """Return whether a shape is final: each axis is a number or a name from the model."""
     return shape is not None and not any(dim is None or str(dim).startswith("unk__") for dim in shape)
 
 
@@ -130,7 +130,7 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def macs(net: Graph) -> int:
-    """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; free dimensions count as 1."""
+    """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; dynamic axes count as 1."""
     return sum(_macs(net, node) for node in net.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PASSED = {"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "QuantizeLinear",
           "DequantizeLinear", "Dropout", "Resize", "GlobalAveragePool", "AveragePool", "ReduceMean"}  # fmt: skip
-# The softmax of a log-softmax is that softmax, so that it counts as logits.
+# The softmax of a log-softmax is the same softmax, so log-softmax counts as logits.
 ENDS = {
     "probabilities": {"Softmax", "Sigmoid"},
     "logits": {"Gemm", "MatMul", "Conv", "ConvTranspose", "Add", "LogSoftmax", "BatchNormalization", "Relu"},
@@ -23,7 +23,7 @@ ENDS = {
 
 
 def write(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Put the spec into a model's metadata, in place of an earlier one."""
+    """Write the spec to a model's metadata, and replace an earlier one."""
     kept = [entry for entry in model.metadata_props if entry.key != SPEC_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
@@ -34,24 +34,24 @@ def embedded(model: onnx.ModelProto) -> ModelSpec | None:
     """Return the spec in a model's metadata, or None.
 
     Raises:
-        ModelError: There is one, and it cannot be read.
+        ModelError: The spec cannot be read.
     """
     return ModelSpec.from_metadata({entry.key: entry.value for entry in model.metadata_props})
 
 
 def read(path: str | Path) -> ModelSpec:
-    """Read the spec out of an ONNX file; weights in external files are not touched.
+    """Read the spec of an ONNX file; external weights are not read.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no ONNX file, or holds no spec.
+        ModelError: It is not an ONNX file, or has no spec.
     """
     model = _load(path)
     spec = embedded(model)
     if spec is not None:
         return spec
     raise ModelError(
-        f"{path} holds no ModelSpec",
+        f"{path} has no ModelSpec",
         got=f"metadata {[entry.key for entry in model.metadata_props]}",
         expected=f"an entry {SPEC_KEY!r}",
         do="export it with edgesmith, or write one with edgesmith.optimize.graph.spec_metadata.write",
@@ -59,42 +59,42 @@ def read(path: str | Path) -> ModelSpec:
 
 
 def count_nodes(path: str | Path) -> int:
-    """Count the nodes of an ONNX file's main graph, constants left out.
+    """Count the nodes of an ONNX file's main graph, without constants.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no ONNX file.
+        ModelError: It is not an ONNX file.
     """
     return sum(node.op_type != "Constant" for node in _load(path).graph.node)
 
 
 def ending(path: str | Path) -> dict[str, tuple[str, str]]:
-    """Return for each output of an ONNX file what it holds and the operator that says so; see `scores`.
+    """Return for each output of an ONNX file its `scores` and the operator that determines them; see `scores`.
 
     Raises:
         UsageError: There is no such file.
-        ModelError: It is no ONNX file.
+        ModelError: It is not an ONNX file.
     """
     model = _load(path)
     return {value.name: model_scores(model, value.name) for value in model.graph.output}
 
 
 def model_scores(model: onnx.ModelProto, output: str) -> tuple[str, str]:
-    """Return what an output of a model holds, and the operator that says so; see `scores`."""
+    """Return the scores of a model's output, and the operator that determines them; see `scores`."""
     nodes = [(node.op_type, node.input[0], list(node.output)) for node in model.graph.node if node.input]
     return scores(output, nodes)
 
 
 def fed_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the inputs that are no initializers: what has to be fed."""
+    """Return the inputs that are not initializers, which the caller must set."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in constants]
 
 
 def scores(output: str, nodes: Iterable[tuple[str, str, Sequence[str]]]) -> tuple[str, str]:
-    """Return what an output holds, "logits", "probabilities" or "" (cannot be told), and the operator that says so.
+    """Return "logits", "probabilities" or "" (unknown) for an output, and the operator that determines it.
 
-    Each operator is (type, first input, outputs). What only moves or averages values is passed over.
+    Each operator is (type, first input, outputs). Operators that only move or average values are skipped.
     """
     producers = {name: (kind, source) for kind, source, outputs in nodes for name in outputs}
     for _ in range(len(producers)):
@@ -113,4 +113,4 @@ def _load(path: str | Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:
-        raise ModelError(f"{path} is no ONNX file", got=type(error).__name__, do="export it again") from error
+        raise ModelError(f"{path} is not an ONNX file", got=type(error).__name__, do="export it again") from error

@@ -1,7 +1,7 @@
-"""Integers of shape arithmetic as far as they are known: each a number, the name of a free dimension, or None.
+"""Symbolic values of shape arithmetic: each element is a number, the name of a dynamic axis, or None.
 
-The value of Concat(Gather(Shape(x), 0), 2, 58) is ["batch", 2, 58]: enough to see that a Reshape splits channels, and
-to write its shape as a constant.
+The value of Concat(Gather(Shape(x), 0), 2, 58) is ["batch", 2, 58]: this shows that a Reshape splits
+channels, and allows to write its shape as a constant.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ LONGEST = 64
 
 
 def values(net: Graph, tensor: GraphTensor, memo: Memo) -> Values | None:
-    """Return the elements of an integer tensor of rank 0 or 1, or None if it is no shape arithmetic.
+    """Return the elements of an integer tensor of rank 0 or 1, or None if it is not shape arithmetic.
 
     Args:
         net: The graph.
         tensor: The tensor.
-        memo: What was found so far, by tensor name.
+        memo: Cached results by tensor name.
     """
     if tensor.name in memo:
         return memo[tensor.name]

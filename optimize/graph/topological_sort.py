@@ -1,4 +1,4 @@
-"""Topological order of numbered nodes, without recursion, so that depth is no limit."""
+"""Topological order of numbered nodes, without recursion, so the depth is not limited."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Set as AbstractSet
 
 
 def topological(needs: Sequence[AbstractSet[int]]) -> tuple[list[int], list[int]]:
-    """Put nodes after those that they need, keeping the given order where it is free (Kahn's algorithm).
+    """Sort nodes after the nodes that they need, and keep the given order otherwise (Kahn's algorithm).
 
     Args:
-        needs: For each node the numbers of the nodes that make what it reads.
+        needs: For each node the numbers of the producers of its inputs.
 
     Returns:
-        The order, and the nodes of one cycle; with a cycle, those that need it stand at the end of the order.
+        The order, and the nodes of one cycle; nodes that depend on a cycle are at the end of the order.
     """
     users: dict[int, list[int]] = {}
     for index, wanted in enumerate(needs):
@@ -35,7 +35,7 @@ def topological(needs: Sequence[AbstractSet[int]]) -> tuple[list[int], list[int]
 
 
 def _cycle(needs: Sequence[AbstractSet[int]], waiting: list[int]) -> list[int]:
-    """Follow what waiting nodes wait for until one comes again."""
+    """Follow the dependencies of waiting nodes until a node repeats."""
     path: dict[int, None] = {}
     stuck, node = set(waiting), waiting[0] if waiting else -1
     while stuck and node not in path:

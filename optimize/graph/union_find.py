@@ -1,4 +1,4 @@
-"""Union-find over a dict of parent links: which items belong together, each group under one representative.
+"""Union-find over a dict of parent links: groups of items, each with one representative.
 
 Source: Tarjan and van Leeuwen 1984, «Worst-case Analysis of Set Union Algorithms» (path halving).
 """
@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 
 
 def root(parents: dict[Item, Item], item: Item) -> Item:
-    """Return the representative of an item's group: the item itself where it was never joined to another.
+    """Return the representative of an item's group: the item itself if it was never joined.
 
     Args:
-        parents: Item -> another of its group, nearer to the representative; paths are shortened in place.
+        parents: Item -> an item of its group nearer to the representative; paths are shortened in place.
         item: The item.
     """
     while item in parents:
@@ -26,7 +26,7 @@ def root(parents: dict[Item, Item], item: Item) -> Item:
 
 
 def join(parents: dict[Item, Item], kept: Item, other: Item) -> None:
-    """Make one group of two; the representative of the first one's group is that of both."""
+    """Join two groups; the representative of the first becomes that of both."""
     first, second = root(parents, kept), root(parents, other)
     if first != second:
         parents[second] = first

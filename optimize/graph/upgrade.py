@@ -1,6 +1,6 @@
-"""A file as others wrote it, made fit for every stage: a recent opset, and declared outputs that its graph gives.
+"""Corrections of foreign files for all stages: a recent opset, and declared outputs that match the graph.
 
-Each change is said. What ONNX's own converter cannot raise is refused with its reason.
+Each change is reported. A file that ONNX's converter cannot convert is refused with the reason.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ TO = 17  # LayerNormalization is one operator from here on; and devices' parsers
 
 
 def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto, list[str]]:
-    """Return a model of opset 13 or later whose declared outputs are those of its graph, and what was changed.
+    """Return a model of opset 13 or later whose declared outputs match its graph, and the changes.
 
     Args:
-        model: Not changed itself.
-        must: Refuse an older opset that the converter cannot raise; else it stays, which is said.
+        model: The model; it is not changed.
+        must: Refuse an older opset that the converter cannot convert; otherwise it is unchanged, which is reported.
 
     Raises:
-        ModelError: Its opset is older, and the converter cannot raise it.
+        ModelError: Its opset is older, and the converter cannot convert it.
     """
     notes: list[str] = []
     if 0 < (opset := standard_opset(model)) < OLDEST:
@@ -35,7 +35,7 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
         except ModelError as error:
             if must:
                 raise
-            notes.append(f"opset {opset} stays: {error.got}")
+            notes.append(f"opset {opset} is unchanged: {error.got}")
     model, corrected = _with_true_outputs(model)
     return model, notes + corrected
 
@@ -64,7 +64,7 @@ def _tensor_dims(value: onnx.ValueInfoProto) -> list[onnx.TensorShapeProto.Dimen
 
 
 def standard_opset(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operators; 0 where the model names none."""
+    """Return the version of the standard operators; 0 if the model has none."""
     return max((int(entry.version) for entry in model.opset_import if entry.domain in STANDARD), default=0)
 
 
@@ -83,7 +83,7 @@ def raised(model: onnx.ModelProto, to: int) -> onnx.ModelProto:
         reason = " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__
         reason = f"operators that opset {to} does not know: {', '.join(unknown)}" if unknown else reason
         raise ModelError(
-            f"the graph is of opset {opset} and cannot be raised", got=reason, expected=f"opset {OLDEST} or later",
+            f"the graph has opset {opset} and cannot be converted", got=reason, expected=f"opset {OLDEST} or later",
             do="export it again with a newer opset",
         ) from error  # fmt: skip
     _lift_constants(converted.graph)
@@ -93,7 +93,7 @@ def raised(model: onnx.ModelProto, to: int) -> onnx.ModelProto:
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
-    """Make initializers of the Constant nodes that the converter writes."""
+    """Replace the Constant nodes that the converter writes by initializers."""
     outputs = {value.name for value in graph.output}
     for node in [one for one in graph.node if one.op_type == "Constant" and one.output[0] not in outputs]:
         tensor = next((attribute.t for attribute in node.attribute if attribute.name == "value"), None)
@@ -104,14 +104,14 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
 
 
 def _with_true_outputs(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """Correct declared output shapes that contradict what shape inference finds; ONNX Runtime only warns of them."""
+    """Correct declared output shapes that contradict shape inference; ONNX Runtime only warns about them."""
     bare = copied(model)
     for value in bare.graph.output:
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     try:
         graph = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph
-    except Exception:  # the checker meets it again, and says more of it
+    except Exception:  # the checker raises it again, with more detail
         return model, []
     inferred = {value.name: value for value in graph.output}
     notes: list[str] = []

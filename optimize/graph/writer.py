@@ -1,4 +1,4 @@
-"""Writing a Net as an ONNX file: weights one at a time, so that writing needs no second copy of them in memory."""
+"""Write a `Graph` as an ONNX file, weights one at a time, so that no second copy of them is in memory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ ALIGNMENT = 4096
 REPEATED = ("opset_import", "metadata_props", "functions", "training_info")
 # Field numbers of onnx.proto with wire type 2: ModelProto.graph, GraphProto.initializer.
 GRAPH, INITIALIZER = b"\x3a", b"\x2a"
-# That of TensorProto.raw_data; how many equal elements are written at a time; below, typed data stays as it was read.
+# Field number of TensorProto.raw_data; number of equal elements per write; below it, typed data is unchanged.
 RAW_DATA, PIECE, SMALL = b"\x4a", 1 << 18, 1 << 20
 Array = np.ndarray[Any, Any]
 
 
 def write(net: Graph, path: Path, data: Path | None = None) -> None:
-    """Write a Net as an ONNX file.
+    """Write a graph as an ONNX file.
 
     Args:
-        net: What to write.
-        path: The file; not atomic in itself, callers give a temporary one.
-        data: Where to put the weights, if outside the file; its name is what the model will refer to.
+        net: The graph.
+        path: The file; the write is not atomic, so callers pass a temporary path.
+        data: The external file for the weights, if any; the model refers to it by name.
     """
     skeleton, constants = to_shell(net)
     with contextlib.ExitStack() as stack:
@@ -45,12 +45,12 @@ def write(net: Graph, path: Path, data: Path | None = None) -> None:
 
 
 def needs_data_file(net: Graph) -> bool:
-    """Say whether weights must stand outside the file, because protobuf ends at 2 GiB."""
+    """Return whether weights must be external, because protobuf's limit is 2 GiB."""
     return sum(int(tensor._values.nbytes) for tensor in _constants(net).values()) > EXTERNAL_ABOVE
 
 
 def to_proto(net: Graph) -> onnx.ModelProto:
-    """Return a Net as a model in memory."""
+    """Return a graph as a model in memory."""
     skeleton, constants = to_shell(net)
     skeleton.graph.initializer.extend(_tensor(net, tensor) for tensor in constants)
     return skeleton
@@ -89,7 +89,7 @@ def _constants(net: Graph) -> dict[str, GraphTensor]:
 
 
 def node_proto(net: Graph, node: Node) -> onnx.NodeProto:
-    """Return a node's proto: attributes as they were read where a pass did not change them."""
+    """Return a node's proto, with the original attributes unless a pass changed them."""
     read = net.origin.get(id(node))
     names = [tensor.name for tensor in node.inputs]
     proto = onnx.NodeProto(op_type=node.op, name=node.name, input=names, output=[item.name for item in node.outputs])
@@ -162,7 +162,7 @@ def _stream(
 
 
 def _head(net: Graph, tensor: GraphTensor) -> tuple[bytes, int]:
-    """Return a tensor's message up to its raw bytes, and how many those are; 0 where the message is whole."""
+    """Return a tensor's message before its raw bytes, and their number; 0 if the message is complete."""
     values, data_type, shape = tensor._values, *net.known(tensor)
     original = None if isinstance(values, np.ndarray) else values.tensor
     kind = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
@@ -186,7 +186,7 @@ def _raw(net: Graph, tensor: GraphTensor) -> Array | bytes:
 
 
 def _write_raw(file: BinaryIO, raw: Array | bytes, size: int, name: str) -> None:
-    """Write a tensor's bytes without a copy of them where they lie in order; what is all alike piece by piece."""
+    """Write a tensor's bytes without a copy if they are contiguous; write equal elements piece by piece."""
     if isinstance(raw, np.ndarray) and raw.size > PIECE and not any(raw.strides):
         piece = np.full(PIECE, raw.flat[0], raw.dtype).tobytes()
         for _ in range(size // len(piece)):

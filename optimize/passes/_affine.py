@@ -1,8 +1,9 @@
-"""Folding y = a * x + c per channel into the node that makes x, or reading such a map off a node.
+"""Fold y = a * x + c per channel into the node that produces x, or read such a map from a node.
 
 For a Conv with weights W of shape (M, C/group, ...) and bias b: a * (W * x + b) + c = (a W) * x + (a b + c).
 A ConvTranspose keeps its weights as (C, M/group, ...), so that output channel g * M/group + j is W[i, j] for the input
-channels i of group g. Gemm scales the columns (rows with transB) of B. All arithmetic is in float64 and rounded once.
+channels i of group g. Gemm scales the columns (rows with transB) of B. All computations are in float64 and rounded
+once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ABSORBERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def refusal(net: Graph, node: Node) -> str:
-    """Return why a node cannot take up a map of its output, or an empty string."""
+    """Return why a map of a node's output cannot be folded into the node, or an empty string."""
     if node.op == "BatchNormalization":
         affine = batchnorm(net, node)
         elsewhere = f"the output of {node.name!r} is also read elsewhere or is an output of the graph"
@@ -39,12 +40,12 @@ def refusal(net: Graph, node: Node) -> str:
     if bias is not None and net.value(bias) is None:
         return f"the bias of {node.name!r} is not constant"
     if node.op == "MatMul" and (net.rank(node.inputs[0]), net.rank(node.inputs[1])) != (2, 2):
-        return f"{node.name!r} is no product of two matrices"
+        return f"{node.name!r} is not a product of two matrices"
     return ""
 
 
 def channels(net: Graph, node: Node) -> int:
-    """Return how many output channels a node that `refusal` accepts has."""
+    """Return the number of output channels of a node that `refusal` accepts."""
     shape = net.shape(node.inputs[1]) or ()
     if node.op == "ConvTranspose":
         return int(shape[1]) * int(node.attrs.get("group", 1))
@@ -54,12 +55,12 @@ def channels(net: Graph, node: Node) -> int:
 
 
 def fits(net: Graph, node: Node, scale: Array, shift: Array) -> bool:
-    """Say whether `absorb` would succeed."""
+    """Return whether `fold_into_layer` would succeed."""
     return all(array is not None for array in _scaled(net, node, scale, shift))
 
 
 def _scaled(net: Graph, node: Node, scale: Array, shift: Array) -> tuple[Array | None, Array | None]:
-    """Return weights and bias of `scale * node + shift` in the weights' type; None where they do not fit it."""
+    """Return weights and bias of `scale * node + shift` in the weights' type; None if they exceed its range."""
     weights = net.array(node.inputs[1])
     scaled_weights = scale_weights(weights, _spread(node, weights, scale))
     return scaled_weights, rounded(bias_of(net, node) * scale + shift, weights.dtype)
@@ -75,7 +76,7 @@ def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
         shift: float64, shape (channels,).
 
     Returns:
-        Why it was left as it was, or an empty string.
+        Why the node is unchanged, or an empty string.
     """
     if node.op == "BatchNormalization":
         return _absorb_in_batchnorm(net, node, scale, shift)
@@ -104,7 +105,7 @@ def _absorb_in_batchnorm(net: Graph, node: Node, scale: Array, shift: Array) -> 
 
 
 def bias_of(net: Graph, node: Node) -> Array:
-    """Return the bias that a node adds, in float64, in a shape that multiplies with (channels,)."""
+    """Return the bias of a node in float64, in a shape that broadcasts with (channels,)."""
     tensor = net.input(node, 2)
     array = None if tensor is None else net.value(tensor)
     if array is None:
@@ -114,7 +115,7 @@ def bias_of(net: Graph, node: Node) -> Array:
 
 
 def _spread(node: Node, weights: Array, scale: Array) -> Array:
-    """Shape a scale per output channel so that it multiplies with the weights."""
+    """Reshape a scale per output channel so that it broadcasts with the weights."""
     tail = (1,) * (weights.ndim - 2)
     if node.op == "Conv":
         return scale.reshape(-1, 1, *tail)
@@ -128,8 +129,8 @@ def _spread(node: Node, weights: Array, scale: Array) -> Array:
 def scale_weights(weights: Array, spread: Array) -> Array | None:
     """Return weights * spread in the weights' type, computed in float64 and rounded once.
 
-    None if something overflows, or may fall so low that a channel loses digits: what follows may scale it up again.
-    No copy in float64 is made: networks are large.
+    None if a value overflows, or may become so small that a channel loses precision, which a later layer may amplify.
+    There is no float64 copy of all weights, because networks are large.
     """
     product = np.empty(weights.shape, weights.dtype)
     with np.errstate(all="ignore"):
@@ -143,7 +144,7 @@ def scale_weights(weights: Array, spread: Array) -> Array | None:
 
 
 def rounded(exact: Array, dtype: np.dtype[Any]) -> Array | None:
-    """Round float64 to a data type; None if something overflows, or falls so low that its digits are lost."""
+    """Round float64 to a data type; None if a value overflows, or becomes so small that it loses precision."""
     with np.errstate(all="ignore"):
         array = exact.astype(dtype)
         back = array.astype(np.float64)
@@ -156,7 +157,7 @@ def _digits(array: Array) -> float:
 
 
 def batchnorm(net: Graph, node: Node) -> tuple[Array, Array] | str:
-    """Read scale and shift, float64 of shape (C,), off a BatchNormalization in inference form, or say why not."""
+    """Return scale and shift, float64 of shape (C,), of a BatchNormalization in inference mode, or why it has none."""
     if node.attrs.get("training_mode", 0) or not node.attrs.get("spatial", 1):
         return "it is in training mode" if node.attrs.get("training_mode", 0) else "it has statistics per position"
     if any(tensor.name for tensor in node.outputs[1:]):
@@ -176,12 +177,12 @@ def batchnorm(net: Graph, node: Node) -> tuple[Array, Array] | str:
 
 
 def read_channel_affine(net: Graph, node: Node, side: int, rank: int, size: int) -> tuple[Array, Array] | str:
-    """Read scale and shift, float64 of shape (size,), off a Mul, Add, Sub or Div by a constant, or say why not.
+    """Return scale and shift, float64 of shape (size,), of a Mul, Add, Sub or Div by a constant, or why it has none.
 
     Args:
         net: The graph.
         node: The operator.
-        side: Which of its inputs is the constant.
+        side: The index of the constant input.
         rank: The rank of the other input, channels on axis 1.
         size: Its number of channels.
     """

@@ -1,4 +1,4 @@
-"""What a pass is: a rewrite with a name, that says what it rewrote, what it refused, and why."""
+"""The base of passes: a named rewrite that reports what it rewrote, what it refused, and why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Rewritten:
 
 @dataclass(frozen=True)
 class Refused:
-    """A pass looked at this node and left it alone; `why` is for the person who wonders."""
+    """A pass did not change this node; `why` is the reason for the user."""
 
     node: str
     why: str
@@ -33,12 +33,12 @@ Outcome = Rewritten | Refused
 
 @dataclass
 class RewriteFilter:
-    """Which rewrites may happen: used to replay a run and to leave single rewrites out of it.
+    """Filter of rewrites: used to replay a run and to exclude single rewrites.
 
     Attributes:
-        left: How many more rewrites may happen; None for any number.
-        banned: (pass, site) of rewrites that must not happen.
-        done: (pass, site) of those that did, in order.
+        left: The number of rewrites that are still allowed; None for no limit.
+        banned: (pass, site) of excluded rewrites.
+        done: (pass, site) of the applied rewrites, in order.
     """
 
     left: int | None = None
@@ -46,11 +46,11 @@ class RewriteFilter:
     done: list[tuple[str, str]] = field(default_factory=list)
 
     def allows(self, name: str, where: str) -> bool:
-        """Say whether a pass may rewrite at a site."""
+        """Return whether a pass may rewrite at a site."""
         return (self.left is None or self.left > 0) and (name, where) not in self.banned
 
     def note(self, name: str, where: str) -> None:
-        """Count a rewrite that happened."""
+        """Record an applied rewrite."""
         self.done.append((name, where))
         if self.left is not None:
             self.left -= 1
@@ -58,14 +58,14 @@ class RewriteFilter:
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewrite tried at each node of some types, or at the graph as a whole.
+    """A rewrite of each node of some types, or of the whole graph.
 
     Attributes:
-        at: Tries the rewrite at one node and answers; None when the node is not its business.
-        ops: The node types to try it at; empty for every node of the standard domain.
-        summary: One line: what becomes what.
-        lowest_opset: Below it the operators mean something else (broadcasting before 7), so the pass stays away.
-        custom: Whether nodes of other domains are tried too.
+        at: Tries the rewrite at one node and returns the outcome; None if it does not apply to the node.
+        ops: The node types to which it applies; empty for every node of the standard domain.
+        summary: One line that describes the rewrite.
+        lowest_opset: Below it the operators have another meaning (broadcasting before 7), so the pass does not run.
+        custom: Whether it applies to nodes of other domains too.
     """
 
     at: Callable[[Graph, Node], Outcome | None]
@@ -79,7 +79,7 @@ class Pass:
         return f"opset {net.opset} is below {self.lowest_opset}" if net.opset < self.lowest_opset else ""
 
     def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
-        """Run the pass once over the graph, under its name, and check what it promises."""
+        """Run the pass once over the graph, under its name, and check its guarantees."""
         if why := self.requires(net):
             return [Refused("the graph", why)]
         outcomes = []
@@ -100,17 +100,17 @@ class Pass:
         return outcomes
 
     def ensures(self, net: Graph, name: str) -> None:
-        """Check what no pass may break: the model's interface, one producer per tensor, no tensor from nowhere.
+        """Check the invariants of all passes: the model's interface, exactly one producer per tensor.
 
         Raises:
-            CheckFailed: A pass broke it; that is a bug in the pass, and the message names it.
+            CheckFailed: A pass broke an invariant; this is a bug in the pass, and the message names it.
         """
         if problem := _broken(net):
             raise CheckFailed(f"the pass {name} broke the graph", got=problem, do="run without it and report it")
 
 
 def site(node: Node) -> str:
-    """Return what identifies a rewrite's place from one run to the next: the node's first output."""
+    """Return the identifier of a rewrite's position in every run: the node's first output."""
     return str(next((tensor.name for tensor in node.outputs if tensor.name), node.name))
 
 
@@ -119,12 +119,12 @@ def _broken(net: Graph) -> str:
     for node in net.everything():
         for tensor in node.outputs:
             if tensor.name and tensor.name in names:
-                return f"{tensor.name!r} is made twice"
+                return f"{tensor.name!r} has two producers"
             names.add(tensor.name)
     for node in net.everything():
         for tensor in net.reads(node):
             if not isinstance(tensor, gs.Constant) and tensor.name not in names:
-                return f"{node.name!r} reads {tensor.name!r}, which nothing makes"
+                return f"{node.name!r} reads {tensor.name!r}, which no node produces"
     names |= {tensor.name for tensor in net.graph.outputs if isinstance(tensor, gs.Constant)}
     lost = [value.name for value in net.skeleton.graph.output if value.name not in names]
     return f"output {lost[0]!r} is lost" if lost else ""

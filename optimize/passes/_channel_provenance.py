@@ -1,9 +1,9 @@
-"""Where each channel of a tensor comes from, through Concat, Split, Slice, Gather and channel shuffles.
+"""The source of each channel of a tensor, traced through Concat, Split, Slice, Gather and channel shuffles.
 
-A source is a tensor that no such routing makes: the output of a Conv, of an activation, an input of the graph. The
-provenance of a tensor is a list with one atom (source, channel) per channel of axis 1. A demand is an input of a node
-that is no routing; it wants the atoms of its tensor, in any order if the node is flexible (a Conv that reads all
-channels: its weights are permuted; an operator per channel: its output comes in the order of its input).
+A source is a tensor that is not an output of such routing: the output of a Conv or activation, or a graph input. The
+provenance of a tensor is a list with one atom (source, channel) per channel of axis 1. A demand is an input of a
+node other than routing; it needs the atoms of its tensor, in any order if the node is flexible (a Conv that reads all
+channels: its weights are permuted; an operator per channel: its output has the order of its input).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ UNARY = {
 
 @dataclass(frozen=True, eq=False)
 class ChannelUse:
-    """What one input of one node wants.
+    """The channels that one input of one node needs.
 
     Attributes:
-        number: Its place among the demands.
-        node: Who reads; None for the outside (outputs of the graph, bodies).
-        tensor: What is read.
+        number: Its index among the demands.
+        node: The consumer; None for graph outputs and bodies.
+        tensor: The tensor that is read.
         atoms: Its provenance.
         kind: "dense" (any order, weights follow), "tied" (any order, output follows), "rigid" (this order).
     """
@@ -44,18 +44,18 @@ class ChannelUse:
 
     @property
     def reader(self) -> Node:
-        """The node, of a use that is not the outside's."""
+        """The consumer of a use that has one."""
         assert self.node is not None, self.tensor.name
         return self.node
 
 
 class Provenance:
-    """Provenances of one graph, found when asked for.
+    """Provenances of one graph, computed on demand.
 
     Attributes:
-        sources: Tensors that no routing makes, by name.
+        sources: Tensors that are not outputs of routing, by name.
         shuffled: The last node of each shuffle, by the name of its output.
-        behind: Names of tensors that a shuffle leads to.
+        behind: Names of tensors after a shuffle.
     """
 
     def __init__(self, net: Graph) -> None:
@@ -73,7 +73,7 @@ class Provenance:
         return self.memo[tensor.name]
 
     def routes(self, node: Node | None) -> bool:
-        """Say whether a node only moves channels about."""
+        """Return whether a node only moves channels."""
         if node is None or node.domain or id(node) in self.inner:
             return node is not None and id(node) in self.inner
         return node.op in ROUTING and self._indices(node) is not None
@@ -111,7 +111,7 @@ class Provenance:
         return tuple(atoms[index] for index in indices)
 
     def _indices(self, node: Node) -> list[int] | None:
-        """Return which channels of its joined inputs a routing node takes, in order; None if it is none."""
+        """Return the channels of its concatenated inputs that a routing node takes, in order; None for other nodes."""
         net, source = self.net, node.inputs[0]
         if node.op == "Reshape":
             return _shuffle(net, node) if id(node) in self.inner else None
@@ -141,7 +141,7 @@ class Provenance:
         return [int(size) for size in sizes if size is not None] if all(isinstance(s, int) for s in sizes) else []
 
     def inner_source(self, last: Node) -> GraphTensor:
-        """Return what a shuffle, given by its last Reshape, reads."""
+        """Return the input of a shuffle, given by its last Reshape."""
         return last.inputs[0].inputs[0].inputs[0].inputs[0].inputs[0]
 
 
@@ -161,7 +161,7 @@ def _inner_nodes(net: Graph) -> set[int]:
 
 
 def _shuffle(net: Graph, last: Node) -> list[int] | None:
-    """Return the channel order that Reshape-Transpose-Reshape makes, or None if it does anything else."""
+    """Return the channel permutation of Reshape-Transpose-Reshape, or None if it is not a channel shuffle."""
     turn = net.producer_of_type(last.inputs[0], "Transpose")
     first = net.producer_of_type(turn.inputs[0], "Reshape") if turn is not None else None
     if turn is None or first is None:
@@ -188,13 +188,13 @@ def _slice(net: Graph, node: Node, shape: Shape) -> list[int] | None:
     steps = net.ints(node, "steps", 4) if net.input(node, 4) is not None else [1]
     if not starts or not ends or not axes or not steps or len(starts) != 1 or axes[0] % len(shape) != 1:
         return None
-    # A negative end of a backward slice means «past the first», which Python's slice spells None.
+    # A negative end of a backward slice means «before the first», which is None in Python's slice.
     end = None if steps[0] < 0 and ends[0] < -shape[1] else ends[0]
     return list(range(shape[1]))[slice(starts[0], end, steps[0])]
 
 
 def demands(net: Graph, provenance: Provenance) -> list[ChannelUse]:
-    """Return what every node that is no routing, and the outside, want."""
+    """Return the demands of all nodes other than routing, of graph outputs and of bodies."""
     uses: list[ChannelUse] = []
 
     def note(node: Node | None, tensor: GraphTensor, kind: str) -> None:

@@ -1,9 +1,9 @@
-"""A plan that serves every demand for channels without shuffles: an order for each source, its cuts, its padding.
+"""A plan that meets all channel demands without shuffles: the channel order, splits and padding of each source.
 
-Channels of one source that the same demands want form a group. A Conv that reads all channels may put out its channels
-in any order, so its groups are made contiguous; for a target that works on blocks of channels a group takes whole
-blocks, and the rests of groups share blocks, filled up with zero channels, because what reads a block gets zero weights
-for what is not meant for it. What cannot be permuted is cut into runs.
+Channels of one source with the same demands form a group. A Conv that reads all channels may output its channels in any
+order, so its groups are made contiguous. For a target that works on blocks of channels a group is padded to whole
+blocks, and the remainders of groups share blocks, padded with zero channels; a consumer of a block has zero weights for
+the channels that it does not need. A tensor that cannot be permuted is split into runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ..graph.union_find import join, root
 from ._channel_provenance import ChannelUse, Provenance
 
 MOST_RUNS = 8
-# How much readers may read beside the channels that they want, and in how many pieces on average, for filling up groups
-# to pay. Measured with blocks of 16 on ShuffleNetV2 x0.5 to x2.0: stages of four units read 1.05 to 1.22 of what they
-# want in 3 pieces and gain (x0.5: 2.0), stages of eight 1.12 to 1.88 in 5 pieces and lose.
+# Limits for padding groups: the ratio of channels read to channels needed, and the mean number of pieces. Measured with
+# blocks of 16 on ShuffleNetV2 x0.5 to x2.0: stages of four units read 1.05 to 1.22 of the needed channels in 3 pieces
+# and become faster (x0.5: 2.0), stages of eight 1.12 to 1.88 in 5 pieces and become slower.
 MOST_READ, MOST_PIECES = 1.25, 3.0
 Component = tuple[list[ChannelUse], str]
 Range = tuple[str, int, int]
@@ -27,15 +27,15 @@ Range = tuple[str, int, int]
 
 @dataclass
 class Source:
-    """A tensor that is put out in a new order.
+    """A tensor whose channels get a new order.
 
     Attributes:
         tensor: The tensor.
-        channels: How many it has.
-        kind: "free" (a Conv that reads all channels makes it), "tied" (in the order of its input), "fixed".
-        group: Of each channel, the number of its group; -1 for one that nothing wants.
+        channels: Its number of channels.
+        kind: "free" (output of a Conv that reads all channels), "tied" (in the order of its input), "fixed".
+        group: The group of each channel; -1 for a channel without demands.
         layout: New order: channel numbers, -1 for a zero channel.
-        spans: Begin and end in the layout of each piece: what is wanted by the same demands, or a shared block.
+        spans: Begin and end of each piece in the layout: channels with the same demands, or a shared block.
     """
 
     tensor: GraphTensor
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass
 class ReorderingPlan:
-    """Sources by name, demands, and for each demand the (source, group) pieces to join."""
+    """Sources by name, demands, and for each demand the (source, group) pieces to concatenate."""
 
     sources: dict[str, Source]
     demands: list[ChannelUse]
@@ -56,7 +56,7 @@ class ReorderingPlan:
     block: int = 1
 
     def layout(self, demand: ChannelUse) -> list[int]:
-        """Return the order in which a demand gets its channels: their numbers in its tensor, -1 for what it ignores."""
+        """Return the channel order of a demand: indices in its tensor, -1 for an ignored channel."""
         place = {atom: index for index, atom in enumerate(demand.atoms)}
         order = []
         for name, number in self.pieces[demand.number]:
@@ -66,7 +66,7 @@ class ReorderingPlan:
         return order
 
     def ranges(self, demand: ChannelUse) -> list[Range]:
-        """Return the pieces of a demand as (source, begin, end) in the sources' layouts, neighbours joined."""
+        """Return the pieces of a demand as (source, begin, end) in the sources' layouts, adjacent pieces merged."""
         ranges: list[Range] = []
         for name, number in self.pieces[demand.number]:
             begin, end = self.sources[name].spans[number]
@@ -78,7 +78,7 @@ class ReorderingPlan:
 
 
 def padding_pays(reordering: ReorderingPlan) -> bool:
-    """Say whether the Convs of a plan with filled-up groups read little that they do not want, in few pieces."""
+    """Return whether the Convs of a plan with padded groups read few unneeded channels, in few pieces."""
     dense = [demand for demand in reordering.demands if demand.kind == "dense"]
     wanted, read = sum(len(demand.atoms) for demand in dense), sum(len(reordering.layout(demand)) for demand in dense)
     pieces = sum(len(reordering.ranges(demand)) for demand in dense)
@@ -86,10 +86,10 @@ def padding_pays(reordering: ReorderingPlan) -> bool:
 
 
 def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[Component], list[Component]]:
-    """Return the demands in sets that share sources, each with the name of its place.
+    """Return the demands in sets that share sources, each with the name of its position.
 
     Returns:
-        Those in which a channel shuffle takes part, and those that are mere chains: nothing is joined or cut.
+        The sets with a channel shuffle, and the sets that are chains, without Concat or Split.
     """
     parents: dict[str, str] = {}
     for demand in wanted:
@@ -114,13 +114,13 @@ def components(provenance: Provenance, wanted: list[ChannelUse]) -> tuple[list[C
 
 
 def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: int) -> ReorderingPlan | str:
-    """Plan one component, or say why it is left as it is.
+    """Plan one component, or return why it is not changed.
 
     Args:
         net: The graph.
-        provenance: Where its channels come from.
+        provenance: The sources of its channels.
         wanted: The component's demands.
-        block: Groups are filled up to a multiple of this many channels; 1 for none.
+        block: Groups are padded to a multiple of this number of channels; 1 for no padding.
     """
     if any(len(set(demand.atoms)) < len(demand.atoms) for demand in wanted):
         return "a channel is read twice by one node"
@@ -151,7 +151,7 @@ def plan(net: Graph, provenance: Provenance, wanted: list[ChannelUse], block: in
 
 
 def _settled(wanted: list[ChannelUse]) -> list[ChannelUse]:
-    """Make rigid what passes channels on to somebody who wants them in their order."""
+    """Make uses rigid whose output has a consumer that needs a fixed order."""
     while True:
         rigid = {demand.tensor.name for demand in wanted if demand.kind == "rigid"}
         numbers = {
@@ -167,7 +167,7 @@ def _order(position: dict[int, int]) -> Callable[[GraphTensor], int]:
 
 
 def _kind(net: Graph, tensor: GraphTensor, wanted: list[ChannelUse]) -> str:
-    """Say how free the order of a source is."""
+    """Return the kind of a source: free, tied or fixed."""
     if any(demand.kind == "rigid" and demand.tensor is tensor for demand in wanted):
         return "fixed"
     maker = net.producer(tensor)
@@ -179,7 +179,7 @@ def _kind(net: Graph, tensor: GraphTensor, wanted: list[ChannelUse]) -> str:
 
 
 def _group(reordering: ReorderingPlan, source: Source) -> None:
-    """Group a source's channels by who wants them; whoever passes channels on wants them by its own groups."""
+    """Group a source's channels by demand; a consumer that passes channels on is split by its own groups."""
     name = source.tensor.name
     labels: list[list[tuple[int, int]]] = [[] for _ in range(source.channels)]
     for demand in reordering.demands:
@@ -207,10 +207,10 @@ def _lay_out(reordering: ReorderingPlan, source: Source, block: int) -> None:
 
 
 def _packed(source: Source, block: int) -> list[list[int]]:
-    """Return what stands together: the whole blocks of each group, and blocks that the rests of groups share.
+    """Return the pieces: the whole blocks of each group, and blocks shared by the remainders of groups.
 
-    Whoever wants a rest would read a block for it in any case; that the block holds others' channels instead of zeros
-    costs nobody anything, and saves making it twice. The largest rests come first, each into the first block with room.
+    A consumer of a remainder reads a whole block in any case, so other channels instead of zeros in the block cost
+    nothing and save a second block. First-fit decreasing: the largest remainder first, into the first block with space.
     """
     blocks: list[tuple[int, list[int]]] = []
     rests: list[tuple[int, list[int]]] = []
@@ -224,12 +224,12 @@ def _packed(source: Source, block: int) -> list[list[int]]:
         place = next((i for i, (_, rest) in enumerate(shared) if len(rest) + len(channels) <= block), len(shared))
         first, rest = shared[place] if place < len(shared) else (number, [])
         shared[place : place + 1] = [(min(first, number), [*rest, *channels])]
-    # By the first group in each, as `_follow` orders them: then an activation reads what its layer makes as it is.
+    # By the first group in each, as in `_follow`: then an activation reads its layer's output unchanged.
     return [channels for _, channels in sorted([*blocks, *shared], key=lambda item: item[0])]
 
 
 def _follow(reordering: ReorderingPlan, source: Source) -> None:
-    """Lay out an operator per channel as its input comes, which is joined in the order of the operator's groups."""
+    """Give an operator per channel the layout of its input, concatenated in the order of the operator's groups."""
     demand = next(
         item for item in reordering.demands if item.kind == "tied" and item.reader.outputs[0] is source.tensor
     )
@@ -262,7 +262,7 @@ def _cut_runs(source: Source) -> None:
 
 
 def _assemble(reordering: ReorderingPlan, demand: ChannelUse) -> None:
-    """Find the pieces that a demand for any order, or for a fixed one, joins."""
+    """Return the pieces that a demand concatenates, for any order or for a fixed one."""
     place = set(demand.atoms)
     pieces = []
     for name in dict.fromkeys(owner for owner, _ in demand.atoms):

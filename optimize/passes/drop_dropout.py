@@ -1,9 +1,9 @@
-"""Dropout in inference form is nothing.
+"""Remove Dropout in inference mode.
 
 Before: y, mask = Dropout(x, ratio, training_mode)
 After:  x
-When:   training_mode is absent or a constant false, and nothing reads the mask.
-Why:    it copies the activation.
+When:   training_mode is absent or a constant false, and the mask is not used.
+Why:    Dropout copies the activation.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def rewrite(net: Graph, node: Node) -> Outcome:
     if any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs[1:]):
         return Refused(node.name, "its mask is read")
     if not net.bypass(node, node.inputs[0]):
-        return Refused(node.name, "it joins two tensors whose names must both stay")
+        return Refused(node.name, "it connects two tensors whose names must both be preserved")
     return Rewritten(node.name, "inference form")
 
 
-PASS = Pass(rewrite, ("Dropout",), "Dropout in inference form dropped")
+PASS = Pass(rewrite, ("Dropout",), "Dropout in inference mode removed")

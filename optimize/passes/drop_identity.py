@@ -1,11 +1,12 @@
-"""Operators that return their input.
+"""Remove operators that return their input unchanged.
 
 Before: Identity(x), Cast and CastLike to x's own type, Transpose by the identity, Reshape, Flatten and Expand to x's
         own shape, Squeeze and Unsqueeze of no axes, Concat, Sum, Max, Min and Mean of one input, Split into one part,
         Slice of everything, Pad by nothing, Resize by 1, 1x1 pooling, x * 1, x / 1, x + 0, x - 0
 After:  x
-When:   shapes and types are known to be equal; not where it joins an input of the graph to an output (both names stay).
-Why:    most of them copy the activation, and all stand between layers that could be fused.
+When:   shapes and types are known to be equal; not if it connects a graph input to an output (both names are
+        preserved).
+Why:    most of them copy the activation, and all prevent the fusion of the layers around them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     if any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs[1:]):
         return None
     if not net.bypass(node, source):
-        return Refused(node.name, "it joins two tensors whose names must both stay")
+        return Refused(node.name, "it connects two tensors whose names must both be preserved")
     return Rewritten(node.name, node.op)
 
 
@@ -76,7 +77,7 @@ def _pad(net: Graph, node: Node) -> GraphTensor | None:
 
 
 def _resize(net: Graph, node: Node) -> GraphTensor | None:
-    """Resize is linear interpolation or a copy at scale 1; cubic and cropping modes are left alone."""
+    """Return the input of a Resize with scale 1 (linear or nearest); cubic and cropping modes are kept."""
     plain = node.attrs.get("mode", "nearest") in ("nearest", "linear")
     cropped = str(node.attrs.get("coordinate_transformation_mode")).startswith("tf_")  # crops, or is half a pixel off
     scales = net.input(node, 1 if node.op == "Upsample" or net.opset < 11 else 2)
@@ -92,7 +93,7 @@ def _pool(net: Graph, node: Node) -> GraphTensor | None:
 
 
 def _neutral(net: Graph, node: Node) -> GraphTensor | None:
-    """Return x of x * 1, x / 1, x + 0 and x - 0; zero or one on the left only where the operator commutes."""
+    """Return x of x * 1, x / 1, x + 0 and x - 0; zero or one on the left only if the operator commutes."""
     neutral = 1.0 if node.op in ("Mul", "Div") else 0.0
     for index in (1, 0) if node.op in ("Mul", "Add") else (1,):
         value = net.value(node.inputs[index])
@@ -116,4 +117,4 @@ TESTS: dict[str, Callable[[Graph, Node], GraphTensor | None]] = {
     "Mul": _neutral, "Div": _neutral, "Add": _neutral, "Sub": _neutral,
 }  # fmt: skip
 
-PASS = Pass(rewrite, tuple(TESTS), "operators that return their input dropped")
+PASS = Pass(rewrite, tuple(TESTS), "operators that return their input unchanged removed")

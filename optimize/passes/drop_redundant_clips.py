@@ -1,11 +1,11 @@
-"""Relu and Clip before or after a quantiser that saturates at the same bounds.
+"""Remove Relu and Clip before or after a quantiser that saturates at the same bounds.
 
 Before: QuantizeLinear(Clip(x, 0, 6), scale, zero_point);  Relu(DequantizeLinear(q, scale, 0)) with q unsigned
 After:  QuantizeLinear(x, scale, zero_point);              DequantizeLinear(q, scale, 0)
 When:   scale and zero point are one constant. Before: the quantiser alone reads the activation, and maps both bounds to
-        the ends of its range: rounding is monotonic, so whatever lies outside falls on the same end. After: all values
-        that the integer type can have lie within the bounds.
-Why:    one of the two clips for nothing.
+        the ends of its range: rounding is monotonic, so values outside are mapped to the same end. After: all values
+        of the integer type are within the bounds.
+Why:    one of the two clips is redundant.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def _after(net: Graph, node: Node) -> Outcome | None:
     if not (bounds[0] <= low and high <= bounds[1]):
         return Refused(node.name, f"its integers reach from {low:g} to {high:g}")
     if not net.bypass(node, dequantizer.outputs[0]):
-        return Refused(node.name, "it joins two tensors whose names must both stay")
-    return Rewritten(node.name, f"{dequantizer.name!r} makes nothing outside its bounds")
+        return Refused(node.name, "it connects two tensors whose names must both be preserved")
+    return Rewritten(node.name, f"{dequantizer.name!r} produces no value outside its bounds")
 
 
 def _before(net: Graph, node: Node) -> Outcome | None:
@@ -58,7 +58,7 @@ def _before(net: Graph, node: Node) -> Outcome | None:
     if ends != list(RANGES[kind]):
         return Refused(node.name, f"it maps {bounds[0]:g} and {bounds[1]:g} to {ends}, not to the ends of its range")
     if net.only_user(before.outputs[0]) is None:
-        return Refused(node.name, f"what {before.name!r} makes is also read elsewhere")
+        return Refused(node.name, f"the output of {before.name!r} is also read elsewhere")
     node.inputs[0] = before.inputs[0]
     return Rewritten(node.name, f"drops {before.op} {before.name!r}")
 
@@ -69,5 +69,5 @@ def _quantised(bound: float, scale: float, zero: float, limits: tuple[int, int])
     return int(np.clip(np.rint(np.float32(bound) / np.float32(scale)) + zero, *limits))
 
 
-SUMMARY = "Relu and Clip beside a quantiser that saturates at their bounds dropped"
+SUMMARY = "Relu and Clip beside a quantiser that saturates at their bounds removed"
 PASS = Pass(rewrite, ("QuantizeLinear", "Relu", "Clip"), SUMMARY, lowest_opset=10)

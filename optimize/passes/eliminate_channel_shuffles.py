@@ -1,13 +1,13 @@
-"""Channel shuffles, by letting every Conv put out its channels in the order in which they are wanted.
+"""Eliminate channel shuffles: every Conv outputs its channels in the order that its consumers need.
 
 Before: Concat(a, b) -> Reshape (N, 2, C/2, H, W) -> Transpose -> Reshape (N, C, H, W) -> Split -> Conv ...
-After:  each Conv's filters permuted so that what one reader wants is contiguous; one Split per source, one Concat per
-        reader, and the readers' weights permuted to match
-When:   a network of Concat, Split, Slice, Gather and shuffles joins Convs that read all channels, depthwise Convs,
-        activations and pools. What needs its own order (outputs, sums) gets it back by one Gather.
-Why:    Conv(x)[p] = Conv with filters [p], and sum over i of W[i] x[i] has no order: the copies were never needed.
-        For ort-x86, channels between Convs are filled up with zeros to the channel block: ONNX Runtime leaves its
-        blocked layout for a depthwise Conv of other numbers. Groups are filled up where that costs little.
+After:  each Conv's filters permuted so that the channels of one consumer are contiguous; one Split per source, one
+        Concat per consumer, and the consumers' weights permuted to match
+When:   a network of Concat, Split, Slice, Gather and shuffles connects Convs that read all channels, depthwise Convs,
+        activations and pools. A consumer that needs the original order (outputs, sums) gets it by one Gather.
+Why:    Conv(x)[p] = Conv with filters [p], and sum over i of W[i] x[i] has no order: the copies are not needed.
+        For ort-x86, channels between Convs are padded with zeros to the channel block, because ONNX Runtime leaves its
+        blocked layout for a depthwise Conv with other numbers of channels. Groups are padded if that costs little.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .eliminate_dead_nodes import cascade
 from .slices_to_split import split
 
 Array = np.ndarray[Any, Any]
-Parts = dict[str, list[tuple[int, int, GraphTensor]]]  # source -> (begin, end, the channels there)
+Parts = dict[str, list[tuple[int, int, GraphTensor]]]  # source -> (begin, end, the tensor of these channels)
 
 
 class DropShuffles(Pass):
-    """Looks at whole networks of routing, so it is called once per graph."""
+    """The pass; it works on whole networks of routing, so it is called once per graph."""
 
     def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
-        """Rewrite every network of routing with a shuffle in it."""
+        """Rewrite every network of routing that contains a shuffle."""
         if self.requires(net) or not any(net.nodes("Reshape", "Gather")):
             return []
-        for node in net.everything():  # what nothing reads wants no channels
+        for node in net.everything():  # unread nodes have no demands
             cascade(net, node)
         provenance = Provenance(net)
         if not provenance.inner and not any(provenance.routes(node) for node in net.nodes("Gather")):
@@ -62,7 +62,7 @@ class DropShuffles(Pass):
 
 
 def _block(net: Graph, provenance: Provenance, wanted: list[ChannelUse]) -> int:
-    """Return the target's channel block, or 1 where filling groups up to it costs more than it gains."""
+    """Return the target's channel block, or 1 if padding groups to it costs more than it gains."""
     reordering = plan(net, provenance, wanted, net.block) if net.block > 1 else ""
     return net.block if isinstance(reordering, ReorderingPlan) and padding_pays(reordering) else 1
 
@@ -78,7 +78,7 @@ def _rewrite(
     shuffles = sum(any(owner in names for owner, _ in atoms) for atoms in shuffled_channels)
     gathers = sum(demand.kind == "rigid" and not _is_plain(reordering, demand) for demand in reordering.demands)
     if gathers and gathers >= shuffles:
-        return Refused(where, "as many readers need the shuffled order itself as there are shuffles")
+        return Refused(where, "as many consumers need the shuffled order as there are shuffles")
     parts = _cut(net, reordering)
     for demand in reordering.demands:
         _serve(net, reordering, demand, parts)
@@ -92,7 +92,7 @@ def _rewrite(
 
 
 def _rename(net: Graph, reordering: ReorderingPlan) -> None:
-    """Rename what changed its channels, so that no declared shape is left behind."""
+    """Rename tensors whose channels changed, so that no outdated declared shape remains."""
     for source in reordering.sources.values():
         if source.layout != list(range(len(source.layout))) or len(source.group) != len(source.layout):
             source.tensor.name = net.fresh(f"{source.tensor.name}_regrouped")
@@ -103,7 +103,7 @@ def _is_plain(reordering: ReorderingPlan, demand: ChannelUse) -> bool:
 
 
 def _cut(net: Graph, reordering: ReorderingPlan) -> Parts:
-    """Put in one Split per source that somebody wants a part of; return the parts of every source."""
+    """Insert one Split per source of which only a part is read; return the parts of every source."""
     parts = {}
     for name, source in reordering.sources.items():
         size = len(source.layout)
@@ -121,11 +121,11 @@ def _cut(net: Graph, reordering: ReorderingPlan) -> Parts:
 
 
 def _serve(net: Graph, reordering: ReorderingPlan, demand: ChannelUse, parts: Parts) -> None:
-    """Give one reader its channels."""
+    """Connect one consumer to its channels."""
     tensors: list[GraphTensor] = []
     layout = reordering.layout(demand)
     for name, begin, end in reordering.ranges(demand):
-        # A layer that is read whole as well cannot be made in parts, and of a target's blocks parts are cheap to join.
+        # A layer that is also read whole cannot be computed in parts; whole blocks are cheap to concatenate.
         whole = reordering.block == 1 and (begin, end) == (0, len(reordering.sources[name].layout))
         pieces = [part for first, last, part in parts[name] if begin <= first < end]
         tensors += [reordering.sources[name].tensor] if whole else pieces
@@ -145,7 +145,7 @@ def _serve(net: Graph, reordering: ReorderingPlan, demand: ChannelUse, parts: Pa
 
 
 def _join(net: Graph, tensors: list[GraphTensor], near: Node) -> GraphTensor:
-    """Return the Concat of some tensors, an old one if there is one."""
+    """Return the Concat of some tensors, an existing one if possible."""
     if len(tensors) == 1:
         return tensors[0]
     for user in net.users(tensors[0]):
@@ -158,7 +158,7 @@ def _join(net: Graph, tensors: list[GraphTensor], near: Node) -> GraphTensor:
 
 
 def _restore(net: Graph, demand: ChannelUse, channels: GraphTensor, layout: list[int], near: Node) -> None:
-    """Give a reader that needs its own order that order."""
+    """Restore the original order for a consumer that needs it."""
     order = [layout.index(channel) for channel in range(len(demand.atoms))]
     result = demand.tensor
     if demand.node is None:
@@ -180,7 +180,7 @@ def _restore(net: Graph, demand: ChannelUse, channels: GraphTensor, layout: list
 
 
 def _permute_outputs(net: Graph, source: Source) -> None:
-    """Bring the parameters of a source's node into the order of its layout."""
+    """Permute the parameters of a source's node into the order of its layout."""
     layout, node = source.layout, net.producer(source.tensor)
     whole = layout == list(range(len(layout))) and len(layout) == len(source.group)
     if source.kind == "fixed" or whole:
@@ -205,4 +205,4 @@ def _take(array: Array, layout: list[int], axis: int, fill: float = 0.0) -> Arra
     return slices
 
 
-PASS = DropShuffles(lambda net, node: None, (), "channel shuffles taken up by the order of the Convs' filters")
+PASS = DropShuffles(lambda net, node: None, (), "channel shuffles replaced by the order of the Convs' filters")

@@ -1,8 +1,8 @@
-"""Common subexpressions, and equal constants.
+"""Eliminate common subexpressions, and merge equal constants.
 
 Before: y = f(x; attributes), z = f(x; attributes)
-After:  y = f(x; attributes), and whoever read z reads y
-When:   same operator, inputs and attributes; no random operator, no body, no operator of another domain.
+After:  y = f(x; attributes), and all consumers of z read y
+When:   same operator, inputs and attributes; not for random operators, operators with bodies, and other domains.
 Why:    exporters repeat shape arithmetic and casts at every layer.
 """
 
@@ -25,7 +25,7 @@ Table = dict[tuple[object, ...], Node]
 
 
 class MergeDuplicates(Pass):
-    """Walks the graph once with a table of what was seen."""
+    """The pass; it traverses the graph once with a table of the nodes so far."""
 
     def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
         """Merge equal constants, then equal nodes."""
@@ -37,7 +37,7 @@ class MergeDuplicates(Pass):
 
 
 def _merge_constants(net: Graph) -> None:
-    """Let equal constants be one; large ones are read only if another has the same type, shape and ends."""
+    """Merge equal constants; large ones are read only if another has the same type, shape and ends."""
     readers: dict[str, list[tuple[Node, int]]] = {}
     constants: dict[str, GraphTensor] = {}
     for node in net.everything():
@@ -65,7 +65,7 @@ def _is_elsewhere(tensor: GraphTensor) -> bool:
 
 
 def _ends(net: Graph, tensor: GraphTensor) -> bytes:
-    """Return the first and last elements of a constant; remembered, because constants never change."""
+    """Return the first and last elements of a constant; cached, because constants never change."""
     if tensor.name not in net.exact_outputs:
         array = net.array(tensor)
         net.exact_outputs[tensor.name] = (
@@ -75,7 +75,7 @@ def _ends(net: Graph, tensor: GraphTensor) -> bytes:
 
 
 def _equal(net: Graph, one: GraphTensor, other: GraphTensor) -> bool:
-    """Say whether two constants of one type and shape have the same bytes: NaN equals itself, -0 is not 0."""
+    """Return whether two constants of one type and shape have the same bytes: NaN equals itself, -0 is not 0."""
     first, second = net.array(one), net.array(other)
     if first.dtype == object or not first.size:
         return bool(first.dtype != object)
@@ -89,7 +89,7 @@ def _merge(net: Graph, node: Node, seen: Table) -> Outcome | None:
     if node.op in RANDOM or not mergeable(net, node):
         return None
     if any(is_a(user, "BatchNormalization") for tensor in node.outputs for user in net.users(tensor)):
-        return None  # each takes up its own first
+        return None  # each folds its own first
     key = (node.op, tuple(t.name for t in node.inputs), _attributes(node), tuple(bool(t.name) for t in node.outputs))
     first = seen.setdefault(key, node)
     if first is node or id(first) in net.dead:
@@ -105,7 +105,7 @@ def _merge(net: Graph, node: Node, seen: Table) -> Outcome | None:
 
 
 def mergeable(net: Graph, node: Node) -> bool:
-    """Say whether all attributes of a node are known to us, so that equal nodes can be told."""
+    """Return whether all attributes of a node are known, so that equal nodes can be recognised."""
     read = net.origin.get(id(node))
     return read is None or all(is_plain(attribute) for attribute in read.attribute)
 
@@ -121,4 +121,4 @@ def _plain(value: Any) -> str:
     return repr(value.tobytes() if isinstance(value, np.ndarray) else value)
 
 
-PASS = MergeDuplicates(lambda net, node: None, (), "nodes that compute the same merged", lowest_opset=1)
+PASS = MergeDuplicates(lambda net, node: None, (), "nodes that compute the same value merged", lowest_opset=1)

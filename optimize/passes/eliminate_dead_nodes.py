@@ -1,9 +1,9 @@
-"""Nodes that nothing reads.
+"""Eliminate dead nodes: nodes whose outputs are not used.
 
 Before: y = f(x), and neither a node, nor a body of If, Loop or Scan, nor an output of the graph reads y
 After:  nothing
-When:   always; weights that lose their last reader are not written either.
-Why:    ONNX Runtime drops them at load, other tools run them.
+When:   always; weights without a consumer are removed too.
+Why:    ONNX Runtime removes them at load, other tools run them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._base import Outcome, Pass, Rewritten
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Drop a node that nothing reads, then those before it that nothing reads any more."""
+    """Remove a dead node, then the nodes before it that become dead."""
     if not _dead(net, node):
         return None
     dropped = cascade(net, node)
@@ -22,7 +22,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def cascade(net: Graph, node: Node) -> int:
-    """Drop a node if nothing reads it, then those before it that nothing reads any more; return how many."""
+    """Remove a node if it is dead, then the nodes before it that become dead; return their number."""
     pending, dropped = [node], 0
     while pending:
         last = pending.pop()
@@ -39,4 +39,4 @@ def _dead(net: Graph, node: Node) -> bool:
     return not any(tensor.outputs or tensor.name in net.protected_names for tensor in node.outputs if tensor.name)
 
 
-PASS = Pass(rewrite, (), "nodes and weights that nothing reads dropped", lowest_opset=1, custom=True)
+PASS = Pass(rewrite, (), "unused nodes and weights removed", lowest_opset=1, custom=True)

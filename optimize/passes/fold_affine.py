@@ -1,10 +1,10 @@
-"""Multiplying by and adding constants per channel into the layer before.
+"""Fold a multiplication by and addition of constants per channel into the layer before.
 
 Before: Conv(x, W, b) * s + t, with s and t of shape (), (1,), (C, 1, 1) or (1, C, 1, 1); also /, -, and t - Conv(x)
 After:  Conv(x, s W, s b + t)
 When:   the layer is a Conv, ConvTranspose, Gemm, MatMul of two matrices (then a Gemm) or BatchNormalization in
-        inference form, its parameters are constant and nothing else reads its output.
-Why:    one pass over the activation less; exporters spell LayerScale, biases and normalisation this way.
+        inference mode, its parameters are constant and its output has no other consumer.
+Why:    one pass over the activation less; exporters write LayerScale, biases and normalisation this way.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def _sizes(net: Graph, layer: Node) -> tuple[int, int]:
-    """Return rank and channels of a layer's output (0 where they are not known)."""
+    """Return rank and channels of a layer's output (0 if unknown)."""
     if layer.op == "BatchNormalization":
         shape = net.static(layer.inputs[1]) or (0,)
         return net.rank(layer.outputs[0]) or 0, shape[0]
@@ -48,6 +48,4 @@ def _sizes(net: Graph, layer: Node) -> tuple[int, int]:
     return rank, _affine.channels(net, layer) if rank >= 2 else 0
 
 
-PASS = Pass(
-    rewrite, ("Mul", "Add", "Sub", "Div"), "constants per channel multiplied with or added to a layer, into the layer"
-)
+PASS = Pass(rewrite, ("Mul", "Add", "Sub", "Div"), "constants per channel after a layer folded into the layer")

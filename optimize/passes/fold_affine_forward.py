@@ -1,10 +1,10 @@
-"""A scale and shift per channel into the layer after it.
+"""Fold a scale and shift per channel into the layer after it.
 
-Before: Conv(a x + c, W, b)     the map being BatchNormalization, Mul, Add, Sub or Div by constants per channel
+Before: Conv(a x + c, W, b)     the map is a BatchNormalization, Mul, Add, Sub or Div by constants per channel
 After:  Conv(x, W', b')         W'[m, i] = W[m, i] a[i],  b'[m] = b[m] + sum over i, k of W[m, i, k] c[i]
-When:   the layer is the only reader; a shift also needs that the layer does not pad (padding is 0 after the map, not
-        before it) and is no ConvTranspose (its borders overlap less than its middle). Gemm's rows are scaled likewise.
-Why:    one pass over the activation less; a camera's normalisation disappears into the first layer.
+When:   the layer is the only consumer; with a shift, the layer must not pad (padding is 0 after the map, not before it)
+        and must not be a ConvTranspose (its borders overlap less than its middle). Rows of a Gemm are scaled too.
+Why:    one pass over the activation less; the normalisation of images is folded into the first layer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _constant_side(net: Graph, node: Node) -> int | None:
 
 
 def _inputs(net: Graph, layer: Node) -> tuple[int, int]:
-    """Return rank and channels of what a layer reads."""
+    """Return rank and channels of a layer's input."""
     shape = net.static(layer.inputs[1]) or (0, 0)
     if layer.op == "Conv":
         return len(shape), shape[1] * int(layer.attrs.get("group", 1))
@@ -110,4 +110,6 @@ def _absorb(net: Graph, layer: Node, scale: Array, shift: Array) -> str:
     return ""
 
 
-PASS = Pass(rewrite, ("BatchNormalization", "Mul", "Add", "Sub", "Div"), "a scale and shift into the layer after it")
+PASS = Pass(
+    rewrite, ("BatchNormalization", "Mul", "Add", "Sub", "Div"), "a scale and shift folded into the layer after it"
+)

@@ -1,11 +1,11 @@
-"""What depends on constants alone, or on shapes alone, is computed now.
+"""Constant folding: compute operators that depend only on constants or on fixed shapes.
 
 Before: Constant, Expand(CastLike(c, x), shape), Concat(Gather(Shape(x), 2), ...), any operator on constants
 After:  an initialiser
-When:   the operator is deterministic and of the standard domain, and its result is at most 1 MiB or no larger than what
-        it is made from; the weights of a layer may take up to 512 MiB. Shape(x) counts when x's shape is fixed;
-        CastLike(c, x) when x's type is known. Quantised weights stay quantised.
-Why:    exporters spell out shape arithmetic; and a weight that is computed cannot be fused.
+When:   the operator is deterministic and of the standard domain, and its result is at most 1 MiB or no larger than its
+        inputs; the weights of a layer may take up to 512 MiB. Shape(x) is folded if x's shape is fixed, CastLike(c, x)
+        if x's type is known. Quantised weights stay quantised.
+Why:    exporters write shape arithmetic as nodes; and a computed weight cannot be fused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _is_constant(net: Graph, node: Node) -> bool:
 
 
 def _fits(net: Graph, node: Node) -> bool:
-    """Bound the result before computing it; an operator whose result has an unknown size is not computed."""
+    """Return whether the result is small enough; an operator with a result of unknown size is not computed."""
     if node.op in ("Constant", *OF_SHAPE):
         return True
     input_bytes = sum(tensor._values.nbytes for tensor in node.inputs if isinstance(tensor, gs.Constant))
@@ -64,7 +64,7 @@ def _fits(net: Graph, node: Node) -> bool:
 
 
 def _only_weights(net: Graph, node: Node) -> bool:
-    """Say whether only layers read what a node makes, maybe through a view."""
+    """Return whether only layers read a node's output, directly or through a view."""
     users = [user for tensor in node.outputs for user in net.users(tensor)]
     return bool(users) and all(user.op in LAYERS or (user.op in VIEWS and _only_weights(net, user)) for user in users)
 

@@ -1,11 +1,11 @@
-"""Pad into the Conv or pooling after it.
+"""Fold Pad into the Conv or pooling after it.
 
 Before: Conv(Pad(x, 0 0 1 1 0 0 1 1), pads 0 0 0 0)
 After:  Conv(x, pads 1 1 1 1)
-When:   the padding is constant, nowhere negative, on spatial axes only and read by this layer alone; with the value 0
+When:   the padding is constant, not negative, on spatial axes only and read only by this layer; with the value 0
         before Conv, 0 before an AveragePool that counts its padding (or has none yet), minus infinity before MaxPool.
-        A pool must stay with pads smaller than its kernel and without ceil_mode.
-Why:    Pad copies the activation; the layer pads for nothing.
+        The pads of a pool must be smaller than its kernel, and it must not use ceil_mode.
+Why:    Pad copies the activation; the layer pads at no cost.
 """
 
 from __future__ import annotations
@@ -83,4 +83,4 @@ def _refusal(net: Graph, node: Node, layer: Node, pads: list[int]) -> str:
     return ""
 
 
-PASS = Pass(rewrite, ("Pad",), "constant padding into the Conv or pooling after it")
+PASS = Pass(rewrite, ("Pad",), "constant padding folded into the Conv or pooling after it")

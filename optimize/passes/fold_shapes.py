@@ -1,10 +1,10 @@
-"""Shape arithmetic where only some dimensions are known, as with a free batch.
+"""Fold shape arithmetic with some unknown dimensions, for example a dynamic batch.
 
 Before: Reshape(x, Concat(Gather(Shape(x), 0), 2, Div(Gather(Shape(x), 1), 2), -1))      x (batch, 116, 28, 28)
 After:  Reshape(x, (0, 2, 58, -1))
-When:   every element is a number, except: one that equals x's own dimension at its place (0: keep it), and one other
-        free element if nothing is -1 already (-1: what is left). Numbers alone become a constant.
-Why:    in a TorchScript export two nodes of three are shape arithmetic; with a free batch no size of it is constant.
+When:   every element is a number, except: one that equals x's dimension at its position (0: copy it), and one other
+        unknown element if no element is -1 (-1: infer it). If all elements are numbers, the result is a constant.
+Why:    in a TorchScript export two of three nodes are shape arithmetic; with a dynamic batch it is not constant.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ INTEGERS = {6: np.int32, 7: np.int64}
 
 
 class FoldShapes(Pass):
-    """Keeps what it found about each tensor for the length of one walk."""
+    """The pass; it caches the values of each tensor during one traversal."""
 
     def call(self, net: Graph, name: str, permit: RewriteFilter) -> list[Outcome]:
-        """Walk the graph once."""
+        """Traverse the graph once."""
         memo: symbolic_shapes.Memo = {}
         net.sort()
         walk = Pass(lambda graph, node: _at(graph, node, memo), self.ops, self.summary, self.lowest_opset)
@@ -77,7 +77,7 @@ def _reshape(net: Graph, node: Node, memo: symbolic_shapes.Memo) -> Outcome | No
 
 
 def _keep_first(net: Graph, node: Node) -> Outcome | None:
-    """Write 0 for a first -1 that is the input's own first dimension, so that its name is known to be kept."""
+    """Replace a first -1 that equals the input's first dimension by 0, so that inference keeps its name."""
     own, wanted = net.shape(node.inputs[0]), [int(size) for size in net.array(node.inputs[1]).reshape(-1)]
     rest = own[1:] if own else (None,)
     if wanted[:1] != [-1] or min(wanted[1:], default=0) < 1 or not all(isinstance(dim, int) for dim in rest):
@@ -91,4 +91,4 @@ def _keep_first(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, f"Reshape to {[0, *wanted[1:]]}")
 
 
-PASS = FoldShapes(lambda net, node: None, (), "shape arithmetic with free dimensions computed")
+PASS = FoldShapes(lambda net, node: None, (), "shape arithmetic with dynamic axes folded")

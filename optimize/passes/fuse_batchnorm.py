@@ -1,11 +1,11 @@
-"""BatchNormalization into the layer before it.
+"""Fuse BatchNormalization into the layer before it.
 
 Before: y = BatchNormalization(Conv(x, W, b), gain, bias, mean, var)     W (M, C/group, kH, kW), the others (M,)
 After:  y = Conv(x, a W, a b + c)    with a = gain / sqrt(var + epsilon), c = bias - mean a
-        Through a Concat of channels, into each layer that it joins.
-When:   the layer is a Conv, ConvTranspose, Gemm or MatMul of two matrices whose output nothing else reads; weights and
-        statistics are constant; inference form. Weights shared with another layer are copied, not changed.
-Why:    one pass over the activation less per layer; on small networks a fifth of the time.
+        Through a Concat of channels, into each layer before it.
+When:   the layer is a Conv, ConvTranspose, Gemm or MatMul of two matrices whose output has no other consumer; weights
+        and statistics are constant; inference mode. Weights shared with another layer are copied, not changed.
+Why:    one pass over the activation less per layer; on small networks this is 20 % of the time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def _into_branches(net: Graph, node: Node, concat: Node) -> Outcome:
-    """Fold into every layer that a Concat of channels joins, or into none."""
+    """Fold into every layer before a Concat of channels, or into none."""
     parameters = _affine.batchnorm(net, node)
     if isinstance(parameters, str):
         return Refused(node.name, parameters)
@@ -47,7 +47,7 @@ def _into_branches(net: Graph, node: Node, concat: Node) -> Outcome:
     layers = [layer for layer in producers if layer is not None]
     rank = net.rank(node.outputs[0]) or 0
     if len(layers) < len(producers) or rank < 2 or concat.attrs["axis"] % rank != 1:
-        return Refused(node.name, "it follows a Concat of other things than layers")
+        return Refused(node.name, "it follows a Concat whose inputs are not all layers")
     if net.only_user(node.inputs[0]) is None:
         return Refused(node.name, f"the output of {concat.name!r} is also read elsewhere or is an output of the graph")
     why = next((text for text in (_affine.refusal(net, layer) for layer in layers) if text), "")
@@ -67,5 +67,5 @@ def _into_branches(net: Graph, node: Node, concat: Node) -> Outcome:
 
 
 PASS = Pass(
-    rewrite, ("BatchNormalization",), "BatchNormalization into the Conv, ConvTranspose, Gemm or MatMul before it"
+    rewrite, ("BatchNormalization",), "BatchNormalization fused into the Conv, ConvTranspose, Gemm or MatMul before it"
 )

@@ -1,11 +1,11 @@
-"""Every spelling of a bounded activation into one Clip (or Relu); ReLU6 above all.
+"""Fuse chains of bounded activations, such as ReLU6, into one Clip or Relu.
 
 Before: Clip(Relu(x), max=6), Min(Relu(x), 6), Max(Min(x, 6), 0), Relu(Clip(x, 0, 6)), Clip(Clip(x, -1, 8), 0, 6),
         Max(x, 0)
-After:  Clip(x, 0, 6), or Relu(x) where the bounds are 0 and infinity
-When:   bounds are constant scalars, not infinite on their own side, and nothing else reads what lies between.
-        [lo1, hi1] then [lo2, hi2] is [clip2(lo1), clip2(hi1)]: also right for intervals that do not meet.
-Why:    one node less, and the form in which backends fuse an activation into the layer before it.
+After:  Clip(x, 0, 6), or Relu(x) if the bounds are 0 and infinity
+When:   bounds are constant scalars, the lower is not inf, the upper not -inf, and the tensors between have no other
+        consumer. [lo1, hi1] then [lo2, hi2] is [clip2(lo1), clip2(hi1)]: also correct for disjoint intervals.
+Why:    one node less, and backends fuse this form into the layer before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Bounds = tuple[float, float]
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Merge one activation with the one before it, or respell it."""
+    """Merge one activation with the activation before it, or replace it by Clip or Relu."""
     bounds = interval(net, node)
     if bounds is None or isinstance(bounds, str):
         return Refused(node.name, bounds) if bounds else None
@@ -44,12 +44,12 @@ def _merge(net: Graph, node: Node, bounds: Bounds, before: Node, inner: Bounds) 
     if (low, high) == inner and net.bypass(node, before.outputs[0]):
         return Rewritten(node.name, f"{before.op} {before.name!r} already bounds it")
     if net.only_user(before.outputs[0]) is None:
-        return Refused(node.name, f"what {before.name!r} makes is also read elsewhere or is an output of the graph")
+        return Refused(node.name, f"the output of {before.name!r} is also read elsewhere or is an output of the graph")
     return _emit(net, node, _source(net, before), (low, high), f"with {before.op} {before.name!r}")
 
 
 def interval(net: Graph, node: Node) -> Bounds | str | None:
-    """Return the bounds that a node clips to, why they cannot be had, or None if it is another kind of node."""
+    """Return the bounds of a clipping node, or why they are unknown, or None for another type of node."""
     if net.dtype(node.outputs[0]) not in FLOATS:
         return None
     if node.op == "Relu":
@@ -113,4 +113,4 @@ def _emit(net: Graph, node: Node, source: GraphTensor, bounds: Bounds, detail: s
     return Rewritten(node.name, f"{detail} into {clip.op} [{bounds[0]:g}, {bounds[1]:g}]")
 
 
-PASS = Pass(rewrite, SPELLINGS, "chains of Relu, Clip, Min and Max with constant bounds into one Clip or Relu")
+PASS = Pass(rewrite, SPELLINGS, "chains of Relu, Clip, Min and Max with constant bounds fused into one Clip or Relu")

@@ -1,9 +1,9 @@
-"""ReduceMean over all spatial axes, which it drops, into GlobalAveragePool and Flatten.
+"""Replace ReduceMean that removes all spatial axes by GlobalAveragePool and Flatten.
 
 Before: ReduceMean(x, axes 2 3, keepdims 0)      x (N, C, H, W)
 After:  Flatten(GlobalAveragePool(x), axis 1)
-When:   the axes are exactly the spatial ones. Only for targets where a quantised pool exists: it is one node more.
-Why:    in an INT8 graph ONNX Runtime leaves ReduceMean in float, with a conversion on either side.
+When:   the axes are exactly the spatial ones. Only for targets with a quantised pool, because it is one node more.
+Why:    in an INT8 graph ONNX Runtime computes ReduceMean in float, with a conversion before and after it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .mean_to_pool import is_global_mean
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Respell one ReduceMean."""
+    """Replace one ReduceMean."""
     if not is_global_mean(net, node) or node.attrs.get("keepdims", 1):
         return None
     source, output = node.inputs[0], node.outputs[0]
@@ -28,4 +28,4 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     return Rewritten(node.name, "over all spatial axes")
 
 
-PASS = Pass(rewrite, ("ReduceMean",), "a mean that drops all spatial axes into GlobalAveragePool and Flatten")
+PASS = Pass(rewrite, ("ReduceMean",), "a mean that removes all spatial axes replaced by GlobalAveragePool and Flatten")

@@ -1,10 +1,10 @@
-"""Reshape, Flatten, Squeeze and Unsqueeze in a row into one Reshape.
+"""Merge consecutive Reshape, Flatten, Squeeze and Unsqueeze into one Reshape.
 
 Before: Reshape(Flatten(x), (2, -1, 7)), Unsqueeze(Squeeze(x, 2), 3), ...
 After:  Reshape(x, (2, -1, 7))
-When:   at most one dimension of the result is free; if it is the first and x has it too, it is written as 0, else -1.
-        The first stays if something else reads it.
-Why:    what lies between is never needed.
+When:   at most one axis of the result is dynamic; if it is the first and equals x's first axis it is written as 0,
+        else as -1. The first node is kept if it has another consumer.
+Why:    the tensors between are not needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Let one view read what the view before it reads."""
+    """Connect one view to the input of the view before it."""
     before = net.producer_of_type(node.inputs[0], *VIEWS)
     if before is None:
         return None
@@ -36,7 +36,7 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
 
 
 def target(net: Graph, source: GraphTensor, result: GraphTensor) -> np.ndarray[Any, Any] | None:
-    """Return the shape to give to a Reshape from one tensor's shape to another's; None if that is not certain."""
+    """Return the shape input of a Reshape from one tensor's shape to another's; None if it is not certain."""
     old, new = net.shape(source), net.shape(result)
     if new is None or 0 in new:
         return None
@@ -49,4 +49,4 @@ def target(net: Graph, source: GraphTensor, result: GraphTensor) -> np.ndarray[A
     return np.array(sizes, np.int64)
 
 
-PASS = Pass(rewrite, VIEWS, "views in a row merged into one Reshape")
+PASS = Pass(rewrite, VIEWS, "consecutive views merged into one Reshape")

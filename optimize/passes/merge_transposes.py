@@ -1,9 +1,9 @@
-"""Two Transposes in a row into one, or into none.
+"""Merge two consecutive Transposes into one, or remove both.
 
 Before: Transpose(Transpose(x, p), q)
-After:  Transpose(x, p[q]), or x where p[q] is the identity
-When:   always; the first stays if something else reads it.
-Why:    each one copies the activation.
+After:  Transpose(x, p[q]), or x if p[q] is the identity
+When:   always; the first is kept if it has another consumer.
+Why:    each Transpose copies the activation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._base import Outcome, Pass, Refused, Rewritten
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Merge one Transpose with the one before it."""
+    """Merge one Transpose with the Transpose before it."""
     before = net.producer_of_type(node.inputs[0], "Transpose")
     if before is None:
         return None
@@ -24,8 +24,8 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     order = [first[axis] for axis in second]
     if order == list(range(len(order))):
         if net.bypass(node, before.inputs[0]):
-            return Rewritten(node.name, f"undoes {before.name!r}")
-        return Refused(node.name, "it joins two tensors whose names must both stay")
+            return Rewritten(node.name, f"reverses {before.name!r}")
+        return Refused(node.name, "it connects two tensors whose names must both be preserved")
     if net.only_user(before.outputs[0]) is None:
         return None
     node.inputs[0] = before.inputs[0]
@@ -40,4 +40,4 @@ def _order(net: Graph, node: Node) -> list[int] | None:
     return None if rank is None else list(range(rank))[::-1]
 
 
-PASS = Pass(rewrite, ("Transpose",), "Transposes in a row merged")
+PASS = Pass(rewrite, ("Transpose",), "consecutive Transposes merged")

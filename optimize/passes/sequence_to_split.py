@@ -1,9 +1,9 @@
-"""SplitToSequence whose parts are taken out one by one, into Split.
+"""Replace SplitToSequence whose parts are read by SequenceAt by Split.
 
 Before: s = SplitToSequence(x, 58, axis 1); SequenceAt(s, 0); SequenceAt(s, 1)      x (N, 116, H, W)
 After:  Split(x, (58, 58), axis 1)
-When:   the sizes are constant, the axis has a known size, and only SequenceAt at constant places reads the sequence.
-Why:    sequences stop every fusion and many device parsers; the dynamo exporter writes `chunk` this way.
+When:   the sizes are constant, the axis has a known size, and only SequenceAt at constant positions reads the sequence.
+Why:    sequences prevent fusions, and many device parsers refuse them; the dynamo exporter writes `chunk` this way.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     sequence, users = node.outputs[0], net.users(node.outputs[0])
     places = [net.scalar(user.inputs[1]) if is_a(user, "SequenceAt") else None for user in users]
     if sequence.name in net.protected_names or None in places:
-        return Refused(node.name, "the sequence is read other than by SequenceAt at a constant place")
+        return Refused(node.name, "the sequence is not read only by SequenceAt at constant positions")
     indices = [int(place) for place in places if place is not None]
     if any(not -len(sizes) <= index < len(sizes) for index in indices):
-        return Refused(node.name, "a place is outside the sequence")
+        return Refused(node.name, "a position is outside the sequence")
     if len({index % len(sizes) for index in indices}) < len(indices):
-        return Refused(node.name, "one part is taken twice")
+        return Refused(node.name, "one part is read twice")
     outputs = [net.variable(node.inputs[0], f"{sequence.name}_{number}") for number in range(len(sizes))]
     for output in outputs:
         net.value_types.pop(output.name, None)
@@ -55,4 +55,4 @@ def _sizes(net: Graph, node: Node) -> list[int] | None:
     return [min(step, size - start) for start in range(0, size, step)] if step > 0 else None
 
 
-PASS = Pass(rewrite, ("SplitToSequence",), "sequences of parts into Split", lowest_opset=11)
+PASS = Pass(rewrite, ("SplitToSequence",), "sequences of parts replaced by Split", lowest_opset=11)

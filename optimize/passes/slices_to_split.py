@@ -1,9 +1,9 @@
-"""Slices that cut a tensor into all its parts, into one Split.
+"""Replace Slices that divide a tensor into consecutive parts by one Split.
 
 Before: Slice(x, 0, 58, axis 1), Slice(x, 58, 116, axis 1)       x (N, 116, H, W)
 After:  Split(x, (58, 58), axis 1)
-When:   the parts follow each other along one axis of known size, with step 1, and leave nothing out.
-Why:    one node, and the two halves are known to be halves. TorchScript writes `chunk` as Slices.
+When:   the parts are consecutive along one axis of known size, with step 1, and complete.
+Why:    one node instead of several; other passes recognise Split. TorchScript writes `chunk` as Slices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Part = tuple[int, int, int]
 
 
 def rewrite(net: Graph, node: Node) -> Outcome | None:
-    """Replace one node and its sisters."""
+    """Replace one Slice and the other Slices of the same tensor."""
     own = part(net, node)
     if own is None:
         return None
@@ -43,7 +43,7 @@ def _split(net: Graph, node: Node, slices: list[Node], chain: list[Part]) -> Non
 
 
 def split(net: Graph, near: Node, source: GraphTensor, sizes: list[int], axis: int, outputs: list[GraphTensor]) -> Node:
-    """Put in a Split, in the form of the graph's opset."""
+    """Insert a Split in the form of the graph's opset."""
     if net.opset < 13:
         return net.add("Split", [source], outputs, near, {"axis": axis, "split": sizes})
     constant = net.constant(f"{near.name}_sizes", np.array(sizes, np.int64))
@@ -68,4 +68,4 @@ def part(net: Graph, node: Node) -> Part | None:
     return (axis, start, end) if start < end else None
 
 
-PASS = Pass(rewrite, ("Slice",), "Slices that cut a tensor into all its parts into one Split")
+PASS = Pass(rewrite, ("Slice",), "Slices that divide a tensor into consecutive parts replaced by one Split")

@@ -1,10 +1,10 @@
-"""A Conv whose output is split, into one Conv per part.
+"""Replace a Conv whose output is split by one Conv per part.
 
 Before: Split(Relu(Conv(x, W, b)), (32, 16, 16), axis 1)
 After:  Relu(Conv(x, W[0:32], b[0:32])), Relu(Conv(x, W[32:48], b[32:48])), Relu(Conv(x, W[48:64], b[48:64]))
-When:   the parts are multiples of the target's channel block, the Conv reads all channels, its weights are constant and
-        nothing else reads what lies between. Only for ort-x86: it is more nodes.
-Why:    ONNX Runtime has no Split in its blocked layout: each one costs a conversion there and back.
+When:   the parts are multiples of the target's channel block, the Conv reads all channels, its weights are constant
+        and the tensors between have no other consumer. Only for ort-x86, because it has more nodes.
+Why:    ONNX Runtime has no Split in its blocked layout: each Split costs two layout conversions.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def rewrite(net: Graph, node: Node) -> Outcome | None:
     if sizes is None or node.attrs.get("axis", 0) != 1 or net.block == 1:
         return None
     if any(size % net.block for size in sizes):
-        return Refused(node.name, f"its parts {sizes} are no multiples of {net.block}")
+        return Refused(node.name, f"its parts {sizes} are not multiples of {net.block}")
     if any(net.value(tensor) is None for tensor in conv.inputs[1:]):
         return Refused(node.name, f"the weights of {conv.name!r} are not constant")
     if any(net.only_user(item.outputs[0]) is None for item in (conv, *between)):
-        return Refused(node.name, f"what {conv.name!r} makes is also read elsewhere")
+        return Refused(node.name, f"the output of {conv.name!r} is also read elsewhere")
     _split(net, node, conv, between, sizes)
     return Rewritten(node.name, f"{conv.name!r} into {len(sizes)} Convs")
 
@@ -50,4 +50,4 @@ def _split(net: Graph, node: Node, conv: Node, between: list[Node], sizes: list[
         net.drop(item)
 
 
-PASS = Pass(rewrite, ("Split",), "a Conv whose output is split into one Conv per part")
+PASS = Pass(rewrite, ("Split",), "a Conv whose output is split replaced by one Conv per part")

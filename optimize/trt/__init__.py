@@ -1,1 +1,1 @@
-"""What only TensorRT needs: preflight, INT8 placement, mixed precision, fewer kernels."""
+"""Modules only for TensorRT: preflight, INT8 placement, mixed precision, fewer kernels."""

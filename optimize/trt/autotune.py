@@ -1,7 +1,8 @@
-"""Which build of a network is estimated fastest on a GPU: each candidate is built and judged by its kernel list.
+"""Selection of the fastest build on a GPU: candidates are built, and their latency estimated from the kernel list.
 
-`fp16` is the float file in FP16; `int8` the quantised file, the rest in FP16; `mixed` INT8 only where `placement_trt`
-puts it; `carried` FP16 with the Splits and Concats carried through the convolutions (`carry`).
+`fp16` is the float file in FP16; `int8` the quantised file, the rest in FP16; `mixed` has INT8 only in the
+nodes that `int8_placement` selects; `carried` is FP16 with Split and Concat folded into the convolutions
+(`fold_passthrough_channels`).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from ...runtime.engines.kernels import Kernel
 
 Note = Callable[[str], None]
-WORTH = 0.02  # a smaller share of the time is within the model's noise
+WORTH = 0.02  # a smaller share of the time is within the cost model's error
 
 
 @dataclass(frozen=True)
 class BuildCandidate:
-    """One built engine: kernels as listed by the builder, weighted nodes in INT8, estimated seconds, file size."""
+    """One built engine: the builder's kernel list, number of INT8 nodes, estimated seconds, file size."""
 
     name: str
     kernels: int
@@ -40,7 +41,7 @@ class BuildCandidate:
 
 @dataclass(frozen=True)
 class MixReport:
-    """What was built and compared; `placement` is None where there was no quantised file."""
+    """The built candidates and their comparison; `placement` is None without a quantised file."""
 
     gpu: str
     batch: int
@@ -49,7 +50,7 @@ class MixReport:
 
     @property
     def best(self) -> BuildCandidate:
-        """The candidate that is estimated fastest; FP16, the first, where the others gain less than `WORTH`."""
+        """The candidate with the lowest estimate; FP16, the first, if the others gain less than `WORTH`."""
         fastest = min(self.candidates, key=lambda item: item.estimate_s)
         return fastest if fastest.estimate_s < (1 - WORTH) * self.candidates[0].estimate_s else self.candidates[0]
 
@@ -59,19 +60,22 @@ class MixReport:
         return {**asdict(self), "winner": self.best.name, "placement": placement}
 
     def refuse_slower(self) -> None:
-        """Stop where nothing beats the plain FP16 build.
+        """Raise an error if no build is faster than plain FP16.
 
         Raises:
-            CheckFailed: FP16 is estimated at least as fast as all else.
+            CheckFailed: FP16 is estimated to be at least as fast as all others.
         """
         if self.best.name == "fp16":
             times = ", ".join(f"{c.name} {c.estimate_s * 1e3:.3f} ms, {c.kernels} kernels" for c in self.candidates)
-            raise CheckFailed(f"nothing is estimated to beat FP16 on {self.gpu} at batch {self.batch}", got=times,
-                              do="build the FP16 file, or keep INT8 for its size with a plain build")  # fmt: skip
+            raise CheckFailed(
+                f"no build is estimated to be faster than FP16 on {self.gpu} at batch {self.batch}",
+                got=times,
+                do="build the FP16 file, or keep INT8 for its size with a normal build",
+            )
 
 
 class _Bench:
-    """Builds candidates in a folder of their own and keeps what came out."""
+    """Builds candidates in a separate folder and keeps the results."""
 
     def __init__(self, folder: Path, gpu: cost.Gpu, batch: int, note: Note, timeout_s: float) -> None:
         self.folder, self.gpu, self.batch, self.note, self.timeout_s = folder, gpu, batch, note, timeout_s
@@ -94,20 +98,20 @@ def autotune(
     float_path: str | Path, int8_path: str | Path | None, target_path: str | Path, gpu: cost.Gpu, *,
     batch: int = 1, per_tensor: bool = False, note: Note = lambda text: None, timeout_s: float = 600,
 ) -> MixReport:  # fmt: skip
-    """Build the candidates for a GPU and write the ONNX file of the one that is estimated fastest.
+    """Build the candidates for a GPU and write the ONNX file of the one with the lowest estimate.
 
     Args:
         float_path: The float32 file, batch 1, BatchNormalization folded.
-        int8_path: What `quantize(..., target="trt")` made of it; None compares FP16 forms only.
-        target_path: Where the ONNX file of the winner goes; nothing is written where that is plain FP16.
-        gpu: The GPU (see `cost.gpus()`), one whose SM TensorRT-RTX builds for.
-        batch: The batch it is to run at.
-        per_tensor: Give INT8 weights one scale each: fewer kernels, and an accuracy that has to be checked.
-        note: Called with a line about each step.
-        timeout_s: Seconds for each build.
+        int8_path: The result of `quantize(..., target="trt")`; None compares only FP16 forms.
+        target_path: The ONNX file of the winner; it is not written if the winner is plain FP16.
+        gpu: The GPU (see `cost.gpus()`), whose SM TensorRT-RTX supports.
+        batch: The batch size at run time.
+        per_tensor: Use per-tensor scales for INT8 weights: fewer kernels, but the accuracy must be checked.
+        note: Called with one line per step.
+        timeout_s: Time limit of each build in seconds.
 
     Raises:
-        EdgesmithError: As `mix`, `carry` and `build_engine`.
+        EdgesmithError: As `restore_float_nodes`, `fold_passthrough_channels` and `build_engine`.
     """
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(Path(folder), gpu, batch, note, timeout_s)

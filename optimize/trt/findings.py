@@ -1,4 +1,4 @@
-"""What a rule of the preflight asks a graph, and what it answers."""
+"""The graph queries and the findings of preflight rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..graph.proto_graph import ProtoIndex, constant_tensors, tensor_types
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: severity "error" or "warning", a short code, the node, what it is and what to do."""
+    """One finding: severity "error" or "warning", a short code, the node, the problem and the advice."""
 
     severity: str
     code: str
@@ -47,18 +47,18 @@ class PreflightGraph(ProtoIndex):
         self.batches, self.flavour = batches, flavour
         try:
             values = tensor_types(model) if types is None else types
-        except Exception:  # a graph that cannot be inferred still has its declared types
+        except Exception:  # if inference fails, the graph still has its declared types
             values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
         self.types = {value.name: value.type.tensor_type for value in values}
 
     def elem_type(self, name: str) -> int:
-        """Return the TensorProto data type of a tensor, 0 where it is unknown."""
+        """Return the TensorProto data type of a tensor, 0 if it is unknown."""
         if name in self.constants:
             return int(self.constants[name].data_type)
         return int(self.types[name].elem_type) if name in self.types else 0
 
     def dims(self, name: str) -> list[int | None] | None:
-        """Return the shape of a tensor, None for a dynamic dimension; None where the rank is unknown."""
+        """Return the shape of a tensor, None for a dynamic axis; None if the rank is unknown."""
         if name in self.constants:
             return list(self.constants[name].dims)
         if name not in self.types or not self.types[name].HasField("shape"):
@@ -78,7 +78,7 @@ class PreflightGraph(ProtoIndex):
         return bool(dims) and dims[0].dim_param in firsts
 
     def value(self, name: str) -> Any:
-        """Return a constant as an array; None where it is computed or its external data is not there."""
+        """Return a constant as an array; None if it is computed or its external data is missing."""
         if name not in self.constants:
             return None
         try:
@@ -88,8 +88,8 @@ class PreflightGraph(ProtoIndex):
 
 
 def label(node: onnx.NodeProto) -> str:
-    """Name a node as TensorRT does: its name, or the output it makes."""
-    return node.name or f"{node.op_type} that makes {node.output[0] if node.output else '?'}"
+    """Return a node's name as in TensorRT: its name, or that of its output."""
+    return node.name or f"{node.op_type} that produces {node.output[0] if node.output else '?'}"
 
 
 Rule = Callable[[PreflightGraph, str, Sequence[str]], Iterator[Finding]]

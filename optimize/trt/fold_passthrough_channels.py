@@ -1,15 +1,16 @@
-"""Fewer kernels on a GPU: channels that a unit only passes on go through its convolutions as identities.
+"""Fewer kernels on a GPU: channels that a unit passes unchanged become identity filters of its convolutions.
 
 Before    x ─Split─▶ a ──────────────────────────────▶ Concat ─shuffle─▶ ...   (a unit of ShuffleNet v2)
                  └▶ b ─Conv 1x1─Relu─Conv dw─Conv 1x1─Relu ─▲
 After     x ─Conv 1x1─Relu─Conv dw─Conv 1x1─Relu─▶ ...
-          with weights [I 0; 0 W1], [delta; Wd], [I 0; 0 W2], the shuffle in the order of the next reader's weights.
+          with weights [I 0; 0 W1], [delta; Wd], [I 0; 0 W2], the shuffle in the order of the next consumer's weights.
 When      x >= 0 (so Relu(x) = x), and the branch joins the same network of Concat, Split and shuffles.
-          Two branches that both read all of x (the unit with stride) become one in the same way, three convolutions.
-Why       TensorRT makes a kernel of each Split and Concat. At batch 1 a launch costs more than the extra arithmetic: 54
-          kernels for 76 on ShuffleNet v2 x1.0, for three times the multiply-adds. It loses on CPUs and at large
-          batches, and in INT8 the passed channels would be rounded at each unit: so it is a candidate for `best_mix`
-          and in no recipe.
+          Two branches that both read all of x (the unit with stride) are merged in the same way into three
+          convolutions.
+Why       TensorRT uses one kernel per Split and Concat. At batch 1 a launch costs more than the extra arithmetic: 54
+          kernels instead of 76 on ShuffleNet v2 x1.0, for three times the multiply-adds. It is slower on CPUs and at
+          large batches, and in INT8 the passed channels would be rounded at each unit: so it is a candidate of
+          `autotune` and not part of a recipe.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """A branch of a unit: [Conv 1x1, Relu,] depthwise Conv, Conv 1x1, Relu; it reads `atoms` and makes `output`.
+    """A branch of a unit: [Conv 1x1, Relu,] depthwise Conv, Conv 1x1, Relu; it reads `atoms` and produces `output`.
 
-    `routed` says that Split, Concat or a shuffle makes what it reads.
+    `routed`: its input is the output of a Split, Concat or shuffle.
     """
 
     first: Node | None
@@ -51,11 +52,11 @@ class Branch:
 
 
 def fold_passthrough_channels(source: str | Path | GraphFile, target_path: str | Path) -> int:
-    """Rewrite an ONNX file and check that it computes the same.
+    """Rewrite an ONNX file and verify that its outputs are equal.
 
     Args:
-        source: A float32 file, or one in memory, with BatchNormalization folded; fixed or free batch.
-        target_path: Where the result goes; nothing is written where nothing was rewritten.
+        source: A float32 file, or one in memory, with BatchNormalization folded; fixed or dynamic batch.
+        target_path: The result; it is not written if nothing was rewritten.
 
     Returns:
         The number of units rewritten, 0 for a network without such units.
@@ -63,7 +64,7 @@ def fold_passthrough_channels(source: str | Path | GraphFile, target_path: str |
     Raises:
         UsageError: No such file.
         ModelError: Not a usable ONNX file.
-        CheckFailed: The result computes something else (a bug; nothing is written).
+        CheckFailed: The result has other outputs (a bug; nothing is written).
     """
     from .. import checked_write
     from ..graph import reader
@@ -110,7 +111,7 @@ def _takes_all(net: Graph, node: Node | None) -> bool:
 
 
 def _conv(net: Graph, node: Node | None, depthwise: bool) -> bool:
-    """Whether a node is a Conv of the plain kind: 1x1 and dense, or depthwise and padded by k//2; constant weights."""
+    """Return whether a node is a supported Conv: dense 1x1, or depthwise with padding k//2; constant weights."""
     if node is None or node.op != "Conv" or len(node.inputs) < 3 or net.value(node.inputs[2]) is None:
         return False
     weight, attrs = net.value(node.inputs[1]), node.attrs
@@ -143,7 +144,7 @@ def _branch(net: Graph, provenance: Provenance, last: Node) -> Branch | None:
 
 
 def _units(branches: list[Branch]) -> list[list[Branch]]:
-    """Group branches that read the same channels; one of a group begins with a 1x1, and at most one does not."""
+    """Group branches that read the same channels; one branch begins with a 1x1, and at most one does not."""
     groups: dict[frozenset[SourceChannel], list[Branch]] = {}
     for branch in branches:
         groups.setdefault(frozenset(branch.atoms), []).append(branch)
@@ -155,7 +156,7 @@ def _units(branches: list[Branch]) -> list[list[Branch]]:
 def _start(
     net: Graph, provenance: Provenance, units: list[list[Branch]]
 ) -> tuple[GraphTensor | None, list[SourceChannel]]:
-    """Return the tensor that the first unit reads, if nothing of it is negative."""
+    """Return the input tensor of the first unit, if it is never negative."""
     owners = {owner for branch in units[0] for owner, _ in branch.atoms}
     tensor = provenance.sources.get(next(iter(owners))) if len(owners) == 1 else None
     if tensor is None:
@@ -166,7 +167,7 @@ def _start(
 
 
 def _fits(units: list[list[Branch]], atoms: list[SourceChannel], wanted: Iterable[SourceChannel]) -> bool:
-    """Whether each unit finds what it reads in what the units before it leave, and strides lose nothing."""
+    """Return whether the earlier units keep the channels that each unit reads, and no stride loses channels."""
     channels, outside = set(atoms), set(wanted)
     for index, unit in enumerate(units):
         later = {atom for following in units[index + 1 :] for branch in following for atom in branch.atoms} | outside
@@ -183,7 +184,7 @@ def _fits(units: list[list[Branch]], atoms: list[SourceChannel], wanted: Iterabl
 def _merge(
     net: Graph, unit: list[Branch], state: GraphTensor, atoms: list[SourceChannel], later: set[SourceChannel]
 ) -> tuple[GraphTensor, list[SourceChannel]]:  # fmt: skip
-    """Make one chain of three convolutions of a unit; return what it puts out and the channels in it."""
+    """Replace a unit by a chain of three convolutions; return its output and the channels of it."""
     at = {atom: index for index, atom in enumerate(atoms)}
     kernel = unit[0].depthwise.inputs[1].shape[2]
     delta = np.zeros((1, 1, kernel, kernel), np.float32)
@@ -210,7 +211,7 @@ def _merge(
 
 
 def _rows(indices: list[int], width: int) -> Array:
-    """Return the matrix (len(indices), width) that picks channels."""
+    """Return the matrix (len(indices), width) that selects channels."""
     matrix = np.zeros((len(indices), width), np.float32)
     matrix[np.arange(len(indices)), indices] = 1
     return matrix
@@ -250,7 +251,7 @@ def _add(
 def _reread(
     net: Graph, node: Node, wanted: tuple[SourceChannel, ...], state: GraphTensor, atoms: list[SourceChannel]
 ) -> None:
-    """Let a Conv outside read the last state: its weights spread over the channels there, zeros elsewhere."""
+    """Connect an outer Conv to the last output: its weights at its channels, zeros for the others."""
     at = {atom: index for index, atom in enumerate(atoms)}
     weight = _array(net, node, 1)
     spread = np.zeros((weight.shape[0], len(atoms), *weight.shape[2:]), weight.dtype)

@@ -1,9 +1,9 @@
-"""What SM 7.5 (Turing) lacks in TensorRT-RTX, respelled: an FP32 Gemm as a 1x1 convolution.
+"""Replace FP32 Gemm, which TensorRT-RTX does not support on SM 7.5 (Turing), by a 1x1 convolution.
 
 Before    Gemm(x, W, b), transA 0, alpha 1, beta 1       x (N, K), W (K, M) or with transB (M, K), b (M)
 After     Flatten(Conv(Unsqueeze(x), W', b))              x (N, K, 1, 1), W' (M, K, 1, 1)
-When      W and b are constants in float32. Any other Gemm, and MatMul, stays, and the preflight names it.
-Why       «FP32 GEMM is not supported» for SM 7.5; the convolution builds, and computes the same sum.
+When      W and b are constants in float32. Any other Gemm, and MatMul, is kept, and the preflight reports it.
+Why       «FP32 GEMM is not supported» for SM 7.5; the convolution is supported and computes the same sum.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..graph.node import GraphTensor, Node
 
 
 def gemm_to_conv(source: str | Path, target_path: str | Path) -> int:
-    """Rewrite the Gemms of an ONNX file and check that it computes the same.
+    """Replace the Gemms of an ONNX file and verify that its outputs are equal.
 
     Args:
         source: The file.
-        target_path: Where the result goes; nothing is written where there is nothing to rewrite.
+        target_path: The result; it is not written if there is nothing to rewrite.
 
     Returns:
-        The number of Gemms rewritten.
+        The number of Gemms replaced.
 
     Raises:
         UsageError: No such file.
         ModelError: Not a usable ONNX file.
-        CheckFailed: The result computes something else (a bug; nothing is written).
+        CheckFailed: The result has other outputs (a bug; nothing is written).
     """
     from .. import checked_write
     from ..graph import reader

@@ -1,4 +1,4 @@
-"""INT8 where it is dense, FP16 elsewhere: the mix that the cost model puts lowest on one GPU.
+"""Selection of INT8 or FP16 for each node: the mix with the lowest estimate of the cost model on one GPU.
 
 Measured on TensorRT-RTX's kernel lists, per weighted node:
 
@@ -6,10 +6,11 @@ Measured on TensorRT-RTX's kernel lists, per weighted node:
     INT8, per tensor      requantise(fp16 -> int8), conv(int8 -> fp16: bias, ReLU and the Add inside)      2 kernels
     INT8, per channel     [requantise,] conv(int8 -> fp32), scale-bias-ReLU-Add-requantise(fp32 -> int8)   2 or 3
 
-A requantisation is free where a pointwise kernel writes that tensor alone, and serves all INT8 readers of a tensor.
-So INT8 pays where a convolution saves more than a launch and the extra traffic: big weights, many operations, large
-batches; never for a depthwise one. `place` starts from all float and from all INT8, flips nodes and runs of nodes while
-the estimate falls, and keeps the better end: an upper bound on the best mix, and never worse than either start.
+A requantisation is free if only a pointwise kernel writes the tensor, and it serves all INT8 consumers of the tensor.
+So INT8 is faster if a convolution saves more than a launch and the extra traffic: large weights, many operations, large
+batches; never for a depthwise convolution. `place` is a local search from all float and from all INT8: it flips nodes
+and runs of nodes while the estimate falls, and keeps the better result: an upper bound on the optimum, and never worse
+than either start.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ LONGEST_RUN = 6
 
 @dataclass(frozen=True)
 class Placement:
-    """Which weighted nodes to quantise for one GPU and batch, and what the model says of it.
+    """The weighted nodes to quantise for one GPU and batch, and the cost model's estimates.
 
     `estimates_s` and `kernels` are of "fp16", "int8" (every dense node) and "mixed"; they are predictions, to be
-    confirmed on the kernel list of the engine that is then built. `int8` is empty where INT8 loses to FP16.
+    confirmed on the kernel list of the built engine. `int8` is empty if INT8 is slower than FP16.
     """
 
     gpu: str
@@ -43,11 +44,11 @@ class Placement:
 
     @property
     def verdict(self) -> str:
-        """Say in a sentence which of the three is estimated fastest."""
+        """Return a sentence that names the fastest of the three estimates."""
         times = {name: f"{seconds * 1e3:.3f} ms" for name, seconds in self.estimates_s.items()}
         sentence = f"fp16 {times['fp16']}, all INT8 {times['int8']}, mixed {times['mixed']}"
         if not self.int8:
-            return f"INT8 loses to FP16 on {self.gpu} at batch {self.batch}: {sentence} (estimated)"
+            return f"INT8 is slower than FP16 on {self.gpu} at batch {self.batch}: {sentence} (estimated)"
         count = len(self.int8) + len(self.floats)
         return f"{len(self.int8)} of {count} nodes in INT8 on {self.gpu}: {sentence} (estimated)"
 
@@ -57,7 +58,7 @@ class Placement:
 
 
 class Chain:
-    """The kernels of an FP16 engine as a graph, with the cost of each under a choice of INT8 kernels."""
+    """The kernels of an FP16 engine as a graph, with the cost of each for a selection of INT8 kernels."""
 
     def __init__(self, kernels: Sequence[Kernel], gpu: Gpu, batch: int, per_tensor: bool) -> None:
         self.kernels, self.gpu, self.batch, self.per_tensor = kernels, gpu, batch, per_tensor
@@ -76,7 +77,7 @@ class Chain:
         self.dense = [at for at, item in enumerate(self.works) if item.dense and item.precision == "fp16"]
 
     def parts(self, at: int, chosen: frozenset[int] | set[int]) -> list[Work]:
-        """Return the kernels that one FP16 kernel becomes when those in `chosen` run in INT8."""
+        """Return the kernels that replace one FP16 kernel if those in `chosen` run in INT8."""
         item, out = self.works[at], self.works[at]
         elements = sum(prod(abs(dim) for dim in tensor.dims) for tensor in self.kernels[at].outputs)
         wanted = bool(self.readers[at] & chosen)
@@ -99,12 +100,12 @@ class Chain:
         return [conv, _pointwise(4 * elements + residual + elements * wanted + 2 * elements * both)]
 
     def into_pointwise(self, at: int) -> bool:
-        """Whether the only reader is a pointwise kernel, which then takes scale, bias and ReLU along."""
+        """Whether the only consumer is a pointwise kernel, which then also computes scale, bias and ReLU."""
         users = [other for other, makers in enumerate(self.makers) if at in makers]
         return len(users) == 1 and self.kernels[users[0]].kind == "kgen"
 
     def local_s(self, at: int, chosen: set[int]) -> tuple[float, int]:
-        """Return the estimated seconds and the number of kernels that one FP16 kernel becomes."""
+        """Return the estimated seconds and the number of kernels that replace one FP16 kernel."""
         parts = self.parts(at, chosen)
         return sum(kernel_s(item.times(self.batch), self.gpu, self.cached) for item in parts), len(parts)
 
@@ -114,7 +115,7 @@ class Chain:
         return sum(seconds for seconds, _ in each), sum(count for _, count in each)
 
     def gain_s(self, flip: Iterable[int], chosen: set[int]) -> float:
-        """Return how many seconds flipping some kernels saves."""
+        """Return the seconds saved by flipping some kernels."""
         flip = set(flip)
         touched = flip | {maker for at in flip for maker in self.makers[at]}
         after = chosen ^ flip
@@ -142,14 +143,14 @@ def _descend(chain: Chain, start: set[int]) -> set[int]:
 def place(
     kernels: Iterable[Kernel], weighted: Iterable[str], gpu: Gpu, *, batch: int = 1, per_tensor: bool = False
 ) -> Placement:
-    """Choose the nodes to quantise.
+    """Select the nodes to quantise.
 
     Args:
         kernels: The kernel list of the FP16 engine (batch 1).
         weighted: Names of the Conv and Gemm nodes of the ONNX file.
-        gpu: Where it is to run.
-        batch: The batch it is to run at.
-        per_tensor: Whether the weights get one scale per tensor (accuracy permitting) or one per channel.
+        gpu: The GPU.
+        batch: The batch size at run time.
+        per_tensor: Whether the weights get one scale per tensor (if the accuracy allows it) or one per channel.
     """
     computing = [kernel for kernel in kernels if kernel.kind not in SYNCHRONISING]
     chain = Chain(computing, gpu, batch, per_tensor)
@@ -166,7 +167,7 @@ def place(
 
 
 def _computes(kernel: Kernel, weighted: set[str]) -> list[str]:
-    """Return the weighted node that a kernel computes: the one it is named after, else the first it mentions."""
+    """Return the weighted node that a kernel computes: the node in its name, else the first node that it lists."""
     mentioned = [name for name in kernel.nodes if name in weighted]
     return [name for name in mentioned if kernel.name.startswith(name)][:1] or mentioned[:1]
 

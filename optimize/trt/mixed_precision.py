@@ -1,13 +1,15 @@
-"""One file with INT8 and FP16 side by side: a quantised graph whose chosen nodes go back to float, cast to FP16.
+"""Mixed INT8 and FP16: restore selected nodes of a quantised graph to float and cast the remainder to FP16.
 
 Before    x ─Q─DQ─▶ Conv(DQ(w8)) ─▶ Add(DQ(Q(s)), ·)
-After     x ──────▶ Conv(w16)    ─▶ Add(s, ·)              for the nodes that `int8_placement` leaves in float
-When      The float file and the quantised file name their nodes alike, as `quantize` leaves them.
-Why       Calibration runs once; each mix of one network is then a rewrite of seconds, so that real builds can judge it.
+After     x ──────▶ Conv(w16)    ─▶ Add(s, ·)              for the nodes that `int8_placement` keeps in float
+When      The float file and the quantised file have the same node names, as from `quantize`.
+Why       Calibration runs once; each mix of a network is then a rewrite that takes seconds, and real builds compare
+          them.
 
-Weights go back to those of the float file where the integers are its rounding; where quantisation changed them
-(equalisation scales one layer up and the next one down) the integers' own values are kept, so that layers still fit.
-Zero points that stand in biases are put back first, and moved again where INT8 is left (`zero_points_to_biases`).
+A restored node gets the float file's weights if the integers are their rounding. If quantisation changed the weights
+(cross-layer equalization scales one layer up and the next one down), it gets the dequantised integers, so that the
+layers still match. Zero points in biases are restored first, and folded again for the remaining INT8
+(`zero_points_to_biases`).
 """
 
 from __future__ import annotations
@@ -37,19 +39,19 @@ def restore_float_nodes(
     float_path: str | Path, int8_path: str | Path, floats: Collection[str], target_path: str | Path, *,
     per_tensor: bool = False, half: bool = True,
 ) -> None:  # fmt: skip
-    """Write the quantised graph with some nodes back in float, everything that is not INT8 cast to FP16.
+    """Write the quantised graph with some nodes restored to float, and everything except INT8 cast to FP16.
 
     Args:
         float_path: The float32 file that was quantised.
-        int8_path: What `quantize(..., target="trt")` made of it.
-        floats: Names of the Conv and Gemm nodes that go back to float.
-        target_path: The file to write; whole or not there.
-        per_tensor: Give the INT8 weights one scale each, which lets TensorRT-RTX fuse bias, ReLU and residual Add.
-        half: Cast the rest to FP16; inputs and outputs stay float32.
+        int8_path: The result of `quantize(..., target="trt")`.
+        floats: Names of the Conv and Gemm nodes to restore to float.
+        target_path: The file, written completely or not at all.
+        per_tensor: Use per-tensor scales for INT8 weights, so that TensorRT-RTX fuses bias, ReLU and residual Add.
+        half: Cast the remainder to FP16; inputs and outputs stay float32.
 
     Raises:
-        UsageError: A file is not there.
-        ModelError: The two files are not of one network, or `floats` names a node that neither has.
+        UsageError: A file does not exist.
+        ModelError: The files are of different networks, or `floats` names an unknown node.
     """
     source, model = (GraphFile(onnx.load(str(model_file(path, "ONNX file"))), path) for path in (float_path, int8_path))
     restore_in_graph(source, model, floats, target_path, per_tensor=per_tensor, half=half)
@@ -59,7 +61,7 @@ def restore_in_graph(
     float_graph: GraphFile, int8_graph: GraphFile, floats: Collection[str], target_path: str | Path, *,
     per_tensor: bool = False, half: bool = True,
 ) -> GraphFile:  # fmt: skip
-    """Do what `restore_float_nodes` does for graphs in memory; return the new graph."""
+    """Like `restore_float_nodes`, for graphs in memory; return the new graph."""
     source, model = float_graph.model, copied(int8_graph.model)
     moved = restore_zero_points(ProtoGraph(model))
     net = ProtoGraph(model)
@@ -77,7 +79,7 @@ def restore_in_graph(
     if per_tensor:
         _requantise_per_tensor(net)
     _drop_unread(net)
-    move_zero_points_to_biases(ProtoGraph(model), moved)  # a new one: names of what went are free again
+    move_zero_points_to_biases(ProtoGraph(model), moved)  # a new graph: removed names are free again
     mixed = cast_graph(model).model if half else model
     with atomic_file(target_path) as temporary:
         onnx.save(mixed, str(temporary))
@@ -85,7 +87,7 @@ def restore_in_graph(
 
 
 def _restore(net: ProtoGraph, node: NodeProto, original: NodeProto, constants: Mapping[str, TensorProto]) -> None:
-    """Let a node read what stands before its quantisers, and its weights in float."""
+    """Connect a node to the inputs of its quantisers and to its weights in float."""
     for index, name in enumerate(node.input):
         pair = net.producer.get(name)
         if pair is None or pair.op_type != "DequantizeLinear":
@@ -111,7 +113,7 @@ def _restore_weight(
 
 
 def _dequantised(net: ProtoGraph, pair: NodeProto) -> tuple[Array, Array]:
-    """Return the values of quantised weights, and the step between two integers, spread over their shape."""
+    """Return the values of quantised weights, and their scale, broadcast to their shape."""
     integers, scale = (net.arrays[name] for name in pair.input[:2])
     axis = attributes(pair).get("axis", 1)
     step = scale.reshape([-1 if at == axis else 1 for at in range(integers.ndim)]) if scale.ndim else scale
@@ -119,7 +121,7 @@ def _dequantised(net: ProtoGraph, pair: NodeProto) -> tuple[Array, Array]:
 
 
 def _requantise_per_tensor(net: ProtoGraph) -> None:
-    """Give the weights of the convolutions that are still INT8 one scale per tensor."""
+    """Quantise the weights of the remaining INT8 convolutions again with per-tensor scales."""
     for node in net.nodes:
         pair = net.producer.get(node.input[1]) if node.op_type == "Conv" else None
         if pair is None or pair.op_type != "DequantizeLinear" or pair.input[0] not in net.arrays:
@@ -134,7 +136,7 @@ def _requantise_per_tensor(net: ProtoGraph) -> None:
 
 
 def _drop_unread(net: ProtoGraph) -> None:
-    """Remove the Q/DQ nodes that nobody reads any more, and the initializers that they leave."""
+    """Remove unused Q/DQ nodes and their initializers."""
     net.index()
     while unread := [
         node

@@ -1,8 +1,8 @@
-"""What TensorRT would refuse, crash on, or silently do differently: found in the file before its parser sees it.
+"""Preflight: find what TensorRT would refuse, crash on, or silently change, before its parser reads the file.
 
-`check` runs onnx.checker first (the parser crashes on some files that it rejects) and then one function per trap. Each
-row was seen on real builds; docs/engines.md has the list. An "error" cannot build or computes something else than the
-file says; a "warning" builds, but not as fast or in another precision than one would think.
+`check` runs onnx.checker first (the parser crashes on some files that it rejects) and then one function per rule. Each
+problem was seen in real builds; docs/engines.md has the list. An "error" cannot be built or has other outputs than the
+file; a "warning" builds, but is slower than expected or in another precision.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ UNSUPPORTED = {
     "ConvInteger": "use QuantizeLinear and DequantizeLinear around a float Conv",
     "MatMulInteger": "use QuantizeLinear and DequantizeLinear around a float MatMul",
     "DynamicQuantizeLinear": "calibrate: quantise with constant scales",
-    "NonZero": "cut it out of the network and run it after", "RoiAlign": "cut it out of the network and run it after",
+    "NonZero": "remove it from the network and run it afterwards",
+    "RoiAlign": "remove it from the network and run it afterwards",
     "DeformConv": "replace it by a convolution, or build with a plugin",
     "SplitToSequence": "use Split", "SequenceAt": "use Split", "SequenceConstruct": "use Concat",
 }  # fmt: skip
@@ -53,7 +54,7 @@ def check(
         flavour: The TensorRT that builds it: "rtx" or "standard".
 
     Returns:
-        What was found, errors first; empty for a file with nothing to say about.
+        The findings, errors first; empty if there are none.
 
     Raises:
         UsageError: There is no such file.
@@ -73,10 +74,10 @@ def check(
 
 
 def require(findings: Iterable[Finding], path: str | Path) -> None:
-    """Stop at the first error.
+    """Raise an exception if there is an error.
 
     Raises:
-        ModelError: There is one; the message has the first and how many more.
+        ModelError: There is an error; the message has the first one and the number of others.
     """
     bad = [item for item in findings if item.severity == "error"]
     if bad:
@@ -90,10 +91,10 @@ def _load(path: Path, model: onnx.ModelProto | None = None) -> tuple[onnx.ModelP
 
     try:
         model = model or onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError among them
-        return None, Finding("error", "not-onnx", "", f"the file is no ONNX model ({error})", "export it again")
+    except Exception as error:  # for example protobuf's DecodeError
+        return None, Finding("error", "not-onnx", "", f"the file is not an ONNX model ({error})", "export it again")
     if not model.graph.output:
-        return None, Finding("error", "empty", "", "the file holds no network (no outputs)", "export it again")
+        return None, Finding("error", "empty", "", "the graph has no outputs", "export it again")
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:
@@ -203,7 +204,7 @@ def _weights(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Itera
         array = graph.value(name)
         if array is not None and array.dtype.kind == "f" and not np.isfinite(array).all():
             yield Finding(
-                "error", "not-finite", name, "a weight that is NaN or infinite; TensorRT does not look", "retrain"
+                "error", "not-finite", name, "a weight that is NaN or infinite; TensorRT does not check it", "retrain"
             )
 
 
@@ -211,7 +212,7 @@ def _file(graph: PreflightGraph, precision: str, sms: Sequence[str]) -> Iterator
     opset = next((item.version for item in graph.model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if opset > NEWEST_OPSET:
         yield Finding(
-            "error", "opset", "", f"opset {opset}; TensorRT would take it and guess", f"at most {NEWEST_OPSET}"
+            "error", "opset", "", f"opset {opset}; TensorRT would accept it and guess", f"at most {NEWEST_OPSET}"
         )
     if len(graph.nodes) > MANY_NODES:
         yield Finding("warning", "many-nodes", "", f"{len(graph.nodes)} nodes: the build time grows quadratically",

@@ -1,4 +1,4 @@
-"""The part of the preflight that knows Q/DQ: forms that TensorRT refuses, clips, or silently runs in float.
+"""Preflight rules for Q/DQ: forms that TensorRT refuses, clips, or silently runs in float.
 
 TensorRT's form is: S8, zero point 0, one scalar scale per activation, one scale per output channel (axis 0) per weight,
 and a float bias.
@@ -23,7 +23,7 @@ def _pairs(graph: PreflightGraph) -> Iterator[onnx.NodeProto]:
 
 
 def _weight_like(graph: PreflightGraph, node: onnx.NodeProto) -> bool:
-    """Whether a Q or DQ stands on a constant: INT8 weights, or float weights with Q/DQ."""
+    """Return whether a Q or DQ has a constant input: INT8 weights, or float weights with Q/DQ."""
     source = node.input[0]
     maker = graph.producer.get(source)
     return source in graph.constants or (maker is not None and maker.op_type == "QuantizeLinear"

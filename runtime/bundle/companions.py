@@ -22,7 +22,7 @@ def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
     Raises:
         BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
             companions.
-        ModelError: It is no ONNX file.
+        ModelError: It is not an ONNX file.
     """
     for name in artefact.companions:
         bundle.file(name)

@@ -106,7 +106,7 @@ def read_locations(data: bytes | mmap.mmap, path: str | Path) -> list[str]:
     try:
         return locations(data)
     except ValueError as error:
-        raise ModelError(f"{path} is no ONNX file", got=str(error), do="export it again") from error
+        raise ModelError(f"{path} is not an ONNX file", got=str(error), do="export it again") from error
 
 
 def model_file(path: str | Path, kind: str = "model") -> Path:

@@ -35,7 +35,9 @@ def test_fp16_wins_where_launches_are_all(pair, tmp_path):
     report = autotune(*pair, tmp_path / "best.onnx", cost.find_gpu("RTX 4090"))
     assert report.best.name == "fp16"
     assert not (tmp_path / "best.onnx").exists()
-    with pytest.raises(CheckFailed, match="nothing is estimated to beat FP16 on RTX 4090 at batch 1; got fp16 0"):
+    with pytest.raises(
+        CheckFailed, match="no build is estimated to be faster than FP16 on RTX 4090 at batch 1; got fp16 0"
+    ):
         report.refuse_slower()
     json.dumps(report.to_dict())
 

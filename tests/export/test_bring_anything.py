@@ -164,7 +164,7 @@ def test_a_file_with_labelled_images_is_judged_by_its_labels(photos, tmp_path, m
     summary = es.export("user.onnx", **options, labels=tuple("0123456789"), max_drop=20.0)
     assert summary.written
     assert 0 <= summary.artefacts[0].results["test"]["top1"] <= 100
-    assert any("opset 12 was raised to 17" in check.detail for check in summary.checks)
+    assert any("opset 12 was converted to 17" in check.detail for check in summary.checks)
     assert summary.spec.labels == tuple("0123456789")
 
 

@@ -16,7 +16,7 @@ BN = batchnorm(4)
 W = {"w": (4, 3, 3, 3)}
 X4, X38, CONV = "(float[4] x) => (float[4] y)", "(float[1,3,8,8] x)", "(float[1,3,8,8] x) => (float[1,4,6,6] y)"
 HALF, SIX = {"h": f32(0.5)}, {"t": f32(3), "z": f32(0), "s": f32(6)}
-NAMES_STAY = "it joins two tensors whose names must both stay"
+NAMES_STAY = "it connects two tensors whose names must both be preserved"
 
 # pass -> name of the case -> (graph, weights, node types left, what is said, opset)
 REWRITTEN = {
@@ -65,12 +65,12 @@ REWRITTEN = {
         "Relu after uint8": (
             "(uint8[4] x) => (float[4] y) { a = DequantizeLinear(x, s, z) b = Relu(a) y = Sin(b) }",
             {"s": f32(0.1), "z": np.uint8(0)}, ["DequantizeLinear", "Sin"],
-            "'DequantizeLinear0' makes nothing outside its bounds",
+            "'DequantizeLinear0' produces no value outside its bounds",
         ),
         "Clip just around int8": (
             "(int8[4] x) => (float[4] y) { a = DequantizeLinear(x, s) b = Clip(a, l, h) y = Sin(b) }",
             {"s": f32(0.5), "l": f32(-64), "h": f32(63.5)}, ["DequantizeLinear", "Sin"],
-            "'DequantizeLinear0' makes nothing outside its bounds",
+            "'DequantizeLinear0' produces no value outside its bounds",
         ),
         "Relu before uint8": (
             "(float[4] x) => (uint8[4] y) { a = Relu(x) y = QuantizeLinear(a, s) }", {"s": f32(0.02)},
@@ -209,7 +209,7 @@ REWRITTEN = {
     "merge_transposes": {
         "undone": (
             "(float[2,3,4] x) => (float[2,3,4] y) { a = Transpose(x) b = Transpose<perm=[2,1,0]>(a) y = Sin(b) }", {},
-            ["Sin", "Transpose"], "undoes 'Transpose0'",
+            ["Sin", "Transpose"], "reverses 'Transpose0'",
         ),
         "in a row": (
             "(float[2,3,4] x) => (float[2,4,3] y) { a = Transpose<perm=[1,2,0]>(x) y = Transpose<perm=[2,1,0]>(a) }",
@@ -349,7 +349,7 @@ REFUSED = {
         ),
         "also read": (
             "(float[4] x) => (uint8[4] y, float[4] z) { a = Relu(x) y = QuantizeLinear(a, s) z = Sin(a) }",
-            {"s": f32(1)}, "what 'Relu0' makes is also read elsewhere",
+            {"s": f32(1)}, "the output of 'Relu0' is also read elsewhere",
         ),
         "names": (
             "(uint8[4] x) => (float[4] a, float[4] y) { a = DequantizeLinear(x, s) y = Relu(a) }", {"s": f32(0.1)},
@@ -449,7 +449,7 @@ REFUSED = {
         "branches of other things": (
             f"{X38} => (float[1,7,8,8] y) {{ c = Conv<pads=[1,1,1,1]>(x, w) e = Concat<axis=1>(c, x)"
             " y = BatchNormalization(e, g, b, m, v) }", W | batchnorm(7),
-            "it follows a Concat of other things than layers",
+            "it follows a Concat whose inputs are not all layers",
         ),
         "a Concat that is an output": (
             f"{X38} => (float[1,8,6,6] y, float[1,8,6,6] e) {{ c = Conv(x, w) d = Conv(x, u) e = Concat<axis=1>(c, d)"
@@ -476,7 +476,7 @@ REFUSED = {
         "infinity": (f"{X4} {{ a = Relu(x) y = Clip(a, l) }}", {"l": f32(np.inf)}, "it clips to infinity"),
         "read twice": (
             "(float[4] x) => (float[4] y, float[4] z) { a = Relu(x) y = Clip(a, , h) z = Sin(a) }", HALF,
-            "what 'Relu0' makes is also read elsewhere or is an output of the graph",
+            "the output of 'Relu0' is also read elsewhere or is an output of the graph",
         ),
         "doubles before opset 12": (
             "(double[4] x) => (double[4] y) { a = Relu(x) y = Min(a, h) }", {"h": f64(0.5)},
@@ -550,16 +550,16 @@ REFUSED = {
         ),
         "counted": (
             "(float[5,2] x) => (int64 y) { s = SplitToSequence(x, k) y = SequenceLength(s) }", {"k": i64(2)},
-            "the sequence is read other than by SequenceAt at a constant place",
+            "the sequence is not read only by SequenceAt at constant positions",
         ),
         "outside": (
             "(float[4,2] x) => (float[2,2] y) { s = SplitToSequence(x, k) y = SequenceAt(s, l) }",
-            {"k": i64(2), "l": i64(2)}, "a place is outside the sequence",
+            {"k": i64(2), "l": i64(2)}, "a position is outside the sequence",
         ),
         "twice": (
             "(float[4,2] x) => (float[2,2] y, float[2,2] z)"
             " { s = SplitToSequence(x, k) y = SequenceAt(s, l) z = SequenceAt(s, f) }",
-            {"k": i64(2), "l": i64(1), "f": i64(-1)}, "one part is taken twice",
+            {"k": i64(2), "l": i64(1), "f": i64(-1)}, "one part is read twice",
         ),
     },
     "slices_to_split": {
@@ -584,7 +584,7 @@ REFUSED = {
     "split_convs": {
         "parts of half a block": (
             f"{X38} => (float[1,4,6,6] y, float[1,12,6,6] z) {{ c = Conv(x, u) y, z = Split<axis=1>(c, s) }}",
-            {"u": (16, 3, 3, 3), "s": i64([4, 12])}, "its parts [4, 12] are no multiples of 8",
+            {"u": (16, 3, 3, 3), "s": i64([4, 12])}, "its parts [4, 12] are not multiples of 8",
         ),
         "variable weights": (
             "(float[1,3,8,8] x, float[16,3,3,3] u) => (float[1,8,6,6] y, float[1,8,6,6] z)"
@@ -594,7 +594,7 @@ REFUSED = {
         "read twice": (
             f"{X38} => (float[1,8,6,6] y, float[1,8,6,6] z, float[1,16,6,6] c)"
             " { c = Conv(x, u) y, z = Split<axis=1>(c, s) }",
-            {"u": (16, 3, 3, 3), "s": i64([8, 8])}, "what 'Conv0' makes is also read elsewhere",
+            {"u": (16, 3, 3, 3), "s": i64([8, 8])}, "the output of 'Conv0' is also read elsewhere",
         ),
         "rows": (
             f"{X38} => (float[1,8,8,8] y, float[1,8,8,8] z)"

@@ -56,7 +56,7 @@ def test_a_bad_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="no such file"):
         of_onnx.describe(path)
     path.write_text("hello")
-    with pytest.raises(ModelError, match="is no ONNX file"):
+    with pytest.raises(ModelError, match="is not an ONNX file"):
         of_onnx.describe(path)
 
 

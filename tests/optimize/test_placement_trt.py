@@ -62,7 +62,7 @@ def test_a_depthwise_convolution_stays_float():
 def test_small_convolutions_stay_float_and_it_says_so():
     found = place([conv(at, 8) for at in range(3)], ["conv0", "conv1", "conv2"], cost.find_gpu("RTX 5090"))
     assert found.int8 == ()
-    assert found.verdict.startswith("INT8 loses to FP16 on RTX 5090 at batch 1: fp16 ")
+    assert found.verdict.startswith("INT8 is slower than FP16 on RTX 5090 at batch 1: fp16 ")
     assert found.to_dict()["verdict"] == found.verdict
 
 

@@ -121,17 +121,17 @@ def test_what_cannot_be_embedded(tmp_path):
     source, spec, _ = made("unpadded", tmp_path)
     with pytest.raises(UsageError, match="did you mean 'uint8-nhwc'"):
         embed(source, tmp_path / "out.onnx", input="uint8-nchw")
-    with pytest.raises(ModelError, match="cannot be made to take pixels"):
+    with pytest.raises(ModelError, match="cannot be changed to pixels"):
         embed(source, tmp_path / "out.onnx", dataclasses.replace(spec, input_name="image"))
-    with pytest.raises(ModelError, match="cannot be made to take pixels"):
+    with pytest.raises(ModelError, match="cannot be changed to pixels"):
         embed(source, tmp_path / "out.onnx", dataclasses.replace(spec, preprocess=Preprocess(mean=(0.5,), std=(0.5,))))
     embed(source, tmp_path / "frame.onnx")
-    with pytest.raises(ModelError, match="cannot be made to take pixels"):
+    with pytest.raises(ModelError, match="cannot be changed to pixels"):
         embed(tmp_path / "frame.onnx", tmp_path / "out.onnx")
     bare = onnx.load(source)
     del bare.metadata_props[:]
     onnx.save(bare, source)
-    with pytest.raises(ModelError, match="does not say how its input is made"):
+    with pytest.raises(ModelError, match="does not define its preprocessing"):
         embed(source, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 

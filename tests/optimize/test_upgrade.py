@@ -55,7 +55,7 @@ def saved(folder, name, opset):
 def test_an_old_file_is_raised_and_computes_the_same(name, opset, tmp_path):
     path = saved(tmp_path, name, opset)
     graph = GraphFile.read(path)
-    assert graph.notes[0] == f"opset {opset} was raised to 17"
+    assert graph.notes[0] == f"opset {opset} was converted to 17"
     assert [(entry.key, entry.value) for entry in graph.model.metadata_props] == [("author", "somebody")]
     onnx.save(graph.model, tmp_path / "raised.onnx")
     assert compare(path, tmp_path / "raised.onnx").verdict == "equal"
@@ -69,7 +69,7 @@ def test_an_old_file_is_quantised_and_the_report_says_that_it_was_raised(opset, 
     path = saved(tmp_path, "Dropout and Identity", opset)
     optimize(path, tmp_path / "new.onnx", raise_opset=False)
     report = quantize(tmp_path / "new.onnx", tmp_path / "q.onnx", images(), target="ort-x86", allow_random=True)
-    assert report.warnings[0] == f"opset {opset} was raised to 17"
+    assert report.warnings[0] == f"opset {opset} was converted to 17"
     assert report.sqnr_db["y"] > 30
 
 
@@ -84,20 +84,22 @@ def test_what_the_converter_spoils_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("edgesmith.optimize.graph.reader.upgraded", spoilt)
     monkeypatch.setattr("edgesmith.optimize.graph.proto_graph.upgraded", spoilt)
     report = optimize(path, tmp_path / "result.onnx")
-    assert report.notes == ("the opset stays: raised, the graph computes something else",)
+    assert report.notes == ("the opset is unchanged: the converted graph computes something else",)
     assert onnx.load(tmp_path / "result.onnx").opset_import[0].version == 11
-    with pytest.raises(CheckFailed, match="computes something else once opset 11 was raised to 17"):
+    with pytest.raises(CheckFailed, match="computes something else once opset 11 was converted to 17"):
         quantize(path, tmp_path / "q.onnx", images(), target="ort-x86", allow_random=True)
     assert not (tmp_path / "q.onnx").exists()
 
 
 def test_what_cannot_be_raised_is_refused_where_a_newer_opset_is_needed(tmp_path):
     onnx.save(model("(float[1,4] x) => (float[1,4] y) { y = Affine<alpha=2.0>(x) }", {}, 7), tmp_path / "old.onnx")
-    said = "operators that opset 17 does not know: Affine"
-    with pytest.raises(ModelError, match=f"of opset 7 and cannot be raised; got {said}; expected opset 13 or later"):
+    said = "operators that opset 17 does not have: Affine"
+    with pytest.raises(
+        ModelError, match=f"has opset 7 and cannot be converted; got {said}; expected opset 13 or later"
+    ):
         GraphFile.read(tmp_path / "old.onnx")
     report = optimize(tmp_path / "old.onnx", tmp_path / "new.onnx", verify=False)
-    assert report.notes == (f"opset 7 stays: {said}",)
+    assert report.notes == (f"opset 7 is unchanged: {said}",)
 
 
 WRONG = {  # what is declared of the output that is (1, 8, 36) -> what is said
@@ -152,9 +154,9 @@ def test_sizes_are_fixed_with_all_that_has_their_name(case, tmp_path):
 
 WRONG_SIZES = {
     "no such input": ({"q": (1,)}, "there is no such input; got 'q'"),
-    "another rank": ({"x": (1, 2, 3)}, "the sizes do not fit the input 'x'; got 1x2x3"),
-    "what is fixed": ({"x": (1, 5)}, "the sizes do not fit the input 'x'; got 1x5; expected \\?x4"),
-    "two for one name": ({"x": (1, 4), "z": (2, 4)}, "the free size 'N' is asked to be 1 and 2"),
+    "another rank": ({"x": (1, 2, 3)}, "the sizes do not match the input 'x'; got 1x2x3"),
+    "what is fixed": ({"x": (1, 5)}, "the sizes do not match the input 'x'; got 1x5; expected \\?x4"),
+    "two for one name": ({"x": (1, 4), "z": (2, 4)}, "the dynamic axis 'N' is set to both 1 and 2"),
 }
 
 
@@ -195,6 +197,6 @@ def test_the_command_takes_sizes_and_samples(tmp_path):
     command = ["optimize", tmp_path / "net.onnx", "-o", tmp_path / "o.onnx", "--shape", "2x4", "--sample"]
     result = CliRunner().invoke(main, [*map(str, command), str(tmp_path / "x.npy")])
     assert result.exit_code == 0, result.output
-    assert "opset 11 was raised to 17" in result.output
+    assert "opset 11 was converted to 17" in result.output
     assert [dim.dim_value for dim in onnx.load(tmp_path / "o.onnx").graph.input[0].type.tensor_type.shape.dim] == [2, 4]
     assert CliRunner().invoke(main, [*map(str, command), str(tmp_path / "nothing.npy")]).exit_code == 2
