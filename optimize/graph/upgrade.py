@@ -12,9 +12,9 @@ from ...runtime.errors import ModelError
 from .graph import STANDARD
 from .protobuf import copied
 
-OLDEST = 13  # QuantizeLinear has an axis from here on, which a scale for each channel needs
+OLDEST = 13  # from this opset QuantizeLinear has an axis, which per-channel scales need
 NO_NAMES = ("?", "-1", "None")
-TO = 17  # LayerNormalization is one operator from here on; and devices' parsers know it
+TO = 17  # from this opset LayerNormalization is an operator; and devices' parsers support it
 
 
 def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto, list[str]]:
@@ -31,7 +31,7 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
     if 0 < (opset := standard_opset(model)) < OLDEST:
         try:
             model = raised(model, TO)
-            notes.append(f"opset {opset} was raised to {standard_opset(model)}")
+            notes.append(f"opset {opset} was converted to {standard_opset(model)}")
         except ModelError as error:
             if must:
                 raise
@@ -81,7 +81,7 @@ def raised(model: onnx.ModelProto, to: int) -> onnx.ModelProto:
         kinds = {node.op_type for node in model.graph.node if node.domain in STANDARD}
         unknown = sorted(kind for kind in kinds if not onnx.defs.has(kind, to))
         reason = " ".join(str(error).split()).rpartition(": ")[2][:200] or type(error).__name__
-        reason = f"operators that opset {to} does not know: {', '.join(unknown)}" if unknown else reason
+        reason = f"operators that opset {to} does not have: {', '.join(unknown)}" if unknown else reason
         raise ModelError(
             f"the graph has opset {opset} and cannot be converted", got=reason, expected=f"opset {OLDEST} or later",
             do="export it again with a newer opset",
