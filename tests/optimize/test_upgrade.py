@@ -200,3 +200,22 @@ def test_the_command_takes_sizes_and_samples(tmp_path):
     assert "opset 11 was converted to 17" in result.output
     assert [dim.dim_value for dim in onnx.load(tmp_path / "o.onnx").graph.input[0].type.tensor_type.shape.dim] == [2, 4]
     assert CliRunner().invoke(main, [*map(str, command), str(tmp_path / "nothing.npy")]).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["?", "-1", "None"])
+def test_sizes_without_a_name_of_their_own_are_not_one_size(name, tmp_path):
+    made = model("(float[a,3,b,c] x) => (float[a,8,d,e] y) { c = Conv(x, w, k) y = Relu(c) }", {**W, "k": W["b"]}, 11)
+    for value in (*made.graph.input, *made.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.dim_param = name if dim.dim_param else ""
+            if not dim.dim_param:
+                dim.dim_value = 3 if value.name == "x" else 8
+    onnx.save(made, tmp_path / "net.onnx")
+    report = optimize(tmp_path / "net.onnx", tmp_path / "o.onnx", sizes={"x": (1, 3, 12, 48)})
+    assert report.check.verdict == "equal"
+    dims = onnx.load(tmp_path / "o.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims] == [1, 3, 12, 48]
+    free = optimize(tmp_path / "net.onnx", tmp_path / "f.onnx")
+    assert free.check.verdict == "equal"
+    after = onnx.load(tmp_path / "f.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert {dim.dim_param for dim in after} == {""}
