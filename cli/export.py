@@ -12,7 +12,7 @@ from ._spec_options import spec_options
 from .console import command, emit, overwrite, table
 
 if TYPE_CHECKING:
-    from ..export.settings import ExportedArtefact, Summary
+    from ..export.settings import ExportedArtefact, StageCheck, Summary
 
 
 HELP = """Take a network to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs.
@@ -87,6 +87,12 @@ def export_command(source: str, as_json: bool, precision: str, target: str, sm: 
 
 
 WORDS = {True: "passed", False: "FAILED", None: "cannot tell"}
+
+
+def _word(check: StageCheck) -> str:
+    return "left out" if check.left_out else WORDS[check.passed]
+
+
 COLUMNS = (
     "artefact",
     "backend",
@@ -119,7 +125,7 @@ def draw_summary(summary: Summary) -> None:
     table(
         "",
         ("check", "verdict", "detail"),
-        [(check.name, WORDS[check.passed], check.detail) for check in summary.checks],
+        [(check.name, _word(check), check.detail) for check in summary.checks],
         left=3,
     )
     total = sum(summary.seconds.values())
@@ -143,7 +149,7 @@ def _row(artefact: ExportedArtefact, summary: Summary, score: str) -> list[str]:
     verdict = next((check for check in summary.checks if check.name in names), None)
     count = f"{artefact.nodes} kernels" if artefact.sidecar else str(artefact.nodes)
     size = f"{results.get('bytes', 0) / 1024:.0f}"
-    return [artefact.name, backend, size, count, *figures, *times, WORDS[verdict.passed] if verdict else "reference"]
+    return [artefact.name, backend, size, count, *figures, *times, _word(verdict) if verdict else "reference"]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -77,6 +77,7 @@ def run(settings: ExportSettings, say: Say) -> Summary:
             make_engines(flow, spec, work)
         with flow.stage("measure"):
             measure(flow, spec)
+        _leave_out(flow)
         summary = Summary(spec, out, flow.artefacts, flow.checks, flow.seconds)
         if summary.passed:
             with flow.stage("bundle"):
@@ -196,7 +197,7 @@ def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
         if artefact.backend == "ort":
             with ort.open(artefact.path, **artefact.options) as session:
                 golden[artefact.name] = replay(session, feeds)
-    items = [_item(one, golden) for one in flow.artefacts if not flow.quick or one.timed]
+    items = [_item(one, golden) for one in flow.artefacts if not one.left_out and (not flow.quick or one.timed)]
     provenance = {
         **flow.records,
         "settings": flow.settings.to_dict(),
@@ -220,6 +221,21 @@ def _item(artefact: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]
         facts={"kernels": artefact.nodes, "attestation": attested(artefact)}
         | {key: artefact.results[key] for key in ("estimated_s", "estimated_on") if key in artefact.results},
     )  # fmt: skip
+
+
+def _leave_out(flow: Flow) -> None:
+    """Leave the lower precisions that failed a check out of the bundle of a network that is not ours, and say so.
+
+    Whoever brings a network wants what works of it; for networks of ours a form that fails is a fault to be mended.
+    """
+    if flow.settings.source.is_ours:
+        return
+    for at, check in enumerate(flow.checks):
+        kind, _, name = check.name.partition(" ")
+        if check.passed is False and kind in ("accuracy", "engine") and name.partition(" ")[0] != "fp32":
+            flow.checks[at] = dataclasses.replace(check, passed=None, left_out=True)
+            for artefact in flow.artefacts:
+                artefact.left_out |= name in (artefact.name, artefact.results.get("source"))
 
 
 def _verify(flow: Flow, out: Path) -> None:

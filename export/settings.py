@@ -119,11 +119,15 @@ def result_key(task: Task) -> str:
 
 @dataclass(frozen=True)
 class StageCheck:
-    """One check and its result; `passed` is None if the check could not run here."""
+    """One check and its result.
+
+    `passed` is None if the check could not run here, or if the form that failed it was left out of the bundle.
+    """
 
     name: str
     passed: bool | None
     detail: str
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ class ExportedArtefact:
     backend: str = "ort"
     sidecar: dict[str, Any] | None = None
     results: dict[str, Any] = field(default_factory=dict)
+    left_out: bool = False  # it failed a check, and does not go into the bundle
 
     @property
     def simulated(self) -> bool:
@@ -205,7 +210,9 @@ class Summary(Displayed):
         failed = [check.name for check in self.checks if check.passed is False]
         if failed:
             return f"{self.spec.name}: FAILED: {', '.join(failed)}"
-        return f"{self.spec.name}: {len(self.checks)} checks, none failed; {self.bundle}"
+        out = [check.name for check in self.checks if check.left_out]
+        left_out = f"; left out: {', '.join(out)}" if out else ""
+        return f"{self.spec.name}: {len(self.checks)} checks, none failed{left_out}; {self.bundle}"
 
     def table(self) -> Table:
         """Return one row per artefact, with values in per cent and milliseconds."""

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,10 +14,12 @@ from torch import nn
 
 import edgesmith as es
 from edgesmith.cli import main
+from edgesmith.export import pipeline
 from edgesmith.export.raw_graph import write_raw
-from edgesmith.export.settings import ExportSettings, Flow
+from edgesmith.export.settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 from edgesmith.export.sources.source import Network
 from edgesmith.runtime import datasets
+from edgesmith.runtime.bundle.bundle import read_bundle
 from edgesmith.runtime.errors import DataError, ModelError
 from edgesmith.runtime.spec import InputSpec, ModelSpec, Preprocess
 from support.graphs import model
@@ -192,3 +195,39 @@ def test_images_for_a_network_that_takes_none_are_refused_before_it_is_optimised
     np.savez("wrong.npz", image=np.zeros((60, 3, 16, 17), np.float32), scale=np.zeros((60, 2), np.float32))
     with pytest.raises(DataError, match="the arrays in wrong.npz are not what two takes; got image float32"):
         es.export("two.onnx", data="wrong.npz")
+
+
+def test_what_fails_is_left_out_of_the_bundle_of_a_network_that_is_not_ours():
+    def flow_of(source):
+        flow = Flow(ExportSettings(source, data="digits"), lambda line: None)
+        names = ("fp32", "fp16", "int8-ort-x86", "int8-trt", "int8 SM 8.6", "fp32 SM 8.6")
+        flow.artefacts = [ExportedArtefact(name, name.split("-")[0], "", Path(name), 1) for name in names]
+        flow.artefacts[4].results["source"] = "int8-trt"
+        failed = ("accuracy int8-trt", "engine fp16 SM 8.6")
+        flow.checks = [StageCheck(name, False, "it lost too much") for name in failed]
+        flow.checks.append(StageCheck("graph passes", True, "equal"))
+        return flow
+
+    flow = flow_of(Plain())
+    pipeline._leave_out(flow)
+    assert [one.name for one in flow.artefacts if one.left_out] == ["int8-trt", "int8 SM 8.6"]
+    assert [(check.passed, check.left_out) for check in flow.checks] == [(None, True), (None, True), (True, False)]
+    for name in ("graph passes", "engine fp32 SM 8.6"):  # without these nothing is worth a bundle
+        flow.checks = [StageCheck(name, False, "different")]
+        pipeline._leave_out(flow)
+        assert flow.checks[0].passed is False
+    ours = flow_of("lenet5")
+    pipeline._leave_out(ours)
+    assert not any(one.left_out for one in ours.artefacts)
+    assert [check.passed for check in ours.checks] == [False, False, True]
+
+
+@pytest.mark.slow
+def test_a_bundle_without_the_forms_that_lose_too_much(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "user_net.py").write_text(NET)
+    options = {"data": str(photos / "plain"), "size": 32, "target": "ort-x86", "min_sqnr": 60.0}
+    summary = es.export("user_net.py:net", **options)
+    assert summary.written
+    assert "left out: accuracy int8-ort-x86" in summary.headline()
+    assert [one.precision for one in read_bundle("bundles/net").artefacts] == ["fp32", "fp16"]
