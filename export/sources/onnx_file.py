@@ -91,6 +91,12 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
         raise UsageError("--shape names no input", got=", ".join(unknown) or shapes, expected=", ".join(inputs))
     first, *others = inputs.values()
     dims = {name: _dims(value, path) for name, value in inputs.items()}
+    if isinstance(batch := next(iter(dims[first.name]), None), int) and batch != 1:
+        got = "x".join(str(dim or "?") for dim in dims[first.name])
+        raise UsageError(
+            f"the input {first.name!r} of {path} has no batch of 1", got=got, expected="a free first axis, or 1",
+            do="export it with a free batch, or a batch of 1",
+        )  # fmt: skip
     layout = facts.get("layout") or _layout(dims[first.name])
     whole = {name: _whole(name, each, fixed.get(name, fixed.get("", ()))) for name, each in dims.items()}
     whole[first.name] = _sized(whole[first.name], layout, size or facts.get("size"))
@@ -99,8 +105,8 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
     if layout:
         facts.add(GUESS if len(shape) == 4 else "the graph", layout=layout)
     facts.confirm("the graph", input_name=first.name, dtype=_type(first, path), shape=shape[1:])
-    batch = dims[first.name][:1]
-    extra = tuple(_other(value, path, whole[value.name], dims[value.name][:1] == batch) for value in others)
+    same = {value.name: dims[value.name][:1] == dims[first.name][:1] for value in others}
+    extra = tuple(_other(value, path, whole[value.name], same[value.name]) for value in others)
     facts.confirm("the graph", **({"other_inputs": extra} if extra else {}))
     _add_outputs(model, facts)
     return {name: tuple(map(int, each)) for name, each in whole.items() if tuple(each) != dims[name]}
