@@ -98,6 +98,8 @@ def _load(flow: Flow) -> Network:
             flow.say(f"the weights are trained on {settings.data}: {origin}")
         return load_zoo(settings.source, origin, settings.weights_folder)
     images = not is_array_source(settings.data)
+    if settings.source.runs_code:
+        flow.say(f"code of {settings.source.place} is run")
     network = load_network(settings.source, origin, settings.describe, images)
     for fact in network.facts:
         flow.say(str(fact))

@@ -45,6 +45,11 @@ class NetworkSource:
         return self.kind != "onnx"
 
     @property
+    def runs_code(self) -> bool:
+        """Whether loading it runs code that it brings: Python, or a captured program, parts of which torch unpickles."""
+        return self.kind in ("factory", "program")
+
+    @property
     def stem(self) -> str:
         """A word that names the network: for its files, unless something else names it."""
         words = {kind: Path(self.place).stem for kind in ("onnx", "program")}

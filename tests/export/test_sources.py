@@ -84,6 +84,11 @@ def test_a_word_names_a_source(word, folder):
     assert (source.kind, source.place, source.factory) == WORDS[word]
 
 
+def test_what_runs_code_is_known(folder):
+    words = {word for word in WORDS if find_source(word).runs_code}
+    assert words == {"net.py:Net", "package.module:make", "net.pt2"}
+
+
 def test_a_module_is_a_source():
     assert find_source(torch.nn.Linear(2, 2)).kind == "module"
     with pytest.raises(UsageError, match="this is no network; got list"):
