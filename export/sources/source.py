@@ -46,7 +46,7 @@ class NetworkSource:
 
     @property
     def runs_code(self) -> bool:
-        """Whether loading it runs code that it brings: Python, or a captured program, which torch unpickles in parts."""
+        """Whether loading it runs code that it brings: Python, or a captured program, partly pickled."""
         return self.kind in ("factory", "program")
 
     @property
