@@ -37,6 +37,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option("--data", help="Calibration images: 'digits', or a folder with one folder of images for each class.")
+@click.option("--spec", type=click.Path(path_type=Path), help="Preprocessing of a foreign file, by `edgesmith spec`.")
 @click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
 @click.option("--method", default="min-max", show_default=True, help="Range estimator: see docs/quantisation.md.")
@@ -57,9 +58,9 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the noise of tensors and layers into an SVG file.")
 @overwrite
 def quantize_command(
-    source: Path, output: Path, data: str | None, target: str, images: int, method: str, adaround: bool, quick: bool,
-    allow_random: bool, keep: tuple[str, ...], budget: str | None, limit: float | None, cache: Path | None,
-    explain: bool, plot: Path | None, overwrite: bool, as_json: bool,
+    source: Path, output: Path, data: str | None, spec: Path | None, target: str, images: int, method: str,
+    adaround: bool, quick: bool, allow_random: bool, keep: tuple[str, ...], budget: str | None, limit: float | None,
+    cache: Path | None, explain: bool, plot: Path | None, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from ..optimize.quantize import quantize
@@ -80,7 +81,7 @@ def quantize_command(
             expected="--data DIR or --data digits",
             do="give images like those the network will see",
         )
-    batches = _batches(source, data, images)
+    batches = _batches(source, data, images, spec)
     if half:
         _half(source, output, batches, limit, target, as_json)
         return
@@ -96,7 +97,7 @@ def quantize_command(
         labels=batches.labels if isinstance(batches, _Preprocessed) else None,
         cache=cache,
         explain=explain,
-        judges=_judges(source, data),
+        judges=_judges(source, data, spec),
         timed=True,
     )
     _warn(report)
@@ -207,7 +208,7 @@ class _Preprocessed:
             yield part.get("", part)
 
 
-def _batches(source: Path, data: str | None, images: int) -> Iterable[Any]:
+def _batches(source: Path, data: str | None, images: int, file: Path | None = None) -> Iterable[Any]:
     from ..optimize.calibration.data_checks import class_warnings
     from ..runtime import datasets
 
@@ -215,7 +216,7 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[Any]:
         note("calibration uses random data: the result is for experiments only")
         return _random(source, images)
     dataset = datasets.load(data, "calibration", calibration=images)
-    spec = None if isinstance(dataset, datasets.Arrays) else read_spec(source)
+    spec = None if isinstance(dataset, datasets.Arrays) else read_spec(source, file)
     if text := datasets.held_back(data, dataset, images):
         note(text)
     for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if spec and dataset.classes else ():
@@ -223,7 +224,7 @@ def _batches(source: Path, data: str | None, images: int) -> Iterable[Any]:
     return _Preprocessed(dataset, spec)
 
 
-def _judges(source: Path, data: str | None) -> _Preprocessed | None:
+def _judges(source: Path, data: str | None, file: Path | None = None) -> _Preprocessed | None:
     """Return images to which nothing is fitted, JUDGES of them or fewer large ones; None where there are none."""
     from ..runtime import datasets
 
@@ -236,28 +237,32 @@ def _judges(source: Path, data: str | None) -> _Preprocessed | None:
         return None
     if isinstance(held_out, datasets.Arrays):
         return _Preprocessed(held_out.head(JUDGES), None)
-    spec = read_spec(source)
+    spec = read_spec(source, file)
     pixels = prod(spec.input_shape) // min(spec.input_shape)
     return _Preprocessed(held_out.head(min(JUDGES, max(LEAST_IMAGES, JUDGED_PIXELS // pixels))), spec)
 
 
-def read_spec(source: Path) -> ModelSpec:
-    """Read the ModelSpec that export wrote into an ONNX file.
+def read_spec(source: Path, file: Path | None = None) -> ModelSpec:
+    """Return the ModelSpec of a `--spec` file, or else the one that export wrote into an ONNX file.
 
     Raises:
-        UsageError: The file holds none, so that nobody knows how images become its input.
+        UsageError: There is neither, so that nobody knows how images become its input.
     """
     from ..optimize.graph.proto_graph import loaded
     from ..optimize.graph.spec_metadata import embedded
     from ..runtime.spec import SPEC_KEY
 
+    if file is not None:
+        from ..export.api import describe
+
+        return describe(str(source), spec=file).spec
     spec = embedded(loaded(source))
     if spec is None:
         raise UsageError(
             f"{source} does not say how images become its input",
             got="no ModelSpec in its metadata",
             expected=f"the metadata entry {SPEC_KEY}",
-            do="export it with `edgesmith export`, or call edgesmith.optimize.quantize.quantize with your own batches",
+            do=f"write it down with `edgesmith spec {source} -o net.toml`, and give --spec net.toml",
         )
     return spec
 

@@ -256,9 +256,29 @@ def test_a_model_that_says_nothing_of_its_input(tmp_path):
     assert done.exit_code == 2
     assert done.stderr == (
         f"error: {tmp_path / 'm.onnx'} does not say how images become its input; got no ModelSpec in its metadata; "
-        "expected the metadata entry edgesmith.spec; do: export it with `edgesmith export`, "
-        "or call edgesmith.optimize.quantize.quantize with your own batches\n"
+        f"expected the metadata entry edgesmith.spec; do: write it down with `edgesmith spec {tmp_path / 'm.onnx'} "
+        "-o net.toml`, and give --spec net.toml\n"
     )
+
+
+def test_a_spec_file_says_what_a_foreign_file_does_not(tmp_path):
+    onnx.save(small_cnn(), tmp_path / "m.onnx")
+    (tmp_path / "net.toml").write_text("[preprocess]\nmean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n")
+    words = [
+        tmp_path / "m.onnx",
+        "-o",
+        tmp_path / "q.onnx",
+        "--data",
+        "digits",
+        "--spec",
+        tmp_path / "net.toml",
+        "--quick",
+    ]
+    done = CliRunner().invoke(quantize_command, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    (tmp_path / "net.toml").write_text("[preprocess]\nmeans = [0.5]\n")
+    done = CliRunner().invoke(quantize_command, list(map(str, words)))
+    assert (done.exit_code, "did you mean 'mean'" in done.stderr) == (2, True)
 
 
 def test_a_missing_class_is_named_and_the_rest_calibrates(tmp_path, data):
