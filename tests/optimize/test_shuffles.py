@@ -164,7 +164,7 @@ def test_one_shuffle_for_an_output_is_left_alone(tmp_path):
     left, report = run(tmp_path, text, weights)
     assert "Transpose" in left
     refusals = next(entry.refusals for entry in report.passes if entry.name == "eliminate_channel_shuffles")
-    assert "need the shuffled order itself" in refusals[0][1]
+    assert "need the shuffled order" in refusals[0][1]
 
 
 def test_a_channel_read_twice_is_left_alone(tmp_path):

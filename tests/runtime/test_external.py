@@ -153,7 +153,7 @@ def test_what_is_no_message_is_refused(case, tmp_path):
     with pytest.raises(ValueError, match=r"byte|cut off"):
         external_data.locations(CUT[case])
     (tmp_path / "x.onnx").write_bytes(CUT[case])
-    with pytest.raises(ModelError, match="no ONNX file"):
+    with pytest.raises(ModelError, match="not an ONNX file"):
         external_data.model_file(tmp_path / "x.onnx")
 
 
