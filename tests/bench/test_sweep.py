@@ -167,7 +167,7 @@ def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
     store = Store(tmp_path / "always")
     with Cluster(workers=2) as cluster:
         assert sweep.sweep(cells(6), store, always_kills, cluster) == (5, 1)
-    assert store.failure(cells(6)[1]).startswith("the worker was lost each of 3 times")
+    assert store.failure(cells(6)[1]).startswith("the worker was lost in each of 3 runs")
 
 
 @needs_dask
