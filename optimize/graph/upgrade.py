@@ -43,8 +43,8 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
 def with_free_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with every free size written in one way: without a value, and without a name that is none.
 
-    Exporters write -1, "?" and "-1" for a size that is free; 0 may also be a size of nothing, and stays. Two sizes called
-    "?" need not be equal.
+    Exporters write -1, "?" and "-1" for a size that is free; 0 may also be a size of nothing, and stays. Two sizes that
+    are called "?" need not be equal.
     """
     sizes = [dim for value in _values(model) for dim in _tensor_dims(value)]
     if not any(dim.dim_param in NO_NAMES or dim.dim_value < 0 for dim in sizes):
