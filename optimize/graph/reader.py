@@ -22,7 +22,7 @@ from .shape_inference import infer
 from .upgrade import upgraded, with_free_sizes
 
 
-def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_opset: bool = True) -> Graph:
+def read(source: str | Path | onnx.ModelProto, fold_inputs: bool = False, raise_opset: bool = False) -> Graph:
     """Read a model; convert an old opset and correct output shapes that contradict the graph (`Graph.notes`).
 
     Args:

@@ -9,6 +9,7 @@ import onnx
 from onnx import version_converter
 
 from ...runtime.errors import ModelError
+from ...runtime.spec import SPEC_KEY
 from .graph import STANDARD
 from .protobuf import copied
 
@@ -36,6 +37,8 @@ def upgraded(model: onnx.ModelProto, must: bool = True) -> tuple[onnx.ModelProto
             if must:
                 raise
             notes.append(f"opset {opset} is unchanged: {error.got}")
+    if any(entry.key == SPEC_KEY for entry in model.metadata_props):  # our own exporter wrote it, or our optimizer
+        return model, notes
     model, corrected = _with_true_outputs(model)
     return model, notes + corrected
 
