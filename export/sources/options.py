@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,7 @@ def read_spec_file(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: It does not exist, is not TOML, or has an unknown key or value.
     """
-    toml = need("tomllib" if _has_tomllib() else "tomli")
+    toml = need("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         values = toml.loads(existing_file(path, "spec").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -200,12 +201,6 @@ def _value(path: Path, key: str, fact: str, value: Any) -> Any:
         expected = f"{'numbers' if fact in NUMBERS else 'texts'} in a list" if fact in LISTS else "one value"
         raise UsageError(f"{key} in {path} cannot be used", got=repr(value)[:80], expected=expected)
     return tuple(value) if is_list else value
-
-
-def _has_tomllib() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("tomllib") is not None
 
 
 def _word(name: str, word: str, known: Sequence[str]) -> str | None:
