@@ -9,7 +9,6 @@ import click
 
 from ..runtime import targets
 from ..runtime.common.progress import note
-from ..runtime.errors import UsageError
 from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
@@ -73,15 +72,9 @@ def optimize_command(
 def _sizes_of(source: str, shape: str) -> Sizes:
     from ..optimize.graph.proto_graph import loaded
     from ..optimize.graph.spec_metadata import fed_inputs
-    from ..runtime.common.sizes import parse_sizes
+    from ..runtime.common.sizes import named_sizes
 
-    sizes = parse_sizes(shape)
-    if "" in sizes:
-        inputs = [value.name for value in fed_inputs(loaded(source))]
-        if len(inputs) != 1:
-            raise UsageError("--shape names no input", got=shape, expected=", ".join(inputs), do="write NAME=SIZES")
-        sizes = {inputs[0]: sizes.pop("")} | sizes
-    return sizes
+    return named_sizes(shape, [value.name for value in fed_inputs(loaded(source))]) if shape else {}
 
 
 def _samples(path: Path | None) -> list[Any] | None:

@@ -196,16 +196,13 @@ class _Preprocessed:
     @property
     def labels(self) -> np.ndarray | None:
         """The class of each image, None where the data has none."""
-        return self.dataset.labels if self.dataset.classes else None
+        return self.dataset.labels if self.dataset.labelled else None
 
     def __iter__(self) -> Iterator[Any]:
         if self.spec is not None:
-            yield from self.dataset.batches(self.spec, AT_ONCE)
-            return
-        inputs = self.dataset.inputs  # type: ignore[attr-defined]  # without a spec these are arrays
-        for start in range(0, len(self.dataset), AT_ONCE):
-            part = {name: array[start : start + AT_ONCE] for name, array in inputs.items()}
-            yield part.get("", part)
+            return self.dataset.batches(self.spec, AT_ONCE)
+        parts = self.dataset.parts(AT_ONCE)  # type: ignore[attr-defined]  # without a spec these are arrays
+        return (part.get("", part) for part in parts)
 
 
 def _batches(source: Path, data: str | None, images: int, file: Path | None = None) -> Iterable[Any]:
@@ -219,7 +216,7 @@ def _batches(source: Path, data: str | None, images: int, file: Path | None = No
     spec = None if isinstance(dataset, datasets.Arrays) else read_spec(source, file)
     if text := datasets.held_back(data, dataset, images):
         note(text)
-    for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if spec and dataset.classes else ():
+    for text in class_warnings(dataset.labels, dataset.classes, spec.labels) if spec and dataset.labelled else ():
         note(f"warning: {text}")
     return _Preprocessed(dataset, spec)
 

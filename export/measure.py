@@ -132,10 +132,10 @@ def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split:
     data = flow.data[split] if judged else flow.data[split].head(few)
     outputs, task = _logits(flow, runnable, data, spec), find(spec.task)
     reference = outputs[0]
+    labels = labels_for(spec, data, flow.settings.data) if judged else data.labels
     for artefact, output in zip(runnable, outputs, strict=True):
         values: dict[str, Any] = {"images": len(data)}
         if judged:
-            labels = labels_for(spec, data, flow.settings.data)
             values[result_key(task)] = 100 * task.score(output, labels)[0][task.metric]
         if artefact is not runnable[0]:
             if (share := task.agreement(output, reference)) is not None:

@@ -33,7 +33,7 @@ from ..runtime.verify import replay, verify
 from .engines import ENGINE_FP16, attested, engine_target, make_engines
 from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
-from .preconditions import require, require_fit, require_input
+from .preconditions import require, require_input
 from .raw_graph import write_raw
 from .settings import (
     FLOATS,
@@ -115,10 +115,10 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
             count = settings.calibration if split == "calibration" else UNJUDGED_IMAGES
             flow.data[split] = datasets.Noise.draw(spec, split, count)
             continue
-        data = datasets.load(settings.data, split, calibration=settings.calibration)
-        require_fit(settings, spec, data)
-        if split == "hard" and isinstance(data, datasets.Arrays):
+        if split == "hard" and is_array_source(settings.data):
             continue  # arrays have no known disturbance
+        data = datasets.load(settings.data, split, calibration=settings.calibration)
+        data.require_fit(spec)
         flow.data[split] = data
         if split == "calibration" and (text := datasets.held_back(settings.data, data, settings.calibration)):
             flow.say(text)

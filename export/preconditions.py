@@ -80,22 +80,6 @@ def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
         raise UsageError(f"--input {settings.input} does not fit {spec.name}", got=got, expected=expected, do=do)
 
 
-def require_fit(settings: ExportSettings, spec: ModelSpec, data: datasets.Dataset) -> None:
-    """Refuse data that do not match a network's inputs.
-
-    Raises:
-        DataError: The data do not match the network's inputs.
-    """
-    if isinstance(data, datasets.Arrays):
-        next(data.batches(spec, 1))
-    elif not spec.takes_images:
-        inputs = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in spec.inputs)
-        raise DataError(
-            f"{spec.name} does not take one image", got=f"images in {settings.data}", expected=inputs,
-            do="give arrays by the inputs' names: numpy.savez(FILE, NAME=array, ...), --data FILE.npz",
-        )  # fmt: skip
-
-
 def _numbers(settings: ExportSettings) -> None:
     if engine_target(settings):
         for sm in settings.sms:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...optimize.graph import spec_metadata
 from ...optimize.graph.proto_graph import loaded
 from ...optimize.graph.upgrade import upgraded
-from ...runtime.common.sizes import parse_sizes
+from ...runtime.common.sizes import named_sizes
 from ...runtime.errors import UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
 from .facts import GUESS, Facts
@@ -86,9 +86,7 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
     inputs = {value.name: value for value in spec_metadata.fed_inputs(model)}
     if not inputs:
         raise UsageError(f"{path} has no inputs", do="export it again")
-    fixed = parse_sizes(shapes)
-    if unknown := [name for name in fixed if name not in inputs and not (name == "" and len(inputs) == 1)]:
-        raise UsageError("--shape names no input", got=", ".join(unknown) or shapes, expected=", ".join(inputs))
+    fixed = named_sizes(shapes, inputs)
     first, *others = inputs.values()
     dims = {name: _dims(value, path) for name, value in inputs.items()}
     if isinstance(batch := next(iter(dims[first.name]), None), int) and batch != 1:
@@ -98,7 +96,7 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
             do="export it with a free batch, or a batch of 1",
         )  # fmt: skip
     layout = facts.get("layout") or _layout(dims[first.name])
-    whole = {name: _whole(name, each, fixed.get(name, fixed.get("", ()))) for name, each in dims.items()}
+    whole = {name: _whole(name, each, fixed.get(name, ())) for name, each in dims.items()}
     whole[first.name] = _sized(whole[first.name], layout, size or facts.get("size"))
     _require_fixed(path, whole, shapes, layout, first.name)
     shape = tuple(int(dim) for dim in whole[first.name])

@@ -66,7 +66,6 @@ class Network:
     module: Any = None
     file: Path | None = None
     facts: tuple[Fact, ...] = ()
-    notes: tuple[str, ...] = ()
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 

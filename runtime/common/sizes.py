@@ -5,7 +5,7 @@ No size is guessed: a measurement on an image of 1x1 pixels would be meaningless
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -34,6 +34,23 @@ def parse_sizes(text: str) -> dict[str, tuple[int, ...]]:
     return sizes
 
 
+def named_sizes(text: str, names: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Read shapes as `parse_sizes` does; one without a name is that of the only input.
+
+    Raises:
+        UsageError: It is not written so, or names an input that is not there.
+    """
+    sizes = parse_sizes(text)
+    if len(names) == 1 and "" in sizes:
+        sizes = {next(iter(names)): sizes.pop("")} | sizes
+    if unknown := [name for name in sizes if name not in names]:
+        raise UsageError(
+            "--shape gives an unknown input", got=", ".join(name or "a shape without a name" for name in unknown),
+            expected=", ".join(names), do="write NAME=SIZES",
+        )  # fmt: skip
+    return sizes
+
+
 def settle_shape(
     shapes: Mapping[str, Shape], text: str = "", spec: ModelSpec | None = None, batch: int = 1
 ) -> dict[str, tuple[int, ...]]:
@@ -48,13 +65,8 @@ def settle_shape(
     Raises:
         UsageError: An axis other than the first remains dynamic, or a given shape does not match.
     """
-    sizes = parse_sizes(text)
-    if unknown := [name for name in sizes if name not in shapes and not (name == "" and len(shapes) == 1)]:
-        raise UsageError(
-            "--shape gives an unknown input", got=", ".join(name or "a shape without a name" for name in unknown),
-            expected=", ".join(shapes), do="write NAME=SIZES",
-        )  # fmt: skip
-    requests = {name: sizes.get(name, sizes.get("")) for name in shapes}
+    sizes = named_sizes(text, shapes)
+    requests = {name: sizes.get(name) for name in shapes}
     free = [request[0] for name, request in requests.items() if request and tuple(shapes[name][:1]) == (None,)]
     batch = free[0] if free else batch
     return {name: _settled(name, shape, requests[name], spec, batch) for name, shape in shapes.items()}

@@ -134,10 +134,13 @@ class Arrays(Dataset):
         Raises:
             DataError: The arrays are not those of the network's inputs.
         """
-        arrays = self._fitted(spec)
-        for start in range(0, len(self), size):
-            part = {name: array[start : start + size] for name, array in arrays.items()}
+        for part in replace(self, inputs=self._fitted(spec)).parts(size):
             yield part if len(part) > 1 else next(iter(part.values()))
+
+    def parts(self, size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield at most `size` samples at a time, by the names that the files have."""
+        for start in range(0, len(self), size):
+            yield {name: array[start : start + size] for name, array in self.inputs.items()}
 
     def pick(self, chosen: list[int]) -> Arrays:
         """Return the samples at these indices."""

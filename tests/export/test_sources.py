@@ -232,7 +232,7 @@ CONTRADICTIONS = {
     "a free size that nothing says": (conv("N,3,H,W", "N,5"), {}, "has a free size; got 1x3xHxW; .*give --size 224"),
     "one that is left": (conv("N,3,H,W", "N,5"), {"shape": "1x3x8"}, "--shape does not fit the input 'x'; got 1x3x8"),
     "a size that the graph fixes": (conv(), {"size": 32}, r"the size does not fit .* got 32, 32 \(--size\)"),
-    "another input": (conv(), {"shape": "z=1x3x8x8"}, "--shape names no input; got z; expected x"),
+    "another input": (conv(), {"shape": "z=1x3x8x8"}, "--shape gives an unknown input; got z; expected x"),
     "two means": (conv(), {"mean": "0.1,0.2"}, "the mean does not fit the network's input; got 0.1, 0.2"),
     "a deviation of 0": (conv(), {"std": "0"}, "the standard deviation does not fit"),
     "one colour": (conv(), {"channels": "GRAY"}, r"the colours do not fit .*; got GRAY \(--channels\)"),
