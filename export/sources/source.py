@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...runtime.common.names import is_name
 from ...runtime.errors import UsageError
 from ...runtime.spec import ModelSpec
 from .facts import Fact
@@ -55,7 +56,8 @@ class NetworkSource:
         words = {kind: Path(self.place).stem for kind in ("onnx", "program")}
         words |= {"factory": self.factory, "module": type(self.module).__name__}
         name = words.get(self.kind, self.place)
-        return re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:80].lower() or "network"
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:80].strip("-.").lower()
+        return stem if is_name(stem) else "network"
 
 
 @dataclass(frozen=True, eq=False)

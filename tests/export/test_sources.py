@@ -14,6 +14,7 @@ from edgesmith.export.settings import ExportSettings
 from edgesmith.export.sources.facts import Facts
 from edgesmith.export.sources.options import SpecOptions, read_spec_file, spec_text
 from edgesmith.export.sources.source import find_source
+from edgesmith.runtime.common.names import is_name
 from edgesmith.runtime.errors import EdgesmithError, ModelError, UsageError
 from edgesmith.runtime.spec import InputSpec, ModelSpec, Preprocess
 from support.graphs import model
@@ -82,6 +83,17 @@ WORDS = {
 def test_a_word_names_a_source(word, folder):
     source = find_source(word)
     assert (source.kind, source.place, source.factory) == WORDS[word]
+
+
+@pytest.mark.parametrize(
+    "name", ["ä net; rm -rf (1)::error", "../../x", "日本", "-.-", "a" * 200, "CON", "%s{}", "net.v1+2", "\x1b[31m"]
+)
+def test_every_file_name_gives_a_name_that_a_network_may_have(name, tmp_path):
+    path = tmp_path / f"{name.replace('/', '_')}.onnx"
+    path.write_bytes(b"")
+    stem = find_source(str(path)).stem
+    assert is_name(stem), stem
+    assert stem == find_source(str(path)).stem.lower()
 
 
 def test_what_runs_code_is_known(folder):
