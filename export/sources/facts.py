@@ -138,6 +138,7 @@ class Facts:
             UsageError: Contradictory facts.
         """
         shape = tuple(self.get("shape", ()))
+        self._check_layout(shape)
         image = self.has_image and (images or "mean" in self or "channels" in self)
         if image:
             self._guess_preprocessing(shape)
@@ -172,6 +173,18 @@ class Facts:
         """The number of colours of the first input; 0 if it is not an image."""
         shape = tuple(self.get("shape", ()))
         return 0 if len(shape) != 3 else int(shape[-1] if self.get("layout") == "NHWC" else shape[0])
+
+    def _check_layout(self, shape: Sequence[int]) -> None:
+        """Refuse a user's layout under which an image has no axis of colours, where the other layout has one."""
+        fact = self._facts.get("layout")
+        if fact is None or not fact.origin.startswith("--") or len(shape) != 3 or self.get("other_inputs"):
+            return
+        if fact.value not in ("NCHW", "NHWC") or (shape[0] in COLOURS) != (fact.value == "NHWC"):
+            return
+        if (shape[2] in COLOURS) != (fact.value == "NHWC"):
+            other = {"NCHW": "NHWC", "NHWC": "NCHW"}[fact.value]
+            got = f"{fact.shown} ({fact.origin}) for {_short(shape)}"
+            raise UsageError("the layout does not fit the network's input", got=got, expected=other)
 
     def _guess_preprocessing(self, shape: Sequence[int]) -> None:
         size = shape[:2] if self.get("layout") == "NHWC" else shape[1:]

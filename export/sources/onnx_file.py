@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...optimize.graph import spec_metadata
 from ...optimize.graph.proto_graph import loaded
+from ...optimize.graph.schema_check import require_known_operators
 from ...optimize.graph.upgrade import upgraded
 from ...runtime.common.sizes import named_sizes
 from ...runtime.errors import UsageError
@@ -81,8 +82,11 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
 
     Raises:
         UsageError: An unknown dynamic size, an input that is not a tensor, or sizes that do not match.
+        ModelError: An operator that ONNX Runtime does not have.
     """
-    model, _ = upgraded(loaded(path), must=False)
+    model = loaded(path)
+    require_known_operators(model, str(path))
+    model, _ = upgraded(model, must=False)
     inputs = {value.name: value for value in spec_metadata.fed_inputs(model)}
     if not inputs:
         raise UsageError(f"{path} has no inputs", do="export it again")

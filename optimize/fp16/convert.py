@@ -117,7 +117,9 @@ def convert_graph(
     from ..calibration.samples import repeatable
     from ..graph.graph_file import GraphFile
     from ..graph.proto_graph import with_names
+    from ..graph.schema_check import require_known_operators
 
+    require_known_operators(source.model, str(source.path))
     model = with_names(source.model)
     source = source if model is source.model else GraphFile(model, source.path, source.notes)
     opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))

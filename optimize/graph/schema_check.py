@@ -1,6 +1,7 @@
 """Check of nodes against their operators' schemas: number of inputs and outputs, omitted inputs, attribute types.
 
-Passes can then rely on the schemas. Operators without a schema (custom ones, newer opsets) are accepted.
+Passes can then rely on the schemas; they accept operators without a schema (custom ones, newer opsets), which what
+computes a graph refuses.
 """
 
 from __future__ import annotations
@@ -11,6 +12,40 @@ import onnx
 import onnx.defs
 
 from ...runtime.errors import ModelError
+from .graph import STANDARD
+from .proto_graph import all_nodes
+
+# The domains of the operators that are part of ONNX Runtime.
+RUNTIME_DOMAINS = (*STANDARD, "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc")
+
+
+def require_known_operators(model: onnx.ModelProto, name: str) -> None:
+    """Refuse operators that ONNX Runtime does not have and that the file does not define as functions.
+
+    Raises:
+        ModelError: There are some; the message names operators and nodes.
+    """
+    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=1)
+    own = {(function.domain, function.name) for function in model.functions}
+    every = [one for node in model.graph.node for one in (node, *all_nodes(node))]
+    custom: dict[str, list[str]] = {}
+    for node in every:
+        known = onnx.defs.has(node.op_type, opset) if node.domain in STANDARD else node.domain in RUNTIME_DOMAINS
+        if not known and (node.domain, node.op_type) not in own:
+            domain = f"{node.domain}:" if node.domain else ""
+            outputs = (output for output in node.output if output)
+            custom.setdefault(f"{domain}{node.op_type}", []).append(node.name or f"of {next(outputs, 'no output')}")
+    if not custom:
+        return
+    shown = [
+        f"{kind} ({', '.join(nodes[:3])}{f' and {len(nodes) - 3} more' if len(nodes) > 3 else ''})"
+        for kind, nodes in custom.items()
+    ]
+    raise ModelError(
+        f"{name} has operators that ONNX Runtime does not have", got="; ".join(shown)[:400],
+        expected=f"standard operators of opset {opset}",
+        do="export it without them, or define them in the file as functions (ModelProto.functions)",
+    )  # fmt: skip
 
 
 def check_nodes(model: onnx.ModelProto, name: str) -> None:

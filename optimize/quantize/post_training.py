@@ -65,7 +65,7 @@ def quantize(
 
     find_target(target)
     graph = GraphFile.read(source)
-    _check_upgrade(source, graph)
+    _check_source(source, graph)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
     budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
@@ -80,12 +80,14 @@ def quantize(
     return replace(report, speed=speed, not_timed=why)
 
 
-def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
-    """Compare a graph that was changed when it was read with its file.
+def _check_source(source: str | Path, graph: GraphFile) -> None:
+    """Check a graph, and compare it with its file if it was changed when it was read.
 
     Raises:
+        ModelError: It cannot be quantised.
         CheckFailed: They differ.
     """
+    check_model(graph.model, source)
     if not graph.notes:
         return
     from ..equivalence import compare

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 
 
 def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
-    """Return a graph; refuse one that is quantised, has a BatchNormalization that could be folded, or is too old.
+    """Return a graph; refuse one that is quantised, too old, or has operators that ONNX Runtime does not have.
 
+    A BatchNormalization that could be folded is refused too.
     A BatchNormalization before an activation, as in DenseNet, folds into nothing: it stays, in float.
 
     Raises:
         ModelError: With what to do.
     """
+    from ..graph.schema_check import require_known_operators
     from .placement import is_quantised
 
+    require_known_operators(model, str(source))
     if is_quantised(model):
         raise ModelError(
             f"{source} is quantised already", expected="a float32 graph", do="quantise the float file it came from"
