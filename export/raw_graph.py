@@ -8,7 +8,6 @@ from typing import Any
 import onnx
 
 from ..optimize.graph import spec_metadata
-from ..optimize.graph.proto_graph import loaded
 from ..runtime.datasets import join_batches
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
@@ -22,7 +21,7 @@ def write_raw(flow: Flow, network: Network, raw: Path, calibration: list[Any]) -
 
     Args:
         flow: The run.
-        network: A module, or an ONNX file.
+        network: A module, or the graph of an ONNX file.
         raw: The file to write.
         calibration: Batches of one sample.
 
@@ -33,9 +32,9 @@ def write_raw(flow: Flow, network: Network, raw: Path, calibration: list[Any]) -
         ModelError: Neither of torch's exporters can export the module.
         CheckFailed: The outputs of the exported file differ from the module's.
     """
-    if network.file is not None:
+    if network.graph is not None:
         with flow.stage("read"):
-            model = loaded(network.file)
+            model = network.graph
             spec_metadata.write(model, network.spec)
             data = raw.name + ".data" if model.ByteSize() > to_onnx.EXTERNAL_DATA_ABOVE else None
             onnx.save(model, raw, save_as_external_data=data is not None, location=data)

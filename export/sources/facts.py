@@ -26,7 +26,7 @@ KNOWN = {
     "layout": "layout", "dtype": "type", "size": "height, width", "channels": "colours", "fit": "fit",
     "resize": "shorter side", "fill": "fill", "enlarge": "enlarge", "interpolation": "interpolation", "mean": "mean",
     "std": "standard deviation", "labels": "labels", "num_classes": "classes", "scores": "scores",
-    "weights": "weights", "other_inputs": "other inputs",
+    "weights": "weights", "other_inputs": "other inputs", "batch": "batch",
 }  # fmt: skip
 
 

@@ -83,10 +83,10 @@ def _onnx(source: NetworkSource, origin: str, options: SpecOptions, facts: Facts
     if options.args:
         raise UsageError("an ONNX file takes no arguments", got=", ".join(options.args), do="leave --arg out")
     onnx_file.add_metadata(path, facts)
-    sizes = onnx_file.add_graph(path, facts, options.shape, options.image_size)
+    graph, sizes = onnx_file.add_graph(path, facts, options.shape, options.image_size)
     facts.add("the file's name", name=source.stem)
     facts.add("the file", weights=path.name)
-    return Network(facts.spec(images), file=path, facts=tuple(facts), sizes=sizes)
+    return Network(facts.spec(images), graph=graph, facts=tuple(facts), sizes=sizes)
 
 
 def resolve_weights(source: NetworkSource, word: str) -> str:

@@ -15,6 +15,7 @@ from ...runtime.common.sizes import named_sizes
 from ...runtime.errors import UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
 from .facts import GUESS, Facts
+from .fixed_batch import with_free_batch
 
 if TYPE_CHECKING:
     import onnx
@@ -68,7 +69,9 @@ def _literal(text: str | None) -> Any:
         return None
 
 
-def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] | None = None) -> Sizes:
+def add_graph(
+    path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] | None = None
+) -> tuple[onnx.ModelProto, Sizes]:
     """Add the facts of a file's graph, and guesses from it.
 
     Args:
@@ -78,15 +81,16 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
         size: Height and width of the first input, if they are dynamic axes.
 
     Returns:
-        Input -> its complete shape with the batch (1 if dynamic), for the inputs with dynamic axes.
+        The graph to export, whose batch is 1 or free; and for the inputs with dynamic axes: name -> complete shape with
+        the batch, 1 if dynamic.
 
     Raises:
-        UsageError: An unknown dynamic size, an input that is not a tensor, or sizes that do not match.
+        UsageError: An unknown dynamic size, an input that is not a tensor, sizes that do not match, or a fixed batch of
+            several whose samples depend on each other.
         ModelError: An operator that ONNX Runtime does not have.
     """
-    model = loaded(path)
-    require_known_operators(model, str(path))
-    model, _ = upgraded(model, must=False)
+    graph = _loaded(path, facts)
+    model, _ = upgraded(graph, must=False)
     inputs = {value.name: value for value in spec_metadata.fed_inputs(model)}
     if not inputs:
         raise UsageError(f"{path} has no inputs", do="export it again")
@@ -111,7 +115,16 @@ def add_graph(path: Path, facts: Facts, shapes: str = "", size: tuple[int, int] 
     extra = tuple(_other(value, path, whole[value.name], same[value.name]) for value in others)
     facts.confirm("the graph", **({"other_inputs": extra} if extra else {}))
     _add_outputs(model, facts)
-    return {name: tuple(map(int, each)) for name, each in whole.items() if tuple(each) != dims[name]}
+    return graph, {name: tuple(map(int, each)) for name, each in whole.items() if tuple(each) != dims[name]}
+
+
+def _loaded(path: Path, facts: Facts) -> onnx.ModelProto:
+    model = loaded(path)
+    require_known_operators(model, str(path))
+    model, batch = with_free_batch(model, path)
+    if batch > 1:
+        facts.add("the file; it is made free: each sample has the same outputs alone", batch=batch)
+    return model
 
 
 def _dims(value: onnx.ValueInfoProto, path: Path) -> Dims:

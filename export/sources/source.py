@@ -62,11 +62,11 @@ class NetworkSource:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A loaded network: its spec, the module or the ONNX file, and the facts of its spec."""
+    """A loaded network: its spec, the module or the graph of the ONNX file, and the facts of its spec."""
 
     spec: ModelSpec
     module: Any = None
-    file: Path | None = None
+    graph: Any = None  # onnx.ModelProto
     facts: tuple[Fact, ...] = ()
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 

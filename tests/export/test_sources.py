@@ -249,7 +249,6 @@ CONTRADICTIONS = {
     "a deviation of 0": (conv(), {"std": "0"}, "the standard deviation does not fit"),
     "one colour": (conv(), {"channels": "GRAY"}, r"the colours do not fit .*; got GRAY \(--channels\)"),
     "labels": (conv(), {"labels": ("a", "b")}, "the labels do not fit the network; got 2 labels; expected 5"),
-    "a batch of several": (conv("4,3,8,8", "4,5"), {}, "has no batch of 1; got 4x3x8x8; expected a free first axis"),
     "no batch at all": (model("(float[3,8,8] x) => (float[3,8,8] y) { y = Neg(x) }"), {}, "no batch of 1; got 3x8x8"),
     "an input without a batch": (
         model("(float[N,3,8,8] x, float t) => (float[N,3,8,8] y) { y = Relu(x) }"), {}, "'t' of .* has no batch axis",
