@@ -6,7 +6,9 @@ import concurrent.futures
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..optimize.graph import spec_metadata
 from ..optimize.trt import preflight
+from ..optimize.trt.profile import Profile, settle_profile
 from ..runtime import targets
 from ..runtime.engines import build, cost, flavour
 from ..runtime.errors import CheckFailed, EdgesmithError, NotAvailable
@@ -18,6 +20,7 @@ from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 ENGINE_INT8 = "int8-{}-fp16"
 # FP16 with fewer kernels but more arithmetic: see optimize/trt/fold_passthrough_channels.py.
 ENGINE_FP16 = "fp16-{}"
+BATCHES = (1, 1, 8)  # least, usual and greatest where the batch is free
 
 
 def engine_target(settings: ExportSettings) -> str:
@@ -69,7 +72,8 @@ def _preflight(flow: Flow, precisions: list[str], target: str) -> list[str]:
         try:
             for stem in _sources(flow, name, target):
                 path = flow.onnx(stem).path
-                preflight.require(preflight.check(flow.graphs.get(stem, path), name, flow.settings.sms), path)
+                preflight.require(preflight.check(
+                    flow.graphs.get(stem, path), name, flow.settings.sms, _profile(flow, path)), path)  # fmt: skip
             able.append(name)
         except EdgesmithError as error:
             if flow.settings.source.is_ours:
@@ -96,16 +100,23 @@ def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> Expo
 def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
     source = flow.onnx(stem)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
-    batch = (1, 1, 8) if flow.settings.dynamic_batch else None
+    batch = BATCHES if flow.settings.dynamic_batch else None
     # The standard form runs in both TensorRT flavours; the form for TensorRT-RTX would be slow in standard TensorRT.
     kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
-    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch)
+    sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch,
+                                 shapes=_profile(flow, source.path))  # fmt: skip
     kernels = sidecar.attestation.kernels
     artefact = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
     artefact.results["source"] = stem
     if chip := cost.of_sm(sm):
         artefact.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
     return artefact
+
+
+def _profile(flow: Flow, path: Path) -> Profile | None:
+    """Return the shapes to build for where the file's spec has ranges of sizes."""
+    spec = spec_metadata.read(path)
+    return settle_profile(path, BATCHES if flow.settings.dynamic_batch else None) if spec.ranges else None
 
 
 def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[ExportedArtefact]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,8 @@ def compare(
     cases = []
     rng = np.random.default_rng(seed)
     random = {one.name: _random(rng, one) for one in spec.inputs}
-    for name, source in (("random", random), ("real", images)):
+    bounds = {f"{bound} size": _bound(rng, spec, bound) for bound in ("least", "most") if spec.ranges}
+    for name, source in (("random", random), ("real", images), *bounds.items()):
         feeds = {} if source is None else spec.feeds(source)
         for batch in BATCHES:
             if feeds and len(feeds[spec.input_name]) >= batch:
@@ -127,9 +128,19 @@ def compare(
     return ParityReport(tuple(cases), tolerance)
 
 
-def _random(rng: np.random.Generator, one: InputSpec) -> NDArray[Any]:
-    """Draw three samples of an input: standard normal, or whole numbers of 0 and 1."""
-    shape, kind = (max(BATCHES), *one.shape), np.dtype(one.dtype)
+def _bound(rng: np.random.Generator, spec: ModelSpec, bound: str) -> dict[str, NDArray[Any]]:
+    """Draw one sample of each input with the bound, "least" or "most", of every range of sizes."""
+    sizes = {(one.input, one.axis): getattr(one, bound) for one in spec.ranges}
+    shapes = {
+        one.name: tuple(sizes.get((one.name, axis), size) for axis, size in enumerate(one.shape, 1))
+        for one in spec.inputs
+    }
+    return {one.name: _random(rng, replace(one, shape=shapes[one.name]), 1) for one in spec.inputs}
+
+
+def _random(rng: np.random.Generator, one: InputSpec, count: int = max(BATCHES)) -> NDArray[Any]:
+    """Draw samples of an input: standard normal, or whole numbers of 0 and 1."""
+    shape, kind = (count, *one.shape), np.dtype(one.dtype)
     return rng.standard_normal(shape).astype(kind) if kind.kind == "f" else rng.integers(0, 2, shape).astype(kind)
 
 

@@ -72,8 +72,11 @@ def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
     """Refuse an input for which the options cannot be met.
 
     Raises:
-        UsageError: --input asks for pixels, and the network takes no float image in NCHW.
+        UsageError: --input asks for pixels, and the network takes no float image in NCHW, or one of several sizes.
     """
+    if settings.input != NORMALISED and spec.ranges:
+        got = f"--input {settings.input}, {spec.inputs_text}"
+        raise UsageError("pixels go into a network of one size", got=got, do="leave --input out, or the ranges")
     if settings.input != NORMALISED and (len(spec.input_shape), spec.layout, spec.dtype) != (3, "NCHW", "float32"):
         got = f"{spec.layout or 'no layout'} {spec.dtype} {spec.input_shape}"
         expected, do = "an image, NCHW float32", "leave --input out"

@@ -100,6 +100,11 @@ def example_inputs(spec: ModelSpec, batch: int) -> tuple[torch.Tensor, ...]:
     return tuple(torch.zeros(batch, *one.shape, dtype=getattr(torch, one.dtype)) for one in spec.inputs)
 
 
+def free_axes(spec: ModelSpec, name: str) -> list[int]:
+    """Return the axes of an input that have a range of sizes, counted with the batch."""
+    return [one.axis for one in spec.ranges if one.input == name]
+
+
 @contextmanager
 def in_a_row(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str]) -> Iterator[None]:
     """Make a module return a flat sequence of tensors in the order of their names.
@@ -131,8 +136,11 @@ def _capture(
 ) -> Any:  # fmt: skip
     torch = need("torch")
     need("onnxscript")
-    batch = torch.export.Dim("batch", min=1, max=65536)
-    shapes = tuple({0: batch} for _ in spec.inputs) if dynamic_batch else None
+    free = torch.export.Dim("batch", min=1, max=65536) if dynamic_batch else None
+    shapes = tuple(
+        ({0: free} if free else {}) | dict.fromkeys(free_axes(spec, one.name), torch.export.Dim.DYNAMIC)
+        for one in spec.inputs
+    )
     with quiet():
         try:
             return torch.onnx.export(
@@ -143,7 +151,7 @@ def _capture(
                 opset_version=opset,
                 input_names=[one.name for one in spec.inputs],
                 output_names=list(spec.output_names),
-                dynamic_shapes=shapes,
+                dynamic_shapes=shapes if any(shapes) else None,
                 verbose=False,
             )
         except Exception as error:

@@ -19,7 +19,7 @@ from ..runtime.common.packages import need
 from ..runtime.errors import ModelError
 from ..runtime.spec import ModelSpec
 from .outputs import arranged
-from .to_onnx import EXTERNAL_DATA_ABOVE, example_inputs, in_a_row, quiet, reason
+from .to_onnx import EXTERNAL_DATA_ABOVE, example_inputs, free_axes, in_a_row, quiet, reason
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,9 @@ def write_traced(
     """
     torch, was_training = need("torch"), module.training
     examples = example_inputs(spec, 2 if dynamic_batch else 1)
-    axes = _free_axes(module, spec, examples) if dynamic_batch else None
+    axes = _free_axes(module, spec, examples) if dynamic_batch else {}
+    for one in spec.inputs:
+        axes[one.name] = axes.get(one.name, {}) | {at: f"{one.name}_{at}" for at in free_axes(spec, one.name)}
     with workplace(path) as folder:
         place = folder / path.name
         try:

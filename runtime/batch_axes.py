@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backends._base import check_feeds, random_feeds
+from .common.size_range import require_within
 from .errors import DataError, EdgesmithError, RunError
 from .tasks import find
 
@@ -60,11 +61,13 @@ def as_feeds(batch: Any, spec: ModelSpec) -> Feeds:
     """Return arrays by the inputs' names: a dict as it is, an array for the first input.
 
     Raises:
-        DataError: It is neither.
+        DataError: It is neither, or a size is outside its range in the spec.
     """
     if not isinstance(batch, Mapping) and (not isinstance(batch, np.ndarray) or not batch.ndim):
         raise DataError("this is not a batch", got=type(batch).__name__, expected=f"arrays: {spec.inputs_text}")
-    return batch if isinstance(batch, Mapping) else {spec.input_name: batch}
+    feeds = batch if isinstance(batch, Mapping) else {spec.input_name: batch}
+    require_within(spec.ranges, {name: np.shape(array) for name, array in feeds.items()} if spec.ranges else {})
+    return feeds
 
 
 def count_samples(session: Session, feeds: Feeds) -> int:

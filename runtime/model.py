@@ -104,13 +104,15 @@ class Model(Closeable):
             finite: Skip the search for NaN and Inf in the batch because the caller knows that there are none.
 
         Raises:
-            DataError: Wrong shape or dtype, or NaN or Inf in it.
+            DataError: Wrong shape or dtype, a size outside its range, or NaN or Inf in it.
             RunError: The backend failed, the model is closed, an output holds NaN or Inf, or an output without a batch
                 axis would have to be joined.
         """
         first, *others = self.session.inputs
         size = first.shape[0]
-        alone = not others and isinstance(batch, np.ndarray) and batch.shape[:1] not in ((), (0,))
+        alone = (
+            not others and not self.spec.ranges and isinstance(batch, np.ndarray) and batch.shape[:1] not in ((), (0,))
+        )
         if alone and (size is None or batch.shape == first.shape):  # type: ignore[union-attr]  # an array
             return self._checked(self.session.run({first.name: batch}, finite=finite))  # type: ignore[dict-item]
         feeds = as_feeds(batch, self.spec)

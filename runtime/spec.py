@@ -13,6 +13,7 @@ from typing import Any
 
 from . import tasks
 from .common.names import RULE, TEXT_RULE, is_name, is_text
+from .common.size_range import SizeRange, check_ranges
 from .errors import DataError, ModelError
 
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
@@ -140,7 +141,8 @@ class ModelSpec:
     becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
     `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
     not known. The fields describe the first input, which `preprocess` makes from an image; `other_inputs` are plain
-    tensors: scale factors, the second image of a pair, a state.
+    tensors: scale factors, the second image of a pair, a state. `ranges` are the sizes that free axes of inputs may
+    have; the shapes have their usual sizes, to which images are brought.
     """
 
     name: str
@@ -158,6 +160,7 @@ class ModelSpec:
     published: Published = field(default_factory=Published)
     scores: str = ""
     other_inputs: tuple[InputSpec, ...] = ()
+    ranges: tuple[SizeRange, ...] = ()
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -174,7 +177,12 @@ class ModelSpec:
     @property
     def inputs_text(self) -> str:
         """What the network takes, as text: each input with its type and shape, N for the batch."""
-        return ", ".join(f"{one.name} {one.dtype} ({', '.join(map(str, ('N', *one.shape)))})" for one in self.inputs)
+        free = {(one.input, one.axis): one for one in self.ranges}
+        sizes = {
+            one.name: ["N", *(free.get((one.name, axis), size) for axis, size in enumerate(one.shape, 1))]
+            for one in self.inputs
+        }
+        return ", ".join(f"{one.name} {one.dtype} ({', '.join(map(str, sizes[one.name]))})" for one in self.inputs)
 
     def require_images(self) -> None:
         """Refuse images where `preprocess` does not make the only input from one.
@@ -195,7 +203,7 @@ class ModelSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; what later formats added is left out where it says nothing, as earlier ones did."""
         values = {**asdict(self), "preprocess": self.preprocess.to_dict()}
-        return {key: value for key, value in values.items() if value or key not in ("scores", "other_inputs")}
+        return {key: value for key, value in values.items() if value or key not in ("scores", "other_inputs", "ranges")}
 
     def __post_init__(self) -> None:
         """Refuse a name that is not valid.
@@ -246,6 +254,7 @@ class ModelSpec:
         plain["preprocess"] = Preprocess(**_tuple_values(values.get("preprocess", {})))
         plain["published"] = Published(**values.get("published", {}))
         plain["other_inputs"] = tuple(InputSpec(**_tuple_values(one)) for one in values.get("other_inputs", ()))
+        plain["ranges"] = tuple(SizeRange(**one) for one in values.get("ranges", ()))
         spec = cls(**plain)
         spec._check()
         return spec
@@ -262,6 +271,7 @@ class ModelSpec:
         self.preprocess.check()
         for one in self.other_inputs:
             one.check()
+        check_ranges(self.ranges, {one.name: one.shape for one in self.inputs})
         if max(*self.input_shape, *self.preprocess.crop) > LONGEST_SIDE:
             raise TypeError(f"a side of {max(*self.input_shape, *self.preprocess.crop)} pixels")
 

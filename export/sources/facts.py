@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...runtime.common.size_range import SizeRange
 from ...runtime.errors import ModelError, UsageError
 from ...runtime.images.preprocess import CHANNELS
 from ...runtime.spec import FILLED, GREY, InputSpec, ModelSpec, Preprocess
@@ -27,6 +28,7 @@ KNOWN = {
     "resize": "shorter side", "fill": "fill", "enlarge": "enlarge", "interpolation": "interpolation", "mean": "mean",
     "std": "standard deviation", "labels": "labels", "num_classes": "classes", "scores": "scores",
     "weights": "weights", "other_inputs": "other inputs", "batch": "batch",
+    "height": "height", "width": "width", "ranges": "ranges",
 }  # fmt: skip
 
 
@@ -63,6 +65,7 @@ class Facts:
 
     def __init__(self) -> None:
         self._facts: dict[str, Fact] = {}
+        self.ranges: tuple[SizeRange, ...] = ()  # of the spec: those of the facts that the network has
 
     def add(self, origin: str, **values: Any) -> None:
         """Add the facts of one source; None adds nothing.
@@ -108,7 +111,7 @@ class Facts:
             origin, name=spec.name, task=spec.task, input_name=spec.input_name, output_names=spec.output_names,
             shape=spec.input_shape, layout=spec.layout, dtype=spec.dtype, num_classes=spec.num_classes,
             labels=spec.labels or None, scores=spec.scores or None, weights=spec.weights,
-            other_inputs=spec.other_inputs or None,
+            other_inputs=spec.other_inputs or None, ranges=spec.ranges or None,
         )  # fmt: skip
         if image:
             fills = {} if preprocess.fits not in FILLED else {"fill": preprocess.fill, "enlarge": preprocess.enlarge}
@@ -156,6 +159,7 @@ class Facts:
                 input_name=self.get("input_name", "input"), output_names=tuple(self.get("output_names", ("output",))),
                 preprocess=preprocess, labels=labels, weights=self.get("weights", "own"),
                 scores=self.get("scores", ""), other_inputs=tuple(self.get("other_inputs", ())),
+                ranges=self.ranges,
             )  # fmt: skip
             return ModelSpec.from_dict(dataclasses.asdict(spec))
         except (TypeError, ModelError) as error:
@@ -252,4 +256,6 @@ def _short(value: Any) -> str:
         return f"{shown}, ... ({len(value)})" if len(value) > 4 else shown
     if isinstance(value, InputSpec):
         return f"{value.name} {value.dtype} {value.shape}"
+    if isinstance(value, SizeRange) and value.input:
+        return f"{value.input} axis {value.axis}: {value}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -57,6 +57,10 @@ def load_network(source: NetworkSource, origin: str, options: SpecOptions, image
     arguments = python_factory.parse_arguments(options.args)
     inputs = None
     if source.kind == "program":
+        if ranges := [name for name in ("height", "width", "ranges") if name in facts]:
+            expected = "sizes that were free when it was captured; these are fixed"
+            do = "give the Python source, or an ONNX file with free sizes"
+            raise UsageError(f"{source.place} takes no ranges", got=", ".join(ranges), expected=expected, do=do)
         module, inputs = exported_program.load(Path(source.place), arguments)
     elif source.kind in ("timm", "torchvision"):
         need("torch").manual_seed(0)

@@ -12,6 +12,7 @@ from ...runtime.errors import UsageError
 from ...runtime.spec import InputSpec
 from ..outputs import named_leaves
 from .facts import GUESS, Facts
+from .input_ranges import Dims, gather_ranges, settle_ranges
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +63,7 @@ def add_called(
         raise UsageError(f"the network cannot compute {shown}", got=got, do=do) from error
     first, *others = inputs
     layout = {3: "NCHW", 2: "NCT", 4: "NCDHW"}.get(len(first.shape))
+    _add_ranges(inputs, layout or "", facts)
     facts.confirm("the module", input_name=first.name, shape=first.shape, dtype=first.dtype,
                   **({"layout": layout} if layout else {}))  # fmt: skip
     facts.add("the module", other_inputs=tuple(others) or None)
@@ -74,6 +76,12 @@ def add_called(
     if len(shape) == 2 and shape[1] > 1 and len(leaves) == 1 and facts.has_image:
         facts.add(f"{GUESS}: the output is (N, {shape[1]})", task="classify", num_classes=shape[1])
     facts.add(f"{GUESS}: nothing is known of the outputs", task="features")
+
+
+def _add_ranges(inputs: list[InputSpec], layout: str, facts: Facts) -> None:
+    facts.ranges = gather_ranges(facts, inputs[0].name, layout)
+    shapes: dict[str, Dims] = {one.name: (1, *one.shape) for one in inputs}
+    settle_ranges(facts.ranges, shapes, {name: ("",) * len(shape) for name, shape in shapes.items()})
 
 
 def _inputs(module: torch.nn.Module, facts: Facts, shapes: str) -> list[InputSpec]:
@@ -96,6 +104,9 @@ def _inputs(module: torch.nn.Module, facts: Facts, shapes: str) -> list[InputSpe
 
 
 def _size(facts: Facts) -> tuple[int, int]:
+    if "height" in facts or "width" in facts:
+        sides = [facts.get(word).middle if word in facts else SIDE for word in ("height", "width")]
+        facts.add(f"{GUESS}: the middle of the range", size=tuple(sides))
     facts.add(GUESS, size=(SIDE, SIDE))
     height, width = facts.get("size")
     return int(height), int(width)

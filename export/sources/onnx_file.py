@@ -16,14 +16,14 @@ from ...runtime.errors import UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
 from .facts import GUESS, Facts
 from .fixed_batch import with_free_batch
+from .input_ranges import IMAGE_AXES, Dims, gather_ranges, settle_ranges
 
 if TYPE_CHECKING:
     import onnx
 
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
          10: "float16", 11: "float64"}  # fmt: skip
-Dims = tuple["int | str", ...]
-Sizes = dict[str, tuple[int, ...]]
+Sizes = dict[str, tuple["int | None", ...]]
 
 
 def add_metadata(path: Path, facts: Facts) -> None:
@@ -81,8 +81,8 @@ def add_graph(
         size: Height and width of the first input, if they are dynamic axes.
 
     Returns:
-        The graph to export, whose batch is 1 or free; and for the inputs with dynamic axes: name -> complete shape with
-        the batch, 1 if dynamic.
+        The graph to export, whose batch is 1 or free; and for the inputs with dynamic axes: name -> shape with the
+        batch, 1 if dynamic, and None for sizes that have a range.
 
     Raises:
         UsageError: An unknown dynamic size, an input that is not a tensor, sizes that do not match, or a fixed batch of
@@ -106,7 +106,8 @@ def add_graph(
     layout = facts.get("layout") or _layout(dims[first.name])
     whole = {name: _whole(name, each, fixed.get(name, ())) for name, each in dims.items()}
     whole[first.name] = _sized(whole[first.name], layout, size or facts.get("size"))
-    _require_fixed(path, whole, shapes, layout, first.name)
+    _add_ranges(facts, whole, dims, layout)
+    _require_fixed(path, whole, layout, first.name)
     shape = tuple(int(dim) for dim in whole[first.name])
     if layout:
         facts.add(GUESS if len(shape) == 4 else "the graph", layout=layout)
@@ -115,7 +116,7 @@ def add_graph(
     extra = tuple(_other(value, path, whole[value.name], same[value.name]) for value in others)
     facts.confirm("the graph", **({"other_inputs": extra} if extra else {}))
     _add_outputs(model, facts)
-    return graph, {name: tuple(map(int, each)) for name, each in whole.items() if tuple(each) != dims[name]}
+    return graph, _sizes_to_fix(facts, whole, dims)
 
 
 def _loaded(path: Path, facts: Facts) -> onnx.ModelProto:
@@ -162,20 +163,40 @@ def _whole(name: str, dims: Dims, sizes: tuple[int, ...]) -> Dims:
 
 
 def _sized(dims: Dims, layout: str, size: tuple[int, ...] | None) -> Dims:
-    axes = {"NCHW": (2, 3), "NHWC": (1, 2)}.get(layout)
+    axes = IMAGE_AXES.get(layout)
     if axes is None or size is None:
         return dims
     sizes = dict(zip(axes, size, strict=True))
     return tuple(sizes.get(at, dim) if isinstance(dim, str) else dim for at, dim in enumerate(dims))
 
 
-def _require_fixed(path: Path, whole: Mapping[str, Dims], shapes: str, layout: str, first: str) -> None:
+def _add_ranges(facts: Facts, whole: dict[str, Dims], dims: Mapping[str, Dims], layout: str) -> None:
+    first = next(iter(dims))
+    facts.ranges = gather_ranges(facts, first, layout)
+    guessed = settle_ranges(facts.ranges, whole, dims)
+    if guessed and layout in IMAGE_AXES:
+        facts.add(f"{GUESS}: the middle of the range", size=tuple(whole[first][at] for at in IMAGE_AXES[layout]))
+
+
+def _sizes_to_fix(facts: Facts, whole: Mapping[str, Dims], dims: Mapping[str, Dims]) -> Sizes:
+    free = {(one.input, one.axis) for one in facts.ranges}
+    return {
+        name: tuple(None if (name, at) in free else int(size) for at, size in enumerate(each))
+        for name, each in whole.items() if tuple(each) != dims[name]
+    }  # fmt: skip
+
+
+def _require_fixed(path: Path, whole: Mapping[str, Dims], layout: str, first: str) -> None:
     for name, dims in whole.items():
         free = [str(dim or "?") for dim in dims if isinstance(dim, str)]
         if free:
             words = "x".join(f"{dim}" if isinstance(dim, int) else "SIZE" for dim in dims)
             image = name == first and layout in ("NCHW", "NHWC") and len(free) <= 2
             do = f"give --size 224, or --shape {name}={words}" if image else f"give --shape {name}={words}"
+            axis = (
+                'height = "320..1280 step 32" under [input]' if image else f'{name}.AXIS = "100..3000" under [ranges]'
+            )
+            do = f"{do}; or a range in the file of --spec: {axis}"
             got = "x".join(str(dim or "?") for dim in dims)
             raise UsageError(
                 f"the input {name!r} of {path} has a free size", got=got, expected="a size for each", do=do

@@ -12,6 +12,7 @@ from typing import Any
 from ...runtime.common.files import existing_file
 from ...runtime.common.packages import need
 from ...runtime.common.plugins import did_you_mean
+from ...runtime.common.size_range import SizeRange, parse_range
 from ...runtime.errors import UsageError
 from ...runtime.images.preprocess import CHANNELS
 from ...runtime.images.resize import INTERPOLATIONS
@@ -19,15 +20,18 @@ from ...runtime.outputs import SPEC_HEAD
 from ...runtime.spec import FITS
 from ...runtime.tasks import names as task_names
 from .facts import Fact, Facts
+from .input_ranges import read_ranges
 
 # Table of a spec file -> key -> fact.
 TABLES = {
     "network": {"name": "name", "task": "task", "labels": "labels", "classes": "num_classes"},
-    "input": {"name": "input_name", "size": "size", "layout": "layout", "dtype": "dtype"},
+    "input": {"name": "input_name", "size": "size", "height": "height", "width": "width",
+              "layout": "layout", "dtype": "dtype"},
     "preprocess": {"fit": "fit", "resize": "resize", "fill": "fill", "enlarge": "enlarge",
                    "interpolation": "interpolation", "channels": "channels", "mean": "mean", "std": "std"},
     "output": {"names": "output_names", "scores": "scores"},
 }  # fmt: skip
+RANGES = "ranges"  # another table: input -> axis -> range
 LISTS = ("labels", "size", "mean", "std", "output_names")
 NUMBERS = ("size", "mean", "std", "resize", "fill", "num_classes")
 
@@ -130,7 +134,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:
-    """Return the facts in a TOML file: the tables network, input, preprocess and output.
+    """Return the facts in a TOML file: the tables network, input, preprocess, output and ranges.
 
     Raises:
         UsageError: It does not exist, is not TOML, or has an unknown key or value.
@@ -142,11 +146,15 @@ def read_spec_file(path: Path) -> dict[str, Any]:
         got = " ".join(str(error).split())[:200]
         raise UsageError(f"cannot read {path}", got=got, expected="TOML, as `edgesmith spec` writes it") from error
     facts: dict[str, Any] = {}
+    if isinstance(ranges := values.pop(RANGES, {}), dict) and ranges:
+        facts[RANGES] = read_ranges(ranges)
     for table, content in values.items():
         keys = TABLES.get(table)
         if keys is None or not isinstance(content, dict):
-            do = did_you_mean(table, list(TABLES)) or "see `edgesmith spec --help`"
-            raise UsageError(f"{path} has an unknown table", got=f"[{table}]"[:80], expected=", ".join(TABLES), do=do)
+            do = did_you_mean(table, [*TABLES, RANGES]) or "see `edgesmith spec --help`"
+            raise UsageError(
+                f"{path} has an unknown table", got=f"[{table}]"[:80], expected=", ".join((*TABLES, RANGES)), do=do
+            )
         for key, value in content.items():
             if key not in keys:
                 do = did_you_mean(key, list(keys)) or "leave it out"
@@ -161,6 +169,7 @@ def read_spec_file(path: Path) -> dict[str, Any]:
             got, do = repr(facts[fact])[:80], did_you_mean(facts[fact], words) or "choose one of these"
             raise UsageError(f"preprocess.{fact} in {path} cannot be used", got=got, expected=", ".join(words), do=do)
     facts |= _fitting(f"{path}: preprocess.fit", "preprocess.resize", facts.get("fit"), resize)
+    facts |= {name: parse_range(facts[name]) for name in ("height", "width") if name in facts}
     fill = facts.get("fill")
     facts["fill"] = _fill(f"preprocess.fill in {path}", fill if isinstance(fill, tuple | None) else (fill,))
     return facts
@@ -242,14 +251,17 @@ def spec_text(facts: Mapping[str, Fact]) -> str:
             lines += ["", f"[{table}]"]
         for key, fact in rows:
             lines.append(f"{key} = {_toml(fact.value)}  # {fact.origin}")
+    if RANGES in facts:
+        ranges, origin = facts[RANGES].value, facts[RANGES].origin
+        lines += ["", f"[{RANGES}]", *(f"{_toml(one.input)}.{one.axis} = {_toml(one)}  # {origin}" for one in ranges)]
     return "\n".join(lines) + "\n"
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, str):
+    if isinstance(value, (str, SizeRange)):
         import json
 
-        return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+        return json.dumps(str(value), ensure_ascii=True).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -68,7 +68,7 @@ class Network:
     module: Any = None
     graph: Any = None  # onnx.ModelProto
     facts: tuple[Fact, ...] = ()
-    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
 
 
 def find_source(word: Any) -> NetworkSource:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...runtime.common.sizes import settle_shape
 from ...runtime.errors import ModelError, UsageError
+from ...runtime.spec import ModelSpec
 from ..graph.spec_metadata import embedded, fed_inputs
 
 Sizes = tuple[int, ...]
@@ -19,7 +20,7 @@ def settle_profile(
     """Return (min, opt, max) shapes of the inputs of an ONNX file that leave a size free.
 
     Args:
-        path: The file; its ModelSpec says the sizes that nothing else says.
+        path: The file; its ModelSpec says the sizes that nothing else says, and their ranges.
         batch: (min, opt, max) of free batches; None takes those of `shapes`, else 1.
         shapes: Input -> its three shapes; "" is the only input.
 
@@ -53,8 +54,16 @@ def settle_profile(
             low, best, high = (
                 settle_shape({name: dims}, text, spec, count)[name] for text, count in zip(texts, counts, strict=True)
             )
+            if name not in requests and spec is not None:
+                low, high = (_bounded(spec, name, dims, low, "least"), _bounded(spec, name, dims, high, "most"))
             profile[name] = (low, best, high)
     return profile
+
+
+def _bounded(spec: ModelSpec, name: str, dims: Sequence[int | None], sizes: Sizes, bound: str) -> Sizes:
+    """Return sizes with the bound of its range, "least" or "most", on each axis that is free and has one."""
+    bounds = {one.axis: getattr(one, bound) for one in spec.ranges if one.input == name and dims[one.axis] is None}
+    return tuple(bounds.get(axis, size) for axis, size in enumerate(sizes))
 
 
 def _text(name: str, sizes: Sequence[int]) -> str:

@@ -4,7 +4,8 @@ Format history:
     1  first format
     2  the role "nchwc" (an ONNX file in ONNX Runtime's blocked layout); no longer written, and skipped when read
     3  the spec's `scores`
-    4  the spec's `other_inputs`; its preprocessing's `fit`, `fill`, `enlarge`, and OpenCV's and torch's interpolation
+    4  the spec's `other_inputs` and `ranges`; its preprocessing's `fit`, `fill`, `enlarge`, and OpenCV's and torch's
+       interpolation
 A manifest is written in the earliest format that can say all of it.
 """
 
@@ -73,7 +74,7 @@ class Manifest:
     @property
     def format(self) -> int:
         """The earliest format that can represent this manifest."""
-        if self.spec.other_inputs or not self.spec.preprocess.is_early:
+        if self.spec.other_inputs or self.spec.ranges or not self.spec.preprocess.is_early:
             return 4
         return 3 if self.spec.scores else 1
 

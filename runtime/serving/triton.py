@@ -38,7 +38,8 @@ TYPES = {
 CARRIED = (
     *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
     *(f"images/{name}.py" for name in ("resize", "opencv_resize", "torch_resize")),
-    "common/__init__.py", "common/files.py", "common/names.py", "common/packages.py", "common/plugins.py", "errors.py",
+    "common/__init__.py", "common/files.py", "common/names.py", "common/packages.py", "common/plugins.py",
+    "common/size_range.py", "errors.py",
     "spec.py",
     *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
