@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 HELP = """Take a network to a verified bundle: ONNX, FP16, INT8, TensorRT engines, golden outputs.
 
 SOURCE is a name of `edgesmith models`; FILE.onnx; FILE.py:NAME or PACKAGE.MODULE:NAME, a class or function that makes a
-torch module, or FILE.pt2 of torch.export (the code of these is run); timm:NAME or torchvision:NAME. Exit code 1 if a
-check failed: no bundle is written then.
+torch module, or FILE.pt2 of torch.export (the code of these is run); timm:NAME or torchvision:NAME; a Hugging Face
+folder on disk (nothing is downloaded). Exit code 1 if a check failed: no bundle is written then.
 
 \b
 Examples:

@@ -25,7 +25,8 @@ def export(
 
     Args:
         model: A name of `edgesmith models`; "FILE.onnx" or "FILE.pt2"; "FILE.py:NAME" or "PACKAGE.MODULE:NAME", a class
-            or function that makes a network (its code is run); "timm:NAME", "torchvision:NAME"; or a `torch.nn.Module`.
+            or function that makes a network (its code is run); "timm:NAME", "torchvision:NAME"; a Hugging Face folder
+            on disk; or a `torch.nn.Module`.
         precision: Precisions, comma-separated.
         target: Targets, comma-separated; trt builds engines.
         sm: Compute capabilities to build engines for, comma-separated.

@@ -9,7 +9,7 @@ from ...models import catalog, checkpoints, weights
 from ...runtime.common.packages import need
 from ...runtime.errors import UsageError
 from ...runtime.spec import ModelSpec
-from . import exported_program, module_facts, onnx_file, packages, python_factory
+from . import exported_program, huggingface, module_facts, onnx_file, packages, python_factory
 from .facts import Facts
 from .options import SpecOptions
 from .source import Network, NetworkSource
@@ -65,11 +65,15 @@ def load_network(source: NetworkSource, origin: str, options: SpecOptions, image
     elif source.kind in ("timm", "torchvision"):
         need("torch").manual_seed(0)
         module = packages.build(source, arguments, origin == PRETRAINED, facts)
+    elif source.kind == "huggingface":
+        need("torch").manual_seed(0)
+        module = huggingface.build(Path(source.place), arguments, origin == OWN, facts)
     else:
         module = copy.deepcopy(python_factory.build(source, arguments))
     if origin not in (OWN, RANDOM, PRETRAINED):
         checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(origin), origin)
-    module_facts.add_timm_config(module, facts)
+    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+    module_facts.add_timm_config(config, "timm's pretrained_cfg", facts)
     module_facts.add_called(module, facts, options.shape, inputs)
     facts.add("the source", name=source.stem)
     facts.add("--weights", weights=Path(origin).name if origin not in (OWN, RANDOM, PRETRAINED) else origin)

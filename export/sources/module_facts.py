@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 SIDE = 224  # pixels, the default
 
 
-def add_timm_config(module: torch.nn.Module, facts: Facts) -> None:
-    """Add the facts of timm's `pretrained_cfg`, which timm's networks and those of Hugging Face's hub for timm have."""
-    config = getattr(module, "pretrained_cfg", None) or getattr(module, "default_cfg", None)
+def add_timm_config(config: Any, origin: str, facts: Facts) -> None:
+    """Add the facts of timm's `pretrained_cfg`, which timm's networks have, and its folders in config.json."""
     if not isinstance(config, Mapping) or len(config.get("input_size") or ()) != 3:
         return
     _, height, width = config["input_size"]
@@ -30,10 +29,15 @@ def add_timm_config(module: torch.nn.Module, facts: Facts) -> None:
     stretched = config.get("crop_mode") == "squash"
     labels = config.get("label_names") or None
     facts.add(
-        "timm's pretrained_cfg", size=(height, width), interpolation=config.get("interpolation"),
-        mean=config.get("mean"), std=config.get("std"), resize=0 if stretched else int(min(height, width) / crop),
+        origin, size=(height, width), interpolation=config.get("interpolation"),
+        mean=_numbers(config.get("mean")), std=_numbers(config.get("std")),
+        resize=0 if stretched else int(min(height, width) / crop),
         labels=tuple(labels) if labels else None,
     )  # fmt: skip
+
+
+def _numbers(values: Any) -> tuple[float, ...] | None:
+    return tuple(map(float, values)) if values else None
 
 
 def add_called(

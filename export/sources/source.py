@@ -24,7 +24,7 @@ class NetworkSource:
 
     Attributes:
         kind: "zoo", "factory" (`file.py:Net`, `package.module:Net`), "module" (in memory), "timm", "torchvision",
-            "program" (a file of `torch.export.save`), "onnx".
+            "program" (a file of `torch.export.save`), "huggingface" (a folder with config.json), "onnx".
         place: The zoo's name; the file or module; the package's name of the network.
         factory: Name of the class or function.
         module: The `torch.nn.Module` in memory.
@@ -54,7 +54,11 @@ class NetworkSource:
     def stem(self) -> str:
         """A word that names the network: for its files, unless something else names it."""
         words = {kind: Path(self.place).stem for kind in ("onnx", "program")}
-        words |= {"factory": self.factory, "module": type(self.module).__name__}
+        words |= {
+            "huggingface": Path(self.place).resolve().name,
+            "factory": self.factory,
+            "module": type(self.module).__name__,
+        }
         name = words.get(self.kind, self.place)
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:80].strip("-.").lower()
         return stem if is_name(stem) else "network"
@@ -78,7 +82,7 @@ def find_source(word: Any) -> NetworkSource:
         word: The user's word, or a `torch.nn.Module`.
 
     Raises:
-        UsageError: A file that does not exist, or whose type cannot be exported.
+        UsageError: A file or folder that does not exist, or whose type cannot be exported.
     """
     if not isinstance(word, (str, Path)):
         if not hasattr(word, "state_dict"):
@@ -91,12 +95,21 @@ def find_source(word: Any) -> NetworkSource:
         return NetworkSource(head, tail)
     if head.endswith(".py"):
         return NetworkSource("factory", _existing(head, text), tail)
+    if Path(text).is_dir() and ((Path(text) / "config.json").is_file() or Path(text).name != text):
+        return NetworkSource("huggingface", _configured(text))
     suffix = Path(text).suffix.lower()
     if suffix in FILES:
         return NetworkSource(FILES[suffix], _existing(text, text))
     if suffix in (".py", ".pt", ".pth", ".safetensors", ".engine", ".tflite", ".pb", ".h5"):
         raise _unfit(text, suffix)
     return NetworkSource("factory", head, tail) if _NAME.fullmatch(text) else NetworkSource("zoo", text)
+
+
+def _configured(folder: str) -> str:
+    if not (Path(folder) / "config.json").is_file():
+        got, expected = "a folder without config.json", "a Hugging Face folder"
+        raise UsageError(f"cannot export {folder}", got=got, expected=expected, do="check the path")
+    return folder
 
 
 def _existing(path: str, word: str) -> str:
@@ -114,6 +127,8 @@ def _unfit(text: str, suffix: str) -> UsageError:
         do = f"such a file holds weights: name the network, and give --weights {text}"
     else:
         do = "export it to ONNX with the tool that wrote it, and give that file"
-    files = "FILE.onnx, FILE.pt2, FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, torchvision:NAME"
+    files = (
+        "FILE.onnx, FILE.pt2, FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, torchvision:NAME, a folder with config.json"
+    )
     expected = f"a name of `edgesmith models`, {files}"
     return UsageError(f"cannot export {text}", got=f"a {suffix} file", expected=expected, do=do)
