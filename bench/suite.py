@@ -18,6 +18,7 @@ from ..runtime.common.files import sha256
 from ..runtime.common.names import split_words
 from ..runtime.common.plugins import load_plugin, plugin_names
 from ..runtime.datasets.array_files import is_array_source
+from ..runtime.engines.sidecar import Sidecar, read_sidecar
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
 from ..runtime.selection.candidates import backends_for, open_artefact
 from ..runtime.spec import ModelSpec
@@ -27,7 +28,7 @@ from . import metrics
 from .measure import environment, interleave
 from .measure import reference as reference_workload
 from .measure.context import Evaluation, MetricContext
-from .measure.workload import BenchTarget
+from .measure.workload import FILES, BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
@@ -39,7 +40,7 @@ def bench(
     *paths: str | Path, precision: str = "", metrics: str = "", threads: int = 1, batch: int = 1, shape: str = "",
     processes: int = 3, seconds: float = 1.0, data: str | None = None,
 ) -> Run:  # fmt: skip
-    """Measure bundles, ONNX files or Python files as `edgesmith bench` does, without writing files.
+    """Measure bundles, ONNX files, engines or Python files as `edgesmith bench` does, without writing files.
 
     Args:
         paths: Bundles or files to measure, interleaved.
@@ -123,7 +124,7 @@ def contexts(
     path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None,
     shape: str = "",
 ) -> list[MetricContext]:  # fmt: skip
-    """List the subjects in a bundle, an ONNX file or a Python file.
+    """List the subjects in a bundle, an ONNX file, an engine with its sidecar, or a Python file.
 
     Args:
         path: The bundle or file.
@@ -137,10 +138,11 @@ def contexts(
     Raises:
         UsageError: The path does not exist, or no artefact has this precision.
         DataError: The data are not what the network takes.
-        NotAvailable: No artefact of the bundle runs here.
+        ModelError: An engine has no sidecar.
+        NotAvailable: No artefact of the bundle, or the file, runs here.
     """
     path = Path(path)
-    if path.suffix in (".onnx", ".py"):
+    if path.suffix in FILES:
         return [_file(path, threads, batch, shape)]
     bundle, subjects, why = read_bundle(path), [], []
     source = data or ("digits" if bundle.spec.weights == "digits" else "")
@@ -166,16 +168,28 @@ def contexts(
 def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContext:
     if not path.is_file():
         raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
-    backend = "ort" if path.suffix == ".onnx" else "python"
-    if backend == "ort":
+    backend, form = FILES[path.suffix], ("file", "")
+    if backend == "trt":
+        facts = read_sidecar(path)
+        form, shape = (facts.precision, f"sm{facts.sm.replace('.', '')}"), shape or _usual_shapes(facts, batch)
+    if backend != "python":
         usable, reason = load_plugin(backends, backend, "backend").available()
         if not usable:
             raise NotAvailable(f"{path} cannot be measured here", got=reason)
-    subject = Subject(path.stem, path.name, "file", "", backend, threads, batch, sha256=sha256(path))
+    subject = Subject(path.stem, path.name, *form, backend, threads, batch, sha256=sha256(path))
     why = "a file without a bundle does not describe its images; measure a bundle"
     return MetricContext(
         subject, BenchTarget(str(path), "", backend, threads, batch, shape), str(path), no_evaluation=why
     )
+
+
+def _usual_shapes(facts: Sidecar, batch: int) -> str:
+    """Return the usual shapes of an engine's profiles as `parse_sizes` reads them, with this batch where it is free."""
+    shapes = {
+        name: [batch if least[0] != most[0] else usual[0], *usual[1:]]
+        for name, (least, usual, most) in facts.profiles.items() if usual
+    }  # fmt: skip
+    return ",".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _subject(bundle: Bundle, artefact: Artefact, backend: str, threads: int, batch: int) -> Subject:

@@ -50,7 +50,7 @@ def gate_command(
     shape: str, data: str, junit_path: Path | None, markdown_path: Path | None, github: bool, overwrite: bool,
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Measure NEW (a bundle, .onnx or .py file) against a baseline until the answer is known.
+    """Measure NEW (a bundle, .onnx, .engine or .py file) against a baseline until the answer is known.
 
     Faster or same: exit 0; slower: exit 1; cannot tell, or nothing could be measured: exit 3.
     """
@@ -182,11 +182,12 @@ def _common(
     base: Path, new: Path, precision: str, threads: int, shape: str, data: str
 ) -> list[tuple[MetricContext, MetricContext]]:
     """Pair the forms that both versions have; without a precision only the form that the runtime would choose."""
+    from ..bench.measure.workload import FILES
     from ..bench.suite import contexts
 
     forms = [word for word in precision.split(",") if word]
     sides = [contexts(path, precisions=forms, threads=threads, shape=shape, data=data or None) for path in (base, new)]
-    if base.suffix in (".onnx", ".py"):
+    if base.suffix in FILES:
         return [(sides[0][0], sides[1][0])]
     theirs = {(context.subject.form, context.subject.backend): context for context in sides[0]}
     pairs = [(theirs[key], one) for one in sides[1] if (key := (one.subject.form, one.subject.backend)) in theirs]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @command("sweep")
-@click.argument("paths", nargs=-1, required=True, metavar="NETWORK | BUNDLE | FILE.onnx | FILE.py…")
+@click.argument("paths", nargs=-1, required=True, metavar="NETWORK | BUNDLE | FILE.onnx | FILE.engine | FILE.py…")
 @click.option("--resolutions", default="", help="Input sizes in pixels, for networks given by name: 128,160,224.")
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder of their bundles.")
 @click.option("--precision", default="", help="Only these forms: fp32,int8-ort-x86,…")

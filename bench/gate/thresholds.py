@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle.bundle import read_bundle
+from ...runtime.engines.sidecar import read_sidecar
 from ...runtime.errors import UsageError
+from ..measure.workload import FILES
 from ..result import Result
 from .compare import EXIT, Answer
 
@@ -18,7 +20,8 @@ LIMITS = {
     "accuracy": ("top1_ratio", 0.005, "drop"),
     "instructions": ("instructions_count", 0.01, "relative"),  # half a minute a file, under valgrind
 }
-KERNELS = "kernels"  # of the engines in two bundles: none more
+KERNELS = "kernels"  # of the engines in two bundles, or two engines: none more
+ENGINE = ".engine"
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,24 @@ def kernel_limits(base: Path, new: Path) -> list[Limited]:
         UsageError: One of them is not a bundle.
     """
     for path in (base, new):
-        if path.suffix in (".onnx", ".py"):
-            raise UsageError(f"{path} has no engines", expected="two bundles", do="remove kernels from --also")
-    counts = [
-        {item.name: int(item.facts["kernels"]) for item in read_bundle(path).artefacts if "kernels" in item.facts}
-        for path in (base, new)
-    ]
+        if path.suffix in FILES and path.suffix != ENGINE:
+            expected, do = "two bundles or two engines", "remove kernels from --also"
+            raise UsageError(f"{path} has no engines", expected=expected, do=do)
+    counts = [_counts(path) for path in (base, new)]
     common = [name for name in counts[1] if name in counts[0]]
     if not common:
         return [Limited(KERNELS, "cannot tell", None, None, 0.0, "the bundles have no engine in common")]
     return [_kernels(name, counts[0][name], counts[1][name]) for name in common]
 
 
+def _counts(path: Path) -> dict[str, int]:
+    """Return the kernels of each engine in a bundle, or of one engine file."""
+    if path.suffix == ENGINE:
+        return {"": read_sidecar(path).attestation.kernels}
+    return {item.name: int(item.facts["kernels"]) for item in read_bundle(path).artefacts if "kernels" in item.facts}
+
+
 def _kernels(name: str, before: int, after: int) -> Limited:
     answer: Answer = "slower" if after > before else ("faster" if after < before else "same")
-    why = f"engine {name}: {before} -> {after} kernels; the number must not grow"
+    why = f"{f'engine {name}' if name else 'the engine'}: {before} -> {after} kernels; the number must not grow"
     return Limited(KERNELS, answer, float(before), float(after), 0.0, why)

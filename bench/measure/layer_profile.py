@@ -81,8 +81,7 @@ def profile_engine(session: Any, target: BenchTarget, count: int, spec: ModelSpe
 
 
 def _kernels(target: BenchTarget) -> tuple[Row, ...]:
-    bundle, artefact = _artefact(target)
-    path = bundle.folder / artefact.path
+    path = _file(target)[0]
     return sidecar.read_sidecar(path).kernels if sidecar.path_of(path).is_file() else ()
 
 

@@ -1,6 +1,7 @@
 """Opening of what is measured, inside the measuring process: an ONNX file, a bundle, or a Python file.
 
     model.onnx               the file on ONNX Runtime, on random input of its shape
+    model.engine             the engine on the GPU, on random input of the sizes that its sidecar says
     bundles/mobilenetv2      a bundle: one of its artefacts, on one backend
     work.py                  a Python file with `setup() -> call`; the call is measured
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ...runtime.backends._base import Session
     from ...runtime.spec import ModelSpec
 
+FILES = {".onnx": "ort", ".engine": "trt", ".py": "python"}  # suffix of a file without a bundle -> its backend
 LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
 
 
@@ -89,7 +91,7 @@ def open_workload(target: BenchTarget) -> Workload:
     """
     stages, path = Stages(), Path(target.path)
     session, spec, feeds = None, None, dict[str, Any]()
-    if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx")):
+    if path.is_dir() or (path.is_file() and path.suffix in (".zip", ".onnx", ".engine")):
         session, spec = _session(target, stages)
         feeds = random_feeds(session.inputs, spec, target.batch, target.shape)
         call: Callable[[], Any] = functools.partial(session.run, feeds, finite=True)
@@ -97,16 +99,16 @@ def open_workload(target: BenchTarget) -> Workload:
         call = _python(path, stages)
     else:
         got = f"a {path.suffix or 'nameless'} file" if path.exists() else "no such file"
-        raise UsageError(f"cannot measure {path}", got=got, expected="a bundle, an .onnx file or a .py file")
+        raise UsageError(f"cannot measure {path}", got=got, expected=f"a bundle, or a file: {', '.join(FILES)}")
     call()
     stages.done("first_call")
     return Workload(call, stages.seconds, stages.rss, session, spec, feeds)
 
 
 def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | None]:
-    """Open a bundle's artefact, or an ONNX file without a bundle, on its backend."""
+    """Open a bundle's artefact, or an ONNX file or engine without a bundle, on its backend."""
     path = Path(target.path)
-    name = "ort" if path.suffix == ".onnx" else target.backend
+    name = FILES.get(path.suffix, target.backend)
     backend = load_plugin(backends, name, "backend")
     usable, reason = backend.available()
     if not usable:
@@ -114,7 +116,7 @@ def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | 
     need(LIBRARIES.get(name, "numpy"))
     stages.done("import")
     spec: ModelSpec | None = None
-    if path.suffix == ".onnx":
+    if path.suffix in FILES:
         session: Session = backend.open(path, threads=target.threads or None)
         spec = spec_in_session(getattr(session, "native", None))
     else:

@@ -12,6 +12,7 @@ from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
 from ..measure.context import MetricContext
+from ..measure.workload import FILES
 from ..result import Reading
 
 ON_REQUEST = True  # of the network, not of one form of it
@@ -19,7 +20,7 @@ ON_REQUEST = True  # of the network, not of one form of it
 
 def measure(context: MetricContext) -> Reading:
     """Return for each engine `fp16_sm86_kernels_count`, `…_file_bytes` and `…_activation_bytes`."""
-    if Path(context.target.path).suffix in (".onnx", ".py"):
+    if Path(context.target.path).suffix in FILES:
         return Reading("engines", missing="a file without a bundle has no engines; measure a bundle")
     bundle, values = read_bundle(context.target.path), dict[str, float]()
     for one in bundle.artefacts:

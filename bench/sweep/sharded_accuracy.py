@@ -29,6 +29,7 @@ from ...runtime.tasks import Task, find
 from ...runtime.tasks.classify import TASK as CLASSIFY
 from .. import stats, suite
 from ..measure import environment
+from ..measure.workload import FILES
 from ..metrics import accuracy
 from ..result import Reading, Result, Run
 from .sweep import Store, SweepCell
@@ -48,7 +49,7 @@ def shard_cells(
     """
     cells = []
     for path in paths:
-        if Path(path).suffix in (".onnx", ".py"):
+        if Path(path).suffix in FILES:
             raise UsageError(
                 f"{path} has no accuracy",
                 got="a file without a bundle does not describe its images",
