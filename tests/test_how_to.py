@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,9 @@ def test_the_page_runs(page, place, monkeypatch):
     names: dict = {}
     for language, text in order:
         if language == "python":
-            exec(compile(text, page.name, "exec"), names)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own, of its exporter by tracing
+                exec(compile(text, page.name, "exec"), names)
             continue
         for line in text.splitlines():
             done = CliRunner().invoke(main, shlex.split(line)[1:])
