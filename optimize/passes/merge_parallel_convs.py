@@ -141,7 +141,7 @@ def _merge(net: Graph, large: _Branch, small: _Branch, adder: Node) -> str:
 
 
 def _embedded(large: _Branch, small: _Branch) -> Array | str:
-    """Return the weights of the smaller convolution in the shape of the larger one's, or why they have no place there."""
+    """Return the weights of the smaller convolution in the shape of the larger one's, or why they do not fit."""
     outputs, width = large.weights.shape[:2]
     if len(small.bias.reshape(-1)) != outputs or small.groups * small.weights.shape[1] != large.groups * width:
         return "they have different numbers of channels"

@@ -102,7 +102,7 @@ APART = {
     "dense 1x1 and depthwise 3x3": (
         f"{X} {{ s = Conv<group=4, pads=[1,1,1,1]>(x, d) t = Conv(x, v) y = Add(s, t) }}",
         DEEP | ONE,
-        "neither of them reads all pixels that the other one reads",
+        "each of them reads channels that the other one does not read",
     ),
     "other pixels": (
         "(float[1,4,9,9] x) => (float[1,4,9,9] y) { s = Conv<pads=[2,2,0,0]>(x, u) t = Conv<pads=[0,0,2,2]>(x, w)"
