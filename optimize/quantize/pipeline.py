@@ -29,6 +29,7 @@ from .quant_params import QuantParams, quant_params
 from .range_estimators import METHODS, candidates, choose
 from .report import QuantSettings, compare
 from .targets import TRANSPOSED, Target
+from .weights.blas_threads import one_blas_thread
 from .weights.int16_saturation import largest_integers, raw_peaks
 from .weights.layerwise import images_that_fit
 from .weights.quantize_weights import LARGEST
@@ -219,7 +220,8 @@ def _refine(conversion: Converted, refiner: LayerReconstruction, samples: Augmen
         images = samples.layout.length(first)
         fitting = images_that_fit(value.size // images for value in sizes.values())
         count = fitting // step * step if fitting >= step else fitting
-        refiner.run(samples.picked(max(count, samples.size or 1)))
+        with one_blas_thread():
+            refiner.run(samples.picked(max(count, samples.size or 1)))
     limits = conversion.limits | refiner.limits
     return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=limits)
 
