@@ -77,7 +77,9 @@ def place(
     """
     plan, reasons = QuantPlan(), dict.fromkeys(keep, ON_REQUEST) | dict(failed or {})
     for node in net.nodes:
-        if node.op_type in WEIGHTED or has_body(node):
+        if has_body(node):
+            plan.kept_float |= _in_bodies(node)
+        if node.op_type in WEIGHTED:
             _place_layer(net, plan, node, form, reasons.get(node.name, ""))
         elif node.name in keep:
             plan.kept_float[node.name] = ON_REQUEST
@@ -90,13 +92,18 @@ def place(
 
 def _place_layer(net: ProtoGraph, plan: QuantPlan, node: NodeProto, form: Target, reason: str) -> None:
     reason = reason or _unfit(net, node, form)
-    if has_body(node) and not reason:
-        return  # a body without layers
     if reason:
         plan.kept_float[node.name] = reason
         return
     plan.layers.append(node)
     plan.read(node.input[0], node)
+
+
+def _in_bodies(node: NodeProto) -> dict[str, str]:
+    """Return the layers in the bodies of a node, by its name and theirs, with the reason why they stay in float."""
+    inner = [one for one in all_nodes(node) if one.op_type in WEIGHTED]
+    why = f"it is in a body of {node.op_type}, which stays in float"
+    return {f"{node.name}/{one.name or one.op_type}[{at}]": why for at, one in enumerate(inner)}
 
 
 def has_body(node: NodeProto) -> bool:
@@ -105,10 +112,7 @@ def has_body(node: NodeProto) -> bool:
 
 
 def _unfit(net: ProtoGraph, node: NodeProto, form: Target) -> str:
-    """Return why a layer cannot be quantised; "" where it can, or is none."""
-    if has_body(node):
-        count = sum(inner.op_type in WEIGHTED for inner in all_nodes(node))
-        return f"{count} layers in the body of {node.op_type} are not looked at" if count else ""
+    """Return why a layer cannot be quantised; "" where it can."""
     if node.op_type == TRANSPOSED and (not form.transposed or group_count(node) > 1):
         return f"{form.name} has no INT8 kernel for {TRANSPOSED}" + (" in groups" if form.transposed else "")
     if node.op_type not in ANCHORS | {TRANSPOSED}:
