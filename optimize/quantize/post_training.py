@@ -66,6 +66,7 @@ def quantize(
     find_target(target)
     graph = GraphFile.read(source)
     _check_upgrade(source, graph)
+    graph, settings = _trained(graph, settings)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
     budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
@@ -78,6 +79,21 @@ def quantize(
         return report
     speed, why = race(Path(source), Path(target_path), target, floats.layout.own(image))
     return replace(report, speed=speed, not_timed=why)
+
+
+def _trained(graph: GraphFile, settings: QuantSettings | None) -> tuple[GraphFile, QuantSettings | None]:
+    """Return a graph trained with Q/DQ as a float graph, and settings that keep its ranges and weights."""
+    from ..graph.graph_file import GraphFile
+    from .qdq.trained_ranges import without_pairs
+
+    if (read := without_pairs(graph.model)) is None:
+        return graph, settings
+    model, ranges = read
+    note = (
+        f"the file holds Q/DQ: the ranges of its {len(ranges)} tensors and its weights are kept; others are calibrated"
+    )
+    keep = settings.keep if settings else frozenset()
+    return GraphFile(model, graph.path, (*graph.notes, note)), replace(QuantSettings.quick(), keep=keep, ranges=ranges)
 
 
 def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
