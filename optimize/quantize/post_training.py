@@ -65,8 +65,7 @@ def quantize(
 
     find_target(target)
     graph = GraphFile.read(source)
-    _check_upgrade(source, graph)
-    graph, settings = _trained(graph, settings)
+    graph, settings = _trained(_check_upgrade(source, graph), settings)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
     budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
@@ -96,14 +95,14 @@ def _trained(graph: GraphFile, settings: QuantSettings | None) -> tuple[GraphFil
     return GraphFile(model, graph.path, (*graph.notes, note)), replace(QuantSettings.quick(), keep=keep, ranges=ranges)
 
 
-def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
-    """Compare a graph that was changed when it was read with its file.
+def _check_upgrade(source: str | Path, graph: GraphFile) -> GraphFile:
+    """Compare a graph that was changed when it was read with its file, and return it.
 
     Raises:
         CheckFailed: They differ.
     """
     if not graph.notes:
-        return
+        return graph
     from ..equivalence import compare
     from ..graph.proto_graph import write_model
 
@@ -114,6 +113,7 @@ def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
     if check.verdict == "different":
         what = f"{source} computes something else once {'; '.join(graph.notes)}"
         raise CheckFailed(what, got=check.detail, expected="equal outputs", do="export it again with a newer opset")
+    return graph
 
 
 def quantize_graph(
