@@ -30,6 +30,7 @@ KNOWN = ", ".join(targets.names())
 @click.option("--sample", type=click.Path(path_type=Path), help="Inputs to compare on too (.npz, .npy).")
 @click.option("--preprocess", metavar="INPUT", help="Put the normalisation in: uint8-nhwc or float-nchw is read then.")
 @click.option("--fold-inputs", is_flag=True, help="Take initialisers that are also graph inputs for constants.")
+@click.option("--keep-shared", is_flag=True, help="Leave weights that several layers share; else they may be copied.")
 @overwrite
 def optimize_command(
     source: str,
@@ -43,6 +44,7 @@ def optimize_command(
     shape: str,
     sample: Path | None,
     preprocess: str | None,
+    keep_shared: bool,
     overwrite: bool,
     as_json: bool,
 ) -> int:
@@ -56,7 +58,7 @@ def optimize_command(
 
     claim(Path(output), "onnx", overwrite=overwrite)
     options: dict[str, Any] = {"target": target, "fold_inputs": fold_inputs, "block": channel_block, "batch": batch}
-    options |= {"sizes": _sizes_of(source, shape), "samples": _samples(sample)}
+    options |= {"sizes": _sizes_of(source, shape), "samples": _samples(sample), "keep_shared": keep_shared}
     if preprocess is not None:
         from ..optimize.embed_preprocessing import embed
 

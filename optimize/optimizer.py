@@ -29,6 +29,7 @@ from .graph.input_sizes import fix_batch, fix_sizes
 from .graph.reader import read
 from .graph.shape_inference import macs
 from .graph.writer import needs_data_file, write
+from .passes._affine import copied_weights
 from .passes._base import Outcome, Pass, RewriteFilter, Rewritten
 from .recipes import channel_block, recipe
 from .report import Report, Size, collect
@@ -57,7 +58,9 @@ class PassRun:
     batch: int | None = None
     sizes: Sizes = field(default_factory=dict)
     raise_opset: bool = True
+    keep_shared: bool = False
     notes: list[str] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
     log: list[tuple[str, list[Outcome]]] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     before: Size = field(default_factory=lambda: Size(0, 0, 0))
@@ -73,7 +76,7 @@ class PassRun:
 
     def _once(self) -> Graph:
         net = read(self.source, self.fold_inputs, self.raise_opset)
-        net.block, self.notes = self.block, net.notes
+        net.block, self.notes, net.keep_shared = self.block, net.notes, self.keep_shared
         fix_sizes(net, self.sizes)
         if self.batch is not None:
             fix_batch(net, self.batch)
@@ -83,6 +86,7 @@ class PassRun:
             net.refresh()
             if not self._round(net, plugins):
                 break
+        self.copied = copied_weights(net)
         return net
 
     def _round(self, net: Graph, plugins: list[tuple[str, Pass]]) -> bool:
@@ -121,7 +125,7 @@ def optimize(
     source: str | Path, target_path: str | Path, *, target: str = "generic", verify: bool = True,
     samples: Iterable[Any] | None = None, passes: tuple[str, ...] | None = None, fold_inputs: bool = False,
     block: int | None = None, batch: int | None = None, sizes: Sizes | None = None,
-    raise_opset: bool = True,
+    raise_opset: bool = True, keep_shared: bool = False,
 ) -> Report:  # fmt: skip
     """Rewrite an ONNX file into one with the same outputs and fewer, faster nodes.
 
@@ -142,6 +146,8 @@ def optimize(
             dynamic.
         sizes: Fix dynamic axes of these inputs: name -> size of each axis.
         raise_opset: Convert an opset below 13, unless ONNX's converter fails or changes the outputs.
+        keep_shared: Leave the weights that several layers share as they are; otherwise each layer gets its own where
+            what is folded into them differs, and the report's notes say so.
 
     Raises:
         UsageError: An unknown target or pass, or a missing source.
@@ -156,12 +162,12 @@ def optimize(
     with _staged(target_path) as place:
         run = PassRun(
             source, names, fold_inputs, RewriteFilter(), channel_block(target) if block is None else block, batch,
-            sizes or {}, raise_opset,
+            sizes or {}, raise_opset, keep_shared,
         )  # fmt: skip
         run, after, check, undone = _run(run, place, verify, None if samples is None else list(samples))
     undone |= {(name, "the graph"): reason for name, reason in run.failed.items()}
     reports = collect(run.log, undone)
-    seconds, notes = time.perf_counter() - start, tuple(run.notes)
+    seconds, notes = time.perf_counter() - start, (*run.notes, *run.copied)
     return Report(str(source), str(target_path), target, reports, run.before, after, check, seconds, notes)
 
 

@@ -25,6 +25,8 @@ FUSE = (
     "fuse_batchnorm",
     "fold_affine",
     "fold_affine_forward",
+    "merge_parallel_convs",
+    "merge_consecutive_convs",
     "mean_to_pool",
     "eliminate_channel_shuffles",
 )

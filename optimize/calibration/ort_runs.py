@@ -15,7 +15,8 @@ from ...runtime.errors import ModelError
 from ..graph.protobuf import copied
 from .inputs import Batch, as_feeds, input_names
 
-STOP_SPINNING = {"session.force_spinning_stop": "1"}
+# A thread that spins while another one works counts as work: on two busy cores that is half of the CPU time.
+NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
 def session(  # type: ignore[no-untyped-def]
@@ -29,12 +30,12 @@ def session(  # type: ignore[no-untyped-def]
         integers: With `optimise`: Q/DQ become integer kernels; otherwise each is computed as it is written.
         threads: Threads inside one operator; 0: as many as cores that may be used. ONNX Runtime itself counts those
             that are there, and on one of two cores half of the time goes into waiting for each other.
-        warm: Keep memory and spinning threads between calls; off for one of many sessions that stay open.
+        warm: Keep memory between calls; off for one of many sessions that stay open.
 
     Raises:
         ModelError: The runtime refuses the graph.
     """
-    entries = ({} if integers else {"session.disable_quant_qdq": "1"}) | ({} if warm else STOP_SPINNING)
+    entries = NO_SPINNING | ({} if integers else {"session.disable_quant_qdq": "1"})
     # At its highest level ONNX Runtime 1.31 loses a convolution that is added to another one and is an output too.
     levels = ("ENABLE_ALL", "ENABLE_EXTENDED") if optimise else ("DISABLE_ALL",)
     refusals: list[ModelError] = []

@@ -57,6 +57,8 @@ class Graph:
     exact_outputs: dict[str, bytes] = field(default_factory=dict)
     dead: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)  # the changes made while reading
+    keep_shared: bool = False  # weights of several layers are not copied to fold something into one of them
+    sharers: dict[str, list[Node]] = field(default_factory=dict)  # copied weights -> the layers that shared them
 
     @property
     def opset(self) -> int:
@@ -273,11 +275,7 @@ class Graph:
             self.dead.clear()
 
     def sort(self) -> list[Node]:
-        """Sort the nodes topologically, and keep their order otherwise.
-
-        Returns:
-            The nodes on a cycle (empty in a valid graph).
-        """
+        """Sort the nodes topologically, else in their order; return those on a cycle (none in a valid graph)."""
         self.sweep()
         order, cycle = self._ordered()
         list.clear(self.graph.nodes)

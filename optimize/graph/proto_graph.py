@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,15 @@ class ProtoGraph(ProtoIndex):
             if value is not None and node.output[0] not in {item.name for item in self.graph.output}:
                 self.graph.node.remove(node)
                 self._store(node.output[0], numpy_helper.to_array(value))
+
+    @functools.cached_property
+    def _floats(self) -> set[str]:
+        kinds = {item.name: item.type.tensor_type.elem_type for item in tensor_types(self.model)}
+        return {name for name, kind in kinds.items() if kind == onnx.TensorProto.FLOAT}
+
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor of the graph as it was read is known to be float32."""
+        return name in self._floats
 
     def fresh(self, name: str) -> str:
         """Return `name`, or `name_1`, …: a name that no tensor has; it is then reserved."""

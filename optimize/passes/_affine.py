@@ -36,6 +36,8 @@ def refusal(net: Graph, node: Node) -> str:
         return f"the weights of {node.name!r} are not constant"
     if net.dtype(node.inputs[1]) not in FLOATS:
         return f"the weights of {node.name!r} are integers"
+    if why := shared(net, node):
+        return why
     bias = net.input(node, 2)
     if bias is not None and net.value(bias) is None:
         return f"the bias of {node.name!r} is not constant"
@@ -85,12 +87,42 @@ def fold_into_layer(net: Graph, node: Node, scale: Array, shift: Array) -> str:
         return f"the folded weights do not fit {net.array(node.inputs[1]).dtype}"
     unscaled = bool(np.all(scale == 1))
     first = node.inputs[0]
+    if not unscaled:
+        note_copy(net, node)
     kept = node.inputs[1] if unscaled else net.constant(f"{node.inputs[1].name}_folded", weights)
     node.inputs = [first, kept, net.constant(f"{node.name or node.op}_bias", bias)]
     if node.op == "MatMul":
         node.op = "Gemm"
     node.attrs.pop("beta", None)
     return ""
+
+
+def shared(net: Graph, node: Node) -> str:
+    """Return why the weights of a layer must not be changed: another layer has them too, and they are not copied."""
+    if net.keep_shared and len(node.inputs[1].outputs) > 1:
+        return f"the weights of {node.name!r} are shared with another layer, and stay so on request"
+    return ""
+
+
+def note_copy(net: Graph, node: Node) -> None:
+    """Remember the layers that share the weights of a layer, which is about to get weights of its own."""
+    if len(node.inputs[1].outputs) > 1:
+        net.sharers.setdefault(node.inputs[1].name, net.users(node.inputs[1]))
+
+
+def copied_weights(net: Graph) -> list[str]:
+    """Return a line for each tensor of weights that several layers shared and that the file now has more than once."""
+    lines = []
+    for name, layers in net.sharers.items():
+        weights = {layer.inputs[1].name: layer.inputs[1] for layer in layers if len(layer.inputs) > 1}
+        sizes = [net.array(tensor).nbytes for tensor in weights.values()]
+        more = sum(sizes) - max(sizes, default=0)
+        if more:
+            lines.append(
+                f"the weights {name!r} of {len(layers)} layers were copied, because what is folded into these differs: "
+                f"{more / 1e6:.2f} MB more; --keep-shared leaves them"
+            )
+    return lines
 
 
 def _absorb_in_batchnorm(net: Graph, node: Node, scale: Array, shift: Array) -> str:

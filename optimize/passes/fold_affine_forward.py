@@ -68,6 +68,8 @@ def _refusal(net: Graph, layer: Node, scale: Array, shift: Array) -> str:
     bias = net.input(layer, 2)
     if net.dtype(layer.inputs[1]) not in _affine.FLOATS:
         return f"the weights of {layer.name!r} are integers"
+    if why := _affine.shared(net, layer):
+        return why
     if len(scale) != _inputs(net, layer)[1]:
         return f"its parameters do not match the channels that {layer.name!r} reads"
     if layer.op == "Gemm" and layer.attrs.get("transA"):
@@ -104,6 +106,7 @@ def _absorb(net: Graph, layer: Node, scale: Array, shift: Array) -> str:
         if bias is None:
             return f"the folded bias does not fit {weights.dtype}"
     rest = list(layer.inputs[2:]) if bias is None else [net.constant(f"{layer.name or layer.op}_bias", bias)]
+    _affine.note_copy(net, layer)
     layer.inputs = [layer.inputs[0], net.constant(f"{layer.inputs[1].name}_folded", new_weights), *rest]
     if bias is not None:
         layer.attrs.pop("beta", None)

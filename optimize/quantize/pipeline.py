@@ -29,6 +29,7 @@ from .quant_params import QuantParams, quant_params
 from .range_estimators import METHODS, candidates, choose
 from .report import QuantSettings, compare
 from .targets import TRANSPOSED, Target
+from .weights.blas_threads import one_blas_thread
 from .weights.int16_saturation import largest_integers, raw_peaks
 from .weights.layerwise import images_that_fit
 from .weights.quantize_weights import LARGEST
@@ -174,6 +175,7 @@ class _Conversion:
         hidden = inside_layers(net, plan) if form.fold_relu else set()
         names = sorted(set(plan.quantized_reads) - hidden)
         histograms, bent = settings.method != "min-max", saturating_activations(net, plan)
+        bent = {name: bend for name, bend in bent.items() if name not in settings.ranges}
         stats = self._collected(net.model, plan, names, histograms and settings.equalize is None)
         if settings.equalize is None:
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
@@ -219,7 +221,8 @@ def _refine(conversion: Converted, refiner: LayerReconstruction, samples: Augmen
         images = samples.layout.length(first)
         fitting = images_that_fit(value.size // images for value in sizes.values())
         count = fitting // step * step if fitting >= step else fitting
-        refiner.run(samples.picked(max(count, samples.size or 1)))
+        with one_blas_thread():
+            refiner.run(samples.picked(max(count, samples.size or 1)))
     limits = conversion.limits | refiner.limits
     return replace(conversion, noise=refiner.sqnr_db, fitted=refiner.fitted, limits=limits)
 
@@ -250,7 +253,9 @@ def _limits(
 def grids_of(plan: QuantPlan, form: Target, stats: dict[str, Stats], settings: QuantSettings) -> dict[str, QuantParams]:
     """Return the grid of each quantised tensor with statistics, after deciding which share one."""
     names = set(plan.quantized_reads) & set(stats)
-    ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names}
+    ends = {name: choose(stats[name], _method(settings), plan.kind(name, form)) for name in names} | {
+        name: settings.ranges[name] for name in names if name in settings.ranges
+    }
     share_concats(plan, _joined(plan, ends))
     shared, grids = _joined(plan, ends), {}
     for name in ends:

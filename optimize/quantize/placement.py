@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from ..graph import union_find
 from ..graph.proto_graph import ProtoGraph, all_nodes, attributes
-from .layer_queries import group_count, row_bias
+from .layer_queries import group_count, may_enter, no_integers, row_bias
 from .quant_params import QuantParams
 from .targets import ANCHORS, MOVES, SHIFTS, TRANSPOSED, WEIGHTED, Target
 
@@ -77,7 +77,9 @@ def place(
     """
     plan, reasons = QuantPlan(), dict.fromkeys(keep, ON_REQUEST) | dict(failed or {})
     for node in net.nodes:
-        if node.op_type in WEIGHTED or has_body(node):
+        if has_body(node):
+            plan.kept_float |= _in_bodies(node)
+        if node.op_type in WEIGHTED:
             _place_layer(net, plan, node, form, reasons.get(node.name, ""))
         elif node.name in keep:
             plan.kept_float[node.name] = ON_REQUEST
@@ -90,13 +92,18 @@ def place(
 
 def _place_layer(net: ProtoGraph, plan: QuantPlan, node: NodeProto, form: Target, reason: str) -> None:
     reason = reason or _unfit(net, node, form)
-    if has_body(node) and not reason:
-        return  # a body without layers
     if reason:
         plan.kept_float[node.name] = reason
         return
     plan.layers.append(node)
     plan.read(node.input[0], node)
+
+
+def _in_bodies(node: NodeProto) -> dict[str, str]:
+    """Return the layers in the bodies of a node, by its name and theirs, with the reason why they stay in float."""
+    inner = [one for one in all_nodes(node) if one.op_type in WEIGHTED]
+    why = f"it is in a body of {node.op_type}, which stays in float"
+    return {f"{node.name}/{one.name or one.op_type}[{at}]": why for at, one in enumerate(inner)}
 
 
 def has_body(node: NodeProto) -> bool:
@@ -105,10 +112,7 @@ def has_body(node: NodeProto) -> bool:
 
 
 def _unfit(net: ProtoGraph, node: NodeProto, form: Target) -> str:
-    """Return why a layer cannot be quantised; "" where it can, or is none."""
-    if has_body(node):
-        count = sum(inner.op_type in WEIGHTED for inner in all_nodes(node))
-        return f"{count} layers in the body of {node.op_type} are not looked at" if count else ""
+    """Return why a layer cannot be quantised; "" where it can."""
     if node.op_type == TRANSPOSED and (not form.transposed or group_count(node) > 1):
         return f"{form.name} has no INT8 kernel for {TRANSPOSED}" + (" in groups" if form.transposed else "")
     if node.op_type not in ANCHORS | {TRANSPOSED}:
@@ -140,10 +144,18 @@ def activations(net: ProtoGraph, node: NodeProto) -> list[str]:
 
 def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) -> None:
     """Quantise what the anchors write, then every operator that reads only quantised tensors."""
-    inside = set(plan.quantized_reads) & set(net.inputs)
-    anchors, last = {id(node) for node in plan.layers}, ends(net, form)
+    inside, entering = set(plan.quantized_reads) & set(net.inputs), set[str]()
+    anchors, last, fed = {id(node) for node in plan.layers}, ends(net, form), _fed(net, plan, form)
     for node in net.nodes:
         reads = activations(net, node)
+        if why := no_integers(node) if node.op_type in form.int8_ops and net.is_float(node.output[0]) else "":
+            plan.kept_float.setdefault(node.name, why)
+            continue
+        outside = set(reads) - inside
+        wanted = node.op_type in form.int8_ops and node.name not in keep and bool(fed & set(node.output) - last)
+        if wanted and all(may_enter(net, name, node) for name in outside):
+            entering |= outside
+            inside |= outside
         if id(node) in anchors:
             convolution = node.op_type in ("Conv", TRANSPOSED)
             if node.output[0] in last or (not convolution and set(node.output) & set(net.outputs)):
@@ -164,8 +176,18 @@ def _grow(net: ProtoGraph, plan: QuantPlan, form: Target, keep: frozenset[str]) 
     for name in sorted(inside):
         plan.quantized_reads.setdefault(name, set())
         for reader in net.readers.get(name, []):
-            if not has_body(reader) and (name not in net.inputs or id(reader) in anchors or reader in plan.other_ops):
+            from_float = name in net.inputs or name in entering
+            if not has_body(reader) and (not from_float or id(reader) in anchors or reader in plan.other_ops):
                 plan.read(name, reader)
+
+
+def _fed(net: ProtoGraph, plan: QuantPlan, form: Target) -> set[str]:
+    """Return the tensors that layers read in INT8, and what only INT8 operators stand between."""
+    names = {node.input[0] for node in plan.layers}
+    for node in reversed(net.nodes):
+        if node.op_type in form.int8_ops and names & set(node.output):
+            names |= set(activations(net, node))
+    return names
 
 
 def ends(net: ProtoGraph, form: Target) -> set[str]:
@@ -189,7 +211,7 @@ def ends(net: ProtoGraph, form: Target) -> set[str]:
 
 def _ends_with(node: NodeProto, float_ends: set[str], form: Target) -> bool:
     """Say whether a node that leads to no layer leaves what it reads in float."""
-    if node.op_type in SHIFTS:
+    if node.op_type in SHIFTS | {"Resize"}:
         return {name for name in node.output if name} <= float_ends
     return node.op_type not in form.int8_ops
 

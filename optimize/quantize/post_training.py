@@ -65,7 +65,9 @@ def quantize(
 
     find_target(target)
     graph = GraphFile.read(source)
-    _check_source(source, graph)
+    _check_upgrade(source, graph)
+    graph, settings = _trained(graph, settings)
+    check_model(graph.model, source)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
     budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
@@ -80,14 +82,27 @@ def quantize(
     return replace(report, speed=speed, not_timed=why)
 
 
-def _check_source(source: str | Path, graph: GraphFile) -> None:
-    """Check a graph, and compare it with its file if it was changed when it was read.
+def _trained(graph: GraphFile, settings: QuantSettings | None) -> tuple[GraphFile, QuantSettings | None]:
+    """Return a graph trained with Q/DQ as a float graph, and settings that keep its ranges and weights."""
+    from ..graph.graph_file import GraphFile
+    from .qdq.trained_ranges import without_pairs
+
+    if (read := without_pairs(graph.model)) is None:
+        return graph, settings
+    model, ranges = read
+    note = (
+        f"the file holds Q/DQ: the ranges of its {len(ranges)} tensors and its weights are kept; others are calibrated"
+    )
+    keep = settings.keep if settings else frozenset()
+    return GraphFile(model, graph.path, (*graph.notes, note)), replace(QuantSettings.quick(), keep=keep, ranges=ranges)
+
+
+def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
+    """Compare a graph that was changed when it was read with its file.
 
     Raises:
-        ModelError: It cannot be quantised.
         CheckFailed: They differ.
     """
-    check_model(graph.model, source)
     if not graph.notes:
         return
     from ..equivalence import compare

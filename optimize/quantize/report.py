@@ -37,6 +37,7 @@ class QuantSettings:
         cover: Half of the noisy images are covered by an even rectangle with sides of this share; 0 for none.
         keep: Names of nodes that stay float.
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
+        ranges: Tensor -> (low, high) that training gave it; others are calibrated.
     """
 
     equalize: float | None = 0.5
@@ -48,6 +49,7 @@ class QuantSettings:
     cover: float = 0.3
     keep: frozenset[str] = frozenset()
     per_tensor: bool = False
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def quick(cls, method: str = "min-max") -> QuantSettings:

@@ -17,12 +17,10 @@ WEIGHTED = ANCHORS | {TRANSPOSED, "LSTM", "GRU", "RNN", "DeformConv", "Einsum"}
 # Operators that only move values: the output has the input's scale.
 MOVES = frozenset(
     {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Split", "Slice", "Gather", "MaxPool", "DepthToSpace",
-     "SpaceToDepth", "Identity", "Dropout", "Relu", "Clip"}
+     "SpaceToDepth", "Identity", "Dropout", "Relu", "Clip", "Resize"}
 )  # fmt: skip
-
-
 # Those that put values elsewhere and change none.
-SHIFTS = (MOVES | {"Concat"}) - {"Relu", "Clip", "MaxPool"}
+SHIFTS = (MOVES | {"Concat"}) - {"Relu", "Clip", "MaxPool", "Resize"}
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ CASES = {
         ["AveragePool", "BatchNormalization", "Gather"],
     ),
     "two readers": (
-        "c = Conv(x, w) d = Conv<strides=[1,1]>(x, v) y = Add(c, d)", Preprocess((16, 16), 16),
-        ["Add", "BatchNormalization", "Conv", "Conv"],
+        "c = Conv(x, w) d = Conv<strides=[1,1]>(x, v) y = Mul(c, d)", Preprocess((16, 16), 16),
+        ["BatchNormalization", "Conv", "Conv", "Mul"],
     ),
     "grey": ("y = Conv(x, u)", Preprocess((16, 16), 16, mean=(0.5,), std=(0.25,), channels="GRAY"), ["Conv"]),
 }  # fmt: skip

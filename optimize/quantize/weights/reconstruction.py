@@ -133,11 +133,12 @@ class LayerReconstruction:
         if bend is not None and bend.gain is not None:
             inner = int(np.prod(values[0].shape[2:]))
             shape = bend.at(np.arange(0, flat.size, step) // inner % values[0].shape[1])
-        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape))
+        wanted = shape(sample)
+        start = min([self.grids[name], *starts], key=lambda at: _error(sample, at, shape, wanted))
         trials = [self._grid(start.low * width, start.high * width, root) for width in WIDTHS]
         trials = [cut for at in trials for cut in bend.tried(at)] if bend else trials
-        best = min(trials, key=lambda at: _error(sample, at, shape))
-        self.sqnr_db[name] = sqnr_db(shape(sample), shape(best.rounded(sample)))
+        best = min(trials, key=lambda at: _error(sample, at, shape, wanted))
+        self.sqnr_db[name] = sqnr_db(wanted, shape(best.rounded(sample)))
         for other in [item for item in self.grids if self.plan.root(item) == root]:
             self.grids[other] = best
             self._set(other, best)
@@ -207,8 +208,8 @@ def _channel_means(value: np.ndarray, axis: int) -> np.ndarray:
     return np.asarray(value.mean(axis=others, dtype=np.float64))
 
 
-def _error(sample: np.ndarray, at: QuantParams, shape: Function) -> float:
-    return float(np.square(shape(at.rounded(sample)) - shape(sample)).mean())
+def _error(sample: np.ndarray, at: QuantParams, shape: Function, wanted: np.ndarray) -> float:
+    return float(np.square(shape(at.rounded(sample)) - wanted).mean())
 
 
 def _same(value: np.ndarray) -> np.ndarray:
