@@ -40,7 +40,7 @@ BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*(db|)", re.IGNORECASE)
 @click.option("--spec", type=click.Path(path_type=Path), help="Preprocessing of a foreign file, by `edgesmith spec`.")
 @click.option("--target", default="trt", show_default=True, help=f"{INT8_TARGETS} (INT8), fp16 or bf16.")
 @click.option("--images", default=128, show_default=True, help="How many calibration images to use.")
-@click.option("--method", default="min-max", show_default=True, help="Range estimator: see docs/quantisation.md.")
+@click.option("--method", help="Range estimator, else one is chosen: see docs/quantisation.md.")
 @click.option("--keep", multiple=True, metavar="NODE", help="Keep in float: a name, type or pattern; repeatable.")
 @click.option("--adaround", is_flag=True, help="Also learn the rounding of weights (AdaRound); minutes.")
 @click.option("--quick", is_flag=True, help="Calibrate ranges only: takes seconds, costs 2 to 6 dB of SQNR.")
@@ -132,18 +132,18 @@ def _before(source: Path, output: Path, plot: Path | None, target: str, images: 
         need(package)
 
 
-def _settings(method: str, adaround: bool, quick: bool, limit: float | None = None) -> QuantSettings:
+def _settings(method: str | None, adaround: bool, quick: bool, limit: float | None = None) -> QuantSettings:
     from ..optimize.quantize import QuantSettings
     from ..optimize.quantize.range_estimators import check_method
 
-    check_method(method)
+    check_method(method or "min-max")
     if limit is not None:
         raise UsageError("--limit is for FP16", got="an INT8 target", do="give --budget")
     if not quick:
-        return QuantSettings(method=method, adaround=adaround)
+        return QuantSettings.measured(adaround=adaround, **({"method": method} if method else {}))
     if adaround:
         raise UsageError("--quick skips the step that --adaround asks for", do="give one of the two")
-    return QuantSettings.quick(method)
+    return QuantSettings.quick(method or "min-max")
 
 
 def _with_kept(source: Path, settings: QuantSettings | None, keep: tuple[str, ...]) -> QuantSettings:

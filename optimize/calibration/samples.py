@@ -97,12 +97,38 @@ class Samples:
         """Return the number of images (one walk)."""
         return sum(map(self.layout.length, self))
 
+    def split(self, every: int) -> tuple[Samples, Samples]:
+        """Return two streams of the same inputs: all samples but each `every`-th, and these alone."""
+        first, second = (
+            Samples(_Share(self, every, alone), self.layout, self.cache, f"{self.digest}/{every}/{alone}", self.size)
+            for alone in (False, True)
+        )
+        return first, second
+
     def cut(self, images: Batch, most: int) -> list[Batch]:
         """Return images in batches of the size that is fixed, what is left over without; else of at most `most`."""
         step, count = self.size or most, self.layout.length(images)
         if self.size == 0 or step >= count:
             return [images]
         return [self.layout.part(images, at, at + step) for at in range(0, count // step * step, step)]
+
+
+class _Share:
+    """Each `every`-th sample of a stream, or all others."""
+
+    def __init__(self, samples: Samples, every: int, alone: bool) -> None:
+        self.samples, self.every, self.alone = samples, every, alone
+
+    def __iter__(self) -> Iterator[Batch]:
+        layout, at = self.samples.layout, 0
+        for batch in self.samples._checked():  # noqa: SLF001 (of this module)
+            count = 1 if self.samples.size == 0 else layout.length(batch)
+            mine = [place for place in range(count) if ((at + place + 1) % self.every == 0) is self.alone]
+            at += count
+            if len(mine) == count:
+                yield batch
+            elif mine:
+                yield layout.join([layout.part(batch, place, place + 1) for place in mine])
 
 
 class AugmentedSamples:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .float_source import FloatSource
     from .mixed_precision.search import Budget, Search
     from .pipeline import Converted
+    from .recipe import Trial
 
 
 def quantize(
@@ -43,7 +44,7 @@ def quantize(
         target: A name of `targets.quantized_targets()`.
         allow_random: Accept samples that look like noise, or that the model's preprocessing cannot give.
         min_images: The fewest calibration images that are accepted.
-        settings: What is done to keep the accuracy; the default does all of it but AdaRound.
+        settings: What is done to keep the accuracy; the default does, but for AdaRound, each step that gains.
         budget_db: The least SQNR on the calibration images, in dB: layers are left in float until it is met.
         budget_points: The same with points of top-1; without `labels` a changed answer counts as a lost one.
         labels: The classes of the images.
@@ -132,7 +133,7 @@ def quantize_graph(
 
     graph, form = source.graph, find_target(target)
     model = check_model(graph.model, graph.path)
-    settings = settings or QuantSettings()
+    settings = settings or QuantSettings.measured()
     settings = replace(settings, keep=kept_names(model, settings.keep))
     checked = Samples(samples, source.layout, Path(cache) if cache is not None else None)
     spec = spec_metadata.embedded(model)
@@ -157,6 +158,7 @@ class _SearchOutcome:
     alone: dict[str, float]
     quality: Quality
     held_out: bool
+    trials: tuple[Trial, ...] = ()
 
 
 def _search(
@@ -174,6 +176,7 @@ def _search(
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
     from .range_estimators import check_method
+    from .recipe import choose_recipe
 
     check_method(settings.method)
     first = next(iter(samples))
@@ -187,8 +190,14 @@ def _search(
         free = source.free(pools, first)
     samples = Samples(samples.batches, free.layout, samples.cache, digest, free.size)
     conversion: Converted | None
-    search = None
-    if budget is None:
+    recipe = search = None
+    if settings.choose:
+        recipe = choose_recipe(free.model, form, samples, settings, free.roles)
+        settings = recipe.settings
+    if recipe is not None and budget is None:
+        conversion = recipe.conversion
+        alone = sensitivity(free.model, form, samples) if explain else {}
+    elif budget is None:
         conversion = convert(free.model, form, samples, settings, free.roles)
         alone = sensitivity(free.model, form, samples) if explain else {}
     else:
@@ -198,7 +207,8 @@ def _search(
     quality = judge(free.model, conversion.model if conversion else free.model, list(others), free.layout)
     if conversion is not None:
         with_batch_of(conversion.model, model)
-    return _SearchOutcome(conversion, search, alone, quality, judges is not None)
+    trials = recipe.trials if recipe else ()
+    return _SearchOutcome(conversion, search, alone, quality, judges is not None, trials)
 
 
 def _write_float(graph: GraphFile, target: str, target_path: str | Path, samples: Samples) -> None:
@@ -229,6 +239,7 @@ def _report(target: str, data: Inspection, outcome: _SearchOutcome, sizes: tuple
         limited={name: count for name, limit in limits.items() if (count := int((np.asarray(limit) < LARGEST).sum()))},
         ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.quantized_reads)},
         reason=search.reason if search else "",
+        recipe=tuple(trial.to_dict() for trial in outcome.trials),
         tried=tuple(one.to_dict() for one in search.tried) if search else (),
         tensor_sqnr_db=conversion.noise if conversion else {},
         layer_sqnr_db=outcome.alone,

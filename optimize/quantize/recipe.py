@@ -59,7 +59,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantRecipe:
     """The best recipe: its graph, its settings (nothing is left to choose in them), and all trials in their order."""
 
     conversion: Converted
@@ -135,7 +135,7 @@ class _Recipes:
 
 def choose_recipe(
     model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None = None
-) -> Recipe:
+) -> QuantRecipe:
     """Return the recipe that keeps most on images it was not fitted to.
 
     Args:
@@ -150,4 +150,4 @@ def choose_recipe(
     recipes = _Recipes(model, form, samples, settings, roles)
     recipes.run()
     assert recipes.conversion is not None  # the first trial is kept
-    return Recipe(recipes.conversion, recipes.settings, tuple(recipes.trials))
+    return QuantRecipe(recipes.conversion, recipes.settings, tuple(recipes.trials))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 COMPARED = 1 << 19
+STEPS = frozenset({"method", "equalize", "noise", "refine"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class QuantSettings:
         keep: Names of nodes that stay float.
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
         ranges: Tensor -> (low, high) that training gave it; others are calibrated.
+        choose: Steps, of STEPS, that are done only where they gain on images held back (`recipe`); empty: as said here.
     """
 
     equalize: float | None = 0.5
@@ -50,6 +52,12 @@ class QuantSettings:
     keep: frozenset[str] = frozenset()
     per_tensor: bool = False
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    choose: frozenset[str] = frozenset()
+
+    @classmethod
+    def measured(cls, **options: Any) -> QuantSettings:
+        """Return settings in which every step that is not named here has to gain on the network at hand."""
+        return cls(**options, choose=STEPS - set(options))
 
     @classmethod
     def quick(cls, method: str = "min-max") -> QuantSettings:
@@ -72,6 +80,7 @@ class QuantReport(Displayed):
         limited: Nodes with weights under 8 bits, so that no product pair saturates 16 bits -> channels limited.
         ranges: Quantised tensor -> (low, high) of its grid.
         reason: With a budget: why this configuration was chosen.
+        recipe: Every recipe that was tried (`recipe.Trial`), where steps were chosen.
         tried: With a budget: every configuration that was tried (`budget.Tried`), those on the Pareto front marked.
         tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
             quantised network feeds it (empty without `refine`; tensors with one scale: the first of them).
@@ -110,6 +119,7 @@ class QuantReport(Displayed):
     judged: int = 0
     held_out: bool = False
     agreed: dict[str, int] = field(default_factory=dict)
+    recipe: tuple[dict[str, Any], ...] = ()
     speed: Speed | None = None
     not_timed: str = "not asked for"
 

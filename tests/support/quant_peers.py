@@ -26,22 +26,26 @@ def reader(source, images):
 
 
 def ort(source, images, target, kind):
-    """onnxruntime's quantize_static: U8 activations and S8 weights, pre-processed as its documentation asks."""
+    """onnxruntime's quantize_static: U8 (or symmetric S8) activations, S8 weights, pre-processed as its documentation asks."""
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     method = {"percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
     ready = target + ".ready"
-    quant_pre_process(source, ready)
+    try:
+        quant_pre_process(source, ready)
+    except Exception:  # shapes that it cannot infer by symbols; its own message says to skip that
+        quant_pre_process(source, ready, skip_symbolic_shape=True)
     quantize_static(
         ready,
         target,
         reader(source, images),
-        activation_type=QuantType.QUInt8,
+        activation_type=QuantType.QInt8 if kind == "symmetric" else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=kind != "default",
         reduce_range=kind == "7bit",
         calibrate_method=method.get(kind, CalibrationMethod.MinMax),
+        extra_options={"ActivationSymmetric": True} if kind == "symmetric" else {},
     )
 
 

@@ -26,6 +26,7 @@ from .channel_groups import ChannelGroup, channel_groups
 MARGIN = 1.1
 # A channel this much quieter than the loudest counts as this loud.
 SILENT = 1e-6
+FLOOR = 0.0
 LINEAR = frozenset({"Identity", "Dropout", "Add"})
 
 
@@ -115,7 +116,7 @@ def _scales(
     if np.isinf(space.limit):
         return np.asarray(scale)
     peak = max(float(stats[name].high) for name in seen)
-    return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * alive)).clip(min=1))
+    return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * np.maximum(alive, FLOOR))).clip(min=1))
 
 
 def norms(net: ProtoGraph, space: ChannelGroup, count: int) -> np.ndarray:

@@ -1,0 +1,18 @@
+"""`edgesmith` with torchvision importable beside CPU torch, for networks of timm and torchvision."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    if any(word.startswith(("timm:", "torchvision:")) for word in sys.argv[1:]):
+        from corpus import beside_cpu_torch  # noqa: F401
+    from edgesmith.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()
