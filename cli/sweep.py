@@ -53,6 +53,7 @@ def sweep_command(
     from ..bench.report import tables
     from ..bench.sweep import sharded_accuracy as evaluating
     from ..bench.sweep import sweep
+    from ..runtime import datasets
 
     before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
     forms = [word for word in precision.split(",") if word]
@@ -63,10 +64,14 @@ def sweep_command(
     gather = sweep.gather_cells
     if evaluate:
         work, gather = evaluating.measure_shard, evaluating.gather_shards
-        cells = evaluating.shard_cells(targets, evaluate, split, shards, forms)
+        settings = sweep.sweep_settings(data=datasets.load(evaluate, split).digest)
+        cells = evaluating.shard_cells(targets, evaluate, split, shards, forms, settings)
     else:
         counts, batches = _numbers(threads, 0), _numbers(batch, 1)
-        cells = sweep.sweep_cells(targets, precisions=forms, threads=counts, batches=batches, shape=shape)
+        settings = sweep.sweep_settings(plan=[processes, seconds])
+        cells = sweep.sweep_cells(
+            targets, precisions=forms, threads=counts, batches=batches, shape=shape, settings=settings
+        )
     with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
         count, failed = sweep.sweep(cells, store, work, dispatch, advance)
     runs = gather(cells, store)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import tasks
 from ..batch_axes import axes
-from ..common.files import swap, workplace
+from ..common.durable import swap
+from ..common.files import workplace
 from ..common.progress import note
 from ..errors import UsageError
 from ..outputs import STAMP, claim
@@ -38,8 +39,8 @@ TYPES = {
 CARRIED = (
     *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
     *(f"images/{name}.py" for name in ("resize", "opencv_resize", "torch_resize")),
-    "common/__init__.py", "common/files.py", "common/names.py", "common/packages.py", "common/plugins.py", "errors.py",
-    "spec.py",
+    *(f"common/{name}.py" for name in ("__init__", "durable", "files", "names", "packages", "plugins")),
+    "errors.py", "spec.py",
     *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""

@@ -1,5 +1,6 @@
 """Sweeps: every cell once, stopped and gone on, failures alone; on Dask with workers that are killed."""
 
+import dataclasses
 import errno
 import functools
 import importlib.util
@@ -13,12 +14,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgesmith.bench.measure import environment
 from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.sweep import sweep
 from edgesmith.bench.sweep.sweep import Outcome, Store, SweepCell
 from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.errors import EdgesmithError
 from support import results
+from support.bundles import colour_bundle, colour_net
 
 WORK = "def setup():\n    return lambda: sum(range(2000))"
 
@@ -38,6 +41,60 @@ def test_a_grid_is_every_combination_once(tmp_path):
     (tmp_path / "work.py").write_text(WORK + "  # changed")
     again = sweep.sweep_cells([str(tmp_path / "work.py")], threads=(1, 2), batches=(1, 4))
     assert not {cell.key for cell in found} & {cell.key for cell in again}
+
+
+def write_onnx(folder, name):
+    """An ONNX file whose weights stand beside it."""
+    onnx = pytest.importorskip("onnx")
+    colour_net(folder / name)
+    model = onnx.load(folder / name)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, folder / name, save_as_external_data=True, location="w.data", size_threshold=0)
+
+
+# what a figure depends on, by a change of it
+CHANGES = {
+    "a Python file": lambda folder: (folder / "work.py").write_text(WORK + "  # changed"),
+    "the weights beside an ONNX file": lambda folder: (folder / "w.data").write_bytes(b"0" * 4096),
+    "a bundle's labels": lambda folder: (folder / "b" / "manifest.json").write_text(
+        (folder / "b" / "manifest.json").read_text().replace('"red"', '"crimson"')
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_changed_is_measured_again_and_a_worker_with_another_file_is_refused(case, tmp_path):
+    (tmp_path / "work.py").write_text(WORK)
+    write_onnx(tmp_path, "net.onnx")
+    colour_bundle(tmp_path / "b")
+    paths = [str(tmp_path / name) for name in ("work.py", "net.onnx", "b")]
+    before = [SweepCell(path, "", "", 1, 1, sweep.content_digest(path)) for path in paths]
+    assert [sweep.content_digest(path) for path in paths] == [cell.sha256 for cell in before]
+    CHANGES[case](tmp_path)
+    after = [SweepCell(path, "", "", 1, 1, sweep.content_digest(path)) for path in paths]
+    assert sum(one.key != other.key for one, other in zip(before, after, strict=True)) == 1
+    (changed,) = (one for one, other in zip(before, after, strict=True) if one != other)
+    with pytest.raises(EdgesmithError, match="is not the file of this sweep"):
+        sweep.measure_cell(changed, SamplingPlan())
+
+
+def test_every_setting_and_version_is_in_a_cells_key(tmp_path, monkeypatch):
+    """Another plan, other images, another version of a package, of Edgesmith or of Python, another machine."""
+    cell, here = cells(1)[0], environment.here()
+    settings = [
+        sweep.sweep_settings(plan=[3, 1.0]),
+        sweep.sweep_settings(plan=[3, 2.0]),
+        sweep.sweep_settings(data="a"),
+    ]
+    for change in ({"packages": {"onnxruntime": "0"}}, {"python": "3.0"}, {"cpu": "another"}):
+        monkeypatch.setattr(environment, "here", lambda change=change: dataclasses.replace(here, **change))
+        settings.append(sweep.sweep_settings(plan=[3, 1.0]))
+    monkeypatch.setattr(sweep, "__version__", "0")
+    settings.append(sweep.sweep_settings(plan=[3, 1.0]))
+    every = [dataclasses.replace(cell, settings=one) for one in settings]
+    every += [dataclasses.replace(cell, **{name: value}) for name, value in (("shape", "1x3x9x9"), ("sha256", "a"))]
+    assert len({one.key for one in every}) == len(every)
 
 
 def test_a_stopped_sweep_goes_on_where_it_stopped(tmp_path):
