@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,9 +104,10 @@ def _beside(
 ) -> GateAnswers:  # fmt: skip
     """Measure both versions in turns, then compare the kernels if requested."""
     from ..bench.gate.thresholds import KERNELS
+    from ..runtime.common.files import scratch
 
-    with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
-        base = _base(baseline, new, Path(folder))
+    with scratch("base") as folder:
+        base = _base(baseline, new, folder)
         both = _common(base, new, precision, threads, shape, data)
         answers = _ask(both, rule, [word for word in words if word != KERNELS])
         return (

@@ -82,7 +82,7 @@ def train(
         The trained module in eval mode, with its accuracy on the test and hard splits.
 
     Raises:
-        UsageError: An unknown name, recipe or data; `resume` without a run of these images, recipe, seed and start.
+        UsageError: An unknown name, recipe or data; no run to resume, or one with another of these.
         DataError: The images cannot be used; each bad one is named before training starts.
         ModelError: The checkpoint cannot be used.
     """
@@ -101,10 +101,9 @@ def train(
     splits = ("test", "hard") if data == "digits" else ("test",)
     judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
     facts = {"recipe": recipe.digest, "seed": str(seed), "data": whole.digest, "start": _digest_of(start)}
-    began = time.perf_counter()
-    history = fit_module(module, feed, recipe, seed=seed, keeper=RunState(keep, resume, facts), say=say)
-    top1 = {split: accuracy(module, judge) for split, judge in judges.items()}
-    seconds = time.perf_counter() - began
+    began, keeper = time.perf_counter(), RunState(keep, resume, facts)
+    history = fit_module(module, feed, recipe, seed=seed, keeper=keeper, say=say)
+    top1, seconds = {split: accuracy(module, judge) for split, judge in judges.items()}, time.perf_counter() - began
     return TrainResult(spec, module, top1, seconds, tuple(history), recipe, whole.digest)
 
 

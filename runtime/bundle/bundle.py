@@ -10,11 +10,12 @@ golden/<artefact>.npz    outputs of each artefact, recorded at export
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from ..common.files import sha256, unreadable
+from ..common.files import unreadable
 from ..errors import BundleError, UsageError
 from . import archive, signing
 from .manifest import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its manifest is valid; the digest of a file is checked when the file is requested."""
+    """An opened bundle: its manifest is valid; the digest of a file is checked whenever the file is read."""
 
     folder: Path
     manifest: Manifest
@@ -44,7 +45,6 @@ class Bundle:
     source: Path
     signature: bytes = b""
     _extracted: archive.Extracted | None = field(default=None, repr=False, compare=False)
-    _looked_at: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -56,60 +56,49 @@ class Bundle:
         """The runnable forms of the network."""
         return self.manifest.artefacts
 
-    def file(self, name: str) -> Path:
-        """Return the path of a member after checking its size and digest against the manifest.
-
-        Raises:
-            BundleError: It is missing, is outside the bundle, or was changed.
-        """
-        if problem := self.problem(name):
-            raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
-        return self.folder / name
-
     def content(self, name: str) -> bytes:
         """Return a member's bytes, read once: the returned bytes are those compared with the manifest.
 
         Raises:
             BundleError: It is missing, is outside the bundle, or was changed.
         """
-        problem, data = self._misplaced(name), b""
-        if not problem:
-            with (self.folder / name).open("rb") as file:
-                data = file.read(self.manifest.files[name].bytes + 1)
-            problem = self._differs(name, len(data), hashlib.sha256(data).hexdigest())
-        if problem:
+        buffer = io.BytesIO()
+        self.copy(name, buffer)
+        return buffer.getvalue()
+
+    def copy(self, name: str, target: IO[bytes]) -> None:
+        """Write a member's bytes to `target`, read once: they are those compared with the manifest.
+
+        Raises:
+            BundleError: It is missing, is outside the bundle, or was changed; `target` must not be used.
+        """
+        if problem := self.problem(name, target):
             raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
-        return data
 
-    def problem(self, name: str) -> str:
-        """Return the problem of a member, or an empty string; each member is checked once."""
-        if name not in self._looked_at:
-            self._looked_at[name] = self._look_at(name)
-        return self._looked_at[name]
-
-    def _look_at(self, name: str) -> str:
-        if problem := self._misplaced(name):
-            return problem
-        path, entry = self.folder / name, self.manifest.files[name]
-        if (size := path.stat().st_size) != entry.bytes:
-            return f"was changed: {size} bytes, not {entry.bytes}"
-        return self._differs(name, size, sha256(path))
-
-    def _misplaced(self, name: str) -> str:
-        path = self.folder / name
+    def problem(self, name: str, target: IO[bytes] | None = None) -> str:
+        """Return the problem of a member, or an empty string; it is read at each call, and copied to `target`."""
         if name not in self.manifest.files:
             return "is not in the manifest"
+        path, entry = self.folder / name, self.manifest.files[name]
         if why := unreadable(path):
             return "is missing" if why == "no such file" else f"cannot be read: {why}"
-        return "" if self.folder.resolve() in path.resolve().parents else "is outside the bundle"
-
-    def _differs(self, name: str, size: int, digest: str) -> str:
-        entry = self.manifest.files[name]
-        if digest == entry.sha256:
-            return ""
+        if self.folder.resolve() not in path.resolve().parents:
+            return "is outside the bundle"
+        size, digest = 0, hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while size <= entry.bytes and (block := file.read(min(1 << 20, entry.bytes + 1 - size))):
+                    size += len(block)
+                    digest.update(block)
+                    if target:
+                        target.write(block)
+        except FileNotFoundError:  # replaced just now
+            return "is missing"
         if size != entry.bytes:
-            return f"was changed: {min(size, entry.bytes + 1)} bytes or more, not {entry.bytes}"
-        return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
+            return f"was changed: {'at least ' if size > entry.bytes else ''}{size} bytes, not {entry.bytes}"
+        if digest.hexdigest() != entry.sha256:
+            return f"was changed: SHA-256 {digest.hexdigest()[:12]}…, not {entry.sha256[:12]}…"
+        return ""
 
     def check_signature(self, keys: signing.Keys | None) -> str:
         """Return the name of the trusted key that signed it; see `signing.check_signature`."""
@@ -117,7 +106,7 @@ class Bundle:
 
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
-        return archive.read_arrays(self.file(name), empty)
+        return archive.read_arrays(io.BytesIO(self.content(name)), empty, str(self.folder / name))
 
     def golden_inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs whose outputs were recorded, by name."""

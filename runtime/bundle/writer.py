@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 
+_COMPRESSED = (".json", ".txt", ".md")
 FOLDERS = {"onnx": "onnx", "engine": "engines", "null": "onnx"}
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25, "mixed": 0.25}
 TENSORRT_TOLERANCES = {"fp32": 1e-2, "fp16": 5e-2, "int8": 0.25, "mixed": 0.25}
@@ -143,9 +146,7 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
         UsageError: The path is a file that is not a zipped bundle, and `overwrite` is not set.
     """
     claim(target, "zip", overwrite=overwrite)
-    for name in bundle.manifest.files:
-        bundle.file(name)
-    archive.pack_zip(bundle.folder, bundle.manifest, Path(target))
+    _write_zip(bundle, Path(target))
     return Path(target)
 
 
@@ -161,10 +162,37 @@ def sign_bundle(bundle: Bundle, key: str | Path) -> str:
         NotAvailable: cryptography is not installed.
     """
     for name in bundle.manifest.files:
-        bundle.file(name)
+        if problem := bundle.problem(name):
+            raise BundleError(f"{bundle.source}: {name} {problem}", do="copy or make the bundle again")
     name, text = signing.signature_text(bundle.digest, key)
     with atomic_file(bundle.folder / SIGNATURE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if bundle.source.is_file():
-        archive.pack_zip(bundle.folder, bundle.manifest, bundle.source)
+        _write_zip(bundle, bundle.source)
     return name
+
+
+def _write_zip(bundle: Bundle, target: Path) -> None:
+    """Write a bundle as a .zip in the manifest's order, without timestamps; weights are not compressed.
+
+    Raises:
+        BundleError: A file is missing or was changed; nothing is written.
+    """
+    manifest = (bundle.folder / NAME).read_bytes()
+    if hashlib.sha256(manifest).hexdigest() != bundle.digest:
+        raise BundleError(f"{bundle.source}: {NAME} was changed", do="open the bundle again")
+    signature = bundle.folder / SIGNATURE
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as target_zip:
+        target_zip.writestr(_info(NAME), manifest)
+        if signature.is_file():
+            target_zip.writestr(_info(SIGNATURE), signature.read_bytes())
+        for name in sorted(bundle.manifest.files):
+            with target_zip.open(_info(name), "w", force_zip64=True) as member:
+                bundle.copy(name, member)
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
+    info.external_attr = 0o644 << 16
+    return info

@@ -91,6 +91,17 @@ def workplace(target: str | Path) -> Iterator[Path]:
         close(lock)
 
 
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Yield an empty private folder in the temporary folder; those that killed processes of ours left are removed.
+
+    Raises:
+        EdgesmithError: There is no space.
+    """
+    with workplace(Path(tempfile.gettempdir()) / f"edgesmith-{name}") as folder:
+        yield folder
+
+
 def _make_folder(folder: Path) -> None:
     """Create a folder and its parents so that they are on the disk."""
     absent = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -129,6 +140,8 @@ def remove_abandoned(folder: Path) -> None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_uid != os.getuid():
+            return
         if not any(folder.iterdir()) and stat.S_IMODE(folder.stat().st_mode) == 0o700:
             folder.rmdir()  # killed before it was marked: nothing is lost
         elif (folder / MARK).read_bytes() == MARKED.encode():

@@ -83,8 +83,10 @@ class Ended:
             )  # fmt: skip
         if self.signal == signal.SIGKILL:
             return RunError(f"{what} was killed", got="SIGKILL", do="free memory: the system may have run out of it")
+        name = signal.Signals(self.signal).name if self.signal else ""
+        if name in FORWARDED:
+            return RunError(f"{what} was stopped", got=f"{name} from outside", do="start it again")
         if self.signal:
-            name = signal.Signals(self.signal).name
             return RunError(
                 f"a native library crashed during {what}", got=name, expected="a result or a refusal",
                 do="the file is probably malformed: check its origin",

@@ -158,3 +158,11 @@ def test_the_ledger_names_work_folders(tmp_path):
                 assert (tmp_path / "ledger").read_bytes() == os.fsencode(place.parent) + b"\0"
         finally:
             files.write_down(-1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGSEGV])
+def test_a_signal_from_outside_is_no_crash(number):
+    message = str(isolation.Ended(128 + number, number).error("`edgesmith run`", isolation.Limits()))
+    outside = number != signal.SIGSEGV
+    assert ("was stopped; got SIG" in message) is outside
+    assert ("crashed" in message) is not outside

@@ -205,3 +205,23 @@ def test_what_was_checked_is_what_is_loaded(copy, monkeypatch):
         assert model.run(golden_inputs()["input"])["output"].shape == (4, 3)
     with pytest.raises(BundleError, match="was changed"):
         opened.content("onnx/colours-fp32.onnx")
+
+
+def test_a_kept_bundle_trusts_no_earlier_check(copy, keys):
+    """Files that are exchanged between two uses of one Bundle, each of which was checked before."""
+    kept = bundle.read(copy, trusted_key=keys / "ours.pub")
+    assert bundle.verify(kept, threads=1).passed
+    (copy / "golden" / "inputs.npz").write_bytes(b"x" * kept.manifest.files["golden/inputs.npz"].bytes)
+    for use in (kept.golden_inputs, lambda: bundle.pack(kept, copy.parent / "b.zip")):
+        with pytest.raises(BundleError, match=r"golden/inputs\.npz was changed"):
+            use()
+    assert not (copy.parent / "b.zip").exists()
+    assert kept.problem("golden/inputs.npz")
+    assert not bundle.verify(kept, threads=1).passed
+
+
+def test_a_manifest_that_was_exchanged_is_not_packed(copy):
+    kept = bundle.opened(copy)
+    edit_manifest(copy, None)
+    with pytest.raises(BundleError, match=r"manifest\.json was changed"):
+        bundle.pack(kept, copy.parent / "b.zip")
