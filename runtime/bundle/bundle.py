@@ -100,9 +100,13 @@ class Bundle:
             return f"was changed: SHA-256 {digest.hexdigest()[:12]}…, not {entry.sha256[:12]}…"
         return ""
 
-    def check_signature(self, keys: signing.Keys | None) -> str:
-        """Return the name of the trusted key that signed it; see `signing.check_signature`."""
-        return signing.check_signature(self.digest, self.signature, keys, self.source)
+    def check_signature(
+        self, keys: signing.Keys | None, name: str | None = None, min_version: int = 0
+    ) -> signing.Signature | None:
+        """Return the signature of a trusted key, after comparing the network's name; see `signing.check_signature`."""
+        if name is not None and self.spec.name != name:
+            raise BundleError(f"{self.source} is another network", got=self.spec.name, expected=name)
+        return signing.check_signature(self.digest, self.signature, keys, self.source, self.spec.name, min_version)
 
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
@@ -113,13 +117,17 @@ class Bundle:
         return self.arrays(GOLDEN_INPUTS)
 
 
-def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
+def read_bundle(
+    path: str | Path, *, trusted_key: signing.Keys | None = None, name: str | None = None, min_version: int = 0
+) -> Bundle:
     """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder as long as the Bundle exists.
 
     Args:
         path: Path of the bundle.
         trusted_key: Public keys, one of which must have signed it; None means those of $EDGESMITH_TRUSTED_KEYS; if that
-            is not set, no signature is required.
+            is not set, no signature is required; if it is empty, nobody is trusted.
+        name: The network that it must be; None allows any.
+        min_version: Lowest version that its signature may have.
 
     Raises:
         UsageError: The path does not exist, or a key cannot be read.
@@ -127,7 +135,7 @@ def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) ->
         NotAvailable: A signature is required and cryptography is not installed.
     """
     bundle = open_bundle(path)
-    bundle.check_signature(trusted_key)
+    bundle.check_signature(trusted_key, name, min_version)
     return bundle
 
 

@@ -150,21 +150,27 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
     return Path(target)
 
 
-def sign_bundle(bundle: Bundle, key: str | Path) -> str:
+def sign_bundle(bundle: Bundle, key: str | Path, version: int = 1, expires: str = "") -> str:
     """Sign an opened bundle in place, after checking every file's digest; an earlier signature is replaced.
+
+    Args:
+        bundle: The bundle.
+        key: The private key.
+        version: A counter of the network's releases; a device that ran one refuses lower ones.
+        expires: Last day of the signature (UTC), "2027-12-31"; empty for no end.
 
     Returns:
         The key's name.
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: The key does not exist, or is not an Ed25519 key.
+        UsageError: The key does not exist, or is not an Ed25519 key; or the version or day is not valid.
         NotAvailable: cryptography is not installed.
     """
     for name in bundle.manifest.files:
         if problem := bundle.problem(name):
             raise BundleError(f"{bundle.source}: {name} {problem}", do="copy or make the bundle again")
-    name, text = signing.signature_text(bundle.digest, key)
+    name, text = signing.signature_text(bundle.digest, key, bundle.spec.name, version, expires)
     with atomic_file(bundle.folder / SIGNATURE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if bundle.source.is_file():
