@@ -18,7 +18,7 @@ import numpy as np
 from .answer import Answer
 from .backends._base import is_finite
 from .batch_axes import answers, as_feeds, axes, count_samples, run
-from .bundle.bundle import Bundle, open_bundle
+from .bundle.bundle import Bundle, settled
 from .bundle.rollback import admitted
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
@@ -181,9 +181,12 @@ def load(
         BundleError: The bundle is damaged, was tampered with, or is not signed as required.
         NotAvailable: No artefact of the bundle runs here; the message has the reason for each.
     """
-    contents = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    with admitted(contents, trusted_key, name, min_version, allow_rollback):
-        model = _loaded(contents, device, precision, threads, rebuild)
+
+    def loaded(contents: Bundle) -> Model:
+        with admitted(contents, trusted_key, name, min_version, allow_rollback):
+            return _loaded(contents, device, precision, threads, rebuild)
+
+    model = loaded(bundle) if isinstance(bundle, Bundle) else settled(bundle, loaded)
     model.allow_nonfinite = allow_nonfinite
     return model
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ..common.files import unreadable
-from ..errors import BundleError, UsageError
+from ..errors import BundleError, EdgesmithError, UsageError
 from . import archive, signing
 from .manifest import (
     GOLDEN_INPUTS,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..spec import ModelSpec
+
+
+MOST_TRIES = 100
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,15 @@ class Bundle:
             raise BundleError(f"{self.source} is another network", got=self.spec.name, expected=name)
         return signing.check_signature(self.digest, self.signature, keys, self.source, self.spec.name, min_version)
 
+    def is_replaced(self) -> bool:
+        """Return whether another bundle is at the path now; that of a .zip is a copy, which nobody replaces."""
+        if self._extracted:
+            return False
+        try:
+            return hashlib.sha256((self.folder / NAME).read_bytes()).hexdigest() != self.digest
+        except OSError:
+            return True
+
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
         return archive.read_arrays(io.BytesIO(self.content(name)), empty, str(self.folder / name))
@@ -134,9 +148,28 @@ def read_bundle(
         BundleError: Not a bundle, damaged, of a later version, a wrong manifest, or not signed as required.
         NotAvailable: A signature is required and cryptography is not installed.
     """
-    bundle = open_bundle(path)
-    bundle.check_signature(trusted_key, name, min_version)
-    return bundle
+
+    def checked(bundle: Bundle) -> Bundle:
+        bundle.check_signature(trusted_key, name, min_version)
+        return bundle
+
+    return settled(path, checked)
+
+
+def settled(path: str | Path, use: Callable[[Bundle], T]) -> T:
+    """Open a bundle and return what `use` returns; again, if the bundle was replaced meanwhile and `use` failed.
+
+    Raises:
+        EdgesmithError: Opening or `use` failed, and the bundle is still the same.
+    """
+    for _ in range(MOST_TRIES):
+        bundle = open_bundle(path)
+        try:
+            return use(bundle)
+        except EdgesmithError:
+            if not bundle.is_replaced():
+                raise
+    raise BundleError(f"{path} is replaced again and again", do="wait until it is complete")
 
 
 def open_bundle(path: str | Path) -> Bundle:

@@ -1,7 +1,9 @@
 """Streams keep order and count every frame; pools bound their queue; a live model follows its bundle."""
 
 import asyncio
+import contextlib
 import itertools
+import queue
 import shutil
 import threading
 import time
@@ -129,6 +131,16 @@ def test_leaving_early_stops_the_threads(model):
         next(iter(stream))
 
 
+def test_leaving_the_loop_alone_ends_the_threads(model):
+    """Without a `with` block: nobody calls `close`."""
+    stream = Stream(model, itertools.repeat(picture("red", RIGHT)), capacity=2)
+    for frame in stream:
+        if frame.index == 3:
+            break
+    assert not any(thread.is_alive() for thread in stream._threads)
+    assert balanced(stream.counts)
+
+
 def test_wrong_use_of_a_stream(model):
     with pytest.raises(UsageError, match="unknown policy 'drop'"):
         Stream(model, [], policy="drop")
@@ -161,6 +173,45 @@ def test_a_full_pool_refuses_at_once_or_after_its_time(model, monkeypatch):
         with pytest.raises(RunError, match="the queue is full; got 1 calls waiting"):
             pool.submit(picture("red"))
         assert pool.submit(picture("blue"), timeout=5).result(5).top(1)[0].label == "blue"
+
+
+def test_every_future_ends_though_the_pool_is_closed_meanwhile(model, monkeypatch):
+    """A call is queued after the threads ended, because `submit` had seen an open pool."""
+    pool, real = WorkerPool(model, capacity=3), queue.Queue.put
+    monkeypatch.setattr(queue.Queue, "put", lambda self, item, *rest, **more: (
+        pool.close() if item is not None else None, real(self, item, *rest, **more))[1])  # fmt: skip
+    future = pool.submit(picture("red"))
+    with pytest.raises(RunError, match="this pool was closed"):
+        future.result(10)
+    monkeypatch.undo()
+    assert pool._calls.empty()
+
+
+def test_closing_while_others_submit_leaves_no_future_open(model):
+    for _ in range(20):
+        pool, futures = WorkerPool(model, workers=2, capacity=4), []
+
+        def submit(pool=pool, futures=futures):
+            with contextlib.suppress(RunError):
+                while True:
+                    futures.append(pool.submit(picture("red"), timeout=None))
+
+        threads = [threading.Thread(target=submit) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        futures_before_close = pool.submit(picture("red"), timeout=None)
+        pool.close()
+        for thread in threads:
+            thread.join()
+        for future in (*futures, futures_before_close):
+            assert future.exception(10) is None or isinstance(future.exception(), RunError)
+
+
+def test_a_pool_can_be_closed_by_the_answer_to_a_call(model):
+    pool = WorkerPool(model, capacity=3)
+    futures = [pool.submit(picture("red")) for _ in range(2)]
+    futures[0].add_done_callback(lambda future: pool.close())
+    assert [future.result(10).top(1)[0].label for future in futures] == ["red", "red"]
 
 
 def test_many_threads_share_one_model(model):
