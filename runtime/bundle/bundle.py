@@ -9,6 +9,7 @@ golden/<artefact>.npz    outputs of each artefact, recorded at export
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Callable
@@ -50,6 +51,7 @@ class Bundle:
     source: Path
     signature: bytes = b""
     _extracted: archive.Extracted | None = field(default=None, repr=False, compare=False)
+    _opened_stamp: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -114,13 +116,8 @@ class Bundle:
         return signing.check_signature(self.digest, self.signature, keys, self.source, self.spec.name, min_version)
 
     def is_replaced(self) -> bool:
-        """Return whether another bundle is at the path now; that of a .zip is a copy, which nobody replaces."""
-        if self._extracted:
-            return False
-        try:
-            return hashlib.sha256((self.folder / NAME).read_bytes()).hexdigest() != self.digest
-        except OSError:
-            return True
+        """Return whether another bundle is or was at the path since this one was opened (a .zip was copied then)."""
+        return self._extracted is None and _stamp(self.folder) != self._opened_stamp
 
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
@@ -180,6 +177,7 @@ def open_bundle(path: str | Path) -> Bundle:
         raise UsageError(f"cannot read bundle {str(path)[:300]}", got=why, do="check the path")
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
+    stamp = _stamp(folder)
     if not (folder / NAME).is_file():
         raise BundleError(
             f"{path} is not a bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote"
@@ -187,7 +185,15 @@ def open_bundle(path: str | Path) -> Bundle:
     text = _small(folder / NAME, path, LARGEST_MANIFEST)
     signed = (folder / SIGNATURE).is_file()
     signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""
-    return Bundle(folder, parse_manifest(text), hashlib.sha256(text).hexdigest(), path, signature, extracted)
+    return Bundle(folder, parse_manifest(text), hashlib.sha256(text).hexdigest(), path, signature, extracted, stamp)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Return what changes if a bundle's folder or its manifest is replaced, even by one with the same content."""
+    with contextlib.suppress(OSError):
+        facts = (folder.stat(), (folder / NAME).stat())
+        return tuple(value for one in facts for value in (one.st_ino, one.st_ctime_ns))
+    return ()
 
 
 def _small(file: Path, path: Path, largest: int) -> bytes:
