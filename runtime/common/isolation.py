@@ -122,6 +122,8 @@ def _be_child(action: Callable[[], object], limits: Limits, leash: int, ledger: 
     try:
         _forget_parents_end()
         os.setpgid(0, 0)
+        if hasattr(signal, "SIGTTOU"):  # with `stty tostop` only the group in the foreground may write to the terminal
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         limit_memory(limits.bytes)
         files.write_down(ledger)
         threading.Thread(target=_end_with_parent, args=(leash,), daemon=True).start()

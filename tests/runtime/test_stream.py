@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import queue
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -270,3 +274,27 @@ def test_the_names_of_before_still_work_and_say_what_they_are_called_now(old, ne
         assert getattr(serving, old) is getattr(serving, new)
     with pytest.raises(AttributeError):
         serving.Puddle  # noqa: B018
+
+
+PREFORK = """
+import os, sys
+from edgesmith.runtime import load
+from support.bundles import picture
+children = []
+for label in ("red", "blue", "green"):
+    child = os.fork()
+    if child == 0:
+        with load(sys.argv[1], device="ort", threads=2) as model:
+            os._exit(0 if model(picture(label)).top(1)[0].label == label else 1)
+    children.append(child)
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_each_process_of_a_prefork_server_loads_its_own_model(made):
+    """As docs/runtime.md says: the runtime is imported before the fork, the model is loaded after it."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", PREFORK, str(made.folder)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
