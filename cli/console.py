@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import click
 
+from ..runtime.common.escaping import for_json, for_terminal
 from ..runtime.common.packages import not_installed
+from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -74,19 +76,19 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
         if isinstance(error, ModuleNotFoundError) and (known := not_installed(error)):
             return _say_error(known)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        click.echo(f"error: unexpected {reason[:500]}; do: run again with --debug and report it", err=True)
+        note(f"error: unexpected {reason[:500]}; do: run again with --debug and report it")
         return 1
 
 
 def _say_error(error: EdgesmithError) -> int:
-    click.echo(f"error: {error}", err=True)
+    click.echo(for_terminal(f"error: {error}"), err=True)
     return error.exit_code
 
 
 def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:
     """Print `value` as JSON, or draw it for the terminal."""
     if as_json:
-        click.echo(json.dumps(value, indent=2, default=_plain, allow_nan=False))
+        click.echo(for_json(json.dumps(value, indent=2, default=_plain, allow_nan=False)))
     else:
         draw()
 
@@ -104,16 +106,17 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], lef
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    grid = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    grid = Table(title=for_terminal(title) or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        grid.add_row(*("" if cell is None else str(cell) for cell in row))
+        grid.add_row(*("" if cell is None else for_terminal(str(cell)) for cell in row))
     say(grid)
 
 
 def say(thing: Any) -> None:
     """Print text or anything rich can draw to standard output; without a width limit if that is not a terminal."""
+    thing = for_terminal(thing) if isinstance(thing, str) else thing
     if isinstance(thing, str) and not sys.stdout.isatty():
         click.echo(thing)
         return

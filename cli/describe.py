@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..runtime.common.complexity import Complexity, Layer
+from ..runtime.common.escaping import for_csv, for_terminal
 from ..runtime.common.packages import require_package
 from ..runtime.common.progress import note
 from ..runtime.errors import UsageError
@@ -77,8 +78,9 @@ def _csv(report: Complexity) -> None:
     writer.writerow([item.name for item in dataclasses.fields(Layer)])
     for layer in report.layers:
         values = dataclasses.asdict(layer).values()
-        writer.writerow([_x(value) if isinstance(value, tuple | list) else value for value in values])
-    click.echo(text.getvalue(), nl=False)
+        cells = [_x(value) if isinstance(value, tuple | list) else value for value in values]
+        writer.writerow([for_csv(cell) if isinstance(cell, str) else cell for cell in cells])
+    click.echo(for_terminal(text.getvalue()), nl=False)
 
 
 def _x(sizes: Any) -> str:

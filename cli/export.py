@@ -9,7 +9,7 @@ import click
 
 from ..runtime.common.progress import note
 from ._spec_options import spec_options
-from .console import command, emit, overwrite, table
+from .console import command, emit, overwrite, say, table
 
 if TYPE_CHECKING:
     from ..export.settings import ExportedArtefact, StageCheck, Summary
@@ -130,7 +130,7 @@ def draw_summary(summary: Summary) -> None:
     )
     total = sum(summary.seconds.values())
     outcome = f"{summary.bundle}: verified" if summary.written else "no bundle was written: a check failed"
-    click.echo(f"{outcome} ({total:.0f} s)")
+    say(f"{outcome} ({total:.0f} s)")
 
 
 def _row(artefact: ExportedArtefact, summary: Summary, score: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +67,7 @@ def gate_command(
     if baseline.endswith(".json"):
         name = f"stored latency {new.name}"
         answers = _tried(
-            name, lambda: _against_stored(Path(baseline), new, threshold, precision, threads, words, shape)
+            name, lambda: _against_stored(Path(baseline), new, threshold, precision, threads, words, shape, max_seconds)
         )
     else:
         rule = Rule(threshold=threshold, most_s=max_seconds)
@@ -105,9 +104,10 @@ def _beside(
 ) -> GateAnswers:  # fmt: skip
     """Measure both versions in turns, then compare the kernels if requested."""
     from ..bench.gate.thresholds import KERNELS
+    from ..runtime.common.files import scratch
 
-    with tempfile.TemporaryDirectory(prefix="edgesmith-base-") as folder:
-        base = _base(baseline, new, Path(folder))
+    with scratch("base") as folder:
+        base = _base(baseline, new, folder)
         both = _common(base, new, precision, threads, shape, data)
         answers = _ask(both, rule, [word for word in words if word != KERNELS])
         return (
@@ -155,7 +155,8 @@ def _kernels(base: Path, new: Path) -> GateAnswers:
 
 
 def _against_stored(
-    stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str
+    stored: Path, new: Path, threshold: float, precision: str, threads: int, also: list[str], shape: str,
+    max_seconds: float,
 ) -> GateAnswers:  # fmt: skip
     """Measure NEW alone, together with the reference workload, and compare it with the stored result."""
     from ..bench import suite
@@ -169,7 +170,7 @@ def _against_stored(
     base = read_run(stored)
     forms = [word for word in precision.split(",") if word]
     subjects = suite.contexts(new, precisions=forms, threads=threads, shape=shape)
-    plan = SamplingPlan(processes=5)
+    plan = SamplingPlan(processes=5, timeout_s=min(SamplingPlan.timeout_s, max_seconds))
     with progress(f"latency of {new.name}", plan.processes * (len(subjects) + 1) + len(subjects)) as advance:
         run = suite.run_suite(subjects, plan, only=["latency"], reference=True, progress=advance)
     answers = compare.compare_runs(base, run, threshold=threshold, other_machine=True, calibrate=True)

@@ -119,6 +119,11 @@ def train_command(
     state = out.with_suffix(".state")
     for path, kind in ((out, "weights"), (state, "state"), *([(log, "csv")] if log else [])):
         claim(path, kind, overwrite=overwrite)
+    if state.is_file() and not (resume or overwrite):
+        raise UsageError(
+            f"{state} is a run that was stopped", expected="--resume, which continues it",
+            do="or choose another --out, or give --overwrite to start from the beginning",
+        )  # fmt: skip
     _before(data, start, state if resume else None)
     with progress(entry.name, chosen.epochs) as advance:
         result = train(

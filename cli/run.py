@@ -25,15 +25,17 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
     from ..runtime.verify import verify
 
     model_bundle = read_bundle(bundle, trusted_key=key)
-    signer = model_bundle.check_signature(key)
+    signature = model_bundle.check_signature(key)
     if digest and digest.lower() != model_bundle.digest:
         raise BundleError(f"{bundle} is a different bundle", got=model_bundle.digest, expected=digest.lower())
     report = verify(model_bundle, threads=threads)
-    emit({**report.to_dict(), "signed_by": signer}, as_json, lambda: _draw_verify(report, signer))
+    terms = {"version": signature.version, "expires": signature.expires} if signature else {}
+    value = {**report.to_dict(), "signed_by": signature.key if signature else "", **terms}
+    emit(value, as_json, lambda: _draw_verify(report, signature))
     return {"passed": 0, "failed": 1, "cannot tell": 3}[report.verdict]
 
 
-def _draw_verify(report: Any, signer: str) -> None:
+def _draw_verify(report: Any, signature: Any) -> None:
     rows = [
         (
             replay.artefact,
@@ -50,8 +52,9 @@ def _draw_verify(report: Any, signer: str) -> None:
     table(f"{report.bundle}: {report.files} files, manifest {report.digest[:12]}", columns, rows, left=3)
     for name, problem in report.problems.items():
         say(f"{name} {problem}")
-    if signer:
-        say(f"signed by the trusted key {signer[:16]}…")
+    if signature:
+        until = f", valid until {signature.expires}" if signature.expires else ""
+        say(f"signed by the trusted key {signature.key[:16]}…: version {signature.version}{until}")
     say(f"verdict: {report.verdict}")
 
 
@@ -70,6 +73,7 @@ def _draw_verify(report: Any, signer: str) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, gpu, or a backend: ort, openvino, trt.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, fp16 or int8.")
 @click.option("--threads", type=click.IntRange(1), help="Threads for CPU backends.")
+@click.option("--allow-rollback", is_flag=True, help="Run a signed version lower than one that ran on this device.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to show.")
 @overwrite
 def run_command(
@@ -100,7 +104,8 @@ def run_command(
     model_bundle = read_bundle(bundle)
     if not arrays:
         model_bundle.spec.require_images()
-    with load(model_bundle, options["device"], options["precision"], options["threads"]) as model:
+    chosen = options["device"], options["precision"], options["threads"]
+    with load(model_bundle, *chosen, allow_rollback=options["allow_rollback"]) as model:
         if arrays:
             value = run_arrays(model, arrays, options["top"])
         elif source:
@@ -178,13 +183,22 @@ def keygen_command(path: Path, as_json: bool) -> None:
 @command("sign")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key that keygen made.")
-def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
+@click.option(
+    "--version",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of this release of the network: a device that ran one refuses lower ones.",
+)
+@click.option("--expires", default="", metavar="2027-12-31", help="Last valid day (UTC).  [default: no end]")
+def sign_command(bundle: Path, key: Path, version: int, expires: str, as_json: bool) -> None:
     """Check the digests of BUNDLE (a folder or .zip), then sign it in place."""
     from ..runtime.bundle.bundle import open_bundle
     from ..runtime.bundle.writer import sign_bundle
 
-    name = sign_bundle(open_bundle(bundle), key)
-    emit({"signed": str(bundle), "key": name}, as_json, lambda: say(f"{bundle} is signed by key {name[:16]}…"))
+    name = sign_bundle(open_bundle(bundle), key, version, expires)
+    emit({"signed": str(bundle), "key": name, "version": version, "expires": expires}, as_json,
+         lambda: say(f"{bundle} is signed by key {name[:16]}… as version {version}"))  # fmt: skip
 
 
 @command("doctor")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,22 @@ if TYPE_CHECKING:
 @click.option("--evaluate", help="Measure accuracy, not speed, on these data: digits, a folder, arrays.")
 @click.option("--split", default="test", show_default=True, help="With --evaluate: test or hard.")
 @click.option("--shards", default=8, show_default=True, help="With --evaluate: number of cells that share the images.")
-@click.option("--scheduler", help="Address of a Dask scheduler (tcp://…) whose workers measure the cells.")
+@click.option("--scheduler", help="Address of a Dask scheduler (tls://…) whose workers measure the cells.")
+@click.option("--tls-ca", type=click.Path(path_type=Path), help="Certificate of the cluster's authority (PEM).")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="This machine's certificate (PEM).")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).  [default: Dask's config]")
+@click.option(
+    "--plain-tcp",
+    is_flag=True,
+    help="Allow an unencrypted scheduler elsewhere: all in its network can run code on it and here.",
+)
 @click.option("--resource", default="device", show_default=True, help="The Dask worker resource that a cell uses.")
 @overwrite
 def sweep_command(
     paths: tuple[str, ...], resolutions: str, bundles: Path, precision: str, threads: str, batch: str, shape: str,
     processes: int, seconds: float, out: Path, evaluate: str | None, split: str, shards: int, timeout: float,
-    scheduler: str | None, resource: str, overwrite: bool, as_json: bool,
+    scheduler: str | None, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, plain_tcp: bool,
+    resource: str, overwrite: bool, as_json: bool,
 ) -> int:  # fmt: skip
     """Measure every form of every path with every setting; the same command continues an interrupted sweep.
 
@@ -53,8 +62,10 @@ def sweep_command(
     from ..bench.report import tables
     from ..bench.sweep import sharded_accuracy as evaluating
     from ..bench.sweep import sweep
+    from ..runtime import datasets
 
-    before(out, threads, batch, shards, timeout, evaluate, split, scheduler, overwrite)
+    before(out, threads, batch, shards, timeout, evaluate, split, overwrite)
+    cluster = _cluster(scheduler, resource, (tls_ca, tls_cert, tls_key), plain_tcp)
     forms = [word for word in precision.split(",") if word]
     targets = sweep_targets(paths, resolutions, bundles)
     store = sweep.Store(out / "cells")
@@ -63,11 +74,15 @@ def sweep_command(
     gather = sweep.gather_cells
     if evaluate:
         work, gather = evaluating.measure_shard, evaluating.gather_shards
-        cells = evaluating.shard_cells(targets, evaluate, split, shards, forms)
+        settings = sweep.sweep_settings(data=datasets.load(evaluate, split).digest)
+        cells = evaluating.shard_cells(targets, evaluate, split, shards, forms, settings)
     else:
         counts, batches = _numbers(threads, 0), _numbers(batch, 1)
-        cells = sweep.sweep_cells(targets, precisions=forms, threads=counts, batches=batches, shape=shape)
-    with _dispatch(scheduler, resource) as dispatch, progress("cells", len(cells)) as advance:
+        settings = sweep.sweep_settings(plan=[processes, seconds])
+        cells = sweep.sweep_cells(
+            targets, precisions=forms, threads=counts, batches=batches, shape=shape, settings=settings
+        )
+    with cluster() as dispatch, progress("cells", len(cells)) as advance:
         count, failed = sweep.sweep(cells, store, work, dispatch, advance)
     runs = gather(cells, store)
     for number, run in enumerate(runs):
@@ -86,14 +101,13 @@ def sweep_command(
 
 def before(
     out: Path, threads: str, batch: str, shards: int, timeout: float, evaluate: str | None, split: str,
-    scheduler: str | None, overwrite: bool,
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Check the options and the disk before a network is made or measured.
 
     Raises:
         UsageError: An invalid number, split, data set or path.
         DataError: The folder of images cannot be used.
-        NotAvailable: A scheduler is given and Dask is not installed.
     """
     from ..runtime import datasets
     from ..runtime.outputs import claim
@@ -105,8 +119,6 @@ def before(
         claim(path, kind, overwrite=overwrite)
     if evaluate:
         datasets.load(evaluate, split)
-    if scheduler:
-        need("distributed")
 
 
 def _numbers(text: str, least: int) -> list[int]:
@@ -121,17 +133,29 @@ def _numbers(text: str, least: int) -> list[int]:
     return numbers
 
 
-@contextlib.contextmanager
-def _dispatch(scheduler: str | None, resource: str) -> Iterator[Dispatch]:
+def _cluster(
+    scheduler: str | None, resource: str, files: tuple[Path | None, ...], plain: bool
+) -> Callable[[], contextlib.AbstractContextManager[Dispatch]]:
+    """Check the options of a cluster, and return what connects to it; without a scheduler cells are measured here.
+
+    Raises:
+        UsageError: The connection is not encrypted, or a certificate is missing.
+        NotAvailable: Dask is not installed.
+    """
     from ..bench.sweep import sweep
 
     if scheduler is None:
-        yield sweep.run_locally
-        return
-    from ..bench.sweep.cluster import Cluster
+        return lambda: contextlib.nullcontext(sweep.run_locally)
+    from ..bench.sweep.cluster import Cluster, Tls, check_address
+    from ..runtime.common.files import existing_file
 
-    with Cluster(scheduler, resource=resource) as cluster:
-        yield cluster
+    check_address(scheduler, plain)
+    need("distributed")
+    present = [existing_file(file, "TLS file") for file in files if file]
+    if len(present) not in (0, len(files)):
+        raise UsageError("TLS needs three files", got=str(len(present)), expected="--tls-ca, --tls-cert and --tls-key")
+    tls = Tls(*present) if present else None
+    return lambda: Cluster(scheduler, resource=resource, tls=tls, plain=plain)
 
 
 def _draw(runs: list[Run]) -> None:

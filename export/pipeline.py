@@ -24,7 +24,8 @@ from ..optimize.trt.fold_passthrough_channels import fold_passthrough_channels
 from ..runtime import datasets
 from ..runtime.backends import ort
 from ..runtime.bundle import bundle, requirements, writer
-from ..runtime.common.files import swap, workplace
+from ..runtime.common.durable import swap
+from ..runtime.common.files import workplace
 from ..runtime.common.packages import versions
 from ..runtime.datasets.array_files import is_array_source
 from ..runtime.outputs import claim

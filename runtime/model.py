@@ -18,7 +18,8 @@ import numpy as np
 from .answer import Answer
 from .backends._base import is_finite
 from .batch_axes import answers, as_feeds, axes, count_samples, run
-from .bundle.bundle import Bundle, read_bundle
+from .bundle.bundle import Bundle, settled
+from .bundle.rollback import admitted
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply, as_array
@@ -155,15 +156,10 @@ class Model(Closeable):
 
 
 def load(
-    bundle: str | Path | Bundle,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    *,
-    rebuild: bool = False,
-    trusted_key: Keys | None = None,
-    allow_nonfinite: bool = False,
-) -> Model:
+    bundle: str | Path | Bundle, device: str = "auto", precision: str = "auto", threads: int | None = None, *,
+    rebuild: bool = False, trusted_key: Keys | None = None, name: str | None = None, min_version: int = 0,
+    allow_rollback: bool = False, allow_nonfinite: bool = False,
+) -> Model:  # fmt: skip
     """Load the best artefact of a bundle that works on this device, in the order of `selection/candidates.py`.
 
     With device "auto" the artefacts that run on the GPU, or else on the CPU, are measured once and the result is
@@ -177,6 +173,9 @@ def load(
         rebuild: If there is a GPU and no engine in the bundle runs on it, build one from the bundle's ONNX file; this
             takes minutes the first time, and the engine is cached.
         trusted_key: Public keys, one of which must have signed the bundle; None means those of $EDGESMITH_TRUSTED_KEYS.
+        name: The network that it must be, of several that one key signs; None allows any.
+        min_version: Lowest version that its signature may have.
+        allow_rollback: Load a version of a signed network although this device ran a higher one.
         allow_nonfinite: Return outputs that hold NaN or Inf; otherwise they raise RunError.
 
     Raises:
@@ -184,10 +183,12 @@ def load(
         BundleError: The bundle is damaged, was tampered with, or is not signed as required.
         NotAvailable: No artefact of the bundle runs here; the message has the reason for each.
     """
-    contents = bundle if isinstance(bundle, Bundle) else read_bundle(bundle, trusted_key=trusted_key)
-    if contents is bundle:
-        contents.check_signature(trusted_key)
-    model = _loaded(contents, device, precision, threads, rebuild)
+
+    def loaded(contents: Bundle) -> Model:
+        with admitted(contents, trusted_key, name, min_version, allow_rollback):
+            return _loaded(contents, device, precision, threads, rebuild)
+
+    model = loaded(bundle) if isinstance(bundle, Bundle) else settled(bundle, loaded)
     model.allow_nonfinite = allow_nonfinite
     return model
 
@@ -259,11 +260,11 @@ def _measured(
     Returns:
         The order, the thread count of the first candidate, and its session if it was opened for the measurement.
     """
-    able = [candidate for candidate in order if usable(candidate.backend)[0] and not _is_simulated(candidate)]
+    able = [one for one in order if usable(one.backend)[0] and not is_simulated(one.artefact.target, one.backend)]
     if len(able) < 2:
         return order, threads, None
     name, session = autotune_cache.key(bundle, able, threads), None
-    choice = autotune_cache.remembered(name)
+    choice = autotune_cache.remembered(name, threads)
     if choice is None:
         from .selection import autotune
 
@@ -292,7 +293,3 @@ def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Sessio
         session.close()
         raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
     return session
-
-
-def _is_simulated(candidate: Candidate) -> bool:
-    return is_simulated(candidate.artefact.target, candidate.backend)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse_manifest
+from .common.files import is_mount_point
 from .common.packages import need
 from .engines import header
 from .errors import EdgesmithError, UsageError
@@ -27,7 +28,7 @@ STAMP = "made by edgesmith"
 HEAD_BYTES = 1 << 16
 SPEC_HEAD = "# What Edgesmith knows of this network."
 LARGEST_JSON = 1 << 28
-SHOWN = 5
+SHOWN, LEAST_SPACE = 5, 1 << 16
 _FRAME = re.compile(r"\d{6,}\.png")
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})  # of ModelProto; 7 is the graph
 _TABLES = ("| answer | what | why |", "| model | form |")
@@ -72,8 +73,8 @@ def claim(target: str | Path, kind: str, *, overwrite: bool = False) -> Path:
         raise _refused(target, "a device, a pipe or a socket", sort)
     if not stat.S_ISLNK(status.st_mode) and stat.S_ISDIR(status.st_mode) != sort.folder:
         raise _refused(target, "a file" if sort.folder else "a folder", sort)
-    if sort.folder and (os.path.ismount(place) or Path.cwd().is_relative_to(place)):
-        raise _refused(target, "a mount point" if os.path.ismount(place) else "the current folder", sort)
+    if (mounted := is_mount_point(place)) or (sort.folder and Path.cwd().is_relative_to(place)):
+        raise _refused(target, "a mount point" if mounted else "the current folder", sort)
     if not (overwrite or _replaceable(place, status, sort)):
         raise _refused(target, standing(place), sort, "or give --overwrite to replace the existing output")
     return Path(target)
@@ -133,9 +134,13 @@ def _writable(place: Path) -> None:
     near = next(folder for folder in place.parents if os.path.lexists(folder))
     if not near.is_dir():
         raise UsageError(f"cannot write {place}", got=f"{near} is not a folder", do="check the path")
-    if not os.access(near, os.W_OK | os.X_OK):
-        sealed = hasattr(os, "statvfs") and os.statvfs(near).f_flag & os.ST_RDONLY
-        got = "Read-only file system" if sealed else f"no permission to write into {near}"
+    disk = os.statvfs(near) if hasattr(os, "statvfs") else None
+    got = "" if os.access(near, os.W_OK | os.X_OK) else f"no permission to write into {near}"
+    if disk and disk.f_flag & os.ST_RDONLY:
+        got = "Read-only file system"
+    elif disk and disk.f_blocks and disk.f_bavail * disk.f_frsize < LEAST_SPACE:
+        got = f"{disk.f_bavail * disk.f_frsize} bytes left on the disk"
+    if got:
         raise UsageError(f"cannot write {place}", got=got, do="choose another folder")
 
 

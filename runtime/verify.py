@@ -97,7 +97,7 @@ def verify(bundle: str | Path | Bundle, *, threads: int | None = None) -> Verify
     if not isinstance(bundle, Bundle):
         bundle = read_bundle(bundle)
     problems = {name: problem for name in bundle.manifest.files if (problem := bundle.problem(name))}
-    problems |= companions.companion_problems(bundle) | _unlisted(bundle)
+    problems |= companions.companion_problems(bundle, problems) | _unlisted(bundle)
     replays = [replay for artefact in bundle.artefacts for replay in _replays(bundle, artefact, problems, threads)]
     return VerifyReport(str(bundle.source), bundle.digest, len(bundle.manifest.files), problems, tuple(replays))
 

@@ -1,6 +1,5 @@
-"""What every test stands on: nothing of a test is remembered in the user's own cache."""
+"""What every test stands on: nothing of a test is remembered in the user's own folders."""
 
-import os
 import tempfile
 
 import pytest
@@ -9,12 +8,8 @@ import edgesmith.runtime  # noqa: F401  before a test imports onnxruntime, which
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache():
-    with tempfile.TemporaryDirectory(prefix="edgesmith-cache-") as folder:
-        before = os.environ.get("EDGESMITH_CACHE")
-        os.environ["EDGESMITH_CACHE"] = folder
+def _own_folders():
+    with tempfile.TemporaryDirectory(prefix="edgesmith-tests-") as folder, pytest.MonkeyPatch.context() as patched:
+        for name in ("EDGESMITH_CACHE", "EDGESMITH_STATE"):
+            patched.setenv(name, f"{folder}/{name.lower()}")
         yield
-        if before is None:
-            del os.environ["EDGESMITH_CACHE"]
-        else:
-            os.environ["EDGESMITH_CACHE"] = before

@@ -1,6 +1,8 @@
 """The tool that judges the tests: which changes it makes, and that it tells a killed mutant from one that lives."""
 
 import ast
+import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -74,7 +76,7 @@ def outcome(tmp_path, test):
         report = SimpleNamespace(failed=not test(names["less"]))
         mutate._Verdict().pytest_runtest_logreport(report)
 
-    code = reach.in_child(action, 1)
+    code = reach.in_child(action, 60)  # it ends by itself
     assert names["less"](1, 1) is False  # here nothing has changed
     return code
 
@@ -97,9 +99,27 @@ def spin():
         pass
 
 
-@pytest.mark.parametrize("hang", [spin, lambda: time.sleep(60)])
+def wait():
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize("hang", [spin, wait])
 def test_a_mutant_that_hangs_is_ended(hang):
-    assert reach.in_child(hang, 0.3) < 0
+    """However late the child begins: its time begins with it."""
+    assert reach.in_child(hang, 0.1) < 0
+
+
+def test_a_child_that_begins_late_is_ended_too(monkeypatch):
+    """On a loaded machine the session of the child did not exist yet when its time was over."""
+    real = os.setsid
+
+    def late():
+        time.sleep(1)
+        real()
+
+    monkeypatch.setattr(os, "setsid", late)
+    assert reach.in_child(wait, 0.1) == -signal.SIGKILL
+    assert reach.in_child(lambda: None, 0.1) == reach.SURVIVED
 
 
 def test_what_reaches_a_line_is_run_the_quickest_first_within_a_time(tmp_path):

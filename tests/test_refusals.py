@@ -87,7 +87,8 @@ OVER = {
     ("report", "figures"): ["report", "base.json", "--figures", "MINE//tradeoff.png"],
 }  # fmt: skip
 READ = {"bundle", "bundles", "source", "onnx", "new", "base", "key", "digest", "results", "quantised", "int8_from",
-        "weights_folder", "path", "cache", "timing_cache", "spec", "labels", "sample"}  # fmt: skip
+        "weights_folder", "path", "cache", "timing_cache", "spec", "labels", "sample",
+        "tls_ca", "tls_cert", "tls_key"}  # fmt: skip
 
 
 def test_every_option_that_names_an_output_is_in_the_table():
@@ -149,6 +150,15 @@ LATE = {
     "bench: no data": (["bench", "n.onnx", "--data", "nowhere"], 2, "unknown data"),
     "sweep: threads": (["sweep", "lenet5", "--threads", "two"], 2, "this is not a list of numbers"),
     "sweep: no data": (["sweep", "lenet5", "--evaluate", "nowhere"], 2, "unknown data"),
+    "sweep: a cluster without encryption": (
+        ["sweep", "lenet5", "--scheduler", "tcp://lab:8786"], 2, "is neither encrypted nor authenticated",
+    ),
+    "sweep: no certificate": (
+        ["sweep", "lenet5", "--scheduler", "tls://lab:8786", "--tls-ca", "gone.pem"], 2, "cannot read TLS file",
+    ),
+    "sweep: half of a certificate": (
+        ["sweep", "lenet5", "--scheduler", "tls://lab:8786", "--tls-ca", "n.onnx"], 2, "TLS needs three files",
+    ),
     "sweep: split": (["sweep", "lenet5", "--evaluate", "digits", "--split", "x"], 2, "unknown split 'x'"),
     "gate: a further gate": (["gate", "n.onnx", "--baseline", "n.onnx", "--also", "smell"], 2, "unknown gate 'smell'"),
     "gate: of a stored one": (["gate", "n.onnx", "--baseline", "base.json", "--also", "smell"], 2, "gate 'smell'"),

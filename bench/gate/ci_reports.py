@@ -5,12 +5,11 @@ Sources: the JUnit schema that Jenkins and GitLab read; GitHub's workflow comman
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-_NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from ...runtime.common.escaping import for_github, for_markdown, for_xml
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ def junit_xml(findings: Sequence[GateFinding]) -> str:
     )  # fmt: skip
     for item in findings:
         case = ElementTree.SubElement(
-            suite, "testcase", classname="edgesmith", name=_NO_XML.sub("�", item.name), time=f"{item.seconds:.3f}"
+            suite, "testcase", classname="edgesmith", name=for_xml(item.name), time=f"{item.seconds:.3f}"
         )
         if item.answer in ("slower", "cannot tell"):
             kind = "failure" if item.answer == "slower" else "skipped"
-            ElementTree.SubElement(case, kind, message=_NO_XML.sub("�", f"{item.answer}: {item.why}"))
+            ElementTree.SubElement(case, kind, message=for_xml(f"{item.answer}: {item.why}"))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -45,33 +44,19 @@ def github_annotations(findings: Sequence[GateFinding]) -> str:
     """Return GitHub workflow commands, one per line."""
     levels = {"slower": "error", "cannot tell": "warning"}
     lines = [
-        f"::{levels.get(item.answer, 'notice')} title={_escape(item.name, True)}::"
-        f"{_escape(f'{item.answer}: {item.why}', False)}"
+        f"::{levels.get(item.answer, 'notice')} title={for_github(item.name, True)}::"
+        f"{for_github(f'{item.answer}: {item.why}')}"
         for item in findings
     ]
     return "\n".join(lines)
-
-
-def _escape(text: str, is_property: bool) -> str:
-    for raw, coded in (
-        ("%", "%25"),
-        ("\r", "%0D"),
-        ("\n", "%0A"),
-        *(((":", "%3A"), (",", "%2C")) if is_property else ()),
-    ):
-        text = text.replace(raw, coded)
-    return text
 
 
 def markdown_summary(findings: Sequence[GateFinding]) -> str:
     """Return a Markdown table for the summary of a CI job."""
     signs = {"slower": "❌", "cannot tell": "❔", "faster": "🚀"}
     rows = [
-        f"| {signs.get(one.answer, '✅')} {one.answer} | {_cell(one.name)} | {_cell(one.why)} | {one.seconds:.0f} s |"
+        f"| {signs.get(one.answer, '✅')} {one.answer} | {for_markdown(one.name)} | {for_markdown(one.why)} "
+        f"| {one.seconds:.0f} s |"
         for one in findings
     ]
     return "\n".join(["| answer | what | why | time |", "| --- | --- | --- | ---: |", *rows]) + "\n"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

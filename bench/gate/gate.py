@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.errors import EdgesmithError
 from .. import stats
 from ..measure import clock
 from ..measure.cpu_affinity import shared_core
@@ -106,13 +107,17 @@ def gate(
     """
     rule = rule or Rule()
     began, pairs = clock.now_ns(), list[LatencyPair]()
-    for pair in measure_pairs(base, new, rule, np.random.default_rng(seed)):
-        pairs.append(pair)
-        if progress:
-            progress(1)
-        spent = (clock.now_ns() - began) * 1e-9
-        if gate_answer(pairs, rule) != "cannot tell" or spent + spent / len(pairs) > rule.most_s:
-            break
+    try:
+        for pair in measure_pairs(base, new, rule, np.random.default_rng(seed)):
+            pairs.append(pair)
+            if progress:
+                progress(1)
+            spent = (clock.now_ns() - began) * 1e-9
+            if gate_answer(pairs, rule) != "cannot tell" or spent + spent / len(pairs) > rule.most_s:
+                break
+    except EdgesmithError:
+        if not pairs or (clock.now_ns() - began) * 1e-9 < rule.most_s:  # else the last pair was cut off
+            raise
     return _conclude(pairs, rule, (clock.now_ns() - began) * 1e-9)
 
 
@@ -130,17 +135,26 @@ def ratio_interval(pairs: Sequence[LatencyPair]) -> Interval:
 
 def measure_pairs(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> Iterator[LatencyPair]:
     """Yield at most `rule.most_pairs` pairs."""
+    end = clock.now_ns() + round(rule.most_s * 1e9)
     for _ in range(min(rule.most_pairs, MOST_PAIRS)):
-        yield measure_pair(base, new, rule, rng)
+        yield measure_pair(base, new, rule, rng, end)
 
 
-def measure_pair(base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator) -> LatencyPair:
-    """Start both versions in random order on one core, warm both up, and measure blocks in random order."""
+def measure_pair(
+    base: BenchTarget, new: BenchTarget, rule: Rule, rng: np.random.Generator, end: int = 0
+) -> LatencyPair:
+    """Start both versions in random order on one core, warm both up, and measure blocks in random order.
+
+    A version that gives no answer until the time `end` of the clock (0: none), or for `rule.timeout_s`, is killed.
+
+    Raises:
+        EdgesmithError: A version cannot be opened, crashes or hangs.
+    """
     targets, open_ = (base, new), dict[int, Process]()
     core = shared_core(targets, rng)
     try:
         for which in rng.permutation(2):
-            open_[int(which)] = Process(targets[which], timeout_s=rule.timeout_s, core=core)
+            open_[int(which)] = Process(targets[which], timeout_s=rule.timeout_s, core=core, end=end)
         for which in rng.permutation(2):
             open_[int(which)].ask("warm", most_s=rule.warm_up_s)
         blocks: tuple[list[tuple[float, ...]], list[tuple[float, ...]]] = ([], [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime.answer import Answer
+from ...runtime.common.files import scratch
 from ...runtime.common.packages import need
 from ...runtime.errors import NotAvailable, UsageError
 from ...runtime.images.preprocess import apply, read_image
@@ -70,8 +70,8 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
     spec.require_images()
     stages: dict[str, list[float]] = {}
     size, name = session.inputs[0].shape[0] or 1, session.inputs[0].name
-    with tempfile.TemporaryDirectory(prefix="edgesmith-bench-") as folder:
-        path = _photo(Path(folder) / "photo.jpg")
+    with scratch("bench") as folder:
+        path = _photo(folder / "photo.jpg")
         for _ in range(count):
             moments = [clock.now_ns()]
             image = read_image(path)

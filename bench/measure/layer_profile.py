@@ -6,17 +6,20 @@ shapes that the profiler records; a blocked layout pads channels, and padded cha
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...runtime.backends._base import random_feeds
 from ...runtime.backends.ort import SIMULATED, OrtSession
 from ...runtime.bundle.bundle import Bundle, read_bundle
+from ...runtime.bundle.companions import checked_files
 from ...runtime.bundle.manifest import Artefact
+from ...runtime.common.files import scratch
 from ...runtime.common.ort_session import ort_session
 from ...runtime.engines import sidecar
 from ...runtime.engines.kernels import Kernel
@@ -49,11 +52,10 @@ def profile(target: BenchTarget, count: int, optimise: bool = True, spec: ModelS
         NotAvailable: The target does not run on ONNX Runtime.
     """
     profilable(target)
-    path, entries = _file(target)
     level = "ENABLE_ALL" if optimise else "DISABLE_ALL"
-    with tempfile.TemporaryDirectory(prefix="edgesmith-layers-") as folder:
+    with scratch("layers") as folder, _source(target) as (source, entries):
         session = ort_session(
-            path, level=level, threads=target.threads, entries=entries, log_level=3, profile=f"{folder}/profile"
+            source, level=level, threads=target.threads, entries=entries, log_level=3, profile=f"{folder}/profile"
         )
         inputs = OrtSession(session).inputs
         feeds = random_feeds(inputs, spec or spec_in_session(session), target.batch, target.shape)
@@ -115,12 +117,15 @@ def profilable(target: BenchTarget) -> None:
         )
 
 
-def _file(target: BenchTarget) -> tuple[Path, dict[str, str]]:
+@contextlib.contextmanager
+def _source(target: BenchTarget) -> Iterator[tuple[Path | bytes, dict[str, str]]]:
+    """Yield the ONNX file, or the checked bytes of an artefact, and the entries of its session."""
     if not target.artefact:
-        return Path(target.path), {}
+        yield Path(target.path), {}
+        return
     bundle, artefact = _artefact(target)
-    bundle.file(artefact.path)  # its digest is checked
-    return bundle.folder / artefact.path, dict(SIMULATED) if is_simulated(artefact.target) else {}
+    with checked_files(bundle, artefact) as (path, content):
+        yield content or path, dict(SIMULATED) if is_simulated(artefact.target) else {}
 
 
 def _artefact(target: BenchTarget) -> tuple[Bundle, Artefact]:

@@ -35,6 +35,7 @@ class Process(Closeable):
         prefix: Command that runs the process, such as valgrind.
         started: Called with the process ID as soon as it is known.
         core: The only core that the process may use; None for any.
+        end: Time of the clock (ns) after which no answer is awaited; None for no end.
 
     Raises:
         RunError: It crashed, or did not answer in time.
@@ -43,9 +44,9 @@ class Process(Closeable):
 
     def __init__(
         self, target: BenchTarget, *, timeout_s: float = 120.0, repeatable: bool = False, prefix: tuple[str, ...] = (),
-        started: Callable[[int], None] | None = None, core: int | None = None,
+        started: Callable[[int], None] | None = None, core: int | None = None, end: int | None = None,
     ) -> None:  # fmt: skip
-        self.target, self.timeout_s = target, timeout_s
+        self.target, self.timeout_s, self._end = target, timeout_s, end
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         command = [*(fixed_layout() if repeatable else ()), *prefix, *child_process.python(f"{__package__}.worker")]
         began = clock.now_ns()
@@ -109,13 +110,14 @@ class Process(Closeable):
         return getattr(self._child, name)
 
     def _line(self, do: str) -> bytes:
-        end = clock.now_ns() + round(self.timeout_s * 1e9)
+        began = clock.now_ns()
+        end = min(began + round(self.timeout_s * 1e9), self._end or sys.maxsize)
         out = self._pipe("stdout").fileno()
         while b"\n" not in self._rest:
             left = (end - clock.now_ns()) * 1e-9
             if left <= 0 or not select.select([out], [], [], left)[0]:
                 self._child.kill()
-                took = f"no answer to {do!r} in {self.timeout_s:g} s"
+                took = f"no answer to {do!r} in {max(0, end - began) * 1e-9:.3g} s"
                 raise RunError(f"{self.target.path} hangs", got=took, do="raise the time limit, or look at the backend")
             if not (block := os.read(out, 1 << 16)):
                 raise self._died(do)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
+from ...runtime.common.files import scratch
 from ...runtime.errors import EdgesmithError, RunError
 from ..measure.context import MetricContext
 from ..measure.process import Process
@@ -50,8 +49,8 @@ def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
         RunError: The output of valgrind cannot be parsed.
         EdgesmithError: The target cannot be opened.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
-        out = Path(folder) / "out"
+    with scratch("instructions") as folder:
+        out = folder / "out"
         prefix = (valgrind, "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
                   f"--callgrind-out-file={out}", f"--log-file={folder}/log")  # fmt: skip
         with Process(target, timeout_s=timeout_s, repeatable=True, prefix=prefix) as process:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...runtime.common.escaping import for_csv, for_markdown
 from ...runtime.common.files import atomic_file
 from ...runtime.common.packages import need
 from ..result import Result, Run
@@ -124,8 +125,9 @@ def caption(run: Run) -> str:
 def runs_markdown(run: Run, title: str = "Results", columns: Sequence[Column] = COLUMNS, before: str = "") -> str:
     """Return a run as a Markdown table with machine, command and notes; `before` is a table to put first."""
     first = [before, "## Every form and backend", ""] if before else []
-    remarks = [f"- {note}" for note in notes(run)]
-    lines = [f"# {title}", "", caption(run), "", *first, *_lines(run, columns), "", *remarks]
+    remarks = [f"- {for_markdown(note)}" for note in notes(run)]
+    heads = [f"# {for_markdown(title)}", "", f"On {for_markdown(caption(run))}", ""]
+    lines = [*heads, *first, *_lines(run, columns), "", *remarks]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -137,7 +139,7 @@ def _lines(run: Run, columns: Sequence[Column]) -> list[str]:
 
 def row(cells: Sequence[str]) -> str:
     """Return one line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(for_markdown, cells)) + " |"
 
 
 def flat(run: Run) -> list[dict[str, str | float]]:
@@ -157,7 +159,9 @@ def comma_separated(run: Run) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, ["key", "model", "form", "metric", "name", "value", "low", "high"])
     writer.writeheader()
-    writer.writerows(flat(run))
+    writer.writerows(
+        {key: for_csv(value) if isinstance(value, str) else value for key, value in one.items()} for one in flat(run)
+    )
     return text.getvalue()
 
 

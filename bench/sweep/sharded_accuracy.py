@@ -32,7 +32,7 @@ from ..measure import environment
 from ..measure.workload import FILES
 from ..metrics import accuracy
 from ..result import Reading, Result, Run
-from .sweep import Store, SweepCell
+from .sweep import Store, SweepCell, content_digest
 
 IMAGES = 64
 SUMS = ("images", "right1", "right5", "agree", "signal", "noise")
@@ -40,9 +40,9 @@ Tally = dict[str, float]
 
 
 def shard_cells(
-    paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = ()
+    paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = (), settings: str = ""
 ) -> list[SweepCell]:
-    """List the cells: every shard of the images for every form of every bundle.
+    """List the cells: every shard of the images for every form of every bundle; the images' digest is in the settings.
 
     Raises:
         EdgesmithError: A path is not a bundle with an artefact that runs here.
@@ -55,11 +55,11 @@ def shard_cells(
                 got="a file without a bundle does not describe its images",
                 do="give a bundle",
             )
+        digest = content_digest(path)
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions, data=data), range(shards)):
             one = context.subject
-            cells.append(
-                SweepCell(str(path), one.form, one.backend, one.threads, 1, one.sha256, data, split, shard, shards)
-            )
+            cell = SweepCell(str(path), one.form, one.backend, one.threads, 1, digest, data, split, shard, shards)
+            cells.append(replace(cell, settings=settings))
     return cells
 
 
@@ -69,6 +69,7 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
     Raises:
         EdgesmithError: The bundle or an image cannot be read, or the classes do not match.
     """
+    cell.check()
     every = suite.contexts(cell.path, threads=cell.threads)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:

@@ -15,21 +15,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...runtime.common.files import atomic_file, existing_file
+from ... import __version__
+from ...runtime.bundle.bundle import read_bundle
+from ...runtime.common.external_data import model_file, read_locations
+from ...runtime.common.files import atomic_file, existing_file, sha256
 from ...runtime.errors import EdgesmithError
 from .. import result, suite
+from ..measure import environment
 from ..measure.interleave import SamplingPlan
 from ..measure.process import require_sizes
 from ..result import Run
-
-_OF_IMAGES = ("data", "split", "shard", "shards")
 
 
 @dataclass(frozen=True)
 class SweepCell:
     """One measurement; plain data, which can be sent to another machine.
 
-    With `data` it is the accuracy on shard `shard` of `shards` of those images; see `bench/sweep/sharded_accuracy.py`.
+    `sha256` is the digest of all that is at the path (`content_digest`); `settings` has everything else that the figure
+    depends on (`sweep_settings`). With `data` it is the accuracy on shard `shard` of `shards` of those images; see
+    `bench/sweep/sharded_accuracy.py`.
     """
 
     path: str
@@ -43,14 +47,24 @@ class SweepCell:
     shard: int = 0
     shards: int = 0
     shape: str = ""  # of inputs with dynamic axes
+    settings: str = ""
 
     @property
     def key(self) -> str:
-        """A short name that is the same for the same cell of a file that has not changed."""
-        fields = {name: value for name, value in asdict(self).items() if self.data or name not in _OF_IMAGES}
-        if not self.shape:  # the key of earlier versions
-            del fields["shape"]
-        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
+        """A short name, equal only for the same cell of the same content, settings, versions and machine."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Compare the content at the path, which may be on another machine, with that of the cell.
+
+        Raises:
+            EdgesmithError: It is another file.
+        """
+        if (digest := content_digest(self.path)) != self.sha256:
+            raise EdgesmithError(
+                f"{self.path} is not the file of this sweep", got=f"digest {digest[:12]}…",
+                expected=f"{self.sha256[:12]}…", do="copy the file to the worker, or start the sweep again",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,27 @@ Work = Callable[[SweepCell], dict[str, Any]]
 Dispatch = Callable[[Sequence[SweepCell], Work], Iterable[Outcome]]
 
 
+def content_digest(path: str | Path) -> str:
+    """Return the digest of a bundle's manifest, or of an ONNX file with its external data, or of a Python file.
+
+    Raises:
+        EdgesmithError: It cannot be read, or a bundle's file differs from its manifest.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx":
+        places = read_locations(model_file(path).read_bytes(), path)
+        digests = [sha256(path), *(sha256(existing_file(path.parent / place, "weights")) for place in sorted(places))]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    return sha256(existing_file(path, "file")) if path.suffix == ".py" else read_bundle(path).digest
+
+
+def sweep_settings(**own: Any) -> str:
+    """Return the settings of a sweep's cells as JSON: `own`, the versions of the packages, and this machine."""
+    here = environment.here()
+    facts = {"edgesmith": __version__, "python": here.python, "packages": here.packages, "machine": here.machine()}
+    return json.dumps({**facts, **own}, sort_keys=True)
+
+
 def sweep_cells(
     paths: Iterable[str],
     *,
@@ -73,6 +108,7 @@ def sweep_cells(
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
     shape: str = "",
+    settings: str = "",
 ) -> list[SweepCell]:
     """List the cells: every form of every path with every number of threads and every batch.
 
@@ -83,8 +119,10 @@ def sweep_cells(
     for path in paths:
         forms = [one.subject for one in suite.contexts(path, precisions=precisions)]
         require_sizes(str(path), shape)
+        digest = content_digest(path)
         for subject, count, batch in itertools.product(forms, threads, batches):
-            cells.append(SweepCell(str(path), subject.form, subject.backend, count, batch, subject.sha256, shape=shape))
+            one = SweepCell(str(path), subject.form, subject.backend, count, batch, digest, shape=shape)
+            cells.append(replace(one, settings=settings))
     return cells
 
 
@@ -131,8 +169,9 @@ def measure_cell(cell: SweepCell, plan: SamplingPlan, only: Sequence[str] = ()) 
     """Measure one cell and return the run as plain JSON values.
 
     Raises:
-        EdgesmithError: It cannot be opened, or gave no latency.
+        EdgesmithError: It cannot be opened, is another file than the cell's, or gave no latency.
     """
+    cell.check()
     every = suite.contexts(cell.path, threads=cell.threads, batch=cell.batch, shape=cell.shape)
     chosen = [one for one in every if (one.subject.form, one.subject.backend) == (cell.form, cell.backend)]
     if not chosen:

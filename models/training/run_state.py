@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ...runtime.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from .run import TrainingRun
 
-VERSION = 1
+VERSION = 2
 
 
 def nothing_to_resume(path: Path | None) -> UsageError:
@@ -22,11 +23,14 @@ def nothing_to_resume(path: Path | None) -> UsageError:
 
 @dataclass(frozen=True)
 class RunState:
-    """Writes the state to `path` after each epoch (None: nowhere) and restores it when `resume` is set."""
+    """Writes the state to `path` after each epoch (None: nowhere) and restores it when `resume` is set.
+
+    `facts` are what the run depends on, by name: a run of other facts is not resumed.
+    """
 
     path: Path | None
     resume: bool
-    recipe_digest: str
+    facts: Mapping[str, str]
 
     def save(self, run: TrainingRun) -> None:
         """Write atomically everything that the next epoch depends on."""
@@ -36,7 +40,7 @@ class RunState:
 
         state: dict[str, Any] = {
             "version": VERSION,
-            "recipe": self.recipe_digest,
+            "facts": dict(self.facts),
             "module": run.module.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "scheduler": run.scheduler.state_dict(),
@@ -54,7 +58,7 @@ class RunState:
         """Restore the state from the file if resumption is requested.
 
         Raises:
-            UsageError: There is no run to resume, or it has another recipe.
+            UsageError: There is no run to resume, or it has another recipe, seed, start or other images.
             ModelError: The file is damaged or of another network.
         """
         if not self.resume:
@@ -62,11 +66,17 @@ class RunState:
         if self.path is None or not self.path.is_file():
             raise nothing_to_resume(self.path)
         state = self._read()
-        if state["recipe"] != self.recipe_digest:
-            raise UsageError(f"{self.path} is a run of another recipe", do="use its options, or train without --resume")
         try:
+            other = [name for name, value in self.facts.items() if state["facts"].get(name) != value]
+            if other:
+                raise UsageError(
+                    f"{self.path} is a run with another {' and '.join(other)}",
+                    got=", ".join(f"{name} {self.facts[name][:40]}" for name in other),
+                    expected=", ".join(f"{name} {str(state['facts'].get(name))[:40]}" for name in other),
+                    do="use its options, or choose another --out",
+                )
             self._apply(run, state)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(
                 f"{self.path} is not a run of this network", got=str(error)[:200], do="train without --resume"
             ) from error

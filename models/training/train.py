@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ...runtime import datasets
+from ...runtime.common.files import sha256
 from ...runtime.spec import ModelSpec
 from .. import catalog
 from .batches import Batches
@@ -81,7 +82,7 @@ def train(
         The trained module in eval mode, with its accuracy on the test and hard splits.
 
     Raises:
-        UsageError: An unknown name, recipe or data; `resume` without a run to resume.
+        UsageError: An unknown name, recipe or data; no run to resume, or one with another of these.
         DataError: The images cannot be used; each bad one is named before training starts.
         ModelError: The checkpoint cannot be used.
     """
@@ -99,11 +100,15 @@ def train(
     feed = Batches.of(whole, spec)
     splits = ("test", "hard") if data == "digits" else ("test",)
     judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
-    began = time.perf_counter()
-    history = fit_module(module, feed, recipe, seed=seed, keeper=RunState(keep, resume, recipe.digest), say=say)
-    top1 = {split: accuracy(module, judge) for split, judge in judges.items()}
-    seconds = time.perf_counter() - began
+    facts = {"recipe": recipe.digest, "seed": str(seed), "data": whole.digest, "start": _digest_of(start)}
+    began, keeper = time.perf_counter(), RunState(keep, resume, facts)
+    history = fit_module(module, feed, recipe, seed=seed, keeper=keeper, say=say)
+    top1, seconds = {split: accuracy(module, judge) for split, judge in judges.items()}, time.perf_counter() - began
     return TrainResult(spec, module, top1, seconds, tuple(history), recipe, whole.digest)
+
+
+def _digest_of(start: str | Path) -> str:
+    return sha256(start) if Path(start).is_file() else str(start)
 
 
 def fit_module(
@@ -125,7 +130,7 @@ def fit_module(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = TrainingRun(module, *feed.held_out(recipe.patience > 0 or recipe.schedule == "plateau"), recipe, seed, device)
-    keeper = keeper or RunState(None, False, recipe.digest)
+    keeper = keeper or RunState(None, False, {})
     keeper.restore(run)
     while run.epoch < recipe.epochs and not run.exhausted:
         row = run.one_epoch()

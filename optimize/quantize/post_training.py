@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.common.files import scratch
 from ...runtime.errors import CheckFailed
 from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, repeatable
@@ -109,8 +109,8 @@ def _check_upgrade(source: str | Path, graph: GraphFile) -> None:
     from ..equivalence import compare
     from ..graph.proto_graph import write_model
 
-    with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
-        changed = Path(folder) / "upgraded.onnx"
+    with scratch("quantize") as folder:
+        changed = folder / "upgraded.onnx"
         write_model(graph.model, changed)
         check = compare(Path(source), changed)
     if check.verdict == "different":

@@ -7,13 +7,12 @@ nodes that `int8_placement` selects; `carried` is FP16 with Split and Concat fol
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...runtime.common.files import atomic_file
+from ...runtime.common.files import atomic_file, scratch
 from ...runtime.engines import cost
 from ...runtime.engines.build import build_engine
 from ...runtime.errors import CheckFailed
@@ -113,8 +112,8 @@ def autotune(
     Raises:
         EdgesmithError: As `restore_float_nodes`, `fold_passthrough_channels` and `build_engine`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        bench = _Bench(Path(folder), gpu, batch, note, timeout_s)
+    with scratch("mix") as folder:
+        bench = _Bench(folder, gpu, batch, note, timeout_s)
         _half(float_path, bench.file("fp16"))
         bench.build("fp16", 0)
         if fold_passthrough_channels(float_path, bench.folder / "carried32.onnx"):

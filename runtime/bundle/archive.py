@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import tempfile
 import weakref
 import zipfile
 from pathlib import Path
@@ -11,35 +11,29 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from ..common.files import atomic_file
+from ..common.files import scratch
 from ..errors import BundleError, DataError, EdgesmithError
 from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LARGEST_ARRAYS = 1 << 30
-_COMPRESSED = (".json", ".txt", ".md")
-
-
-def pack_zip(folder: Path, manifest: Manifest, target: Path) -> None:
-    """Write a folder's files into a .zip in the manifest's order, without timestamps; weights are not compressed."""
-    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
-        for name in (NAME, *signature, *sorted(manifest.files)):
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
-            info.external_attr = 0o644 << 16
-            with (folder / name).open("rb") as source, archive.open(info, "w", force_zip64=True) as member:
-                shutil.copyfileobj(source, member, 1 << 20)
+LARGEST_ARRAYS, SMALL = 1 << 30, 64 << 20
+LARGEST_RATIO = 20
+"""Largest ratio of unpacked to packed bytes, above SMALL: weights hardly shrink, and a bomb reaches 1000."""
+_ENCRYPTED = 1
 
 
 class Extracted:
-    """A zipped bundle in a temporary folder, which is removed with the last reference to this object."""
+    """A zipped bundle in a temporary folder, which is removed with the last reference to this object.
+
+    The folder is locked: what a killed process leaves is removed by the next extraction.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="edgesmith-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, True)
+        work = contextlib.ExitStack()
+        self.folder = work.enter_context(scratch("bundle"))
+        self._remove = weakref.finalize(self, work.close)
         try:
             unpack_zip(path, self.folder)
         except BaseException:
@@ -48,18 +42,18 @@ class Extracted:
 
 
 def unpack_zip(path: Path, folder: Path) -> None:
-    """Extract the listed files of a zipped bundle into an empty folder; each has at most the size in the manifest.
+    """Extract the listed files of a zipped bundle into an empty folder, after a check of all sizes and methods.
 
     Raises:
-        BundleError: The archive is damaged, lacks a listed member, contains one twice, or a member's size differs.
+        BundleError: The archive is damaged, lacks a listed member, contains one twice, a member's size differs, it is
+            compressed in another way than by deflate, or the files are too large.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(set(names)) != len(names):
-                raise BundleError(f"{path} contains a member twice", do="pack the bundle again")
+            _check_methods(archive, path)
             manifest = parse_manifest(_extract_small(archive, path, NAME, LARGEST_MANIFEST, folder))
-            if SIGNATURE in names:
+            _check_sizes(archive, path, manifest, folder)
+            if SIGNATURE in archive.namelist():
                 _extract_small(archive, path, SIGNATURE, LARGEST_SIGNATURE, folder)
             for name, entry in manifest.files.items():
                 _extract(archive, path, name, entry.bytes, folder)
@@ -67,6 +61,32 @@ def unpack_zip(path: Path, folder: Path) -> None:
         raise
     except Exception as error:  # zlib, lzma, struct and others raise whatever a damaged file leads them to
         raise BundleError(f"{path} cannot be read", got=_said(error), expected="a zipped bundle") from error
+
+
+def _check_methods(archive: zipfile.ZipFile, path: str | Path) -> None:
+    """Refuse members that stand twice, and methods that may make very much of a few bytes at once, such as bzip2."""
+    names = archive.namelist()
+    if len(set(names)) != len(names):
+        raise BundleError(f"{path} contains a member twice", do="pack the bundle again")
+    for info in archive.infolist():
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & _ENCRYPTED:
+            got = f"{info.filename[:80]}: " + ("encrypted" if info.flag_bits & _ENCRYPTED else "another method")
+            raise BundleError(f"{path} cannot be read", got=got, expected="members that are stored or deflated")
+
+
+def _check_sizes(archive: zipfile.ZipFile, path: Path, manifest: Manifest, folder: Path) -> None:
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    for name, entry in manifest.files.items():
+        if name not in sizes:
+            raise BundleError(f"{path} is incomplete", got=f"no {name}", do="copy it again")
+        if sizes[name] != entry.bytes:
+            expected = f"{entry.bytes} bytes"
+            raise BundleError(f"{path}: {name} does not have the size in the manifest", expected=expected)
+    total = sum(entry.bytes for entry in manifest.files.values())
+    largest = SMALL + LARGEST_RATIO * path.stat().st_size
+    if total > min(largest, free := shutil.disk_usage(folder).free):
+        why = f"at most {largest}, for a .zip of this size" if total > largest else f"{free} free in {folder.parent}"
+        raise BundleError(f"{path} is too large", got=f"{total} bytes unpacked", expected=why)
 
 
 def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int, folder: Path) -> bytes:
@@ -78,8 +98,6 @@ def _extract_small(archive: zipfile.ZipFile, path: Path, name: str, largest: int
 
 
 def _extract(archive: zipfile.ZipFile, path: Path, name: str, size: int, folder: Path) -> Path:
-    if name not in archive.namelist():
-        raise BundleError(f"{path} is incomplete", got=f"no {name}", do="copy it again")
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with archive.open(name) as member, target.open("wb") as file:
@@ -117,21 +135,26 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def read_arrays(path: Path, empty: bool = False) -> dict[str, NDArray[np.generic]]:
+def read_arrays(source: Path | IO[bytes], empty: bool = False, path: str = "") -> dict[str, NDArray[np.generic]]:
     """Read named batches of numbers; no pickles, at most 1 GiB.
 
     Args:
-        path: The .npz file.
+        source: The .npz file, or its path.
         empty: Allow arrays without elements, such as the output of a detector that detects nothing.
+        path: The path of an open file, for messages.
 
     Raises:
         BundleError: The file is missing, damaged or too large, or an array is empty, is not a batch, or is not numeric.
     """
+    path = path or str(source)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
+            _check_methods(archive, path)
             if (total := sum(info.file_size for info in archive.infolist())) > LARGEST_ARRAYS:
                 raise BundleError(f"{path} is too large", got=f"{total} bytes", expected=f"at most {LARGEST_ARRAYS}")
-        with np.load(path, allow_pickle=False) as arrays:
+        if not isinstance(source, Path):
+            source.seek(0)
+        with np.load(source, allow_pickle=False) as arrays:
             values = {name: np.asarray(arrays[name]) for name in arrays.files}  # no array: NumPy gives its bytes
     except EdgesmithError:
         raise

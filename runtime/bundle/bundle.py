@@ -9,13 +9,16 @@ golden/<artefact>.npz    outputs of each artefact, recorded at export
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from ..common.files import sha256, unreadable
-from ..errors import BundleError, UsageError
+from ..common.files import unreadable
+from ..errors import BundleError, EdgesmithError, UsageError
 from . import archive, signing
 from .manifest import (
     GOLDEN_INPUTS,
@@ -34,9 +37,13 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 
+MOST_TRIES = 100
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its manifest is valid; the digest of a file is checked when the file is requested."""
+    """An opened bundle: its manifest is valid; the digest of a file is checked whenever the file is read."""
 
     folder: Path
     manifest: Manifest
@@ -44,7 +51,7 @@ class Bundle:
     source: Path
     signature: bytes = b""
     _extracted: archive.Extracted | None = field(default=None, repr=False, compare=False)
-    _looked_at: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _opened_stamp: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def spec(self) -> ModelSpec:
@@ -56,90 +63,110 @@ class Bundle:
         """The runnable forms of the network."""
         return self.manifest.artefacts
 
-    def file(self, name: str) -> Path:
-        """Return the path of a member after checking its size and digest against the manifest.
-
-        Raises:
-            BundleError: It is missing, is outside the bundle, or was changed.
-        """
-        if problem := self.problem(name):
-            raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
-        return self.folder / name
-
     def content(self, name: str) -> bytes:
         """Return a member's bytes, read once: the returned bytes are those compared with the manifest.
 
         Raises:
             BundleError: It is missing, is outside the bundle, or was changed.
         """
-        problem, data = self._misplaced(name), b""
-        if not problem:
-            with (self.folder / name).open("rb") as file:
-                data = file.read(self.manifest.files[name].bytes + 1)
-            problem = self._differs(name, len(data), hashlib.sha256(data).hexdigest())
-        if problem:
+        buffer = io.BytesIO()
+        self.copy(name, buffer)
+        return buffer.getvalue()
+
+    def copy(self, name: str, target: IO[bytes]) -> None:
+        """Write a member's bytes to `target`, read once: they are those compared with the manifest.
+
+        Raises:
+            BundleError: It is missing, is outside the bundle, or was changed; `target` must not be used.
+        """
+        if problem := self.problem(name, target):
             raise BundleError(f"{self.source}: {name} {problem}", do="copy or make the bundle again")
-        return data
 
-    def problem(self, name: str) -> str:
-        """Return the problem of a member, or an empty string; each member is checked once."""
-        if name not in self._looked_at:
-            self._looked_at[name] = self._look_at(name)
-        return self._looked_at[name]
-
-    def _look_at(self, name: str) -> str:
-        if problem := self._misplaced(name):
-            return problem
-        path, entry = self.folder / name, self.manifest.files[name]
-        if (size := path.stat().st_size) != entry.bytes:
-            return f"was changed: {size} bytes, not {entry.bytes}"
-        return self._differs(name, size, sha256(path))
-
-    def _misplaced(self, name: str) -> str:
-        path = self.folder / name
+    def problem(self, name: str, target: IO[bytes] | None = None) -> str:
+        """Return the problem of a member, or an empty string; it is read at each call, and copied to `target`."""
         if name not in self.manifest.files:
             return "is not in the manifest"
+        path, entry = self.folder / name, self.manifest.files[name]
         if why := unreadable(path):
             return "is missing" if why == "no such file" else f"cannot be read: {why}"
-        return "" if self.folder.resolve() in path.resolve().parents else "is outside the bundle"
-
-    def _differs(self, name: str, size: int, digest: str) -> str:
-        entry = self.manifest.files[name]
-        if digest == entry.sha256:
-            return ""
+        if self.folder.resolve() not in path.resolve().parents:
+            return "is outside the bundle"
+        size, digest = 0, hashlib.sha256()
+        try:
+            with path.open("rb") as file:
+                while size <= entry.bytes and (block := file.read(min(1 << 20, entry.bytes + 1 - size))):
+                    size += len(block)
+                    digest.update(block)
+                    if target:
+                        target.write(block)
+        except FileNotFoundError:  # replaced just now
+            return "is missing"
         if size != entry.bytes:
-            return f"was changed: {min(size, entry.bytes + 1)} bytes or more, not {entry.bytes}"
-        return f"was changed: SHA-256 {digest[:12]}…, not {entry.sha256[:12]}…"
+            return f"was changed: {'at least ' if size > entry.bytes else ''}{size} bytes, not {entry.bytes}"
+        if digest.hexdigest() != entry.sha256:
+            return f"was changed: SHA-256 {digest.hexdigest()[:12]}…, not {entry.sha256[:12]}…"
+        return ""
 
-    def check_signature(self, keys: signing.Keys | None) -> str:
-        """Return the name of the trusted key that signed it; see `signing.check_signature`."""
-        return signing.check_signature(self.digest, self.signature, keys, self.source)
+    def check_signature(
+        self, keys: signing.Keys | None, name: str | None = None, min_version: int = 0
+    ) -> signing.Signature | None:
+        """Return the signature of a trusted key, after comparing the network's name; see `signing.check_signature`."""
+        if name is not None and self.spec.name != name:
+            raise BundleError(f"{self.source} is another network", got=self.spec.name, expected=name)
+        return signing.check_signature(self.digest, self.signature, keys, self.source, self.spec.name, min_version)
+
+    def is_replaced(self) -> bool:
+        """Return whether another bundle is or was at the path since this one was opened (a .zip was copied then)."""
+        return self._extracted is None and _stamp(self.folder) != self._opened_stamp
 
     def arrays(self, name: str, empty: bool = False) -> dict[str, NDArray[Any]]:
         """Read a member that holds arrays (.npz); see `archive.read_arrays`."""
-        return archive.read_arrays(self.file(name), empty)
+        return archive.read_arrays(io.BytesIO(self.content(name)), empty, str(self.folder / name))
 
     def golden_inputs(self) -> dict[str, NDArray[Any]]:
         """Return the inputs whose outputs were recorded, by name."""
         return self.arrays(GOLDEN_INPUTS)
 
 
-def read_bundle(path: str | Path, *, trusted_key: signing.Keys | None = None) -> Bundle:
+def read_bundle(
+    path: str | Path, *, trusted_key: signing.Keys | None = None, name: str | None = None, min_version: int = 0
+) -> Bundle:
     """Open a bundle: a folder, or a .zip, which is extracted to a temporary folder as long as the Bundle exists.
 
     Args:
         path: Path of the bundle.
         trusted_key: Public keys, one of which must have signed it; None means those of $EDGESMITH_TRUSTED_KEYS; if that
-            is not set, no signature is required.
+            is not set, no signature is required; if it is empty, nobody is trusted.
+        name: The network that it must be; None allows any.
+        min_version: Lowest version that its signature may have.
 
     Raises:
         UsageError: The path does not exist, or a key cannot be read.
         BundleError: Not a bundle, damaged, of a later version, a wrong manifest, or not signed as required.
         NotAvailable: A signature is required and cryptography is not installed.
     """
-    bundle = open_bundle(path)
-    bundle.check_signature(trusted_key)
-    return bundle
+
+    def checked(bundle: Bundle) -> Bundle:
+        bundle.check_signature(trusted_key, name, min_version)
+        return bundle
+
+    return settled(path, checked)
+
+
+def settled(path: str | Path, use: Callable[[Bundle], T]) -> T:
+    """Open a bundle and return what `use` returns; again, if the bundle was replaced meanwhile and `use` failed.
+
+    Raises:
+        EdgesmithError: Opening or `use` failed, and the bundle is still the same.
+    """
+    for _ in range(MOST_TRIES):
+        bundle = open_bundle(path)
+        try:
+            return use(bundle)
+        except EdgesmithError:
+            if not bundle.is_replaced():
+                raise
+    raise BundleError(f"{path} is replaced again and again", do="wait until it is complete")
 
 
 def open_bundle(path: str | Path) -> Bundle:
@@ -150,6 +177,7 @@ def open_bundle(path: str | Path) -> Bundle:
         raise UsageError(f"cannot read bundle {str(path)[:300]}", got=why, do="check the path")
     extracted = archive.Extracted(path) if path.is_file() else None
     folder = extracted.folder if extracted else path
+    stamp = _stamp(folder)
     if not (folder / NAME).is_file():
         raise BundleError(
             f"{path} is not a bundle", got=f"no {NAME}", expected="a folder that `edgesmith export` wrote"
@@ -157,7 +185,15 @@ def open_bundle(path: str | Path) -> Bundle:
     text = _small(folder / NAME, path, LARGEST_MANIFEST)
     signed = (folder / SIGNATURE).is_file()
     signature = _small(folder / SIGNATURE, path, LARGEST_SIGNATURE) if signed else b""
-    return Bundle(folder, parse_manifest(text), hashlib.sha256(text).hexdigest(), path, signature, extracted)
+    return Bundle(folder, parse_manifest(text), hashlib.sha256(text).hexdigest(), path, signature, extracted, stamp)
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Return what changes if a bundle's folder or its manifest is replaced, even by one with the same content."""
+    with contextlib.suppress(OSError):
+        facts = (folder.stat(), (folder / NAME).stat())
+        return tuple(value for one in facts for value in (one.st_ino, one.st_ctime_ns))
+    return ()
 
 
 def _small(file: Path, path: Path, largest: int) -> bytes:

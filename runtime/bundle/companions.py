@@ -1,11 +1,15 @@
-"""External weights of a bundle's ONNX files: only the companions that the manifest lists are read."""
+"""Files of an artefact as they were checked; of an ONNX file's external weights only companions are read."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+import contextlib
+import io
+from collections.abc import Container, Iterator
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..common.external_data import read_locations
+from ..common.files import scratch
 from ..errors import BundleError, EdgesmithError
 
 if TYPE_CHECKING:
@@ -16,17 +20,40 @@ if TYPE_CHECKING:
 ROLES = ("onnx", "nchwc")
 
 
-def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
-    """Return the checked bytes of an artefact; None for an ONNX file with external weights, which are checked too.
+@contextlib.contextmanager
+def checked_files(bundle: Bundle, artefact: Artefact, on_disk: bool = False) -> Iterator[tuple[Path, bytes | None]]:
+    """Yield the path of an artefact and its bytes; None if the file itself is to be loaded by its path.
+
+    What is yielded is what was checked: an ONNX file with external weights is copied, with these, into a private folder
+    while the digests are computed. The folder is removed at the end of the block.
+
+    Args:
+        bundle: The bundle of the artefact.
+        artefact: One of its artefacts.
+        on_disk: Yield a file in any case.
 
     Raises:
         BundleError: A file was changed, or the ONNX file names external data that the manifest does not list as its
             companions.
         ModelError: It is not an ONNX file.
+        EdgesmithError: The temporary folder is full.
     """
-    for name in artefact.companions:
-        bundle.file(name)
     content = bundle.content(artefact.path)
+    if not (_external(bundle, artefact, content) or on_disk):
+        for name in artefact.companions:
+            bundle.copy(name, io.BytesIO())
+        yield bundle.folder / artefact.path, content
+        return
+    with scratch("artefact") as folder:
+        for name in (artefact.path, *artefact.companions):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("wb") as file:
+                bundle.copy(name, file)
+        yield folder / artefact.path, None
+
+
+def _external(bundle: Bundle, artefact: Artefact, content: bytes) -> bool:
+    """Return whether the bytes of an artefact name external data; they may name only its companions."""
     places = read_locations(content, bundle.folder / artefact.path) if artefact.role in ROLES else []
     beside = {PurePosixPath(name) for name in artefact.companions}
     for place in places:
@@ -36,16 +63,21 @@ def network_bytes(bundle: Bundle, artefact: Artefact) -> bytes | None:
                 got=repr(place)[:200], expected=", ".join(artefact.companions) or "no external data",
                 do="do not run it; its author can write the bundle again with this file as a companion",
             )  # fmt: skip
-    return None if places else content
+    return bool(places)
 
 
-def companion_problems(bundle: Bundle) -> dict[str, str]:
-    """Return the path of each ONNX file that names weights outside the manifest, with the problem."""
+def companion_problems(bundle: Bundle, changed: Container[str] = ()) -> dict[str, str]:
+    """Return the path of each ONNX file that names weights outside the manifest, with the problem.
+
+    Args:
+        bundle: The bundle.
+        changed: Members known to differ from the manifest, which are passed over.
+    """
     wrong = {}
     for artefact in bundle.artefacts:
-        if artefact.role in ROLES and not any(map(bundle.problem, (artefact.path, *artefact.companions))):
+        if artefact.role in ROLES and artefact.path not in changed:
             try:
-                network_bytes(bundle, artefact)
+                _external(bundle, artefact, bundle.content(artefact.path))
             except EdgesmithError as error:
                 wrong[artefact.path] = f"cannot be used: {error}"
     return wrong

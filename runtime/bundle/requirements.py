@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import targets
 from ..common.cache_folder import cache_folder, private_folder
-from ..common.files import locked
+from ..common.files import locked, sha256
 from ..engines.device import machine_facts
-from ..errors import BuildError, ModelError
+from ..errors import BuildError, EdgesmithError, ModelError
 from . import companions
 
 if TYPE_CHECKING:
@@ -118,15 +118,28 @@ def rebuild_engine(
     from ..engines import flavour as flavours
 
     source = source_of(bundle, artefact)
-    companions.network_bytes(bundle, source)
-    network = bundle.file(source.path)
     name, module = flavours.choose_flavour(flavour, sm)
     version = str(getattr(flavours.load_tensorrt(module), "__version__", ""))
     true_sm = gpu.device_sm() if sm == "current" else sm
-    key = json.dumps([bundle.manifest.files[source.path].sha256, true_sm, name, version, sorted(options.items())])
+    digests = [bundle.manifest.files[one].sha256 for one in (source.path, *source.companions)]
+    key = json.dumps([digests, true_sm, name, version, sorted(options.items())])
     digest = hashlib.sha256(key.encode()).hexdigest()
     target = private_folder(cache_folder() / "engines") / f"{source.name}-{digest[:16]}.engine"
     with locked(target):
-        if not (target.is_file() and target.with_name(target.name + ".json").is_file()):
-            build.build_engine(network, target, sm=sm, precision=artefact.precision, flavour=name, **options)
+        if not _is_built_from(target, digests[0]):
+            with companions.checked_files(bundle, source, on_disk=True) as (network, _):
+                build.build_engine(
+                    network, target, sm=sm, precision=artefact.precision, flavour=name, overwrite=True, **options
+                )
     return target
+
+
+def _is_built_from(engine: Path, digest: str) -> bool:
+    """Return whether a cached engine is complete, and its sidecar says that it was built from this ONNX file."""
+    from ..engines import sidecar
+
+    try:
+        facts = sidecar.read_sidecar(engine)
+        return facts.source_sha256 == digest and facts.sha256 == sha256(engine)
+    except (EdgesmithError, OSError):
+        return False

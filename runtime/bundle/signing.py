@@ -2,19 +2,24 @@
 
 `signature.json` beside the manifest:
 
-    {"format": 1, "algorithm": "ed25519", "key": SHA-256 of the public key, "signature": 128 hexadecimal digits}
+    {"format": 2, "algorithm": "ed25519", "key": SHA-256 of the public key, "signature": 128 hexadecimal digits,
+     "name": the network's, "version": a counter from 1, "expires": "2027-12-31" or ""}
 
-The signed message is `DOMAIN` and the 32 bytes of the manifest's SHA-256. Keys are PEM files, as OpenSSL writes them.
-The cryptography package is imported only to sign or to check a signature.
+The signed message is `DOMAIN`, and as compact JSON in this order "manifest" (its SHA-256), "name", "version",
+"expires". Format 1 had none of these three: the message was `FIRST_DOMAIN` and the 32 bytes of the manifest's SHA-256;
+it is read as version 0. Keys are PEM files, as OpenSSL writes them. The cryptography package is imported only to sign
+or to check.
 """
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +30,28 @@ from .manifest import SIGNATURE
 
 Keys = str | Path | Sequence[str | Path]
 VARIABLE = "EDGESMITH_TRUSTED_KEYS"
-DOMAIN = b"edgesmith bundle 1\0"
-FORMAT = 1
+FIRST_DOMAIN, DOMAIN = b"edgesmith bundle 1\0", b"edgesmith bundle 2\0"
+FORMAT = 2
 _PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 _ED25519 = "cryptography.hazmat.primitives.asymmetric.ed25519"
 _FORMS = "cryptography.hazmat.primitives.serialization"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Whose signature it is (the key's name), and what it binds: the network's name, a version, the last valid day."""
+
+    key: str
+    name: str
+    version: int = 0
+    expires: str = ""
+
+    def message(self, digest: str) -> bytes:
+        """Return the signed bytes for a manifest's digest."""
+        if not self.version:
+            return FIRST_DOMAIN + bytes.fromhex(digest)
+        values = {"manifest": digest, "name": self.name, "version": self.version, "expires": self.expires}
+        return DOMAIN + json.dumps(values, separators=(",", ":")).encode()
 
 
 def generate_key(path: str | Path) -> str:
@@ -63,17 +85,35 @@ def name_of(public: Any) -> str:
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()
 
 
-def signature_text(digest: str, key: str | Path) -> tuple[str, str]:
-    """Return a private key's name, and the signature of a manifest's digest in the form of `signature.json`.
+def signature_text(digest: str, key: str | Path, name: str, version: int = 1, expires: str = "") -> tuple[str, str]:
+    """Return a private key's name, and its signature of a manifest's digest in the form of `signature.json`.
+
+    Args:
+        digest: SHA-256 of the manifest.
+        key: Path of the private key.
+        name: The network's name.
+        version: A counter; a device that ran one refuses lower ones.
+        expires: The last day on which the signature is valid (UTC), "2027-12-31"; empty for no end.
 
     Raises:
-        UsageError: There is no such key, or it is not an Ed25519 key.
+        UsageError: There is no such key, it is not an Ed25519 key, or the version or day is not valid.
         NotAvailable: cryptography is not installed.
     """
+    if version < 1 or (expires and not _is_day(expires)):
+        got = f"version {version}, expires {expires!r}"
+        raise UsageError("the signature's terms are not valid", got=got, expected="1 or more, and a day as 2027-12-31")
     private = _private(existing_file(key, "key"))
-    name, signature = name_of(private.public_key()), private.sign(DOMAIN + bytes.fromhex(digest)).hex()
-    values = {"format": FORMAT, "algorithm": "ed25519", "key": name, "signature": signature}
-    return name, json.dumps(values, indent=1) + "\n"
+    terms = Signature(name_of(private.public_key()), name, version, expires)
+    values = {"format": FORMAT, "algorithm": "ed25519", **asdict(terms),
+              "signature": private.sign(terms.message(digest)).hex()}  # fmt: skip
+    return terms.key, json.dumps(values, indent=1) + "\n"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _private(path: Path) -> Any:
@@ -112,49 +152,78 @@ def _public(path: Path) -> list[Any]:
     return public
 
 
-def check_signature(digest: str, signature: bytes, keys: Keys | None, source: Path) -> str:
-    """Return the name of the trusted key that signed a bundle; an empty string if no key is required.
+def check_signature(
+    digest: str, signature: bytes, keys: Keys | None, source: Path, network: str, min_version: int = 0
+) -> Signature | None:
+    """Return the signature of a trusted key; None if no key is required.
 
     Args:
         digest: SHA-256 of the manifest, in hexadecimal.
         signature: Content of `signature.json`; empty if there is none.
-        keys: Public keys, one of which must have signed; None means those of $EDGESMITH_TRUSTED_KEYS, if set.
+        keys: Public keys, one of which must have signed; None means those of $EDGESMITH_TRUSTED_KEYS, if it is set.
         source: Path of the bundle, for messages.
+        network: The network's name in the manifest.
+        min_version: Lowest version that the signature may have.
 
     Raises:
-        BundleError: It is not signed, is signed by another key, or the signature does not match this manifest.
-        UsageError: A key cannot be read.
+        BundleError: It is not signed, is signed by another key, the signature does not match this manifest, has
+            expired, or is for another name or a lower version.
+        UsageError: A key cannot be read, or a version is required and no key.
         NotAvailable: cryptography is not installed.
     """
-    if keys is None and not os.environ.get(VARIABLE):
-        return ""
+    if keys is None and os.environ.get(VARIABLE) is None:
+        if min_version:
+            raise UsageError(
+                "a version can be required of signed bundles only", do=f"give a trusted key, or {VARIABLE}"
+            )
+        return None
     known = {name_of(key): key for key in trusted_keys(keys)}
-    name, signed = _read(signature, source)
-    if name not in known:
+    terms, signed = _read(signature, source, network)
+    if terms.key not in known:
         raise BundleError(
-            f"{source} is signed by a key that is not trusted", got=f"key {name[:16]}…",
+            f"{source} is signed by a key that is not trusted", got=f"key {terms.key[:16]}…",
             expected=" or ".join(f"{one[:16]}…" for one in known) or "a trusted key", do="ask its author for the key",
         )  # fmt: skip
     try:
-        known[name].verify(signed, DOMAIN + bytes.fromhex(digest))
+        known[terms.key].verify(signed, terms.message(digest))
     except need("cryptography.exceptions").InvalidSignature as error:
         raise BundleError(
             f"the signature of {source} does not match this manifest", got=f"manifest {digest[:16]}…",
             expected="the manifest that was signed", do="do not load it; get it again from its author",
         ) from error  # fmt: skip
-    return name
+    _check_terms(terms, source, network, min_version)
+    return terms
 
 
-def _read(signature: bytes, source: Path) -> tuple[str, bytes]:
+def _check_terms(terms: Signature, source: Path, name: str, min_version: int) -> None:
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    if terms.name != name:
+        raise BundleError(f"the signature of {source} is for another network", got=terms.name, expected=name)
+    if terms.expires and terms.expires < today:
+        raise BundleError(
+            f"the signature of {source} has expired", got=f"valid until {terms.expires}; today is {today}",
+            do="get a newer one from its author, or set this machine's clock",
+        )  # fmt: skip
+    if terms.version < min_version:
+        got = f"version {terms.version}"
+        raise BundleError(f"{source} is an older version", got=got, expected=f"{min_version} or higher")
+
+
+def _read(signature: bytes, source: Path, name: str) -> tuple[Signature, bytes]:
     if not signature:
         raise BundleError(
             f"{source} is not signed", expected=SIGNATURE, do="sign it with `edgesmith sign` where it was exported"
         )
     try:
         values = json.loads(signature)
-        if (values["format"], values["algorithm"]) != (FORMAT, "ed25519"):
+        if (values["format"], values["algorithm"]) not in ((1, "ed25519"), (FORMAT, "ed25519")):
             raise ValueError(f"format {values['format']!r}, algorithm {values['algorithm']!r}")
-        name, signed = str(values["key"]), bytes.fromhex(values["signature"])
+        terms = Signature(str(values["key"]), name)
+        if values["format"] == FORMAT:
+            terms = Signature(terms.key, *(values[key] for key in ("name", "version", "expires")))
+            if type(terms.version) is not int or terms.version < 1 or (terms.expires and not _is_day(terms.expires)):
+                raise ValueError(f"version {terms.version!r}, expires {terms.expires!r}")
+        signed = bytes.fromhex(values["signature"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BundleError(f"the signature of {source} cannot be read", got=str(error)[:100]) from error
-    return name, signed
+    return terms, signed

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..spec import ModelSpec
 
 
+_COMPRESSED = (".json", ".txt", ".md")
 FOLDERS = {"onnx": "onnx", "engine": "engines", "null": "onnx"}
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25, "mixed": 0.25}
 TENSORRT_TOLERANCES = {"fp32": 1e-2, "fp16": 5e-2, "int8": 0.25, "mixed": 0.25}
@@ -143,28 +146,59 @@ def pack_bundle(bundle: Bundle, target: str | Path, *, overwrite: bool = False) 
         UsageError: The path is a file that is not a zipped bundle, and `overwrite` is not set.
     """
     claim(target, "zip", overwrite=overwrite)
-    for name in bundle.manifest.files:
-        bundle.file(name)
-    archive.pack_zip(bundle.folder, bundle.manifest, Path(target))
+    _write_zip(bundle, Path(target))
     return Path(target)
 
 
-def sign_bundle(bundle: Bundle, key: str | Path) -> str:
+def sign_bundle(bundle: Bundle, key: str | Path, version: int = 1, expires: str = "") -> str:
     """Sign an opened bundle in place, after checking every file's digest; an earlier signature is replaced.
+
+    Args:
+        bundle: The bundle.
+        key: The private key.
+        version: A counter of the network's releases; a device that ran one refuses lower ones.
+        expires: Last day of the signature (UTC), "2027-12-31"; empty for no end.
 
     Returns:
         The key's name.
 
     Raises:
         BundleError: A file is missing or was changed.
-        UsageError: The key does not exist, or is not an Ed25519 key.
+        UsageError: The key does not exist, or is not an Ed25519 key; or the version or day is not valid.
         NotAvailable: cryptography is not installed.
     """
     for name in bundle.manifest.files:
-        bundle.file(name)
-    name, text = signing.signature_text(bundle.digest, key)
+        if problem := bundle.problem(name):
+            raise BundleError(f"{bundle.source}: {name} {problem}", do="copy or make the bundle again")
+    name, text = signing.signature_text(bundle.digest, key, bundle.spec.name, version, expires)
     with atomic_file(bundle.folder / SIGNATURE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     if bundle.source.is_file():
-        archive.pack_zip(bundle.folder, bundle.manifest, bundle.source)
+        _write_zip(bundle, bundle.source)
     return name
+
+
+def _write_zip(bundle: Bundle, target: Path) -> None:
+    """Write a bundle as a .zip in the manifest's order, without timestamps; weights are not compressed.
+
+    Raises:
+        BundleError: A file is missing or was changed; nothing is written.
+    """
+    manifest = (bundle.folder / NAME).read_bytes()
+    if hashlib.sha256(manifest).hexdigest() != bundle.digest:
+        raise BundleError(f"{bundle.source}: {NAME} was changed", do="open the bundle again")
+    signature = bundle.folder / SIGNATURE
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w") as target_zip:
+        target_zip.writestr(_info(NAME), manifest)
+        if signature.is_file():
+            target_zip.writestr(_info(SIGNATURE), signature.read_bytes())
+        for name in sorted(bundle.manifest.files):
+            with target_zip.open(_info(name), "w", force_zip64=True) as member:
+                bundle.copy(name, member)
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED
+    info.external_attr = 0o644 << 16
+    return info

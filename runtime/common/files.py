@@ -3,6 +3,8 @@
 A work folder is `.<target>.<random>.tmp`, contains the file MARK, and is locked while its process runs. The next write
 to the same target removes unlocked work folders, which killed processes left. A folder with such a name but without the
 mark is not removed, because it is not a work folder.
+
+Nothing earlier is removed before the new content and its name are on the disk (fsync of files and folders).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import EdgesmithError, UsageError
+from .durable import close, opened, restore, swap, sync, sync_tree
 
 try:
     import fcntl
@@ -43,8 +46,9 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
         temporary = folder / target.name
         temporary.touch()
         yield temporary
-        _sync(temporary)
+        sync_tree(temporary)
         temporary.replace(target)
+        sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -74,7 +78,7 @@ def workplace(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     with translated(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
             remove_abandoned(left)
         folder, lock = _make(target)
@@ -84,14 +88,33 @@ def workplace(target: str | Path) -> Iterator[Path]:
             yield folder / "work"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _close(lock)
+        close(lock)
+
+
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Yield an empty private folder in the temporary folder; those that killed processes of ours left are removed.
+
+    Raises:
+        EdgesmithError: There is no space.
+    """
+    with workplace(Path(tempfile.gettempdir()) / f"edgesmith-{name}") as folder:
+        yield folder
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its parents so that they are on the disk."""
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in absent:
+        sync(place.parent)
 
 
 def _make(target: Path) -> tuple[Path, int]:
     """Create and lock a work folder; repeat this if another process removed it before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        lock = _opened(folder)
+        lock = opened(folder)
         if fcntl and lock >= 0:
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
@@ -99,7 +122,7 @@ def _make(target: Path) -> tuple[Path, int]:
             if _ledger >= 0:
                 os.write(_ledger, os.fsencode(folder.absolute()) + b"\0")
             return folder, lock
-        _close(lock)
+        close(lock)
 
 
 def _mark(folder: Path, lock: int) -> None:
@@ -107,36 +130,27 @@ def _mark(folder: Path, lock: int) -> None:
         (folder / MARK).write_bytes(MARKED.encode())
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
-        _close(lock)
+        close(lock)
         raise
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove a work folder whose process has ended; keep one that is in use, and any other folder."""
-    if not fcntl or folder.is_symlink() or not _NAME.fullmatch(folder.name) or (lock := _opened(folder)) < 0:
+    if not fcntl or folder.is_symlink() or not _NAME.fullmatch(folder.name) or (lock := opened(folder)) < 0:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_uid != os.getuid():
+            return
         if not any(folder.iterdir()) and stat.S_IMODE(folder.stat().st_mode) == 0o700:
             folder.rmdir()  # killed before it was marked: nothing is lost
         elif (folder / MARK).read_bytes() == MARKED.encode():
+            restore(folder / "work", folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return
     finally:
         os.close(lock)
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError:
-        return -1
-
-
-def _close(descriptor: int) -> None:
-    if descriptor >= 0:
-        os.close(descriptor)
 
 
 def write_down(descriptor: int) -> None:
@@ -183,44 +197,6 @@ def _acquire(path: Path) -> int:
         os.close(descriptor)
 
 
-def swap(new: Path, target: Path) -> None:
-    """Put a folder at `target`; a folder that exists there is moved to where the new one was.
-
-    Args:
-        new: A folder in a `workplace` of `target`.
-        target: The final path.
-
-    Raises:
-        OSError: `target` is a file or a link, or the file system refuses.
-    """
-    if not os.path.lexists(target):
-        new.replace(target)
-        return
-    if target.is_symlink() or not target.is_dir():
-        raise NotADirectoryError(20, "a file or a link stands there")
-    if _exchanged(new, target):
-        return
-    aside = new.with_name(new.name + ".old")
-    target.replace(aside)
-    try:
-        new.replace(target)
-    except OSError:
-        aside.replace(target)
-        raise
-
-
-def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step: renameat2 with RENAME_EXCHANGE; return False if that is not supported."""
-    import ctypes
-
-    here, exchange = -100, 2
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
-
-
 @contextlib.contextmanager
 def translated(target: Path) -> Iterator[None]:
     """Convert an OSError about `target` to an error that says what to do."""
@@ -238,6 +214,18 @@ def translated(target: Path) -> Iterator[None]:
             got=error.strerror or str(error),
             do=remedy.get(error.errno or 0, "check the path"),
         ) from error
+
+
+def is_mount_point(place: Path) -> bool:
+    """Return whether something is mounted at an absolute path, also from the same disk (`mount --bind`)."""
+    if os.path.ismount(place):
+        return True
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()  # proc(5): the fifth field, spaces as \040
+    except OSError:
+        return False
+    name = re.sub(rb"[\\ \t\n]", lambda match: b"\\%03o" % match[0][0], os.fsencode(place))
+    return any(line.split(b" ")[4] == name for line in lines)
 
 
 def existing_file(path: str | Path, kind: str) -> Path:
@@ -271,8 +259,3 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ..errors import EdgesmithError, RunError, UsageError
 from . import files
-from .machine import gpu_possible
+from .machine import gpu_possible, memory_bytes
 
 TIME_VARIABLE, MEMORY_VARIABLE = "EDGESMITH_MAX_SECONDS", "EDGESMITH_MAX_BYTES"
 FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -45,7 +45,7 @@ class Limits:
             UsageError: A variable is not a positive number.
         """
         seconds_set, most = _positive(TIME_VARIABLE), _positive(MEMORY_VARIABLE)
-        return cls(seconds_set or seconds, int(most) if most else None if gpu_possible() else _physical_bytes())
+        return cls(seconds_set or seconds, int(most) if most else None if gpu_possible() else memory_bytes())
 
 
 def _positive(variable: str) -> float | None:
@@ -57,12 +57,6 @@ def _positive(variable: str) -> float | None:
     if value is not None and not 0 < value < 1e18:
         raise UsageError(f"{variable} is not a limit", got=repr(text), expected="a positive number")
     return value
-
-
-def _physical_bytes() -> int | None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 @dataclass(frozen=True)
@@ -83,8 +77,10 @@ class Ended:
             )  # fmt: skip
         if self.signal == signal.SIGKILL:
             return RunError(f"{what} was killed", got="SIGKILL", do="free memory: the system may have run out of it")
+        name = signal.Signals(self.signal).name if self.signal else ""
+        if name in FORWARDED:
+            return RunError(f"{what} was stopped", got=f"{name} from outside", do="start it again")
         if self.signal:
-            name = signal.Signals(self.signal).name
             return RunError(
                 f"a native library crashed during {what}", got=name, expected="a result or a refusal",
                 do="the file is probably malformed: check its origin",
@@ -126,6 +122,8 @@ def _be_child(action: Callable[[], object], limits: Limits, leash: int, ledger: 
     try:
         _forget_parents_end()
         os.setpgid(0, 0)
+        if hasattr(signal, "SIGTTOU"):  # with `stty tostop` only the group in the foreground may write to the terminal
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         limit_memory(limits.bytes)
         files.write_down(ledger)
         threading.Thread(target=_end_with_parent, args=(leash,), daemon=True).start()

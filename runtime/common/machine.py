@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -48,6 +49,23 @@ def _quota(otherwise: int) -> int:
     except (ValueError, ZeroDivisionError):
         return otherwise
     return round(ratio) if ratio > 0 else otherwise
+
+
+def memory_bytes() -> int | None:
+    """Return how much memory this process may use: the machine's, or less in a container (cgroup); None if unknown."""
+    limits = []
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for line in read_text("/proc/self/cgroup").splitlines():
+        _, controllers, inside = line.split(":", 2)
+        root, name = ("", "memory.max") if not controllers else ("memory", "memory.limit_in_bytes")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        place = Path("/sys/fs/cgroup", root, inside.lstrip("/"))
+        for folder in (place, *place.parents):
+            if folder.is_relative_to("/sys/fs/cgroup"):
+                limits += [int(text) for text in (read_text(folder / name).strip(),) if text.isdecimal()]
+    return min(limits, default=None)
 
 
 def thread_counts() -> list[int]:

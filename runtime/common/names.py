@@ -36,11 +36,12 @@ def is_path(value: Any) -> bool:
 
 def is_text(value: Any) -> bool:
     """Return whether a value can be the name of a label or tensor: any printable text; it is never part of a path."""
-    return (
-        isinstance(value, str)
-        and len(value) <= LONGEST_TEXT
-        and not any(unicodedata.category(char) in _UNPRINTABLE or char in _TURNING for char in value)
-    )
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and all(map(is_printable, value))
+
+
+def is_printable(char: str) -> bool:
+    """Return whether a character is neither a control character nor an end of line, and turns no text around it."""
+    return unicodedata.category(char) not in _UNPRINTABLE and char not in _TURNING
 
 
 def split_words(text: str) -> list[str]:

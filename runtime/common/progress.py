@@ -6,10 +6,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from .escaping import for_terminal
+
 
 def note(text: str) -> None:
     """Print one line about the progress of the work to standard error."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{for_terminal(text)}\n")
 
 
 @contextlib.contextmanager
@@ -21,9 +23,9 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(for_terminal(title), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 

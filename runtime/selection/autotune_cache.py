@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.cache_folder import cache_folder
+from ..common.cache_folder import cache_folder, not_ours
 from ..common.files import atomic_file
 from ..common.machine import cores, cpu
 from ..errors import EdgesmithError
@@ -68,14 +68,22 @@ def _version(backend: str) -> str:
     return ""
 
 
-def remembered(name: str) -> Choice | None:
-    """Return the cached choice; None if there is none that can be read."""
+def remembered(name: str, threads: int | None = None) -> Choice | None:
+    """Return the cached choice; None if there is none of this user that can be read.
+
+    Args:
+        name: The choice's key.
+        threads: The number of threads that the caller asked for: a choice has at most these, or the usable cores.
+    """
+    most = max(threads or 0, cores())
+    path = cache_folder() / f"{name}.json"
     try:
-        values = json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
-        choice = Choice(**values)
+        if not_ours(path):
+            return None
+        choice = Choice(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    whole = choice.threads is None or (isinstance(choice.threads, int) and choice.threads > 0)
+    whole = choice.threads is None or (type(choice.threads) is int and 0 < choice.threads <= most)
     timed = isinstance(choice.seconds, dict) and all(isinstance(one, float) for one in choice.seconds.values())
     return choice if whole and timed else None
 

@@ -127,8 +127,7 @@ def open_artefact(
 ) -> Session:
     """Open one artefact on one backend: exactly the bytes whose digest was checked are loaded.
 
-    Only an ONNX file with external weights is loaded by its path, after checking the digests of all files and that it
-    names no other file.
+    An ONNX file with external weights is loaded from a private copy of the checked files.
 
     A form that ONNX Runtime only simulates (`targets.is_simulated`) is computed as written: the fused INT8 kernels of
     ONNX Runtime saturate signed 8-bit weights on CPUs without VNNI; those of TensorRT do not.
@@ -143,10 +142,10 @@ def open_artefact(
     if targets.is_simulated(artefact.target, backend):
         options = {**module.SIMULATED, **options}
     requirements.check_requirements(artefact)
-    content = companions.network_bytes(bundle, artefact)
-    if content is not None:
-        options["content"] = content
-    session: Session = module.open(bundle.folder / artefact.path, threads=threads, **options)
+    with companions.checked_files(bundle, artefact) as (path, content):
+        if content is not None:
+            options["content"] = content
+        session: Session = module.open(path, threads=threads, **options)
     return session
 
 

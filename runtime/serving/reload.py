@@ -66,16 +66,29 @@ class WorkerPool(Closeable):
         except queue.Full as error:
             got = f"{self._calls.maxsize} calls waiting"
             raise RunError("the queue is full", got=got, do="wait for answers, or submit less often") from error
+        if not any(thread.is_alive() for thread in self._threads):  # closed since the check above
+            self._fail_waiting()
         return future
 
     def close(self) -> None:
-        """Finish the waiting calls, then end the threads."""
-        if not self._closed:
-            self._closed = True
-            for _ in self._threads:
-                self._calls.put(None)
+        """Finish the waiting calls, then end the threads; calls that are submitted meanwhile end with a RunError."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in self._threads:
+            self._calls.put(None)
+        if threading.current_thread() not in self._threads:  # as in a callback of a Future
             for thread in self._threads:
                 thread.join()
+            self._fail_waiting()
+
+    def _fail_waiting(self) -> None:
+        """End the calls that no thread will take."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                call = self._calls.get_nowait()
+                if call is not None and call[0].set_running_or_notify_cancel():
+                    call[0].set_exception(RunError("this pool was closed", do="make a new one"))
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -100,8 +113,7 @@ class ReloadingModel(Closeable):
         self.path, self._settings = Path(path), settings
         self._lock = threading.Lock()
         self._users: dict[int, int] = {}
-        self._stamp = self._look()
-        self._model = load(self.path, **settings)
+        self._stamp, self._model = self._loaded()
         self.problem: EdgesmithError | None = None
 
     @property
@@ -117,20 +129,18 @@ class ReloadingModel(Closeable):
     def refresh(self) -> bool:
         """Load the bundle again if it was replaced, and return whether it was.
 
-        If the new bundle cannot be loaded, the earlier model is kept, `problem` is the reason, and loading is tried
-        again at the next change.
+        If the new bundle cannot be loaded, because its files are still being copied or for another reason, the earlier
+        model is kept, `problem` is the reason, and the next call tries again.
         """
-        stamp = self._look()
-        if stamp == self._stamp:
+        if self._look() == self._stamp:
             return False
-        self._stamp = stamp
         try:
-            new = load(self.path, **self._settings)
+            stamp, new = self._loaded()
         except EdgesmithError as error:
             self.problem = error
             return False
         with self._lock:
-            old, self._model, self.problem = self._model, new, None
+            old, self._model, self.problem, self._stamp = self._model, new, None, stamp
             idle = not self._users.get(id(old))
         if idle:
             old.close()
@@ -156,6 +166,12 @@ class ReloadingModel(Closeable):
                 retired = last and model is not self._model
             if retired:
                 model.close()
+
+    def _loaded(self) -> tuple[str, Model]:
+        """Load the model, and return it with the stamp of what was loaded."""
+        stamp = self._look()
+        model = load(self.path, **self._settings)
+        return model.bundle.digest if self.path.is_dir() else stamp, model
 
     def _look(self) -> str:
         """Return a value that changes with the bundle: its manifest's digest, or the time and size of a .zip."""

@@ -79,7 +79,7 @@ class Stream(Closeable):
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the frames in order.
+        """Yield the frames in order; if the loop is left early, the stream is closed.
 
         Raises:
             RunError: The backend or the source failed (after all earlier answers), or the stream was already iterated.
@@ -88,8 +88,11 @@ class Stream(Closeable):
             raise RunError("this stream was already iterated", do="make a new one")
         for thread in self._threads:
             thread.start()
-        while (frame := self._take(self._answers)) is not _END:
-            yield frame
+        try:
+            while (frame := self._take(self._answers)) is not _END:
+                yield frame
+        finally:  # also where the caller leaves the loop early
+            self.close()
         if isinstance(self._died, EdgesmithError):
             raise self._died
         if self._died is not None:

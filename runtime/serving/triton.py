@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import tasks
 from ..batch_axes import axes
-from ..common.files import swap, workplace
+from ..common.durable import swap
+from ..common.escaping import for_protobuf
+from ..common.files import workplace
 from ..common.progress import note
 from ..errors import UsageError
 from ..outputs import STAMP, claim
@@ -38,9 +40,8 @@ TYPES = {
 CARRIED = (
     *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
     *(f"images/{name}.py" for name in ("resize", "opencv_resize", "torch_resize")),
-    "common/__init__.py", "common/files.py", "common/names.py", "common/packages.py", "common/plugins.py",
-    "common/size_range.py", "errors.py",
-    "spec.py",
+    *(f"common/{name}.py" for name in ("__init__", "durable", "files", "names", "packages", "plugins", "size_range")),
+    "errors.py", "spec.py",
     *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
@@ -202,8 +203,8 @@ def text(config: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for key, value in config.items():
         if key.endswith("_map"):
-            entries = [f"{indent}{key} {{ key: {_quoted(k)} value: {_quoted(v)} }}\n" for k, v in value.items()]
-            lines += entries
+            pairs = [(for_protobuf(name), for_protobuf(other)) for name, other in value.items()]
+            lines += [f"{indent}{key} {{ key: {name} value: {other} }}\n" for name, other in pairs]
             continue
         many = value if isinstance(value, list) and value and isinstance(value[0], Mapping) else [value]
         lines += [_field(key, one, indent) for one in many]
@@ -216,11 +217,5 @@ def _field(key: str, value: Any, indent: str) -> str:
     if isinstance(value, list):
         return f"{indent}{key}: [{', '.join(map(str, value))}]\n"
     if isinstance(value, str) and not isinstance(value, Symbol):
-        return f"{indent}{key}: {_quoted(value)}\n"
+        return f"{indent}{key}: {for_protobuf(value)}\n"
     return f"{indent}{key}: {value}\n"
-
-
-def _quoted(text: str) -> str:
-    """Return a string as protobuf's text format writes it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'

@@ -293,3 +293,20 @@ def test_a_stored_result_is_a_baseline(versions, tmp_path):
         assert done.exit_code == code, done.output
         assert "were not interleaved" in json.loads(done.stdout)[0]["why"]
     assert CliRunner().invoke(gate_command, [*words, "--also", "memory"]).exit_code == 2
+
+
+HANGING = {
+    "at its start": "import time\ntime.sleep(3600)\n",
+    "in a call": "import time\ndef setup():\n    return lambda: time.sleep(3600)\n",
+    "after a while": "import time\na = iter([0] * 40)\ndef setup():\n    return lambda: time.sleep(next(a, 3600))\n",
+}
+
+
+@pytest.mark.parametrize("case", HANGING)
+def test_a_gate_ends_a_workload_that_hangs(case, tmp_path):
+    (tmp_path / "base.py").write_text("def setup():\n    return lambda: None\n")
+    (tmp_path / "hangs.py").write_text(HANGING[case])
+    words = ["--baseline", str(tmp_path / "base.py"), "--max-seconds", "2", "--junit", str(tmp_path / "j.xml")]
+    done = CliRunner().invoke(gate_command, [str(tmp_path / "hangs.py"), *words])
+    assert (done.exit_code, "hangs; got no answer to" in done.output) == (3, True), done.output
+    assert 'skipped="1"' in (tmp_path / "j.xml").read_text()

@@ -80,24 +80,60 @@ def test_a_killed_run_continues_bit_for_bit(case, feed, tmp_path):
     module = tiny()
     torch.manual_seed(1)
     with pytest.raises(Killed):
-        train.fit_module(module, feed, recipe, seed=1, keeper=RunState(path, False, recipe.digest), say=kill)
+        train.fit_module(
+            module, feed, recipe, seed=1, keeper=RunState(path, False, {"recipe": recipe.digest}), say=kill
+        )
     torch.manual_seed(99)
     resumed = nn.Sequential(*tiny())
-    rows = train.fit_module(resumed, feed, recipe, seed=1, keeper=RunState(path, True, recipe.digest), say=silent)
+    rows = train.fit_module(
+        resumed, feed, recipe, seed=1, keeper=RunState(path, True, {"recipe": recipe.digest}), say=silent
+    )
     assert same(whole, resumed.state_dict())
     assert [row["loss"] for row in rows] == [row["loss"] for row in history]
+
+
+FACTS = {"recipe": QUICK.digest, "seed": "0", "data": "abc", "start": "random"}
 
 
 def test_resuming_the_wrong_thing_is_refused(feed, tmp_path):
     path = tmp_path / "run.state"
     with pytest.raises(UsageError, match="there is no run to resume"):
-        run(feed, keeper=RunState(path, True, QUICK.digest))
-    run(feed, keeper=RunState(path, False, QUICK.digest))
-    with pytest.raises(UsageError, match="another recipe"):
-        run(feed, keeper=RunState(path, True, "0"))
+        run(feed, keeper=RunState(path, True, FACTS))
+    run(feed, keeper=RunState(path, False, FACTS))
+    for name in FACTS:
+        with pytest.raises(UsageError, match=f"is a run with another {name}; got {name} x; expected {name} "):
+            run(feed, keeper=RunState(path, True, {**FACTS, name: "x"}))
+    run(feed, keeper=RunState(path, True, FACTS))
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match="is not a training state"):
-        run(feed, keeper=RunState(path, True, QUICK.digest))
+        run(feed, keeper=RunState(path, True, FACTS))
+
+
+def test_a_stopped_run_is_not_overwritten_and_not_resumed_as_another(tmp_path, monkeypatch):
+    out = tmp_path / "w.safetensors"
+    words = ["lenet5", "--epochs", "2", "--out", str(out)]
+    real = RunState.save
+
+    def stops(self, run):
+        real(self, run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunState, "save", stops)
+        assert CliRunner().invoke(train_command, words).exit_code != 0
+    state = out.with_suffix(".state").read_bytes()
+    refused = {
+        "is a run that was stopped; expected --resume": words,
+        "is a run with another seed": [*words, "--resume", "--seed", "1"],
+        "is a run with another recipe": [*words, "--resume", "--lr", "0.5"],
+    }
+    for message, arguments in refused.items():
+        done = CliRunner().invoke(train_command, arguments)
+        assert (done.exit_code, message in done.stderr) == (2, True), done.output
+        assert out.with_suffix(".state").read_bytes() == state
+        assert not out.exists()
+    assert CliRunner().invoke(train_command, [*words, "--resume"]).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_early_stopping_stops_and_keeps_the_best(feed):

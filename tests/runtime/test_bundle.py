@@ -1,9 +1,14 @@
 """Bundles: round trips, the same bytes twice, and every way in which one can be broken or tampered with."""
 
 import contextlib
+import hashlib
 import json
 import shutil
+import signal
+import subprocess
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.bundle import archive, manifest
-from edgesmith.runtime.common import files
+from edgesmith.runtime.common import child_process, files
 from edgesmith.runtime.errors import BundleError, EdgesmithError, UsageError
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 
@@ -141,7 +146,7 @@ def test_tampering_is_found_and_named(case, copy):
     spoil(copy)
     opened = bundle.read(copy)
     with pytest.raises(BundleError, match=f"{name} {message}"):
-        opened.file(name)
+        opened.content(name)
     report = bundle.verify(copy, threads=1)
     assert (report.verdict, list(report.problems)) == ("failed", [name])
 
@@ -284,6 +289,65 @@ def test_no_damage_to_a_zip_is_more_than_a_known_error(made, tmp_path_factory, a
     path.write_bytes(content)
     with contextlib.suppress(EdgesmithError):
         bundle.verify(path, threads=1)
+
+
+def repacked(source, target, method=zipfile.ZIP_DEFLATED, **more):
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, more.get(name, old.read(name)))
+    return target
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_only_stored_and_deflated_members_are_read(method, packed, tmp_path):
+    with pytest.raises(BundleError, match="expected members that are stored or deflated"):
+        bundle.read(repacked(packed, tmp_path / "b.zip", method))
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 3)))
+    with pytest.raises(BundleError, match="expected members that are stored or deflated"):
+        archive.read_arrays(repacked(tmp_path / "a.npz", tmp_path / "b.npz", method))
+
+
+def test_a_bomb_is_refused_before_anything_is_unpacked(packed, tmp_path, monkeypatch):
+    """The manifest itself lists the large member: it has the right size and digest, and no signature was asked for."""
+    large = bytes(3 << 20)
+    with zipfile.ZipFile(packed) as old:
+        values = json.loads(old.read("manifest.json"))
+    values["files"][INPUTS] = {"bytes": len(large), "sha256": hashlib.sha256(large).hexdigest()}
+    bomb = repacked(packed, tmp_path / "bomb.zip", **{"manifest.json": json.dumps(values), INPUTS: large})
+    unpacked, real = [], archive._extract
+    monkeypatch.setattr(archive, "_extract", lambda *rest: (unpacked.append(rest[2]), real(*rest))[1])
+    assert bundle.read(bomb).manifest.files[INPUTS].bytes == len(large)
+    unpacked.clear()
+    monkeypatch.setattr(archive, "SMALL", 1 << 20)
+    with pytest.raises(BundleError, match="is too large; got .* bytes unpacked; expected at most"):
+        bundle.read(bomb)
+    assert unpacked == ["manifest.json"]
+    monkeypatch.setattr(archive, "SMALL", 64 << 20)
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(BundleError, match="expected 1000 free in"):
+        bundle.read(bomb)
+
+
+def test_what_a_killed_process_unpacked_goes_with_the_next_zip(packed, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    code = child_process.code(
+        f"from edgesmith.runtime import bundle\nb = bundle.read({str(packed)!r})\nprint(b.folder, flush=True)\ninput()"
+    )
+    with subprocess.Popen(code, stdin=-1, stdout=-1, text=True) as process:
+        left = Path(process.stdout.readline().strip())
+        opened = bundle.read(packed)
+        assert left.is_dir()  # still in use
+        process.send_signal(signal.SIGTERM)
+    assert left.is_dir()
+    assert left.parent.stat().st_mode & 0o777 == 0o700
+    bundle.read(packed)
+    assert not left.exists()
+    folder = opened.folder
+    assert folder.is_dir()
+    del opened
+    assert not folder.exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_npz_with_a_pickle_or_a_bomb_is_refused(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """External data: found wherever a tensor may stand, read only where they were meant to be read."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -227,6 +228,27 @@ def test_listed_companions_are_read_from_the_bundle(backend, stood, tmp_path):
     again = bundle.read(made.folder)
     with pytest.raises(BundleError, match="was changed"):
         open_artefact(again, again.artefacts[0], backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_that_are_exchanged_after_their_check_are_not_read(backend, tmp_path, monkeypatch):
+    """A second writer swaps the weights and the network at the moment in which the backend opens them."""
+    pytest.importorskip({"ort": "onnxruntime"}.get(backend, backend))
+    made, module = listed(tmp_path / "b", tmp_path), importlib.import_module(f"edgesmith.runtime.backends.{backend}")
+    opening, places = module.open, []
+
+    def exchanged(path, **settings):
+        weights(tmp_path / "b" / "onnx" / "net.bin", 777.0)
+        (tmp_path / "b" / "onnx" / "net.onnx").write_bytes(b"")
+        places.append(Path(path))
+        return opening(path, **settings)
+
+    monkeypatch.setattr(module, "open", exchanged)
+    with open_artefact(made, made.artefacts[0], backend) as session:
+        (got,) = session.run(golden_inputs()).values()
+    np.testing.assert_allclose(got, golden_inputs()["input"].mean((2, 3)) * 4, rtol=1e-4)
+    assert not places[0].is_relative_to(tmp_path)
+    assert not places[0].exists()  # the private copy is gone
 
 
 PLACES = {

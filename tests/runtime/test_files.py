@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from edgesmith.runtime.common import files
+from edgesmith.runtime.common import durable, files
 from edgesmith.runtime.errors import EdgesmithError
 
 HALF = """
 import os, sys
-from edgesmith.runtime.common import files
+from edgesmith.runtime.common import durable, files
 with files.{opener}(sys.argv[1]) as place:
     if place: (place / 'a' if place.is_dir() else place).write_text('half')
     print('ready', flush=True)
@@ -77,7 +77,7 @@ def test_a_folder_is_there_at_each_moment_while_it_is_replaced(tmp_path):
 
 
 def test_where_nothing_can_be_exchanged_the_earlier_folder_is_moved_aside(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    monkeypatch.setattr(durable, "_exchanged", lambda one, other: False)
     for text in ("1", "2"):
         with files.atomic_folder(tmp_path / "x") as place:
             (place / "a").write_text(text)

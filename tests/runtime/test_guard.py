@@ -1,5 +1,6 @@
 """The guard: exit codes, crashes, hangs, memory, signals and left folders of a child, as seen by its parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from edgesmith.runtime.common import files, isolation, machine
 from edgesmith.runtime.errors import UsageError
+from support.bundles import colour_bundle
 
 pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
 IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime.common import files\n"
@@ -158,3 +160,49 @@ def test_the_ledger_names_work_folders(tmp_path):
                 assert (tmp_path / "ledger").read_bytes() == os.fsencode(place.parent) + b"\0"
         finally:
             files.write_down(-1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGSEGV])
+def test_a_signal_from_outside_is_no_crash(number):
+    message = str(isolation.Ended(128 + number, number).error("`edgesmith run`", isolation.Limits()))
+    outside = number != signal.SIGSEGV
+    assert ("was stopped; got SIG" in message) is outside
+    assert ("crashed" in message) is not outside
+
+
+def test_a_command_writes_to_a_terminal_that_stops_the_background():
+    """`stty tostop`: the child is a group of its own, which the terminal would stop at its first line."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    body = (
+        "import termios; a = termios.tcgetattr(1); a[3] |= termios.TOSTOP; termios.tcsetattr(1, termios.TCSANOW, a)\n"
+    )
+    body += "print(run_isolated(lambda: (print('written', flush=True), 3)[1], Limits(20)).code, flush=True)"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", IMPORTS + body])
+    text = b""
+    with contextlib.suppress(OSError):  # the terminal is gone with its last process
+        while block := os.read(terminal, 1 << 12):
+            text += block
+    os.waitpid(child, 0)
+    os.close(terminal)
+    assert (termios.TOSTOP > 0, text.split()) == (True, [b"written", b"3"])
+
+
+CLOSED = [(0,), (1,), (2,), (0, 1, 2)]
+
+
+@pytest.mark.parametrize("closed", CLOSED, ids=str)
+@pytest.mark.parametrize(
+    "words", [["models", "lenet5", "--json"], ["verify", "b", "--threads", "1"]], ids=lambda w: w[0]
+)
+def test_closed_standard_streams_change_no_answer_and_no_file(words, closed, tmp_path):
+    """A file that is opened next would get the number of standard output, and what is printed."""
+    colour_bundle(tmp_path / "b")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    command = [sys.executable, "-m", "edgesmith", *words]
+    code = f"import os\nfor one in {closed}: os.close(one)\nos.execv({sys.executable!r}, {command!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
+    assert bool(done.stdout) is (1 not in closed)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

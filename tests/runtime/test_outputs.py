@@ -5,6 +5,7 @@ import os
 import struct
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -315,3 +316,28 @@ def test_a_marked_work_folder_that_nobody_holds_goes(tmp_path):
     with files.atomic_file(tmp_path / "x"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_is_mounted_is_refused_before_any_work(tmp_path, monkeypatch):
+    """A rename over a mount point fails with EBUSY, at the end of the work."""
+    lines, real = tmp_path / "mountinfo", Path.read_bytes
+    (tmp_path / "my bundle").mkdir()
+    (tmp_path / "page.html").write_text("")
+    lines.write_text("".join(
+        f"36 35 98:0 /a {tmp_path}/{name} rw - ext4 /dev/root rw\n" for name in ("my\\040bundle", "page.html")
+    ))  # fmt: skip
+    monkeypatch.setattr(Path, "read_bytes", lambda self: real(lines if str(self) == "/proc/self/mountinfo" else self))
+    for name, kind in (("my bundle", "bundle"), ("page.html", "page")):
+        with pytest.raises(UsageError, match="cannot be replaced; got a mount point"):
+            outputs.claim(tmp_path / name, kind, overwrite=True)
+    assert outputs.claim(tmp_path / "my", "bundle")
+
+
+def test_a_full_disk_is_refused_before_any_work(tmp_path, monkeypatch):
+    real = os.statvfs(tmp_path)
+    disk = SimpleNamespace(f_flag=0, f_blocks=real.f_blocks, f_frsize=4096, f_bavail=10)
+    monkeypatch.setattr(os, "statvfs", lambda path: disk)
+    with pytest.raises(UsageError, match="got 40960 bytes left on the disk"):
+        outputs.claim(tmp_path / "b", "bundle")
+    disk.f_bavail = 1 << 20
+    assert outputs.claim(tmp_path / "b", "bundle") == tmp_path / "b"

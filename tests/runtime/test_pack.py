@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from click.testing import CliRunner
 from edgesmith.cli import main
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.bundle import archive, manifest, requirements
-from edgesmith.runtime.errors import BuildError, ModelError, UsageError
+from edgesmith.runtime.common.files import sha256
+from edgesmith.runtime.errors import BuildError, BundleError, ModelError, UsageError
 from edgesmith.runtime.images.preprocess import apply
 from edgesmith.runtime.serving import triton
 from support import schema
@@ -244,6 +246,37 @@ def test_an_engine_is_rebuilt_once_for_this_content(tmp_path, monkeypatch):
     assert first.stat().st_mtime_ns == stamp
     other = requirements.rebuild_engine(made, made.artefacts[0], sm="8.9", flavour="rtx")
     assert other != first
+
+
+def test_an_engine_is_built_from_the_checked_bytes_and_one_of_another_file_is_not_used(tmp_path, monkeypatch):
+    """The network is exchanged while the engine is built, as a second writer of the folder can do."""
+    from edgesmith.runtime.engines import build, flavour, sidecar
+
+    monkeypatch.setenv("EDGESMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(flavour, "choose_flavour", lambda *rest: ("rtx", "trt"))
+    monkeypatch.setattr(flavour, "load_tensorrt", lambda module: SimpleNamespace(__version__="1.0"))
+    made, sources = engine_bundle(tmp_path), []
+
+    def built(network, target, **options):
+        (made.folder / "onnx" / "colours.onnx").write_bytes(b"of somebody else")
+        sources.append(network.read_bytes())
+        target.write_bytes(b"vtrt")
+        facts = SimpleNamespace(source_sha256=sha256(network), sha256=sha256(target))
+        monkeypatch.setattr(sidecar, "read_sidecar", lambda path: facts)
+
+    monkeypatch.setattr(build, "build_engine", built)
+    checked = made.content("onnx/colours.onnx")
+    first = requirements.rebuild_engine(made, made.artefacts[0], sm="8.6")
+    assert requirements.rebuild_engine(made, made.artefacts[0], sm="8.6") == first
+    assert sources == [checked]
+    changed = {"another source": (sha256(made.folder / "engines/old.engine"), sha256(first)),
+               "another engine": (made.manifest.files["onnx/colours.onnx"].sha256, "0" * 64)}  # fmt: skip
+    for source, engine in changed.values():
+        facts = SimpleNamespace(source_sha256=source, sha256=engine)
+        monkeypatch.setattr(sidecar, "read_sidecar", lambda path, facts=facts: facts)
+        with pytest.raises(BundleError, match=r"onnx/colours\.onnx was changed"):
+            requirements.rebuild_engine(made, made.artefacts[0], sm="8.6")
+    assert sources == [checked]
 
 
 def test_rebuild_does_nothing_where_no_gpu_is(tmp_path):

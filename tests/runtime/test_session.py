@@ -56,7 +56,7 @@ def test_a_fixed_batch_is_run_in_slices(tmp_path, model):
 def test_why_names_the_choice_and_what_was_passed_over(tmp_path, made):
     engine = tmp_path / "colours-fp16-sm86.engine"
     engine.write_bytes(b"vtrt" + bytes(60))
-    network = bundle.Item(made.file("onnx/colours-fp32.onnx"), golden=made.arrays("golden/colours-fp32.npz"))
+    network = bundle.Item(made.folder / "onnx/colours-fp32.onnx", golden=made.arrays("golden/colours-fp32.npz"))
     items = [bundle.Item(engine, "engine", "fp16", "sm86"), network]
     mixed = bundle.write(tmp_path / "mixed", SPEC, items, golden_inputs=made.golden_inputs())
     with load(mixed, threads=1) as model:
@@ -78,7 +78,7 @@ ORDER = {
 
 @pytest.mark.parametrize("case", ORDER)
 def test_the_order_is_the_stated_one(case, tmp_path, made):
-    source = made.file("onnx/colours-fp32.onnx")
+    source = made.folder / "onnx/colours-fp32.onnx"
     items = []
     for precision, target in (("fp16", "trt"), ("int8", "trt"), ("fp32", "generic"), ("int8", "ort-x86")):
         path = tmp_path / f"m-{precision}-{target}.onnx"

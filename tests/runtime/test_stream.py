@@ -1,11 +1,17 @@
 """Streams keep order and count every frame; pools bound their queue; a live model follows its bundle."""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import queue
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +135,16 @@ def test_leaving_early_stops_the_threads(model):
         next(iter(stream))
 
 
+def test_leaving_the_loop_alone_ends_the_threads(model):
+    """Without a `with` block: nobody calls `close`."""
+    stream = Stream(model, itertools.repeat(picture("red", RIGHT)), capacity=2)
+    for frame in stream:
+        if frame.index == 3:
+            break
+    assert not any(thread.is_alive() for thread in stream._threads)
+    assert balanced(stream.counts)
+
+
 def test_wrong_use_of_a_stream(model):
     with pytest.raises(UsageError, match="unknown policy 'drop'"):
         Stream(model, [], policy="drop")
@@ -161,6 +177,45 @@ def test_a_full_pool_refuses_at_once_or_after_its_time(model, monkeypatch):
         with pytest.raises(RunError, match="the queue is full; got 1 calls waiting"):
             pool.submit(picture("red"))
         assert pool.submit(picture("blue"), timeout=5).result(5).top(1)[0].label == "blue"
+
+
+def test_every_future_ends_though_the_pool_is_closed_meanwhile(model, monkeypatch):
+    """A call is queued after the threads ended, because `submit` had seen an open pool."""
+    pool, real = WorkerPool(model, capacity=3), queue.Queue.put
+    monkeypatch.setattr(queue.Queue, "put", lambda self, item, *rest, **more: (
+        pool.close() if item is not None else None, real(self, item, *rest, **more))[1])  # fmt: skip
+    future = pool.submit(picture("red"))
+    with pytest.raises(RunError, match="this pool was closed"):
+        future.result(10)
+    monkeypatch.undo()
+    assert pool._calls.empty()
+
+
+def test_closing_while_others_submit_leaves_no_future_open(model):
+    for _ in range(20):
+        pool, futures = WorkerPool(model, workers=2, capacity=4), []
+
+        def submit(pool=pool, futures=futures):
+            with contextlib.suppress(RunError):
+                while True:
+                    futures.append(pool.submit(picture("red"), timeout=None))
+
+        threads = [threading.Thread(target=submit) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        futures_before_close = pool.submit(picture("red"), timeout=None)
+        pool.close()
+        for thread in threads:
+            thread.join()
+        for future in (*futures, futures_before_close):
+            assert future.exception(10) is None or isinstance(future.exception(), RunError)
+
+
+def test_a_pool_can_be_closed_by_the_answer_to_a_call(model):
+    pool = WorkerPool(model, capacity=3)
+    futures = [pool.submit(picture("red")) for _ in range(2)]
+    futures[0].add_done_callback(lambda future: pool.close())
+    assert [future.result(10).top(1)[0].label for future in futures] == ["red", "red"]
 
 
 def test_many_threads_share_one_model(model):
@@ -219,3 +274,27 @@ def test_the_names_of_before_still_work_and_say_what_they_are_called_now(old, ne
         assert getattr(serving, old) is getattr(serving, new)
     with pytest.raises(AttributeError):
         serving.Puddle  # noqa: B018
+
+
+PREFORK = """
+import os, sys
+from edgesmith.runtime import load
+from support.bundles import picture
+children = []
+for label in ("red", "blue", "green"):
+    child = os.fork()
+    if child == 0:
+        with load(sys.argv[1], device="ort", threads=2) as model:
+            os._exit(0 if model(picture(label)).top(1)[0].label == label else 1)
+    children.append(child)
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_each_process_of_a_prefork_server_loads_its_own_model(made):
+    """As docs/runtime.md says: the runtime is imported before the fork, the model is loaded after it."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", PREFORK, str(made.folder)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -71,7 +71,7 @@ def first_answer(folder: Path, rounds: int) -> dict[str, float]:
     from edgesmith.runtime import load
 
     with load(folder, device="ort") as model:
-        network = str(model.bundle.file(model.chosen.artefact.path))
+        network = str(model.bundle.folder / model.chosen.artefact.path)
     image = folder.parent / "cost.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)).save(image)
     ours, bare = [], []

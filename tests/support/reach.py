@@ -97,10 +97,12 @@ def in_child(action: Callable[[], None], seconds: float) -> int:
         seconds: Of a processor that it may take; three times as long by the clock.
     """
     folder = tempfile.mkdtemp(prefix="mutant-")
+    begun, begins = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.setsid()
+            os.write(begins, b"1")  # from now on the parent can end the whole session, and its clock runs
             tempfile.tempdir = os.environ["TMPDIR"] = folder
             loud, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1)
@@ -111,6 +113,9 @@ def in_child(action: Callable[[], None], seconds: float) -> int:
             os.write(loud, traceback.format_exc().encode())
             os._exit(UNFIT)
         os._exit(SURVIVED)
+    os.close(begins)
+    os.read(begun, 1)
+    os.close(begun)
     limit, ended = time.monotonic() + 3 * seconds, (0, 0)
     while ended[0] == 0 and time.monotonic() < limit:
         ended = os.waitpid(child, os.WNOHANG)

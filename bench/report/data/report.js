@@ -266,7 +266,9 @@ function draw() {
 
 /* Downloads: the data behind each figure, as CSV. */
 function csv(rows) {
-  const cell = (value) => { const text = String(value ?? ""); return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
+  /* A spreadsheet computes what begins like a formula. */
+  const plain = (value) => typeof value === "string" && /^[=+\-@\t\r]/.test(value) && Number.isNaN(Number(value)) ? `'${value}` : String(value ?? "");
+  const cell = (value) => { const text = plain(value); return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text; };
   return rows.map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
 
