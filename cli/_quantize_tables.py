@@ -29,6 +29,7 @@ def int8(report: QuantReport, output: Path) -> None:
     if report.floats:
         table("Left in float", ["node", "reason"], report.floats.items(), left=2)
     _noise(report)
+    _recipe(report)
     _tried(report)
     say(
         f"{output}: {report.target}, {report.images} images, {report.bytes_before / 1e6:.2f} -> "
@@ -62,6 +63,16 @@ def _noise(report: QuantReport) -> None:
         worst = sorted(report.tensor_sqnr_db.items(), key=lambda item: item[1])
         shown = worst if report.layer_sqnr_db else worst[:5]
         table("Noisiest tensors", ["tensor", "SQNR, dB"], [(name, f"{value:.1f}") for name, value in shown])
+
+
+def _recipe(report: QuantReport) -> None:
+    if report.recipe:
+        rows = [
+            (one["step"], _db(one["sqnr_db"]), _db(one["disturbed_db"]), "kept" if one["kept"] else "left out")
+            for one in report.recipe
+        ]
+        columns = ["step, added to what was kept before", "SQNR, dB", "disturbed, dB", ""]
+        table("Recipe, judged on calibration images that are held back", columns, rows)
 
 
 def _tried(report: QuantReport) -> None:

@@ -183,7 +183,7 @@ class _Conversion:
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
             return plan, stats, bent
         with whole_step("equalise channels", equalize=None):
-            equalise(net, stats, settings.equalize)
+            equalise(net, stats, settings.equalize, clips=settings.through_clips)
             plan.kinds = tensors_with_zero_point(net, plan, stats, form)
             if gains:
                 insert_channel_scales(net, plan, stats, form, settings.equalize, bent)

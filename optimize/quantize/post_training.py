@@ -59,16 +59,12 @@ def quantize(
         DataError: Too few images, of the wrong shape, dtype or range, NaN in images or activations.
         CheckFailed: Nothing meets the budget, or a newer opset makes something else of the graph; nothing is written.
     """
-    from ..graph.graph_file import GraphFile
     from .float_source import FloatSource
     from .mixed_precision.search import Budget
     from .speed import race
 
     find_target(target)
-    graph = GraphFile.read(source)
-    _check_upgrade(source, graph)
-    graph, settings = _trained(graph, settings)
-    check_model(graph.model, source)
+    graph, settings = _read(source, settings)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
     budget = Budget(budget_db, budget_points, labels) if wanted else None
     with repeatable(samples) as batches:
@@ -81,6 +77,17 @@ def quantize(
         return report
     speed, why = race(Path(source), Path(target_path), target, floats.layout.own(image))
     return replace(report, speed=speed, not_timed=why)
+
+
+def _read(source: str | Path, settings: QuantSettings | None) -> tuple[GraphFile, QuantSettings | None]:
+    """Read a file, check it, and return it as a float graph, with the settings that it asks for."""
+    from ..graph.graph_file import GraphFile
+
+    graph = GraphFile.read(source)
+    _check_upgrade(source, graph)
+    graph, settings = _trained(graph, settings)
+    check_model(graph.model, source)
+    return graph, settings
 
 
 def _trained(graph: GraphFile, settings: QuantSettings | None) -> tuple[GraphFile, QuantSettings | None]:

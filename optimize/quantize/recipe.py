@@ -115,8 +115,11 @@ class _Recipes:
             self.attempt("percentile ranges", replace(self.settings, method="percentile"))
         if "equalize" in free and usual.equalize is not None:
             for strength in (usual.equalize, WEAKER):
-                if self.attempt(f"equalisation {strength:g}", replace(self.settings, equalize=strength)):
+                settings = replace(self.settings, equalize=strength, through_clips=False)
+                if self.attempt(f"equalisation {strength:g}", settings):
                     break
+            settings = replace(self.settings, equalize=usual.equalize, through_clips=True)
+            self.attempt("equalisation through clips", settings)
         if "noise" in free and self.clean is not self.disturbed:
             self.attempt("disturbed images", replace(self.settings, noise=usual.noise))
         equalised = self.settings.equalize is not None

@@ -30,6 +30,7 @@ class QuantSettings:
 
     Attributes:
         equalize: Strength of cross-layer equalisation, 0 to 1; None leaves the weights alone.
+        through_clips: Equalise channels in front of a Clip too; images unlike those seen are then cut off earlier.
         method: How ranges are chosen (`ranges.METHODS`, or "auto": for each tensor the one with the least error).
         refine: Choose ranges by measured error and correct biases, layer by layer.
         reconstruct: With `refine`, fit weights to the quantised input and round them together.
@@ -43,6 +44,7 @@ class QuantSettings:
     """
 
     equalize: float | None = 0.5
+    through_clips: bool = True
     method: str = "min-max"
     refine: bool = True
     reconstruct: bool = True

@@ -23,14 +23,18 @@ from ...graph.proto_graph import ProtoGraph, attributes
 from ..layer_queries import group_count, layer_bias, row_bias
 from .channel_groups import ChannelGroup, channel_groups
 
-MARGIN = 1.1
+MARGIN = 1.5
 # A channel this much quieter than the loudest counts as this loud.
 SILENT = 1e-6
-FLOOR = 0.0
+# Below a Clip a channel counts as at least this loud: images that were not seen may show what it looks for.
+LEAST = 0.1
+POOLS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 LINEAR = frozenset({"Identity", "Dropout", "Add"})
 
 
-def equalise(net: ProtoGraph, stats: dict[str, Stats], strength: float = 1.0, shift: bool = True) -> dict[str, float]:
+def equalise(
+    net: ProtoGraph, stats: dict[str, Stats], strength: float = 1.0, shift: bool = True, clips: bool = True
+) -> dict[str, float]:
     """Rewrite weights and biases in place so that channels fill their tensors' ranges.
 
     Args:
@@ -38,6 +42,7 @@ def equalise(net: ProtoGraph, stats: dict[str, Stats], strength: float = 1.0, sh
         stats: Ranges by channel of the tensors that will be quantised; they become those of the rewritten graph.
         strength: 1 lets each channel fill the range, 0 gives it the share that its weights make of the result.
         shift: Centre the channels of linear tensors too.
+        clips: Scale channels in front of Clip(0, h) too, as far as what was seen stays below h.
 
     Returns:
         First tensor of each space that was scaled -> the largest scale applied.
@@ -47,6 +52,9 @@ def equalise(net: ProtoGraph, stats: dict[str, Stats], strength: float = 1.0, sh
     for space in channel_groups(net):
         seen = [name for name in sorted(space.tensors) if name in stats]
         if space.frozen or not seen or not space.writers or not space.readers:
+            continue
+        # What is seen behind a pool is a mean, which does not say how near its values come to the Clip's bound.
+        if np.isfinite(space.limit) and (not clips or space.between & POOLS):
             continue
         offsets = _centres(net, space, stats) if shift and _shiftable(net, space) else {}
         scale = _scales(net, space, seen, stats, offsets, strength)
@@ -116,7 +124,7 @@ def _scales(
     if np.isinf(space.limit):
         return np.asarray(scale)
     peak = max(float(stats[name].high) for name in seen)
-    return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * np.maximum(alive, FLOOR))).clip(min=1))
+    return np.asarray(np.minimum(scale, space.limit / (MARGIN * peak * np.maximum(alive, LEAST))).clip(min=1))
 
 
 def norms(net: ProtoGraph, space: ChannelGroup, count: int) -> np.ndarray:
