@@ -24,6 +24,8 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
     from ..graph.schema_check import require_known_operators
     from .placement import is_quantised
 
+    if (opset := standard_opset(model)) < OLDEST:
+        raise ModelError(f"{source} is of opset {opset}", expected=f"opset {OLDEST} or later", do="export it again")
     require_known_operators(model, str(source))
     if is_quantised(model):
         raise ModelError(
@@ -36,8 +38,6 @@ def check_model(model: onnx.ModelProto, source: str | Path) -> onnx.ModelProto:
             expected="BatchNormalization folded into the convolutions",
             do="run `edgesmith optimize` on it first",
         )
-    if (opset := standard_opset(model)) < OLDEST:
-        raise ModelError(f"{source} is of opset {opset}", expected=f"opset {OLDEST} or later", do="export it again")
     return model
 
 

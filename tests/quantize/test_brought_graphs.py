@@ -383,7 +383,7 @@ WHOLE = {"equalise": "could not equalise channels", "images_that_fit": "could no
 
 @pytest.mark.parametrize("step", WHOLE)
 def test_a_step_over_the_whole_graph_that_fails_is_left_out_and_said(step, tmp_path, monkeypatch):
-    def planted(*_):
+    def planted(*_, **__):
         raise ValueError("operands could not be broadcast")
 
     monkeypatch.setattr(f"edgesmith.optimize.quantize.pipeline.{step}", planted)

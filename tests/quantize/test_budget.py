@@ -7,7 +7,7 @@ import pytest
 from edgesmith.optimize.calibration.inputs import input_layout
 from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
-from edgesmith.optimize.quantize import quantize
+from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
 from edgesmith.optimize.quantize.mixed_precision.search import Configuration, points_lost, sensitivity
 from edgesmith.optimize.quantize.mixed_precision.search import _with_front as with_front
@@ -47,8 +47,9 @@ def cheap(monkeypatch):
 
 
 def test_a_budget_leaves_as_few_layers_in_float_as_it_needs(fragile, cheap):
-    plain = quantize(fragile, fragile.with_name("free.onnx"), batches(), target="ort-x86").sqnr_db["output"]
-    report = quantize(fragile, fragile.with_name("q.onnx"), batches(), target="ort-x86", budget_db=plain + 1)
+    common = {"target": "ort-x86", "settings": QuantSettings()}
+    plain = quantize(fragile, fragile.with_name("free.onnx"), batches(), **common).sqnr_db["output"]
+    report = quantize(fragile, fragile.with_name("q.onnx"), batches(), **common, budget_db=plain + 1)
     meets = [one for one in report.tried if one["meets"] and one["sqnr_db"] is not None]
     fewest = min(one["layers_in_float"] for one in meets)
     assert 1 <= fewest <= 3
@@ -56,7 +57,7 @@ def test_a_budget_leaves_as_few_layers_in_float_as_it_needs(fragile, cheap):
     assert report.sqnr_db["output"] >= plain + 1
     assert f"{fewest} of 7 layers in float meet {plain + 1:g} dB" in report.reason
     assert all(one["seconds"] <= report.tried[-1]["seconds"] for one in meets)
-    easy = quantize(fragile, fragile.with_name("q.onnx"), batches(), target="ort-x86", budget_db=plain - 1)
+    easy = quantize(fragile, fragile.with_name("q.onnx"), batches(), **common, budget_db=plain - 1)
     assert (len(easy.tried), easy.floats) == (2, {})
     assert easy.sqnr_db["output"] == pytest.approx(plain)
 

@@ -32,7 +32,7 @@ from edgesmith.optimize.quantize.mixed_precision.search import (
     _with_front,
     within_budget,
 )
-from edgesmith.optimize.quantize.report import QuantReport, compare
+from edgesmith.optimize.quantize.report import STEPS, QuantReport, compare
 from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.runtime import targets
 from edgesmith.runtime.engines.cost import COEFFICIENTS, find_gpu
@@ -388,8 +388,9 @@ def test_a_budget_that_is_neither(text):
 
 
 def test_settings_of_the_command():
-    assert _settings("mse", False, False) == QuantSettings(method="mse")
-    assert _settings("mse", True, False) == QuantSettings(method="mse", adaround=True)
+    assert _settings("mse", False, False) == QuantSettings.measured(method="mse", adaround=False)
+    assert _settings("mse", True, False) == QuantSettings.measured(method="mse", adaround=True)
+    assert _settings(None, False, False).choose == STEPS
     assert _settings("mse", False, True) == QuantSettings.quick("mse")
     with pytest.raises(UsageError, match="--quick skips the step that --adaround asks for; do: give one of the two"):
         _settings("mse", True, True)

@@ -18,6 +18,8 @@ from edgesmith.optimize.quantize.activation_clipping import (
 from edgesmith.optimize.quantize.equalization import explicit_scales
 from edgesmith.optimize.quantize.equalization.channel_groups import ChannelGroup, channel_groups
 from edgesmith.optimize.quantize.equalization.cross_layer import (
+    LEAST,
+    MARGIN,
     _centres,
     _scales,
     _shiftable,
@@ -237,7 +239,7 @@ def test_the_factors_are_those_of_the_formula(case):
         amplitude = np.maximum.reduce([np.maximum(-seen[n].lows(), seen[n].highs()) for n in names])
         peak = max(seen[n].high for n in names)
         free = amplitude.max() / np.maximum(amplitude, 1e-6 * amplitude.max())
-        bound = space.limit / (1.1 * peak * np.maximum(amplitude / amplitude.max(), 1e-6))
+        bound = space.limit / (MARGIN * peak * np.maximum(amplitude / amplitude.max(), LEAST))
         assert found == pytest.approx(np.maximum(np.minimum(free, bound), 1))
     else:
         quiet = np.minimum(np.array(expected, np.float64), 1e6**strength)

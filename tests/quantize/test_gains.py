@@ -106,7 +106,7 @@ def test_less_noise(target, tmp_path, monkeypatch, needed):
 def test_where_products_cost_time_they_stand_only_if_needed(need, count, tmp_path, monkeypatch):
     onnx.save(uneven(), tmp_path / "m.onnx")
     monkeypatch.setattr("edgesmith.optimize.quantize.pipeline.NEED_DB", need)
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=QuantSettings())
     assert len(products(tmp_path / "q.onnx")) == count
 
 
@@ -114,7 +114,7 @@ def test_products_that_gain_nothing_are_left_out(tmp_path, monkeypatch, needed):
     onnx.save(uneven(), tmp_path / "m.onnx")
     kept = iter([20.0, 19.0])
     monkeypatch.setattr("edgesmith.optimize.quantize.pipeline._kept", lambda *given: next(kept))
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=QuantSettings())
     assert products(tmp_path / "q.onnx") == []
     assert next(kept, None) is None
 
@@ -122,14 +122,14 @@ def test_products_that_gain_nothing_are_left_out(tmp_path, monkeypatch, needed):
 def test_a_network_without_such_edges_is_converted_once(tmp_path, monkeypatch, needed):
     onnx.save(small_cnn(), tmp_path / "m.onnx")
     monkeypatch.setattr("edgesmith.optimize.quantize.pipeline._kept", lambda *given: pytest.fail("measured"))
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=QuantSettings())
     assert products(tmp_path / "q.onnx") == []
 
 
 @pytest.mark.parametrize("target", ["trt", "ort-x86"])
 def test_scales_of_activations_stay_scalars(target, tmp_path, needed):
     onnx.save(uneven(), tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target)
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=QuantSettings())
     net = ProtoGraph(onnx.load(tmp_path / "q.onnx"))
     assert "h0_even" + SUFFIX in products(tmp_path / "q.onnx")
     quantisers = [node for node in net.nodes if node.op_type == "QuantizeLinear"]
@@ -138,7 +138,7 @@ def test_scales_of_activations_stay_scalars(target, tmp_path, needed):
 
 def test_layers_still_compute_in_integers_and_answer_as_written(tmp_path, needed):
     onnx.save(uneven(), tmp_path / "m.onnx")
-    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target="ort-x86", settings=QuantSettings())
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "seen.onnx")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
