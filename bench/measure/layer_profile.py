@@ -83,7 +83,10 @@ def profile_engine(session: Any, target: BenchTarget, count: int, spec: ModelSpe
 
 
 def _kernels(target: BenchTarget) -> tuple[Row, ...]:
-    path = _file(target)[0]
+    path = Path(target.path)
+    if target.artefact:
+        bundle, artefact = _artefact(target)
+        path = bundle.folder / artefact.path
     return sidecar.read_sidecar(path).kernels if sidecar.path_of(path).is_file() else ()
 
 

@@ -1,21 +1,24 @@
 """The recipe of a network: each step of the quantiser is kept only where it gains on images that nothing was fitted to.
 
-A quarter of the calibration images judges. Plain ranges come first; then each step is added to what was best so far, the
-cheap ones first: other ranges, equalisation, disturbed images, gains of channels; last the walk layer by layer, which
-costs more than all others together. The result is never below plain ranges, and the same each time.
+A quarter of the calibration images judges. Plain ranges come first; then each step is added to what was best so far,
+the cheap ones first, on some of the images where these are large: other ranges, equalisation, disturbed images, gains
+of channels; last the walk layer by layer, which costs more than all others together. The result is never below plain
+ranges, and the same each time.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..calibration.samples import AugmentedSamples, Samples
 from .pipeline import NEED_DB, Converted, convert
-from .report import STEPS, QuantSettings, judge
+from .report import STEPS, QuantSettings, float_values, judge, spread
 
 if TYPE_CHECKING:
     import onnx
@@ -28,6 +31,8 @@ EVERY, LEAST = 4, 8
 # A step that gains less is noise of the judging images.
 GAIN_DB = 0.1
 WEAKER = 0.25  # the other strength of equalisation
+FITTED = 1 << 20  # pixels that cheap trials are fitted to, at least: 21 images of 224x224
+DISTURBED = QuantSettings()  # what the judging images are disturbed with
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Trial:
     Attributes:
         step: What it adds to the best one before it.
         sqnr_db: SQNR of the worst output on the judging images, in dB; infinite for equal outputs.
-        disturbed_db: The same on these images with sensor noise and covered parts.
+        disturbed_db: The same on these images with sensor noise and covered parts, where the inputs take noise.
         kept: Whether it became the best one.
     """
 
@@ -77,9 +82,13 @@ class _Recipes:
         count = samples.count()
         enough = count // EVERY >= max(LEAST, samples.size or 1)
         self.fit, judges = samples.split(EVERY) if enough else (samples, samples)
-        seen = AugmentedSamples(judges, QuantSettings.noise, QuantSettings.cover)
+        few = spread(self.fit, samples.layout, FITTED)
+        self.few = Samples(few, samples.layout, samples.cache, f"{self.fit.digest}/few", samples.size)
+        judged = spread(judges, samples.layout)
+        seen = AugmentedSamples(Samples(judged, samples.layout, size=judges.size), DISTURBED.noise, DISTURBED.cover)
         both = list(seen)
-        self.clean, self.disturbed = (both[::2], both[1::2]) if seen.noisy else (both, both)
+        self.judges = [both[::2], both[1::2]] if seen.noisy else [both]
+        self.floats = [float_values(model, batches) for batches in self.judges]
         self.trials: list[Trial] = []
         self.conversion: Converted | None = None
 
@@ -88,15 +97,17 @@ class _Recipes:
         """The trial that is kept."""
         return next(trial for trial in reversed(self.trials) if trial.kept)
 
-    def attempt(self, step: str, settings: QuantSettings, gains: bool | None = None) -> bool:
+    def attempt(
+        self, step: str, settings: QuantSettings, gains: bool | None = None, fit: Samples | None = None
+    ) -> bool:
         """Convert by a recipe and keep it if it gains; return whether it does."""
         gains = self.form.free_channel_scales if gains is None else gains
-        conversion = convert(self.model, self.form, self.fit, settings, self.roles, gains)
-        clean, disturbed = (
-            min(judge(self.model, conversion.model, batches, self.fit.layout).sqnr_db.values())
-            for batches in (self.clean, self.disturbed)
-        )
-        trial = Trial(step, clean, disturbed, kept=False)
+        conversion = convert(self.model, self.form, fit or self.few, settings, self.roles, gains)
+        each = [
+            min(judge(self.model, conversion.model, batches, self.fit.layout, floats).sqnr_db.values())
+            for batches, floats in zip(self.judges, self.floats, strict=True)
+        ]
+        trial = Trial(step, each[0], each[-1], kept=False)
         floor = self.trials[0].sqnr_db if self.trials else -np.inf
         kept = not self.trials or (trial.score >= self.best.score + GAIN_DB and trial.sqnr_db >= floor)
         self.trials.append(replace(trial, kept=kept))
@@ -120,14 +131,16 @@ class _Recipes:
                     break
             settings = replace(self.settings, equalize=usual.equalize, through_clips=True)
             self.attempt("equalisation through clips", settings)
-        if "noise" in free and self.clean is not self.disturbed:
+        if "noise" in free and len(self.judges) > 1:
             self.attempt("disturbed images", replace(self.settings, noise=usual.noise))
         equalised = self.settings.equalize is not None
         if equalised and not self.form.free_channel_scales and self.best.score < NEED_DB:
             self.attempt("gains of channels", self.settings, gains=True)
         for name, settings in self._refinements():
-            if self.attempt(name, settings, self.gains):
-                break
+            if self.attempt(name, settings, self.gains, self.fit):
+                return
+        if self.few.count() < self.fit.count():
+            self.conversion = convert(self.model, self.form, self.fit, self.settings, self.roles, self.gains)
 
     def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
         if self.usual.refine:
@@ -150,7 +163,10 @@ def choose_recipe(
     """
     if not settings.choose <= STEPS:
         raise ValueError(f"unknown steps {sorted(settings.choose - STEPS)}; there are {sorted(STEPS)}")
-    recipes = _Recipes(model, form, samples, settings, roles)
-    recipes.run()
+    with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:  # trials share what they count
+        if samples.cache is None:
+            samples = Samples(samples.batches, samples.layout, Path(folder), samples.digest, samples.size)
+        recipes = _Recipes(model, form, samples, settings, roles)
+        recipes.run()
     assert recipes.conversion is not None  # the first trial is kept
     return QuantRecipe(recipes.conversion, recipes.settings, tuple(recipes.trials))

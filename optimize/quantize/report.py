@@ -189,9 +189,20 @@ def compare(
     return quality.sqnr_db, quality.agreement
 
 
+def float_values(model: onnx.ModelProto, samples: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
+    """Return for each batch all that a float graph may be judged by, for several calls of `judge`."""
+    from ..calibration.ort_runs import stream
+    from .judged_tensors import judged_tensors
+
+    judged = judged_tensors(model)
+    names = list(dict.fromkeys([*judged, *(name for sources in judged.values() for name in sources)]))
+    return list(stream(model, names, samples, optimise=True))
+
+
 def judge(
-    before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[Batch], layout: InputLayout | None = None
-) -> Quality:
+    before: onnx.ModelProto, after: onnx.ModelProto, samples: Sequence[Batch], layout: InputLayout | None = None,
+    floats: Sequence[dict[str, np.ndarray]] | None = None,
+) -> Quality:  # fmt: skip
     """Compare the answers of two graphs of one interface, in the memory of one batch.
 
     Args:
@@ -199,6 +210,7 @@ def judge(
         after: The other one; Q/DQ are computed as they are written.
         samples: Batches of its inputs.
         layout: Those inputs, where they are known.
+        floats: The float graph's `float_values` of these batches, where they are known.
     """
     from ..calibration.inputs import as_feeds, input_layout
     from ..calibration.ort_runs import stream
@@ -211,9 +223,9 @@ def judge(
     parts = Parts(before, names)
     power: dict[str, np.ndarray] = {}
     agreed: dict[str, int] = {}
-    floats = stream(before, names, samples, optimise=True)
+    values = stream(before, names, samples, optimise=True) if floats is None else floats
     written = stream(after, names, samples, optimise=True, integers=False)
-    for batch, one, two in zip(samples, floats, written, strict=True):
+    for batch, one, two in zip(samples, values, written, strict=True):
         count = layout.length(batch)
         for name in names:
             if one[name].shape != two[name].shape:  # other boxes were found, say: all of it is error
@@ -249,14 +261,14 @@ def _db(signal: float, noise: float) -> float:
     return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def spread(samples: Iterable[Batch], layout: InputLayout | None = None) -> list[Batch]:
-    """Return every batch, or every second, fourth, ... one: at least COMPARED pixels, or all, and below twice that."""
+def spread(samples: Iterable[Batch], layout: InputLayout | None = None, pixels: int = COMPARED) -> list[Batch]:
+    """Return every batch, or every second, fourth, ... one: at least so many pixels, or all, and below twice that."""
     batches: list[Batch] = []
     every = 1
     for number, batch in enumerate(samples):
         if number % every == 0:
             batches.append(batch)
-        if sum(_pixels(one, layout) for one in batches) >= 2 * COMPARED and len(batches) > 1:
+        if sum(_pixels(one, layout) for one in batches) >= 2 * pixels and len(batches) > 1:
             batches, every = batches[::2], 2 * every
     return batches
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from corpus import packages, photographs
 from corpus.networks import ENTRIES, SAMPLE, Entry
 from corpus.table import markdown
-
 from edgesmith.cli.console import guarded
 from edgesmith.runtime.common.files import atomic_file
 from edgesmith.runtime.common.progress import note
@@ -90,12 +90,12 @@ def _network(entry: Entry, folder: Path, python: Path, timeout_s: int, keep: boo
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     images, held_out = (photographs.folder(folder, entry.data, split) for split in ("calibration", "held-out"))
-    side = _side(entry)
+    asked = ("--sm", SMS, "--calibration", str(CALIBRATION), "--threads", "1", "--json")
     row: dict[str, Any] = {"name": entry.name, "kind": entry.kind, "trained": entry.trained, "stages": {}}
     for stage, command in (
-        ("prepare", [HERE / "prepare.py", entry.kind, entry.what, str(side), work, images]),
-        ("export", [HERE / "launch.py", "export", *_source(entry, work), "--data", images, *entry.options,
-                    "--out", work / "bundle", "--sm", SMS, "--calibration", str(CALIBRATION), "--threads", "1", "--json"]),
+        ("prepare", [HERE / "prepare.py", entry.kind, entry.what, str(_side(entry)), work, images]),
+        ("export", [HERE / "launch.py", "export", *_source(entry, work), "--data", images, *entry.options, *asked,
+                    "--out", work / "bundle"]),
         ("judge", [HERE / "judge.py", work, images, held_out]),
     ):  # fmt: skip
         seconds, why = _child([python, *command], work / stage, packages.variables(folder), timeout_s)

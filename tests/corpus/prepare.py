@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from corpus.beside_cpu_torch import allow_torchvision
+
 SETTLING = 32
-# Without a shift an untrained network is chaotic: rounding the inputs of its layers to 8 bits leaves 9 dB. With this one
-# it leaves 20 to 25 dB, as in MobileNets that ImageNet trained.
+# Without a shift an untrained network is chaotic: rounding the inputs of its layers to 8 bits leaves 9 dB. With this
+# one it leaves 20 to 25 dB, as in MobileNets that ImageNet trained.
 SHIFT = 0.5
 
 
@@ -59,8 +61,7 @@ def torch_module(kind: str, what: str) -> Any:
     """Return a network of timm or torchvision with random weights."""
     import torch
 
-    from corpus import beside_cpu_torch  # noqa: F401 (torchvision needs it)
-
+    allow_torchvision()
     torch.manual_seed(0)
     if kind == "timm":
         import timm
@@ -101,12 +102,12 @@ def from_torch(kind: str, what: str, side: int, folder: Path, images: Path) -> N
     spec = describe(f"{kind}:{what}", size=str(side)).spec if kind != "python" else None
     outputs = list(spec.output_names) if spec else ["output"]
     torch.onnx.export(
-        _Outputs(module), (batch(images, side)[:1],), folder / "raw.onnx", dynamo=False, opset_version=17,
+        with_tuple(module), (batch(images, side)[:1],), folder / "raw.onnx", dynamo=False, opset_version=17,
         input_names=["input"], output_names=outputs,
     )  # fmt: skip
 
 
-def _Outputs(module: Any) -> Any:  # noqa: N802
+def with_tuple(module: Any) -> Any:
     """Return a module whose outputs are a tuple, as an ONNX graph's are."""
     import torch
 
@@ -124,7 +125,7 @@ def _Outputs(module: Any) -> Any:  # noqa: N802
 
 def from_yolo(what: str, side: int, folder: Path, images: Path) -> None:
     """Write raw.onnx by Ultralytics' own exporter, of a network built from its YAML with random weights."""
-    from corpus import beside_cpu_torch  # noqa: F401 (torchvision needs it)
+    allow_torchvision()
     from ultralytics import YOLO
 
     os.chdir(folder)

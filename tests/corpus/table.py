@@ -98,7 +98,9 @@ def _goals(rows: list[Row]) -> list[str]:
             share(f"{form} not below onnxruntime's best recipe in dB", [value >= 0 for value in differences]),
         ]
         if differences:
-            lines.append(f"- {form}: median lead over onnxruntime's best recipe {statistics.median(differences):.1f} dB")
+            lines.append(
+                f"- {form}: median lead over onnxruntime's best recipe {statistics.median(differences):.1f} dB"
+            )
     ours, theirs = "int8-ort-x86", FORMS["int8-ort-x86"]
     pairs = [(row.speed(ours), row.speed(*theirs)) for row in rows]
     whole = [one >= 0.97 * two for one, two in pairs if one is not None and two is not None]

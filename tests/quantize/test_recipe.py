@@ -1,6 +1,7 @@
 """A step of the quantiser is kept where it gains on images held back; the result is never below plain ranges."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import onnx
@@ -71,7 +72,7 @@ def test_the_result_is_never_below_plain_ranges(target, seed):
     result = chosen(graph.model({"output": ("N", 10)}), target)
     kept = [trial for trial in result.trials if trial.kept]
     assert result.trials[0].kept
-    assert all(two.score >= one.score + recipe.GAIN_DB for one, two in zip(kept, kept[1:], strict=False))
+    assert all(two.score >= one.score + recipe.GAIN_DB for one, two in itertools.pairwise(kept))
     assert kept[-1].sqnr_db >= result.trials[0].sqnr_db
     model = graph.model({"output": ("N", 10)})
     judges = list(samples_of().split(recipe.EVERY)[1])
@@ -123,7 +124,7 @@ def test_a_step_that_loses_is_left_out(monkeypatch, steps, titles):
 def test_a_method_that_the_user_names_stays():
     result = chosen(small_cnn(), options=dataclasses.replace(QuantSettings.measured(method="mse"), refine=False))
     assert result.settings.method == "mse"
-    assert [trial.step for trial in result.trials][0] == "mse ranges"
+    assert next(trial.step for trial in result.trials) == "mse ranges"
     assert "percentile ranges" not in [trial.step for trial in result.trials]
 
 

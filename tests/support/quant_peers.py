@@ -26,7 +26,7 @@ def reader(source, images):
 
 
 def ort(source, images, target, kind):
-    """onnxruntime's quantize_static: U8 (or symmetric S8) activations, S8 weights, pre-processed as its documentation asks."""
+    """onnxruntime's quantize_static, pre-processed as its documentation asks: S8 weights, U8 or S8 activations."""
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
