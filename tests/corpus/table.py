@@ -10,6 +10,11 @@ COLUMNS = (
     "network", "nodes: raw, ours, OnnxSlim", "speed: ours, OnnxSlim", "FP16 dB", "INT8 ort-x86 dB: ours, onnxruntime",
     "speed: ours, onnxruntime", "INT8 trt dB: ours, onnxruntime S8", "engines", "s",
 )  # fmt: skip
+KINDS = {
+    "file": "trained ONNX files of packages", "python": "a trained module of a package", "torchvision": "torchvision",
+    "timm": "timm", "yolo": "Ultralytics' exports",
+}  # fmt: skip
+STAGES = ("kind", "networks", "bundle", "FP16", "INT8 ort-x86", "INT8 trt", "all engines")
 FORMS = {"int8-ort-x86": ("ort-minmax", "ort-percentile"), "int8-trt": ("ort-symmetric",)}
 
 
@@ -53,11 +58,27 @@ def markdown(values: list[dict[str, Any]], caption: str = "") -> str:
     """Return goals, table and reasons."""
     rows = [Row(value) for value in values]
     lines = ["# The corpus: networks that nobody here wrote, through every stage", "", caption, "", *_goals(rows), ""]
+    lines += [*_matrix(rows), ""]
     lines += [f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (len(COLUMNS) - 1)]
     lines += [f"| {' | '.join(_cells(row))} |" for row in rows]
     lines += ["", "## What was left out, and why", ""]
     lines += [f"- {row.name}, {what}: {why[:300]}" for row in rows for what, why in row.refusals().items()]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
+
+
+def _matrix(rows: list[Row]) -> list[str]:
+    """Return how many networks of each kind reach each stage."""
+    lines = [f"| {' | '.join(STAGES)} |", "|---|" + "---:|" * (len(STAGES) - 1)]
+    for kind in KINDS:
+        here = [row for row in rows if row.values["kind"] == kind]
+        built = [row.engines() for row in here]
+        counts = [
+            len(here), sum(bool(row.export.get("written")) for row in here),
+            *(sum(row.db(form) is not None for row in here) for form in ("fp16", *FORMS)),
+            sum(bool(asked) and asked == done for done, asked in built),
+        ]  # fmt: skip
+        lines += [f"| {KINDS[kind]} | {' | '.join(map(str, counts))} |"] if here else []
+    return lines
 
 
 def _cells(row: Row) -> list[str]:
