@@ -10,7 +10,7 @@ auto             for each tensor the one with the least error on the values of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -40,25 +40,28 @@ def check_method(name: str) -> str:
     return name
 
 
-def candidates(stats: Stats, kind: str) -> dict[str, Range]:
-    """Return the (low, high) that each method gives one tensor; only min-max where nothing was counted."""
-    ranges: dict[str, Range] = {"min-max": (stats.low, stats.high)}
+def candidates(stats: Stats, kind: str, methods: Sequence[str] = METHODS) -> dict[str, Range]:
+    """Return the (low, high) that each of these methods gives one tensor; only min-max where nothing was counted."""
     histogram = stats.histogram
     if histogram is None or not histogram.counts.any():
-        return ranges
-    ranges["moving-average"] = stats.average
-    ranges["percentile"] = _inside(stats, histogram.quantile(1 - PERCENTILE), histogram.quantile(PERCENTILE))
-    ranges["entropy"] = _least(stats, kind, lambda ends: divergence(histogram, ends))
-    ranges["mse"] = _least(stats, kind, lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
-    return ranges
+        return {"min-max": (stats.low, stats.high)}
+    ranges: dict[str, Callable[[], Range]] = {
+        "min-max": lambda: (stats.low, stats.high),
+        "moving-average": lambda: stats.average,
+        "percentile": lambda: _inside(stats, histogram.quantile(1 - PERCENTILE), histogram.quantile(PERCENTILE)),
+        "entropy": lambda: _least(stats, kind, lambda ends: divergence(histogram, ends)),
+        "mse": lambda: _least(stats, kind, lambda ends: error(histogram, quant_params(ends[0], ends[1], kind))),
+    }
+    return {method: ranges[method]() for method in methods}
 
 
 def choose(stats: Stats, method: str, kind: str) -> Range:
     """Return the (low, high) of one tensor by a method; "auto" takes the least squared error on the histogram."""
-    ranges = candidates(stats, kind)
     histogram = stats.histogram
     if method != AUTO or histogram is None:
-        return ranges.get(method, ranges["min-max"])
+        ranges = candidates(stats, kind, (method,) if method in METHODS else ("min-max",))
+        return next(iter(ranges.values()))
+    ranges = candidates(stats, kind)
     return min(ranges.values(), key=lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
 
 

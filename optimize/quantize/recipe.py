@@ -78,7 +78,7 @@ class _Recipes:
     def __init__(
         self, model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None
     ) -> None:
-        self.model, self.form, self.roles, self.usual = model, form, roles, settings
+        self.model, self.form, self.roles, self.usual, self.samples = model, form, roles, settings, samples
         count = samples.count()
         enough = count // EVERY >= max(LEAST, samples.size or 1)
         self.fit, judges = samples.split(EVERY) if enough else (samples, samples)
@@ -96,6 +96,12 @@ class _Recipes:
     def best(self) -> Trial:
         """The trial that is kept."""
         return next(trial for trial in reversed(self.trials) if trial.kept)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the last trial answers what the best one answers: there was nothing that its step could do."""
+        last, best = self.trials[-1], self.best
+        return (last.sqnr_db, last.disturbed_db) == (best.sqnr_db, best.disturbed_db)
 
     def attempt(
         self, step: str, settings: QuantSettings, gains: bool | None = None, fit: Samples | None = None
@@ -118,19 +124,20 @@ class _Recipes:
     def run(self) -> None:
         """Try every step that is free to be chosen."""
         usual, free = self.usual, self.usual.choose
-        plain = replace(usual, choose=frozenset(), refine=False)
+        plain = replace(usual, choose=frozenset(), refine=usual.refine and "refine" not in free)
         plain = replace(plain, equalize=None if "equalize" in free else usual.equalize)
         plain = replace(plain, noise=0.0 if "noise" in free else usual.noise)
         self.attempt(f"{plain.method} ranges", plain)
         if "method" in free:
             self.attempt("percentile ranges", replace(self.settings, method="percentile"))
         if "equalize" in free and usual.equalize is not None:
-            for strength in (usual.equalize, WEAKER):
-                settings = replace(self.settings, equalize=strength, through_clips=False)
-                if self.attempt(f"equalisation {strength:g}", settings):
-                    break
-            settings = replace(self.settings, equalize=usual.equalize, through_clips=True)
-            self.attempt("equalisation through clips", settings)
+            for name, strength, clips in (
+                (f"equalisation {usual.equalize:g}", usual.equalize, False),
+                (f"equalisation {WEAKER:g}", WEAKER, False),
+                ("equalisation through clips", usual.equalize, True),
+            ):
+                if strength != WEAKER or not (self.trials[-1].kept or self.changes_nothing):
+                    self.attempt(name, replace(self.settings, equalize=strength, through_clips=clips))
         if "noise" in free and len(self.judges) > 1:
             self.attempt("disturbed images", replace(self.settings, noise=usual.noise))
         equalised = self.settings.equalize is not None
@@ -139,11 +146,11 @@ class _Recipes:
         for name, settings in self._refinements():
             if self.attempt(name, settings, self.gains, self.fit):
                 return
-        if self.few.count() < self.fit.count():
-            self.conversion = convert(self.model, self.form, self.fit, self.settings, self.roles, self.gains)
+        # Ranges are counted in seconds, on all images then; a walk that gained is taken as it was judged.
+        self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles, self.gains)
 
     def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
-        if self.usual.refine:
+        if self.usual.refine and not self.settings.refine:
             if self.usual.reconstruct:
                 yield "layer by layer", replace(self.settings, refine=True)
             yield "ranges and biases layer by layer", replace(self.settings, refine=True, reconstruct=False)
