@@ -60,7 +60,9 @@ def _form(
     floats: list[str] | None = None,
 ) -> tuple[list[ExportedArtefact], dict[str, Any]]:
     """Return the files of one form with these layers in float, and the quantiser's report."""
-    usual = quantize.QuantSettings.quick() if flow.quick else quantize.QuantSettings()
+    usual = quantize.QuantSettings.quick() if flow.quick else quantize.QuantSettings.measured()
+    if flow.trained_ranges:
+        usual = dataclasses.replace(quantize.QuantSettings.quick(), ranges=flow.trained_ranges)
     path, settings = Path(f"{stem}-int8-{target}.onnx"), dataclasses.replace(usual, keep=frozenset(floats or ()))
     report, graph = quantize_graph(
         fp32, path, calibration, target=target, settings=settings, allow_random=_drawn(flow),

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 
 from ..optimize.graph import spec_metadata
+from ..optimize.quantize.qdq.trained_ranges import without_pairs
 from ..runtime.datasets import join_batches
 from ..runtime.errors import CheckFailed, ModelError
 from ..runtime.spec import ModelSpec
@@ -35,6 +36,9 @@ def write_raw(flow: Flow, network: Network, raw: Path, calibration: list[Any]) -
     if network.graph is not None:
         with flow.stage("read"):
             model = network.graph
+            if (trained := without_pairs(model)) is not None:
+                model, flow.trained_ranges = trained
+                flow.say(f"the file holds Q/DQ: INT8 gets its ranges of {len(trained[1])} tensors, FP32 and FP16 none")
             spec_metadata.write(model, network.spec)
             data = raw.name + ".data" if model.ByteSize() > to_onnx.EXTERNAL_DATA_ABOVE else None
             onnx.save(model, raw, save_as_external_data=data is not None, location=data)

@@ -255,6 +255,7 @@ class Flow:
         self.records: dict[str, Any] = {}
         self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
         self.likeness: dict[tuple[str, int], Kept] = {}
+        self.trained_ranges: dict[str, tuple[float, float]] = {}  # of a file that was trained with Q/DQ
         self.graphs: dict[str, GraphFile] = {}  # the graphs in the artefacts' files, until the engines are built
 
     @property

@@ -11,8 +11,10 @@ from ...optimize.graph import spec_metadata
 from ...optimize.graph.proto_graph import loaded
 from ...optimize.graph.schema_check import require_known_operators
 from ...optimize.graph.upgrade import upgraded
+from ...optimize.quantize.placement import is_quantised
+from ...optimize.quantize.qdq.trained_ranges import without_pairs
 from ...runtime.common.sizes import named_sizes
-from ...runtime.errors import UsageError
+from ...runtime.errors import ModelError, UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
 from .facts import GUESS, Facts
 from .fixed_batch import with_free_batch
@@ -122,6 +124,12 @@ def add_graph(
 def _loaded(path: Path, facts: Facts) -> onnx.ModelProto:
     model = loaded(path)
     require_known_operators(model, str(path))
+    if is_quantised(model) and without_pairs(model) is None:
+        raise ModelError(
+            f"{path} is quantised in a way that cannot be read back", got="integer operators, or computed scales",
+            expected="float operators, or QuantizeLinear and DequantizeLinear with constant scales",
+            do="export the float network, or the training framework's Q/DQ form",
+        )  # fmt: skip
     model, batch = with_free_batch(model, path)
     if batch > 1:
         facts.add("the file; it is made free: each sample has the same outputs alone", batch=batch)
