@@ -18,7 +18,7 @@ import numpy as np
 
 from ..calibration.samples import AugmentedSamples, Samples
 from .pipeline import NEED_DB, Converted, convert
-from .report import STEPS, QuantSettings, float_values, judge, spread
+from .report import COMPARED, STEPS, QuantSettings, float_values, judge, spread
 
 if TYPE_CHECKING:
     import onnx
@@ -32,6 +32,9 @@ EVERY, LEAST = 4, 8
 GAIN_DB = 0.1
 WEAKER = 0.25  # the other strength of equalisation
 FITTED = 1 << 20  # pixels that cheap trials are fitted to, at least: 21 images of 224x224
+WHOLE = "all steps, layer by layer"
+REPEATED = 1 << 21  # pixels of all images, up to which a walk is repeated on all of them: 128 images of 128x128
+DRAWS = 4  # disturbed copies of each judging image, at most: one image can decide the SQNR of all
 DISTURBED = QuantSettings()  # what the judging images are disturbed with
 
 
@@ -84,10 +87,15 @@ class _Recipes:
         self.fit, judges = samples.split(EVERY) if enough else (samples, samples)
         few = spread(self.fit, samples.layout, FITTED)
         self.few = Samples(few, samples.layout, samples.cache, f"{self.fit.digest}/few", samples.size)
+        self.pixels = sum(samples.layout.images(batch)[:, :1].size for batch in samples)
         judged = spread(judges, samples.layout)
-        seen = AugmentedSamples(Samples(judged, samples.layout, size=judges.size), DISTURBED.noise, DISTURBED.cover)
+        size = sum(samples.layout.images(batch)[:, :1].size for batch in judged)
+        draws = int(np.clip(COMPARED // max(size, 1), 1, DRAWS))
+        seen = AugmentedSamples(
+            Samples(judged * draws, samples.layout, size=judges.size), DISTURBED.noise, DISTURBED.cover
+        )
         both = list(seen)
-        self.judges = [both[::2], both[1::2]] if seen.noisy else [both]
+        self.judges = [judged, both[1::2]] if seen.noisy else [judged]
         self.floats = [float_values(model, batches) for batches in self.judges]
         self.trials: list[Trial] = []
         self.conversion: Converted | None = None
@@ -143,17 +151,27 @@ class _Recipes:
         equalised = self.settings.equalize is not None
         if equalised and not self.form.free_channel_scales and self.best.score < NEED_DB:
             self.attempt("gains of channels", self.settings, gains=True)
-        for name, settings in self._refinements():
-            if self.attempt(name, settings, self.gains, self.fit):
-                return
-        # Ranges are counted in seconds, on all images then; a walk that gained is taken as it was judged.
-        self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles, self.gains)
+        for name, settings, gains in self._refinements():
+            if self.attempt(name, settings, gains, self.fit) and name != WHOLE:
+                break
+        if not self.settings.refine or self.pixels <= REPEATED:
+            # What is cheap is done again with the judging images too.
+            self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles, self.gains)
 
-    def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
-        if self.usual.refine and not self.settings.refine:
-            if self.usual.reconstruct:
-                yield "layer by layer", replace(self.settings, refine=True)
-            yield "ranges and biases layer by layer", replace(self.settings, refine=True, reconstruct=False)
+    def _refinements(self) -> Iterator[tuple[str, QuantSettings, bool | None]]:
+        """Yield walks in the order they are tried; disturbed images matter more there than for plain ranges."""
+        usual, best, gains = self.usual, self.settings, self.gains
+        if not usual.refine or best.refine:
+            return
+        whole = replace(usual, choose=frozenset())
+        if usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole:
+            yield WHOLE, whole, None
+        noise = dict.fromkeys((usual.noise, best.noise) if "noise" in usual.choose else (best.noise,))
+        for level in noise:
+            if usual.reconstruct:
+                title = "layer by layer" + " on disturbed images" * bool(level)
+                yield title, replace(best, refine=True, noise=level), gains
+        yield "ranges and biases layer by layer", replace(best, refine=True, reconstruct=False), gains
 
 
 def choose_recipe(
