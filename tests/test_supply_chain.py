@@ -64,14 +64,15 @@ PLANTED = {
     "no version": "- name: x\n  uses: 'actions/checkout'\n",
     "an image by tag": "- uses: docker://alpine:3.20\n",
     "base_ref in a line": "- run: git worktree add ../base origin/${{ github.base_ref }}\n",
-    "head_ref in a block": "jobs:\n  a:\n    steps:\n      - run: |\n          true\n          echo ${{github.head_ref}}\n",
+    "head_ref in a block": "a:\n  - run: |\n      true\n      echo ${{github.head_ref}}\n",
     "an input in a folded line": "- run: >-\n    edgesmith gate\n    ${{ inputs.model }}\n",
 }
 
 
 @pytest.mark.parametrize("case", PLANTED)
 def test_a_planted_fault_is_reported(case):
-    sound = f"- uses: actions/checkout@{SHA} # v4\n- uses: ./local\n- env: {{ X: '${{{{ github.base_ref }}}}' }}\n  run: echo $X\n"
+    sound = f"- uses: actions/checkout@{SHA} # v4\n- uses: ./local\n"
+    sound += "- env: { X: '${{ github.base_ref }}' }\n  run: echo $X\n"
     assert workflow_faults(sound) == []
     assert len(workflow_faults(PLANTED[case])) == 1
 
