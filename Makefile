@@ -44,7 +44,7 @@ UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda
 
 PIN = uv pip compile --universal --python-version 3.10 -c constraints.txt --generate-hashes --no-annotate --no-header
 lock:  ## Write lock.txt anew: the hashes of every file of the versions in constraints.txt, for every system. Needs uv.
-	{ $(PIN) pyproject.toml --all-extras $(UNLOCKED:%=--no-emit-package %) && echo tritonclient | $(PIN) --no-deps -; } > lock.new
+	{ $(PIN) pyproject.toml --all-extras $(UNLOCKED:%=--no-emit-package %) && echo tritonclient | $(PIN) --no-deps -; } > lock.new || { rm lock.new; exit 1; }
 	mv lock.new lock.txt
 
 export: $(VENV)/.ready  ## A network to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT, ARGS.
