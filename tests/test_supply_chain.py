@@ -1,9 +1,16 @@
-"""What others' machines run for us: actions and packages are named by digest, and no event's text is a command."""
+"""What others wrote: actions and packages are named by digest, no event's text is a command, notices travel along."""
 
+import html
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from edgesmith.bench.report import page
 
 ROOT = Path(__file__).resolve().parents[1]
 yaml = pytest.importorskip("yaml")
@@ -16,9 +23,9 @@ def workflow_texts():
     texts = {}
     for pattern in (".github/**/*.yml", ".github/**/*.yaml", "docs/**/*.yml", "docs/**/*.yaml", "examples/**/*.yml"):
         texts |= {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob(pattern)}
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for number, block in enumerate(PAGE_BLOCKS.findall(page.read_text())):
-            texts[f"{page.relative_to(ROOT)}, block {number}"] = block
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for number, block in enumerate(PAGE_BLOCKS.findall(path.read_text())):
+            texts[f"{path.relative_to(ROOT)}, block {number}"] = block
     return texts
 
 
@@ -124,3 +131,41 @@ def test_ci_installs_with_the_lock():
     assert workflow["env"]["LOCK"] == "lock.txt"
     makefile = (ROOT / "Makefile").read_text()
     assert "--no-deps --require-hashes -r $(LOCK)" in makefile
+
+
+# Notices --------------------------------------------------------------------------------------------------------
+
+NOTICES = {
+    "echarts-NOTICE.txt": "Copyright 2017-2026 The Apache Software Foundation",
+    "echarts-LICENSE.txt": "Apache License",
+    "echarts-LICENSE-d3.txt": "Mike Bostock",
+    "echarts-LICENSE-zrender.txt": "Baidu Inc.",
+}
+
+
+def test_the_report_page_carries_the_notices_of_what_it_embeds():
+    text = html.unescape(page.render([]))
+    for name, words in NOTICES.items():
+        notice = (ROOT / "bench/report/data" / name).read_text().strip()
+        assert words in notice
+        assert notice in text
+    assert "Microsoft Corporation" in text  # tslib's helpers, whose notice stands in the library itself
+
+
+def test_a_wheel_carries_the_notices(tmp_path):
+    """The package as its build sees it, without tests, built by setuptools itself."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "__main__.py", "py.typed"):
+        shutil.copy(ROOT / name, tmp_path)
+    for room in ("bench", "cli", "export", "models", "optimize", "runtime"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        metadata = wheel.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
+    for name in ("LICENSE", *(f"bench/report/data/{one}" for one in NOTICES), "runtime/datasets/data/README.md"):
+        assert any(one.endswith(f".dist-info/licenses/{name}") for one in names), name
+        assert f"License-File: {name}\n" in metadata
+    assert "License-Expression: Apache-2.0 AND BSD-3-Clause AND CC-BY-4.0\n" in metadata
+    assert {f"edgesmith/bench/report/data/{name}" for name in NOTICES} <= set(names)
