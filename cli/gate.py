@@ -230,7 +230,7 @@ def _limits(base: MetricContext, new: MetricContext, metrics: list[str], most_s:
         end = clock.now_ns() + round(most_s * 1e9)
         sides = [dataclasses.replace(one, end=end) for one in (base, new)]
         run = run_suite(sides, SamplingPlan(processes=0, timeout_s=most_s), only=[metric])
-        limited.append(check_limit(metric, *run.results))
+        limited.append(check_limit(metric, run.results[0], run.results[1]))
     findings = [GateFinding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in limited]
     records: list[dict[str, object]] = [
         {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in limited
