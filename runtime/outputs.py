@@ -20,7 +20,7 @@ from typing import IO, Any
 from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse_manifest
 from .common.files import is_mount_point
 from .common.packages import need
-from .common.zip_members import member_problem
+from .common.zip_members import read_member
 from .engines import header
 from .errors import EdgesmithError, UsageError
 
@@ -179,9 +179,7 @@ def _triton(folder: Path) -> bool:
 
 def _zip(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
-        if member_problem(archive) or archive.getinfo(NAME).file_size > LARGEST_MANIFEST:
-            return False
-        manifest = parse_manifest(archive.read(NAME))
+        manifest = parse_manifest(read_member(archive, NAME, LARGEST_MANIFEST))
         return not {*archive.namelist()} - {*manifest.files, NAME, SIGNATURE}
 
 
@@ -268,9 +266,7 @@ def _weights(path: Path) -> bool:
 def _state(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        if member_problem(archive) or archive.getinfo(name).file_size > LARGEST_STATE:
-            return False
-        content = archive.read(name)
+        content = read_member(archive, name, LARGEST_STATE)
     return all(word in content for word in (b"recipe", b"global_generator", b"progress"))
 
 

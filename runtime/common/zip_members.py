@@ -19,3 +19,17 @@ def member_problem(archive: zipfile.ZipFile) -> str:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             return f"{info.filename[:80]}: another method"
     return ""
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Return a member of at most `most` bytes.
+
+    Raises:
+        KeyError: There is none of this name.
+        ValueError: It is larger, or a member must not be read.
+    """
+    if problem := member_problem(archive):
+        raise ValueError(problem)
+    if (size := archive.getinfo(name).file_size) > most:
+        raise ValueError(f"{name}: {size} bytes, more than {most}")
+    return archive.read(name)

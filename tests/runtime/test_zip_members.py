@@ -83,7 +83,7 @@ def test_arrays_that_do_not_fit_into_memory_are_refused_before_they_are_read(tmp
     assert array_files.read_arrays(tmp_path / "a.npz")["x"].shape == (4, 1 << 18)
 
 
-CHECKS = {"member_problem", "_check_methods", "_check_members"}
+CHECKS = {"member_problem", "read_member", "_check_methods", "_check_members"}
 OURS = {"runtime/datasets/digits.py", "optimize/calibration/statistics_cache.py"}  # in the package; in a private cache
 
 
