@@ -14,6 +14,7 @@ JOBS      ?= 2
 SECONDS   ?= 3600
 MINUTES   ?= 25
 SEED      ?= 0
+LOCK      ?=
 
 # Scripts that import onnxruntime before anything of ours tell nobody either.
 export ORT_DISABLE_TELEMETRY ?= 1
@@ -21,19 +22,30 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant corpus sweep-fp16 zoo-table clean
+.PHONY: help setup lock export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant corpus sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: $(VENV)/.ready  ## Make .venv; a second call installs nothing.
+setup: $(VENV)/.ready  ## Make .venv; a second call installs nothing. LOCK=lock.txt: only files with these hashes, torch apart.
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "edgesmith needs Python 3.10 or newer; got $$($(PYTHON) --version). Name one: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(if $(LOCK),$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --no-deps --require-hashes -r $(LOCK))
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[export,optimize,ort,trt-rtx,dev]'
 	@touch $@
+
+# torch and what its build brings differ by index (CPU, CUDA), so `make setup` installs these by version only.
+UNLOCKED = torch triton cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 \
+  nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+PIN = uv pip compile --universal --python-version 3.10 -c constraints.txt --generate-hashes --no-annotate --no-header
+lock:  ## Write lock.txt anew: the hashes of every file of the versions in constraints.txt, for every system. Needs uv.
+	{ $(PIN) pyproject.toml --all-extras $(UNLOCKED:%=--no-emit-package %) && echo tritonclient | $(PIN) --no-deps -; } > lock.new || { rm lock.new; exit 1; }
+	mv lock.new lock.txt
 
 export: $(VENV)/.ready  ## A network to a verified bundle: MODEL, WEIGHTS, DATA, PRECISION, TARGET, OUT, ARGS.
 	@$(BIN)/edgesmith export "$(MODEL)" --weights "$(WEIGHTS)" --data "$(DATA)" --precision $(PRECISION) --target $(TARGET) \

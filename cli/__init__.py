@@ -52,16 +52,18 @@ class Lazy(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
         """Run the command line; without `args`, run `sys.argv`, with commands on foreign files in a child process."""
-        if args is None:
-            open_standard_streams()
-        name = sys.argv[1] if args is None and len(sys.argv) > 1 else ""
-        foreign = name in FOREIGN and (name != "export" or any(word.endswith(".onnx") for word in sys.argv))
-        if not foreign or not hasattr(os, "fork"):
-            return super().main(args, *others, **settings)
-        from . import console
-
         run = functools.partial(super().main, args, *others, **settings)
-        sys.exit(console.guarded(lambda: _contained(name, run)))
+        if args is not None:
+            return run()
+        from . import console
+        from ._streams import prepare_streams
+
+        prepare_streams()
+        name = sys.argv[1] if len(sys.argv) > 1 else ""
+        foreign = name in FOREIGN and (name != "export" or any(word.endswith(".onnx") for word in sys.argv))
+        if foreign and hasattr(os, "fork"):
+            sys.exit(console.guarded(lambda: _contained(name, run)))
+        sys.exit(console.guarded(run))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order of the flow."""
@@ -88,17 +90,6 @@ class Lazy(click.Group):
         """Print the list of commands without importing any."""
         with formatter.section("Commands, in the order of the flow"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-def open_standard_streams() -> None:
-    """Open those of the three standard streams that are closed, so that no file gets their numbers."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which gets the lowest free number
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _contained(name: str, run: Callable[[], Any]) -> int:

@@ -53,7 +53,9 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
         Exception: Only with `debug`, the error itself.
     """
     try:
-        return action() or 0
+        code = action() or 0
+        sys.stdout.flush()
+        return code
     except EdgesmithError as error:
         if debug:
             raise

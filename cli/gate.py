@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -32,7 +33,7 @@ GateAnswers = tuple[list[GateFinding], list[dict[str, object]], list[int]]
     help="The base version: a path, a git revision of NEW's own path, or a result of `edgesmith bench` (.json).",
 )
 @click.option("--threshold", default=0.03, show_default=True, help="Smallest slowdown that counts.")
-@click.option("--max-seconds", default=120.0, show_default=True, help="Maximum time for each latency comparison.")
+@click.option("--max-seconds", default=120.0, show_default=True, help="Maximum time for each comparison.")
 @click.option("--also", default="", help="Further gates, without noise: memory,size,accuracy,instructions,kernels.")
 @click.option("--precision", default="", help="Only these forms of a bundle.  [default: the best one on this machine]")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend.")
@@ -204,7 +205,7 @@ def _ask(both: list[tuple[MetricContext, MetricContext]], rule: Rule, also: list
         key = pair[1].subject.key
         answers = _joined(answers, _tried(f"latency {key}", functools.partial(_latency, *pair, rule)))
         if also:
-            answers = _joined(answers, _tried(f"{also[0]} {key}", functools.partial(_limits, *pair, also)))
+            answers = _joined(answers, _tried(f"{also[0]} {key}", functools.partial(_limits, *pair, also, rule.most_s)))
     return answers
 
 
@@ -217,13 +218,19 @@ def _latency(base: MetricContext, new: MetricContext, rule: Rule) -> GateAnswers
     return [finding], [{"gate": "latency", "subject": new.subject.key, **outcome.to_dict()}], [outcome.exit_code]
 
 
-def _limits(base: MetricContext, new: MetricContext, metrics: list[str]) -> GateAnswers:
+def _limits(base: MetricContext, new: MetricContext, metrics: list[str], most_s: float) -> GateAnswers:
+    """Compare values that need no statistics, each within `most_s` seconds for both versions together."""
     from ..bench.gate.thresholds import check_limit
+    from ..bench.measure import clock
     from ..bench.measure.interleave import SamplingPlan
     from ..bench.suite import run_suite
 
-    run = run_suite([base, new], SamplingPlan(processes=0), only=metrics)
-    limited = [check_limit(metric, run.results[0], run.results[1]) for metric in metrics]
+    limited = []
+    for metric in metrics:
+        end = clock.now_ns() + round(most_s * 1e9)
+        sides = [dataclasses.replace(one, end=end) for one in (base, new)]
+        run = run_suite(sides, SamplingPlan(processes=0, timeout_s=most_s), only=[metric])
+        limited.append(check_limit(metric, run.results[0], run.results[1]))
     findings = [GateFinding(f"{one.metric} {new.subject.key}", one.answer, one.why) for one in limited]
     records: list[dict[str, object]] = [
         {"gate": one.metric, "subject": new.subject.key, **one.to_dict()} for one in limited

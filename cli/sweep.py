@@ -62,7 +62,6 @@ def sweep_command(
     from ..bench.report import tables
     from ..bench.sweep import sharded_accuracy as evaluating
     from ..bench.sweep import sweep
-    from ..runtime import datasets
 
     before(out, threads, batch, shards, timeout, evaluate, split, overwrite)
     cluster = _cluster(scheduler, resource, (tls_ca, tls_cert, tls_key), plain_tcp)
@@ -74,7 +73,7 @@ def sweep_command(
     gather = sweep.gather_cells
     if evaluate:
         work, gather = evaluating.measure_shard, evaluating.gather_shards
-        settings = sweep.sweep_settings(data=datasets.load(evaluate, split).digest)
+        settings = sweep.sweep_settings()
         cells = evaluating.shard_cells(targets, evaluate, split, shards, forms, settings)
     else:
         counts, batches = _numbers(threads, 0), _numbers(batch, 1)

@@ -36,6 +36,8 @@ from .int8 import make_int8
 from .measure import UNJUDGED_IMAGES, measure
 from .preconditions import require, require_input
 from .raw_graph import write_raw
+from .sbom import NAME as SBOM
+from .sbom import bill_of_materials, raw_digests, source_digests
 from .settings import (
     FLOATS,
     NORMALISED,
@@ -132,6 +134,7 @@ def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
     calibration = list(flow.data["calibration"].batches(network.spec, 1))
     raw, fp32 = work / f"{stem}-raw.onnx", work / f"{stem}-fp32.onnx"
     spec = write_raw(flow, network, raw, calibration)
+    flow.records["sources"] = {**source_digests(settings), **raw_digests(raw)}
     with flow.stage("optimize"):
         sizes = {
             name: (None if settings.dynamic_batch else size, *rest) for name, (size, *rest) in network.sizes.items()
@@ -210,7 +213,7 @@ def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
     writer.write_bundle(
         out, spec, items, golden_inputs=feeds, provenance=provenance,
         results={"artefacts": results, "checks": [dataclasses.asdict(check) for check in flow.checks]},
-        made_by=f"edgesmith {__version__}",
+        made_by=f"edgesmith {__version__}", documents={SBOM: bill_of_materials(spec, flow.records["sources"])},
     )  # fmt: skip
 
 

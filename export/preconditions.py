@@ -21,6 +21,7 @@ from .sources.options import SpecOptions
 from .to_onnx import OPSETS
 
 PACKAGES = ("torch", "onnx", "onnx_graphsurgeon", "onnxruntime", "onnxscript", "safetensors")
+BILL = "cyclonedx"  # writes the bill of materials
 
 
 def require(settings: ExportSettings, out: Path) -> None:
@@ -38,7 +39,7 @@ def require(settings: ExportSettings, out: Path) -> None:
         _require_ours(settings)
     else:
         _require_brought(settings)
-    for package in PACKAGES if settings.source.needs_torch else PACKAGES[1:4]:
+    for package in (*(PACKAGES if settings.source.needs_torch else PACKAGES[1:4]), BILL):
         need(package)
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 from .bundle.manifest import LARGEST_MANIFEST, NAME, SIGNATURE, Manifest, parse_manifest
 from .common.files import is_mount_point
 from .common.packages import need
+from .common.zip_members import read_member
 from .engines import header
 from .errors import EdgesmithError, UsageError
 
@@ -27,7 +28,7 @@ STAMP = "made by edgesmith"
 """First bytes that identify pictures and pages."""
 HEAD_BYTES = 1 << 16
 SPEC_HEAD = "# What Edgesmith knows of this network."
-LARGEST_JSON = 1 << 28
+LARGEST_JSON, LARGEST_STATE = 1 << 28, 1 << 26
 SHOWN, LEAST_SPACE = 5, 1 << 16
 _FRAME = re.compile(r"\d{6,}\.png")
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})  # of ModelProto; 7 is the graph
@@ -178,9 +179,7 @@ def _triton(folder: Path) -> bool:
 
 def _zip(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
-        if archive.getinfo(NAME).file_size > LARGEST_MANIFEST:
-            return False
-        manifest = parse_manifest(archive.read(NAME))
+        manifest = parse_manifest(read_member(archive, NAME, LARGEST_MANIFEST))
         return not {*archive.namelist()} - {*manifest.files, NAME, SIGNATURE}
 
 
@@ -267,7 +266,7 @@ def _weights(path: Path) -> bool:
 def _state(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        content = archive.read(name)
+        content = read_member(archive, name, LARGEST_STATE)
     return all(word in content for word in (b"recipe", b"global_generator", b"progress"))
 
 

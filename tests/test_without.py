@@ -11,7 +11,7 @@ from support.bundles import colour_bundle, colour_net, picture
 
 OPTIONAL = ("torch", "onnxscript", "safetensors", "onnx", "onnx_graphsurgeon", "onnxruntime", "ml_dtypes", "openvino",
             "cryptography", "tensorrt", "tensorrt_rtx_bindings", "cuda", "cv2", "distributed", "matplotlib",
-            "pyarrow")  # fmt: skip
+            "pyarrow", "cyclonedx")  # fmt: skip
 RUN = f"""import sys
 for name in {OPTIONAL}:
     sys.modules[name] = None  # what `import` then raises is what it raises where nothing is installed

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..result import Subject
 from .interleave import Timings
+from .process import Process
 from .workload import BenchTarget
 
 # -> outputs by name (the first: logits (N, classes)), labels (N,) int64 or None, and the FP32 artefact's or None
@@ -16,7 +17,10 @@ Evaluation = Callable[[], tuple[Any, Any, Any]]
 
 @dataclass(frozen=True)
 class MetricContext:
-    """One subject under measurement; `unlabelled` is why labels cannot judge its answers, "" where they can."""
+    """One subject under measurement; `unlabelled` is why labels cannot judge its answers, "" where they can.
+
+    A process that gives no answer for `timeout_s` seconds, or until the time `end` of the clock (ns), is killed.
+    """
 
     subject: Subject
     target: BenchTarget
@@ -27,3 +31,8 @@ class MetricContext:
     unlabelled: str = ""
     task: str = "classify"
     timeout_s: float = 120.0
+    end: int | None = None
+
+    def process(self, **options: Any) -> Process:
+        """Start a fresh process with the target open, within the limits; the options are those of `Process`."""
+        return Process(self.target, timeout_s=self.timeout_s, end=self.end, **options)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...runtime.backends._base import random_feeds
 from ...runtime.backends.ort import SIMULATED, OrtSession
 from ...runtime.bundle.bundle import Bundle, read_bundle
-from ...runtime.bundle.companions import checked_files
+from ...runtime.bundle.companions import checked_files, sidecar_content
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.common.files import scratch
 from ...runtime.common.ort_session import ort_session
@@ -83,11 +83,13 @@ def profile_engine(session: Any, target: BenchTarget, count: int, spec: ModelSpe
 
 
 def _kernels(target: BenchTarget) -> tuple[Row, ...]:
-    path = Path(target.path)
-    if target.artefact:
-        bundle, artefact = _artefact(target)
-        path = bundle.folder / artefact.path
-    return sidecar.read_sidecar(path).kernels if sidecar.path_of(path).is_file() else ()
+    """Return the kernels of an engine's sidecar, for a bundle's artefact from the checked bytes; () without one."""
+    if not target.artefact:
+        there = sidecar.path_of(target.path).is_file()
+        return sidecar.read_sidecar(target.path).kernels if there else ()
+    bundle, artefact = _artefact(target)
+    content = sidecar_content(bundle, artefact)
+    return () if content is None else sidecar.read_sidecar(artefact.path, content).kernels
 
 
 def _kernel_row(name: str, spent: float, kernel: Kernel | None) -> Row:

@@ -88,11 +88,11 @@ class Process(Closeable):
             raise (kind if issubclass(kind, EdgesmithError) else RunError)(answer["error"])
         return answer
 
-    def finish(self, timeout_s: float) -> None:
+    def finish(self) -> None:
         """Let the process end by itself, so that the command of `prefix` can finish."""
         self._pipe("stdin").close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=timeout_s)
+            self._child.wait(timeout=max(0, self._last_moment() - clock.now_ns()) * 1e-9)
 
     def close(self) -> None:
         """Terminate the process; a second call does nothing."""
@@ -110,8 +110,7 @@ class Process(Closeable):
         return getattr(self._child, name)
 
     def _line(self, do: str) -> bytes:
-        began = clock.now_ns()
-        end = min(began + round(self.timeout_s * 1e9), self._end or sys.maxsize)
+        began, end = clock.now_ns(), self._last_moment()
         out = self._pipe("stdout").fileno()
         while b"\n" not in self._rest:
             left = (end - clock.now_ns()) * 1e-9
@@ -124,6 +123,10 @@ class Process(Closeable):
             self._rest += block
         line, _, self._rest = self._rest.partition(b"\n")
         return line
+
+    def _last_moment(self) -> int:
+        """Return the time of the clock until which an answer is awaited that is asked for now."""
+        return min(clock.now_ns() + round(self.timeout_s * 1e9), self._end or sys.maxsize)
 
     def _died(self, do: str) -> RunError:
         code = self._child.wait()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .. import stats
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True
@@ -21,7 +20,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 def measure(context: MetricContext) -> Reading:
     """Return `p50_s`, `p90_s` and `mean_s` with cold caches, and `slower_ratio`: cold median / warm median."""
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=1.0)
         samples = process.ask("cold", seconds=SECONDS, least=LEAST, evict_bytes=2 * last_level())["samples"]
     values = {f"p{q}_s": stats.percentile(samples, q) for q in (50, 90)} | {"mean_s": sum(samples) / len(samples)}

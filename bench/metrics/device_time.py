@@ -9,7 +9,6 @@ import numpy as np
 
 from ...runtime.errors import NotAvailable
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True
@@ -24,7 +23,7 @@ def measure(context: MetricContext) -> Reading:
     """
     if context.target.backend != "trt":
         raise NotAvailable("only engines can be timed by the GPU's clock", got=f"backend {context.target.backend}")
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=1.0)
         seconds: dict[str, list[float]] = process.ask("device_time", count=COUNT)
     values = {name: float(np.median(series)) for name, series in seconds.items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from statistics import median
 
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True
@@ -21,7 +20,7 @@ def measure(context: MetricContext) -> Reading:
 
     Engines have `copy_in_s`, `copy_out_s` and `launch_s` too.
     """
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=1.0)
         seconds: dict[str, list[float]] = process.ask("end_to_end", count=COLD + COUNT)
     stages = {name: series[COLD:] for name, series in seconds.items()}

@@ -9,7 +9,6 @@ import time
 
 from ..measure import sensors
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 IDLE_S, WORK_S = 1.0, 2.0
@@ -21,7 +20,7 @@ def measure(context: MetricContext) -> Reading:
     meters = [sensor for sensor in sensors.find_sensors() if sensor.quantity in ("energy_j", "power_w")]
     if not meters:
         return Reading("energy", missing=NO_METER)
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=IDLE_S)
         with sensors.watch(meters) as idle:
             time.sleep(IDLE_S)

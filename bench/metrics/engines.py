@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...runtime.bundle.bundle import Bundle, read_bundle
+from ...runtime.bundle.companions import sidecar_content
 from ...runtime.bundle.manifest import Artefact
 from ...runtime.engines import sidecar
 from ..measure.context import MetricContext
@@ -35,6 +36,6 @@ def _facts(bundle: Bundle, engine: Artefact) -> dict[str, int]:
     facts = {"file_bytes": bundle.manifest.files[engine.path].bytes}
     if "kernels" in engine.facts:
         facts["kernels_count"] = int(engine.facts["kernels"])
-    if any(path.endswith(".json") for path in engine.companions):
-        facts["activation_bytes"] = sidecar.read_sidecar(bundle.folder / engine.path).activation_bytes
+    if (content := sidecar_content(bundle, engine)) is not None:
+        facts["activation_bytes"] = sidecar.read_sidecar(bundle.folder / engine.path, content).activation_bytes
     return facts

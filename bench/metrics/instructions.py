@@ -29,20 +29,21 @@ def measure(context: MetricContext) -> Reading:
         return Reading("instructions", missing="valgrind is not installed; do: apt-get install valgrind")
     target = replace(context.target, threads=1)
     try:
-        total = count(valgrind, target, 10 * context.timeout_s)
+        total = count(valgrind, target, 10 * context.timeout_s, context.end)
     except EdgesmithError as error:
         return Reading("instructions", missing=str(error))
     notes = () if context.target.threads == 1 else ("instructions can be counted only with one thread",)
     return Reading("instructions", {"instructions_count": total}, notes=notes)
 
 
-def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
+def count(valgrind: str, target: BenchTarget, timeout_s: float, end: int | None = None) -> float:
     """Return the instructions of one call of a warm session.
 
     Args:
         valgrind: Path of the program.
         target: What to call.
         timeout_s: Limit in seconds for each answer of the process.
+        end: Time of the clock (ns) after which no answer is awaited; None for no end.
 
     Raises:
         NotAvailable: valgrind does not work on this machine.
@@ -53,9 +54,9 @@ def count(valgrind: str, target: BenchTarget, timeout_s: float) -> float:
         out = folder / "out"
         prefix = (valgrind, "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no",
                   f"--callgrind-out-file={out}", f"--log-file={folder}/log")  # fmt: skip
-        with Process(target, timeout_s=timeout_s, repeatable=True, prefix=prefix) as process:
+        with Process(target, timeout_s=timeout_s, end=end, repeatable=True, prefix=prefix) as process:
             process.ask("count", calls=CALLS)
-            process.finish(timeout_s)
+            process.finish()
         text = out.read_text(errors="replace") if out.is_file() else ""
     totals = re.search(r"^totals: (\d+)", text, re.MULTILINE)
     if totals is None or int(totals[1]) == 0:

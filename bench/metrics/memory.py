@@ -18,7 +18,7 @@ from pathlib import Path
 from ...runtime.errors import EdgesmithError
 from ..measure import rss_sampler, sensors
 from ..measure.context import MetricContext
-from ..measure.process import Process, fixed_layout
+from ..measure.process import fixed_layout
 from ..result import Reading
 
 CALLS = 10
@@ -31,7 +31,7 @@ def measure(context: MetricContext) -> Reading:
     """
     watch = rss_sampler.Watch()
     try:
-        with Process(context.target, repeatable=True, timeout_s=context.timeout_s, started=watch.start) as process:
+        with context.process(repeatable=True, started=watch.start) as process:
             peak = process.ask("peak", calls=CALLS)
             seen, on_cards = watch.stop(), sensors.card_bytes(process.pid)
             rss, stages = process.rss, process.stages

@@ -13,7 +13,6 @@ from pathlib import Path
 from ..measure import machine_peaks
 from ..measure.context import MetricContext
 from ..measure.layer_profile import profilable
-from ..measure.process import Process
 from ..result import Reading
 
 
@@ -21,7 +20,7 @@ def measure(context: MetricContext) -> Reading:
     """Return `limit_s`, `share_ratio` (limit / p50, at most 1), `run_macs_count` and the two `peak_*_per_s`."""
     subject, latency = context.subject, [value for group in context.timings.samples for value in group]
     profilable(context.target)  # before a process is started for nothing
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         macs = sum(row["macs"] or 0 for row in process.ask("layers", count=1, optimise=False)["rows"])
     peaks = machine_peaks.measure_peaks(subject.threads)
     precision = "int8" if subject.precision == "int8" else "fp32"

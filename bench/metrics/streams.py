@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 ON_REQUEST = True
@@ -14,7 +13,7 @@ SECONDS = 1.0
 def measure(context: MetricContext) -> Reading:
     """Return `one_stream_per_s`, `two_streams_per_s`, `four_streams_per_s`: images per second in total."""
     values: dict[str, float] = {}
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=SECONDS)
         for count, name in zip(COUNTS, ("one_stream", "two_streams", "four_streams"), strict=True):
             counts = process.ask("streams", count=count, seconds=SECONDS)

@@ -6,7 +6,6 @@ import numpy as np
 
 from ..measure import sensors
 from ..measure.context import MetricContext
-from ..measure.process import Process
 from ..result import Reading
 
 WORK_S = 1.0
@@ -18,7 +17,7 @@ def measure(context: MetricContext) -> Reading:
     probes = [one for one in sensors.find_sensors() if one.quantity in ("temperature_c", "clock_hz", "throttled_count")]
     if not probes:
         return Reading("thermal", missing="this machine reports neither temperature nor clock")
-    with Process(context.target, timeout_s=context.timeout_s) as process:
+    with context.process() as process:
         process.ask("warm", most_s=WORK_S)
         with sensors.watch(probes) as trace:
             process.ask("run", seconds=WORK_S)

@@ -1,7 +1,7 @@
 """One self-contained HTML page: works offline, light and dark, on a phone and in print.
 
-The charts are drawn by Apache ECharts 6.1 (Apache-2.0), which is in `data/` and is embedded in the page. Names
-from results become text nodes or escaped JSON, never markup.
+The charts are drawn by Apache ECharts 6.1 (Apache-2.0), which is in `data/` and is embedded in the page, with its
+notices and those of its parts zrender and d3. Names from results become text nodes or escaped JSON, never markup.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ FIGURES = {
     "sensitivity": "SQNR of each layer in INT8",
 }
 
+NOTICES = ("echarts-NOTICE.txt", "echarts-LICENSE.txt", "echarts-LICENSE-zrender.txt", "echarts-LICENSE-d3.txt")
+
 
 def render(runs: Sequence[Run], title: str = "Edgesmith report", quantised: Mapping[str, Any] | None = None) -> str:
     """Return the page as text; `quantised` is the result of `read_sensitivity`."""
@@ -37,6 +39,7 @@ def assemble(data: dict[str, Any], title: str) -> str:
         "TITLE": escape(title),
         "STYLE": _asset("report.css"),
         "FIGURES": "\n".join(_figure(name, text) for name, text in FIGURES.items()),
+        "NOTICES": escape("\n\n".join(_asset(name).strip() for name in NOTICES)),
         "DATA": json_for_html(data),
         "LIBRARY": _asset("echarts.common.min.js"),
         "SCRIPT": _asset("report.js"),

@@ -42,12 +42,13 @@ Tally = dict[str, float]
 def shard_cells(
     paths: Iterable[str], data: str, split: str, shards: int, precisions: Sequence[str] = (), settings: str = ""
 ) -> list[SweepCell]:
-    """List the cells: every shard of the images for every form of every bundle; the images' digest is in the settings.
+    """List the cells: every shard of the images, with its digest, for every form of every bundle.
 
     Raises:
         EdgesmithError: A path is not a bundle with an artefact that runs here.
+        DataError: The images cannot be read.
     """
-    cells = []
+    paths, cells = list(paths), []
     for path in paths:
         if Path(path).suffix in FILES:
             raise UsageError(
@@ -55,19 +56,40 @@ def shard_cells(
                 got="a file without a bundle does not describe its images",
                 do="give a bundle",
             )
+    images = datasets.load(data, split)
+    parts = [images.pick(shard_indices(len(images), shard, shards)).digest for shard in range(shards)]
+    for path in paths:
         digest = content_digest(path)
         for context, shard in itertools.product(suite.contexts(path, precisions=precisions, data=data), range(shards)):
             one = context.subject
             cell = SweepCell(str(path), one.form, one.backend, one.threads, 1, digest, data, split, shard, shards)
-            cells.append(replace(cell, settings=settings))
+            cells.append(replace(cell, settings=settings, data_sha256=parts[shard]))
     return cells
+
+
+def shard_indices(count: int, shard: int, shards: int) -> list[int]:
+    """Return which of `count` images are in a shard."""
+    return list(range(shard, count, shards))
+
+
+def require_images(cell: SweepCell, part: datasets.Dataset) -> None:
+    """Compare the images and labels of a shard, which may be on another machine, with those of the cell.
+
+    Raises:
+        EdgesmithError: They are others.
+    """
+    if part.digest != cell.data_sha256:
+        raise EdgesmithError(
+            f"the images of {cell.data} are not those of this sweep", got=f"digest {part.digest[:12]}…",
+            expected=f"{cell.data_sha256[:12]}…", do="copy them to the worker, or start the sweep again",
+        )  # fmt: skip
 
 
 def measure_shard(cell: SweepCell) -> dict[str, Any]:
     """Evaluate one shard and return a run as plain JSON values; the first row of its reading is the counts.
 
     Raises:
-        EdgesmithError: The bundle or an image cannot be read, or the classes do not match.
+        EdgesmithError: The bundle or an image cannot be read or is not that of the cell, or the classes do not match.
     """
     cell.check()
     every = suite.contexts(cell.path, threads=cell.threads)
@@ -143,9 +165,10 @@ def merge_shards(runs: Sequence[Run], split: str, shards: int) -> Reading:
 
 def _tally(bundle: Bundle, artefact: str, cell: SweepCell, labelled: bool) -> tuple[Tally, dict[int, list[int]]]:
     data = datasets.load(cell.data, cell.split)
-    chosen = list(range(cell.shard, len(data), cell.shards))
-    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen] if labelled else None
+    chosen = shard_indices(len(data), cell.shard, cell.shards)
     part = data.pick(chosen)
+    require_images(cell, part)
+    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen] if labelled else None
     own = next(item for item in bundle.artefacts if item.name == artefact)
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
     tally: Tally = dict.fromkeys(SUMS, 0.0)

@@ -32,8 +32,8 @@ class SweepCell:
     """One measurement; plain data, which can be sent to another machine.
 
     `sha256` is the digest of all that is at the path (`content_digest`); `settings` has everything else that the figure
-    depends on (`sweep_settings`). With `data` it is the accuracy on shard `shard` of `shards` of those images; see
-    `bench/sweep/sharded_accuracy.py`.
+    depends on (`sweep_settings`). With `data` it is the accuracy on shard `shard` of `shards` of those images, whose
+    digest is `data_sha256`; see `bench/sweep/sharded_accuracy.py`.
     """
 
     path: str
@@ -48,6 +48,7 @@ class SweepCell:
     shards: int = 0
     shape: str = ""  # of inputs with dynamic axes
     settings: str = ""
+    data_sha256: str = ""
 
     @property
     def key(self) -> str:

@@ -37,6 +37,7 @@ def open(
     device: int = 0,
     graphs: bool = True,
     content: bytes | None = None,
+    sidecar_content: bytes | None = None,
     **options: Any,
 ) -> TrtSession:
     """Load an engine file; `threads` is ignored.
@@ -47,6 +48,7 @@ def open(
         device: Index of the GPU.
         graphs: Capture CUDA graphs if the engine allows it.
         content: Its bytes, which are loaded instead of the file.
+        sidecar_content: The bytes of its sidecar; with `content`, no sidecar is read from the disk.
         options: There are none.
 
     Raises:
@@ -57,6 +59,7 @@ def open(
         RunError: TensorRT refuses it, or there is not enough GPU memory.
     """
     path = Path(path)
+    described = sidecar_content is not None or (content is None and sidecar.path_of(path).is_file())
     if content is None:
         content = existing_file(path, "engine").read_bytes()
     head = header.read_header(path, content)
@@ -68,17 +71,16 @@ def open(
     sm = gpu.device_sm(device)
     header.check_header(path, sm=sm, version=None, content=content)
     digest = hashlib.sha256(content).hexdigest()
-    _check_sidecar(path, sm, digest)
+    if described:
+        _check_sidecar(path, sm, digest, sidecar_content)
     runtime = gpu.cudart()
     gpu.call(runtime.cudaSetDevice, device)
     cache = cache_folder() / "engines" / f"{digest[:32]}-sm{sm}-{trt.__version__}.compiled"
     return TrtSession(trt, runtime, _deserialised(trt, path, content), device=device, graphs=graphs, cache=cache)
 
 
-def _check_sidecar(path: Path, sm: str, digest: str) -> None:
-    if not sidecar.path_of(path).is_file():
-        return
-    facts = sidecar.read_sidecar(path)
+def _check_sidecar(path: Path, sm: str, digest: str, content: bytes | None = None) -> None:
+    facts = sidecar.read_sidecar(path, content)
     if facts.sha256 != digest:
         raise ModelError(f"the engine {path} does not match its sidecar", got=digest[:12],
                          expected=facts.sha256[:12], do="build it again")  # fmt: skip

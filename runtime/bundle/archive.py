@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from ..common.files import scratch
+from ..common.zip_members import EXPECTED, member_problem
 from ..errors import BundleError, DataError, EdgesmithError
 from .manifest import LARGEST_MANIFEST, LARGEST_SIGNATURE, NAME, SIGNATURE, Manifest, parse_manifest
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 LARGEST_ARRAYS, SMALL = 1 << 30, 64 << 20
 LARGEST_RATIO = 20
 """Largest ratio of unpacked to packed bytes, above SMALL: weights hardly shrink, and a bomb reaches 1000."""
-_ENCRYPTED = 1
 
 
 class Extracted:
@@ -68,10 +68,8 @@ def _check_methods(archive: zipfile.ZipFile, path: str | Path) -> None:
     names = archive.namelist()
     if len(set(names)) != len(names):
         raise BundleError(f"{path} contains a member twice", do="pack the bundle again")
-    for info in archive.infolist():
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & _ENCRYPTED:
-            got = f"{info.filename[:80]}: " + ("encrypted" if info.flag_bits & _ENCRYPTED else "another method")
-            raise BundleError(f"{path} cannot be read", got=got, expected="members that are stored or deflated")
+    if problem := member_problem(archive):
+        raise BundleError(f"{path} cannot be read", got=problem, expected=EXPECTED)
 
 
 def _check_sizes(archive: zipfile.ZipFile, path: Path, manifest: Manifest, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..common.external_data import read_locations
 from ..common.files import scratch
+from ..engines.sidecar import path_of
 from ..errors import BundleError, EdgesmithError
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ def checked_files(bundle: Bundle, artefact: Artefact, on_disk: bool = False) -> 
             with (folder / name).open("wb") as file:
                 bundle.copy(name, file)
         yield folder / artefact.path, None
+
+
+def sidecar_content(bundle: Bundle, engine: Artefact) -> bytes | None:
+    """Return the bytes of an engine's sidecar as they were checked; None if the bundle has none.
+
+    Raises:
+        BundleError: It was changed.
+    """
+    name = path_of(engine.path).as_posix()
+    return bundle.content(name) if name in engine.companions else None
 
 
 def _external(bundle: Bundle, artefact: Artefact, content: bytes) -> bool:

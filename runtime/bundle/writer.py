@@ -61,7 +61,7 @@ class Item:
 def write_bundle(
     folder: str | Path, spec: ModelSpec, items: Sequence[Item], *, golden_inputs: Mapping[str, NDArray[Any]],
     provenance: Mapping[str, Any] | None = None, results: Mapping[str, Any] | None = None, licence: str = "",
-    made_by: str = "edgesmith", overwrite: bool = False,
+    made_by: str = "edgesmith", overwrite: bool = False, documents: Mapping[str, str] | None = None,
 ) -> Bundle:  # fmt: skip
     """Write a bundle; an earlier one at the same path is replaced only after the new one is complete.
 
@@ -75,8 +75,10 @@ def write_bundle(
         licence: SPDX identifier of the weights' licence, if known.
         made_by: Name and version of the writer.
         overwrite: Also replace a folder that is not a bundle.
+        documents: Text of further files by their name, for people and other tools: {"sbom.cdx.json": "{…}"}.
 
     Raises:
+        UsageError: A document's name is not a file name or is taken.
         UsageError: A file does not exist, two items have one name, there are no items, or the path may not be replaced.
         BundleError: An ONNX file keeps weights in files that are not its companions.
         DataError: Golden inputs or outputs hold NaN or Inf.
@@ -84,9 +86,12 @@ def write_bundle(
     """
     claim(folder, "bundle", overwrite=overwrite)
     _check_items(items)
+    _check_documents(documents or {})
     with atomic_folder(folder) as temporary:
         archive.write_arrays(temporary / GOLDEN_INPUTS, dict(golden_inputs))
         artefacts = tuple(_put(temporary, item) for item in items)
+        for name, text in (documents or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         files = {
             path.relative_to(temporary).as_posix(): File(sha256(path), path.stat().st_size)
             for path in sorted(temporary.rglob("*"))
@@ -110,6 +115,12 @@ def _check_items(items: Sequence[Item]) -> None:
             if not is_name(path.name):
                 raise UsageError(f"{path} cannot go into a bundle", got=f"the name {path.name!r}", expected=RULE,
                                  do="rename the file")  # fmt: skip
+
+
+def _check_documents(documents: Mapping[str, str]) -> None:
+    for name in documents:
+        if not is_name(name) or name in (NAME, SIGNATURE, *FOLDERS.values(), Path(GOLDEN_INPUTS).parent.name):
+            raise UsageError("a document cannot go into a bundle", got=f"the name {name!r}", expected=RULE)
 
 
 def _put(folder: Path, item: Item) -> Artefact:

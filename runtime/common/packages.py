@@ -15,7 +15,8 @@ _EXTRA = {
     "torch": "export", "onnxscript": "export", "safetensors": "export",
     "onnx": "optimize", "onnx_graphsurgeon": "optimize", "onnxruntime": "ort",
     "openvino": "openvino", "cryptography": "sign", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
-    "ml_dtypes": "optimize", "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
+    "ml_dtypes": "optimize", "cyclonedx": "optimize",
+    "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
 }  # fmt: skip
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..common.machine import memory_bytes
+from ..common.zip_members import EXPECTED, member_problem
 from ..errors import DataError
 from .sampling import rank_by_hash, stratified
 
@@ -66,8 +68,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         DataError: It cannot be read, holds objects or nothing, or arrays of unequal lengths.
     """
     try:
-        content = np.load(path, allow_pickle=False)
-        arrays = {ONLY_INPUT: content} if isinstance(content, np.ndarray) else {key: content[key] for key in content}
+        with path.open("rb") as file:
+            _check_members(file, path)
+            content = np.load(file, allow_pickle=False)
+            one = isinstance(content, np.ndarray)
+            arrays = {ONLY_INPUT: content} if one else {key: content[key] for key in content}
     except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         got = " ".join(str(error).split())[:200]
         expected = "arrays as numpy.save or numpy.savez write them"
@@ -79,6 +84,20 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             f"the arrays in {path} have unequal lengths", got=describe(arrays), expected="one N for all inputs"
         )
     return arrays
+
+
+def _check_members(file: IO[bytes], path: Path) -> None:
+    """Refuse a zip file whose members cannot be read in bounded memory, or whose arrays do not fit into it."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            problem, expected = member_problem(archive), EXPECTED
+            total, most = sum(info.file_size for info in archive.infolist()), memory_bytes()
+        if not problem and most is not None and total > most:
+            problem, expected = f"{total} bytes unpacked", f"at most {most}, the memory here"
+        if problem:
+            raise DataError(f"cannot read {path}", got=problem, expected=expected,
+                            do="write it with numpy.savez_compressed, in parts if it is large")  # fmt: skip
+    file.seek(0)
 
 
 def _joined(parts: list[dict[str, NDArray[Any]]], paths: list[Path]) -> dict[str, NDArray[Any]]:

@@ -68,15 +68,19 @@ def path_of(engine: str | Path) -> Path:
     return Path(f"{engine}.json")
 
 
-def read_sidecar(engine: str | Path) -> Sidecar:
+def read_sidecar(engine: str | Path, content: bytes | None = None) -> Sidecar:
     """Read the sidecar of an engine file.
+
+    Args:
+        engine: Path of the engine.
+        content: The sidecar's bytes, if the caller has checked them; the file is not read then.
 
     Raises:
         ModelError: There is none, or its format is unknown to this version.
     """
     path = path_of(engine)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes() if content is None else content)
         if values.get("format") != FORMAT:
             raise TypeError(f"format {values.get('format')!r}")
         facts = {key: values["attestation"][key] for key in Attestation.__dataclass_fields__}

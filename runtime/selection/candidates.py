@@ -145,6 +145,8 @@ def open_artefact(
     with companions.checked_files(bundle, artefact) as (path, content):
         if content is not None:
             options["content"] = content
+        if artefact.role == "engine":
+            options["sidecar_content"] = companions.sidecar_content(bundle, artefact)
         session: Session = module.open(path, threads=threads, **options)
     return session
 

@@ -1,5 +1,7 @@
 """Engine files with their sidecar in bench, gate and sweep: on an emulated GPU, and what is said without one."""
 
+from types import SimpleNamespace
+
 import pytest
 from click.testing import CliRunner
 
@@ -13,9 +15,14 @@ from edgesmith.bench.result import Subject
 from edgesmith.cli import main
 from edgesmith.runtime.backends import trt
 from edgesmith.runtime.backends._engine import TrtSession
+from edgesmith.runtime.bundle import companions, writer
+from edgesmith.runtime.bundle.bundle import Bundle
+from edgesmith.runtime.engines import sidecar
 from edgesmith.runtime.engines.kernels import Attestation
 from edgesmith.runtime.engines.sidecar import Sidecar, path_of
-from edgesmith.runtime.errors import ModelError, NotAvailable, UsageError
+from edgesmith.runtime.errors import BundleError, ModelError, NotAvailable, UsageError
+from edgesmith.runtime.selection import candidates
+from support.bundles import SPEC, colour_net, golden_inputs
 from support.cuda import TRT, Cuda, Engine
 
 FREE = {"input": [[1, 3, 4, 4], [2, 3, 4, 4], [16, 3, 4, 4]]}
@@ -117,3 +124,62 @@ def test_accuracy_of_an_engine_file_is_refused(no_gpu, tmp_path):
     result = CliRunner().invoke(main, ["sweep", str(path), "--evaluate", "digits", "--out", str(tmp_path / "s")])
     assert result.exit_code == 2
     assert "give a bundle" in result.output
+
+
+# What a bundle's manifest checked ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundled(tmp_path):
+    """A bundle with an ONNX file and an engine of seven kernels."""
+    engine = write(tmp_path / "colours-fp16-sm86.engine")
+    items = [writer.Item(colour_net(tmp_path / "colours.onnx")), writer.Item(engine, "engine", "fp16", "sm86")]
+    return writer.write_bundle(tmp_path / "b", SPEC, items, golden_inputs=golden_inputs())
+
+
+def exchange_after_reading(monkeypatch, bundle, name):
+    """Replace a member after its checked bytes were read, as a second writer would."""
+    content = Bundle.content
+
+    def read(self, member):
+        checked = content(self, member)
+        if member == name:
+            (bundle.folder / name).write_bytes(b"exchanged")
+        return checked
+
+    monkeypatch.setattr(Bundle, "content", read)
+
+
+def test_a_sidecar_is_used_as_it_was_checked(bundled, monkeypatch):
+    """Its bytes are exchanged after their check: the checked ones describe the engine, in the backend and the bench."""
+    (engine,) = [one for one in bundled.artefacts if one.role == "engine"]
+    checked = companions.sidecar_content(bundled, engine)
+    options = {}
+    monkeypatch.setattr(candidates, "usable", lambda backend: (True, ""))
+    monkeypatch.setattr(trt, "open", lambda path, **settings: options.update(settings))
+    exchange_after_reading(monkeypatch, bundled, f"{engine.path}.json")
+    candidates.open_artefact(bundled, engine, "trt")
+    assert (options["content"], options["sidecar_content"]) == (b"engine", checked)
+    for read in (lambda: layer_profile._kernels(BenchTarget(str(bundled.folder), engine.name, "trt")),
+                 lambda: engines._facts(bundled, engine)):  # fmt: skip
+        (bundled.folder / f"{engine.path}.json").write_bytes(checked)
+        read()
+        with pytest.raises(BundleError, match="was changed"):  # exchanged before its check
+            read()
+
+
+def test_the_backend_reads_no_sidecar_from_the_disk_beside_checked_bytes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(sidecar, "read_sidecar", lambda path, content=None: read.append(content))
+    monkeypatch.setattr(trt, "header", SimpleNamespace(read_header=lambda *_: SimpleNamespace(flavour="rtx"),
+                                                       check_header=lambda *_, **__: None))  # fmt: skip
+    monkeypatch.setattr(trt.flavour, "installed_module", lambda name: "module")
+    monkeypatch.setattr(trt.flavour, "load_tensorrt", lambda name: SimpleNamespace(__version__="1"))
+    monkeypatch.setattr(trt.gpu, "device_sm", lambda device: "8.6")
+    monkeypatch.setattr(trt, "_check_sidecar", lambda path, sm, digest, content=None: read.append(content))
+    monkeypatch.setattr(trt.gpu, "cudart", lambda: (_ for _ in ()).throw(NotAvailable("no GPU")))
+    path = write(tmp_path / "net.engine")
+    for settings in ({"content": b"engine"}, {"content": b"engine", "sidecar_content": b"{}"}, {}):
+        with pytest.raises(NotAvailable):
+            trt.open(path, **settings)
+    assert read == [b"{}", None]  # None: the file beside an engine that is opened by its path

@@ -112,3 +112,33 @@ def test_the_command_and_what_it_refuses(folder, tmp_path):
     )
     assert digits.exit_code == 1
     assert "the images do not match the network" in digits.stderr
+
+
+def other_pixels(place):
+    Image.fromarray(255 - picture(LABELS[2])).save(place / "images" / "val" / LABELS[2] / "0.png")
+
+
+CHANGES = {
+    "other pixels under the same name": other_pixels,
+    "one image more": lambda place: shutil.copy(place / "images" / "val" / LABELS[0] / "0.png",
+                                                place / "images" / "val" / LABELS[0] / "00.png"),
+    "one image fewer": lambda place: (place / "images" / "val" / LABELS[0] / "0.png").unlink(),
+    "another label": lambda place: (place / "images" / "val" / LABELS[0] / "0.png").rename(
+        place / "images" / "val" / LABELS[1] / "z.png"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_worker_with_other_images_is_refused_and_their_cells_are_measured_again(case, folder, tmp_path):
+    """The worker is another machine with its own copy of the folder; each shard that differs fails, and some must."""
+    place = shutil.copytree(folder, tmp_path / "copy")
+    listed = [str(place / "colours")], str(place / "images"), "test", 3, ("fp32",)
+    cells = [one for one in sharded_accuracy.shard_cells(*listed) if one.backend == "ort"]
+    assert all(sweep.attempt_cell(one, sharded_accuracy.measure_shard).run for one in cells)
+    CHANGES[case](place)
+    again = [one for one in sharded_accuracy.shard_cells(*listed) if one.backend == "ort"]
+    changed = [one for one, other in zip(cells, again, strict=True) if one.key != other.key]
+    assert changed
+    for one in cells:
+        failure = sweep.attempt_cell(one, sharded_accuracy.measure_shard).failure
+        assert ("are not those of this sweep" in failure) == (one in changed)

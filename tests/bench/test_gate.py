@@ -6,6 +6,7 @@ import subprocess
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -13,9 +14,12 @@ from edgesmith.bench import result, suite
 from edgesmith.bench.gate import baseline, ci_reports, gate, thresholds
 from edgesmith.bench.gate.ci_reports import GateFinding
 from edgesmith.bench.gate.gate import LatencyPair, Rule
+from edgesmith.bench.measure import clock, process
 from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.measure.workload import BenchTarget
+from edgesmith.bench.metrics import instructions
 from edgesmith.bench.result import Reading, Result, Subject
+from edgesmith.cli import gate as gate_module
 from edgesmith.cli.gate import gate_command
 from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
@@ -310,3 +314,80 @@ def test_a_gate_ends_a_workload_that_hangs(case, tmp_path):
     done = CliRunner().invoke(gate_command, [str(tmp_path / "hangs.py"), *words])
     assert (done.exit_code, "hangs; got no answer to" in done.output) == (3, True), done.output
     assert 'skipped="1"' in (tmp_path / "j.xml").read_text()
+
+
+@pytest.mark.parametrize("metric", ["memory", "instructions"])
+def test_the_time_governs_what_needs_no_statistics_too(metric, tmp_path, monkeypatch):
+    """Both versions of a comparison get what is left of its time, more than the usual limit too."""
+    (tmp_path / "base.py").write_text("def setup():\n    return lambda: None\n")
+    left = []
+
+    def start(self, target, **options):
+        left.append((options["end"] - clock.now_ns()) * 1e-9)
+        raise RunError("it is not started")
+
+    monkeypatch.setattr(process.Process, "__init__", start)
+    monkeypatch.setattr(instructions.shutil, "which", lambda name: name)
+    both = [suite.contexts(tmp_path / "base.py")[0] for _ in range(2)]
+    findings, _, codes = gate_module._limits(*both, [metric], 300.0)
+    assert len(left) == 2
+    assert 0 < left[1] <= left[0] <= 300
+    assert (findings[0].answer, codes) == ("cannot tell", [3])
+
+
+def test_a_workload_that_hangs_has_no_memory(tmp_path):
+    (tmp_path / "base.py").write_text("def setup():\n    return lambda: None\n")
+    (tmp_path / "hangs.py").write_text(HANGING["at its start"])
+    both = [suite.contexts(tmp_path / name)[0] for name in ("base.py", "hangs.py")]
+    (finding,), _, codes = gate_module._limits(*both, ["memory"], 2.0)
+    assert (finding.answer, codes) == ("cannot tell", [3])
+    assert "hangs; got no answer to 'open'" in finding.why
+
+
+# The base version of a file that has others beside it -------------------------------------------------------------
+
+
+@pytest.fixture
+def companions(tmp_path):
+    """A repository with an engine and its sidecar, an engine without, and ONNX files with weights and without."""
+    place = tmp_path / "repository" / "net"
+    place.mkdir(parents=True)
+    for name in ("with.engine", "without.engine", "later.engine"):
+        (place / name).write_bytes(b"engine")
+    (place / "with.engine.json").write_text("old sidecar")
+    for name, data in (("whole.onnx", "w.bin"), ("lacking.onnx", "gone.bin")):
+        model = onnx.load(colour_net(place / name))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(4.0), "unused"))
+        onnx.save(model, place / name, save_as_external_data=True, location=data, size_threshold=0)
+    weights = (place / "w.bin").read_bytes()
+    (place / "gone.bin").unlink()
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "old"]):
+        subprocess.run([*git, *words], cwd=place.parent, check=True)
+    for name in ("with.engine.json", "later.engine.json", "gone.bin", "w.bin"):
+        (place / name).write_text("new")
+    return place, weights
+
+
+def test_what_belongs_to_a_file_comes_from_the_same_revision(companions, tmp_path):
+    place, weights = companions
+    engine = baseline.at_revision("HEAD", place / "with.engine", tmp_path)
+    assert (tmp_path / "net" / "with.engine.json").read_text() == "old sidecar"
+    assert engine.read_bytes() == b"engine"
+    network = baseline.at_revision("HEAD", place / "whole.onnx", tmp_path)
+    assert (network.parent / "w.bin").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("without.engine", "net/without.engine.json"), ("later.engine", "net/later.engine.json"),
+     ("lacking.onnx", "net/gone.bin")],
+)  # fmt: skip
+def test_what_a_revision_lacks_cannot_be_told(name, missing, companions, tmp_path):
+    place, _ = companions
+    done = CliRunner().invoke(
+        gate_command, [str(place / name), "--baseline", "HEAD", "--junit", str(tmp_path / "j.xml")]
+    )
+    assert done.exit_code == 3, done.output
+    assert "cannot tell" in done.output
+    assert f"no {missing} in that revision" in " ".join((tmp_path / "j.xml").read_text().split())

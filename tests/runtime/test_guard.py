@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle
 
 pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
+FULL = Path("/dev/full")
 IMPORTS = "import atexit, os, signal, sys, time\nfrom edgesmith.runtime.common import files\n"
 IMPORTS += "from edgesmith.runtime.common.isolation import Limits, run_isolated\n"
 
@@ -206,3 +208,32 @@ def test_closed_standard_streams_change_no_answer_and_no_file(words, closed, tmp
     assert (done.returncode, "rror" in done.stderr) == (0, False), done.stderr
     assert bool(done.stdout) is (1 not in closed)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "words",
+    [["models", "lenet5"], ["models", "lenet5", "--json"], ["verify", "b"], ["--help"], ["--version"]],
+    ids=" ".join,
+)
+def test_a_full_standard_output_is_one_plain_line(words, unbuffered, tmp_path):
+    """In the process itself and in the child of a command on foreign files; click's own output too."""
+    colour_bundle(tmp_path / "b")
+    command = [sys.executable, "-m", "edgesmith", *words]
+    with FULL.open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONUNBUFFERED": unbuffered})  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: standard output cannot be written; got No space left on device; do: ")
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("words", "code"), [(["models", "lenet5"], 0), (["verify", "b"], 0), (["run", "nothing"], 2)])
+def test_a_full_standard_error_changes_no_answer(words, code, tmp_path):
+    colour_bundle(tmp_path / "b")
+    command = [sys.executable, "-m", "edgesmith", *words]
+    with FULL.open("w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=full, text=True)
+    assert (done.returncode, bool(done.stdout)) == (code, code == 0)

@@ -55,6 +55,8 @@ def faults(text: str) -> list[str]:
             found += [f"apt without {one.strip()}" for one in wanted if one not in rest]
         found += ["pip keeps its cache"] if "pip install" in rest and "--no-cache-dir" not in rest else []
         found += ["a shell form"] if name in ("ENTRYPOINT", "CMD") and not rest.startswith("[") else []
+        extras = re.findall(r"/src\[([^\]]*)\]", rest) if name == "RUN" else []
+        found += ["cannot verify signatures"] if any("sign" not in one.split(",") for one in extras) else []
     users = [rest for name, rest in (line for line in lines if len(line) == 2) if name == "USER"]
     found += ["runs as root"] if not users or users[-1] in ("root", "0") else []
     return found
@@ -72,6 +74,7 @@ FAULTY = {
     "a moving tag": GOOD.replace("${BASE}", "x:latest"),
     "apt": GOOD.replace("pip install --no-cache-dir x", "apt-get install x"),
     "cache": GOOD.replace(" --no-cache-dir", ""),
+    "signatures": GOOD.replace("cache-dir x", 'cache-dir "/src[ort]"'),
     "shell": GOOD.replace('["x"]', "x"),
     "no FROM": GOOD.replace("FROM ${BASE}\n", ""),
 }
@@ -81,3 +84,15 @@ FAULTY = {
 def test_a_fault_is_found(case):
     assert faults(GOOD) == []
     assert faults(FAULTY[case])
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "deploy").glob("Dockerfile.*")), ids=lambda path: path.name)
+def test_an_image_verifies_signatures_and_remembers_versions(path):
+    """The package with its signing extra, folders of the user for caches and versions, and how to name the key."""
+    text = path.read_text()
+    assert re.search(r'pip install [^\n]*"/src\[[^\]]*\bsign\b[^\]]*\]"', text)
+    (user,) = re.findall(r"useradd .* (\w+) \\\n", text)
+    variables = dict(re.findall(r"(EDGESMITH_\w+)=(\S+)", text.split("\nENV ")[1].split("\n")[0]))
+    assert set(variables) == {"EDGESMITH_CACHE", "EDGESMITH_STATE"}
+    assert f"install -d -o {user} -g {user} -m 700 {' '.join(sorted(variables.values()))}" in text
+    assert "EDGESMITH_TRUSTED_KEYS=/etc/edgesmith/release.pub" in text
