@@ -121,7 +121,7 @@ class _Share:
 
     def __iter__(self) -> Iterator[Batch]:
         layout, at = self.samples.layout, 0
-        for batch in self.samples._checked():  # noqa: SLF001 (of this module)
+        for batch in self.samples._checked():
             count = 1 if self.samples.size == 0 else layout.length(batch)
             mine = [place for place in range(count) if ((at + place + 1) % self.every == 0) is self.alone]
             at += count
