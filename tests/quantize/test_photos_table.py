@@ -47,12 +47,24 @@ def test_each_figure_is_that_of_its_row():
 
 def test_ours_stands_beside_the_best_peer_of_its_kind_also_where_it_loses():
     summary = table.summary([RESULT])
-    assert summary[2:] == [
+    assert summary[2:-2] == [
         "| mobilenetv2 | `ort-x86` | 24.0, 16.5 (ort minmax) | 98.0, 88.0 (ort minmax) "
         "| 100.0, 99.0 (ort minmax) | 1.50 |",
         "| mobilenetv2 | `trt` | 21.0, 22.6 (ort symmetric) | 93.3, 86.0 (ort symmetric) "
         "| 98.0, 90.0 (ort symmetric) | 1.50 |",
     ]  # fmt: skip
+
+
+def test_a_tool_that_did_not_run_everywhere_is_named():
+    assert table.summary([RESULT])[-1] == (
+        "Other quantisers with rows on each of these networks: onnxruntime; missing on some or all: "
+        "modelopt, nncf, quark."
+    )
+    other = {"name": "MTCNN ONet", "rows": {"quark": row("quark", 20.0)}, "speed": {}}
+    assert (
+        "networks: none; missing on some or all: modelopt, nncf, onnxruntime, quark."
+        in table.summary([RESULT, other])[-1]
+    )
 
 
 @pytest.mark.parametrize("text", ["no marks", f"{table.END} {table.BEGIN * 2}"])
