@@ -22,7 +22,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup lock export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant corpus sweep-fp16 zoo-table clean
+.PHONY: help setup lock export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant bench-photos corpus sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -95,6 +95,10 @@ bench-quant: $(VENV)/.ready  ## The quantiser beside its peers, on five networks
 
 corpus: $(VENV)/.ready  ## Networks that nobody here wrote, through every stage; resumable. ARGS="--only 'timm-*' --shard 1/3".
 	@PYTHONPATH=tests $(BIN)/python -m corpus $(ARGS)
+
+bench-photos: $(VENV)/.ready  ## The quantiser beside its peers on public weights and photographs; resumable. ONLY, TOOLS.
+	@PYTHONPATH=tests:tests/support $(BIN)/python -m photos --table docs/measurements/photos.md \
+	  $(if $(ONLY),--only "$(ONLY)") $(if $(TOOLS),--tools "$(TOOLS)")
 
 sweep-fp16: $(VENV)/.ready  ## FP16 of every network up to 30 M parameters, with random weights; resumable.
 	@$(BIN)/python tests/support/sweep_fp16.py --table docs/measurements/fp16.md

@@ -36,6 +36,8 @@ def int8(report: QuantReport, output: Path) -> None:
         f"{report.bytes_after / 1e6:.2f} MB; {len(report.floats)} layers left in float"
     )
     say(_likeness(report))
+    if report.classes and report.held_out:
+        say(str(report.classes))
     if report.speed:
         say(str(report.speed))
 

@@ -35,12 +35,12 @@ Examples:
     "--weights",
     default="trained",
     show_default=True,
-    help="trained on what --data says, digits, imagenet, random, or a file; for others' networks their own, "
-    "random, or a file.",
+    help="trained on what --data says, digits, imagenet, package (ImageNet's, from the package index), random, or a "
+    "file; for others' networks their own, random, or a file.",
 )
 @click.option(
-    "--data", default="", help="A folder of images (labels or not), arrays (.npz, .npy), digits, or random.  "
-    "[default: digits for our networks]",
+    "--data", default="", help="A folder of images (labels or not), arrays (.npz, .npy), digits, photos (from the "
+    "package index), or random.  [default: for our networks photos with --weights package, else digits]",
 )  # fmt: skip
 @spec_options
 @click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions, comma-separated.")

@@ -41,6 +41,7 @@ from .sbom import bill_of_materials, raw_digests, source_digests
 from .settings import (
     FLOATS,
     NORMALISED,
+    PACKAGE,
     PIXELS,
     RANDOM_DATA,
     SPLITS,
@@ -230,11 +231,12 @@ def _item(artefact: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]
 
 
 def _leave_out(flow: Flow) -> None:
-    """Leave the lower precisions that failed a check out of the bundle of a network that is not ours, and say so.
+    """Leave the lower precisions that failed a check out of the bundle where weights are not ours, and say so.
 
-    Whoever brings a network wants what works of it; for networks of ours a form that fails is a fault to be mended.
+    Whoever brings a network or weights wants what works of it; for those that are trained here a form that fails is a
+    fault to be mended.
     """
-    if flow.settings.source.is_ours:
+    if flow.settings.source.is_ours and flow.settings.weights != PACKAGE:
         return
     for at, check in enumerate(flow.checks):
         kind, _, name = check.name.partition(" ")

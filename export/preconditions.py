@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..models import catalog
-from ..models.weights import trainable
+from ..models.weights import packaged_row, trainable
 from ..optimize.calibration.data_checks import MIN_IMAGES
 from ..runtime import datasets
 from ..runtime.common.packages import need
@@ -16,7 +16,7 @@ from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import find
 from .engines import engine_target
-from .settings import NORMALISED, RANDOM_DATA, SPLITS, TRAINED, ExportSettings
+from .settings import NORMALISED, PACKAGE, RANDOM_DATA, SPLITS, TRAINED, ExportSettings
 from .sources.options import SpecOptions
 from .to_onnx import OPSETS
 
@@ -105,9 +105,11 @@ def _classes(settings: ExportSettings) -> int | None:
     if source == TRAINED:
         trainable(settings.model)
         return None
-    if source not in ("digits", "imagenet", "random") and not Path(source).is_file():
+    if source == PACKAGE:
+        packaged_row(settings.model)
+    elif source not in ("digits", "imagenet", "random") and not Path(source).is_file():
         raise UsageError(f"unknown weights {source!r}", got="no such file",
-                         expected="trained, digits, imagenet, random or a file", do="choose one of these")  # fmt: skip
+                         expected="trained, digits, imagenet, package, random or a file", do="choose one")  # fmt: skip
     spec = catalog.network_spec(settings.model, source)
     has_labels = source == "digits" or (Path(source).is_file() and bool(spec.labels))
     return spec.num_classes if has_labels and find(spec.task).learns_labels else None

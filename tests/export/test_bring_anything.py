@@ -198,8 +198,8 @@ def test_images_for_a_network_that_takes_none_are_refused_before_it_is_optimised
 
 
 def test_what_fails_is_left_out_of_the_bundle_of_a_network_that_is_not_ours():
-    def flow_of(source):
-        flow = Flow(ExportSettings(source, data="digits"), lambda line: None)
+    def flow_of(source, **options):
+        flow = Flow(ExportSettings(source, data="digits", **options), lambda line: None)
         names = ("fp32", "fp16", "int8-ort-x86", "int8-trt", "int8 SM 8.6", "fp32 SM 8.6")
         flow.artefacts = [ExportedArtefact(name, name.split("-")[0], "", Path(name), 1) for name in names]
         flow.artefacts[4].results["source"] = "int8-trt"
@@ -220,6 +220,9 @@ def test_what_fails_is_left_out_of_the_bundle_of_a_network_that_is_not_ours():
     pipeline._leave_out(ours)
     assert not any(one.left_out for one in ours.artefacts)
     assert [check.passed for check in ours.checks] == [False, False, True]
+    others_weights = flow_of("mobilenetv2", weights="package")
+    pipeline._leave_out(others_weights)
+    assert [one.name for one in others_weights.artefacts if one.left_out] == ["int8-trt", "int8 SM 8.6"]
 
 
 @pytest.mark.slow

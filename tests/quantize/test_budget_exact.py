@@ -15,6 +15,7 @@ from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.calibration.sqnr import sqnr_db
 from edgesmith.optimize.graph.protobuf import copied
 from edgesmith.optimize.quantize import QuantSettings, post_training, quantize, report
+from edgesmith.optimize.quantize.class_likeness import ClassLikeness
 from edgesmith.optimize.quantize.mixed_precision import search
 from edgesmith.optimize.quantize.mixed_precision.latency_model import (
     CPU,
@@ -556,6 +557,8 @@ JUDGES = {
     "other images": ({"held_out": True}, "80 images that calibration did not use: y 31.3 dB, z inf dB; "
                      "same top-1: 98.8 % [93.3, 99.8] of 80 images"),
     "few": ({"held_out": True, "judged": 7, "agreement": 1.0}, "same top-1: cannot tell from 7 images"),
+    "classes": ({"held_out": True, "classes": ClassLikeness(80, 79, 70, 70, 80, 0.8)}, "same class: 70 of 70 with a "
+                "margin above 0.1, 80 of 80 among the five best, 1 of 1 flips near ties; KL divergence 0.01 nats"),
     "no classes": ({"held_out": True, "agreement": None}, "calibration did not use: y 31.3 dB, z inf dB"),
 }  # fmt: skip
 
@@ -565,7 +568,7 @@ def test_an_agreement_says_on_how_many_images_and_how_sure(case, capsys):
     changes, end = JUDGES[case]
     made = dataclasses.replace(REPORT, **changes)
     assert said(capsys, made)[-1].endswith(end)
-    assert (made.to_dict()["agreement_interval"] is None) is (case != "other images")
+    assert (made.to_dict()["agreement_interval"] is None) is (case not in ("other images", "classes"))
     assert REPORT.interval is None
 
 

@@ -106,6 +106,13 @@ def test_other_classes_than_the_models_are_refused():
         class_warnings(np.array([0, 1]), CLASSES, ("0", "1"))
 
 
+def test_imagenets_folders_are_named_by_wordnets_numbers():
+    labels = np.array([0, 1])
+    assert class_warnings(labels, ("n01440764", "n01443537"), ("tench", "goldfish")) == []
+    with pytest.raises(DataError, match="show none of"):
+        class_warnings(labels, ("n01440764", "cat"), ("tench", "goldfish"))
+
+
 @pytest.fixture
 def kept(tmp_path):
     def statistics(given=None, histograms=True, names=("r1", "r2")):

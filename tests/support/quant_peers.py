@@ -30,6 +30,7 @@ def ort(source, images, target, kind):
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    symmetric, kind = kind.startswith("symmetric"), kind.removeprefix("symmetric").lstrip("-")
     method = {"percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
     ready = target + ".ready"
     try:
@@ -40,12 +41,12 @@ def ort(source, images, target, kind):
         ready,
         target,
         reader(source, images),
-        activation_type=QuantType.QInt8 if kind == "symmetric" else QuantType.QUInt8,
+        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         per_channel=kind != "default",
         reduce_range=kind == "7bit",
         calibrate_method=method.get(kind, CalibrationMethod.MinMax),
-        extra_options={"ActivationSymmetric": True} if kind == "symmetric" else {},
+        extra_options={"ActivationSymmetric": True} if symmetric else {},
     )
 
 

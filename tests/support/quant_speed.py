@@ -23,7 +23,7 @@ def speeds(source, files, side, rounds):
     Args:
         source: The FP32 file.
         files: Label -> quantised file.
-        side: Height and width of the image; the files are given inputs of this size.
+        side: Height and width of the image, or the whole shape of the input; the files are given inputs of this size.
         rounds: How often everything runs.
 
     Returns:
@@ -54,13 +54,14 @@ def speeds(source, files, side, rounds):
 
 
 def sized(model, side):
-    """Return a copy with batch 1 for square images of another size: the same kernels, without fixed shapes inside."""
+    """Return a copy with batch 1 for images of another size: the same kernels, without fixed shapes inside."""
     copy = copied(model)
     constant = {tensor.name for tensor in copy.graph.initializer}
     (given,) = [item for item in copy.graph.input if item.name not in constant]
     dims = given.type.tensor_type.shape.dim
-    same = [dim.dim_value for dim in dims[2:]] == [side, side]
-    for dim, value in zip(dims, (1, dims[1].dim_value, side, side), strict=True):
+    shape = (1, dims[1].dim_value, side, side) if isinstance(side, int) else tuple(side)
+    same = [dim.dim_value for dim in dims[1:]] == list(shape[1:])
+    for dim, value in zip(dims, shape, strict=True):
         dim.dim_value = value
     if not same:
         del copy.graph.value_info[:]

@@ -15,7 +15,7 @@ from seeded import fill, image, keys_digest
 OUT = Path(__file__).resolve().parents[1] / "data" / "zoo_reference.json"
 AMPLIFY = ("efficientnet_v2_s",)  # these weights amplify a float32's last digit to half of the output
 SIDES = {"inception": 96, "vit": 224, "nasnet": 96}
-BIGGEST = 150_000_000
+BIGGEST, SIDE = 150_000_000, 64
 
 
 def main() -> None:
@@ -43,6 +43,8 @@ def main() -> None:
             module, origin = torchvision.models.get_model(there, weights=None, **options), f"torchvision {there}"
         elif other and entry.row.get("keys") == "timm":
             module, origin = timm.create_model(other, pretrained=False), f"timm {other}"
+        elif entry.row.get("keys") == "efficientnet-lite-pytorch":
+            module, origin = lite(name.replace("_", "-"), SIDE), f"efficientnet-lite-pytorch {name}"
         else:
             continue
         found["networks"][name] = record(module.eval(), origin, entry.input_shape)
@@ -50,12 +52,19 @@ def main() -> None:
     OUT.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def lite(name, side):
+    """Return a network of efficientnet-lite-pytorch; its padding is for one size of image."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    return EfficientNet.from_name(name, image_size=side)
+
+
 def record(module, origin, input_shape):
     params = sum(parameter.numel() for parameter in module.parameters())
     row = {"origin": origin, "params": params, "keys": keys_digest(module.state_dict())}
     if params <= BIGGEST:
         fill(module)
-        side = next((side for key, side in SIDES.items() if key in origin), 64)
+        side = next((side for key, side in SIDES.items() if key in origin), SIDE)
         x, wide = image((input_shape[0], side, side)), origin.endswith(AMPLIFY)
         out = module.double()(x.double())[0] if wide else module(x)[0].double()
         row |= {"float64": True} if wide else {}
