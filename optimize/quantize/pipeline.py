@@ -76,6 +76,7 @@ def convert(
         roles: Which axis of each tensor is the batch, as far as it is known.
         gains: Whether channels are scaled by a product of their own where no weight can take the scale.
     """
+    gains = settings.gains if gains is None else gains
     work = _Conversion(model, form, AugmentedSamples(samples, settings.noise, settings.cover), roles)
     plain, gained = work.converted(settings, form.free_channel_scales if gains is None else gains)
     if gains is not None or form.free_channel_scales or settings.equalize is None or not gained:

@@ -150,4 +150,4 @@ def choose_recipe(
     recipes = _Recipes(model, form, samples, settings, roles)
     recipes.run()
     assert recipes.conversion is not None  # the first trial is kept
-    return QuantRecipe(recipes.conversion, recipes.settings, tuple(recipes.trials))
+    return QuantRecipe(recipes.conversion, replace(recipes.settings, gains=recipes.gains), tuple(recipes.trials))
