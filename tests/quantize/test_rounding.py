@@ -160,17 +160,22 @@ def test_scales_are_narrowed_where_it_lowers_the_error():
     assert (wide > narrow).all()
 
 
-@pytest.mark.parametrize("target", ["trt", "ort-x86", "ort-arm", "openvino"])
-def test_fitting_and_rounding_lower_the_noise_of_a_network(target, tmp_path):
+def test_fitting_and_rounding_lower_the_noise_of_a_network(tmp_path):
+    """On images that nothing was fitted to, in the mean of four forms, and by more than any one of them loses."""
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    found = {}
-    for fitted in (False, True):
-        wanted = QuantSettings(reconstruct=fitted)
-        report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=wanted)
-        found[fitted] = report.sqnr_db["output"]
-        assert bool(report.fitted) == fitted
-        assert all(0 < share <= 1 for share in report.fitted.values())
-    assert found[True] > found[False]
+    field = images(64, seed=7)
+    gains = []
+    for target in ("trt", "ort-x86", "ort-arm", "openvino"):
+        kept = {}
+        for fitted in (False, True):
+            report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, judges=[field],
+                              settings=QuantSettings(reconstruct=fitted))  # fmt: skip
+            kept[fitted] = report.sqnr_db["output"]
+            assert bool(report.fitted) == fitted
+            assert all(0 < share <= 1 for share in report.fitted.values())
+        gains.append(kept[True] - kept[False])
+    assert sum(gains) / len(gains) > 0.25
+    assert min(gains) > -0.25
 
 
 def test_learnt_rounding_is_another_file_as_good(tmp_path):
