@@ -42,23 +42,32 @@ def check_method(name: str) -> str:
 
 def candidates(stats: Stats, kind: str) -> dict[str, Range]:
     """Return the (low, high) that each method gives one tensor; only min-max where nothing was counted."""
-    ranges: dict[str, Range] = {"min-max": (stats.low, stats.high)}
-    histogram = stats.histogram
-    if histogram is None or not histogram.counts.any():
-        return ranges
-    ranges["moving-average"] = stats.average
-    ranges["percentile"] = _inside(stats, histogram.quantile(1 - PERCENTILE), histogram.quantile(PERCENTILE))
-    ranges["entropy"] = _least(stats, kind, lambda ends: divergence(histogram, ends))
-    ranges["mse"] = _least(stats, kind, lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
-    return ranges
+    if stats.histogram is None or not stats.histogram.counts.any():
+        return {"min-max": (stats.low, stats.high)}
+    return {method: _range(stats, stats.histogram, method, kind) for method in METHODS}
+
+
+def _range(stats: Stats, histogram: Histogram, method: str, kind: str) -> Range:
+    """Return the (low, high) of one tensor by one method."""
+    if method == "moving-average":
+        return stats.average
+    if method == "percentile":
+        return _inside(stats, histogram.quantile(1 - PERCENTILE), histogram.quantile(PERCENTILE))
+    if method == "entropy":
+        return _least(stats, kind, lambda ends: divergence(histogram, ends))
+    if method == "mse":
+        return _least(stats, kind, lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
+    return stats.low, stats.high
 
 
 def choose(stats: Stats, method: str, kind: str) -> Range:
     """Return the (low, high) of one tensor by a method; "auto" takes the least squared error on the histogram."""
-    ranges = candidates(stats, kind)
     histogram = stats.histogram
-    if method != AUTO or histogram is None:
-        return ranges.get(method, ranges["min-max"])
+    if histogram is None or not histogram.counts.any():
+        return stats.low, stats.high
+    if method != AUTO:
+        return _range(stats, histogram, method, kind)
+    ranges = candidates(stats, kind)
     return min(ranges.values(), key=lambda ends: error(histogram, quant_params(ends[0], ends[1], kind)))
 
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.weights.quantize_weights import mse_scale, quantise, scales
-from edgesmith.optimize.quantize.weights.rounding import adaround, best_rounding, fit, gptq, loss, nearest
+from edgesmith.optimize.quantize.weights.rounding import (
+    _inverse_root,
+    adaround,
+    best_rounding,
+    fit,
+    gptq,
+    loss,
+    nearest,
+)
 from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, merge, patches, sample_positions
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
@@ -186,3 +194,15 @@ def test_learnt_rounding_is_another_file_as_good(tmp_path):
     ]
     assert (tmp_path / "False.onnx").read_bytes() != (tmp_path / "True.onnx").read_bytes()
     assert reports[1].sqnr_db["output"] > reports[0].sqnr_db["output"] - 1
+
+
+@pytest.mark.parametrize(("groups", "width"), [(1, 1), (3, 9), (1, 64), (2, 65), (1, 130), (1, 257)])
+def test_the_inverse_root_is_that_of_the_inverse(groups, width):
+    rows = np.random.default_rng(width).standard_normal((groups, 2 * width + 1, width))
+    matrix = rows.transpose(0, 2, 1) @ rows / len(rows[0]) + 0.01 * np.eye(width)
+    root = _inverse_root(matrix)
+    assert (root == np.triu(root)).all()
+    np.testing.assert_allclose(
+        root, np.linalg.cholesky(np.linalg.inv(matrix)).transpose(0, 2, 1), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(root.transpose(0, 2, 1) @ root @ matrix, np.stack([np.eye(width)] * groups), atol=1e-9)
