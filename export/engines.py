@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..optimize.graph import spec_metadata
-from ..optimize.trt import preflight
+from ..optimize.graph.graph_file import GraphFile
+from ..optimize.graph.proto_graph import with_names
+from ..optimize.trt import mixed_precision, preflight
 from ..optimize.trt.profile import Profile, settle_profile
 from ..runtime import targets
 from ..runtime.engines import build, cost, flavour
+from ..runtime.engines.kernels import Attestation
 from ..runtime.errors import CheckFailed, EdgesmithError, NotAvailable
 from ..runtime.spec import ModelSpec
 from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
@@ -20,6 +23,8 @@ from .settings import ExportedArtefact, ExportSettings, Flow, StageCheck
 ENGINE_INT8 = "int8-{}-fp16"
 # FP16 with fewer kernels but more arithmetic: see optimize/trt/fold_passthrough_channels.py.
 ENGINE_FP16 = "fp16-{}"
+# Of an INT8 file's convolutions one in so many may run in float; the engine is then built with these in FP16.
+MOST_IN_FLOAT = 4
 BATCHES = (1, 1, 8)  # least, usual and greatest where the batch is free
 
 
@@ -89,28 +94,56 @@ def _sources(flow: Flow, precision: str, target: str) -> list[str]:
     return [name for name in names.get(precision, [precision]) if any(one.name == name for one in flow.artefacts)]
 
 
-def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> ExportedArtefact:
-    """Build one engine; if two files have this precision, keep the engine with the lower estimate."""
-    engines = [
-        _build(flow, spec, work, name, sm, source) for source in _sources(flow, name, engine_target(flow.settings))
-    ]
-    return min(engines, key=lambda artefact: (artefact.results.get("estimated_s", 0.0), artefact.nodes))
+def _engine(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str) -> list[ExportedArtefact]:
+    """Build one engine; if two files have this precision, keep the engine with the lower estimate.
+
+    Where some layers of an INT8 file run in float, the engine is built once more from a file with these in FP16: that
+    file comes first.
+    """
+    engines = []
+    for stem in _sources(flow, name, engine_target(flow.settings)):
+        engine, attestation = _build(flow, spec, work, name, sm, flow.onnx(stem), allow_float=name == "int8")
+        floats = [layer for layer in attestation.missed if attestation.asked[layer] == name]
+        mixed = None
+        if 0 < MOST_IN_FLOAT * len(floats) <= len(attestation.got):
+            mixed = _mixed(flow, work / f"{spec.name}-{stem}-{_target(sm)}.onnx", stem, floats)
+        if mixed is None:
+            build.check_precision(attestation, name)
+        else:
+            engine, _ = _build(flow, spec, work, name, sm, mixed)
+            engine.results["form"] = stem
+        engines.append([*filter(None, [mixed]), engine])
+    return min(engines, key=lambda each: (each[-1].results.get("estimated_s", 0.0), each[-1].nodes))
 
 
-def _build(flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, stem: str) -> ExportedArtefact:
-    source = flow.onnx(stem)
+def _mixed(flow: Flow, path: Path, stem: str, floats: list[str]) -> ExportedArtefact | None:
+    """Return an INT8 engine's file with some more layers in FP16, None where the FP32 file has not these layers."""
+    target = engine_target(flow.settings)
+    fp32, int8 = (GraphFile.read(flow.onnx(name).path) for name in ("fp32", f"int8-{target}"))
+    fp32 = GraphFile(with_names(fp32.model), fp32.path)
+    if not set(floats) <= {node.name for node in fp32.model.graph.node}:
+        return None
+    graph = mixed_precision.restore_in_graph(fp32, int8, floats, path)
+    name = f"{stem}-{path.stem.rpartition('-')[2]}"
+    return ExportedArtefact(name, "int8", target, path, graph.nodes, results={"form": stem, "floats": floats})
+
+
+def _build(
+    flow: Flow, spec: ModelSpec, work: Path, name: str, sm: str, source: ExportedArtefact, *, allow_float: bool = False
+) -> tuple[ExportedArtefact, Attestation]:
+    stem = source.results.get("form", source.name)
     path = work / f"{spec.name}-{stem if name == 'fp16' else name}-{_target(sm)}.engine"
     batch = BATCHES if flow.settings.dynamic_batch else None
     # The standard form runs in both TensorRT flavours; the form for TensorRT-RTX would be slow in standard TensorRT.
     kind = "rtx" if targets.row(engine_target(flow.settings)).engine == "rtx" else "auto"
     sidecar = build.build_engine(source.path, path, sm=sm, precision=name, flavour=kind, batch=batch,
-                                 shapes=_profile(flow, source.path))  # fmt: skip
+                                 shapes=_profile(flow, source.path), allow_float=allow_float)  # fmt: skip
     kernels = sidecar.attestation.kernels
     artefact = ExportedArtefact(f"{name} SM {sm}", name, _target(sm), path, kernels, "trt", sidecar.to_dict())
-    artefact.results["source"] = stem
+    artefact.results["source"] = source.name
     if chip := cost.of_sm(sm):
         artefact.results |= {"estimated_s": cost.sidecar_s(sidecar.kernels, chip), "estimated_on": chip.name}
-    return artefact
+    return artefact, sidecar.attestation
 
 
 def _profile(flow: Flow, path: Path) -> Profile | None:
@@ -119,17 +152,17 @@ def _profile(flow: Flow, path: Path) -> Profile | None:
     return settle_profile(path, BATCHES if flow.settings.dynamic_batch else None) if spec.ranges else None
 
 
-def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[ExportedArtefact]) -> None:
+def _take_engine(flow: Flow, name: str, future: concurrent.futures.Future[list[ExportedArtefact]]) -> None:
     try:
-        artefact = future.result()
+        artefacts = future.result()
     except NotAvailable as error:
         flow.checks.append(StageCheck(name, None, str(error)))
         return
     except CheckFailed as error:
         flow.checks.append(StageCheck(name, False, str(error)))
         return
-    flow.artefacts.append(artefact)
-    flow.checks.append(StageCheck(name, True, attested(artefact)))
+    flow.artefacts += artefacts
+    flow.checks.append(StageCheck(name, True, attested(artefacts[-1])))
 
 
 def attested(artefact: ExportedArtefact) -> str:
@@ -137,7 +170,9 @@ def attested(artefact: ExportedArtefact) -> str:
     attestation = (artefact.sidecar or {})["attestation"]
     ran = attestation["counts"].get(artefact.precision, 0)
     kernels = f"{attestation['kernels']} kernels"
-    return f"{ran} of {len(attestation['got'])} convolutions {artefact.precision.upper()}, {kernels}"
+    others = {layer: got for layer, got in attestation["got"].items() if got != artefact.precision}
+    rest = "".join(f", {layer} {got.upper()}" for layer, got in others.items()) if "form" in artefact.results else ""
+    return f"{ran} of {len(attestation['got'])} convolutions {artefact.precision.upper()}{rest}, {kernels}"
 
 
 def _target(sm: str) -> str:

@@ -35,6 +35,9 @@ PLAN = interleave.SamplingPlan(processes=1, least_s=0.6, least=30, most_s=4.0, w
 UNJUDGED_IMAGES = 64
 # Number of images if similarity decides: 1 % is then two or three images.
 LIKENESS_IMAGES = 256
+# A form whose noise is so much too loud is near: what it loses is proportional to the noise's amplitude.
+NEAR_DB = 1.0
+NEAR = 10 ** (NEAR_DB / 20) - 1
 
 
 def measure(flow: Flow, spec: ModelSpec) -> None:
@@ -58,12 +61,15 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
 
 def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
     """Compare a form with FP32: by its score if labels can be used, else by similarity; not for random weights."""
-    if not flow.settings.evaluate or flow.settings.weights == "random":
-        return Kept()
-    if _not_judged(flow, spec):
+    if not flow.settings.evaluate:
+        return Kept(not_judged="the settings disable it")
+    why_not = _not_judged(flow, spec)
+    if flow.settings.weights == "random":
+        return Kept(not_judged=why_not)
+    if why_not:
         return _alike(flow, spec, artefact)
-    lost = _lost(flow, spec, artefact)
-    return Kept(lost <= flow.settings.max_drop + 1e-9, lost)
+    lost, most = _lost(flow, spec, artefact), flow.settings.max_drop + 1e-9
+    return Kept(lost <= most, lost, near=lost <= most + NEAR * abs(most))
 
 
 def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
@@ -80,8 +86,12 @@ def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
         if share is not None:
             agreement = min(100 * share, 100.0 if agreement is None else agreement)
         worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
-    enough = worst >= settings.min_sqnr and (agreement is None or agreement >= settings.min_agreement)
-    flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None)
+    spare = NEAR * (100 - settings.min_agreement)
+    enough, near = (
+        worst >= settings.min_sqnr - less_db and (agreement is None or agreement >= settings.min_agreement - less)
+        for less_db, less in ((0.0, 0.0), (NEAR_DB, spare))
+    )
+    flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None, near=near)
     return flow.likeness[key]
 
 
@@ -213,7 +223,8 @@ def _tried(artefact: ExportedArtefact) -> str:
     if not others:
         return ""
     if not others[-1]["enough"]:
-        return f"; up to {len(others[-1]['floats'])} layers in float did not help"
+        how = " (estimated without the walk layer by layer)" * others[-1]["estimate"]
+        return f"; up to {len(others[-1]['floats'])} layers in float did not help{how}"
     return f"; {len(others[-1]['floats'])} layers stay in float: with all layers in INT8 {first['said']}"
 
 

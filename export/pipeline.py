@@ -243,7 +243,8 @@ def _leave_out(flow: Flow) -> None:
         if check.passed is False and kind in ("accuracy", "engine") and name.partition(" ")[0] != "fp32":
             flow.checks[at] = dataclasses.replace(check, passed=None, left_out=True)
             for artefact in flow.artefacts:
-                artefact.left_out |= name in (artefact.name, artefact.results.get("source"))
+                sources = (artefact.results.get("source"), artefact.results.get("form"))
+                artefact.left_out |= name in (artefact.name, *sources)
 
 
 def _verify(flow: Flow, out: Path) -> None:

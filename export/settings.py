@@ -141,15 +141,21 @@ class Kept:
         lost_points: The loss in points of top-1, if labels can be used.
         agreement: Otherwise, for a classifier: per cent of the images with the same top-1.
         sqnr_db: Otherwise: the SQNR of the worst part of an output, in dB; None if it is equal to FP32's.
+        near: Whether it meets the settings, or would with 1 dB less noise.
+        not_judged: Why it was not evaluated; empty if it was.
     """
 
     enough: bool = True
     lost_points: float | None = None
     agreement: float | None = None
     sqnr_db: float | None = None
+    near: bool = True
+    not_judged: str = ""
 
     def __str__(self) -> str:
         """Say it."""
+        if self.not_judged:
+            return f"not judged: {self.not_judged}"
         if self.lost_points is not None:
             return f"{self.lost_points:.2f} points are lost"
         sqnr = "all is equal" if self.sqnr_db is None else f"the SQNR is {self.sqnr_db:.1f} dB"

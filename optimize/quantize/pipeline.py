@@ -60,11 +60,10 @@ class Converted:
 
 def convert(
     model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None = None,
-    gains: bool | None = None,
 ) -> Converted:  # fmt: skip
     """Convert a float graph to a Q/DQ graph; the input model is not changed.
 
-    Unless `gains` says it: if channel scales cost time on the target (`Target.free_channel_scales` is false), they are
+    Unless `settings.gains` says it: if channel scales cost time on the target (`Target.free_channel_scales` is false), they are
     inserted only if SQNR is below NEED_DB without them, on calibration images and perturbed ones, and if they raise it.
     A layer for which a step fails stays in float, with the reason in the plan.
 
@@ -74,8 +73,8 @@ def convert(
         samples: Calibration images.
         settings: What is done to keep the accuracy.
         roles: Which axis of each tensor is the batch, as far as it is known.
-        gains: Whether channels are scaled by a product of their own where no weight can take the scale.
     """
+    gains = settings.gains
     work = _Conversion(model, form, AugmentedSamples(samples, settings.noise, settings.cover), roles)
     plain, gained = work.converted(settings, form.free_channel_scales if gains is None else gains)
     if gains is not None or form.free_channel_scales or settings.equalize is None or not gained:

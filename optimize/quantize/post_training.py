@@ -165,6 +165,7 @@ class _SearchOutcome:
     alone: dict[str, float]
     quality: Quality
     held_out: bool
+    settings: QuantSettings
     trials: tuple[Trial, ...] = ()
 
 
@@ -215,7 +216,7 @@ def _search(
     if conversion is not None:
         with_batch_of(conversion.model, model)
     trials = recipe.trials if recipe else ()
-    return _SearchOutcome(conversion, search, alone, quality, judges is not None, trials)
+    return _SearchOutcome(conversion, search, alone, quality, judges is not None, settings, trials)
 
 
 def _write_float(graph: GraphFile, target: str, target_path: str | Path, samples: Samples) -> None:
@@ -247,6 +248,7 @@ def _report(target: str, data: Inspection, outcome: _SearchOutcome, sizes: tuple
         ranges={name: (grids[name].low, grids[name].high) for name in sorted(plan.quantized_reads)},
         reason=search.reason if search else "",
         recipe=tuple(trial.to_dict() for trial in outcome.trials),
+        settings=outcome.settings,
         tried=tuple(one.to_dict() for one in search.tried) if search else (),
         tensor_sqnr_db=conversion.noise if conversion else {},
         layer_sqnr_db=outcome.alone,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 EVERY, LEAST = 4, 8
 # A step that gains less is noise of the judging images.
 GAIN_DB = 0.1
+# What another walk needs to replace the usual one, which served on many networks.
+SURE_DB = 0.5
 WEAKER = 0.25  # the other strength of equalisation
 FITTED = 1 << 20  # pixels that cheap trials are fitted to, at least: 21 images of 224x224
 WHOLE = "all steps, layer by layer"
@@ -112,27 +114,28 @@ class _Recipes:
         return (last.sqnr_db, last.disturbed_db) == (best.sqnr_db, best.disturbed_db)
 
     def attempt(
-        self, step: str, settings: QuantSettings, gains: bool | None = None, fit: Samples | None = None
+        self, step: str, settings: QuantSettings, fit: Samples | None = None, needed_db: float = GAIN_DB
     ) -> bool:
-        """Convert by a recipe and keep it if it gains; return whether it does."""
-        gains = self.form.free_channel_scales if gains is None else gains
-        conversion = convert(self.model, self.form, fit or self.few, settings, self.roles, gains)
+        """Convert by a recipe and keep it if it gains as much as is needed; return whether it does."""
+        conversion = convert(self.model, self.form, fit or self.few, settings, self.roles)
         each = [
             min(judge(self.model, conversion.model, batches, self.fit.layout, floats).sqnr_db.values())
             for batches, floats in zip(self.judges, self.floats, strict=True)
         ]
         trial = Trial(step, each[0], each[-1], kept=False)
         floor = self.trials[0].sqnr_db if self.trials else -np.inf
-        kept = not self.trials or (trial.score >= self.best.score + GAIN_DB and trial.sqnr_db >= floor)
+        kept = not self.trials or (trial.score >= self.best.score + needed_db and trial.sqnr_db >= floor)
         self.trials.append(replace(trial, kept=kept))
         if kept:
-            self.conversion, self.settings, self.gains = conversion, settings, gains
+            self.conversion, self.settings = conversion, settings
         return kept
 
     def run(self) -> None:
         """Try every step that is free to be chosen."""
         usual, free = self.usual, self.usual.choose
-        plain = replace(usual, choose=frozenset(), refine=usual.refine and "refine" not in free)
+        plain = replace(
+            usual, choose=frozenset(), gains=self.form.free_channel_scales, refine=usual.refine and "refine" not in free
+        )
         plain = replace(plain, equalize=None if "equalize" in free else usual.equalize)
         plain = replace(plain, noise=0.0 if "noise" in free else usual.noise)
         self.attempt(f"{plain.method} ranges", plain)
@@ -150,28 +153,29 @@ class _Recipes:
             self.attempt("disturbed images", replace(self.settings, noise=usual.noise))
         equalised = self.settings.equalize is not None
         if equalised and not self.form.free_channel_scales and self.best.score < NEED_DB:
-            self.attempt("gains of channels", self.settings, gains=True)
-        for name, settings, gains in self._refinements():
-            if self.attempt(name, settings, gains, self.fit) and name != WHOLE:
+            self.attempt("gains of channels", replace(self.settings, gains=True))
+        for name, settings in self._refinements():
+            needed = SURE_DB if self.settings.refine else GAIN_DB
+            if self.attempt(name, settings, self.fit, needed) and name != WHOLE:
                 break
         if not self.settings.refine or self.pixels <= REPEATED:
             # What is cheap is done again with the judging images too.
-            self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles, self.gains)
+            self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles)
 
-    def _refinements(self) -> Iterator[tuple[str, QuantSettings, bool | None]]:
+    def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
         """Yield walks in the order they are tried; disturbed images matter more there than for plain ranges."""
-        usual, best, gains = self.usual, self.settings, self.gains
+        usual, best = self.usual, self.settings
         if not usual.refine or best.refine:
             return
-        whole = replace(usual, choose=frozenset())
+        whole = replace(usual, choose=frozenset(), through_clips=best.equalize is not None and best.through_clips)
         if usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole:
-            yield WHOLE, whole, None
+            yield WHOLE, whole
         noise = dict.fromkeys((usual.noise, best.noise) if "noise" in usual.choose else (best.noise,))
         for level in noise:
             if usual.reconstruct:
                 title = "layer by layer" + " on disturbed images" * bool(level)
-                yield title, replace(best, refine=True, noise=level), gains
-        yield "ranges and biases layer by layer", replace(best, refine=True, reconstruct=False), gains
+                yield title, replace(best, refine=True, noise=level)
+        yield "ranges and biases layer by layer", replace(best, refine=True, reconstruct=False)
 
 
 def choose_recipe(

@@ -41,6 +41,8 @@ class QuantSettings:
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
         ranges: Tensor -> (low, high) that training gave it; others are calibrated.
         choose: Steps, of STEPS, that are done only where they gain on images held back (`recipe`); empty: as said here.
+        gains: Whether channels are scaled by a product of their own where no weight can take the scale; None: where the
+            target computes them for nothing, or where they gain.
     """
 
     equalize: float | None = 0.5
@@ -55,6 +57,11 @@ class QuantSettings:
     per_tensor: bool = False
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     choose: frozenset[str] = frozenset()
+    gains: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"keep": sorted(self.keep), "choose": sorted(self.choose)}
 
     @classmethod
     def measured(cls, **options: Any) -> QuantSettings:
@@ -83,6 +90,7 @@ class QuantReport(Displayed):
         ranges: Quantised tensor -> (low, high) of its grid.
         reason: With a budget: why this configuration was chosen.
         recipe: Every recipe that was tried (`recipe.Trial`), where steps were chosen.
+        settings: What was done, with nothing left to choose: the same settings make the same form again.
         tried: With a budget: every configuration that was tried (`budget.Tried`), those on the Pareto front marked.
         tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
             quantised network feeds it (empty without `refine`; tensors with one scale: the first of them).
@@ -124,6 +132,7 @@ class QuantReport(Displayed):
     agreed: dict[str, int] = field(default_factory=dict)
     classes: ClassLikeness | None = None
     recipe: tuple[dict[str, Any], ...] = ()
+    settings: QuantSettings = field(default_factory=QuantSettings)
     speed: Speed | None = None
     not_timed: str = "not asked for"
 
@@ -145,6 +154,7 @@ class QuantReport(Displayed):
         classes = self.classes.to_dict() if self.classes else None
         return asdict(self) | {
             "sqnr_db": finite, "speed": speed, "agreement_interval": self.interval, "classes": classes,
+            "settings": self.settings.to_dict(),
         }  # fmt: skip
 
     @property

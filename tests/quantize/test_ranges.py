@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edgesmith.optimize.calibration.histogram import HALF, Histogram, sampled
 from edgesmith.optimize.calibration.statistics import Stats
+from edgesmith.optimize.quantize import range_estimators
 from edgesmith.optimize.quantize.quant_params import KINDS, quant_params
 from edgesmith.optimize.quantize.range_estimators import METHODS, candidates, check_method, choose, divergence, error
 from edgesmith.runtime.errors import UsageError
@@ -134,3 +135,15 @@ def test_an_unknown_method_gets_a_suggestion():
     with pytest.raises(UsageError, match="unknown range method 'minmax'.*did you mean 'min-max'"):
         check_method("minmax")
     assert [check_method(name) for name in ("auto", *METHODS)] == ["auto", *METHODS]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_method_is_computed_alone_and_gives_what_it_gives_among_all(method, monkeypatch):
+    stats = counted(tails())
+    each = candidates(stats, "u8")
+    assert set(each) == set(METHODS)
+    ran = []
+    monkeypatch.setattr(range_estimators, "divergence", lambda *ends: ran.append("entropy") or divergence(*ends))
+    monkeypatch.setattr(range_estimators, "error", lambda *ends: ran.append("mse") or error(*ends))
+    assert choose(stats, method, "u8") == each[method]
+    assert set(ran) == {method} & {"entropy", "mse"}

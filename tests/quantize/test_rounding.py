@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.weights.quantize_weights import mse_scale, quantise, scales
-from edgesmith.optimize.quantize.weights.rounding import adaround, best_rounding, fit, gptq, loss, nearest
+from edgesmith.optimize.quantize.weights.rounding import (
+    _inverse_root,
+    adaround,
+    best_rounding,
+    fit,
+    gptq,
+    loss,
+    nearest,
+)
 from edgesmith.optimize.quantize.weights.second_moments import Moments, measure, merge, patches, sample_positions
 from support.quant_graphs import Graph, batches, images, run, small_cnn
 
@@ -160,17 +168,22 @@ def test_scales_are_narrowed_where_it_lowers_the_error():
     assert (wide > narrow).all()
 
 
-@pytest.mark.parametrize("target", ["trt", "ort-x86", "ort-arm", "openvino"])
-def test_fitting_and_rounding_lower_the_noise_of_a_network(target, tmp_path):
+def test_fitting_and_rounding_lower_the_noise_of_a_network(tmp_path):
+    """On images that nothing was fitted to, in the mean of four forms, and by more than any one of them loses."""
     onnx.save(small_cnn(), tmp_path / "m.onnx")
-    found = {}
-    for fitted in (False, True):
-        wanted = QuantSettings(reconstruct=fitted)
-        report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, settings=wanted)
-        found[fitted] = report.sqnr_db["output"]
-        assert bool(report.fitted) == fitted
-        assert all(0 < share <= 1 for share in report.fitted.values())
-    assert found[True] > found[False]
+    field = images(64, seed=7)
+    gains = []
+    for target in ("trt", "ort-x86", "ort-arm", "openvino"):
+        kept = {}
+        for fitted in (False, True):
+            report = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", batches(), target=target, judges=[field],
+                              settings=QuantSettings(reconstruct=fitted))  # fmt: skip
+            kept[fitted] = report.sqnr_db["output"]
+            assert bool(report.fitted) == fitted
+            assert all(0 < share <= 1 for share in report.fitted.values())
+        gains.append(kept[True] - kept[False])
+    assert sum(gains) / len(gains) > 0.25
+    assert min(gains) > -0.25
 
 
 def test_learnt_rounding_is_another_file_as_good(tmp_path):
@@ -181,3 +194,15 @@ def test_learnt_rounding_is_another_file_as_good(tmp_path):
     ]
     assert (tmp_path / "False.onnx").read_bytes() != (tmp_path / "True.onnx").read_bytes()
     assert reports[1].sqnr_db["output"] > reports[0].sqnr_db["output"] - 1
+
+
+@pytest.mark.parametrize(("groups", "width"), [(1, 1), (3, 9), (1, 64), (2, 65), (1, 130), (1, 257)])
+def test_the_inverse_root_is_that_of_the_inverse(groups, width):
+    rows = np.random.default_rng(width).standard_normal((groups, 2 * width + 1, width))
+    matrix = rows.transpose(0, 2, 1) @ rows / len(rows[0]) + 0.01 * np.eye(width)
+    root = _inverse_root(matrix)
+    assert (root == np.triu(root)).all()
+    np.testing.assert_allclose(
+        root, np.linalg.cholesky(np.linalg.inv(matrix)).transpose(0, 2, 1), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(root.transpose(0, 2, 1) @ root @ matrix, np.stack([np.eye(width)] * groups), atol=1e-9)

@@ -5,7 +5,8 @@ Ranges    Each activation's grid is tried at the ranges that the methods gave an
           it. A value that is common (an even background, a padded border) so comes to lie on the grid.
 Weights   Fitted and rounded for the input that the layer really gets (`rounding`).
 Biases    b'_c = b_c + E[y_c] - E[y^_c]: what quantisation adds to the mean of an output channel is taken off the bias.
-          y is the float layer's output on float inputs, y^ the quantised layer's; means over the images and positions.
+          y is the float layer's output on float inputs, y^ the quantised layer's; means over the images and positions
+          that the activation behind lets through, as far as they are certain (`mean_error`).
 
 Source of the last: Nagel et al. 2019, «Data-Free Quantization Through Weight Equalization and Bias Correction»,
 appendix D.
@@ -25,7 +26,7 @@ from ...graph.proto_graph import ProtoGraph, attributes
 from ..activation_clipping import Function, SaturatingActivation
 from ..layer_guard import LayerGuard
 from ..layer_queries import channel_axis, each_channel, group_count, pads_by_list, reads_rgb_input
-from ..placement import QuantPlan
+from ..placement import QuantPlan, foldable
 from ..quant_params import QuantParams, quant_params
 from ..report import QuantSettings
 from ..targets import TRANSPOSED, Target
@@ -36,6 +37,8 @@ from .quantize_weights import LARGEST, Quantised, weight_scales
 
 WIDTHS = tuple(round(0.96 + 0.01 * step, 2) for step in range(15))
 VALUES = 1 << 16
+# How often the variance of a mean error is taken off its square: unseen images differ more than these few do.
+CHANCE = 2.0
 
 
 @dataclass
@@ -190,9 +193,9 @@ class LayerReconstruction:
                 self._correct(node)
 
     def _correct(self, node: NodeProto) -> None:
-        values = self.walker.values[node.output[0]]
-        mean, wanted = (_channel_means(joined(side), channel_axis(node)) for side in (values, self.answer))
-        error = (wanted - mean).astype("f4")
+        values, wanted = self.walker.values[node.output[0]], joined(self.answer)
+        ends = linear_part(self.source.net, self.source.answers[node.name])
+        error = mean_error(joined(values), wanted, channel_axis(node), ends).astype("f4")
         self.net.set_array(node.input[2], self.net.arrays[node.input[2]] + error)
         by = each_channel(node, error, values[0].ndim)
         self.walker.values[node.output[0]] = [value + by for value in values]
@@ -203,9 +206,45 @@ def joined(values: Sequence[np.ndarray]) -> np.ndarray:
     return values[0] if len(values) == 1 else np.concatenate(values)
 
 
-def _channel_means(value: np.ndarray, axis: int) -> np.ndarray:
-    others = tuple(at for at in range(value.ndim) if at != axis % value.ndim)
-    return np.asarray(value.mean(axis=others, dtype=np.float64))
+def linear_part(net: ProtoGraph, tensor: str) -> tuple[float, float]:
+    """Return the (low, high) outside which every reader of a tensor clips it; infinite where one does not."""
+    bounds = [foldable(net, node) for node in net.readers.get(tensor, [])]
+    ends = [each or (-np.inf, np.inf) for each in bounds]
+    if not ends or tensor in net.outputs:
+        return -np.inf, np.inf
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def mean_error(
+    value: np.ndarray, wanted: np.ndarray, axis: int, ends: tuple[float, float] = (-np.inf, np.inf)
+) -> np.ndarray:
+    """Return what each channel lacks in the mean, (C,), as far as it is certain: what its bias is to be raised by.
+
+    What the activation behind clips is no error, and a bias cannot change it: a wide negative tail before a Relu, say,
+    whose mean moves far when a weight is rounded. So the mean is taken where the quantised answer is let through. The
+    mean m over few images is partly that of these images alone; taken off the bias it would be an error on all others.
+    Of m with variance v, estimated from the differences between images, m (1 - CHANCE v / m^2) is left, at least 0, as
+    by the positive part of James and Stein's estimator (1961).
+
+    Args:
+        value: What the quantised layer answers, (N, ...).
+        wanted: What the float layer answers.
+        axis: The channels' axis.
+        ends: The (low, high) that the activation behind lets through.
+    """
+    others = tuple(at for at in range(1, value.ndim) if at != axis % value.ndim)
+    error, rows = np.clip(wanted, *ends) - value, len(value)
+    count = np.full((rows, value.shape[axis]), value[0].size / value.shape[axis])
+    if np.isfinite(ends).any():
+        inside = (value > ends[0]) & (value < ends[1])
+        error *= inside
+        count = inside.sum(axis=others).astype(np.float64)
+    sums, total = error.sum(axis=others, dtype=np.float64), np.maximum(count.sum(axis=0), 1.0)
+    mean = sums.sum(axis=0) / total
+    if rows < 2:
+        return np.asarray(mean)
+    variance = np.square((sums - mean * count) / total).sum(axis=0) * (rows / (rows - 1))
+    return np.asarray(mean * np.maximum(0.0, 1 - CHANCE * variance / np.maximum(np.square(mean), 1e-300)))
 
 
 def _error(sample: np.ndarray, at: QuantParams, shape: Function, wanted: np.ndarray) -> float:

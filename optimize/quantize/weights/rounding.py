@@ -74,7 +74,7 @@ def gptq(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
     width = gram.shape[1]
     order = np.argsort(-np.einsum("gii->i", gram), kind="stable")
     matrix = _damped(gram, DAMP)[:, order][:, :, order]
-    upper = np.linalg.cholesky(np.linalg.inv(matrix)).transpose(0, 2, 1)
+    upper = _inverse_root(matrix)
     left, original = ratio[:, :, order].copy(), ratio[:, :, order]
     integers = np.empty_like(left)
     for start in range(0, width, BLOCK):
@@ -90,6 +90,28 @@ def gptq(ratio: np.ndarray, gram: np.ndarray) -> np.ndarray:
     result = np.empty_like(integers)
     result[..., order] = integers
     return np.asarray(np.clip(result, -LARGEST, LARGEST))
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray:
+    """Return the upper triangular U with U^T U = M^-1 of positive definite matrices, (G, d, d).
+
+    The lower Cholesky factor C of M with its rows and columns turned round gives it: U is C^-1 turned round again. That
+    takes a third of the time of inverting M and factoring the inverse.
+    """
+    return np.asarray(_lower_inverse(np.linalg.cholesky(matrix[:, ::-1, ::-1]))[:, ::-1, ::-1])
+
+
+def _lower_inverse(lower: np.ndarray) -> np.ndarray:
+    """Return the inverses of lower triangular matrices, (G, d, d), block by block."""
+    width = lower.shape[1]
+    if width <= BLOCK:
+        return np.asarray(np.tril(np.linalg.inv(lower)))
+    half = width // 2
+    first, last = _lower_inverse(lower[:, :half, :half]), _lower_inverse(lower[:, half:, half:])
+    inverse = np.zeros_like(lower)
+    inverse[:, :half, :half], inverse[:, half:, half:] = first, last
+    inverse[:, half:, :half] = -last @ (lower[:, half:, :half] @ first)
+    return inverse
 
 
 def adaround(ratio: np.ndarray, gram: np.ndarray, steps: int = STEPS) -> np.ndarray:
