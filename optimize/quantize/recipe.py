@@ -167,7 +167,8 @@ class _Recipes:
         usual, best = self.usual, self.settings
         if not usual.refine or best.refine:
             return
-        whole = replace(usual, choose=frozenset(), through_clips=best.equalize is not None and best.through_clips)
+        clips = best.equalize is not None and best.through_clips
+        whole = replace(usual, choose=frozenset(), through_clips=clips, gains=best.gains)
         if usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole:
             yield WHOLE, whole
         noise = dict.fromkeys((usual.noise, best.noise) if "noise" in usual.choose else (best.noise,))
