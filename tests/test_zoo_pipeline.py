@@ -21,7 +21,8 @@ torch.set_num_threads(1)
 
 SMALLEST = {
     "alexnet": "zfnet", "other_tasks": "tdnn", "convnext": "convnext_tiny", "densenet": "densenet121",
-    "efficientnet": "efficientnet_b0", "googlenet": "googlenet_noaux", "inception_v3": "inception_v3",
+    "efficientnet": "efficientnet_b0", "efficientnet_lite": "efficientnet_lite0",
+    "googlenet": "googlenet_noaux", "inception_v3": "inception_v3",
     "inception_v4": "inception_v4", "lenet": "lenet5", "mnasnet": "mnasnet0_5", "mobilenet_v1": "mobilenetv1_0.25",
     "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small", "nasnet": "nasnet_mobile", "nin": "nin_bn",
     "regnet": "regnet_y_400mf", "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
@@ -31,6 +32,7 @@ SMALLEST = {
 MORE = ("conv3d", "autoencoder", "localiser", "dilated_context")
 # Too large for CI; `make zoo-table` takes them all the way, and the meta device their figures.
 LARGE = {
+    "efficientnet_lite0",
     "zfnet",
     "vgg11_bn",
     "vit_b_16",

@@ -6,8 +6,13 @@ moves every row of the output. So behind a selection its own inputs are compared
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx
 
+from ..calibration.inputs import Batch
+from ..calibration.ort_runs import stream
 from ..graph.proto_graph import ProtoIndex, all_inputs
 
 # Operator -> its outputs that are choices, and its inputs that hold what is chosen from.
@@ -30,6 +35,13 @@ def judged_tensors(model: onnx.ModelProto, other: onnx.ModelProto | None = None)
         sources = tuple(name for name in _selected_from(net, output.name) if name in known)
         by_output[output.name] = sources or (output.name,)
     return by_output
+
+
+def float_values(model: onnx.ModelProto, samples: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
+    """Return for each batch all that a float graph may be judged by, for several calls of `judge`."""
+    judged = judged_tensors(model)
+    names = list(dict.fromkeys([*judged, *(name for sources in judged.values() for name in sources)]))
+    return list(stream(model, names, samples, optimise=True))
 
 
 def _selected_from(net: ProtoIndex, output: str) -> list[str]:

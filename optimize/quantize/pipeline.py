@@ -63,7 +63,7 @@ def convert(
 ) -> Converted:  # fmt: skip
     """Convert a float graph to a Q/DQ graph; the input model is not changed.
 
-    Unless `settings.gains` says it: if channel scales cost time on the target (`Target.free_channel_scales` is false),
+    Unless the settings say it: if channel scales cost time on the target (`Target.free_channel_scales` is false),
     they are inserted only if SQNR is below NEED_DB without them, on calibration images and perturbed ones, and if they
     raise it. A layer for which a step fails stays in float, with the reason in the plan.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .float_source import FloatSource
     from .mixed_precision.search import Budget, Search
     from .pipeline import Converted
-    from .recipe import Trial
+    from .recipe_search import Trial
 
 
 def quantize(
@@ -184,7 +184,7 @@ def _search(
     from .mixed_precision.search import sensitivity, within_budget
     from .pipeline import convert
     from .range_estimators import check_method
-    from .recipe import choose_recipe
+    from .recipe_search import choose_recipe
 
     check_method(settings.method)
     first = next(iter(samples))

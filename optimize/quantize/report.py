@@ -40,7 +40,7 @@ class QuantSettings:
         keep: Names of nodes that stay float.
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
         ranges: Tensor -> (low, high) that training gave it; others are calibrated.
-        choose: Steps, of STEPS, that are done only where they gain on images held back (`recipe`); empty: as said here.
+        choose: Steps, of STEPS, that are done only where they gain (`recipe_search`); empty: all as said here.
         gains: Whether channels are scaled by a product of their own where no weight can take the scale; None: where the
             target computes them for nothing, or where they gain.
     """
@@ -89,7 +89,7 @@ class QuantReport(Displayed):
         limited: Nodes with weights under 8 bits, so that no product pair saturates 16 bits -> channels limited.
         ranges: Quantised tensor -> (low, high) of its grid.
         reason: With a budget: why this configuration was chosen.
-        recipe: Every recipe that was tried (`recipe.Trial`), where steps were chosen.
+        recipe: Every recipe that was tried (`recipe_search.Trial`), where steps were chosen.
         settings: What was done, with nothing left to choose: the same settings make the same form again.
         tried: With a budget: every configuration that was tried (`budget.Tried`), those on the Pareto front marked.
         tensor_sqnr_db: Quantised tensor -> signal to rounding and clipping noise of its own grid, in dB, on what the
@@ -212,16 +212,6 @@ def compare(
 
     quality = judge(before, after, spread(samples, input_layout(before)))
     return quality.sqnr_db, quality.agreement
-
-
-def float_values(model: onnx.ModelProto, samples: Sequence[Batch]) -> list[dict[str, np.ndarray]]:
-    """Return for each batch all that a float graph may be judged by, for several calls of `judge`."""
-    from ..calibration.ort_runs import stream
-    from .judged_tensors import judged_tensors
-
-    judged = judged_tensors(model)
-    names = list(dict.fromkeys([*judged, *(name for sources in judged.values() for name in sources)]))
-    return list(stream(model, names, samples, optimise=True))
 
 
 def judge(

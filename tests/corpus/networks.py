@@ -41,6 +41,7 @@ YOLO = (
 )  # fmt: skip
 _IMAGENET = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
 _RAPID, _LEVEL = "rapidocr_onnxruntime/models", "0.00392157,0.00392157,0.00392157"
+_LITE = ("--mean", "0.498039,0.498039,0.498039", "--std", "0.501961,0.501961,0.501961")  # (x - 127) / 128
 _HALF = ("--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5")
 
 
@@ -83,7 +84,7 @@ _FILES = (
 )  # fmt: skip
 ENTRIES = (
     *(Entry("file", one.what, one.options, one.data, trained=True) for one in _FILES),
-    Entry("python", "efficientnet_lite0", ("--size", "224", *_IMAGENET), trained=True),
+    Entry("python", "efficientnet_lite0", ("--size", "224", *_LITE), trained=True),
     Entry("torchvision", "mobilenet_v2", (), trained=True),
     *(Entry("yolo", name) for name in YOLO),
     *(Entry("timm", name, ("--size", str(FIXED_SIZE.get(name, 128)))) for name in TIMM),

@@ -14,10 +14,11 @@ from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples
 from edgesmith.optimize.calibration.statistics_cache import collected
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.graph.protobuf import copied
-from edgesmith.optimize.quantize import QuantSettings, quantize, recipe
+from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize import recipe_search as recipe
 from edgesmith.optimize.quantize.equalization.cross_layer import equalise
 from edgesmith.optimize.quantize.pipeline import convert
-from edgesmith.optimize.quantize.recipe import Trial, choose_recipe
+from edgesmith.optimize.quantize.recipe_search import Trial, choose_recipe
 from edgesmith.optimize.quantize.report import STEPS, judge
 from edgesmith.optimize.quantize.targets import find_target
 from support.quant_graphs import Graph, batches, images, small_cnn
@@ -75,9 +76,8 @@ def test_the_result_is_never_below_plain_ranges(target, seed):
     assert result.trials[0].kept
     assert all(two.score >= one.score + recipe.GAIN_DB for one, two in itertools.pairwise(kept))
     assert kept[-1].sqnr_db >= result.trials[0].sqnr_db
-    again = convert(
-        graph.model({"output": ("N", 10)}), find_target(target), samples_of(), result.settings, None, target == "trt"
-    )
+    model = graph.model({"output": ("N", 10)})
+    again = convert(model, find_target(target), samples_of(), result.settings)
     assert again.model.SerializeToString() == result.conversion.model.SerializeToString()
 
 

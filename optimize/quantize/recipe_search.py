@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibration.samples import AugmentedSamples, Samples
+from .judged_tensors import float_values
 from .pipeline import NEED_DB, Converted, convert
-from .report import COMPARED, STEPS, QuantSettings, float_values, judge, spread
+from .report import COMPARED, STEPS, QuantSettings, judge, spread
 
 if TYPE_CHECKING:
     import onnx
