@@ -65,10 +65,12 @@ class _Forms:
     def search(self) -> tuple[list[ExportedArtefact], list[dict[str, Any]], dict[str, Any]]:
         """Return the files of the first form that keeps enough, or else of all in INT8; all trials; the report."""
         quick = quantize.QuantSettings.quick()
-        measured = quick if self.flow.quick else quantize.QuantSettings.measured()
+        measured = quantize.QuantSettings.measured()
+        if self.flow.settings.weights == "random":
+            measured = quantize.QuantSettings()  # what random weights keep says nothing of a recipe
         if self.flow.trained_ranges:
             measured = dataclasses.replace(quick, ranges=self.flow.trained_ranges)
-        graph, chosen = self._convert(measured)
+        graph, chosen = self._convert(quick if self.flow.quick else measured)
         files, whole = self._files(graph), chosen.to_dict()
         worst = self._worst(files)
         trials = [_record([], worst)]
