@@ -2,8 +2,8 @@
 
 A quarter of the calibration images judges. Plain ranges come first; then each step is added to what was best so far,
 the cheap ones first, on some of the images where these are large: other ranges, equalisation, disturbed images, gains
-of channels; last the walk layer by layer, which costs more than all others together. The result is never below plain
-ranges, and the same each time.
+of channels; last the walks layer by layer, each of which costs more than all others together. The result is never below
+plain ranges on the judging images, and the same each time.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class _Recipes:
             self.attempt("gains of channels", replace(self.settings, gains=True))
         for name, settings in self._refinements():
             needed = SURE_DB if self.settings.refine else GAIN_DB
-            if self.attempt(name, settings, self.fit, needed) and name != WHOLE:
+            self.attempt(name, settings, self.fit, needed)
+            if self.settings.refine and name != WHOLE:
                 break
         if not self.settings.refine or self.pixels <= REPEATED:
             # What is cheap is done again with the judging images too.
