@@ -93,12 +93,12 @@ def speeds(files: dict[str, Path], feed: Any) -> dict[str, float]:
 def main() -> None:
     """Judge one network."""
     folder, calibration, held = Path(sys.argv[1]).resolve(), Path(sys.argv[2]), Path(sys.argv[3])
-    raw, rows = onnx.load(folder / "raw.onnx"), {}
+    raw = onnx.load(folder / "raw.onnx")
     bundle = read_bundle(folder / "bundle")
     held_out = list(images(held).batches(bundle.spec, 1))
     start = len(bundle.spec.name) + 1
     files = {one.name[start:]: bundle.folder / one.path for one in bundle.artefacts if one.name[start:] in OURS}
-    rows = {name: {} for name in files}
+    rows: dict[str, dict[str, Any]] = {name: {} for name in files}
     rows |= made_by_peers(folder, list(images(calibration).head(CALIBRATION).batches(bundle.spec, 1)))
     files |= {name: folder / f"{name}.onnx" for name, row in rows.items() if name not in files and "why" not in row}
     for name in list(files):
@@ -111,6 +111,7 @@ def main() -> None:
     timed = {name: path for name, path in files.items() if name not in ("fp16", "int8-trt", "ort-symmetric")}
     for name, ratio in speeds({"raw": folder / "raw.onnx", **timed}, held_out[0]).items():
         rows.setdefault(name, {})["speed"] = ratio
+    rows["raw"]["nodes"] = len(raw.graph.node)
     (folder / "judged.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
