@@ -414,6 +414,7 @@ SPEC = ModelSpec("small", (3, 16, 16), 10, preprocess=Preprocess(crop=(16, 16), 
 
 
 def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
     onnx.save(small_cnn(metadata={"edgesmith.spec": SPEC.to_json()}), tmp_path / "m.onnx")
     met = []
 
