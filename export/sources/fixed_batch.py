@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ...optimize.graph.protobuf import copied
 from ...optimize.graph.spec_metadata import fed_inputs
 from ...runtime.backends import ort
 from ...runtime.backends._base import random_feeds
+from ...runtime.common.files import scratch
 from ...runtime.errors import EdgesmithError, UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def with_free_batch(model: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto
         return model, 1
     free = _freed(model, batch)
     try:
-        with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:
-            onnx.save(free, Path(folder) / "free.onnx")
-            reason = _compared(path, Path(folder) / "free.onnx", batch)
+        with scratch("batch") as folder:
+            onnx.save(free, folder / "free.onnx")
+            reason = _compared(path, folder / "free.onnx", batch)
     except (EdgesmithError, ValueError) as error:  # protobuf writes no file above 2 GiB
         reason = " ".join(str(error).split())[:200]
     if reason:

@@ -59,8 +59,8 @@ class Converted:
 
 
 def convert(
-    model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None = None,
-) -> Converted:  # fmt: skip
+    model: onnx.ModelProto, form: Target, samples: Samples, settings: QuantSettings, roles: AxisRoles | None = None
+) -> Converted:
     """Convert a float graph to a Q/DQ graph; the input model is not changed.
 
     Unless the settings say it: if channel scales cost time on the target (`Target.free_channel_scales` is false),
@@ -74,10 +74,9 @@ def convert(
         settings: What is done to keep the accuracy.
         roles: Which axis of each tensor is the batch, as far as it is known.
     """
-    gains = settings.gains
     work = _Conversion(model, form, AugmentedSamples(samples, settings.noise, settings.cover), roles)
-    plain, gained = work.converted(settings, form.free_channel_scales if gains is None else gains)
-    if gains is not None or form.free_channel_scales or settings.equalize is None or not gained:
+    plain, gained = work.converted(settings, form.free_channel_scales if settings.gains is None else settings.gains)
+    if settings.gains is not None or form.free_channel_scales or settings.equalize is None or not gained:
         return plain
     batches = work.samples.picked(JUDGED)
     kept = _kept(model, plain, batches)

@@ -202,11 +202,8 @@ def _search(
     if settings.choose:
         recipe = choose_recipe(free.model, form, samples, settings, free.roles)
         settings = recipe.settings
-    if recipe is not None and budget is None:
-        conversion = recipe.conversion
-        alone = sensitivity(free.model, form, samples) if explain else {}
-    elif budget is None:
-        conversion = convert(free.model, form, samples, settings, free.roles)
+    if budget is None:
+        conversion = recipe.conversion if recipe else convert(free.model, form, samples, settings, free.roles)
         alone = sensitivity(free.model, form, samples) if explain else {}
     else:
         search = within_budget(free.model, form, samples, settings, budget, free.roles)

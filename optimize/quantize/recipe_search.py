@@ -8,18 +8,17 @@ plain ranges on the judging images, and the same each time.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...runtime.common.files import scratch
 from ..calibration.samples import AugmentedSamples, Samples
 from .judged_tensors import float_values
 from .pipeline import NEED_DB, Converted, convert
-from .report import COMPARED, STEPS, QuantSettings, judge, spread
+from .report import COMPARED, STEPS, QuantSettings, judge, pixels, spread
 
 if TYPE_CHECKING:
     import onnx
@@ -90,10 +89,9 @@ class _Recipes:
         self.fit, judges = samples.split(EVERY) if enough else (samples, samples)
         few = spread(self.fit, samples.layout, FITTED)
         self.few = Samples(few, samples.layout, samples.cache, f"{self.fit.digest}/few", samples.size)
-        self.pixels = sum(samples.layout.images(batch)[:, :1].size for batch in samples)
+        self.pixels = pixels(samples, samples.layout)
         judged = spread(judges, samples.layout)
-        size = sum(samples.layout.images(batch)[:, :1].size for batch in judged)
-        draws = int(np.clip(COMPARED // max(size, 1), 1, DRAWS))
+        draws = int(np.clip(COMPARED // max(pixels(judged, samples.layout), 1), 1, DRAWS))
         seen = AugmentedSamples(
             Samples(judged * draws, samples.layout, size=judges.size), DISTURBED.noise, DISTURBED.cover
         )
@@ -116,8 +114,8 @@ class _Recipes:
 
     def attempt(
         self, step: str, settings: QuantSettings, fit: Samples | None = None, needed_db: float = GAIN_DB
-    ) -> bool:
-        """Convert by a recipe and keep it if it gains as much as is needed; return whether it does."""
+    ) -> None:
+        """Convert by a recipe, and keep it if it gains as much as is needed."""
         conversion = convert(self.model, self.form, fit or self.few, settings, self.roles)
         each = [
             min(judge(self.model, conversion.model, batches, self.fit.layout, floats).sqnr_db.values())
@@ -129,7 +127,6 @@ class _Recipes:
         self.trials.append(replace(trial, kept=kept))
         if kept:
             self.conversion, self.settings = conversion, settings
-        return kept
 
     def run(self) -> None:
         """Try every step that is free to be chosen."""
@@ -195,9 +192,9 @@ def choose_recipe(
     """
     if not settings.choose <= STEPS:
         raise ValueError(f"unknown steps {sorted(settings.choose - STEPS)}; there are {sorted(STEPS)}")
-    with tempfile.TemporaryDirectory(prefix="edgesmith-") as folder:  # trials share what they count
+    with scratch("recipe") as folder:  # trials share what they count
         if samples.cache is None:
-            samples = Samples(samples.batches, samples.layout, Path(folder), samples.digest, samples.size)
+            samples = Samples(samples.batches, samples.layout, folder, samples.digest, samples.size)
         recipes = _Recipes(model, form, samples, settings, roles)
         recipes.run()
     assert recipes.conversion is not None  # the first trial is kept

@@ -275,19 +275,19 @@ def _db(signal: float, noise: float) -> float:
     return float("inf") if noise == 0 else 10 * float(np.log10(max(signal, 1e-300) / noise))
 
 
-def spread(samples: Iterable[Batch], layout: InputLayout | None = None, pixels: int = COMPARED) -> list[Batch]:
+def spread(samples: Iterable[Batch], layout: InputLayout | None = None, least: int = COMPARED) -> list[Batch]:
     """Return every batch, or every second, fourth, ... one: at least so many pixels, or all, and below twice that."""
     batches: list[Batch] = []
     every = 1
     for number, batch in enumerate(samples):
         if number % every == 0:
             batches.append(batch)
-        if sum(_pixels(one, layout) for one in batches) >= 2 * pixels and len(batches) > 1:
+        if pixels(batches, layout) >= 2 * least and len(batches) > 1:
             batches, every = batches[::2], 2 * every
     return batches
 
 
-def _pixels(batch: Batch, layout: InputLayout | None) -> int:
-    """Return how many pixels a batch has."""
-    images = layout.images(batch) if layout else batch
-    return int(images[:, :1].size) if isinstance(images, np.ndarray) else 1
+def pixels(batches: Iterable[Batch], layout: InputLayout | None = None) -> int:
+    """Return how many pixels batches have."""
+    images = (layout.images(batch) if layout else batch for batch in batches)
+    return sum(int(one[:, :1].size) if isinstance(one, np.ndarray) else 1 for one in images)

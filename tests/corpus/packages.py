@@ -14,10 +14,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 import edgesmith
 from edgesmith.runtime.common.progress import note
+from support.beside_ours import python_beside_ours
 
 INSTALLED = (
     "torchvision==0.28.0", "timm==1.0.31", "huggingface_hub==2.4.0", "ultralytics==8.4.190", "ultralytics-thop==2.2.3",
@@ -44,10 +43,7 @@ def environment(folder: Path) -> Path:
     python, wanted = place / "bin" / "python", "\n".join((*INSTALLED, *UNPACKED, sys.version))
     if not ready.exists() or ready.read_text() != wanted:
         note(f"an environment for the corpus in {place}")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-        (site,) = (place / "lib").glob("python*/site-packages")
-        # Beside, not below: what is installed here comes first.
-        (site / "zz-ours.pth").write_text(f"{Path(np.__file__).resolve().parents[1]}\n")
+        python_beside_ours(place)
         (place / "package").mkdir()
         (place / "package" / "edgesmith").symlink_to(Path(str(edgesmith.__file__)).resolve().parent)
         subprocess.run([python, *PIP, "install", "--no-deps", *INSTALLED], check=True)

@@ -11,9 +11,8 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
-import numpy as np
+from beside_ours import python_beside_ours
 
 from edgesmith.runtime.common.files import atomic_file
 
@@ -45,10 +44,7 @@ def environment(folder):
     wanted = hashlib.sha256(json.dumps([PEERS, NEEDED, sys.version]).encode()).hexdigest()
     found = json.loads(state.read_text()) if state.exists() else {}
     if not python.exists() or found.get("key") != wanted:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "peers"], check=True)
-        (site,) = (folder / "peers" / "lib").glob("python*/site-packages")
-        # Beside, not below: what is installed here comes first, and pip sees that ours is there already.
-        (site / "zz-ours.pth").write_text(f"{Path(np.__file__).resolve().parents[1]}\n")
+        python_beside_ours(folder / "peers")
         found = {"key": wanted, "missing": dict.fromkeys(PEERS, "not yet installed")}
     if found["missing"]:
         for lock in (folder / "extensions").glob("*/lock"):
