@@ -116,8 +116,7 @@ class Process(Closeable):
             left = (end - clock.now_ns()) * 1e-9
             if left <= 0 or not select.select([out], [], [], left)[0]:
                 self._child.kill()
-                took = f"no answer to {do!r} in {max(0, end - began) * 1e-9:.3g} s"
-                raise RunError(f"{self.target.path} hangs", got=took, do="raise the time limit, or look at the backend")
+                raise self._late(do, end - began, end == self._end)
             if not (block := os.read(out, 1 << 16)):
                 raise self._died(do)
             self._rest += block
@@ -127,6 +126,15 @@ class Process(Closeable):
     def _last_moment(self) -> int:
         """Return the time of the clock until which an answer is awaited that is asked for now."""
         return min(clock.now_ns() + round(self.timeout_s * 1e9), self._end or sys.maxsize)
+
+    def _late(self, do: str, waited: int, over: bool) -> RunError:
+        """Tell a process that hangs from one that the end of all measuring (`over`) interrupted."""
+        what, remedy = "hangs", "raise the time limit, or look at the backend"
+        if over:
+            what = "did not answer before the time was over"
+            remedy = "stop other work on this machine, allow more time (--max-seconds), or see whether it hangs"
+        got = f"no answer to {do!r} in {max(0, waited) * 1e-9:.3g} s"
+        return RunError(f"{self.target.path} {what}", got=got, do=remedy)
 
     def _died(self, do: str) -> RunError:
         code = self._child.wait()

@@ -312,7 +312,7 @@ def test_a_gate_ends_a_workload_that_hangs(case, tmp_path):
     (tmp_path / "hangs.py").write_text(HANGING[case])
     words = ["--baseline", str(tmp_path / "base.py"), "--max-seconds", "2", "--junit", str(tmp_path / "j.xml")]
     done = CliRunner().invoke(gate_command, [str(tmp_path / "hangs.py"), *words])
-    assert (done.exit_code, "hangs; got no answer to" in done.output) == (3, True), done.output
+    assert (done.exit_code, "see whether it hangs" in " ".join(done.output.split())) == (3, True), done.output
     assert 'skipped="1"' in (tmp_path / "j.xml").read_text()
 
 
@@ -341,7 +341,7 @@ def test_a_workload_that_hangs_has_no_memory(tmp_path):
     both = [suite.contexts(tmp_path / name)[0] for name in ("base.py", "hangs.py")]
     (finding,), _, codes = gate_module._limits(*both, ["memory"], 2.0)
     assert (finding.answer, codes) == ("cannot tell", [3])
-    assert "hangs; got no answer to 'open'" in finding.why
+    assert "got no answer to 'open'" in finding.why
 
 
 # The base version of a file that has others beside it -------------------------------------------------------------
