@@ -17,6 +17,7 @@ from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
 from ..bench.suite import labels_for
 from ..optimize.graph.graph_file import GraphFile
+from ..optimize.quantize.class_likeness import ClassLikeness
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed, race
 from ..runtime import targets
@@ -73,25 +74,29 @@ def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
 
 
 def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
-    """Compare a form's outputs with FP32's if labels cannot be used."""
+    """Compare a form's outputs with FP32's if labels cannot be used; near ties of FP32 count as agreement."""
     fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
     key = str(artefact.path), artefact.path.stat().st_mtime_ns
     if key in flow.likeness:
         return flow.likeness[key]
-    agreement, worst = None, float("inf")
+    agreement, near_ties, worst = None, 0, float("inf")
     for split in flow.splits:
         data = flow.data[split].head(LIKENESS_IMAGES)
         one, two = _logits(flow, [fp32, artefact], data, spec)
-        share = task.agreement(two, one) if task.learns_labels and not isinstance(data, Noise) else None
-        if share is not None:
-            agreement = min(100 * share, 100.0 if agreement is None else agreement)
+        comparable = one.shape == two.shape and one.ndim > 1 and one.shape[1] > 1
+        if task.learns_labels and not isinstance(data, Noise) and comparable:
+            alike = ClassLikeness.of(*(np.moveaxis(side, 1, -1).reshape(-1, side.shape[1]) for side in (one, two)))
+            share = 100 * (alike.agreed + alike.near_ties) / alike.images
+            agreement = min(share, 100.0 if agreement is None else agreement)
+            near_ties += alike.near_ties
         worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
     spare = NEAR * (100 - settings.min_agreement)
     enough, near = (
         worst >= settings.min_sqnr - less_db and (agreement is None or agreement >= settings.min_agreement - less)
         for less_db, less in ((0.0, 0.0), (NEAR_DB, spare))
     )
-    flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None, near=near)
+    sqnr_db = worst if np.isfinite(worst) else None
+    flow.likeness[key] = Kept(enough, agreement=agreement, near_ties=near_ties, sqnr_db=sqnr_db, near=near)
     return flow.likeness[key]
 
 

@@ -139,7 +139,8 @@ class Kept:
     Attributes:
         enough: Whether it meets the settings; True if it cannot be evaluated.
         lost_points: The loss in points of top-1, if labels can be used.
-        agreement: Otherwise, for a classifier: per cent of the images with the same top-1.
+        agreement: Otherwise, for a classifier: per cent of the images with the same top-1, near ties included.
+        near_ties: How many images of both splits have another top-1 where FP32 was all but undecided.
         sqnr_db: Otherwise: the SQNR of the worst part of an output, in dB; None if it is equal to FP32's.
         near: Whether it meets the settings, or would with 1 dB less noise.
         not_judged: Why it was not evaluated; empty if it was.
@@ -148,6 +149,7 @@ class Kept:
     enough: bool = True
     lost_points: float | None = None
     agreement: float | None = None
+    near_ties: int = 0
     sqnr_db: float | None = None
     near: bool = True
     not_judged: str = ""
@@ -159,7 +161,10 @@ class Kept:
         if self.lost_points is not None:
             return f"{self.lost_points:.2f} points are lost"
         sqnr = "all is equal" if self.sqnr_db is None else f"the SQNR is {self.sqnr_db:.1f} dB"
-        return sqnr if self.agreement is None else f"the agreement is {self.agreement:.2f} %, {sqnr}"
+        if self.agreement is None:
+            return sqnr
+        ties = f" with {self.near_ties} near ties" if self.near_ties else ""
+        return f"the agreement{ties} is {self.agreement:.2f} %, {sqnr}"
 
 
 @dataclass
