@@ -21,15 +21,16 @@ import numpy as np
 from ..common.files import unreadable
 from ..common.packages import need
 from ..errors import DataError
-from ..spec import FILLED
 from .geometry import placement
 from .resize import INTERPOLATIONS, PILLOW, resize
+from .settings import FILLED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec, Preprocess
+    from ..spec import ModelSpec
     from .geometry import ImagePlacement
+    from .settings import Preprocess
 
 LAYOUTS, DTYPES = ("NCHW", "NHWC"), ("float32", "float16", "uint8")  # of the network's input
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
@@ -49,6 +50,15 @@ def apply(images: Iterable[Any], spec: ModelSpec, channels: str = "RGB") -> NDAr
     Raises:
         DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not match its input.
     """
+    return from_pixels((as_image(image, channels) for image in images), spec)
+
+
+def from_pixels(images: Iterable[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[Any]:
+    """Return the network's input from images that `as_image` made: uint8 (H, W, 3) in RGB; see `apply`.
+
+    Raises:
+        DataError: The spec's preprocessing does not match its input.
+    """
     settings = spec.preprocess
     colours = (CHANNELS.get(settings.channels, 0),)
     shape = (*settings.crop, *colours) if spec.layout == "NHWC" else (*colours, *settings.crop)
@@ -62,7 +72,7 @@ def apply(images: Iterable[Any], spec: ModelSpec, channels: str = "RGB") -> NDAr
             expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, "
             f"{' or '.join(LAYOUTS)}, {' or '.join(DTYPES)}",
         )
-    prepared = [_prepare(as_image(image, channels), spec) for image in images]
+    prepared = [_prepare(image, spec) for image in images]
     return np.ascontiguousarray(np.stack(prepared)) if prepared else np.zeros((0, *shape), spec.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from .classify import TASK as CLASSIFY
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._base import Outputs
+    from ._base import Batch, DecodeContext, Outputs
 
 _PALETTE = 255 * np.array([(at >> 2 & 1, at >> 1 & 1, at & 1) for at in range(8)], np.uint8)
 
@@ -25,24 +25,20 @@ class Segment(Task):
 
     has_classes = True
 
-    def fits(self, outputs: Outputs) -> bool:
+    def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is (classes, H, W)."""
         return next(iter(outputs.values())).ndim == 3
 
-    def decode(
-        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
-    ) -> NDArray[np.int64]:
+    def decode(self, outputs: Outputs, context: DecodeContext) -> NDArray[np.int64]:
         """Return the best class of each pixel."""
         return class_map(next(iter(outputs.values())))
 
-    def show(
-        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
-    ) -> dict[str, Any]:
+    def show(self, outputs: Outputs, context: DecodeContext) -> dict[str, Any]:
         """Return the map's size and the `most` largest classes with their share of the pixels under "class_map"."""
-        classes_of = self.decode(outputs)
+        classes_of = self.decode(outputs, context)
         classes, counts = np.unique(classes_of, return_counts=True)
-        order = np.argsort(-counts, kind="stable")[:most]
-        names = [labels[at] if at < len(labels) else str(at) for at in classes.tolist()]
+        order = np.argsort(-counts, kind="stable")[: context.most]
+        names = [context.label(at) for at in classes.tolist()]
         shares = {names[at]: float(counts[at] / classes_of.size) for at in order.tolist()}
         return {"class_map": {"size": list(classes_of.shape), "shares": shares}}
 
@@ -57,9 +53,9 @@ class Segment(Task):
         over = pillow.fromarray(_PALETTE[answer % len(_PALETTE)]).resize(picture.size, pillow.Resampling.NEAREST)
         return np.asarray(pillow.blend(picture, over, 0.5))
 
-    def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
+    def agreement(self, batch: Batch, reference: Batch, context: DecodeContext) -> float | None:
         """Return the share of pixels whose best class is the same."""
-        return CLASSIFY.agreement(output, reference)
+        return CLASSIFY.agreement(batch, reference, context)
 
 
 TASK = Segment()

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,15 +21,16 @@ from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
-from edgesmith.optimize.quantize.quant_params import KINDS
+from edgesmith.optimize.quantize.quant_params import KINDS as GRIDS
 from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.optimize.recipes import recipes
 from edgesmith.runtime import backends, targets, tasks
 from edgesmith.runtime.common.plugins import load_plugin, plugin_names
+from edgesmith.runtime.datasets.truths import KINDS
 from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
 from edgesmith.runtime.targets._row import TargetRow
-from edgesmith.runtime.tasks import Task
+from edgesmith.runtime.tasks import DecodeContext, Task
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
 
@@ -126,9 +128,12 @@ def _form_problems(name: str) -> list[str]:
         form = find_target(name)
     except (TypeError, KeyError) as error:
         return [f"no form: {error}"]
-    return [] if form.activation_dtype in KINDS else [f"no activations {form.activation_dtype}"]
+    return [] if form.activation_dtype in GRIDS else [f"no activations {form.activation_dtype}"]
 
 
+CONTEXT = DecodeContext(("a", "b"), "", 2, most=3)
+# Kind of truth -> truths of so many images, with two classes.
+TRUTHS = {"class": lambda count: np.arange(count) % 2}
 SHAPES = ((1,), (4,), (7,), (3, 6, 5))  # of one image's first output
 
 
@@ -139,10 +144,10 @@ def task_problems(name: str) -> list[str]:
     if not isinstance(task, Task):
         return ["TASK is not a Task"]
     wrong = [] if module.__doc__ and type(task).__doc__ else ["it is not documented"]
-    if task.learns_labels != bool(task.metric):
-        wrong.append("labels without a metric, or a metric without labels")
+    if bool(task.truth) != bool(task.metric) or task.truth not in ("", *KINDS):
+        wrong.append("a truth without a metric, or a metric without a truth that there is")
     batches = [np.random.default_rng(3).random((12, *shape), dtype=np.float32) for shape in SHAPES]
-    fitting = [batch for batch in batches if task.fits({"o": batch[0]})]
+    fitting = [batch for batch in batches if task.fits({"o": batch[0]}, CONTEXT)]
     return [*wrong, *(_batch_problems(task, fitting[-1]) if fitting else ["no output fits it"])]
 
 
@@ -155,7 +160,7 @@ def _batch_problems(task: Task, batch: np.ndarray) -> list[str]:
 
 def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
     wrong, image = [], np.full((20, 30, 3), 90, np.uint8)
-    answer, row = task.decode({"o": output}, ("a", "b"), "", 3), task.show({"o": output}, ("a", "b"), "", 3)
+    answer, row = task.decode({"o": output}, CONTEXT), task.show({"o": output}, CONTEXT)
     try:
         text = task.line(json.loads(json.dumps(row, allow_nan=False)))
     except (TypeError, ValueError) as error:
@@ -169,18 +174,28 @@ def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
 
 
 def _judge_problems(task: Task, batch: np.ndarray) -> list[str]:
-    wrong, other = [], np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9
-    if task.agreement(batch, batch) not in (None, 1.0):
+    wrong, other = [], reduced(task, np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9)
+    mine = reduced(task, batch)
+    if task.agreement(mine, mine, CONTEXT) not in (None, 1.0):
         wrong.append("it does not agree with itself")
-    if task.agreement(batch, batch) is not None and not 0 <= (task.agreement(batch, other) or 0.0) < 1:
+    if task.agreement(mine, mine, CONTEXT) is not None and not 0 <= (task.agreement(mine, other, CONTEXT) or 0.0) < 1:
         wrong.append("it agrees with anything")
-    if task.learns_labels:
-        values, intervals = task.score(batch, np.arange(len(batch)) % 2)
-        if not 0 <= values.get(task.metric, -1.0) <= 1:
-            wrong.append(f"its score has no share {task.metric}")
-        if not set(intervals) <= set(values):
+    if task.truth:
+        score = task.score(mine, TRUTHS[task.truth](len(batch)), CONTEXT)
+        share = task.metric.endswith("_ratio")
+        if not 0 <= score.values.get(task.metric, -1.0) <= (1 if share else np.inf):
+            wrong.append(f"its score has no {'share ' * share}{task.metric}")
+        if not set(score.intervals) <= set(score.values):
             wrong.append("an interval of no value")
+        if any({"class", "images_count", task.metric} - set(row) for row in score.by_class):
+            wrong.append("a class without its metric")
     return wrong
+
+
+def reduced(task: Task, batch: np.ndarray) -> dict[str, Any]:
+    """Return what the task keeps of N images with one output."""
+    parts = [task.reduce({"o": one}, CONTEXT) for one in batch]
+    return {name: [part[name] for part in parts] for name in parts[0]}
 
 
 def backend_problems(name: str, net: Path, expected: np.ndarray, computes: bool) -> list[str]:
