@@ -17,6 +17,7 @@ import numpy as np
 from ..common.packages import need
 from ..errors import DataError
 from ..images.preprocess import decoding, read_image
+from ..tasks._formulas import IGNORED
 from .array_files import read_arrays
 from .image_folder import CLASS_FILE, SUFFIXES
 from .listed_files import Listing, beside, image_header, text_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 IMAGES, MASKS, TARGETS, DEPTHS = "images", "masks", "targets", "depth"
 INDEX_MODES = ("L", "P", "1", "I;16", "I")  # Pillow's, of one number a pixel
 KITTI_UNITS = 256.0  # of a metre in 16-bit PNG files
-IGNORED = 255  # the value of a mask's pixels that nobody judges, as in PASCAL VOC and Cityscapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Mask(TruthFile):
 
 
 @dataclass(frozen=True, eq=False)
-class Target(TruthFile):
+class TargetImage(TruthFile):
     """The image that a network should make of another one."""
 
     def pixels(self) -> NDArray[np.uint8]:
@@ -133,10 +133,12 @@ def read_targets(folder: Path) -> Listing:
     """Return images with the images that a network should make of them.
 
     Raises:
-        DataError: A file has no partner.
+        DataError: A file has no partner, or is no image.
     """
     pairs = beside(folder, IMAGES, TARGETS, sorted(SUFFIXES))
-    return [image for image, _ in pairs], [Target(image_header(path)[0], path) for _, path in pairs], []
+    for _, path in pairs:
+        image_header(path)
+    return [image for image, _ in pairs], [TargetImage(image_header(image)[0], path) for image, path in pairs], []
 
 
 def read_depths(folder: Path) -> Listing:
@@ -150,4 +152,3 @@ def read_depths(folder: Path) -> Listing:
         if path.suffix.lower() == ".png" and (mode := image_header(path)[1]) not in ("I;16", "I"):
             raise DataError(f"{path} holds no depths", got=f"a PNG of mode {mode}", expected="16 bits, grey; or .npy")
     return [image for image, _ in pairs], [DepthMap(image_header(image)[0], path) for image, path in pairs], []
-

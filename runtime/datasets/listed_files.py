@@ -141,12 +141,13 @@ def json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def are_numbers(cells: Sequence[str]) -> bool:
-    """Return whether all cells, at least one, are finite numbers."""
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number, finite or not."""
     try:
-        return bool(cells) and all(math.isfinite(float(cell)) for cell in cells)
+        float(cell)
     except ValueError:
         return False
+    return True
 
 
 def numbers(cells: Sequence[str], where: str) -> tuple[float, ...]:
@@ -155,7 +156,7 @@ def numbers(cells: Sequence[str], where: str) -> tuple[float, ...]:
     Raises:
         DataError: One is none.
     """
-    if not are_numbers(cells):
+    if not cells or not all(is_number(cell) and math.isfinite(float(cell)) for cell in cells):
         got = repr(", ".join(cells))[:80]
         raise DataError(f"{where} is not valid", got=got, expected="the image's file, then numbers")
     return tuple(map(float, cells))

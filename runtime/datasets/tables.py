@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .listed_files import Listing, are_numbers, image_header, image_inside, json_object, numbers, once, table_rows
-from .listed_files import text_of
+from .listed_files import (
+    Listing,
+    image_header,
+    image_inside,
+    is_number,
+    json_object,
+    numbers,
+    once,
+    table_rows,
+    text_of,
+)
 from .truths import Truth
 
 if TYPE_CHECKING:
@@ -47,7 +56,7 @@ class LabelSet(Truth):
 
 
 @dataclass(frozen=True, eq=False)
-class Text(Truth):
+class ImageText(Truth):
     """The text in an image."""
 
     text: str
@@ -75,7 +84,7 @@ def read_values(folder: Path) -> Listing:
         DataError: A line is not valid, names no image or one twice, or has another number of values than the others.
     """
     rows = table_rows(folder / VALUES)
-    if len(rows[0][1]) > 1 and not any(map(are_numbers, ([cell] for cell in rows[0][1][1:]))):
+    if len(rows[0][1]) > 1 and not any(map(is_number, rows[0][1][1:])):
         rows = rows[1:]
     values = [numbers(cells[1:], where) for where, cells in rows]
     for (where, _), one in zip(rows, values, strict=True):
@@ -101,7 +110,7 @@ def read_label_sets(folder: Path) -> Listing:
 def _label_table(folder: Path) -> tuple[list[tuple[str, str]], list[list[int]], list[str]]:
     (_, heading), *rows = table_rows(folder / LABEL_TABLE)
     classes = heading[1:]
-    if not rows or not classes or len(set(classes)) < len(classes) or not all(classes) or are_numbers(classes):
+    if not rows or not classes or len(set(classes)) < len(classes) or not all(classes) or all(map(is_number, classes)):
         expected = "a heading: file, then every label once; below it 0 or 1 for each label"
         raise DataError(f"{LABEL_TABLE} is not valid", got=", ".join(heading)[:80], expected=expected)
     for where, cells in rows:
@@ -133,7 +142,7 @@ def read_texts(folder: Path) -> Listing:
     """
     rows = _tabbed(folder / TEXTS, 2, "an image's file, a tab, its text")
     paths = _images(folder, TEXTS, [(where, cells[0]) for where, cells in rows])
-    return paths, [Text(image_header(path)[0], cells[1]) for path, (_, cells) in zip(paths, rows, strict=True)], []
+    return paths, [ImageText(image_header(path)[0], cells[1]) for path, (_, cells) in zip(paths, rows, strict=True)], []
 
 
 def read_pairs(folder: Path) -> Listing:

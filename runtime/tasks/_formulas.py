@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +46,8 @@ def class_ious(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     right = np.diagonal(counts).astype(np.float64)
     union = counts.sum(axis=1) + counts[:, :-1].sum(axis=0) - right
-    return np.divide(right, union, out=np.full(len(counts), np.nan), where=union > 0)
+    ious: NDArray[np.float64] = np.divide(right, union, out=np.full(len(counts), np.nan), where=union > 0)
+    return ious
 
 
 def edit_distance(one: str, two: str) -> int:
@@ -99,7 +99,8 @@ def unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
     """Return vectors (..., D) of length 1; a vector of zeros stays one."""
     values = vectors.astype(np.float64)
     length = np.linalg.norm(values, axis=-1, keepdims=True)
-    return np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    result: NDArray[np.float64] = np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return result
 
 
 def cosine(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.float64]:
@@ -127,28 +128,15 @@ def recall_at_1(vectors: NDArray[Any], classes: NDArray[Any]) -> float | None:
     """Return the share of vectors (N, D) whose nearest other one, by cosine, is of the same class.
 
     Musgrave et al., «A Metric Learning Reality Check», 2020: precision at 1. Vectors whose class has no other one are
-    not asked; None if that leaves none.
+    not judged; None if that leaves none.
     """
     alike = unit(vectors) @ unit(vectors).T
     np.fill_diagonal(alike, -np.inf)
     names, counts = np.unique(classes, return_counts=True)
-    asked = np.isin(classes, names[counts > 1])
-    return float((classes[alike.argmax(axis=1)] == classes)[asked].mean()) if asked.any() else None
+    judged = np.isin(classes, names[counts > 1])
+    return float((classes[alike.argmax(axis=1)] == classes)[judged].mean()) if judged.any() else None
 
 
-def abs_rel(depth: NDArray[Any], truth: NDArray[Any]) -> float | None:
-    """Return mean(|depth - truth| / truth) over the pixels with a truth above 0 (Eigen et al., 2014); None if none."""
-    known = (truth > 0) & np.isfinite(truth)
-    values = truth[known].astype(np.float64)
-    return float((np.abs(depth[known] - values) / values).mean()) if values.size else None
-
-
-def mean_of(values: Sequence[float]) -> float:
-    """Return the mean of some numbers.
-
-    Raises:
-        DataError: There are none: nothing can be judged.
-    """
-    if not values:
-        raise DataError("a metric cannot be computed", got="no image with a truth that can be judged")
-    return float(np.mean(values))
+def abs_rel(depth: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Return mean(|depth - truth| / truth) over pixels whose truth is above 0 (Eigen et al., 2014)."""
+    return float((np.abs(depth - truth.astype(np.float64)) / truth).mean())

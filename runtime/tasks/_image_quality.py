@@ -62,7 +62,7 @@ def _blurred(image: NDArray[np.float64]) -> NDArray[np.float64]:
     weights /= weights.sum()
     height, width = image.shape[-2] - WINDOW + 1, image.shape[-1] - WINDOW + 1
     rows = sum(weights[at] * image[..., at : at + height, :] for at in range(WINDOW))
-    result: NDArray[np.float64] = sum(weights[at] * rows[..., at : at + width] for at in range(WINDOW))  # type: ignore[index,assignment]
+    result: NDArray[np.float64] = sum(weights[at] * rows[..., at : at + width] for at in range(WINDOW))
     return result
 
 

@@ -65,13 +65,13 @@ def oks(points: NDArray[Any], people: People) -> NDArray[np.float64]:
     # Of a person without a labelled keypoint: how far the answer lies outside twice the box.
     low, high = people.boxes[:, None, :2], people.boxes[:, None, 2:]
     low, high = low - (high - low), high + (high - low)
-    nobody = ~known.any(axis=1)[:, None]
+    nobody = ~known.any(axis=1, keepdims=True)
     away_x = np.where(nobody, np.maximum(low[..., 0] - x, 0) + np.maximum(x - high[..., 0], 0), away_x)
     away_y = np.where(nobody, np.maximum(low[..., 1] - y, 0) + np.maximum(y - high[..., 1], 0), away_y)
     variance = (2 * sigmas(points.shape[1])) ** 2
     error = (away_x**2 + away_y**2) / variance / (people.areas[:, None] + np.spacing(1)) / 2
-    counted = known | nobody
-    total: NDArray[np.float64] = (np.exp(-error) * counted).sum(axis=2) / counted.sum(axis=1)
+    weights = known | nobody
+    total: NDArray[np.float64] = (np.exp(-error) * weights).sum(axis=2) / weights.sum(axis=1)
     return total
 
 
@@ -85,7 +85,7 @@ def keypoint_ap(answers: Sequence[tuple[NDArray[Any], NDArray[Any]]], truths: Se
     Raises:
         DataError: Nobody is annotated, or the numbers of keypoints differ.
     """
-    scores, right, counted, positives = [], [], [], 0
+    scores, right, countable, positives = [], [], [], 0
     for (points, confidence), people in zip(answers, truths, strict=True):
         order = np.argsort(-confidence, kind="stable")[:MOST]
         ignored = people.crowd | ~(people.keypoints[..., 2] > 0).any(axis=1)
@@ -94,11 +94,11 @@ def keypoint_ap(answers: Sequence[tuple[NDArray[Any], NDArray[Any]]], truths: Se
         partner = _partners(alike, ignored, people.crowd)
         scores.append(confidence[order])
         right.append(partner >= 0)
-        counted.append(~((partner >= 0) & np.append(ignored, False)[partner]))
+        countable.append(~((partner >= 0) & np.append(ignored, False)[partner]))
     if not positives:
         raise DataError("keypoint AP cannot be computed", got="no person with a labelled keypoint")
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    hits, judged = np.concatenate(right, axis=1)[:, order], np.concatenate(counted, axis=1)[:, order]
+    hits, judged = np.concatenate(right, axis=1)[:, order], np.concatenate(countable, axis=1)[:, order]
     precisions = [_precision(hit & one, ~hit & one, positives) for hit, one in zip(hits, judged, strict=True)]
     return {"ap_ratio": float(np.mean(precisions)), "ap50_ratio": precisions[0]}
 
