@@ -9,9 +9,12 @@ from typing import Any
 
 from ..errors import DataError
 from . import class_truths, image_pairs, tables
-from .image_folder import COPIES, TEST, TEST_PERCENT_LABELLED, TRAIN, Files
+from .image_folder import COPIES, TEST, TRAIN, Files
 from .listed_files import Listing
 from .sampling import rank_by_hash, stratified
+
+
+TEST_PERCENT = 50
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def find_layout(folder: Path) -> Layout | None:
 def load_layout(folder: Path, layout: Layout, split: str, calibration: int) -> tuple[Files, list[Any], list[str]]:
     """Return the images of a split, their truths and the names of the classes.
 
-    Without `train/` and `val/` a file belongs to the test split by the SHA-256 of its path, 80 % of them.
+    Without `train/` and `val/` a file belongs to the test split by the SHA-256 of its path, half of them.
 
     Raises:
         DataError: There are none, or a truth is not valid.
@@ -71,7 +74,7 @@ def load_layout(folder: Path, layout: Layout, split: str, calibration: int) -> t
     paths, truths, classes = layout.read(part or folder)
     chosen = list(range(len(paths)))
     if part is None:
-        ranks = [rank_by_hash(str(path.relative_to(folder)), "test") % 100 < TEST_PERCENT_LABELLED for path in paths]
+        ranks = [rank_by_hash(str(path.relative_to(folder)), "test") % 100 < TEST_PERCENT for path in paths]
         chosen = [at for at, out in enumerate(ranks) if out == (wanted == "test")]
     if not chosen:
         raise DataError(f"{folder} has no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
