@@ -165,7 +165,7 @@ def share(name, one, two):
 
 TASKS = {
     "classify": (True, True, "class"), "segment": (True, True, ""), "localise": (True, False, ""),
-    "reconstruct": (True, False, ""), "features": (False, False, ""),
+    "reconstruct": (True, False, ""), "features": (False, False, ""), "detect": (True, False, "boxes"),
 }  # fmt: skip
 
 
