@@ -174,6 +174,7 @@ TASKS = {
     "embed": (True, False, "identity"), "anomaly": (True, False, "anomalies"), "regress": (True, False, "values"),
     "multi_label": (True, False, "label sets"), "depth": (True, False, "depth"),
     "super_resolve": (True, False, "targets"), "keypoints": (True, False, "keypoints"),
+    "detect": (True, False, "boxes"),
 }  # fmt: skip
 
 

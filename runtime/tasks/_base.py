@@ -85,6 +85,8 @@ class Task:
         unit: The unit of the metric times `scale`, for headings.
         points: What differences of it are called.
         higher_is_better: The direction of the metric.
+        package: The optional package that `score` needs; "" if none.
+        needs_decoder: Outputs can be decoded only with settings (`ModelSpec.decoder`).
         max_drop: Points of the metric that a lower precision may lose by default.
     """
 
@@ -98,6 +100,8 @@ class Task:
     points = "points"
     higher_is_better = True
     max_drop = 0.5
+    package = ""
+    needs_decoder = False
 
     def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether outputs have the shapes that `decode` needs."""
@@ -148,6 +152,15 @@ class Task:
         """
         if settings:
             raise TypeError(f"decoder {sorted(settings)}: the task decodes without settings")
+
+    def guess_decoder(self, shapes: Mapping[str, Any], classes: int) -> tuple[dict[str, Any], int]:
+        """Guess the settings of the decoder and the number of classes from the outputs.
+
+        Args:
+            shapes: Of each output, by name, without the batch; None for free sizes.
+            classes: The number of classes; 0 if it is unknown.
+        """
+        return {}, classes
 
     def lost(self, before: float, after: float) -> float:
         """Return the points of the metric that were lost from one value to another; negative if it became better."""

@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -27,9 +28,10 @@ from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.optimize.recipes import recipes
 from edgesmith.runtime import backends, targets, tasks
 from edgesmith.runtime.common.plugins import load_plugin, plugin_names
-from edgesmith.runtime.datasets.truths import KINDS
+from edgesmith.runtime.datasets.truths import KINDS, Instances
 from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
+from edgesmith.runtime.images.settings import Preprocess
 from edgesmith.runtime.targets._row import TargetRow
 from edgesmith.runtime.tasks import DecodeContext, Task
 from support.bundles import golden_inputs
@@ -142,6 +144,7 @@ CONTEXT = DecodeContext(("a", "b"), "", 2, most=3)
 # Kind of truth -> truths of so many images, with two classes.
 TRUTHS = {
     "class": lambda count: np.arange(count) % 2,
+    "boxes": lambda count: [one_object(number % 2) for number in range(count)],
     "masks": lambda count: [Known(pixels=lambda: np.arange(192).reshape(16, 12) % 2)] * count,
     "targets": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
     "image": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
@@ -154,7 +157,9 @@ TRUTHS = {
     "keypoints": lambda count: [Known(keypoints=np.ones((1, 1, 3)), boxes=np.array([[0, 0, 9, 9]]), areas=np.ones(1),
                                       crowd=np.zeros(1, bool))] * count,
 }  # fmt: skip
-SHAPES = ((1,), (4,), (7,), (3, 6, 5), (9, 3), (1, 16, 12))  # of one image's first output
+# Task -> the context in which its outputs mean something, if not this one.
+CONTEXTS = {"detect": replace(CONTEXT, decoder={"head": "yolo"}, preprocess=Preprocess((64, 64), 0))}
+SHAPES = ((1,), (4,), (7,), (6, 20), (3, 6, 5), (9, 3), (1, 16, 12))  # of one image's first output
 
 
 def task_problems(name: str) -> list[str]:
@@ -166,21 +171,22 @@ def task_problems(name: str) -> list[str]:
     wrong = [] if module.__doc__ and type(task).__doc__ else ["it is not documented"]
     if bool(task.truth) != bool(task.metric) or task.truth not in ("", *KINDS):
         wrong.append("a truth without a metric, or a metric without a truth that there is")
+    context = CONTEXTS.get(name, CONTEXT)
     batches = [drawn((12, *shape)) for shape in SHAPES]
-    fitting = [batch for batch in batches if task.fits({"o": batch[0]}, CONTEXT)]
-    return [*wrong, *(_batch_problems(task, fitting[-1]) if fitting else ["no output fits it"])]
+    fitting = [batch for batch in batches if task.fits({"o": batch[0]}, context)]
+    return [*wrong, *(_batch_problems(task, fitting[-1], context) if fitting else ["no output fits it"])]
 
 
-def _batch_problems(task: Task, batch: np.ndarray) -> list[str]:
+def _batch_problems(task: Task, batch: np.ndarray, context: DecodeContext) -> list[str]:
     try:
-        return [*_answer_problems(task, batch[0]), *_judge_problems(task, batch)]
+        return [*_answer_problems(task, batch[0], context), *_judge_problems(task, batch, context)]
     except Exception as error:
         return [f"it raises {type(error).__name__}: {error}"]
 
 
-def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
+def _answer_problems(task: Task, output: np.ndarray, context: DecodeContext) -> list[str]:
     wrong, image = [], np.full((20, 30, 3), 90, np.uint8)
-    answer, row = task.decode({"o": output}, CONTEXT), task.show({"o": output}, CONTEXT)
+    answer, row = task.decode({"o": output}, context), task.show({"o": output}, context)
     try:
         text = task.line(json.loads(json.dumps(row, allow_nan=False)))
     except (TypeError, ValueError) as error:
@@ -193,15 +199,15 @@ def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
     return [*wrong, "it draws on the image itself"] if (image != 90).any() else wrong
 
 
-def _judge_problems(task: Task, batch: np.ndarray) -> list[str]:
-    wrong, other = [], reduced(task, np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9)
-    mine = reduced(task, batch)
-    if task.agreement(mine, mine, CONTEXT) not in (None, 1.0):
+def _judge_problems(task: Task, batch: np.ndarray, context: DecodeContext) -> list[str]:
+    wrong, other = [], reduced(task, np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9, context)
+    mine = reduced(task, batch, context)
+    if task.agreement(mine, mine, context) not in (None, 1.0):
         wrong.append("it does not agree with itself")
-    if task.agreement(mine, mine, CONTEXT) is not None and not 0 <= (task.agreement(mine, other, CONTEXT) or 0.0) < 1:
+    if task.agreement(mine, mine, context) is not None and not 0 <= (task.agreement(mine, other, context) or 0.0) < 1:
         wrong.append("it agrees with anything")
     if task.truth:
-        score = task.score(mine, TRUTHS[task.truth](len(batch)), CONTEXT)
+        score = task.score(mine, TRUTHS[task.truth](len(batch)), context)
         share = task.metric.endswith("_ratio")
         if not 0 <= score.values.get(task.metric, -1.0) <= (1 if share else np.inf):
             wrong.append(f"its score has no {'share ' * share}{task.metric}")
@@ -212,9 +218,15 @@ def _judge_problems(task: Task, batch: np.ndarray) -> list[str]:
     return wrong
 
 
-def reduced(task: Task, batch: np.ndarray) -> dict[str, Any]:
+def one_object(label: int) -> Instances:
+    """Return an image of 64x64 with one object."""
+    box = np.array([[0.0, 0.0, 1.0, 1.0]])
+    return Instances((64, 64), box, np.array([label]), np.zeros(1, bool), np.ones(1))
+
+
+def reduced(task: Task, batch: np.ndarray, context: DecodeContext) -> dict[str, Any]:
     """Return what the task keeps of N images with one output."""
-    parts = [task.reduce({"o": one}, CONTEXT) for one in batch]
+    parts = [task.reduce({"o": one}, context) for one in batch]
     return {name: [part[name] for part in parts] for name in parts[0]}
 
 
