@@ -56,7 +56,7 @@ class Answer:
         Raises:
             DataError: The network does not segment: its output is not a map of class scores (classes, H, W).
         """
-        classes: NDArray[np.int64] = self._as("segment")
+        classes: NDArray[np.int64] = self._as("segment").pixels
         return classes
 
     def box(self) -> Box:

@@ -23,7 +23,7 @@ from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
 from ..tasks import CLASS
-from . import array_files, digits, image_folder, photos
+from . import array_files, class_truths, digits, image_folder, layouts, photos
 from .truths import KINDS, Truth
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..spec import InputSpec, ModelSpec
 
+IDENTITY, IMAGE = "identity", "image"  # truths that follow from class folders, and from the images themselves
 SPLITS = ("train", "calibration", "test", "hard")
 CALIBRATION = 128
 
@@ -62,7 +63,9 @@ class Dataset:
 
     def knows(self, kind: str) -> bool:
         """Return whether the truth of each image is known, of a kind out of `truths.KINDS`."""
-        return self.labelled if kind == CLASS else kind in self.kinds
+        if kind == IMAGE:
+            return bool(len(self.images))
+        return kind in self.kinds or (self.labelled and kind in (CLASS, IDENTITY))
 
     def require_truth(self, kind: str, purpose: str) -> None:
         """Refuse images whose truth is not known.
@@ -85,6 +88,10 @@ class Dataset:
         Raises:
             UsageError: The classes of the data are not those of the network.
         """
+        if kind == IMAGE:
+            return tuple(class_truths.OwnImage(self.images, at, spec.preprocess) for at in range(len(self)))
+        if kind == IDENTITY:
+            return self.truths or class_truths.identities(self.labels.tolist())
         order = self._order(spec, kind)
         if kind == CLASS:
             return self.labels if order is None else order[self.labels]
@@ -269,10 +276,14 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     folder = Path(source)
     if str(source) == photos.NAME and not folder.exists():
         folder = photos.crops_folder()
+    if folder.is_dir() and (layout := layouts.find_layout(folder)):
+        files, truths, classes = layouts.load_layout(folder, layout, split, calibration)
+        nobody = np.zeros(len(files), np.int64)
+        return Dataset(folder.name, split, files, nobody, tuple(classes), tuple(truths), frozenset({layout.kind}))
     if array_files.is_array_source(folder):
         return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
         expected = "digits, photos, a folder of images, or a .npy or .npz file"
         raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
-    files, labels, classes = image_folder.load_folder(folder, split, calibration)
-    return Dataset(Path(source).name, split, files, labels, classes)
+    images, labels, names = image_folder.load_folder(folder, split, calibration)
+    return Dataset(Path(source).name, split, images, labels, names)

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 KINDS = {
     "class": ("labels", "one folder of images per class, or images and labels.txt"),
     "boxes": ("boxes", "COCO JSON, a YOLO folder with data.yaml, or VOC XML"),
+    "masks": ("masks", "images/, and masks/ with PNG files of the same names"),
+    "targets": ("targets", "images/, and targets/ with images of the same names"),
+    "depth": ("depths", "images/, and depth/ with .npy or 16-bit PNG files of the same names"),
+    "values": ("values", "images and values.csv: file,number"),
+    "label sets": ("sets of labels", "images and multilabel.csv or multilabel.json"),
+    "text": ("texts", "images and texts.txt: file<TAB>text"),
+    "identity": ("identities", "one folder of images per class, or images and pairs.txt"),
+    "anomalies": ("normal and anomalous images", "class folders, one of them `good`, and bank.npy"),
+    "keypoints": ("keypoints", "COCO JSON with keypoints"),
+    "image": ("images", "a folder of images"),
 }
 
 

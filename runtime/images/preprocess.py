@@ -185,7 +185,7 @@ def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
     if settings.channels == "BGR":
         image = image[..., ::-1]
     elif settings.channels == "GRAY":
-        image = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
+        image = _grey(image)
     last = spec.layout == "NHWC"
     canvas = np.empty((*place.input, image.shape[2]) if last else (image.shape[2], *place.input), spec.dtype)
     pixels = canvas if last else canvas.transpose(1, 2, 0)
@@ -200,6 +200,19 @@ def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
     for channel in range(image.shape[2]):
         pixels[(*window, channel)] = table[channel][image[..., channel]]
     return canvas
+
+
+def fitted(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:
+    """Return the part of the input that shows an image, uint8 (H, W, 3) in RGB, or grey, before it is normalised."""
+    place = placement((image.shape[0], image.shape[1]), settings)
+    part = _resized(image, place.resized, settings.interpolation)[_overlap(place)[0]]
+    return np.broadcast_to(_grey(part), part.shape) if settings.channels == "GRAY" else part
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the luma of an image (H, W, 3), uint8 (H, W, 1)."""
+    luma: NDArray[np.uint8] = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
+    return luma
 
 
 def _overlap(place: ImagePlacement) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -1,6 +1,7 @@
 """What each kind of plugin promises, as checks that say what is broken; `planted` makes a plugin of a text."""
 
 import contextlib
+import functools
 import importlib
 import json
 import re
@@ -10,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,15 +134,32 @@ def _form_problems(name: str) -> list[str]:
     return [] if form.activation_dtype in GRIDS else [f"no activations {form.activation_dtype}"]
 
 
+def drawn(shape: tuple[int, ...]) -> np.ndarray:
+    """Return random numbers from 0 to 1; of a shape always the same ones."""
+    return np.random.default_rng(3).random(shape, dtype=np.float32)
+
+
+Known = functools.partial(SimpleNamespace, size=(16, 12))  # what is known of one image
 CONTEXT = DecodeContext(("a", "b"), "", 2, most=3)
 # Kind of truth -> truths of so many images, with two classes.
 TRUTHS = {
     "class": lambda count: np.arange(count) % 2,
     "boxes": lambda count: [one_object(number % 2) for number in range(count)],
-}
+    "masks": lambda count: [Known(pixels=lambda: np.arange(192).reshape(16, 12) % 2)] * count,
+    "targets": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
+    "image": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
+    "depth": lambda count: [Known(metres=lambda: np.ones((16, 12)))] * count,
+    "values": lambda count: [Known(values=tuple(row)) for row in drawn((count, 7))],
+    "label sets": lambda count: [Known(labels=np.array([at % 7])) for at in range(count)],
+    "text": lambda count: [Known(text="ab" * 9)] * count,
+    "identity": lambda count: [Known(name=str(at), label=at % 2, same=()) for at in range(count)],
+    "anomalies": lambda count: [Known(anomalous=at % 2 == 0, bank=lambda: np.eye(7)) for at in range(count)],
+    "keypoints": lambda count: [Known(keypoints=np.ones((1, 1, 3)), boxes=np.array([[0, 0, 9, 9]]), areas=np.ones(1),
+                                      crowd=np.zeros(1, bool))] * count,
+}  # fmt: skip
 # Task -> the context in which its outputs mean something, if not this one.
 CONTEXTS = {"detect": replace(CONTEXT, decoder={"head": "yolo"}, preprocess=Preprocess((64, 64), 0))}
-SHAPES = ((1,), (4,), (7,), (6, 20), (3, 6, 5))  # of one image's first output
+SHAPES = ((1,), (4,), (7,), (6, 20), (3, 6, 5), (9, 3), (1, 16, 12))  # of one image's first output
 
 
 def task_problems(name: str) -> list[str]:
@@ -154,7 +172,7 @@ def task_problems(name: str) -> list[str]:
     if bool(task.truth) != bool(task.metric) or task.truth not in ("", *KINDS):
         wrong.append("a truth without a metric, or a metric without a truth that there is")
     context = CONTEXTS.get(name, CONTEXT)
-    batches = [np.random.default_rng(3).random((12, *shape), dtype=np.float32) for shape in SHAPES]
+    batches = [drawn((12, *shape)) for shape in SHAPES]
     fitting = [batch for batch in batches if task.fits({"o": batch[0]}, context)]
     return [*wrong, *(_batch_problems(task, fitting[-1], context) if fitting else ["no output fits it"])]
 
@@ -176,7 +194,7 @@ def _answer_problems(task: Task, output: np.ndarray, context: DecodeContext) -> 
     if not isinstance(text, str) or not text or "\n" in text:
         wrong.append(f"its line is {text!r}")
     drawn = task.draw(image, answer)
-    if drawn is not None and (drawn.shape != image.shape or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
+    if drawn is not None and (drawn.shape[2:] != (3,) or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
         wrong.append("what it draws is not a picture with an answer on it")
     return [*wrong, "it draws on the image itself"] if (image != 90).any() else wrong
 
