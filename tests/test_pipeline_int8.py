@@ -128,7 +128,7 @@ NEAR = {
 def test_a_form_is_near_within_a_decibel(case, unlabelled, tmp_path, monkeypatch):
     most, lost, enough, near = NEAR[case]
     unlabelled.settings = dataclasses.replace(unlabelled.settings, max_drop=most)
-    monkeypatch.setattr(measure, "_not_judged", lambda flow, spec: "")
+    monkeypatch.setattr(measure, "not_judged", lambda flow, spec: "")
     monkeypatch.setattr(measure, "_lost", lambda flow, spec, artefact: lost)
     kept_share = kept(unlabelled, SPEC, damaged(tmp_path, 0.0))
     assert (kept_share.enough, kept_share.near) == (enough, near)

@@ -18,8 +18,8 @@ PICTURES = {
     "text": {"calibration": ("skimage/data/page.png",), "held-out": ("skimage/data/text.png",)},
     "pages": {"calibration": ("skimage/data/page.png",), "held-out": ("skimage/data/page.png",)},
 }  # fmt: skip
-# Shares of a picture's shorter side that a crop takes. Text is read in strips of one or two lines; it is found on squares
-# of a page, of which calibration sees the left half.
+# Shares of a picture's shorter side that a crop takes. Text is read in strips of one or two lines; it is found on
+# squares of a page, of which calibration sees the left half.
 SHARES, STRIPS = (0.35, 1.0), (0.12, 0.3)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
 from ....runtime.targets import is_here
+from ....runtime.tasks import DecodeContext
 from ....runtime.tasks.classify import TASK as CLASSIFY
 from ...calibration.inputs import Batch, as_feeds
 from ...calibration.ort_runs import session, with_outputs
@@ -206,7 +207,7 @@ def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sample
     """Return how many points of top-1 were lost, per cent of the images; never below 0."""
     one, two = (_values(model, model.graph.output[0].name, samples) for model in (before, after))
     if labels is None:
-        return 100 * (1 - (CLASSIFY.agreement(two, one) or 0.0))
+        return 100 * (1 - (CLASSIFY.agreement({"": two}, {"": one}, DecodeContext()) or 0.0))
     labels = labels[: len(one)]
     return max(0.0, 100 * float(CLASSIFY.correct(one, labels).mean() - CLASSIFY.correct(two, labels).mean()))
 
