@@ -9,8 +9,6 @@ from click.testing import CliRunner
 from edgesmith.cli import main
 from edgesmith.runtime import load
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def export(name, out, *words):
     few = ["--precision", "fp32,int8", "--target", "ort-x86", "--calibration", "32", "--json"]
