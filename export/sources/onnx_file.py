@@ -246,7 +246,8 @@ def _add_decoder(facts: Facts, outputs: list[onnx.ValueInfoProto]) -> None:
         value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)[1:] for value in outputs
     }
     task = find(facts.get("task", "features"))
-    settings, classes = task.guess_decoder(shapes, int(facts.get("num_classes") or len(facts.get("labels", ()))))
-    if settings and "decoder" not in facts:
+    known = int(facts.get("num_classes") or len(facts.get("labels", ())))
+    settings, classes = task.guess_decoder(shapes, known)
+    if "decoder" not in facts:
         origin = f"{GUESS}: the shapes of the outputs"
-        facts.add(origin, decoder=settings, num_classes=classes or None)
+        facts.add(origin, decoder=settings or None, num_classes=classes if classes != known else None)

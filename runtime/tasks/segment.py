@@ -122,6 +122,12 @@ class Segment(Task):
         values = {"miou_ratio": float(np.nanmean(ious)), "pixel_accuracy_ratio": accuracy}
         return Score({**values, "images_count": float(len(truths))}, {}, by_class)
 
+    def guess_decoder(self, shapes: Mapping[str, Any], classes: int) -> tuple[dict[str, Any], int]:
+        """Return no settings, and the number of classes that the first output has scores of; two of one score."""
+        shape = next(iter(shapes.values()))
+        count = shape[0] if len(shape) == 3 else 0
+        return {}, classes or (max(count, 2) if count else 0)
+
 
 def _classes(output: NDArray[Any], context: DecodeContext) -> NDArray[np.int64]:
     """Return the class of each pixel, int64 (H, W), of the input or finer."""
