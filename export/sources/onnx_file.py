@@ -64,7 +64,8 @@ def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
     facts.add(
         "Ultralytics' metadata", labels=labels, num_classes=len(labels) if labels else None,
         size=size, **fitting,
-        task=ULTRALYTICS_TASKS.get(str(task), "features"), decoder=_keypoints(texts), channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
+        task=ULTRALYTICS_TASKS.get(str(task), "features"), decoder=_keypoints(texts), channels="RGB",
+        mean=(0.0,) * 3, std=(1.0,) * 3,
         scores="probabilities" if classifies else None,
     )  # fmt: skip
 
