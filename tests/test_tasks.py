@@ -169,12 +169,12 @@ def share(name, one, two):
 
 
 TASKS = {
-    "detect": (True, False, "boxes"),
     "classify": (True, True, "class"), "segment": (True, True, "masks"), "localise": (True, False, ""),
     "reconstruct": (True, False, "image"), "features": (False, False, ""), "text": (False, False, "text"),
     "embed": (True, False, "identity"), "anomaly": (True, False, "anomalies"), "regress": (True, False, "values"),
     "multi_label": (True, False, "label sets"), "depth": (True, False, "depth"),
     "super_resolve": (True, False, "targets"), "keypoints": (True, False, "keypoints"),
+    "detect": (True, False, "boxes"),
 }  # fmt: skip
 
 

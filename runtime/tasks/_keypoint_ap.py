@@ -1,7 +1,4 @@
-"""Average precision of people's keypoints as COCO computes it: object keypoint similarity, thresholds .50 to .95.
-
-Lin et al., «Microsoft COCO», 2014, and `cocoeval.py` of pycocotools, with which a test compares it.
-"""
+"""Object keypoint similarity (Lin et al., «Microsoft COCO», 2014), and the average precision of keypoints by it."""
 
 from __future__ import annotations
 
@@ -12,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ._base import Score
+from ._coco import average_precision, box_records
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
-MOST = 20  # people of an image that count
 # COCO's standard deviations of what annotators agree on, by keypoint from nose to ankles.
 COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 OTHER_SIGMA = 0.05  # where there are not COCO's 17
@@ -56,9 +52,7 @@ def oks(points: NDArray[Any], people: People) -> NDArray[np.float64]:
     Raises:
         DataError: The numbers of keypoints differ.
     """
-    if points.shape[1] != people.keypoints.shape[1]:
-        got = f"{points.shape[1]} keypoints of the network, {people.keypoints.shape[1]} of the data"
-        raise DataError("keypoints cannot be compared", got=got, expected="the same keypoints in the same order")
+    _check(points, people)
     x, y = points[:, None, :, 0].astype(np.float64), points[:, None, :, 1].astype(np.float64)
     known = people.keypoints[..., 2] > 0
     away_x, away_y = x - people.keypoints[..., 0], y - people.keypoints[..., 1]
@@ -75,56 +69,35 @@ def oks(points: NDArray[Any], people: People) -> NDArray[np.float64]:
     return total
 
 
-def keypoint_ap(answers: Sequence[tuple[NDArray[Any], NDArray[Any]]], truths: Sequence[People]) -> dict[str, float]:
-    """Return `ap_ratio`, the mean over the thresholds, and `ap50_ratio`.
+def keypoint_ap(answers: Sequence[tuple[NDArray[Any], NDArray[Any]]], truths: Sequence[Any]) -> Score:
+    """Return COCO's metrics of keypoints: `map_ratio` over the similarities .50 to .95, `map50_ratio`, `map75_ratio`.
 
     Args:
         answers: For each image the points (answers, K, 2+) in pixels of the image, and the scores (answers,).
-        truths: The people of each image.
+        truths: For each image what `People` has.
 
     Raises:
         DataError: Nobody is annotated, or the numbers of keypoints differ.
+        NotAvailable: faster-coco-eval is not installed.
     """
-    scores, right, countable, positives = [], [], [], 0
-    for (points, confidence), people in zip(answers, truths, strict=True):
-        order = np.argsort(-confidence, kind="stable")[:MOST]
-        ignored = people.crowd | ~(people.keypoints[..., 2] > 0).any(axis=1)
-        positives += int((~ignored).sum())
-        alike = oks(points[order], people) if len(order) else np.zeros((0, len(ignored)))
-        partner = _partners(alike, ignored, people.crowd)
-        scores.append(confidence[order])
-        right.append(partner >= 0)
-        countable.append(~((partner >= 0) & np.append(ignored, False)[partner]))
-    if not positives:
+    images, known, objects = [], [], []
+    for number, ((points, scores), people) in enumerate(zip(answers, truths, strict=True), 1):
+        images.append({"id": number})
+        _check(points, people)
+        person = zip(box_records(number, people.boxes, np.zeros(len(people.boxes), np.int64)), people.keypoints,
+                     people.areas.tolist(), people.crowd.tolist(), strict=True)  # fmt: skip
+        known += [{**one, "keypoints": flat.ravel().tolist(), "num_keypoints": int((flat[:, 2] > 0).sum()),
+                   "area": area, "iscrowd": int(crowd)} for one, flat, area, crowd in person]  # fmt: skip
+        objects += [{"image_id": number, "category_id": 1, "score": score,
+                     "keypoints": np.insert(flat[:, :2], 2, 1, axis=1).ravel().tolist()}
+                    for flat, score in zip(points, scores.tolist(), strict=True)]  # fmt: skip
+    if not any(one["num_keypoints"] and not one["iscrowd"] for one in known):
         raise DataError("keypoint AP cannot be computed", got="no person with a labelled keypoint")
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    hits, judged = np.concatenate(right, axis=1)[:, order], np.concatenate(countable, axis=1)[:, order]
-    precisions = [_precision(hit & one, ~hit & one, positives) for hit, one in zip(hits, judged, strict=True)]
-    return {"ap_ratio": float(np.mean(precisions)), "ap50_ratio": precisions[0]}
+    deviations = sigmas(len(known[0]["keypoints"]) // 3)
+    return average_precision(images, known, objects, range(1), "keypoints", kpt_oks_sigmas=deviations)
 
 
-def _partners(alike: NDArray[np.float64], ignored: NDArray[np.bool_], crowd: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the person that each answer stands for at each threshold, -1 for none: int64 (thresholds, answers).
-
-    The best answer chooses first; who is not to be judged is chosen only where nobody else is left.
-    """
-    partner = np.full((len(THRESHOLDS), len(alike)), -1, np.int64)
-    for level, threshold in enumerate(THRESHOLDS):
-        free = np.ones(len(ignored), bool)
-        for answer, row in enumerate(alike):
-            for group in (~ignored, ignored):
-                able = np.flatnonzero(group & (free | crowd) & (row >= min(threshold, 1 - 1e-10)))
-                if len(able):
-                    best = able[len(able) - 1 - int(np.argmax(row[able][::-1]))]  # of equal ones the last, as COCO
-                    partner[level, answer], free[best] = best, False
-                    break
-    return partner
-
-
-def _precision(right: NDArray[np.bool_], wrong: NDArray[np.bool_], positives: int) -> float:
-    """Return the mean over RECALLS of the best precision at that recall or a higher one."""
-    hits, misses = np.cumsum(right), np.cumsum(wrong)
-    precision = hits / (hits + misses + np.spacing(1))
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(hits / positives, RECALLS, side="left")
-    return float(np.append(precision, 0.0)[np.minimum(at, len(precision))].mean())
+def _check(points: NDArray[Any], people: Any) -> None:
+    if len(points) and points.shape[1] != people.keypoints.shape[1]:
+        got = f"{points.shape[1]} keypoints of the network, {people.keypoints.shape[1]} of the data"
+        raise DataError("keypoints cannot be compared", got=got, expected="the same keypoints in the same order")

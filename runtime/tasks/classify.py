@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.packages import need
 from ..common.proportion import wilson
 from ..errors import DataError
+from ..images.drawing import corner_text
 from ..images.postprocess import Guess, top_k
 from ._base import CLASS, Score, Task, first
 
@@ -48,15 +48,8 @@ class Classify(Task):
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return the image with the best class written in its corner."""
-        pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
-        picture, best = pillow.fromarray(np.ascontiguousarray(image)), answer[0]
-        size = max(10, picture.height // 16)
-        canvas = draw.Draw(picture)
-        text = f"{best.label} {100 * best.probability:.0f} %"
-        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
-        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
-        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
-        return np.asarray(picture)
+        best = answer[0]
+        return corner_text(image, f"{best.label} {100 * best.probability:.0f} %")
 
     def agreement(self, batch: Batch, reference: Batch, context: DecodeContext) -> float | None:
         """Return the share of images, or of pixels, whose best class is the same."""

@@ -19,9 +19,9 @@ import numpy as np
 
 from ..common.packages import need
 from ..images.boxes import nms
+from ..images.drawing import colour
 from ..images.geometry import placement
 from ._base import Score, Task
-from ._drawing import palette
 from ._keypoint_ap import People, keypoint_ap, oks
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class Keypoints(Task):
     """The instances with their keypoints, in pixels of the image where its size is known; OKS AP."""
 
     truth = "keypoints"
-    metric = "ap_ratio"
+    metric = "map_ratio"
     title = "OKS AP"
+    package = "faster_coco_eval"
 
     def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is heatmaps, or rows with at least one keypoint."""
@@ -97,14 +98,13 @@ class Keypoints(Task):
         """Return the image with each instance's keypoints, and its limbs where they are COCO's 17."""
         picture = need("PIL.Image").fromarray(np.ascontiguousarray(image))
         canvas, radius = need("PIL.ImageDraw").Draw(picture), max(2, min(picture.size) // 120)
-        colours = [tuple(colour) for colour in palette(len(answer) + 16)[9:].tolist()]
-        for one, colour in zip(answer, colours, strict=False):
+        for number, one in enumerate(answer):
             seen = one.points[:, 2] >= VISIBLE
             for start, end in LIMBS if len(seen) == 17 else ():
                 if seen[start] and seen[end]:
-                    canvas.line([tuple(one.points[at, :2]) for at in (start, end)], fill=colour, width=radius)
+                    canvas.line([tuple(one.points[at, :2]) for at in (start, end)], fill=colour(number), width=radius)
             for x, y in one.points[seen, :2]:
-                canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+                canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour(number), outline="white")
         return np.asarray(picture)
 
     def reduce(self, outputs: Outputs, context: DecodeContext) -> Outputs:
@@ -132,16 +132,17 @@ class Keypoints(Task):
         return same / total if total else None
 
     def score(self, batch: Batch, truths: Sequence[Any], context: DecodeContext) -> Score:
-        """Return `ap_ratio` (OKS from .50 to .95), `ap50_ratio` and `images_count`, as COCO.
+        """Return COCO's metrics of keypoints: `map_ratio` over OKS from .50 to .95, `map50_ratio`, and others.
 
         Raises:
             DataError: Nobody is annotated, or the numbers of keypoints differ.
+            NotAvailable: faster-coco-eval is not installed.
         """
         answers = []
         for points, boxes, scores, truth in zip(batch["points"], batch["boxes"], batch["scores"], truths, strict=True):
             place = placement(truth.size, context.preprocess) if context.preprocess else None
             answers.append((_in_image(points, boxes, place)[0], scores))
-        return Score({**keypoint_ap(answers, truths), "images_count": float(len(truths))})
+        return keypoint_ap(answers, truths)
 
     def check_decoder(self, settings: Mapping[str, Any]) -> None:
         """Refuse settings other than `dimensions`, `threshold` and `iou`.

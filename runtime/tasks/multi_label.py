@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..images.drawing import corner_text
 from ..images.postprocess import Guess
 from ._base import Score, Task, first
-from ._drawing import corner_text
 from ._formulas import average_precision
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from ..images.drawing import corner_text
 from ._base import Score, Task, first
-from ._drawing import corner_text
 from ._formulas import determination
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import numpy as np
 
 from ..common.packages import need
 from ..errors import DataError
+from ..images.drawing import legend, paint
 from ..images.geometry import placement
 from ..images.postprocess import class_map
 from ..images.torch_resize import interpolate
 from ._base import Score, Task
-from ._drawing import colours, legend
 from ._formulas import UNSEEN, class_ious, confusion
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Segment(Task):
         """Return the image overlaid with the map, one colour per class, and a legend of the largest classes."""
         pillow = need("PIL.Image")
         picture = pillow.fromarray(np.ascontiguousarray(image))
-        over = pillow.fromarray(colours(answer.pixels)).resize(picture.size, pillow.Resampling.NEAREST)
+        over = pillow.fromarray(paint(answer.pixels)).resize(picture.size, pillow.Resampling.NEAREST)
         return legend(
             pillow.blend(picture, over, 0.5),
             [(answer.names[at], at, f"{100 * share:.0f} %") for at, share in _shares(answer.pixels)],

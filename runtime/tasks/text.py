@@ -17,9 +17,9 @@ import numpy as np
 
 from ..common.proportion import wilson
 from ..errors import DataError
+from ..images.drawing import corner_text
 from ..images.postprocess import probabilities
 from ._base import Score, Task
-from ._drawing import corner_text
 from ._formulas import edit_distance
 
 if TYPE_CHECKING:
