@@ -36,6 +36,7 @@ from .report import Report, Size, collect
 
 ROUNDS = 12
 MOST_ROLLED_BACK = 16
+LARGE = 1 << 24  # bytes of weights that are worth a search of the whole process for cycles
 
 
 class PassFailed(Exception):
@@ -210,7 +211,8 @@ def _uncollected() -> Iterator[None]:
 def _checked(run: PassRun, after: Size, place: Path, samples: list[Any] | None) -> CheckedRun:
     """Compare with the source; find, exclude and name the rewrites that cause a difference."""
     start = time.perf_counter()
-    gc.collect()  # the written graph has reference cycles, which keep its weights alive
+    if after.bytes >= LARGE:  # the written graph has reference cycles, which keep its weights alive
+        gc.collect()
     undone: dict[tuple[str, str], str] = {}
     try:
         expected = checks.reference(run.source, samples, run.batch, run.sizes)

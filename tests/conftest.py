@@ -3,8 +3,13 @@
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import edgesmith.runtime  # noqa: F401  before a test imports onnxruntime, which reports itself otherwise
+
+# A busy machine is slow: no verdict is taken from a clock.
+settings.register_profile("edgesmith", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgesmith")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from edgesmith.runtime.common import child_process
 from edgesmith.runtime.engines import build
 from edgesmith.runtime.errors import EdgesmithError
 from support.bundles import colour_net
+from support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("numpy", "json", "random", "edgesmith", "runpy", "importlib", "click", "onnx", "onnxruntime", "torch",
@@ -38,7 +39,7 @@ def poisoned(tmp_path, monkeypatch):
 
 
 def ran(command: list[str], **others) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **others)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, **others)
     assert done.returncode == 0, done.stderr[-600:]
     return done.stdout
 
@@ -109,7 +110,7 @@ def test_the_workers_of_a_cluster_here(poisoned):
     from edgesmith.bench.sweep.cluster import Cluster
 
     with Cluster() as cluster:
-        assert cluster._client.submit(len, "abc").result(timeout=60) == 3
+        assert cluster._client.submit(len, "abc").result(timeout=PATIENCE_S) == 3
     assert poisoned() == []
 
 

@@ -12,6 +12,7 @@ from corpus.networks import ENTRIES, SAMPLE, TIMM
 from corpus.table import Row, markdown
 
 from edgesmith.runtime.errors import UsageError
+from support.patience import PATIENCE_S
 
 
 def test_names_are_file_names_and_differ():
@@ -75,10 +76,9 @@ def test_a_row_without_a_bundle_has_no_figures():
 
 def test_a_stage_that_fails_or_hangs_is_a_line(tmp_path):
     program = [sys.executable, "-c"]
-    assert corpus._child([*program, "print(1)"], tmp_path / "a", {}, 60)[1] == ""
-    assert (
-        corpus._child([*program, "import sys; sys.exit('no such node')"], tmp_path / "b", {}, 60)[1] == "no such node"
-    )
+    assert corpus._child([*program, "print(1)"], tmp_path / "a", {}, PATIENCE_S)[1] == ""
+    fails = [*program, "import sys; sys.exit('no such node')"]
+    assert corpus._child(fails, tmp_path / "b", {}, PATIENCE_S)[1] == "no such node"
     assert "no end after" in corpus._child([*program, "import time; time.sleep(60)"], tmp_path / "c", {}, 0.5)[1]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.bundles import colour_bundle, colour_net
+from support.patience import PATIENCE_S
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
 EXAMPLES = {
@@ -25,7 +26,7 @@ def problem(example: Path, arguments: list[object], said: str) -> str:
     if not called or called[1] != example.name or len(called[2].split()) != len(arguments):
         return f"its first line does not say how to call it: {first}"
     command = [sys.executable, example, *arguments]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=PATIENCE_S)
     if done.returncode:
         return f"exit code {done.returncode}: {done.stderr[-500:]}"
     return "" if said in done.stdout else f"it says {done.stdout[-500:]!r}"

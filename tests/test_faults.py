@@ -17,13 +17,13 @@ from edgesmith.runtime.errors import EdgesmithError
 from support import faults, sameness, soak
 from support.bundles import SPEC, colour_bundle, colour_net, golden_inputs
 from support.engine_graphs import saved, small_net
+from support.patience import PATIENCE_S
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 @linux
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("job", faults.JOBS, ids=lambda job: job.name)
 def test_a_job_that_is_killed_starts_again_and_ends_the_same(job):
     assert faults.run(4, seed=1, jobs=(job,)) == []
@@ -53,15 +53,14 @@ def test_a_soak_keeps_its_memory():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_exports_of_one_bundle_at_once_both_end_well_and_give_the_same(tmp_path):
     job = faults.JOBS[0]
     started = [faults.start(job, tmp_path) for _ in range(2)]
-    assert [one.wait(500) for one in started] == [0, 0]
+    assert [one.wait(PATIENCE_S) for one in started] == [0, 0]
     assert bundle.verify(tmp_path / "out" / "lenet5", threads=1).passed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lenet5"]
     (tmp_path / "out" / "lenet5").rename(tmp_path / "first")
-    assert faults.start(job, tmp_path).wait(500) == 0
+    assert faults.start(job, tmp_path).wait(PATIENCE_S) == 0
     assert sameness.differences(tmp_path / "first", tmp_path / "out" / "lenet5") == []
 
 

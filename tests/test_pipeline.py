@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from edgesmith.runtime import bundle, datasets, load
 from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle
+from support.patience import PATIENCE_S
 
-pytestmark = pytest.mark.timeout(900)
 WEIGHTS = str(Path(__file__).parent / "data" / "shufflenetv2_x0_5-digits.safetensors")
 MODEL = "shufflenetv2_x0_5"
 
@@ -104,7 +103,11 @@ def test_the_bundle_runs_without_torch_and_onnx(summary):
         "print(sum(right), [name for name in sys.modules if name.split('.')[0] in ('torch', 'onnx')])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(summary.bundle)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code, str(summary.bundle)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
     )
     right, heavy = done.stdout.split(maxsplit=1)
     assert int(right) >= 18
@@ -197,10 +200,9 @@ def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
         for line in process.stderr:
             if line.startswith(moment):
                 break
-        time.sleep(0.5)
         os.kill(process.pid, signal.SIGINT)
         rest = process.stderr.read()
-        assert process.wait(60) == 1
+        assert process.wait(PATIENCE_S) == 1
     assert "error: interrupted; no incomplete file was left" in rest
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []

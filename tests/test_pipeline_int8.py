@@ -235,7 +235,6 @@ def test_likeness_too_sends_layers_back_to_float(unlabelled, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_loss_that_nothing_helps_against_stops_the_bundle(tmp_path):
     settings = ExportSettings(
         "shufflenetv2_x0_5", weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), max_drop=-50.0,

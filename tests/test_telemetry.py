@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.bundles import colour_bundle, colour_net
+from support.patience import PATIENCE_S
 
 WATCHED = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")
 AUDIT = """import sys
@@ -54,7 +55,7 @@ def traces(program: str, folder: Path, *arguments: object, **variables: str) -> 
         strace = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto", "-o", str(log)]
     command = [*strace, sys.executable, "-c", AUDIT + program, *map(str, arguments)]
     environment = {"PATH": os.environ["PATH"], **{name: str(place) for name, place in places.items()}, **variables}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr[-800:]
     ours = places["XDG_CACHE_HOME"] / "edgesmith"
     found = [path for place in places.values() for path in place.rglob("*") if path.is_file()]

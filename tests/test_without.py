@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from support.bundles import colour_bundle, colour_net, picture
+from support.patience import PATIENCE_S
 
 OPTIONAL = ("torch", "onnxscript", "safetensors", "onnx", "onnx_graphsurgeon", "onnxruntime", "ml_dtypes", "openvino",
             "cryptography", "tensorrt", "tensorrt_rtx_bindings", "cuda", "cv2", "distributed", "matplotlib",
@@ -43,7 +44,7 @@ def place(tmp_path_factory):
 
 def command(line, place):
     words = [sys.executable, "-c", RUN, *line.split()]
-    return subprocess.run(words, capture_output=True, text=True, cwd=place, timeout=120)
+    return subprocess.run(words, capture_output=True, text=True, cwd=place, timeout=PATIENCE_S)
 
 
 @pytest.mark.parametrize("line", NEEDS)

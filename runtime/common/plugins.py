@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -32,12 +33,18 @@ def load_plugin(package: ModuleType, name: str, kind: str) -> ModuleType:
     Raises:
         UsageError: No such plugin; the message suggests the nearest name.
     """
-    known = plugin_names(package)
-    if name not in known:
+    if not _is_plugin(package, name) and name not in (known := plugin_names(package)):
         raise UsageError(
             f"unknown {kind} {name!r}", expected=", ".join(known), do=did_you_mean(name, known) or "choose one of these"
         )
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def _is_plugin(package: ModuleType, name: str) -> bool:
+    """Look for one file, which costs less than the list; case is left to the list, as some systems ignore it."""
+    if not name.isidentifier() or name.startswith("_") or name != name.lower():
+        return False
+    return os.path.isfile(f"{os.path.dirname(str(package.__file__))}/{name}.py")  # noqa: PTH113, PTH120
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -108,7 +108,7 @@ class Task:
         return True
 
     def decode(self, outputs: Outputs, context: DecodeContext) -> Any:
-        """Return the answer for one image; of a list the `most` best."""
+        """Return the answer for one image; of a list only as many of the best as the context asks for."""
         return outputs
 
     def show(self, outputs: Outputs, context: DecodeContext) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class Detect(Task):
         """Return the number of objects, and the best of them."""
         best = ", ".join(f"{one['category']} {100 * one['score']:.0f} %" for one in row["objects"][:5])
         more = f" and {len(row['objects']) - 5} more" if len(row["objects"]) > 5 else ""
-        return f"{len(row['objects'])} objects{': ' * bool(best)}{best}{more}"
+        count = len(row["objects"])
+        return f"{count} object{'s' * (count != 1)}{': ' * bool(best)}{best}{more}"
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return the image with each box, its class and its score."""

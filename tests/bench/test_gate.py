@@ -286,11 +286,17 @@ def scaled(run, factor):
     return dataclasses.replace(run, results=(dataclasses.replace(one, readings={"latency": longer}),))
 
 
-def test_a_stored_result_is_a_baseline(versions, tmp_path):
-    """Differences far beyond what other work on the machine can make."""
-    stored = suite.run_suite(
-        suite.contexts(versions["base"]), SamplingPlan(processes=3, least_s=0.2), only=["latency"], reference=True
-    )
+def test_a_stored_result_is_a_baseline(versions, tmp_path, monkeypatch):
+    """What is measured now is the stored result itself, so that no other work on the machine has a say."""
+    few = SamplingPlan(processes=3, slice_s=0.02, least_s=0.05, warm_up_s=0.2)
+    stored = suite.run_suite(suite.contexts(versions["base"]), few, only=["latency"], reference=True)
+    asked = []
+
+    def measured(contexts, plan, **settings):
+        asked.append((contexts, plan.processes, settings["only"], settings["reference"]))
+        return stored
+
+    monkeypatch.setattr(suite, "run_suite", measured)
     path = tmp_path / "base.json"
     words = [str(versions["base"]), "--baseline", str(path), "--json"]
     for factor, code in ((1 / 4, 1), (4.0, 0)):
@@ -298,6 +304,7 @@ def test_a_stored_result_is_a_baseline(versions, tmp_path):
         done = CliRunner().invoke(gate_command, words)
         assert done.exit_code == code, done.output
         assert "were not interleaved" in json.loads(done.stdout)[0]["why"]
+    assert asked == 2 * [(suite.contexts(versions["base"]), 5, ["latency"], True)]
     assert CliRunner().invoke(gate_command, [*words, "--also", "memory"]).exit_code == 2
 
 

@@ -9,6 +9,7 @@ from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import cold_cache, cold_start, latency, memory, size
 from edgesmith.bench.result import Subject
 from edgesmith.runtime.errors import DataError, EdgesmithError, RunError, UsageError
+from support.patience import PATIENCE_S
 
 SPIN = """
 import time
@@ -28,7 +29,7 @@ BAD = {
     "an error in the first call": ("def setup():\n    return lambda: [][0]", RunError, "IndexError"),
     "death": ("import os\nos._exit(7)", RunError, "died at 'open'; got exit code 7"),
     "a crash of native code": ("import os\nos.abort()", RunError, "died at 'open'; got signal 6"),
-    "silence": ("import time\ntime.sleep(60)", RunError, "no answer to 'open' in 4 s"),
+    "silence": ("import time\ntime.sleep(60)", RunError, "no answer to 'open' in 1 s"),
 }
 
 
@@ -43,7 +44,7 @@ def work(tmp_path, text, name="work.py"):
 def test_what_goes_wrong_is_an_error(case, tmp_path):
     text, kind, message = BAD[case]
     with pytest.raises(EdgesmithError) as caught:
-        Process(work(tmp_path, text), timeout_s=4 if case == "silence" else 60)
+        Process(work(tmp_path, text), timeout_s=1 if case == "silence" else PATIENCE_S)
     assert type(caught.value) is kind
     assert message in str(caught.value)
 
@@ -150,10 +151,11 @@ def setup():
 """
 
 
-def test_cold_caches_cost_time(tmp_path):
+def test_cold_caches_cost_time(tmp_path, monkeypatch):
     """A megabyte lies in a cache from call to call; once evicted, every call reads it from further away."""
     target = work(tmp_path, COLD.format(kb=1024))
-    context = MetricContext(Subject("cold", "work.py"), target, target.path, timeout_s=60)
+    context = MetricContext(Subject("cold", "work.py"), target, target.path)
+    monkeypatch.setattr(cold_cache, "SECONDS", 0.2)
     with Process(target) as process:
         warm = process.ask("run", seconds=0.2, least=20)["samples"]
     found = cold_cache.measure(context)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from edgesmith.bench.measure import environment
+from edgesmith.bench.measure import environment, process
 from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.sweep import cluster, sweep
 from edgesmith.bench.sweep.sweep import Outcome, Store, SweepCell
@@ -23,6 +23,7 @@ from edgesmith.cli.sweep import sweep_command
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
 from support import results
 from support.bundles import colour_bundle, colour_net
+from support.patience import PATIENCE_S
 
 WORK = "def setup():\n    return lambda: sum(range(2000))"
 
@@ -142,15 +143,26 @@ HANGS = "import time\ntime.sleep(600)"
 CRASHES = "import os\nos.abort()"
 
 
-def test_crashing_and_hanging_cells_fail_with_their_reason_and_the_rest_goes_on(tmp_path):
+def patient_but_with(name, monkeypatch):
+    """Let the time limit hold for one workload alone: what is merely slow today is waited for."""
+    real = process.Process.__init__
+
+    def start(self, target, *, timeout_s=PATIENCE_S, **options):
+        real(self, target, timeout_s=timeout_s if name in target.path else PATIENCE_S, **options)
+
+    monkeypatch.setattr(process.Process, "__init__", start)
+
+
+def test_crashing_and_hanging_cells_fail_with_their_reason_and_the_rest_goes_on(tmp_path, monkeypatch):
+    patient_but_with("hangs.py", monkeypatch)
     for name, text in (("crashes", CRASHES), ("hangs", HANGS), ("good", WORK)):
         (tmp_path / f"{name}.py").write_text(text)
     words = [*(str(tmp_path / f"{name}.py") for name in ("crashes", "hangs", "good")), "--processes", "1",
-             "--seconds", "0.1", "--timeout", "5", "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
+             "--seconds", "0.1", "--timeout", "1", "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
     done = CliRunner().invoke(sweep_command, words)
     assert done.exit_code == 1, done.output
     assert "got signal 6" in done.stderr
-    assert "hangs; got no answer to 'open' in 5 s" in done.stderr
+    assert "hangs; got no answer to 'open' in 1 s" in done.stderr
     assert [one["subject"]["model"] for one in json.loads(done.stdout)[0]["results"]] == ["good"]
 
 
@@ -231,11 +243,8 @@ def test_a_killed_worker_costs_only_its_own_cell(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_a_thousand_cells_arrive_once():
     with cluster.Cluster(workers=4) as local:
-        start = time.monotonic()
         outcomes = list(local(cells(1000), nothing))
-        took = time.monotonic() - start
     assert sorted(outcome.cell.path for outcome in outcomes) == sorted(cell.path for cell in cells(1000))
-    assert took < 120
 
 
 def nothing(cell):

@@ -10,8 +10,6 @@ from edgesmith.cli import main
 from edgesmith.runtime import load
 from edgesmith.runtime.images.geometry import placement
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def export(name, out, *words):
     few = ["--precision", "fp32,int8", "--target", "ort-x86", "--calibration", "32", "--json"]

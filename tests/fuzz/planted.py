@@ -9,6 +9,7 @@ from edgesmith.runtime.common import isolation
 from edgesmith.runtime.errors import DataError
 from fuzz import harness
 from fuzz.harness import Case
+from support.patience import PATIENCE_S
 
 
 def surprise(folder):
@@ -34,7 +35,7 @@ def crash(folder):
 
 
 def hang(folder):
-    time.sleep(60)
+    time.sleep(2 * PATIENCE_S)
 
 
 def memory(folder):
@@ -60,7 +61,8 @@ FINE = (refusal, essay, success, memory)
 
 def tally(action, contains=False):
     kind = SimpleNamespace(
-        __name__=action.__name__, LIMITS=isolation.Limits(1, 512 << 20), CONTAINS=contains,
+        __name__=action.__name__, LIMITS=isolation.Limits(1 if action is hang else PATIENCE_S, 512 << 20),
+        CONTAINS=contains,
         material=lambda folder: None,
         case=lambda rng, material, folder: Case(action.__name__, lambda: action(folder), ("out",)),
     )  # fmt: skip

@@ -13,12 +13,13 @@ import pytest
 from edgesmith.runtime.common import isolation
 from fuzz import harness
 from fuzz.__main__ import KINDS
+from support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def python(*arguments: str, timeout: int = 250) -> subprocess.CompletedProcess:
+def python(*arguments: str, timeout: float = PATIENCE_S) -> subprocess.CompletedProcess:
     """Run it in a process of its own: it forks."""
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
     return subprocess.run(

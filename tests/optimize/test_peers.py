@@ -7,6 +7,7 @@ from experiments import optimizer_peers
 
 from edgesmith.optimize import equivalence
 from support.graphs import model
+from support.patience import PATIENCE_S
 
 TEXT = "(float[1,4] x) => (float[1,4] y) { a = Identity(x) y = Relu(a) }"
 COPY = "import sys, shutil; shutil.copy(sys.argv[1], sys.argv[2])"
@@ -28,7 +29,13 @@ def rows(tmp_path):
     }
     return {
         tool: optimizer_peers.row(
-            source, tool, command, result, expected, speed=tool == "copy", timeout_s=3 if tool == "endless" else 120
+            source,
+            tool,
+            command,
+            result,
+            expected,
+            speed=tool == "copy",
+            timeout_s=3 if tool == "endless" else PATIENCE_S,
         )
         for tool, command in commands.items()
     }

@@ -15,6 +15,7 @@ from edgesmith.runtime.common import plugins
 from edgesmith.runtime.errors import DataError, ModelError, NotAvailable, RunError, UsageError
 from support.bundles import SIDE, colour_net, golden_inputs
 from support.graphs import model
+from support.patience import PATIENCE_S
 
 X = golden_inputs(2)["input"]
 
@@ -201,4 +202,4 @@ def test_openvino_is_opened_first_by_several_threads_at_once(tmp_path):
     pytest.importorskip("openvino")
     onnx.save(model("(float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { y = Relu (x) }"), tmp_path / "m.onnx")
     for _ in range(3):
-        subprocess.run([sys.executable, "-c", AT_ONCE, tmp_path / "m.onnx"], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", AT_ONCE, tmp_path / "m.onnx"], check=True, timeout=PATIENCE_S)

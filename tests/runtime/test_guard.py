@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from edgesmith.runtime.common import files, isolation, machine
 from edgesmith.runtime.errors import UsageError
 from support.bundles import colour_bundle
+from support.patience import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(not isolation.CAN_FORK, reason="this system cannot fork")
 FULL = Path("/dev/full")
@@ -23,7 +23,7 @@ IMPORTS += "from edgesmith.runtime.common.isolation import Limits, run_isolated\
 def in_process(body: str, *arguments: str, **settings) -> subprocess.CompletedProcess:
     """Run lines in a process of their own, so that no thread of the tests' own is there when it forks."""
     command = [sys.executable, "-c", IMPORTS + body, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **settings)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, **settings)
 
 
 ENDINGS = {
@@ -40,9 +40,7 @@ ENDINGS = {
 @pytest.mark.parametrize("case", ENDINGS)
 def test_how_a_child_ends(case):
     action, code, number = ENDINGS[case]
-    done = in_process(
-        f"e = run_isolated({action}, Limits(30)); print(e.code, e.signal, e.late, e.peak_bytes > 1 << 20)"
-    )
+    done = in_process(f"e = run_isolated({action}, Limits()); print(e.code, e.signal, e.late, e.peak_bytes > 1 << 20)")
     assert done.stdout.split() == [str(code), str(int(number)), "False", "True"]
 
 
@@ -65,9 +63,7 @@ def test_what_the_parent_is_to_do_at_its_end_the_child_leaves_to_it(tmp_path):
 
 
 def test_a_hang_ends_at_the_limit():
-    start = time.monotonic()
     done = in_process("l = Limits(0.5); e = run_isolated(lambda: time.sleep(60), l); print(e.late, e.error('work', l))")
-    assert time.monotonic() - start < 20
     assert done.stdout.strip() == (
         "True work was stopped: it took too long; got more than 0.5 s; "
         "do: check whether the file is malformed, or raise EDGESMITH_MAX_SECONDS"
@@ -76,7 +72,7 @@ def test_a_hang_ends_at_the_limit():
 
 def test_memory_is_bounded():
     done = in_process(
-        "e = run_isolated(lambda: bytearray(1 << 30), Limits(30, 256 << 20)); print(e.code, e.peak_bytes)"
+        "e = run_isolated(lambda: bytearray(1 << 30), Limits(None, 256 << 20)); print(e.code, e.peak_bytes)"
     )
     code, peak = map(int, done.stdout.split())
     assert code == 1
@@ -88,7 +84,7 @@ def test_a_crash_leaves_no_work_folder(tmp_path):
     body = (
         "def crash():\n  with files.atomic_file(sys.argv[1]) as place:\n"
         "    place.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "print(run_isolated(crash, Limits(30)).signal)"
+        "print(run_isolated(crash, Limits()).signal)"
     )
     assert in_process(body, str(tmp_path / "target")).stdout.strip() == "11"
     assert list(tmp_path.iterdir()) == []
@@ -100,29 +96,29 @@ def test_a_signal_is_passed_on_and_the_child_cleans_up(number, tmp_path):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "def work():\n  with files.atomic_file(sys.argv[1]):\n    print('ready', flush=True); time.sleep(60)\n"
-        "sys.exit(run_isolated(work, Limits(60)).code)"
+        "sys.exit(run_isolated(work, Limits()).code)"
     )
     with subprocess.Popen([sys.executable, "-c", IMPORTS + body, str(tmp_path / "x")], stdout=-1, stderr=-1) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
-        assert process.wait(20) == (7 if number == signal.SIGTERM else 1)
+        assert process.wait(PATIENCE_S) == (7 if number == signal.SIGTERM else 1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_child_ends_when_its_parent_is_killed(tmp_path):
-    body = "run_isolated(lambda: (print(os.getpid(), flush=True), time.sleep(60)), Limits(60))"
+    body = "run_isolated(lambda: (print(os.getpid(), flush=True), time.sleep(60)), Limits())"
     with subprocess.Popen([sys.executable, "-c", IMPORTS + body], stdout=subprocess.PIPE) as process:
         child = int(process.stdout.readline())
         process.kill()
-    for _ in range(100):
+
+    def ended() -> bool:
         try:
             os.kill(child, 0)
         except ProcessLookupError:
-            return
-        if "\nState:\tZ" in machine.read_text(f"/proc/{child}/status"):
-            return
-        time.sleep(0.1)
-    pytest.fail("the child outlived its parent")
+            return True
+        return "\nState:\tZ" in machine.read_text(f"/proc/{child}/status")
+
+    assert until(ended), "the child outlived its parent"
 
 
 def test_limits_come_from_the_environment(monkeypatch):
@@ -147,7 +143,7 @@ def test_a_crash_of_a_command_is_one_line(tmp_path):
     onnx.save(made, tmp_path / "in.onnx")
     done = subprocess.run(
         [sys.executable, "-m", "edgesmith", "optimize", str(tmp_path / "in.onnx"), "-o", str(tmp_path / "out.onnx")],
-        capture_output=True, text=True, timeout=100, env={**os.environ, "EDGESMITH_MAX_BYTES": str(3 << 30)},
+        capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, "EDGESMITH_MAX_BYTES": str(3 << 30)},
     )  # fmt: skip
     assert done.returncode in (1, 3)
     assert "Traceback" not in done.stderr
@@ -178,7 +174,7 @@ def test_a_command_writes_to_a_terminal_that_stops_the_background():
     body = (
         "import termios; a = termios.tcgetattr(1); a[3] |= termios.TOSTOP; termios.tcsetattr(1, termios.TCSANOW, a)\n"
     )
-    body += "print(run_isolated(lambda: (print('written', flush=True), 3)[1], Limits(20)).code, flush=True)"
+    body += "print(run_isolated(lambda: (print('written', flush=True), 3)[1], Limits()).code, flush=True)"
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-c", IMPORTS + body])

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from support.patience import PATIENCE_S
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -45,7 +47,7 @@ class Page:
             raise AssertionError(found["exceptionDetails"]["exception"].get("description"))
         return found["result"].get("value")
 
-    def goto(self, url, ready="document.documentElement?.dataset.ready === '1'", seconds=30):
+    def goto(self, url, ready="document.documentElement?.dataset.ready === '1'", seconds=PATIENCE_S):
         self.ask("Page.navigate", url=url)
         end = time.monotonic() + seconds
         while (self.js("location.href") in ("about:blank", "") and url != "about:blank") or not self.js(ready):
@@ -105,7 +107,7 @@ def open_page(width=1280, height=900):
             yield page
         finally:
             child.terminate()
-            child.wait(timeout=20)
+            child.wait(timeout=PATIENCE_S)
             os.close(to_child[1])
             os.close(from_child[0])
 

@@ -26,6 +26,7 @@ from PIL import Image
 
 from edgesmith.runtime.common import files
 from support import sameness
+from support.patience import PATIENCE_S
 
 MARK = "EDGESMITH_FAULT_MARK"
 EDGESMITH = [sys.executable, "-c", "import edgesmith.cli; edgesmith.cli.main()"]
@@ -118,7 +119,7 @@ def start(job: Job, place: Path, mark: str = "") -> subprocess.Popen:
 def undisturbed(job: Job, source: Path, place: Path) -> Undisturbed:
     shutil.copytree(source, place)
     began = time.monotonic()
-    if start(job, place).wait(600):
+    if start(job, place).wait(PATIENCE_S):
         raise RuntimeError(f"{job.name}: {(place.parent / 'said').read_text()[-500:]}")
     found = Undisturbed(time.monotonic() - began, job.made(place), names(place))
     shutil.rmtree(place)
@@ -142,7 +143,7 @@ def one(job: Job, normal: Undisturbed, source: Path, place: Path, moment: float)
         process.send_signal(signal.SIGKILL)
         process.wait()
     wrong = [f"{len(alive)} processes live on"] if (alive := orphans(mark)) else []
-    code = start(job, place).wait(600)
+    code = start(job, place).wait(PATIENCE_S)
     if code:
         wrong.append(f"exit code {code}: {(place.parent / 'said').read_text()[-300:]}")
     else:
@@ -154,7 +155,7 @@ def one(job: Job, normal: Undisturbed, source: Path, place: Path, moment: float)
     return wrong
 
 
-def orphans(mark: str, patience_s: float = 5) -> list[int]:
+def orphans(mark: str, patience_s: float = PATIENCE_S) -> list[int]:
     """Return the processes that carry a mark in their environment and do not end within some seconds."""
     deadline = time.monotonic() + patience_s
     while (found := marked(mark)) and time.monotonic() < deadline:
