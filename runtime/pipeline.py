@@ -90,7 +90,9 @@ class PipelineAnswer:
             return self.answer.draw(image)
         rows = self.show(1)["parts"]
         boxes = np.stack([part.region.box for part in self.parts])
-        return draw_boxes(image, boxes, [0] * len(rows), [f"{row['label']} {row['text']}".strip() for row in rows])
+        labels = sorted({row["label"] for row in rows})
+        texts = [f"{row['label']} {row['text']}".strip() for row in rows]
+        return draw_boxes(image, boxes, [labels.index(row["label"]) for row in rows], texts)
 
 
 class Pipeline(Closeable):
@@ -192,7 +194,9 @@ def read_stages(path: Path) -> list[Stage]:
         raise UsageError(f"{path} is not valid", got=f"{len(stages)} stages", expected=f"2 to {MOST_STAGES}")
     for at, stage in enumerate(stages):
         if problem := _problem(stage):
-            raise UsageError(f"stage {at} of {path} is not valid", got=problem[:200], expected="see `runtime.pipeline`")
+            raise UsageError(
+                f"stage {at} of {path} is not valid", got=problem[:200], expected="as docs/runtime.md says"
+            )
     return stages
 
 
