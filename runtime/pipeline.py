@@ -3,7 +3,8 @@
 A pipeline is a folder with `pipeline.json` and the bundles that it names, folders or .zip files:
 
 {"stages": [{"bundle": "detector"},
-            {"bundle": "reader", "labels": ["plate"], "least": 0.4, "margin": 0.05, "most": 20}]}
+            {"bundle": "reader", "labels": ["plate"], "least": 0.4, "margin": 0.05, "most": 20}],
+ "sample": "street.jpg"}
 
 Each stage after the first runs on crops of the image: the boxes that the stage before it answered.
 """
@@ -176,18 +177,45 @@ def load_pipeline(
     return Pipeline(stages, models)
 
 
+def sample_of(folder: Path) -> Path:
+    """Return the image that a pipeline names as its `sample`: what `bench` measures it on.
+
+    Raises:
+        UsageError: It names none, or there is no such file.
+    """
+    name = _content(folder / FILE).get("sample")
+    if not is_path(name) or not (folder / str(name)).is_file():
+        do = "add an image on which every stage has work to do"
+        raise UsageError(
+            f"{folder / FILE} names no sample", got=repr(name)[:80], expected='"sample": "photo.jpg"', do=do
+        )
+    return folder / str(name)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        if existing_file(path, "pipeline").stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or set(content) - {"stages", "sample"}:
+            raise ValueError(f"{type(content).__name__} {list(content)[:5]}")
+    except (OSError, ValueError, RecursionError, TypeError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise UsageError(f"cannot read {path}", got=got, expected='{"stages": [{"bundle": ...}, ...]}') from error
+    return content
+
+
 def read_stages(path: Path) -> list[Stage]:
     """Return the stages of a `pipeline.json`.
 
     Raises:
         UsageError: It does not exist, or is not valid.
     """
+    content = _content(path)
     try:
-        if existing_file(path, "pipeline").stat().st_size > LARGEST:
-            raise ValueError(f"more than {LARGEST} bytes")
-        rows = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        rows = content["stages"]
         stages = [Stage(**{**row, "labels": tuple(row.get("labels", ()))}) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         got = " ".join(str(error).split())[:200]
         raise UsageError(f"cannot read {path}", got=got, expected='{"stages": [{"bundle": ...}, ...]}') from error
     if not 2 <= len(stages) <= MOST_STAGES:

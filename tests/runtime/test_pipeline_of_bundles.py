@@ -8,6 +8,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from edgesmith.bench import suite
+from edgesmith.bench.measure.workload import open_workload
+from edgesmith.bench.metrics import accuracy, size
 from edgesmith.cli import main
 from edgesmith.runtime import bundle, load
 from edgesmith.runtime.backends import ort
@@ -56,7 +59,7 @@ def place(tmp_path_factory):
 
 
 def describe(folder, *stages):
-    (folder / "pipeline.json").write_text(json.dumps({"stages": stages}))
+    (folder / "pipeline.json").write_text(json.dumps({"stages": stages, "sample": "scene.png"}))
     return folder
 
 
@@ -149,6 +152,26 @@ def test_run_answers_for_images(place):
     refused = CliRunner().invoke(main, ["run", str(place), "--source", str(place), "--device", "ort"])
     assert refused.exit_code == 2
     assert "a pipeline runs on images" in refused.stderr
+
+
+def test_bench_measures_the_whole(place):
+    """The call answers the sample with both stages."""
+    describe(place, {"bundle": "squares"}, {"bundle": "colours"})
+    (context,) = suite.contexts(place)
+    assert (context.subject.model, context.subject.form, context.subject.backend) == (place.name, "pipeline", "bundles")
+    work = open_workload(context.target)
+    assert len(work.call().parts) == 3
+    assert set(work.stages) == {"import_s", "load_s", "first_call_s"}
+    assert "measure each bundle" in accuracy.measure(context).missing
+    assert size.measure(context).missing
+
+
+@pytest.mark.parametrize("sample", [None, "gone.png", "../scene.png", 3])
+def test_bench_needs_a_sample(sample, place):
+    stages = [{"bundle": "squares"}, {"bundle": "colours"}]
+    (place / "pipeline.json").write_text(json.dumps({"stages": stages, "sample": sample}))
+    with pytest.raises(UsageError, match="names no sample"):
+        suite.contexts(place)
 
 
 BAD = {
