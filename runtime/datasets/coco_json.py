@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .listed_files import json_object
-from .objects import AnnotatedParts, image_size, inside, instances, require_few
+from .listed_files import image_header, json_object
+from .objects import AnnotatedParts, inside, instances, require_few
 
 if TYPE_CHECKING:
     from .listed_files import Listing
@@ -110,7 +110,7 @@ def _read_coco(file: Path, time_ns: int, size: int) -> Listing:
         paths.append(path)
         truths.append(
             instances(
-                image_size(path), [_corners(one, where) for one in records],
+                image_header(path)[0], [_corners(one, where) for one in records],
                 [order[one["category_id"]] for one in records], where,
                 crowd=[one.get("iscrowd") == 1 for one in records], areas=[_area(one, where) for one in records],
                 keypoints=_keypoints(records, points, where),

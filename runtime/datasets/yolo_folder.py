@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import DataError
 from .image_folder import SUFFIXES
-from .listed_files import text_of
-from .objects import AnnotatedParts, image_size, inside, instances, require_few
+from .listed_files import image_header, text_of
+from .objects import AnnotatedParts, inside, instances, require_few
 from .truths import Instances
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _labels_of(image: Path) -> Path:
 
 
 def _objects(image: Path, labels: Path, classes: int, shape: Shape) -> Instances:
-    height, width = image_size(image)
+    height, width = image_header(image)[0]
     boxes, numbers, points = [], [], []
     lines = _lines(labels) if labels.is_file() else []
     require_few(len(lines), labels.name)
