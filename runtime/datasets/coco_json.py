@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
+from . import coco_keypoints
 from .listed_files import json_object
 from .objects import AnnotatedParts, image_size, inside, instances, require_few
 
@@ -36,7 +37,8 @@ def find_coco(source: Path) -> AnnotatedParts | None:
             return None
         folder = source.parent.parent if source.parent.name == "annotations" else source.parent
         return AnnotatedParts(folder, {"test": functools.partial(read_coco, source)}, _kinds(source))
-    files = sorted({path for pattern in PLACES for path in source.glob(pattern) if path.is_file() and _is_coco(path)})
+    files = sorted({path for pattern in PLACES for path in source.glob(pattern) if path.name != coco_keypoints.FILE})
+    files = [path for path in files if path.is_file() and _is_coco(path)]
     first = [path for path in files if path.name.startswith("instances")] or files
     parts = {part: path for part in PARTS if (path := _named(first, source, PARTS[part]))}
     if not parts and first:
