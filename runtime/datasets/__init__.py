@@ -278,11 +278,16 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     folder = Path(source)
     if str(source) == photos.NAME and not folder.exists():
         folder = photos.crops_folder()
-    if folder.exists() and (objects := annotation_files.find_annotations(folder)):
+    layout = layouts.find_layout(folder) if folder.is_dir() else None
+    objects = annotation_files.find_annotations(folder) if folder.exists() else None
+    if layout and objects:
+        got, do = f"{' and '.join(layout.marks)}, and files of boxes", "give each a folder of its own"
+        raise DataError(f"{folder} says in two ways what its images show", got=got, do=do)
+    if objects:
         files, truths, classes = annotation_files.load_annotations(objects, split, calibration)
         nobody = np.zeros(len(files), np.int64)
         return Dataset(folder.stem, split, files, nobody, tuple(classes), tuple(truths), objects.kinds)
-    if folder.is_dir() and (layout := layouts.find_layout(folder)):
+    if layout:
         files, truths, classes = layouts.load_layout(folder, layout, split, calibration)
         nobody = np.zeros(len(files), np.int64)
         return Dataset(folder.name, split, files, nobody, tuple(classes), tuple(truths), frozenset({layout.kind}))

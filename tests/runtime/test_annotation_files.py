@@ -368,3 +368,11 @@ def test_an_image_has_no_more_objects_than_a_data_set(monkeypatch, tmp_path):
         folder = write(tmp_path / write.__name__)
         with pytest.raises(DataError, match="too many objects"):
             datasets.load(folder, "test")
+
+
+def test_a_folder_that_says_it_in_two_ways_is_refused(tmp_path):
+    folder = as_coco(tmp_path / "data")
+    for name in ("images", "masks"):
+        picture(folder / name / "a.png")
+    with pytest.raises(DataError, match="says in two ways what its images show; got images and masks"):
+        datasets.load(folder, "test")
