@@ -51,14 +51,16 @@ export: $(VENV)/.ready  ## A network to a verified bundle: MODEL, WEIGHTS, DATA,
 	@$(BIN)/edgesmith export "$(MODEL)" --weights "$(WEIGHTS)" --data "$(DATA)" --precision $(PRECISION) --target $(TARGET) \
 	  $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+# A file's tests stay on one worker, for they share what is made once; files begin in the order of tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # The quick tests reach nearly all that the slow ones do, and tracing these would cost minutes.
-COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' --cov
+COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(PYTEST) -m 'not slow' --cov
 
 test: $(VENV)/.ready  ## Every test, the quick ones with coverage: `coverage report` shows it.
-	@$(COVER) --cov-report=; quick=$$?; $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow && exit $$quick
+	@$(COVER) --cov-report=; quick=$$?; $(PYTEST) -m slow && exit $$quick
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	@$(PYTEST) -m 'not slow'
 
 coverage: $(VENV)/.ready  ## The lines and branches of the package that the quick tests reach.
 	@$(COVER) --cov-report=term:skip-covered

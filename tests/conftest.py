@@ -11,6 +11,17 @@ import edgesmith.runtime  # noqa: F401  before a test imports onnxruntime, which
 settings.register_profile("edgesmith", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgesmith")
 
+# The longest first: whatever is begun last keeps one core waiting for the other.
+LONGEST = (
+    "test_pipeline", "test_faults", "test_zoo_pipeline", "test_zoo", "test_how_to", "test_tasks", "test_corpus",
+    "test_bring_anything", "test_sweep", "test_sweep_targets", "test_fuzz", "test_pipeline_int8",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders():
