@@ -7,9 +7,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..runtime import backends, datasets
 from ..runtime.bundle.bundle import Bundle, read_bundle
@@ -18,13 +15,14 @@ from ..runtime.common.files import sha256
 from ..runtime.common.names import split_words
 from ..runtime.common.plugins import load_plugin, plugin_names
 from ..runtime.datasets.array_files import is_array_source
+from ..runtime.datasets.truths import KINDS
 from ..runtime.engines.sidecar import Sidecar, read_sidecar
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
-from ..runtime.selection.candidates import backends_for, open_artefact
+from ..runtime.selection.candidates import backends_for
 from ..runtime.spec import ModelSpec
-from ..runtime.tasks import find
-from ..runtime.verify import replay
+from ..runtime.tasks import CLASS, find
 from . import metrics
+from .evaluations import evaluate
 from .measure import environment, interleave
 from .measure import reference as reference_workload
 from .measure.context import Evaluation, MetricContext
@@ -32,7 +30,6 @@ from .measure.workload import FILES, BenchTarget
 from .result import Reading, Result, Run, Subject
 
 SPLITS = ("test", "hard")
-LIKENESS_IMAGES = 256  # where no labels judge: 1 % of the answers is then two or three images
 REFERENCE = BenchTarget(str(reference_workload.__file__))
 
 
@@ -218,14 +215,13 @@ def _context(
     subject = _subject(bundle, artefact, backend, threads, batch)
     splits = evaluated_splits(source) if source else ()
     evaluations: dict[str, Evaluation] = {
-        split: functools.partial(_evaluate, bundle, artefact, backend, source, split, not unlabelled)
-        for split in splits
+        split: functools.partial(evaluate, bundle, artefact, backend, source, split, not unlabelled) for split in splits
     }
     why = f"weights {bundle.spec.weights!r}, and no images were given (--data)"
     target = BenchTarget(str(bundle.source), artefact.name, backend, threads, batch, shape)
     return MetricContext(
         subject, target, str(bundle.folder / artefact.path), evaluations=evaluations, no_evaluation=why,
-        unlabelled=unlabelled, task=bundle.spec.task,
+        unlabelled=unlabelled, task=bundle.spec.task, decoding=bundle.spec.context(),
     )  # fmt: skip
 
 
@@ -242,56 +238,16 @@ def _unjudged(spec: ModelSpec, source: str, fits: bool) -> str:
 
 
 def unjudged(spec: ModelSpec, data: datasets.Dataset) -> str:
-    """Return why labels cannot judge a network's answers on these data; "" where they can."""
+    """Return why the truths of these data cannot judge a network's answers; "" where they can."""
     task = find(spec.task)
-    if not data.labelled:
-        return "the data have no labels"
-    return "" if task.learns_labels else f"task {spec.task} has no top-1"
-
-
-def _evaluate(
-    bundle: Bundle, artefact: Artefact, backend: str, source: str, split: str, labelled: bool = True
-) -> tuple[Any, Any, Any]:
-    """Return outputs by name, labels (N,) or None, and the outputs of the FP32 artefact unless this is it."""
-    labels = _samples(bundle.source, source, split, labelled)[1]
-    first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), None)
-    reference = None
-    if first is not None and first.name != artefact.name:
-        reference = _outputs(bundle.source, first.name, "ort", source, split, labelled)
-    return _outputs(bundle.source, artefact.name, backend, source, split, labelled), labels, reference
-
-
-@functools.lru_cache(maxsize=4)
-def _samples(path: Path, source: str, split: str, labelled: bool) -> tuple[Any, Any]:
-    """Return the network's inputs by name, and the labels (N,); without labels LIKENESS_IMAGES are enough."""
-    spec, data = read_bundle(path).spec, datasets.load(source, split)
-    labels = labels_for(spec, data, source) if labelled else None
-    data = data if labelled else data.head(LIKENESS_IMAGES)
-    return spec.feeds(datasets.join_batches(list(data.batches(spec, 64)))), labels
-
-
-def labels_for(spec: ModelSpec, data: datasets.Dataset, source: str) -> Any:
-    """Return the labels (N,) of images as class indices of the network: by name if both have the same names.
-
-    Raises:
-        UsageError: The numbers of classes differ.
-    """
-    if len(data.classes) != spec.num_classes:
-        got = f"{len(data.classes)} classes in {source}, {spec.num_classes} in {spec.name}"
-        raise UsageError(
-            "the images do not match the network",
-            got=got,
-            do="give images of the classes that it was trained on (--data)",
-        )
-    if spec.labels and set(spec.labels) == set(data.classes):
-        return np.array([spec.labels.index(name) for name in data.classes])[data.labels]
-    return data.labels
-
-
-@functools.lru_cache(maxsize=8)
-def _outputs(path: Path, name: str, backend: str, source: str, split: str, labelled: bool) -> dict[str, Any]:
-    bundle = read_bundle(path)
-    artefact = next(item for item in bundle.artefacts if item.name == name)
-    with open_artefact(bundle, artefact, backend) as session:
-        outputs = replay(session, _samples(path, source, split, labelled)[0])
-    return {key: outputs[key].astype(np.float32) for key in bundle.spec.output_names}
+    if not task.truth:
+        return f"task {spec.task} has no top-1"
+    if not data.knows(task.truth):
+        return f"the data have no {KINDS[task.truth][0]}"
+    if task.truth == CLASS:
+        return ""  # other classes are an error, which `truths_for` raises
+    try:
+        data.truths_for(spec, task.truth)
+    except UsageError as error:
+        return str(error)
+    return ""

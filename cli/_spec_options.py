@@ -25,7 +25,7 @@ OPTIONS = (
     click.option("--interpolation", default="", metavar="METHOD", help="bilinear, opencv-linear, torch-bilinear, ..."),
     click.option("--labels", type=click.Path(path_type=Path), help="A text file with a label on each line."),
     click.option("--layout", default="", metavar="NCHW|NHWC", help="Layout of the image."),
-    click.option("--task", default="", help="classify, segment, localise, reconstruct or features."),
+    click.option("--task", default="", help="What the network does: classify, detect, segment, ..."),
     click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument of the class or function."),
 )
 

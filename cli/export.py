@@ -66,7 +66,10 @@ Examples:
     type=click.Path(path_type=Path),
     help="Where trained weights are kept.",
 )
-@click.option("--max-drop", default=0.5, show_default=True, help="Points of top-1 that a lower precision may lose.")
+@click.option(
+    "--max-drop", type=float, help="Points of the task's metric (top-1, mAP) that a lower precision may lose.  "
+    "[default: the task's, 0.5 of top-1]",
+)  # fmt: skip
 @click.option(
     "--min-agreement",
     default=95.0,

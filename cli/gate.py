@@ -61,7 +61,7 @@ def gate_command(
         raise UsageError("the threshold or the time is not valid", got=f"{threshold}, {max_seconds} s",
                          expected="a share between 0 and 1, and more than 0 s")  # fmt: skip
     words = _words(also)
-    _check_data(data, words)
+    _check_data(data, words, new)
     for path, kind in ((junit_path, "junit"), (markdown_path, "markdown")):
         if path:
             claim(path, kind, overwrite=overwrite)
@@ -137,14 +137,18 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _check_data(data: str, words: list[str]) -> None:
-    """Refuse data without labels, which accuracy needs, before anything is measured."""
+def _check_data(data: str, words: list[str], new: Path) -> None:
+    """Refuse data without the truth that the accuracy needs, before anything is measured."""
+    from ..bench.measure.workload import FILES
     from ..runtime import datasets
+    from ..runtime.bundle.bundle import read_bundle
+    from ..runtime.tasks import CLASS, find
 
     if data and "accuracy" not in words:
         raise UsageError("--data is for the accuracy", got="no --also accuracy", do="add --also accuracy")
     if data:
-        datasets.load(data, "test").require_labels("--also accuracy")
+        truth = CLASS if new.suffix in FILES else find(read_bundle(new).spec.task).truth
+        datasets.load(data, "test").require_truth(truth or CLASS, "--also accuracy")
 
 
 def _kernels(base: Path, new: Path) -> GateAnswers:

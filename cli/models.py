@@ -142,9 +142,10 @@ def _before(data: str, start: str, resumed: Path | None) -> None:
     from ..models.training.run_state import nothing_to_resume
     from ..runtime import datasets
     from ..runtime.common.files import existing_file
+    from ..runtime.tasks import CLASS
 
     for split in ("train", "test"):
-        datasets.load(data, split).require_labels("training")
+        datasets.load(data, split).require_truth(CLASS, "training")
     if start != "random":
         existing_file(start, "checkpoint")
     if resumed and not resumed.is_file():

@@ -74,7 +74,7 @@ class _Forms:
         files, whole = self._files(graph), chosen.to_dict()
         worst = self._worst(files)
         trials = [_record([], worst)]
-        ranking = [] if worst.enough else self._noisiest()
+        ranking = [] if worst.enough else [name for name in self._noisiest() if name not in chosen.settings.noisy]
         for count in sorted({min(count, len(ranking) // 2) for count in TRIES} - {0}):
             forms = list(self._trials(ranking[:count], chosen.settings))
             trials += [_record(ranking[:count], worst, estimate) for _, _, worst, estimate in forms]

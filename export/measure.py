@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
-import itertools
-import os
 from typing import Any
 
 import numpy as np
@@ -13,20 +9,20 @@ from numpy.typing import NDArray
 
 from ..bench import stats
 from ..bench.measure import interleave
+from ..bench.measure.evaluation import Evaluated, same_sizes
 from ..bench.measure.workload import BenchTarget
 from ..bench.metrics import accuracy
-from ..bench.suite import labels_for
 from ..optimize.graph.graph_file import GraphFile
+from ..optimize.quantize.class_likeness import ClassLikeness
 from ..optimize.quantize.report import judge
 from ..optimize.quantize.speed import Speed, race
 from ..runtime import targets
-from ..runtime.backends import ort
-from ..runtime.backends._base import Session
-from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset, Noise
+from ..runtime.datasets.truths import KINDS
+from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
-from ..runtime.tasks import find
-from ..runtime.verify import replay
+from ..runtime.tasks import CLASS, Task, find, first
+from .answers import answers_key, answers_on
 from .settings import ExportedArtefact, Flow, Kept, StageCheck, result_key
 
 # One process per artefact, half a second each: precise enough for the table, not for a gate.
@@ -46,7 +42,7 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
         artefact.results["bytes"] = artefact.bytes
     runnable = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
     if flow.settings.evaluate:
-        why_not = _not_judged(flow, spec)
+        why_not = not_judged(flow, spec)
         for split in flow.splits:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
@@ -63,36 +59,52 @@ def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
     """Compare a form with FP32: by its score if labels can be used, else by similarity; not for random weights."""
     if not flow.settings.evaluate:
         return Kept(not_judged="the settings disable it")
-    why_not = _not_judged(flow, spec)
+    why_not = not_judged(flow, spec)
     if flow.settings.weights == "random":
         return Kept(not_judged=why_not)
     if why_not:
         return _alike(flow, spec, artefact)
-    lost, most = _lost(flow, spec, artefact), flow.settings.max_drop + 1e-9
+    lost, most = _lost(flow, spec, artefact), flow.settings.most_lost(find(spec.task)) + 1e-9
     return Kept(lost <= most, lost, near=lost <= most + NEAR * abs(most))
 
 
 def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
-    """Compare a form's outputs with FP32's if labels cannot be used."""
+    """Compare a form's outputs with FP32's if labels cannot be used; near ties of FP32 count as agreement."""
     fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
     key = str(artefact.path), artefact.path.stat().st_mtime_ns
     if key in flow.likeness:
         return flow.likeness[key]
-    agreement, worst = None, float("inf")
+    agreement, near_ties, worst = None, 0, float("inf")
     for split in flow.splits:
         data = flow.data[split].head(LIKENESS_IMAGES)
-        one, two = _logits(flow, [fp32, artefact], data, spec)
-        share = task.agreement(two, one) if task.learns_labels and not isinstance(data, Noise) else None
+        one, two = answers_on(flow, [fp32, artefact], data, spec)
+        share, ties = (None, 0) if isinstance(data, Noise) else _agreed(task, one, two, spec)
         if share is not None:
-            agreement = min(100 * share, 100.0 if agreement is None else agreement)
+            agreement = min(share, 100.0 if agreement is None else agreement)
+            near_ties += ties
         worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
     spare = NEAR * (100 - settings.min_agreement)
     enough, near = (
         worst >= settings.min_sqnr - less_db and (agreement is None or agreement >= settings.min_agreement - less)
         for less_db, less in ((0.0, 0.0), (NEAR_DB, spare))
     )
-    flow.likeness[key] = Kept(enough, agreement=agreement, sqnr_db=worst if np.isfinite(worst) else None, near=near)
+    sqnr_db = worst if np.isfinite(worst) else None
+    flow.likeness[key] = Kept(enough, agreement=agreement, near_ties=near_ties, sqnr_db=sqnr_db, near=near)
     return flow.likeness[key]
+
+
+def _agreed(task: Task, fp32: Evaluated, form: Evaluated, spec: ModelSpec) -> tuple[float | None, int]:
+    """Return the agreement in per cent, near ties of classes included, and their number; None if it decides nothing."""
+    if not task.truth:
+        return None, 0
+    if task.truth != CLASS:
+        share = task.agreement(form.reduced, fp32.reduced, spec.context())
+        return (None if share is None else 100 * share), 0
+    one, two = first(fp32.reduced), first(form.reduced)
+    if one.shape != two.shape or one.ndim < 2 or one.shape[1] < 2:
+        return None, 0
+    alike = ClassLikeness.of(*(np.moveaxis(side, 1, -1).reshape(-1, side.shape[1]) for side in (one, two)))
+    return 100 * (alike.agreed + alike.near_ties) / alike.images, alike.near_ties
 
 
 def _sqnr_db(
@@ -110,91 +122,61 @@ def _graph(flow: Flow, artefact: ExportedArtefact) -> GraphFile:
 
 def _lost(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> float:
     """Return the points of the task's metric that a form loses against FP32 on the worse split."""
-    drops, task = [], find(spec.task)
-    for split in flow.splits:
-        labels = labels_for(spec, flow.data[split], flow.settings.data)
-        before, after = (
-            100 * task.score(logits, labels)[0][task.metric]
-            for logits in _logits(flow, [flow.onnx("fp32"), artefact], flow.data[split], spec)
-        )
-        drops.append(before - after)
-    return max(drops)
-
-
-def _not_judged(flow: Flow, spec: ModelSpec) -> str:
-    """Return why labels cannot be used, or an empty string."""
     task = find(spec.task)
-    if not task.learns_labels:
+    return max(
+        task.lost(*(_metric(flow, spec, one, flow.data[split]) for one in (flow.onnx("fp32"), artefact)))
+        for split in flow.splits
+    )
+
+
+def _metric(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact, data: Dataset) -> float:
+    """Return the value of the task's metric on a split."""
+    key, task = answers_key(artefact, data), find(spec.task)
+    if key not in flow.scores:
+        (answers,) = answers_on(flow, [artefact], data, spec)
+        score = task.score(answers.reduced, data.truths_for(spec, task.truth), spec.context())
+        flow.scores[key] = score.values[task.metric]
+    return flow.scores[key]
+
+
+def not_judged(flow: Flow, spec: ModelSpec) -> str:
+    """Return why truths cannot be used, or an empty string."""
+    task, data = find(spec.task), flow.data["test"]
+    if not task.truth:
         return f"task {spec.task}: there is no top-1"
     if flow.settings.weights == "random":
         return f"random weights: {task.title} means nothing"
-    if not flow.data["test"].labelled:
-        return "the data have no labels"
-    classes = len(flow.data["test"].classes)
-    if classes != spec.num_classes:
-        return f"the data has {classes} classes, the network {spec.num_classes}"
+    if not data.knows(task.truth):
+        return f"the data have no {KINDS[task.truth][0]}"
+    try:
+        data.truths_for(spec, task.truth)
+    except UsageError:
+        return f"the data has {len(data.classes)} classes, the network {spec.num_classes}"
     return ""
 
 
 def _score(flow: Flow, runnable: list[ExportedArtefact], spec: ModelSpec, split: str, judged: bool) -> None:
-    """Evaluate every artefact on the same images; without usable labels a few images are enough for the agreement."""
+    """Evaluate every artefact on the same images; without usable truths a few images are enough for the agreement."""
     few = UNJUDGED_IMAGES if flow.settings.weights == "random" else LIKENESS_IMAGES
     data = flow.data[split] if judged else flow.data[split].head(few)
-    outputs, task = _logits(flow, runnable, data, spec), find(spec.task)
-    reference = outputs[0]
-    labels = labels_for(spec, data, flow.settings.data) if judged else data.labels
-    for artefact, output in zip(runnable, outputs, strict=True):
+    answers, task, name = answers_on(flow, runnable, data, spec), find(spec.task), spec.output_names[0]
+    reference = answers[0]
+    for artefact, answer in zip(runnable, answers, strict=True):
         values: dict[str, Any] = {"images": len(data)}
         if judged:
-            values[result_key(task)] = 100 * task.score(output, labels)[0][task.metric]
+            values[result_key(task)] = task.scale * _metric(flow, spec, artefact, data)
         if artefact is not runnable[0]:
-            if (share := task.agreement(output, reference)) is not None:
+            if (share := task.agreement(answer.reduced, reference.reduced, spec.context())) is not None:
                 values["agreement"] = 100 * share
-            if output.shape == reference.shape:  # else as many rows as something found, and other ones
-                values["sqnr_db"] = accuracy.sqnr_db(reference, output)
+            if same_sizes(reference.raw[name], answer.raw[name]):  # else as many rows as something found
+                values["sqnr_db"] = accuracy.sqnr_db(reference.raw[name], answer.raw[name])
         artefact.results[split] = values
-
-
-def _logits(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
-    """Return each artefact's logits, float32 (N, classes); cached results of a file are not computed again."""
-    keys = [(str(one.path), one.path.stat().st_mtime_ns, f"{data.split} {len(data)}") for one in runnable]
-    missing = [artefact for artefact, key in zip(runnable, keys, strict=True) if key not in flow.logits]
-    if missing:
-        logits = iter(_computed(missing, data, spec))
-        flow.logits |= {key: next(logits) for key in keys if key not in flow.logits}
-    return [flow.logits[key] for key in keys]
-
-
-def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[NDArray[np.float32]]:
-    """Compute logits.
-
-    One thread per core, each with its own image: for small networks and images, sharing one image between cores takes
-    longer than computing it. At most two batches per core are in memory.
-    """
-    cores = os.cpu_count() or 1
-    rows: list[list[NDArray[np.float32]]] = []
-    with contextlib.ExitStack() as stack:
-        advance = stack.enter_context(progress(f"{data.split} images", len(data)))
-        sessions: list[Session] = [
-            stack.enter_context(ort.open(artefact.path, threads=1, **artefact.options)) for artefact in runnable
-        ]
-        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(cores))
-        batches = data.batches(spec)
-        while chunk := list(itertools.islice(batches, 2 * cores)):
-            rows += pool.map(lambda batch: _answers(sessions, batch, spec), chunk)
-            advance(sum(len(spec.feeds(batch)[spec.input_name]) for batch in chunk))
-    return [np.concatenate(part) for part in zip(*rows, strict=True)]
-
-
-def _answers(sessions: list[Session], batch: Any, spec: ModelSpec) -> list[NDArray[np.float32]]:
-    feeds = spec.feeds(batch)
-    return [replay(session, feeds)[spec.output_names[0]].astype(np.float32) for session in sessions]
 
 
 def _accuracy_check(
     flow: Flow, spec: ModelSpec, artefact: ExportedArtefact, fp32: ExportedArtefact, why_not: str
 ) -> StageCheck:
-    name, max_drop = f"accuracy {artefact.name}", flow.settings.max_drop
+    name, task = f"accuracy {artefact.name}", find(spec.task)
     agreement = ", ".join(_likeness(split, artefact.results[split]) for split in flow.splits)
     if why_not and flow.settings.weights == "random":
         return StageCheck(name, None, f"{why_not}; {agreement}")
@@ -206,14 +188,15 @@ def _accuracy_check(
             likeness.enough,
             f"{why_not}, so similarity decides: {likeness} {limits}; {agreement}{_tried(artefact)}",
         )
-    task = find(spec.task)
-    key = result_key(task)
-    drops = {split: fp32.results[split][key] - artefact.results[split][key] for split in flow.splits}
-    worst = max(drops.values())
-    changes = ", ".join(f"{split} {0.0 - drop:+.2f}" for split, drop in drops.items())
+    key, max_drop = result_key(task), flow.settings.most_lost(task)
+    changes = {split: artefact.results[split][key] - fp32.results[split][key] for split in flow.splits}
+    sign = -1 if task.higher_is_better else 1
+    worst = max(sign * change for change in changes.values())
+    text = ", ".join(f"{split} {0.0 + change:+.2f}" for split, change in changes.items())
     return StageCheck(
         name, worst <= max_drop + 1e-9,
-        f"{task.title} against FP32: {changes} points (allowed -{max_drop}); {agreement}{_tried(artefact)}",
+        f"{task.title} against FP32: {text} {task.points} (allowed {'-' if sign < 0 else '+'}{max_drop}); "
+        f"{agreement}{_tried(artefact)}",
     )  # fmt: skip
 
 

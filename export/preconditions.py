@@ -14,7 +14,7 @@ from ..runtime.engines.flavour import normal_sm
 from ..runtime.errors import DataError, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
-from ..runtime.tasks import find
+from ..runtime.tasks import CLASS, find
 from .engines import engine_target
 from .settings import NORMALISED, PACKAGE, RANDOM_DATA, SPLITS, TRAINED, ExportSettings
 from .sources.options import SpecOptions
@@ -112,7 +112,7 @@ def _classes(settings: ExportSettings) -> int | None:
                          expected="trained, digits, imagenet, package, random or a file", do="choose one")  # fmt: skip
     spec = catalog.network_spec(settings.model, source)
     has_labels = source == "digits" or (Path(source).is_file() and bool(spec.labels))
-    return spec.num_classes if has_labels and find(spec.task).learns_labels else None
+    return spec.num_classes if has_labels and find(spec.task).truth == CLASS else None
 
 
 def _data(settings: ExportSettings, classes: int | None) -> None:
@@ -120,7 +120,7 @@ def _data(settings: ExportSettings, classes: int | None) -> None:
             for split in ("calibration", *SPLITS)}  # fmt: skip
     there = len(data["test"].classes)
     if settings.weights == TRAINED:
-        data["test"].require_labels("training")
+        data["test"].require_truth(CLASS, "training")
     if not data["test"].labelled:
         classes = None
     if classes is not None and there != classes:

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..bench.measure.evaluation import Evaluated
 from ..models.catalog import find_network
 from ..optimize.quantize.targets import quantized_targets
 from ..runtime import datasets, targets
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("ort-x86", "trt")  # the default
-# Maximum loss of a lower precision against FP32 in points of top-1, on each split.
-MAX_DROP = 0.5
 # Where no label can judge: per cent of the images that must have FP32's top-1, and dB of the worst part of an output.
 MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
@@ -70,7 +66,7 @@ class ExportSettings:
     opset: int = 18
     threads: int = 0
     weights_folder: Path = Path("weights")
-    max_drop: float = MAX_DROP
+    max_drop: float | None = None
     min_agreement: float = MIN_AGREEMENT
     min_sqnr: float = MIN_SQNR
     evaluate: bool = True
@@ -108,6 +104,10 @@ class ExportSettings:
             find_network(self.model).name if self.source.is_ours else self.source.stem
         )
 
+    def most_lost(self, task: Task) -> float:
+        """Return the points of the task's metric that a lower precision may lose against FP32, on each split."""
+        return task.max_drop if self.max_drop is None else self.max_drop
+
     def to_dict(self) -> dict[str, str]:
         """Return every setting as text."""
         values = {one.name: str(getattr(self, one.name)) for one in dataclasses.fields(self)}
@@ -138,8 +138,9 @@ class Kept:
 
     Attributes:
         enough: Whether it meets the settings; True if it cannot be evaluated.
-        lost_points: The loss in points of top-1, if labels can be used.
-        agreement: Otherwise, for a classifier: per cent of the images with the same top-1.
+        lost_points: The loss in points of the task's metric, if the truth is known.
+        agreement: Otherwise: per cent of equal choices (images with the same top-1, near ties included; objects).
+        near_ties: How many images of both splits have another top-1 where FP32 was all but undecided.
         sqnr_db: Otherwise: the SQNR of the worst part of an output, in dB; None if it is equal to FP32's.
         near: Whether it meets the settings, or would with 1 dB less noise.
         not_judged: Why it was not evaluated; empty if it was.
@@ -148,6 +149,7 @@ class Kept:
     enough: bool = True
     lost_points: float | None = None
     agreement: float | None = None
+    near_ties: int = 0
     sqnr_db: float | None = None
     near: bool = True
     not_judged: str = ""
@@ -159,7 +161,10 @@ class Kept:
         if self.lost_points is not None:
             return f"{self.lost_points:.2f} points are lost"
         sqnr = "all is equal" if self.sqnr_db is None else f"the SQNR is {self.sqnr_db:.1f} dB"
-        return sqnr if self.agreement is None else f"the agreement is {self.agreement:.2f} %, {sqnr}"
+        if self.agreement is None:
+            return sqnr
+        ties = f" with {self.near_ties} near ties" if self.near_ties else ""
+        return f"the agreement{ties} is {self.agreement:.2f} %, {sqnr}"
 
 
 @dataclass
@@ -261,7 +266,8 @@ class Flow:
         self.seconds: dict[str, float] = {}
         self.data: dict[str, datasets.Dataset] = {}
         self.records: dict[str, Any] = {}
-        self.logits: dict[tuple[str, int, str], NDArray[np.float32]] = {}
+        self.answers: dict[tuple[str, int, str], Evaluated] = {}  # file, its time, images
+        self.scores: dict[tuple[str, int, str], float] = {}
         self.likeness: dict[tuple[str, int], Kept] = {}
         self.trained_ranges: dict[str, tuple[float, float]] = {}  # of a file that was trained with Q/DQ
         self.graphs: dict[str, GraphFile] = {}  # the graphs in the artefacts' files, until the engines are built

@@ -110,7 +110,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         return _not_an_image(entry, weights)
     channels, height, width = entry.input_shape
     digits, task = weights == "digits", entry.row.get("task", "classify")
-    classifies = tasks.find(task).learns_labels
+    classifies = tasks.find(task).truth == tasks.CLASS
     if digits and not classifies:
         raise UsageError(f"{entry.name} is not a classifier", got="weights digits", do="use --weights random or a file")
     if digits:

@@ -27,6 +27,7 @@ from ..runtime.common.progress import note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
+from ..runtime.tasks import CLASS
 from ..runtime.tasks import find as find_task
 from . import catalog, checkpoints
 from .nearest import nearest_network
@@ -84,7 +85,7 @@ def trainable(name: str) -> None:
     """
     entry = catalog.find_network(name)
     task = entry.row.get("task", "classify")
-    if len(entry.input_shape) != 3 or not find_task(task).learns_labels:
+    if len(entry.input_shape) != 3 or find_task(task).truth != CLASS:
         got = f"input {entry.input_shape}, task {task}"
         raise UsageError(f"{name} cannot be trained on images by class", got=got, do="give --weights random or a file")
 

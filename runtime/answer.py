@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import DataError
 from .images.postprocess import Box, Guess, probabilities
-from .tasks import Task, find
+from .tasks import DecodeContext, Task, find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,14 +24,12 @@ class Answer:
     """The answer for one image: the network's outputs by name, without the batch axis.
 
     `task` is that of the spec, one of `tasks.names()`: "classify" has `top`, "segment" `class_map`, "localise" `box`;
-    all have `decode`. `scores` is that of the spec: whether the first output holds "logits" or "probabilities"; with ""
-    the values decide.
+    all have `decode`. `context` is what the spec says of the outputs, with the size of the image where it is known.
     """
 
     outputs: Mapping[str, NDArray[Any]]
-    labels: tuple[str, ...] = ()
     task: str = "classify"
-    scores: str = ""
+    context: DecodeContext = field(default_factory=DecodeContext)
 
     @property
     def logits(self) -> NDArray[Any]:
@@ -41,7 +39,7 @@ class Answer:
     @functools.cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """The probability of each class, float32: softmax of the logits, unless they already are probabilities."""
-        return probabilities(self.logits, self.scores, axis=0)
+        return probabilities(self.logits, self.context.scores, axis=0)
 
     def top(self, k: int = 5) -> tuple[Guess, ...]:
         """Return the `k` best classes, best first.
@@ -58,7 +56,7 @@ class Answer:
         Raises:
             DataError: The network does not segment: its output is not a map of class scores (classes, H, W).
         """
-        classes: NDArray[np.int64] = self._as("segment")
+        classes: NDArray[np.int64] = self._as("segment").pixels
         return classes
 
     def box(self) -> Box:
@@ -80,17 +78,17 @@ class Answer:
 
     def show(self, most: int | None = None) -> dict[str, Any]:
         """Return the answer as plain values for JSON; for outputs that do not match the task, their shapes."""
-        task = find(self.task)
-        return (task if task.fits(self.outputs) else Task()).show(self.outputs, self.labels, self.scores, most)
+        task, context = find(self.task), replace(self.context, most=most)
+        return (task if task.fits(self.outputs, context) else Task()).show(self.outputs, context)
 
     def draw(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return a copy of the image, uint8 (H, W, 3), with the answer drawn on it if the task can draw."""
         task = find(self.task)
-        drawing = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs) else None
+        drawing = task.draw(image, self.decode(DRAWN)) if task.fits(self.outputs, self.context) else None
         return np.array(image) if drawing is None else drawing
 
     def _as(self, task: str, most: int | None = None) -> Any:
-        if task != self.task or not find(task).fits(self.outputs):
+        if task != self.task or not find(task).fits(self.outputs, self.context):
             got = f"task {self.task}, an output of shape {self.logits.shape}"
             raise DataError(f"this network does not {task}", got=got)
-        return find(task).decode(self.outputs, self.labels, self.scores, most)
+        return find(task).decode(self.outputs, replace(self.context, most=most))

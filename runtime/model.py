@@ -9,7 +9,7 @@ with load("bundles/mobilenetv2") as model:
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from .bundle.bundle import Bundle, settled
 from .bundle.rollback import admitted
 from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
-from .images.preprocess import apply, as_array
+from .images.preprocess import apply, as_array, as_image, from_pixels
 from .selection import autotune_cache
 from .selection.candidates import Candidate, candidates, open_artefact, open_file, retired, usable
 from .targets import is_simulated
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .bundle.signing import Keys
 
     Batch = NDArray[Any] | Mapping[str, NDArray[Any]]
+    Sizes = Sequence[tuple[int, int] | None]
 
 __all__ = ["Answer", "Model", "load"]
 PROVED_IMAGES = 2
@@ -83,8 +84,11 @@ class Model(Closeable):
                 raise DataError(f"channels={channels!r} does not fit a float batch", expected=expected)
             return self.answers(images)
         if isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4):
-            return self.answers(self.preprocess(images, channels), finite=True) if len(images) else []
-        return self.answers(self.preprocess([images], channels), finite=True)[0]
+            self.spec.require_images()
+            pixels = [as_image(image, channels) for image in images]
+            sizes = [(image.shape[0], image.shape[1]) for image in pixels]
+            return self.answers(from_pixels(pixels, self.spec), finite=True, sizes=sizes) if pixels else []
+        return self([images], channels=channels)[0]
 
     def preprocess(self, images: Any, channels: str = "RGB") -> NDArray[Any]:
         """Return images as the network's input, the batch first.
@@ -142,17 +146,18 @@ class Model(Closeable):
         """Release the backend's memory; a second call does nothing."""
         self.session.close()
 
-    def answers(self, batch: Batch, *, finite: bool = False) -> list[Answer]:
+    def answers(self, batch: Batch, *, finite: bool = False, sizes: Sizes = ()) -> list[Answer]:
         """Return one Answer for each sample of a batch, which is as for `run`.
 
-        If an output has no batch axis (such as detected boxes), each image is run alone and that output is returned
-        unchanged.
+        With `sizes`, (height, width) of each image, places are given in pixels of the image, else of the input.
+        If an output has no batch axis, each image is run alone and that output is returned unchanged.
 
         Raises:
             DataError, RunError: As `__call__`.
         """
         parts = answers(self.session, as_feeds(batch, self.spec), self.batch_axes, finite=finite)
-        return [Answer(self._checked(part), self.spec.labels, self.spec.task, self.spec.scores) for part in parts]
+        places = zip(parts, sizes or [None] * len(parts), strict=True)
+        return [Answer(self._checked(part), self.spec.task, self.spec.context(size)) for part, size in places]
 
 
 def load(

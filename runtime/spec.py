@@ -15,85 +15,17 @@ from . import tasks
 from .common.names import RULE, TEXT_RULE, is_name, is_text
 from .common.size_range import SizeRange, check_ranges
 from .errors import DataError, ModelError
+from .images.settings import FILLED as FILLED
+from .images.settings import FITS as FITS
+from .images.settings import GREY as GREY
+from .images.settings import LONGEST_SIDE
+from .images.settings import Preprocess as Preprocess
 
 # Under this key the spec stands, as JSON, in the metadata of an ONNX file.
 SPEC_KEY = "edgesmith.spec"
-LONGEST_SIDE = 1 << 16
 SCORES = ("", "logits", "probabilities")
-FITS = ("crop", "stretch", "letterbox", "pad")
-FILLED = ("letterbox", "pad")  # which leave a part of the input beside the image
-GREY = 114  # what Ultralytics fills with
+LATER = ("scores", "other_inputs", "ranges", "decoder")  # fields that the first format did not have
 DTYPES = ("float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Preprocessing of an image: brought to the input's size, then scaled and normalised for each channel.
-
-    `crop` is the (height, width) of the network's input in pixels. `fit` says how an image gets there:
-
-    - "crop": its shorter side becomes `resize` pixels, its ratio is kept, the centre is cut out, as in torchvision;
-    - "stretch": both sides are resized, whatever the ratio;
-    - "letterbox": it is scaled, its ratio kept, to fit inside, centred, and the rest is filled, as Ultralytics does;
-    - "pad": the same, but in the upper left corner, filled on the right and below;
-    - "": "crop", or "stretch" where `resize` is 0, which means something for these two alone.
-
-    `fill` is the pixel of the filled part, 0 to 255, one number or one for each channel of the network; with `enlarge`
-    False, letterbox and pad leave a smaller image at its size. `interpolation` is one of `resize.INTERPOLATIONS`.
-    Then x = (pixel / 255 - mean) / std for each channel.
-    """
-
-    crop: tuple[int, int] = (224, 224)
-    resize: int = 256
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    channels: str = "RGB"
-    fit: str = ""
-    fill: float | tuple[float, ...] = GREY
-    enlarge: bool = True
-
-    @property
-    def fits(self) -> str:
-        """How an image is brought to the input's size, one of FITS."""
-        return self.fit or ("crop" if self.resize else "stretch")
-
-    @property
-    def fills(self) -> tuple[float, ...]:
-        """The pixel of the filled part for each channel of the network, 0 to 255."""
-        return self.fill if isinstance(self.fill, tuple) else (self.fill,) * len(self.mean)
-
-    @property
-    def is_early(self) -> bool:
-        """Whether manifests before format 4 could say it."""
-        return not set(self.to_dict()) & {"fit", "fill", "enlarge"} and "-" not in self.interpolation
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values; of `fit`, `fill` and `enlarge` those that differ from what they are without a word."""
-        values, silent = asdict(self), {"fit": "", "fill": GREY, "enlarge": True}
-        return {key: value for key, value in values.items() if key not in silent or value != silent[key]}
-
-    def check(self) -> None:
-        """Check the types of the fields.
-
-        Raises:
-            TypeError: A field has the wrong type.
-        """
-        numbers = (self.resize, *self.mean, *self.std, *self.fills)
-        if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
-            raise TypeError(f"resize, mean, std, fill {numbers} are not all numbers")
-        if not isinstance(self.resize, int) or not 0 <= self.resize <= LONGEST_SIDE:
-            raise TypeError(f"resize {self.resize!r}")
-        if len(self.crop) != 2 or len(self.mean) != len(self.std) or not all(0 < value < 1e6 for value in self.std):
-            raise TypeError(f"crop {self.crop}, mean {self.mean}, std {self.std}")
-        if not (isinstance(self.interpolation, str) and isinstance(self.channels, str)):
-            raise TypeError(f"interpolation {self.interpolation!r}, channels {self.channels!r}")
-        if self.fit not in ("", *FITS) or not isinstance(self.enlarge, bool):
-            raise TypeError(f"fit {self.fit!r}, enlarge {self.enlarge!r}")
-        if self.fit == "crop" and not self.resize:
-            raise TypeError("fit 'crop' with resize 0, which is no length of a side")
-        if len(self.fills) != len(self.mean) or not all(0 <= value <= 255 for value in self.fills):
-            raise TypeError(f"fill {self.fill}, not {len(self.mean)} numbers from 0 to 255")
 
 
 @dataclass(frozen=True)
@@ -143,7 +75,8 @@ class ModelSpec:
     `scores` says what the first output holds: "logits", "probabilities" (the network ends in its own softmax), or "",
     not known. The fields describe the first input, which `preprocess` makes from an image; `other_inputs` are plain
     tensors: scale factors, the second image of a pair, a state. `ranges` are the sizes that free axes of inputs may
-    have; the shapes have their usual sizes, to which images are brought.
+    have; the shapes have their usual sizes, to which images are brought. `decoder` has the settings by which the task
+    reads the outputs: which decoder, anchors, thresholds (`tasks/<task>.py` lists them).
     """
 
     name: str
@@ -162,6 +95,7 @@ class ModelSpec:
     scores: str = ""
     other_inputs: tuple[InputSpec, ...] = ()
     ranges: tuple[SizeRange, ...] = ()
+    decoder: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -204,7 +138,17 @@ class ModelSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; what later formats added is left out where it says nothing, as earlier ones did."""
         values = {**asdict(self), "preprocess": self.preprocess.to_dict()}
-        return {key: value for key, value in values.items() if value or key not in ("scores", "other_inputs", "ranges")}
+        return {key: value for key, value in values.items() if value or key not in LATER}
+
+    def context(self, size: tuple[int, int] | None = None, most: int | None = None) -> tasks.DecodeContext:
+        """Return what decoding the outputs for one image needs.
+
+        Args:
+            size: Height and width of the image; None if unknown.
+            most: Of a list of answers, only so many of the best.
+        """
+        preprocess = self.preprocess if self.takes_images else None
+        return tasks.DecodeContext(self.labels, self.scores, self.num_classes, self.decoder, preprocess, size, most)
 
     def __post_init__(self) -> None:
         """Refuse a name that is not valid.
@@ -255,6 +199,7 @@ class ModelSpec:
         plain["preprocess"] = Preprocess(**_tuple_values(values.get("preprocess", {})))
         plain["published"] = Published(**values.get("published", {}))
         plain["other_inputs"] = tuple(InputSpec(**_tuple_values(one)) for one in values.get("other_inputs", ()))
+        plain["decoder"] = _settings(values.get("decoder", {}))
         plain["ranges"] = tuple(SizeRange(**one) for one in values.get("ranges", ()))
         spec = cls(**plain)
         spec._check()
@@ -263,6 +208,7 @@ class ModelSpec:
     def _check(self) -> None:
         if self.task not in tasks.names():
             raise TypeError(f"task {self.task!r} is not one of {tuple(tasks.names())}")
+        tasks.find(self.task).check_decoder(self.decoder)
         if self.scores not in SCORES:
             raise TypeError(f"scores {self.scores!r} is not one of {SCORES}")
         dims = (*self.input_shape, *self.preprocess.crop, self.num_classes)
@@ -287,6 +233,13 @@ class ModelSpec:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _settings(value: Any) -> Any:
+    """Return settings with tuples in place of lists, also inside tables."""
+    if not isinstance(value, dict):
+        return _tuples(value)
+    return {str(key): _settings(one) for key, one in value.items()}
 
 
 def _tuple_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from .backends._base import Session
     from .bundle.manifest import Artefact
+    from .spec import ModelSpec
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +152,23 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     passed = worst <= artefact.tolerance and not odd
     reason = "" if passed else "its outputs differ from the recorded ones"
     reason = f"output {odd[0]!r} holds NaN or Inf" if odd else reason
-    name, first = next(iter(expected.items()))
-    agreement = find(bundle.spec.task).agreement(got[name], first) if name in got else None
+    count = count_samples(session, inputs)
+    agreement = _agreement(bundle.spec, got, expected, count) if {*got} >= {*expected} else None
     figures = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
     wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
     return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *figures)
+
+
+def _agreement(spec: ModelSpec, got: Arrays, expected: Arrays, count: int) -> float | None:
+    """Return the share of equal choices; None if an output does not have one row per image."""
+    if {np.shape(side[name])[:1] for side in (got, expected) for name in expected} != {(count,)}:
+        return None
+    task, context = find(spec.task), spec.context()
+    batches = []
+    for side in (got, expected):
+        parts = [task.reduce({name: side[name][at] for name in expected}, context) for at in range(count)]
+        batches.append({name: [part[name] for part in parts] for name in parts[0]})
+    return task.agreement(batches[0], batches[1], context)
 
 
 def _one_row_an_image(session: Session, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:

@@ -128,7 +128,7 @@ NEAR = {
 def test_a_form_is_near_within_a_decibel(case, unlabelled, tmp_path, monkeypatch):
     most, lost, enough, near = NEAR[case]
     unlabelled.settings = dataclasses.replace(unlabelled.settings, max_drop=most)
-    monkeypatch.setattr(measure, "_not_judged", lambda flow, spec: "")
+    monkeypatch.setattr(measure, "not_judged", lambda flow, spec: "")
     monkeypatch.setattr(measure, "_lost", lambda flow, spec, artefact: lost)
     kept_share = kept(unlabelled, SPEC, damaged(tmp_path, 0.0))
     assert (kept_share.enough, kept_share.near) == (enough, near)
@@ -180,6 +180,27 @@ def test_where_no_label_can_judge_likeness_does(case, unlabelled, tmp_path):
     check = _accuracy_check(unlabelled, SPEC, made, unlabelled.onnx("fp32"), "the data has 3 classes, the network 10")
     assert check.passed is enough
     assert "so similarity decides" in check.detail
+
+
+def test_a_near_tie_of_fp32_is_no_disagreement(unlabelled, tmp_path):
+    """Every image is a near tie if all logits are almost 0; the same flips count where FP32 was sure."""
+    verdicts = {}
+    for name, scale in (("undecided", 1e-4), ("sure", 1e4)):
+        model = onnx.load(tmp_path / "fp32.onnx")
+        for tensor in model.graph.initializer:
+            if tensor.name.startswith("fc_"):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * scale, tensor.name))
+        (tmp_path / name).mkdir()
+        onnx.save(model, tmp_path / name / "fp32.onnx")
+        unlabelled.artefacts[0].path = tmp_path / name / "fp32.onnx"
+        unlabelled.likeness.clear()
+        unlabelled.graphs.clear()
+        verdicts[name] = kept(unlabelled, SPEC, damaged(tmp_path / name, 50.0 * scale))
+    assert verdicts["undecided"].agreement == 100
+    assert verdicts["undecided"].near_ties > 0
+    assert f"with {verdicts['undecided'].near_ties} near ties" in str(verdicts["undecided"])
+    assert verdicts["sure"].agreement < 95
+    assert verdicts["sure"].near_ties == 0
 
 
 # settings -> why nothing is judged

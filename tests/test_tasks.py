@@ -37,16 +37,18 @@ def test_every_task_keeps_its_contract(name):
 BROKEN = {
     "no task": ("TASK = Count()", "TASK = Count", "TASK is not a Task"),
     "no docstring": ('"""The first output, rounded."""', "", "it is not documented"),
-    "no metric": ('metric, title = "exact_ratio", "exact"', "", "labels without a metric"),
+    "no metric": ('metric, title = "exact_ratio", "exact"', "", "a truth without a metric"),
     "another score": ('{"exact_ratio": float(', '{"other_ratio": float(', "its score has no share exact_ratio"),
-    "a score in per cent": ("== labels).mean())", "== labels).mean() * 100)", "its score has no share exact_ratio"),
-    "an interval of nothing": (".mean())}, {}", '.mean())}, {"x": (0, 1)}', "an interval of no value"),
+    "a score in per cent": ("== truths).mean())", "== truths).mean() * 100)", "its score has no share exact_ratio"),
+    "an interval of nothing": (".mean())})", '.mean())}, {"x": (0, 1)})', "an interval of no value"),
     "no output fits": ("== (1,)", "== (1, 2, 3, 4)", "no output fits it"),
-    "arrays for JSON": ('{"count": self.decode(outputs)}', "{**outputs}", "what it shows cannot be written"),
+    "arrays for JSON": ('{"count": self.decode(outputs, context)}', "{**outputs}", "what it shows cannot be written"),
     "two lines": ("{row['count']} objects", "{row['count']}\\n", "its line is"),
     "it stumbles": ("return int(", "return int(1 / 0 + ", "it raises ZeroDivisionError"),
-    "never itself": ("(output.round() == ", "(output.round() != ", "it does not agree with itself"),
-    "always the same": ("(output.round() == reference.round())", "(output == output)", "it agrees with anything"),
+    "never itself": ("(first(batch).round() == first(reference)", "(first(batch).round() != first(reference)",
+                     "it does not agree with itself"),
+    "always the same": ("(first(batch).round() == first(reference).round())", "(first(batch) == first(batch))",
+                        "it agrees with anything"),
     "it draws nothing": ("def fits(", "def draw(self, image, answer): return image.copy()\n\n    def fits(",
                          "what it draws is not a picture"),
     "it draws in place": ("def fits(", "def draw(self, image, answer): image += 1; return image + 1\n\n    def fits(",
@@ -151,20 +153,33 @@ def test_verify_says_which_share_of_choices_is_equal(tmp_path):
     maps[:, 1] = 1.0
     other = maps.copy()
     other[:2, 2] = 2.0
-    assert tasks.find("segment").agreement(other, maps) == 0.5
-    assert tasks.find("classify").agreement(other[:, :, 0, 0], maps[:, :, 0, 0]) == 0.5
-    assert tasks.find("classify").agreement(maps[:2], maps) is None
-    assert [tasks.find(name).agreement(maps, maps) for name in ("localise", "reconstruct", "features")] == [None] * 3
+    assert share("segment", other, maps) == 0.5
+    assert share("classify", other[:, :, 0, 0], maps[:, :, 0, 0]) == 0.5
+    assert share("classify", maps[:2], maps) is None
+    assert [share(name, maps, maps) for name in ("localise", "features")] == [None] * 2
+
+
+def share(name, one, two):
+    task, context = tasks.find(name), tasks.DecodeContext()
+    batches = []
+    for side in (one, two):
+        parts = [task.reduce({"y": values}, context) for values in side]
+        batches.append({key: np.stack([part[key] for part in parts]) for key in parts[0]})
+    return task.agreement(*batches, context)
 
 
 TASKS = {
-    "classify": (True, True, True), "segment": (True, True, False), "localise": (True, False, False),
-    "reconstruct": (True, False, False), "features": (False, False, False),
+    "classify": (True, True, "class"), "segment": (True, True, "masks"), "localise": (True, False, ""),
+    "reconstruct": (True, False, "image"), "features": (False, False, ""), "text": (False, False, "text"),
+    "embed": (True, False, "identity"), "anomaly": (True, False, "anomalies"), "regress": (True, False, "values"),
+    "multi_label": (True, False, "label sets"), "depth": (True, False, "depth"),
+    "super_resolve": (True, False, "targets"), "keypoints": (True, False, "keypoints"),
+    "detect": (True, False, "boxes"),
 }  # fmt: skip
 
 
 def test_the_tasks_are_these():
-    facts = {name: (one.batch_first, one.has_classes, one.learns_labels) for name in tasks.names()
+    facts = {name: (one.batch_first, one.has_classes, one.truth) for name in tasks.names()
              for one in [tasks.find(name)]}  # fmt: skip
     assert facts == TASKS
 

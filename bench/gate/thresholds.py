@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...runtime import tasks
 from ...runtime.bundle.bundle import read_bundle
 from ...runtime.engines.sidecar import read_sidecar
 from ...runtime.errors import UsageError
@@ -17,7 +18,7 @@ from .compare import EXIT, Answer
 LIMITS = {
     "memory": ("peak_bytes", 0.02, "relative"),
     "size": ("file_bytes", 0.02, "relative"),
-    "accuracy": ("top1_ratio", 0.005, "drop"),
+    "accuracy": ("", 0.0, "drop"),  # the metric of the task, and the points that it may lose
     "instructions": ("instructions_count", 0.01, "relative"),  # half a minute a file, under valgrind
 }
 KERNELS = "kernels"  # of the engines in two bundles, or two engines: none more
@@ -55,15 +56,34 @@ def check_limit(metric: str, base: Result, new: Result, limit: float | None = No
         limit: Replaces the default limit; a share (0.02: 2 %, or 2 points of accuracy).
     """
     name, usual, kind = LIMITS[metric]
+    if kind == "drop":
+        return _drop(metric, base, new, limit)
     allowed = usual if limit is None else limit
     before, after = base.value(metric, name), new.value(metric, name)
     if before is None or after is None:
         return Limited(metric, "cannot tell", before, after, allowed, _missing(metric, name, base, new))
-    worse = before - after if kind == "drop" else after / before - 1
-    unit = "points" if kind == "drop" else "%"
-    why = f"{name} {before:.6g} -> {after:.6g}, {100 * worse:+.2f} {unit} worse; allowed {100 * allowed:.2f}"
-    answer: Answer = "slower" if worse > allowed + 1e-12 else ("faster" if worse < -allowed else "same")
-    return Limited(metric, answer, before, after, allowed, why)
+    worse = after / before - 1
+    why = f"{name} {before:.6g} -> {after:.6g}, {100 * worse:+.2f} % worse; allowed {100 * allowed:.2f}"
+    return Limited(metric, _answer(worse, allowed), before, after, allowed, why)
+
+
+def _drop(metric: str, base: Result, new: Result, limit: float | None) -> Limited:
+    """Compare the metric of the task that either version has."""
+    known = tasks.with_metric()
+    sides = (base, new)
+    task = next((one for one in known if any(side.value(metric, one.metric) is not None for side in sides)), known[0])
+    allowed = task.max_drop / task.scale if limit is None else limit
+    before, after = base.value(metric, task.metric), new.value(metric, task.metric)
+    if before is None or after is None:
+        return Limited(metric, "cannot tell", before, after, allowed, _missing(metric, task.metric, base, new))
+    lost = task.lost(before, after)
+    why = f"{task.metric} {before:.6g} -> {after:.6g}, {lost:+.2f} {task.points} worse; "
+    why += f"allowed {task.scale * allowed:.2f}"
+    return Limited(metric, _answer(lost / task.scale, allowed), before, after, allowed, why)
+
+
+def _answer(worse: float, allowed: float) -> Answer:
+    return "slower" if worse > allowed + 1e-12 else ("faster" if worse < -allowed else "same")
 
 
 def _missing(metric: str, value: str, base: Result, new: Result) -> str:

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...runtime.tasks import DecodeContext
 from ..result import Subject
+from .evaluation import Evaluated
 from .interleave import Timings
 from .process import Process
 from .workload import BenchTarget
 
-# -> outputs by name (the first: logits (N, classes)), labels (N,) int64 or None, and the FP32 artefact's or None
-Evaluation = Callable[[], tuple[Any, Any, Any]]
+# -> what the subject answered, the truths of the N images or None, and what the FP32 artefact answered or None
+Evaluation = Callable[[], tuple[Evaluated, Any, "Evaluated | None"]]
 
 
 @dataclass(frozen=True)
 class MetricContext:
-    """One subject under measurement; `unlabelled` is why labels cannot judge its answers, "" where they can.
+    """One subject under measurement; `unlabelled` is why truths cannot judge its answers, "" where they can.
 
     A process that gives no answer for `timeout_s` seconds, or until the time `end` of the clock (ns), is killed.
     """
@@ -30,6 +32,7 @@ class MetricContext:
     no_evaluation: str = ""
     unlabelled: str = ""
     task: str = "classify"
+    decoding: DecodeContext = field(default_factory=DecodeContext)
     timeout_s: float = 120.0
     end: int | None = None
 

@@ -82,7 +82,7 @@ def end_to_end(workload: Workload, count: int) -> dict[str, Any]:
             moments.append(clock.now_ns())
             if find(spec.task).batch_first:
                 first = {name: value[0] for name, value in outputs.items()}
-                Answer(first, spec.labels, spec.task, spec.scores).show(5)
+                Answer(first, spec.task, spec.context(PHOTO)).show(5)
             moments.append(clock.now_ns())
             decode, preprocess, compute, postprocess = (float(spent) * 1e-9 for spent in np.diff(moments))
             spent = {"decode_s": decode, "preprocess_s": preprocess, **_on_device(session, {name: batch}, compute)}

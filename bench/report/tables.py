@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...runtime import tasks
 from ...runtime.common.escaping import for_csv, for_markdown
 from ...runtime.common.files import atomic_file
 from ...runtime.common.packages import need
@@ -60,6 +61,18 @@ def draw_imagenet_top1(result: Result) -> str:
     return "–" if (top1 := imagenet_top1(result)) is None else f"{top1:.1f}"
 
 
+def _metric_columns() -> list[Column]:
+    """Return the columns of each task's metric: on the test split, on the hard one, and of the worst class."""
+    columns = []
+    for task in tasks.with_metric():
+        name = "" if task.truth == tasks.CLASS else f"{task.title} "
+        hard, worst = f"{name}hard", f"{name}worst class"
+        for head, prefix, digits in ((task.title, "", 2), (hard, "hard_", 2), (worst, "worst_class_", 1)):
+            cell = value_cell("accuracy", prefix + task.metric, task.scale, digits)
+            columns.append(Column(f"{head} {task.unit}".strip(), cell))
+    return columns
+
+
 COLUMNS = (
     Column("model", lambda result: result.subject.model),
     Column("form", lambda result: result.subject.form),
@@ -78,9 +91,7 @@ COLUMNS = (
     Column("mJ/image", value_cell("energy", "image_energy_j", 1e3, 1)),
     Column("°C", value_cell("thermal", "temperature_c", 1, 0)),
     Column("M instr.", value_cell("instructions", "instructions_count", 1e-6)),
-    Column("top-1 %", value_cell("accuracy", "top1_ratio", 100)),
-    Column("hard %", value_cell("accuracy", "hard_top1_ratio", 100)),
-    Column("worst class %", value_cell("accuracy", "worst_class_top1_ratio", 100, 1)),
+    *_metric_columns(),
     Column("agrees %", value_cell("accuracy", "agreement_ratio", 100)),
     Column("SQNR dB", value_cell("accuracy", "sqnr_db", 1, 1)),
     Column("params M", published_cell("params", 1e-6, 2)),

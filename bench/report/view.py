@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -10,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime import tasks
 from ...runtime.errors import DataError
+from ...runtime.tasks import Task
 from ..gate import compare
 from ..result import Result, Run
 from . import sensitivity, tables
@@ -85,7 +88,7 @@ def _table(results: Sequence[tuple[int, Result]], many: bool) -> dict[str, Any]:
 
 def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
     """Return accuracy against latency, each point with the interval of its accuracy, or `why` there are no points."""
-    accuracy, source = _accuracy([result for _, result in results])
+    accuracy, source, higher = _accuracy([result for _, result in results])
     points: list[dict[str, Any]] = []
     for _, result in results:
         seconds, size = result.value("latency", "p50_s"), result.value("size", "file_bytes")
@@ -97,39 +100,41 @@ def _tradeoff(results: Results, called: Names) -> dict[str, Any]:
                 "mb": size / 1e6 if size else None,
             })  # fmt: skip
     front = pareto_front(
-        [(point["ms"], point["top1"]) for point in points], [(point["high"] - point["low"]) / 2 for point in points]
+        [(point["ms"], point["top1"] if higher else -point["top1"]) for point in points],
+        [(point["high"] - point["low"]) / 2 for point in points],
     )
     left_out = len(results) - len(points)
     why = "" if points else "no accuracy was measured, and no ImageNet accuracy is published for these weights"
     return {"points": points, "front": front, "accuracy": source, "left_out": left_out, "why": why}
 
 
-def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float, float, float] | None], str]:
-    """Return a function that gives a result's top-1 and interval in per cent, and the title of that value.
+def _accuracy(results: Sequence[Result]) -> tuple[Callable[[Result], tuple[float, float, float] | None], str, bool]:
+    """Return a function that gives a result's metric and interval, its title, and whether a higher one is better.
 
     The measured value is used if any result has one (the hard split before the test split). Otherwise the published
     value is used, but only for networks whose weights are ImageNet's or random.
     """
-    for split, text in (("hard_", "top-1 on the hard split, %"), ("", "top-1 on the test split, %")):
-        counts = [count for one in results if (count := _images(one, split)) is not None]
+    for task, (split, name) in itertools.product(tasks.with_metric(), (("hard_", "hard"), ("", "test"))):
+        counts = [count for one in results if (count := _images(one, split, task)) is not None]
         if counts:
-            return functools.partial(_measured, split, counts[0]), text
-    return _published, "published ImageNet top-1 of the FP32 network, not measured here, %"
+            text = f"{task.title} on the {name} split{f', {task.unit}' * bool(task.unit)}"
+            return functools.partial(_measured, split, counts[0], task), text, task.higher_is_better
+    return _published, "published ImageNet top-1 of the FP32 network, not measured here, %", True
 
 
-def _images(result: Result, split: str) -> float | None:
+def _images(result: Result, split: str, task: Task) -> float | None:
     """Return the number of images of a measured accuracy; None for random weights, and where there were no labels."""
-    judged = result.subject.weights != "random" and result.value("accuracy", f"{split}top1_ratio") is not None
+    judged = result.subject.weights != "random" and result.value("accuracy", split + task.metric) is not None
     return result.value("accuracy", f"{split}images_count") if judged else None
 
 
-def _measured(split: str, images: float, result: Result) -> tuple[float, float, float] | None:
-    name = f"{split}top1_ratio"
-    top1 = result.value("accuracy", name)
-    if top1 is None or _images(result, split) != images:
+def _measured(split: str, images: float, task: Task, result: Result) -> tuple[float, float, float] | None:
+    name = split + task.metric
+    value = result.value("accuracy", name)
+    if value is None or _images(result, split, task) != images:
         return None
-    low, high = result.readings["accuracy"].intervals.get(name, (top1, top1))
-    return 100 * top1, 100 * low, 100 * high
+    low, high = result.readings["accuracy"].intervals.get(name, (value, value))
+    return task.scale * value, task.scale * low, task.scale * high
 
 
 def _published(result: Result) -> tuple[float, float, float] | None:

@@ -25,7 +25,7 @@ from ...runtime.bundle.bundle import Bundle, read_bundle
 from ...runtime.errors import EdgesmithError, RunError, UsageError
 from ...runtime.selection.candidates import open_artefact
 from ...runtime.spec import ModelSpec
-from ...runtime.tasks import Task, find
+from ...runtime.tasks import CLASS, DecodeContext, Task, find
 from ...runtime.tasks.classify import TASK as CLASSIFY
 from .. import stats, suite
 from ..measure import environment
@@ -97,9 +97,11 @@ def measure_shard(cell: SweepCell) -> dict[str, Any]:
     if not chosen:
         raise EdgesmithError(f"{cell.path} no longer has {cell.form} for {cell.backend}", do="start a new sweep")
     bundle, artefact = read_bundle(cell.path), chosen[0].target.artefact
-    unlabelled = suite.unjudged(bundle.spec, datasets.load(cell.data, cell.split))
+    unlabelled, task = suite.unjudged(bundle.spec, datasets.load(cell.data, cell.split)), find(bundle.spec.task)
+    if not unlabelled and task.truth != CLASS:
+        unlabelled = f"{task.title} is not a sum over shards (`edgesmith bench --data` measures it)"
     tally, classes = _tally(bundle, artefact, cell, not unlabelled)
-    reading = reading_of(tally, classes, cell.split, accuracy.left_out(unlabelled))
+    reading = reading_of(tally, classes, cell.split, accuracy.left_out(unlabelled, task))
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     result = Result(chosen[0].subject, {"accuracy": reading})
     return Run(created, environment.command_line(), environment.here(), (result,)).to_dict()
@@ -168,7 +170,7 @@ def _tally(bundle: Bundle, artefact: str, cell: SweepCell, labelled: bool) -> tu
     chosen = shard_indices(len(data), cell.shard, cell.shards)
     part = data.pick(chosen)
     require_images(cell, part)
-    labels = suite.labels_for(bundle.spec, data, cell.data)[chosen] if labelled else None
+    labels = data.truths_for(bundle.spec, CLASS)[chosen] if labelled else None
     own = next(item for item in bundle.artefacts if item.name == artefact)
     first = next((item for item in bundle.artefacts if item.precision == "fp32" and item.role == "onnx"), own)
     tally: Tally = dict.fromkeys(SUMS, 0.0)
@@ -218,17 +220,17 @@ def outputs(session: Session, spec: ModelSpec, images: NDArray[np.float32]) -> N
 
 def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any, truth: NDArray[np.int64]) -> None:
     """Add one batch; -1 marks a missing top-5 or agreement count."""
-    values, _ = accuracy.score(logits, truth)
-    count = len(truth)
+    score, count = CLASSIFY.score({"": logits}, truth, DecodeContext()), len(truth)
+    values = score.values
     tally["images"] += count
     tally["right1"] += round(values["top1_ratio"] * count)
     tally["right5"] += round(values["top5_ratio"] * count) if "top5_ratio" in values else -count
     if exact is None:
         tally["agree"] -= count
     else:
-        tally["agree"] += round(count * (CLASSIFY.agreement(logits, exact) or 0.0))
+        tally["agree"] += round(count * (CLASSIFY.agreement({"": logits}, {"": exact}, DecodeContext()) or 0.0))
         _add_noise(tally, logits, exact)
-    for row in accuracy.per_class(logits, truth):
+    for row in score.by_class:
         one = classes.setdefault(row["class"], [0, 0])
         one[0] += row["images_count"]
         one[1] += round(row["images_count"] * row["top1_ratio"])
@@ -236,7 +238,8 @@ def _count(tally: Tally, classes: dict[int, list[int]], logits: Any, exact: Any,
 
 def _count_unlabelled(tally: Tally, output: Any, exact: Any, task: Task, count: int) -> None:
     """Add one batch of which only the likeness to FP32 is known; -1 marks what is not counted."""
-    share = None if exact is None else task.agreement(output, exact)
+    first_decides = exact is not None and task.truth in ("", CLASS)
+    share = task.agreement({"": output}, {"": exact}, DecodeContext()) if first_decides else None
     tally["images"] += count
     tally["right1"] -= count
     tally["right5"] -= count

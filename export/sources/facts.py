@@ -28,7 +28,7 @@ KNOWN = {
     "resize": "shorter side", "fill": "fill", "enlarge": "enlarge", "interpolation": "interpolation", "mean": "mean",
     "std": "standard deviation", "labels": "labels", "num_classes": "classes", "scores": "scores",
     "weights": "weights", "other_inputs": "other inputs", "batch": "batch",
-    "height": "height", "width": "width", "ranges": "ranges",
+    "height": "height", "width": "width", "ranges": "ranges", "decoder": "decoder",
 }  # fmt: skip
 
 
@@ -111,7 +111,7 @@ class Facts:
             origin, name=spec.name, task=spec.task, input_name=spec.input_name, output_names=spec.output_names,
             shape=spec.input_shape, layout=spec.layout, dtype=spec.dtype, num_classes=spec.num_classes,
             labels=spec.labels or None, scores=spec.scores or None, weights=spec.weights,
-            other_inputs=spec.other_inputs or None, ranges=spec.ranges or None,
+            other_inputs=spec.other_inputs or None, ranges=spec.ranges or None, decoder=spec.decoder or None,
         )  # fmt: skip
         if image:
             fills = {} if preprocess.fits not in FILLED else {"fill": preprocess.fill, "enlarge": preprocess.enlarge}
@@ -159,7 +159,7 @@ class Facts:
                 input_name=self.get("input_name", "input"), output_names=tuple(self.get("output_names", ("output",))),
                 preprocess=preprocess, labels=labels, weights=self.get("weights", "own"),
                 scores=self.get("scores", ""), other_inputs=tuple(self.get("other_inputs", ())),
-                ranges=self.ranges,
+                ranges=self.ranges, decoder=self.get("decoder", {}),
             )  # fmt: skip
             return ModelSpec.from_dict(dataclasses.asdict(spec))
         except (TypeError, ModelError) as error:
@@ -251,6 +251,8 @@ class Facts:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(one)}" for key, one in value.items())
     if isinstance(value, (tuple, list)):
         shown = ", ".join(_short(item) for item in value[:4])
         return f"{shown}, ... ({len(value)})" if len(value) > 4 else shown

@@ -16,6 +16,7 @@ from ...optimize.quantize.qdq.trained_ranges import without_pairs
 from ...runtime.common.sizes import named_sizes
 from ...runtime.errors import ModelError, UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
+from ...runtime.tasks import find
 from .facts import GUESS, Facts
 from .fixed_batch import with_free_batch
 from .input_ranges import IMAGE_AXES, Dims, gather_ranges, settle_ranges
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
          10: "float16", 11: "float64"}  # fmt: skip
+YOLO5 = {"stride", "names"}  # the metadata that YOLO v5's own exporter writes
+ULTRALYTICS_TASKS = ("classify", "detect")
 Sizes = dict[str, tuple["int | None", ...]]
 
 
@@ -39,17 +42,19 @@ def add_metadata(path: Path, facts: Facts) -> None:
     if SPEC_KEY in texts:
         spec = ModelSpec.from_json(texts[SPEC_KEY])
         facts.add_spec("the file's metadata", spec)
-    elif "ultralytics" in f"{texts.get('author', '')} {texts.get('description', '')}".lower():
+    elif "ultralytics" in f"{texts.get('author', '')} {texts.get('description', '')}".lower() or set(texts) == YOLO5:
         _add_ultralytics(texts, facts)
 
 
 def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
     """https://docs.ultralytics.com/modes/export: metadata `task`, `names`, `imgsz`; pixels / 255, RGB.
 
+    Files of YOLO v5's own exporter have `names` and `stride` alone, and detect.
+
     Classifiers take the centre crop of an image whose shorter side Pillow resized; all others take a letterbox resized
     by OpenCV.
     """
-    names, size, task = _literal(texts.get("names")), _literal(texts.get("imgsz")), texts.get("task", "")
+    names, size, task = _literal(texts.get("names")), _literal(texts.get("imgsz")), texts.get("task", "detect")
     labels = tuple(str(names[key]) for key in sorted(names)) if isinstance(names, dict) else None
     classifies = task == "classify"
     size = tuple(size) if isinstance(size, list) and len(size) == 2 else None
@@ -59,7 +64,7 @@ def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
     facts.add(
         "Ultralytics' metadata", labels=labels, num_classes=len(labels) if labels else None,
         size=size, **fitting,
-        task="classify" if classifies else "features", channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
+        task=task if task in ULTRALYTICS_TASKS else "features", channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
         scores="probabilities" if classifies else None,
     )  # fmt: skip
 
@@ -231,4 +236,17 @@ def _add_outputs(model: onnx.ModelProto, facts: Facts) -> None:
         facts.add(f"{GUESS}: the output is (N, {classes})", task="classify")
         facts.confirm(f"{GUESS}: the output is (N, {classes})", num_classes=classes)
         facts.add("the graph", scores=spec_metadata.model_scores(model, outputs[0].name)[0] or None)
+    _add_decoder(facts, outputs)
     facts.add(f"{GUESS}: nothing is known of the outputs", task="features")
+
+
+def _add_decoder(facts: Facts, outputs: list[onnx.ValueInfoProto]) -> None:
+    """Add how the outputs are decoded, if the task needs settings for it and they look like something known."""
+    shapes = {
+        value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)[1:] for value in outputs
+    }
+    task = find(facts.get("task", "features"))
+    settings, classes = task.guess_decoder(shapes, int(facts.get("num_classes") or len(facts.get("labels", ()))))
+    if settings and "decoder" not in facts:
+        origin = f"{GUESS}: the shapes of the outputs"
+        facts.add(origin, decoder=settings, num_classes=classes or None)

@@ -32,6 +32,7 @@ TABLES = {
     "output": {"names": "output_names", "scores": "scores"},
 }  # fmt: skip
 RANGES = "ranges"  # another table: input -> axis -> range
+DECODER = "decoder"  # another table: the settings of the task's decoder, which the task checks
 LISTS = ("labels", "size", "mean", "std", "output_names")
 NUMBERS = ("size", "mean", "std", "resize", "fill", "num_classes")
 
@@ -134,7 +135,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:
-    """Return the facts in a TOML file: the tables network, input, preprocess, output and ranges.
+    """Return the facts in a TOML file: the tables network, input, preprocess, output, decoder, ranges.
 
     Raises:
         UsageError: It does not exist, is not TOML, or has an unknown key or value.
@@ -148,13 +149,14 @@ def read_spec_file(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if isinstance(ranges := values.pop(RANGES, {}), dict) and ranges:
         facts[RANGES] = read_ranges(ranges)
+    if isinstance(decoder := values.pop(DECODER, {}), dict) and decoder:
+        facts[DECODER] = _tuples(decoder)
     for table, content in values.items():
         keys = TABLES.get(table)
         if keys is None or not isinstance(content, dict):
-            do = did_you_mean(table, [*TABLES, RANGES]) or "see `edgesmith spec --help`"
-            raise UsageError(
-                f"{path} has an unknown table", got=f"[{table}]"[:80], expected=", ".join((*TABLES, RANGES)), do=do
-            )
+            known = [*TABLES, DECODER, RANGES]
+            do = did_you_mean(table, known) or "see `edgesmith spec --help`"
+            raise UsageError(f"{path} has an unknown table", got=f"[{table}]"[:80], expected=", ".join(known), do=do)
         for key, value in content.items():
             if key not in keys:
                 do = did_you_mean(key, list(keys)) or "leave it out"
@@ -251,10 +253,20 @@ def spec_text(facts: Mapping[str, Fact]) -> str:
             lines += ["", f"[{table}]"]
         for key, fact in rows:
             lines.append(f"{key} = {_toml(fact.value)}  # {fact.origin}")
+    if DECODER in facts:
+        settings, origin = facts[DECODER].value, facts[DECODER].origin
+        lines += ["", f"[{DECODER}]  # {origin}", *(f"{key} = {_toml(value)}" for key, value in settings.items())]
     if RANGES in facts:
         ranges, origin = facts[RANGES].value, facts[RANGES].origin
         lines += ["", f"[{RANGES}]", *(f"{_toml(one.input)}.{one.axis} = {_toml(one)}  # {origin}" for one in ranges)]
     return "\n".join(lines) + "\n"
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists as tuples, also inside tables."""
+    if isinstance(value, dict):
+        return {key: _tuples(one) for key, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _toml(value: Any) -> str:

@@ -21,6 +21,7 @@ from torch import nn
 from ...runtime import datasets
 from ...runtime.common.files import sha256
 from ...runtime.spec import ModelSpec
+from ...runtime.tasks import CLASS
 from .. import catalog
 from .batches import Batches
 from .recipes import Recipe, check_recipe, find_recipe
@@ -92,7 +93,7 @@ def train(
     if catalog.find_network(name).row.get("fixed"):
         recipe = dataclasses.replace(recipe, small=0.0)
     whole = datasets.load(data, "train")
-    whole.require_labels("training")
+    whole.require_truth(CLASS, "training")
     spec = catalog.network_spec(name, "digits" if data == "digits" else "random")
     spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)
     torch.manual_seed(seed)

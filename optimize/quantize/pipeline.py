@@ -37,6 +37,7 @@ from .weights.reconstruction import FloatReference, LayerReconstruction
 
 # A network that keeps so much answers like the float one nearly everywhere; measured on this many images.
 NEED_DB, JUDGED = 30.0, 32
+NOISY = "kept float: one of the noisiest layers, and an engine is no slower for it"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class _Conversion:
     ) -> tuple[QuantPlan, dict[str, Stats], dict[str, SaturatingActivation]]:
         form = self.form
         own_weights(net)
-        plan = place(net, form, settings.keep, self.failed)
+        plan = place(net, form, settings.keep, dict.fromkeys(settings.noisy, NOISY) | self.failed)
         _refuse_nothing(plan)
         for node in plan.layers:
             if node.op_type == TRANSPOSED:

@@ -73,7 +73,7 @@ def place(
         net: The float graph, its BatchNormalization folded.
         form: The target's form.
         keep: Names of nodes that stay float.
-        failed: Names of layers that could not be quantised -> why; they stay float too.
+        failed: Names of layers that could or should not be quantised -> why; they stay float too.
     """
     plan, reasons = QuantPlan(), dict.fromkeys(keep, ON_REQUEST) | dict(failed or {})
     for node in net.nodes:

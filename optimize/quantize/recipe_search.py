@@ -2,8 +2,9 @@
 
 A quarter of the calibration images judges. Plain ranges come first; then each step is added to what was best so far,
 the cheap ones first, on some of the images where these are large: other ranges, equalisation, disturbed images, gains
-of channels; last the walks layer by layer, each of which costs more than all others together. The result is never below
-plain ranges on the judging images, and the same each time.
+of channels, the noisiest layers in float where an engine is no slower for it; last the walks layer by layer, each of
+which costs more than all others together. The result is never below plain ranges on the judging images, and the same
+each time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...runtime.common.files import scratch
+from ...runtime.targets import row
 from ..calibration.samples import AugmentedSamples, Samples
 from .judged_tensors import float_values
+from .mixed_precision.latency_model import model_costs
+from .mixed_precision.search import sensitivity
 from .pipeline import NEED_DB, Converted, convert
 from .report import COMPARED, STEPS, QuantSettings, judge, pixels, spread
 
@@ -32,6 +36,10 @@ EVERY, LEAST = 4, 8
 GAIN_DB = 0.1
 # What another walk needs to replace the usual one, which served on many networks.
 SURE_DB = 0.5
+# At most so many layers return to float for their noise, at most one of so many, if that gains so many dB and an engine
+# takes at most so many times as long.
+NOISY, ONE_OF, NOISY_DB, SLOWER = 3, 10, 0.5, 1.02
+NOISY_IMAGES = 4  # on which the noise of each layer alone is measured
 WEAKER = 0.25  # the other strength of equalisation
 FITTED = 1 << 20  # pixels that cheap trials are fitted to, at least: 21 images of 224x224
 WHOLE = "all steps, layer by layer"
@@ -152,6 +160,8 @@ class _Recipes:
         equalised = self.settings.equalize is not None
         if equalised and not self.form.free_channel_scales and self.best.score < NEED_DB:
             self.attempt("gains of channels", replace(self.settings, gains=True))
+        if "noisy" in free and row(self.form.name).engine and self.best.score < NEED_DB:
+            self._leave_noisiest()
         for name, settings in self._refinements():
             needed = SURE_DB if self.settings.refine else GAIN_DB
             self.attempt(name, settings, self.fit, needed)
@@ -161,13 +171,24 @@ class _Recipes:
             # What is cheap is done again with the judging images too.
             self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles)
 
+    def _leave_noisiest(self) -> None:
+        """Try the noisiest layers in float, those with which an engine takes no longer by the cost model."""
+        costs, noisy = model_costs(self.model, self.form.name), list[str]()
+        most = min(NOISY, len(costs.int8_s) // ONE_OF)
+        for name in sensitivity(self.model, self.form, self.few, NOISY_IMAGES) if most else ():
+            if len(noisy) < most and costs.total((*noisy, name)) <= SLOWER * costs.total(()):
+                noisy.append(name)
+        if noisy:
+            title = f"noisiest layers in float: {len(noisy)}"
+            self.attempt(title, replace(self.settings, noisy=frozenset(noisy)), needed_db=NOISY_DB)
+
     def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
         """Yield walks in the order they are tried; disturbed images matter more there than for plain ranges."""
         usual, best = self.usual, self.settings
         if not usual.refine or best.refine:
             return
         clips = best.equalize is not None and best.through_clips
-        whole = replace(usual, choose=frozenset(), through_clips=clips, gains=best.gains)
+        whole = replace(usual, choose=frozenset(), through_clips=clips, gains=best.gains, noisy=best.noisy)
         if usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole:
             yield WHOLE, whole
         noise = dict.fromkeys((usual.noise, best.noise) if "noise" in usual.choose else (best.noise,))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 COMPARED = 1 << 19
-STEPS = frozenset({"method", "equalize", "noise", "refine"})
+STEPS = frozenset({"method", "equalize", "noise", "noisy", "refine"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class QuantSettings:
         noise: Calibrate on each image with sensor noise too, of this share of its standard deviation; 0 for none.
         cover: Half of the noisy images are covered by an even rectangle with sides of this share; 0 for none.
         keep: Names of nodes that stay float.
+        noisy: Names of layers that stay float because they alone make most of the noise (`recipe_search`).
         per_tensor: One scale for all output channels of a weight (fuses better on some GPUs, costs accuracy).
         ranges: Tensor -> (low, high) that training gave it; others are calibrated.
         choose: Steps, of STEPS, that are done only where they gain (`recipe_search`); empty: all as said here.
@@ -54,6 +55,7 @@ class QuantSettings:
     noise: float = 0.25
     cover: float = 0.3
     keep: frozenset[str] = frozenset()
+    noisy: frozenset[str] = frozenset()
     per_tensor: bool = False
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     choose: frozenset[str] = frozenset()
@@ -61,7 +63,7 @@ class QuantSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self) | {"keep": sorted(self.keep), "choose": sorted(self.choose)}
+        return asdict(self) | {name: sorted(getattr(self, name)) for name in ("keep", "noisy", "choose")}
 
     @classmethod
     def measured(cls, **options: Any) -> QuantSettings:

@@ -6,6 +6,7 @@ Format history:
     3  the spec's `scores`
     4  the spec's `other_inputs` and `ranges`; its preprocessing's `fit`, `fill`, `enlarge`, and OpenCV's and torch's
        interpolation
+    5  the spec's `decoder`
 A manifest is written in the earliest format that can say all of it.
 """
 
@@ -20,7 +21,7 @@ from ..common.names import RULE, is_name, is_path
 from ..errors import BundleError, ModelError
 from ..spec import ModelSpec
 
-FORMAT = 4
+FORMAT = 5
 NAME, SIGNATURE = "manifest.json", "signature.json"
 ROLES = ("onnx", "engine", "nchwc", "null")
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -74,6 +75,8 @@ class Manifest:
     @property
     def format(self) -> int:
         """The earliest format that can represent this manifest."""
+        if self.spec.decoder:
+            return 5
         if self.spec.other_inputs or self.spec.ranges or not self.spec.preprocess.is_early:
             return 4
         return 3 if self.spec.scores else 1

@@ -17,6 +17,7 @@ _EXTRA = {
     "openvino": "openvino", "cryptography": "sign", "tensorrt_rtx_bindings": "trt-rtx", "cuda": "trt-rtx",
     "ml_dtypes": "optimize", "cyclonedx": "optimize",
     "cv2": "video", "distributed": "cluster", "matplotlib": "figures", "pyarrow": "figures",
+    "faster_coco_eval": "metrics",
 }  # fmt: skip
 
 

@@ -22,23 +22,27 @@ import numpy as np
 from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
-from . import array_files, digits, image_folder, photos
+from ..tasks import CLASS
+from . import array_files, class_truths, digits, image_folder, layouts, photos
+from .truths import KINDS, Truth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..spec import InputSpec, ModelSpec
 
+IDENTITY, IMAGE = "identity", "image"  # truths that follow from class folders, and from the images themselves
 SPLITS = ("train", "calibration", "test", "hard")
 CALIBRATION = 128
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with their labels.
+    """Images with what is known of them.
 
     `images` is a sequence of uint8 arrays (H, W, 3) in RGB: one array (N, H, W, 3) for the digits, decoded on access
-    for files. `labels` is int64 (N,), an index into `classes`; zeros where there are no classes.
+    for files. `labels` is int64 (N,), an index into `classes`; zeros where an image has no class of its own. `truths`
+    has another truth of each image, such as its boxes, and `kinds` are its kinds, keys of `truths.KINDS`.
     """
 
     name: str
@@ -46,26 +50,65 @@ class Dataset:
     images: image_folder.Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    truths: tuple[Truth, ...] = ()
+    kinds: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def labelled(self) -> bool:
-        """Whether somebody says what each image shows."""
-        return bool(self.classes)
+        """Whether somebody says which class each image has."""
+        return bool(self.classes) and not self.truths
 
-    def require_labels(self, purpose: str) -> None:
-        """Refuse images without labels.
+    def knows(self, kind: str) -> bool:
+        """Return whether the truth of each image is known, of a kind out of `truths.KINDS`."""
+        if kind == IMAGE:
+            return bool(len(self.images))
+        return kind in self.kinds or (self.labelled and kind in (CLASS, IDENTITY))
+
+    def require_truth(self, kind: str, purpose: str) -> None:
+        """Refuse images whose truth is not known.
 
         Raises:
-            DataError: There are none; `purpose` is what they were wanted for.
+            DataError: It is not; `purpose` is what it was wanted for.
         """
-        if not self.labelled:
+        if not self.knows(kind):
+            name, expected = KINDS[kind]
             raise DataError(
-                f"{purpose} needs labels", got=f"{self.name}: {len(self)} samples without labels",
-                expected="one folder of images per class, or images and labels.txt", do="see docs/data.md",
+                f"{purpose} needs {name}", got=f"{self.name}: {len(self)} samples without {name}",
+                expected=expected, do="see docs/data.md",
             )  # fmt: skip
+
+    def truths_for(self, spec: ModelSpec, kind: str) -> Any:
+        """Return the truth of each image, with the classes of the network: for "class" int64 (N,), else Truths.
+
+        Where the network has each class of the data by name, names decide, otherwise the order.
+
+        Raises:
+            UsageError: The classes of the data are not those of the network.
+        """
+        if kind == IMAGE:
+            return tuple(class_truths.OwnImage(self.images, at, spec.preprocess) for at in range(len(self)))
+        if kind == IDENTITY:
+            return self.truths or class_truths.identities(self.labels.tolist())
+        order = self._order(spec, kind)
+        if kind == CLASS:
+            return self.labels if order is None else order[self.labels]
+        return self.truths if order is None else tuple(truth.relabelled(order) for truth in self.truths)
+
+    def _order(self, spec: ModelSpec, kind: str) -> NDArray[np.int64] | None:
+        """Return the network's class for each class of the data; None if they are the same."""
+        if not self.classes and kind != CLASS:
+            return None
+        names = set(self.classes)
+        if spec.labels and (names == set(spec.labels) or (kind != CLASS and names < set(spec.labels))):
+            return np.array([spec.labels.index(name) for name in self.classes])
+        if len(self.classes) != spec.num_classes:
+            got = f"{len(self.classes)} classes in {self.name}, {spec.num_classes} in {spec.name}"
+            do = "give images of the classes that it was trained on (--data)"
+            raise UsageError("the images do not match the network", got=got, do=do)
+        return None
 
     def require_fit(self, spec: ModelSpec) -> None:
         """Refuse data that are not what a network takes.
@@ -80,6 +123,9 @@ class Dataset:
         """SHA-256 over the classes, the labels and every image (files: name and bytes), which identifies the data."""
         digest = hashlib.sha256("\0".join(self.classes).encode())
         digest.update(self.labels.astype("<i8").tobytes())
+        for truth in self.truths:
+            for chunk in truth.raw():
+                digest.update(chunk)
         for chunk in image_folder.raw(self.images):
             digest.update(chunk)
         return digest.hexdigest()
@@ -97,7 +143,9 @@ class Dataset:
 
     def pick(self, chosen: list[int]) -> Dataset:
         """Return the samples at these indices, without decoding any."""
-        return replace(self, images=image_folder.pick_images(self.images, chosen), labels=self.labels[chosen])
+        truths = tuple(self.truths[at] for at in chosen) if self.truths else ()
+        images = image_folder.pick_images(self.images, chosen)
+        return replace(self, images=images, labels=self.labels[chosen], truths=truths)
 
 
 @dataclass(frozen=True)
@@ -113,7 +161,7 @@ class Arrays(Dataset):
     def of(cls, name: str, split: str, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Return a data set of these arrays."""
         count = len(next(iter(inputs.values())))
-        return cls(name, split, [], np.zeros(count, np.int64), (), inputs)
+        return cls(name, split, [], np.zeros(count, np.int64), (), inputs=inputs)
 
     def require_fit(self, spec: ModelSpec) -> None:
         """Refuse arrays that are not those of a network's inputs."""
@@ -228,10 +276,14 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     folder = Path(source)
     if str(source) == photos.NAME and not folder.exists():
         folder = photos.crops_folder()
+    if folder.is_dir() and (layout := layouts.find_layout(folder)):
+        files, truths, classes = layouts.load_layout(folder, layout, split, calibration)
+        nobody = np.zeros(len(files), np.int64)
+        return Dataset(folder.name, split, files, nobody, tuple(classes), tuple(truths), frozenset({layout.kind}))
     if array_files.is_array_source(folder):
         return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
         expected = "digits, photos, a folder of images, or a .npy or .npz file"
         raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
-    files, labels, classes = image_folder.load_folder(folder, split, calibration)
-    return Dataset(Path(source).name, split, files, labels, classes)
+    images, labels, names = image_folder.load_folder(folder, split, calibration)
+    return Dataset(Path(source).name, split, images, labels, names)

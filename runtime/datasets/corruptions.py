@@ -19,12 +19,13 @@ NOISE_SIGMA = (10, 30)
 _FRACTION = 15  # bits after the point in source coordinates
 
 
-def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+def perturb(image: NDArray[np.uint8], seed: int, rotation: bool = True) -> NDArray[np.uint8]:
     """Rotate an image, cover it with a grey rectangle, and add noise.
 
     Args:
         image: uint8, (H, W, C).
         seed: Seed of the corruption; equal seed and size give the same corruption.
+        rotation: Whether to rotate; not where a truth is about places in the image.
 
     Returns:
         uint8, (H, W, C). Rotation within +-20 degrees about the centre (outside is 0), a rectangle with sides of 21 to
@@ -34,7 +35,8 @@ def perturb(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     height, width, _ = image.shape
     raw = np.random.PCG64(seed).random_raw(height * width + 8)
     draws = [int(value) for value in raw[:8]]
-    out = rotate(image, draws[0] % (2 * ROTATION_DEGREES + 1) - ROTATION_DEGREES).astype(np.int64)
+    angle = draws[0] % (2 * ROTATION_DEGREES + 1) - ROTATION_DEGREES
+    out = (rotate(image, angle) if rotation else image).astype(np.int64)
     _occlude(out, draws[1:6])
     sigma = NOISE_SIGMA[0] + draws[6] % (NOISE_SIGMA[1] - NOISE_SIGMA[0] + 1)
     out += _noise(raw[8:], sigma).reshape(height, width, 1)

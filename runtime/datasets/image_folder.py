@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union, overload
 
@@ -30,10 +30,11 @@ COPIES = 4
 
 @dataclass(frozen=True)
 class Files(Sequence["NDArray[np.uint8]"]):
-    """Image files, which are decoded on access, and corrupted if they have a seed."""
+    """Image files, which are decoded on access, and corrupted if they have a seed; rotated too if they may be."""
 
     paths: tuple[Path, ...]
     seeds: tuple[int, ...] = ()
+    rotation: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,9 +46,9 @@ class Files(Sequence["NDArray[np.uint8]"]):
     def __getitem__(self, at: int | slice) -> NDArray[np.uint8] | Files:
         """Decode one image, uint8 (H, W, 3) in RGB, or return a slice of the files."""
         if isinstance(at, slice):
-            return Files(self.paths[at], self.seeds[at])
+            return replace(self, paths=self.paths[at], seeds=self.seeds[at])
         image = read_image(self.paths[at])
-        return perturb(image, self.seeds[at]) if self.seeds else image
+        return perturb(image, self.seeds[at], self.rotation) if self.seeds else image
 
 
 def raw(images: Images) -> Iterator[bytes]:
@@ -64,7 +65,7 @@ def pick_images(images: Images, chosen: list[int]) -> Images:
     """Return the images at these indices, without decoding any."""
     if isinstance(images, Files):
         seeds = tuple(images.seeds[at] for at in chosen) if images.seeds else ()
-        return Files(tuple(images.paths[at] for at in chosen), seeds)
+        return replace(images, paths=tuple(images.paths[at] for at in chosen), seeds=seeds)
     if isinstance(images, np.ndarray):
         return images[chosen]
     return [images[at] for at in chosen]
@@ -107,14 +108,19 @@ def _listed(folder: Path) -> tuple[list[Path], list[int], list[str], bool]:
         return *_labelled(folder, label_file), True
     if not any(path.is_dir() and path.name[0] not in "._" for path in folder.iterdir()) and (files := _images(folder)):
         return files, [0] * len(files), [], False
-    return *_by_class(folder), False
+    return *images_by_class(folder), False
 
 
 def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def _by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
+def images_by_class(folder: Path) -> tuple[list[Path], list[int], list[str]]:
+    """Return the images of class folders, the class of each, and the classes' names.
+
+    Raises:
+        DataError: There are none, or a class is empty.
+    """
     reserved = {*TRAIN, *TEST}
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
     if not classes or set(classes) <= reserved:

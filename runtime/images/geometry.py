@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from ..spec import FILLED
+from .settings import FILLED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..spec import Preprocess
+    from .settings import Preprocess
 
 MOST_PIXELS = 1 << 27  # of a resized image, 400 MB: what Pillow opens has at most 89 million
 Size = tuple[int, int]

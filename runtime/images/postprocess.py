@@ -1,4 +1,4 @@
-"""Postprocessing of a network's output: softmax, top-k classes, class map, non-maximum suppression of boxes."""
+"""Postprocessing of a network's output: softmax, top-k classes, class map."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from ..errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,49 +86,3 @@ def box(values: NDArray[Any]) -> Box:
     x, y, width, height = (float(value) for value in values)
     edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return Box(*(min(max(edge, 0.0), 1.0) for edge in edges))
-
-
-def iou(box: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.float64]:
-    """Return intersection over union of one box (4,) with each of (N, 4); boxes are x1, y1, x2, y2.
-
-    Empty boxes have an overlap of 0 with every box, including themselves.
-    """
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None).astype(np.float64), axis=1)
-    areas = np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).astype(np.float64), axis=1)
-    total = areas + float(np.prod(np.clip(box[2:] - box[:2], 0, None).astype(np.float64))) - shared
-    overlap: NDArray[np.float64] = np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
-    return overlap
-
-
-def nms(
-    boxes: NDArray[Any], scores: NDArray[Any], threshold: float, classes: NDArray[Any] | None = None
-) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: keep the best box, drop boxes that overlap it too much, repeat.
-
-    Args:
-        boxes: (N, 4), x1, y1, x2, y2, in any unit.
-        scores: (N,); ties are ordered by index.
-        threshold: A box is dropped if its intersection over union with a kept box is greater.
-        classes: (N,); if given, only boxes of the same class suppress each other.
-
-    Returns:
-        Indices of the kept boxes, best first, int64.
-
-    Raises:
-        DataError: The shapes do not match, or a value is NaN or Inf.
-    """
-    if boxes.shape != (len(scores), 4) or scores.ndim != 1 or (classes is not None and classes.shape != scores.shape):
-        raise DataError("boxes and scores do not fit", got=f"{boxes.shape}, {scores.shape}", expected="(N, 4) and (N,)")
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise DataError("boxes or scores hold NaN or Inf")
-    left = np.argsort(-scores, kind="stable")
-    kept = []
-    while len(left):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        drop = iou(boxes[best], boxes[left]) > threshold
-        if classes is not None:
-            drop &= classes[left] == classes[best]
-        left = left[~drop]
-    return np.array(kept, dtype=np.int64)

@@ -21,15 +21,16 @@ import numpy as np
 from ..common.files import unreadable
 from ..common.packages import need
 from ..errors import DataError
-from ..spec import FILLED
 from .geometry import placement
 from .resize import INTERPOLATIONS, PILLOW, resize
+from .settings import FILLED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..spec import ModelSpec, Preprocess
+    from ..spec import ModelSpec
     from .geometry import ImagePlacement
+    from .settings import Preprocess
 
 LAYOUTS, DTYPES = ("NCHW", "NHWC"), ("float32", "float16", "uint8")  # of the network's input
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
@@ -49,6 +50,15 @@ def apply(images: Iterable[Any], spec: ModelSpec, channels: str = "RGB") -> NDAr
     Raises:
         DataError: An image cannot be read, is not a uint8 image, or the spec's preprocessing does not match its input.
     """
+    return from_pixels((as_image(image, channels) for image in images), spec)
+
+
+def from_pixels(images: Iterable[NDArray[np.uint8]], spec: ModelSpec) -> NDArray[Any]:
+    """Return the network's input from images that `as_image` made: uint8 (H, W, 3) in RGB; see `apply`.
+
+    Raises:
+        DataError: The spec's preprocessing does not match its input.
+    """
     settings = spec.preprocess
     colours = (CHANNELS.get(settings.channels, 0),)
     shape = (*settings.crop, *colours) if spec.layout == "NHWC" else (*colours, *settings.crop)
@@ -62,7 +72,7 @@ def apply(images: Iterable[Any], spec: ModelSpec, channels: str = "RGB") -> NDAr
             expected=f"{tuple(spec.input_shape)}, channels out of {', '.join(CHANNELS)}, "
             f"{' or '.join(LAYOUTS)}, {' or '.join(DTYPES)}",
         )
-    prepared = [_prepare(as_image(image, channels), spec) for image in images]
+    prepared = [_prepare(image, spec) for image in images]
     return np.ascontiguousarray(np.stack(prepared)) if prepared else np.zeros((0, *shape), spec.dtype)
 
 
@@ -175,7 +185,7 @@ def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
     if settings.channels == "BGR":
         image = image[..., ::-1]
     elif settings.channels == "GRAY":
-        image = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
+        image = _grey(image)
     last = spec.layout == "NHWC"
     canvas = np.empty((*place.input, image.shape[2]) if last else (image.shape[2], *place.input), spec.dtype)
     pixels = canvas if last else canvas.transpose(1, 2, 0)
@@ -190,6 +200,19 @@ def _prepare(image: NDArray[np.uint8], spec: ModelSpec) -> NDArray[Any]:
     for channel in range(image.shape[2]):
         pixels[(*window, channel)] = table[channel][image[..., channel]]
     return canvas
+
+
+def fitted(image: NDArray[np.uint8], settings: Preprocess) -> NDArray[np.uint8]:
+    """Return the part of the input that shows an image, uint8 (H, W, 3) in RGB, or grey, before it is normalised."""
+    place = placement((image.shape[0], image.shape[1]), settings)
+    part = _resized(image, place.resized, settings.interpolation)[_overlap(place)[0]]
+    return np.broadcast_to(_grey(part), part.shape) if settings.channels == "GRAY" else part
+
+
+def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the luma of an image (H, W, 3), uint8 (H, W, 1)."""
+    luma: NDArray[np.uint8] = ((image @ np.array(_LUMA) + 0x8000) >> 16).astype(np.uint8)[..., None]
+    return luma
 
 
 def _overlap(place: ImagePlacement) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

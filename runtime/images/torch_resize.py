@@ -24,15 +24,19 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], method: str) -> NDArray[np.uint8]:
     """Resize uint8 (H, W, C) to `size`, (height, width) in pixels; `method` is one of METHODS."""
-    values = image.astype(np.float32)
+    return np.clip(np.rint(interpolate(image.astype(np.float32), size, method)), 0, 255).astype(np.uint8)
+
+
+def interpolate(values: Floats, size: tuple[int, int], method: str) -> Floats:
+    """Resize float32 (H, W, C) to `size`, (height, width); `method` is one of METHODS."""
     for axis in (1, 0):
-        weights, index = _weights(image.shape[axis], size[axis], method)
+        weights, index = _weights(values.shape[axis], size[axis], method)
         lines = values.swapaxes(0, axis)
         total = lines[index[:, 0]] * weights[:, 0, None, None]
         for tap in range(1, weights.shape[1]):
             total += lines[index[:, tap]] * weights[:, tap, None, None]
         values = total.swapaxes(0, axis)
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return values
 
 
 @functools.lru_cache(maxsize=32)

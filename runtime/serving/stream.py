@@ -167,7 +167,8 @@ class Stream(Closeable):
             self._count("failed")
             return Frame(index, image, None, batch)
         try:
-            answer = self._model.answers(batch, finite=True)[0]
+            size = None if isinstance(image, Mapping) else (image.shape[0], image.shape[1])
+            answer = self._model.answers(batch, finite=True, sizes=[size])[0]
         except BaseException:
             self._count("failed")
             raise

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..common.packages import need
 from ..common.proportion import wilson
 from ..errors import DataError
+from ..images.drawing import corner_text
 from ..images.postprocess import Guess, top_k
-from ._base import Task
+from ._base import CLASS, Score, Task, first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._base import Metrics, Outputs
+    from ._base import Batch, DecodeContext, Outputs
 
 
 class Classify(Task):
     """The best classes with their probabilities; top-1, top-5."""
 
     has_classes = True
-    learns_labels = True
+    truth = CLASS
     metric = "top1_ratio"
     title = "top-1"
 
-    def fits(self, outputs: Outputs) -> bool:
+    def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is (classes,)."""
         return next(iter(outputs.values())).ndim == 1
 
-    def decode(
-        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
-    ) -> tuple[Guess, ...]:
+    def decode(self, outputs: Outputs, context: DecodeContext) -> tuple[Guess, ...]:
         """Return the best classes, best first."""
         values = next(iter(outputs.values()))
-        return top_k(values, len(values) if most is None else most, labels, scores)
+        most = len(values) if context.most is None else context.most
+        return top_k(values, most, context.labels, context.scores)
 
-    def show(
-        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
-    ) -> dict[str, Any]:
+    def show(self, outputs: Outputs, context: DecodeContext) -> dict[str, Any]:
         """Return the best classes under "top"."""
-        return {"top": [vars(guess) for guess in self.decode(outputs, labels, scores, most)]}
+        return {"top": [vars(guess) for guess in self.decode(outputs, context)]}
 
     def line(self, row: Mapping[str, Any]) -> str:
         """Return the best class with its probability."""
@@ -51,41 +48,44 @@ class Classify(Task):
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return the image with the best class written in its corner."""
-        pillow, draw, font = need("PIL.Image"), need("PIL.ImageDraw"), need("PIL.ImageFont")
-        picture, best = pillow.fromarray(np.ascontiguousarray(image)), answer[0]
-        size = max(10, picture.height // 16)
-        canvas = draw.Draw(picture)
-        text = f"{best.label} {100 * best.probability:.0f} %"
-        box = canvas.textbbox((2, 2), text, font=font.load_default(size))
-        canvas.rectangle((0, 0, box[2] + 2, box[3] + 2), fill=(0, 0, 0))
-        canvas.text((2, 2), text, fill=(255, 255, 255), font=font.load_default(size))
-        return np.asarray(picture)
+        best = answer[0]
+        return corner_text(image, f"{best.label} {100 * best.probability:.0f} %")
 
-    def agreement(self, output: NDArray[Any], reference: NDArray[Any]) -> float | None:
+    def agreement(self, batch: Batch, reference: Batch, context: DecodeContext) -> float | None:
         """Return the share of images, or of pixels, whose best class is the same."""
-        if output.ndim < 2 or output.shape != reference.shape or not output.size:
+        one, two = first(batch), first(reference)
+        if one.ndim < 2 or one.shape != two.shape or not one.size:
             return None
-        return float((output.argmax(axis=1) == reference.argmax(axis=1)).mean())
+        return float((one.argmax(axis=1) == two.argmax(axis=1)).mean())
 
-    def score(self, output: NDArray[Any], labels: NDArray[Any]) -> Metrics:
+    def score(self, batch: Batch, truths: Any, context: DecodeContext) -> Score:
         """Return `top1_ratio`, `top5_ratio` of more than five classes, and `images_count`, with Wilson intervals.
 
         Raises:
             DataError: The shapes do not match, there are no images, or a score is not finite.
         """
+        output, labels = first(batch), np.asarray(truths)
         if output.ndim != 2 or len(output) != len(labels) or not len(labels):
             raise DataError("accuracy cannot be computed", got=f"logits {output.shape}, labels {labels.shape}")
         if not np.isfinite(output).all():
             count = int((~np.isfinite(output)).sum())
             raise DataError("accuracy cannot be computed", got=f"{count} logits that are not finite")
-        count = len(labels)
-        hits = {1: int(self.correct(output, labels).sum())}
+        count, right = len(labels), self.correct(output, labels)
+        hits = {1: int(right.sum())}
         if output.shape[1] > 5:
             best = np.argsort(-output, axis=1, kind="stable")[:, :5]
             hits[5] = int((best == labels[:, None]).any(1).sum())
-        values = {f"top{k}_ratio": right / count for k, right in hits.items()}
-        intervals = {f"top{k}_ratio": wilson(right, count) for k, right in hits.items()}
-        return {**values, "images_count": float(count)}, intervals
+        values = {f"top{k}_ratio": some / count for k, some in hits.items()}
+        intervals = {f"top{k}_ratio": wilson(some, count) for k, some in hits.items()}
+        by_class = [
+            {
+                "class": int(one),
+                "images_count": int((labels == one).sum()),
+                "top1_ratio": float(right[labels == one].mean()),
+            }
+            for one in np.unique(labels)
+        ]
+        return Score({**values, "images_count": float(count)}, intervals, by_class)
 
     def correct(self, output: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
         """Return for which images the best class is the label, bool (N,)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,25 +14,23 @@ from ._base import Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._base import Outputs
+    from ._base import DecodeContext, Outputs
 
 
 class Localise(Task):
     """The bounding box of the object."""
 
-    def fits(self, outputs: Outputs) -> bool:
+    def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is (4,)."""
         return next(iter(outputs.values())).shape == (4,)
 
-    def decode(self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None) -> Box:
+    def decode(self, outputs: Outputs, context: DecodeContext) -> Box:
         """Return the rectangle."""
         return box(next(iter(outputs.values())))
 
-    def show(
-        self, outputs: Outputs, labels: Sequence[str] = (), scores: str = "", most: int | None = None
-    ) -> dict[str, Any]:
+    def show(self, outputs: Outputs, context: DecodeContext) -> dict[str, Any]:
         """Return the rectangle under "box"."""
-        return {"box": vars(self.decode(outputs))}
+        return {"box": vars(self.decode(outputs, context))}
 
     def line(self, row: Mapping[str, Any]) -> str:
         """Return the edges in per cent of the image."""

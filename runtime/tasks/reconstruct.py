@@ -1,5 +1,15 @@
-"""Reconstruction of an image, as by an autoencoder: the outputs are the answer."""
+"""Reconstruction of an image, as by an autoencoder: the first output is the input image again, (N, channels, H, W).
 
-from ._base import Task
+Decoder: `range`, what the values are: "input" (the default), "unit", "signed" or "byte"; see `_pictures.as_picture`.
+"""
 
-TASK = Task()
+from .super_resolve import SuperResolve
+
+
+class Reconstruct(SuperResolve):
+    """The picture; PSNR and SSIM against the image itself, as the network saw it."""
+
+    truth = "image"
+
+
+TASK = Reconstruct()

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from edgesmith.bench.measure.context import MetricContext
+from edgesmith.bench.measure.evaluation import Evaluated
 from edgesmith.bench.measure.workload import BenchTarget
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.result import Subject
+from edgesmith.runtime import tasks
 from edgesmith.runtime.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -16,8 +18,13 @@ LOGITS = RNG.standard_normal((200, 10)).astype(np.float32)
 LABELS = RNG.integers(0, 10, 200)
 
 
+def scored(logits, labels):
+    return tasks.find("classify").score({"y": logits}, labels, tasks.DecodeContext())
+
+
 def test_top_k_is_what_counting_says():
-    values, intervals = accuracy.score(LOGITS, LABELS)
+    score = scored(LOGITS, LABELS)
+    values, intervals = score.values, score.intervals
     by_hand = {k: sum(label in sorted(range(10), key=lambda c: -row[c])[:k] for row, label in
                       zip(LOGITS, LABELS, strict=True)) / 200 for k in (1, 5)}  # fmt: skip
     assert values == {"top1_ratio": by_hand[1], "top5_ratio": by_hand[5], "images_count": 200}
@@ -30,7 +37,8 @@ def test_sqnr_of_known_noise(gain):
 
 
 def measured(output):
-    evaluations = {"test": lambda: ({"y": output}, LABELS, {"y": LOGITS})}
+    one, two = (Evaluated(len(side), {"y": side}, {"y": side}) for side in (output, LOGITS))
+    evaluations = {"test": lambda: (one, LABELS, two)}
     return accuracy.measure(MetricContext(Subject("n", "n"), BenchTarget("n"), "n", evaluations=evaluations))
 
 
@@ -59,7 +67,7 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_output_has_no_accuracy(case):
     with pytest.raises(DataError, match="accuracy cannot be computed"):
-        accuracy.score(BROKEN[case], LABELS[:0] if case == "none" else LABELS)
+        scored(BROKEN[case], LABELS[:0] if case == "none" else LABELS)
     assert "accuracy cannot be computed" in measured(BROKEN["NaN"]).missing
 
 

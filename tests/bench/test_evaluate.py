@@ -8,11 +8,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edgesmith.bench import suite
+from edgesmith.bench.evaluations import evaluate
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.sweep import sharded_accuracy, sweep
 from edgesmith.bench.sweep.sweep import Store
 from edgesmith.cli.sweep import sweep_command
+from edgesmith.runtime import tasks
 from edgesmith.runtime.bundle.bundle import read_bundle
 from edgesmith.runtime.selection.candidates import open_artefact
 from support.bundles import LABELS, colour_bundle, picture
@@ -40,17 +41,21 @@ def swept(folder, out, shards):
     return cells, store
 
 
+def scored(logits, labels):
+    return tasks.find("classify").score({"y": logits}, labels, tasks.DecodeContext()).values
+
+
 @pytest.mark.parametrize("shards", [1, 3, 20])
 def test_shards_add_up_to_all_images(shards, folder, tmp_path):
     (run,) = sharded_accuracy.gather_shards(*swept(folder, tmp_path, shards))
     assert [one.subject.form for one in run.results] == ["fp32", "int8-ort-x86"]
     opened = read_bundle(folder / "colours")
     for one, artefact in zip(run.results, opened.artefacts, strict=True):
-        outputs, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
-        logits, reference = outputs["output"], reference and reference["output"]
+        answers, labels, other = evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        logits, reference = answers.reduced["output"], other and other.raw["output"]
         values = one.readings["accuracy"].values
         assert values["images_count"] == 16
-        assert values["top1_ratio"] == accuracy.score(logits, labels)[0]["top1_ratio"] == 15 / 16
+        assert values["top1_ratio"] == scored(logits, labels)["top1_ratio"] == 15 / 16
         assert values["worst_class_top1_ratio"] == pytest.approx(5 / 6)
         assert "top5_ratio" not in values
         if reference is None:
@@ -69,7 +74,7 @@ def test_counts_of_halves_say_what_all_says():
     for half in (slice(0, 70), slice(70, 200)):
         sharded_accuracy._count(tally, classes, logits[half], exact[half], truth[half])
     values = sharded_accuracy.reading_of(tally, classes, "test").values
-    expected = accuracy.score(logits, truth)[0]
+    expected = scored(logits, truth)
     assert {name: values[name] for name in expected} == pytest.approx(expected)
     assert values["agreement_ratio"] == (logits.argmax(1) == exact.argmax(1)).mean() < 1
     assert values["sqnr_db"] == pytest.approx(accuracy.sqnr_db(exact, logits), abs=1e-3)

@@ -197,7 +197,9 @@ CHANGES = {
 @pytest.mark.parametrize("case", CHANGES)
 def test_limits(case):
     metric, value, answer = CHANGES[case]
-    found = thresholds.check_limit(metric, BASE, measured(**{metric: (thresholds.LIMITS[metric][0], value)}))
+    found = thresholds.check_limit(
+        metric, BASE, measured(**{metric: (thresholds.LIMITS[metric][0] or "top1_ratio", value)})
+    )
     assert found.answer == answer
 
 

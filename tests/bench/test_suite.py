@@ -8,10 +8,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.bench import result, suite
+from edgesmith.bench.evaluations import evaluate
 from edgesmith.bench.measure.interleave import SamplingPlan
-from edgesmith.bench.metrics import accuracy
 from edgesmith.cli.bench import bench_command
-from edgesmith.runtime import bundle
+from edgesmith.runtime import bundle, tasks
 from edgesmith.runtime.common import files
 from edgesmith.runtime.errors import UsageError
 from support.bundles import LABELS, SPEC, colour_bundle, colour_net, golden_inputs, picture
@@ -60,12 +60,12 @@ def test_accuracy_is_by_the_classes_names_not_their_order(folder):
     """The folders are sorted blue, green, red; the network's labels are red, green, blue."""
     opened = suite.read_bundle(folder / "colours")
     for artefact, has_reference in zip(opened.artefacts, (False, True), strict=True):
-        outputs, labels, reference = suite._evaluate(opened, artefact, "ort", str(folder / "images"), "test")
-        logits, reference = outputs["output"], reference and reference["output"]
-        assert accuracy.score(logits, labels)[0]["top1_ratio"] == 1.0
+        answers, labels, reference = evaluate(opened, artefact, "ort", str(folder / "images"), "test")
+        score = tasks.find("classify").score
+        assert score(answers.reduced, labels, tasks.DecodeContext()).values["top1_ratio"] == 1.0
         assert (reference is not None) is has_reference
-    swapped = accuracy.score(logits, (labels + 1) % 3)[0]
-    assert swapped["top1_ratio"] == 0.0
+    swapped = score(answers.reduced, (labels + 1) % 3, tasks.DecodeContext())
+    assert swapped.values["top1_ratio"] == 0.0
 
 
 NOTHING = {

@@ -69,9 +69,10 @@ def run(
     """Take entries through every stage, those without a row; write the table of all rows."""
     folder = folder.resolve()
     python = packages.environment(folder)
-    if not (folder / "images" / ".ready").exists():
-        photographs.write_crops(folder / "files", folder)
-        (folder / "images" / ".ready").touch()
+    for data in photographs.PICTURES:
+        if not (folder / "images" / data / ".ready").exists():
+            photographs.write_crops(folder / "files", folder, data)
+            (folder / "images" / data / ".ready").touch()
     (folder / "rows").mkdir(exist_ok=True)
     missing = [entry for entry in entries if not (folder / "rows" / f"{entry.name}.json").exists()]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:

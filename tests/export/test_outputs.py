@@ -18,6 +18,7 @@ from edgesmith.runtime.answer import Answer
 from edgesmith.runtime.errors import CheckFailed, ModelError
 from edgesmith.runtime.images.postprocess import softmax
 from edgesmith.runtime.spec import ModelSpec
+from edgesmith.runtime.tasks import DecodeContext
 
 
 @dataclasses.dataclass
@@ -222,7 +223,7 @@ VALUES = {
 @pytest.mark.parametrize("case", VALUES)
 def test_a_softmax_is_taken_once(case):
     values, scores, expected = VALUES[case]
-    answer = Answer({"output": values}, scores=scores)
+    answer = Answer({"output": values}, context=DecodeContext(scores=scores))
     np.testing.assert_array_equal(answer.probabilities, expected)
     assert [guess.probability for guess in answer.top(3)] == sorted(map(float, expected), reverse=True)
 

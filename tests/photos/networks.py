@@ -70,7 +70,7 @@ def data_source(network: Network, corpus: Path, folder: Path) -> str:
             rng, (name,) = np.random.default_rng(0), photographs.PICTURES[network.data][title]
             picture = Image.open(corpus / "files" / name).convert("RGB")
             for number in range(count):
-                photographs._crop(picture, network.data, rng).save(temporary / split / f"{number:03d}.png")
+                photographs.crop(picture, network.data, rng).save(temporary / split / f"{number:03d}.png")
         temporary.rename(place)
     return str(place)
 

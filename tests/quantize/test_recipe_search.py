@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from edgesmith.optimize.calibration.samples import AugmentedSamples, Samples
 from edgesmith.optimize.calibration.statistics_cache import collected
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.graph.protobuf import copied
-from edgesmith.optimize.quantize import QuantSettings, quantize
+from edgesmith.optimize.quantize import QuantSettings, pipeline, quantize
 from edgesmith.optimize.quantize import recipe_search as recipe
 from edgesmith.optimize.quantize.equalization.cross_layer import equalise
 from edgesmith.optimize.quantize.pipeline import convert
@@ -127,6 +128,37 @@ def test_a_method_that_the_user_names_stays():
     assert result.settings.method == "mse"
     assert next(trial.step for trial in result.trials) == "mse ranges"
     assert "percentile ranges" not in [trial.step for trial in result.trials]
+
+
+def one_noisy_layer():
+    """Twelve pointwise layers; n_c7 takes the difference of two channels that are nearly equal, a hundredfold."""
+    graph, last = Graph(5), "input"
+    for number in range(12):
+        last = graph.node("Relu", [graph.conv(last, f"c{number}", (16, 16 if number else 3, 1, 1))], f"r{number}")
+    graph.classifier(last, 16)
+    model = graph.model({"output": ("N", 10)})
+    net = ProtoGraph(model)
+    before, noisy = (net.arrays[name].copy() for name in ("c6_w", "c7_w"))
+    before[1], noisy[:, 0], noisy[:, 1] = before[0] * 1.003, 100.0, -100.0
+    net.set_array("c6_w", before)
+    net.set_array("c7_w", noisy)
+    return model
+
+
+@pytest.mark.parametrize("target", ["trt", "trt-rtx", "ort-x86"])
+def test_the_noisiest_layer_returns_to_float_where_an_engine_is_no_slower(target):
+    result = chosen(one_noisy_layer(), target)
+    engine = target != "ort-x86"
+    assert result.settings.noisy == (frozenset({"n_c7"}) if engine else frozenset())
+    assert result.conversion.plan.kept_float == ({"n_c7": pipeline.NOISY} if engine else {})
+    steps = {trial.step: trial for trial in result.trials}
+    assert ("noisiest layers in float: 1" in steps) is engine
+    json.dumps(result.settings.to_dict())
+
+
+def test_where_no_layer_is_noisy_none_returns_to_float():
+    result = chosen(small_cnn(), "trt")
+    assert result.settings.noisy == frozenset()
 
 
 def test_a_step_that_is_not_chosen_is_done():

@@ -12,7 +12,7 @@ from PIL import Image
 from edgesmith.cli import main
 from edgesmith.runtime import load
 from edgesmith.runtime.errors import DataError, NotAvailable, RunError, UsageError
-from edgesmith.runtime.images import postprocess
+from edgesmith.runtime.images.boxes import nms
 from edgesmith.runtime.model import Answer
 from edgesmith.runtime.serving import frame_sources
 from support.bundles import LABELS, colour_bundle, picture
@@ -46,15 +46,15 @@ def test_nms_is_the_brute_force_reference(items, threshold):
     scores = np.array([one[1] for one in items], dtype=np.float64)
     classes = np.array([one[2] for one in items])
     for given_classes in (None, classes):
-        got = postprocess.nms(boxes, scores, threshold, given_classes)
+        got = nms(boxes, scores, threshold, given_classes)
         assert got.tolist() == reference_nms(boxes.tolist(), scores, threshold, given_classes)
 
 
 def test_nms_rejects_what_does_not_fit():
     with pytest.raises(DataError, match="do not fit"):
-        postprocess.nms(np.zeros((2, 3)), np.zeros(2), 0.5)
+        nms(np.zeros((2, 3)), np.zeros(2), 0.5)
     with pytest.raises(DataError, match="NaN"):
-        postprocess.nms(np.full((1, 4), np.nan), np.zeros(1), 0.5)
+        nms(np.full((1, 4), np.nan), np.zeros(1), 0.5)
 
 
 def test_a_class_map_is_the_best_class_of_each_pixel():

@@ -1,6 +1,7 @@
 """What each kind of plugin promises, as checks that say what is broken; `planted` makes a plugin of a text."""
 
 import contextlib
+import functools
 import importlib
 import json
 import re
@@ -8,8 +9,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,15 +23,17 @@ from edgesmith.bench.measure.context import MetricContext
 from edgesmith.bench.result import Reading, Result, Run
 from edgesmith.optimize import optimizer, passes
 from edgesmith.optimize.passes._base import Pass
-from edgesmith.optimize.quantize.quant_params import KINDS
+from edgesmith.optimize.quantize.quant_params import KINDS as GRIDS
 from edgesmith.optimize.quantize.targets import find_target
 from edgesmith.optimize.recipes import recipes
 from edgesmith.runtime import backends, targets, tasks
 from edgesmith.runtime.common.plugins import load_plugin, plugin_names
+from edgesmith.runtime.datasets.truths import KINDS, Instances
 from edgesmith.runtime.engines.flavour import MODULES, PRECISIONS
 from edgesmith.runtime.errors import DataError, EdgesmithError
+from edgesmith.runtime.images.settings import Preprocess
 from edgesmith.runtime.targets._row import TargetRow
-from edgesmith.runtime.tasks import Task
+from edgesmith.runtime.tasks import DecodeContext, Task
 from support.bundles import golden_inputs
 from support.graphs import batchnorm, model
 
@@ -126,10 +131,35 @@ def _form_problems(name: str) -> list[str]:
         form = find_target(name)
     except (TypeError, KeyError) as error:
         return [f"no form: {error}"]
-    return [] if form.activation_dtype in KINDS else [f"no activations {form.activation_dtype}"]
+    return [] if form.activation_dtype in GRIDS else [f"no activations {form.activation_dtype}"]
 
 
-SHAPES = ((1,), (4,), (7,), (3, 6, 5))  # of one image's first output
+def drawn(shape: tuple[int, ...]) -> np.ndarray:
+    """Return random numbers from 0 to 1; of a shape always the same ones."""
+    return np.random.default_rng(3).random(shape, dtype=np.float32)
+
+
+Known = functools.partial(SimpleNamespace, size=(16, 12))  # what is known of one image
+CONTEXT = DecodeContext(("a", "b"), "", 2, most=3)
+# Kind of truth -> truths of so many images, with two classes.
+TRUTHS = {
+    "class": lambda count: np.arange(count) % 2,
+    "boxes": lambda count: [one_object(number % 2) for number in range(count)],
+    "masks": lambda count: [Known(pixels=lambda: np.arange(192).reshape(16, 12) % 2)] * count,
+    "targets": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
+    "image": lambda count: [Known(pixels=lambda: np.full((16, 12, 3), 90, np.uint8))] * count,
+    "depth": lambda count: [Known(metres=lambda: np.ones((16, 12)))] * count,
+    "values": lambda count: [Known(values=tuple(row)) for row in drawn((count, 7))],
+    "label sets": lambda count: [Known(labels=np.array([at % 7])) for at in range(count)],
+    "text": lambda count: [Known(text="ab" * 9)] * count,
+    "identity": lambda count: [Known(name=str(at), label=at % 2, same=()) for at in range(count)],
+    "anomalies": lambda count: [Known(anomalous=at % 2 == 0, bank=lambda: np.eye(7)) for at in range(count)],
+    "keypoints": lambda count: [Known(keypoints=np.ones((1, 1, 3)), boxes=np.array([[0, 0, 9, 9]]), areas=np.ones(1),
+                                      crowd=np.zeros(1, bool))] * count,
+}  # fmt: skip
+# Task -> the context in which its outputs mean something, if not this one.
+CONTEXTS = {"detect": replace(CONTEXT, decoder={"head": "yolo"}, preprocess=Preprocess((64, 64), 0))}
+SHAPES = ((1,), (4,), (7,), (6, 20), (3, 6, 5), (9, 3), (1, 16, 12))  # of one image's first output
 
 
 def task_problems(name: str) -> list[str]:
@@ -139,23 +169,24 @@ def task_problems(name: str) -> list[str]:
     if not isinstance(task, Task):
         return ["TASK is not a Task"]
     wrong = [] if module.__doc__ and type(task).__doc__ else ["it is not documented"]
-    if task.learns_labels != bool(task.metric):
-        wrong.append("labels without a metric, or a metric without labels")
-    batches = [np.random.default_rng(3).random((12, *shape), dtype=np.float32) for shape in SHAPES]
-    fitting = [batch for batch in batches if task.fits({"o": batch[0]})]
-    return [*wrong, *(_batch_problems(task, fitting[-1]) if fitting else ["no output fits it"])]
+    if bool(task.truth) != bool(task.metric) or task.truth not in ("", *KINDS):
+        wrong.append("a truth without a metric, or a metric without a truth that there is")
+    context = CONTEXTS.get(name, CONTEXT)
+    batches = [drawn((12, *shape)) for shape in SHAPES]
+    fitting = [batch for batch in batches if task.fits({"o": batch[0]}, context)]
+    return [*wrong, *(_batch_problems(task, fitting[-1], context) if fitting else ["no output fits it"])]
 
 
-def _batch_problems(task: Task, batch: np.ndarray) -> list[str]:
+def _batch_problems(task: Task, batch: np.ndarray, context: DecodeContext) -> list[str]:
     try:
-        return [*_answer_problems(task, batch[0]), *_judge_problems(task, batch)]
+        return [*_answer_problems(task, batch[0], context), *_judge_problems(task, batch, context)]
     except Exception as error:
         return [f"it raises {type(error).__name__}: {error}"]
 
 
-def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
+def _answer_problems(task: Task, output: np.ndarray, context: DecodeContext) -> list[str]:
     wrong, image = [], np.full((20, 30, 3), 90, np.uint8)
-    answer, row = task.decode({"o": output}, ("a", "b"), "", 3), task.show({"o": output}, ("a", "b"), "", 3)
+    answer, row = task.decode({"o": output}, context), task.show({"o": output}, context)
     try:
         text = task.line(json.loads(json.dumps(row, allow_nan=False)))
     except (TypeError, ValueError) as error:
@@ -163,24 +194,40 @@ def _answer_problems(task: Task, output: np.ndarray) -> list[str]:
     if not isinstance(text, str) or not text or "\n" in text:
         wrong.append(f"its line is {text!r}")
     drawn = task.draw(image, answer)
-    if drawn is not None and (drawn.shape != image.shape or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
+    if drawn is not None and (drawn.shape[2:] != (3,) or drawn.dtype != np.uint8 or np.array_equal(drawn, image)):
         wrong.append("what it draws is not a picture with an answer on it")
     return [*wrong, "it draws on the image itself"] if (image != 90).any() else wrong
 
 
-def _judge_problems(task: Task, batch: np.ndarray) -> list[str]:
-    wrong, other = [], np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9
-    if task.agreement(batch, batch) not in (None, 1.0):
+def _judge_problems(task: Task, batch: np.ndarray, context: DecodeContext) -> list[str]:
+    wrong, other = [], reduced(task, np.random.default_rng(4).random(batch.shape, dtype=np.float32) * 9, context)
+    mine = reduced(task, batch, context)
+    if task.agreement(mine, mine, context) not in (None, 1.0):
         wrong.append("it does not agree with itself")
-    if task.agreement(batch, batch) is not None and not 0 <= (task.agreement(batch, other) or 0.0) < 1:
+    if task.agreement(mine, mine, context) is not None and not 0 <= (task.agreement(mine, other, context) or 0.0) < 1:
         wrong.append("it agrees with anything")
-    if task.learns_labels:
-        values, intervals = task.score(batch, np.arange(len(batch)) % 2)
-        if not 0 <= values.get(task.metric, -1.0) <= 1:
-            wrong.append(f"its score has no share {task.metric}")
-        if not set(intervals) <= set(values):
+    if task.truth:
+        score = task.score(mine, TRUTHS[task.truth](len(batch)), context)
+        share = task.metric.endswith("_ratio")
+        if not 0 <= score.values.get(task.metric, -1.0) <= (1 if share else np.inf):
+            wrong.append(f"its score has no {'share ' * share}{task.metric}")
+        if not set(score.intervals) <= set(score.values):
             wrong.append("an interval of no value")
+        if any({"class", "images_count", task.metric} - set(row) for row in score.by_class):
+            wrong.append("a class without its metric")
     return wrong
+
+
+def one_object(label: int) -> Instances:
+    """Return an image of 64x64 with one object."""
+    box = np.array([[0.0, 0.0, 1.0, 1.0]])
+    return Instances((64, 64), box, np.array([label]), np.zeros(1, bool), np.ones(1))
+
+
+def reduced(task: Task, batch: np.ndarray, context: DecodeContext) -> dict[str, Any]:
+    """Return what the task keeps of N images with one output."""
+    parts = [task.reduce({"o": one}, context) for one in batch]
+    return {name: [part[name] for part in parts] for name in parts[0]}
 
 
 def backend_problems(name: str, net: Path, expected: np.ndarray, computes: bool) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
 from ....runtime.targets import is_here
+from ....runtime.tasks import DecodeContext
 from ....runtime.tasks.classify import TASK as CLASSIFY
 from ...calibration.inputs import Batch, as_feeds
 from ...calibration.ort_runs import session, with_outputs
@@ -84,13 +85,16 @@ class Search:
     measured: bool
 
 
-def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[str, float]:
+def sensitivity(
+    model: onnx.ModelProto, form: Target, samples: Samples, images_count: int = SENSITIVITY_IMAGES
+) -> dict[str, float]:
     """Return for each layer the SQNR of the first output, in dB, when that layer alone is quantised; worst first.
 
     Args:
         model: The float graph; ranges are plain minima and maxima.
         form: The target's form.
-        samples: Calibration images; the noise is measured on 16, with sensor noise on half of them.
+        samples: Calibration images.
+        images_count: On how many the noise is measured, with sensor noise on half of them.
     """
     from ...calibration.statistics_cache import collected
     from ...graph.proto_graph import ProtoGraph
@@ -102,7 +106,7 @@ def sensitivity(model: onnx.ModelProto, form: Target, samples: Samples) -> dict[
     from ..qdq.zero_points_to_biases import tensors_with_zero_point
 
     seen = AugmentedSamples(samples, QuantSettings().noise, QuantSettings().cover)
-    images = seen.picked(SENSITIVITY_IMAGES)
+    images = seen.picked(images_count)
     judged = next(iter(judged_tensors(model).values()))[0]
     reference = _values(model, judged, images)
     whole = place(ProtoGraph(copied(model)), form)
@@ -156,7 +160,8 @@ class _Searcher:
             image = first if self.samples.size is not None else layout.part(first, 0, 1)
             self.costs = self.costs.anchored(*latencies([self.model, whole.model], image))
         self.db = sensitivity(self.model, self.form, self.samples)
-        ranked = [name for name in self.db if name not in self.settings.keep and name in self.costs.float_s]
+        left = self.settings.keep | self.settings.noisy
+        ranked = [name for name in self.db if name not in left and name in self.costs.float_s]
         noise = {name: 10 ** (-self.db[name] / 10) for name in ranked}
         price = {name: max(self.costs.float_s[name] - self.costs.int8_s[name], 1e-9) for name in ranked}
         self.names = sorted(ranked, key=lambda name: -noise[name] / price[name])
@@ -202,7 +207,7 @@ def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Sample
     """Return how many points of top-1 were lost, per cent of the images; never below 0."""
     one, two = (_values(model, model.graph.output[0].name, samples) for model in (before, after))
     if labels is None:
-        return 100 * (1 - (CLASSIFY.agreement(two, one) or 0.0))
+        return 100 * (1 - (CLASSIFY.agreement({"": two}, {"": one}, DecodeContext()) or 0.0))
     labels = labels[: len(one)]
     return max(0.0, 100 * float(CLASSIFY.correct(one, labels).mean() - CLASSIFY.correct(two, labels).mean()))
 
