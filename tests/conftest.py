@@ -18,9 +18,18 @@ LONGEST = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    """Leave out the repeats, unless asked for (`-m nightly`); begin with the longest files; trace nothing slow."""
+    repeats = [item for item in items if item.get_closest_marker("nightly")]
+    if repeats and "nightly" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=repeats)
+        items[:] = [item for item in items if item not in repeats]
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker("no_cover")  # the quick tests reach nearly all of it, and tracing would cost minutes
 
 
 @pytest.fixture(scope="session", autouse=True)
