@@ -1,5 +1,6 @@
 """What every test stands on: nothing of a test is remembered in the user's own folders."""
 
+import os
 import tempfile
 
 import pytest
@@ -16,6 +17,18 @@ LONGEST = (
     "test_pipeline", "test_faults", "test_zoo_pipeline", "test_zoo", "test_how_to", "test_tasks", "test_corpus",
     "test_bring_anything", "test_sweep", "test_sweep_targets", "test_fuzz", "test_pipeline_int8",
 )  # fmt: skip
+
+# Tracing doubles the time of each start of Python, so it is done where a child runs what no test runs here.
+SPAWNING = ("test_build", "test_process", "test_inside", "test_suite", "test_package_weights")
+TRACE, trace = "COVERAGE_PROCESS_CONFIG", pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if TRACE in os.environ:
+        item.config.stash[trace] = os.environ.pop(TRACE)
+    if item.path.stem in SPAWNING and trace in item.config.stash:
+        os.environ[TRACE] = item.config.stash[trace]
 
 
 def pytest_collection_modifyitems(config, items):
