@@ -188,4 +188,9 @@ def say(thing: Any) -> None:
 
     needed = Console(width=10_000).measure(thing).maximum if not isinstance(thing, str) else 0
     console = Console(highlight=False, markup=False, soft_wrap=False, width=max(_width(), needed))
-    console.print(thing)
+    if sys.stdout.isatty():
+        console.print(thing)
+        return
+    with console.capture() as lines:
+        console.print(thing)
+    click.echo(for_terminal(lines.get()), nl=False)  # once more: a cell that is folded begins new lines

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EVERY, LEAST = 4, 8
 # A step that gains less is noise of the judging images.
 GAIN_DB = 0.1
-# What another walk needs to replace the usual one, which served on many networks.
+# What all usual steps need to gain over those that each gained: pictures unlike these lose more by a step too many.
 SURE_DB = 0.5
 # At most so many layers return to float for their noise, at most one of so many, if that gains so many dB and an engine
 # takes at most so many times as long.
@@ -162,10 +162,11 @@ class _Recipes:
             self.attempt("gains of channels", replace(self.settings, gains=True))
         if "noisy" in free and row(self.form.name).engine and self.best.score < NEED_DB:
             self._leave_noisiest()
-        for name, settings in self._refinements():
+        walks = dict(self._refinements())
+        for name, settings in walks.items():
             needed = SURE_DB if self.settings.refine else GAIN_DB
             self.attempt(name, settings, self.fit, needed)
-            if self.settings.refine and name != WHOLE:
+            if self.settings.refine and (name == WHOLE or WHOLE not in walks):
                 break
         if not self.settings.refine or self.pixels <= REPEATED:
             # What is cheap is done again with the judging images too.
@@ -183,19 +184,23 @@ class _Recipes:
             self.attempt(title, replace(self.settings, noisy=frozenset(noisy)), needed_db=NOISY_DB)
 
     def _refinements(self) -> Iterator[tuple[str, QuantSettings]]:
-        """Yield walks in the order they are tried; disturbed images matter more there than for plain ranges."""
+        """Yield walks in the order they are tried; disturbed images matter more there than for plain ranges.
+
+        First with the steps kept so far, then with all usual ones; the others only where neither gains.
+        """
         usual, best = self.usual, self.settings
         if not usual.refine or best.refine:
             return
         clips = best.equalize is not None and best.through_clips
         whole = replace(usual, choose=frozenset(), through_clips=clips, gains=best.gains, noisy=best.noisy)
-        if usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole:
-            yield WHOLE, whole
+        differs = usual.choose >= STEPS and replace(best, refine=True, noise=usual.noise) != whole
         noise = dict.fromkeys((usual.noise, best.noise) if "noise" in usual.choose else (best.noise,))
         for level in noise:
             if usual.reconstruct:
                 title = "layer by layer" + " on disturbed images" * bool(level)
                 yield title, replace(best, refine=True, noise=level)
+            if differs and level == usual.noise:
+                yield WHOLE, whole
         yield "ranges and biases layer by layer", replace(best, refine=True, reconstruct=False)
 
 
