@@ -7,7 +7,7 @@ rows       (4 + classes + K·d, M), also transposed: centre x, centre y, width, 
 detected   (M, 6 + K·d): x1, y1, x2, y2, score, class, keypoints
 
 Decoder: `dimensions`, d, 3 by default; `threshold` of the score, 0.25, and `iou` of the suppression, 0.7, by default;
-`offset`, where in a heatmap's cell its point lies: 0, as by default, its corner; 0.5 where maps were made by cells' centres.
+`offset`, where in a cell of a heatmap its point lies: 0 (its corner), or 0.5 where maps were made by centres.
 """
 
 from __future__ import annotations
