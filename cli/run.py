@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..runtime.common.progress import note
 from .console import command, emit, overwrite, say, table
 
 
@@ -124,6 +125,8 @@ def run_command(
         else:
             value = run_images(model, images, options["top"], options["out"])
     emit(value, as_json, lambda: _draw_run(value, model.spec.task))
+    if options["out"]:
+        note(f"wrote {options['out']}")
     return 0 if value["counts"]["failed"] == 0 else 1
 
 
