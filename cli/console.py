@@ -167,8 +167,8 @@ def _width() -> int:
     """Return how wide output may be: of a terminal its width, else what COLUMNS says."""
     if sys.stdout.isatty():
         return shutil.get_terminal_size().columns
-    given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isdecimal() and int(given) else PIPED
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else PIPED
 
 
 def say(thing: Any) -> None:

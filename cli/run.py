@@ -90,8 +90,8 @@ def run_command(
     from ..runtime.errors import UsageError
     from ..runtime.model import load
     from ..runtime.outputs import claim
-    from ..runtime.pipeline import is_pipeline, load_pipeline
-    from ._run_images import run_arrays, run_images, run_stream
+    from ..runtime.pipeline import is_pipeline
+    from ._run_images import run_arrays, run_images, run_pipeline, run_stream
 
     if bool(images) == bool(source):
         raise UsageError(
@@ -106,13 +106,8 @@ def run_command(
         claim(options["out"], kind, overwrite=overwrite)
     chosen = options["device"], options["precision"], options["threads"]
     if is_pipeline(bundle):
-        if arrays or source:
-            raise UsageError(
-                "a pipeline runs on images", got=source or arrays[0], expected="image files, or folders of them"
-            )
-        with load_pipeline(bundle, *chosen) as pipeline:
-            value = run_images(pipeline, images, options["top"], options["out"])
-        emit(value, as_json, lambda: _draw_run(value, pipeline.spec.task))
+        value, task = run_pipeline(bundle, chosen, images, [*arrays, *([source] if source else [])], options)
+        emit(value, as_json, lambda: _draw_run(value, task))
         return 0
     model_bundle = read_bundle(bundle)
     if not arrays:
