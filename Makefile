@@ -22,7 +22,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup lock export test test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant bench-photos corpus sweep-fp16 zoo-table clean
+.PHONY: help setup lock export test test-nightly test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant bench-photos corpus sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,17 +51,21 @@ export: $(VENV)/.ready  ## A network to a verified bundle: MODEL, WEIGHTS, DATA,
 	@$(BIN)/edgesmith export "$(MODEL)" --weights "$(WEIGHTS)" --data "$(DATA)" --precision $(PRECISION) --target $(TARGET) \
 	  $(if $(OUT),--out "$(OUT)") $(ARGS)
 
-# The quick tests reach nearly all that the slow ones do, and tracing these would cost minutes.
-COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow' --cov
+# A file's tests stay on one worker, for they share what is made once; files begin in the order of tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+COVER = COVERAGE_FILE=$(CURDIR)/.coverage $(PYTEST) --cov
 
 test: $(VENV)/.ready  ## Every test, the quick ones with coverage: `coverage report` shows it.
-	@$(COVER) --cov-report=; quick=$$?; $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow && exit $$quick
+	@$(COVER) --cov-report=
+
+test-nightly: $(VENV)/.ready  ## The repeats that `make test` leaves out: more networks, more moments of kill -9, longer fuzzing.
+	@$(PYTEST) -m nightly
 
 test-fast: $(VENV)/.ready  ## Every test that is not marked slow.
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	@$(PYTEST) -m 'not slow'
 
 coverage: $(VENV)/.ready  ## The lines and branches of the package that the quick tests reach.
-	@$(COVER) --cov-report=term:skip-covered
+	@$(COVER) -m 'not slow' --cov-report=term:skip-covered
 
 mutate: $(VENV)/.ready  ## Which small changes to passes, quantiser, statistics and comparison the tests notice; resumable.
 	@PYTHONPATH=tests $(BIN)/python tests/support/mutate.py

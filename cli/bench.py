@@ -27,7 +27,7 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 
 
 @command("bench")
-@click.argument("paths", nargs=-1, metavar="[BUNDLE | FILE.onnx | FILE.engine | FILE.py]…")
+@click.argument("paths", nargs=-1, metavar="[BUNDLE | PIPELINE | FILE.onnx | FILE.engine | FILE.py]…")
 @click.option("--precision", default="", help="Only these forms: fp32,fp16,int8,int8-ort-x86,…")
 @click.option("--metrics", "chosen", default="", help="Only these metrics: latency,memory,accuracy,…")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; with 0 the backend chooses.")

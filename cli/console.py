@@ -21,7 +21,7 @@ from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError
 
 PIPED = 200  # columns, where standard output is no terminal and COLUMNS says nothing
-FOLDED = 12  # columns of text that folds, at least
+FOLDED, WHOLE = 12, 24  # columns of text that folds, at least; words up to so long are not broken
 BETWEEN, EDGE = 3, 1  # columns that rich puts around each cell, and at the ends of a row
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -145,9 +145,12 @@ def _fit(
     """Return the indices of the columns that are shown, and the width of every column."""
     shown, droppable = list(range(len(columns))), [column for column in spare if column in columns]
     longest = [max((_cells(row[at]) for row in cells), default=0) for at in shown]
-    words = [max(map(_cells, column.split()), default=0) for column in columns]
+    words = [_longest_word([columns[at], *(row[at] for row in cells if at < left)]) for at in shown]
     natural = [max(longest[at], _cells(columns[at])) for at in shown]
-    least = [min(natural[at], max(FOLDED, words[at])) if at < left else max(longest[at], words[at]) for at in shown]
+    least = [
+        min(natural[at], max(FOLDED, min(words[at], WHOLE))) if at < left else max(longest[at], words[at])
+        for at in shown
+    ]
     while sum(least[at] + BETWEEN for at in shown) + EDGE > width and droppable:
         shown.remove(columns.index(droppable.pop(0)))
     widths = list(natural)
@@ -155,6 +158,10 @@ def _fit(
         over = sum(widths[one] + BETWEEN for one in shown) + EDGE - width
         widths[at] = max(least[at], widths[at] - max(over, 0))
     return shown, widths
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return max((_cells(word) for text in texts for word in text.split()), default=0)
 
 
 def _cells(text: str) -> int:
@@ -167,8 +174,8 @@ def _width() -> int:
     """Return how wide output may be: of a terminal its width, else what COLUMNS says."""
     if sys.stdout.isatty():
         return shutil.get_terminal_size().columns
-    given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isdecimal() and int(given) else PIPED
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else PIPED
 
 
 def say(thing: Any) -> None:

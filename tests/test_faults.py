@@ -23,10 +23,12 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 @linux
-@pytest.mark.slow
 @pytest.mark.parametrize("job", faults.JOBS, ids=lambda job: job.name)
-def test_a_job_that_is_killed_starts_again_and_ends_the_same(job):
-    assert faults.run(4, seed=1, jobs=(job,)) == []
+@pytest.mark.parametrize(
+    "moments", [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.nightly)]
+)
+def test_a_job_that_is_killed_starts_again_and_ends_the_same(job, moments):
+    assert faults.run(moments, seed=1, jobs=(job,)) == []
 
 
 @linux

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 from click.testing import CliRunner
 
 from edgesmith.cli import main
 from edgesmith.export import pipeline
 from edgesmith.export.settings import ExportSettings
+from edgesmith.models import catalog
 from edgesmith.runtime import bundle, datasets, load
 from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.errors import UsageError
@@ -136,17 +138,21 @@ def test_the_table_and_its_json(summary):
 
 
 def test_a_verdict_of_no_writes_no_bundle_and_keeps_the_earlier_one(tmp_path):
-    out = tmp_path / "kept"
+    out, weights = tmp_path / "kept", tmp_path / "lenet5.safetensors"
     before = colour_bundle(out).digest
     for path in tmp_path.glob("*.onnx"):
         path.unlink()
+    safetensors.torch.save_file(catalog.build_network("lenet5", 10).state_dict(), weights)
     settings = ExportSettings(
-        MODEL, weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), out=out, max_drop=-100.0
-    )
+        "lenet5", weights=str(weights), precisions=("fp32", "int8"), targets=("ort-x86",), out=out, max_drop=-100.0,
+        calibration=32,
+    )  # fmt: skip
     made = pipeline.run(settings, lambda line: None)
     assert not made.passed
-    assert [check.name for check in made.checks if check.passed is False] == ["accuracy int8-ort-x86"]
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    (check,) = (check for check in made.checks if check.passed is False)
+    assert (check.name, "layers in float did not help" in check.detail) == ("accuracy int8-ort-x86", True), check
+    assert (made.written, np.isfinite(made.artefacts[1].results["test"]["sqnr_db"])) == (False, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", weights.name}
     assert bundle.read(out).digest == before
 
 
@@ -193,7 +199,7 @@ def test_ctrl_c_leaves_nothing_half_written(moment, tmp_path):
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import edgesmith.cli as c; c.main()"
     )
-    command = [sys.executable, "-c", code, "export", MODEL, "--weights", WEIGHTS, "--out", str(tmp_path / "x")]
+    command = [sys.executable, "-c", code, "export", "lenet5", "--weights", "random", "--out", str(tmp_path / "x")]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=tmp_path
     ) as process:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgesmith.export import int8, measure, pipeline
+from edgesmith.export import int8, measure
 from edgesmith.export.measure import _accuracy_check, _tried, kept
 from edgesmith.export.settings import ExportedArtefact, ExportSettings, Flow, Kept
 from edgesmith.optimize.graph.graph_file import GraphFile
@@ -232,17 +232,3 @@ def test_likeness_too_sends_layers_back_to_float(unlabelled, tmp_path):
     assert record["recipe"]
     assert record["settings"]["choose"] == []
     json.dumps(record)
-
-
-@pytest.mark.slow
-def test_a_loss_that_nothing_helps_against_stops_the_bundle(tmp_path):
-    settings = ExportSettings(
-        "shufflenetv2_x0_5", weights=WEIGHTS, precisions=("fp32", "int8"), targets=("ort-x86",), max_drop=-50.0,
-        out=tmp_path / "b",
-    )  # fmt: skip
-    made = pipeline.run(settings, lambda line: None)
-    check = next(check for check in made.checks if check.name == "accuracy int8-ort-x86")
-    assert check.passed is False
-    assert "layers in float did not help" in check.detail
-    assert not made.written
-    assert np.isfinite(made.artefacts[1].results["test"]["sqnr_db"])

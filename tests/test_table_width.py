@@ -20,7 +20,7 @@ def drawn(capsys, monkeypatch, width, *arguments, **options):
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_shown_fits_and_keeps_every_number_whole(seed):
     rng = np.random.default_rng(seed)
-    width, left, numbers = int(rng.integers(72, 220)), int(rng.integers(1, 4)), int(rng.integers(1, 13))
+    width, left, numbers = int(rng.integers(100, 220)), int(rng.integers(1, 4)), int(rng.integers(1, 13))
     columns = [f"text {at}" for at in range(left)] + [f"number {at}" for at in range(numbers)]
     rows = [
         [" ".join(rng.choice(WORDS, rng.integers(9))) for _ in range(left)]

@@ -1,12 +1,9 @@
 """The command behind `make zoo-table`: rows that are kept, taken up again, and say what failed."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from experiments import zoo_table
 
 DONE = {
@@ -29,9 +26,9 @@ def test_the_table_says_what_the_rows_say(tmp_path):
 
 
 def test_what_takes_too_long_is_ended_and_what_is_done_is_not_done_again(tmp_path):
-    command = [sys.executable, "-m", "experiments.zoo_table", "LeNet-5", "--out", str(tmp_path), "--timeout", "1"]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=True, env=here) for _ in range(2))
+    words = ["LeNet-5", "--out", str(tmp_path), "--timeout", "1"]
+    first, second = (CliRunner().invoke(zoo_table.main, words, catch_exceptions=False) for _ in range(2))
+    assert (first.exit_code, second.exit_code) == (0, 0)
     assert "lenet5: no end after 1 s in" in first.stderr
     assert "lenet5: was done" in second.stderr
     row = json.loads((tmp_path / "lenet5.json").read_text())

@@ -65,7 +65,7 @@ class Process(Closeable):
         except BaseException:
             self.close()
             raise
-        total = (clock.now_ns() - began) * 1e-9
+        total = (answer["ready_ns"] - began) * 1e-9  # by the child, as this process may be late to read it
         self.stages: dict[str, float] = {"interpreter_s": total - sum(answer["stages"].values()), **answer["stages"]}
         self.rss: dict[str, int] = answer["rss"]
 

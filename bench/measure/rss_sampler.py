@@ -25,9 +25,11 @@ class Watch:
         self._stop, self._thread = threading.Event(), threading.Thread()
 
     def start(self, pid: int) -> None:
-        """Start sampling in a separate thread."""
-        self._thread = threading.Thread(target=self._look, args=(Path(f"/proc/{pid}/statm"),), daemon=True)
-        self._thread.start()
+        """Take the first sample at once, so that there is one of the interpreter; the others in a separate thread."""
+        path, began = Path(f"/proc/{pid}/statm"), clock.now_ns()
+        if self._sample(path, began):
+            self._thread = threading.Thread(target=self._look, args=(path, began), daemon=True)
+            self._thread.start()
 
     def stop(self) -> list[Sample]:
         """Stop sampling and return the samples; empty if the system has no such file."""
@@ -36,14 +38,18 @@ class Watch:
             self._thread.join()
         return self.samples
 
-    def _look(self, path: Path) -> None:
-        began, page = clock.now_ns(), os.sysconf("SC_PAGE_SIZE")
-        while not self._stop.wait(EVERY_S):
-            try:
-                resident = int(path.read_text().split()[1]) * page
-            except (OSError, IndexError, ValueError):
-                return
-            self.samples.append(((clock.now_ns() - began) * 1e-9, resident))
+    def _look(self, path: Path, began: int) -> None:
+        while not self._stop.wait(EVERY_S) and self._sample(path, began):
+            pass
+
+    def _sample(self, path: Path, began: int) -> bool:
+        """Add a sample; return whether the process is still there."""
+        try:
+            resident = int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError, ValueError):
+            return False
+        self.samples.append(((clock.now_ns() - began) * 1e-9, resident))
+        return True
 
 
 def rss_rows(samples: Sequence[Sample], stages: Mapping[str, float], last: str = "calls") -> list[dict[str, Any]]:

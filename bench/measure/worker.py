@@ -1,6 +1,6 @@
 """The fresh measuring process: `main()` reads one JSON request per line and writes one answer.
 
-    {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}}
+    {"do": "open", "target": {…}}              -> {"stages": {…}, "rss": {…}, "ready_ns": …}
     {"do": "warm", "most_s": 3.0}              -> {"calls": 120, "stationary": true, "batch": 1}
     {"do": "run", "seconds": 0.1, "least": 3}  -> {"samples": [seconds of one call, …],
                                                    "disturbed": [false, …]}
@@ -61,7 +61,8 @@ class Worker:
         """Open a target and call it once."""
         self.target = BenchTarget(**target)
         self.workload = open_workload(self.target)
-        return {"stages": dict(self.workload.stages), "rss": dict(self.workload.rss)}
+        workload = self.workload
+        return {"stages": dict(workload.stages), "rss": dict(workload.rss), "ready_ns": clock.now_ns()}
 
     def do_warm(self, most_s: float) -> dict[str, Any]:
         """Choose the batch and call until stationary."""

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from . import coco_keypoints
-from .listed_files import json_object
-from .objects import AnnotatedParts, image_size, inside, instances, require_few
+from .listed_files import image_header, json_object
+from .objects import AnnotatedParts, inside, instances, require_few
 
 if TYPE_CHECKING:
     from .listed_files import Listing
@@ -37,8 +36,7 @@ def find_coco(source: Path) -> AnnotatedParts | None:
             return None
         folder = source.parent.parent if source.parent.name == "annotations" else source.parent
         return AnnotatedParts(folder, {"test": functools.partial(read_coco, source)}, _kinds(source))
-    files = sorted({path for pattern in PLACES for path in source.glob(pattern) if path.name != coco_keypoints.FILE})
-    files = [path for path in files if path.is_file() and _is_coco(path)]
+    files = sorted({path for pattern in PLACES for path in source.glob(pattern) if path.is_file() and _is_coco(path)})
     first = [path for path in files if path.name.startswith("instances")] or files
     parts = {part: path for part in PARTS if (path := _named(first, source, PARTS[part]))}
     if not parts and first:
@@ -112,7 +110,7 @@ def _read_coco(file: Path, time_ns: int, size: int) -> Listing:
         paths.append(path)
         truths.append(
             instances(
-                image_size(path), [_corners(one, where) for one in records],
+                image_header(path)[0], [_corners(one, where) for one in records],
                 [order[one["category_id"]] for one in records], where,
                 crowd=[one.get("iscrowd") == 1 for one in records], areas=[_area(one, where) for one in records],
                 keypoints=_keypoints(records, points, where),

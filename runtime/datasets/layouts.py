@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from . import class_truths, coco_keypoints, image_pairs, tables
+from . import class_truths, image_pairs, tables
 from .image_folder import COPIES, TEST, TRAIN, Files
 from .listed_files import Listing
 from .sampling import rank_by_hash, stratified
@@ -37,7 +37,6 @@ LAYOUTS = (
     Layout("masks", (image_pairs.IMAGES, image_pairs.MASKS), image_pairs.read_masks, spatial=True),
     Layout("targets", (image_pairs.IMAGES, image_pairs.TARGETS), image_pairs.read_targets, spatial=True),
     Layout("depth", (image_pairs.IMAGES, image_pairs.DEPTHS), image_pairs.read_depths, spatial=True),
-    Layout("keypoints", (coco_keypoints.FILE,), coco_keypoints.read_keypoints, spatial=True),
     Layout("values", (tables.VALUES,), tables.read_values),
     Layout("label sets", (tables.LABEL_TABLE,), tables.read_label_sets),
     Layout("label sets", (tables.LABEL_OBJECT,), tables.read_label_sets),

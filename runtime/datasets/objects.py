@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DataError
-from .listed_files import image_header
 from .truths import Instances
 
 if TYPE_CHECKING:
@@ -77,21 +75,6 @@ def instances(
         np.array(crowd if len(crowd) else np.zeros(len(corners)), bool),
         np.array(areas, np.float64) if len(areas) else own, keypoints,
     )  # fmt: skip
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image file; read once as long as the file stays as it is.
-
-    Raises:
-        DataError: It is no image.
-    """
-    status = path.stat()
-    return _image_size(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def _image_size(path: Path, time_ns: int, size: int) -> tuple[int, int]:
-    return image_header(path)[0]
 
 
 def require_few(count: int, where: str) -> None:

@@ -23,7 +23,7 @@ KINDS = {
     "text": ("texts", "images and texts.txt: file<TAB>text"),
     "identity": ("identities", "one folder of images per class, or images and pairs.txt"),
     "anomalies": ("normal and anomalous images", "class folders, one of them `good`, and bank.npy"),
-    "keypoints": ("keypoints", "images and keypoints.json, in COCO's format"),
+    "keypoints": ("keypoints", "COCO JSON with keypoints"),
     "image": ("images", "a folder of images"),
 }
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DataError
-from .listed_files import text_of
-from .objects import AnnotatedParts, image_size, inside, instances, require_few
+from .listed_files import image_header, text_of
+from .objects import AnnotatedParts, inside, instances, require_few
 
 if TYPE_CHECKING:
     from .listed_files import Listing
@@ -54,7 +54,7 @@ def read_voc(folder: Path, split: Path | None) -> Listing:
         paths.append(path)
         truths.append(
             instances(
-                image_size(path), [_box(one, where) for one in members],
+                image_header(path)[0], [_box(one, where) for one in members],
                 [classes.index(_text(one, "name", where)) for one in members], where,
                 crowd=[(one.findtext("difficult") or "").strip() == "1" for one in members],
             )

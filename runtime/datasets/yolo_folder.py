@@ -1,7 +1,8 @@
 """YOLO folders: data.yaml, images/ and, beside it, labels/ with one text file for each image.
 
 A line of labels is `class centre-x centre-y width height` as shares of the image, or `class x1 y1 x2 y2 x3 y3 ...`, an
-outline, whose box counts. An image without a file of labels has no objects.
+outline, whose box counts. Where data.yaml has `kpt_shape`, keypoints follow the box: x and y as shares, and whether it
+is labelled if there are three numbers each. An image without a file of labels has no objects.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import DataError
 from .image_folder import SUFFIXES
-from .listed_files import text_of
-from .objects import AnnotatedParts, image_size, inside, instances, require_few
+from .listed_files import image_header, text_of
+from .objects import AnnotatedParts, inside, instances, require_few
 from .truths import Instances
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .listed_files import Listing
+
+    Shape = tuple[int, int] | None
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 LARGEST_TEXT = 1 << 22
-MOST_CLASSES = 100_000
+MOST_CLASSES, MOST_KEYPOINTS = 100_000, 512
+POSE_AREA = 0.53  # of its box, which a person covers, where no area is known: as Ultralytics
 _KEY = re.compile(r"(\s*)(?:-\s+)?([\w.-]+|'[^']*'|\"[^\"]*\")\s*:(?:\s+(.*))?$")
 
 
@@ -41,19 +49,21 @@ def find_yolo(source: Path) -> AnnotatedParts | None:
         if source.is_dir():
             return None
         raise DataError(f"{file} has no names", expected="data.yaml with names, train and val")
-    classes = _classes(values, file)
+    classes, shape = _classes(values, file), _keypoint_shape(values, file)
     parts = {}
     for part, keys in (("train", ("train",)), ("test", ("val", "test"))):
         if place := next((values[key] for key in keys if values.get(key)), None):
-            parts[part] = functools.partial(_read, file, _places(file, values.get("path"), place), tuple(classes))
+            parts[part] = functools.partial(
+                _read, file, _places(file, values.get("path"), place), tuple(classes), shape
+            )
     if not parts:
         raise DataError(f"{file} names no images", got=", ".join(values), expected="train and val")
     if len(parts) == 2 and values.get("train") == (values.get("val") or values.get("test")):
         del parts["train"]  # one folder for both: it is divided
-    return AnnotatedParts(file.parent, parts)
+    return AnnotatedParts(file.parent, parts, frozenset({"boxes", *(["keypoints"] if shape else [])}))
 
 
-def _read(file: Path, places: tuple[Path, ...], classes: tuple[str, ...]) -> Listing:
+def _read(file: Path, places: tuple[Path, ...], classes: tuple[str, ...], shape: Shape) -> Listing:
     paths: list[Path] = []
     for place in places:
         paths += _listed(place) if place.is_file() else [one for one in sorted(place.rglob("*")) if _is_image(one)]
@@ -65,7 +75,7 @@ def _read(file: Path, places: tuple[Path, ...], classes: tuple[str, ...]) -> Lis
             raise DataError(f"{file} names a file outside its folder", got=str(path)[:120], expected=f"below {folder}")
         labels = _labels_of(path)
         labelled |= labels.is_file()
-        truths.append(_objects(path, labels, len(classes)))
+        truths.append(_objects(path, labels, len(classes), shape))
         count += len(truths[-1].labels)
         require_few(count, file.name)
     if not labelled:
@@ -84,17 +94,40 @@ def _labels_of(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _objects(image: Path, labels: Path, classes: int) -> Instances:
-    height, width = image_size(image)
-    boxes, numbers = [], []
+def _objects(image: Path, labels: Path, classes: int, shape: Shape) -> Instances:
+    height, width = image_header(image)[0]
+    boxes, numbers, points = [], [], []
     lines = _lines(labels) if labels.is_file() else []
     require_few(len(lines), labels.name)
     for number, line in enumerate(lines, 1):
         where = f"{labels.name} line {number}"
+        if shape:
+            line, keypoints = _cut(line, where, shape)
+            points.append(keypoints * (width, height, 1))
         label, box = _object(line, where, classes)
         numbers.append(label)
         boxes.append([box[0] * width, box[1] * height, box[2] * width, box[3] * height])
-    return instances((height, width), boxes, numbers, labels.name)
+    if not shape:
+        return instances((height, width), boxes, numbers, labels.name)
+    areas = [POSE_AREA * (box[2] - box[0]) * (box[3] - box[1]) for box in boxes]
+    people = np.array(points, np.float64).reshape(len(points), shape[0], 3)
+    return instances((height, width), boxes, numbers, labels.name, areas=areas, keypoints=people)
+
+
+def _cut(line: str, where: str, shape: tuple[int, int]) -> tuple[str, NDArray[np.float64]]:
+    """Return the class and the box of a line, and its keypoints, float64 (K, 3): x, y as shares, 0 if not labelled."""
+    words = line.split()
+    try:
+        values = np.array([float(word) for word in words[5:]])
+    except ValueError:
+        values = np.array([np.nan])
+    if len(values) != shape[0] * shape[1] or not np.isfinite(values).all():
+        expected = f"class, box, and {shape[1]} numbers for each of {shape[0]} keypoints"
+        raise DataError(f"{where} is not valid", got=repr(line)[:80], expected=expected)
+    points = values.reshape(shape)
+    if shape[1] == 2:  # without a third number a keypoint at 0, 0 is none
+        points = np.column_stack([points, points.any(axis=1)])
+    return " ".join(words[:5]), points
 
 
 def _object(line: str, where: str, classes: int) -> tuple[int, tuple[float, float, float, float]]:
@@ -164,6 +197,17 @@ def _classes(values: dict[str, Any], file: Path) -> list[str]:
         got = f"names {names!r}, nc {values.get('nc')!r}"[:120]
         raise DataError(f"{file} has no list of classes", got=got, expected="names: [cat, dog], or 0: cat below names")
     return classes
+
+
+def _keypoint_shape(values: dict[str, Any], file: Path) -> Shape:
+    """Return how many keypoints an object has, and how many numbers each; None if it has none."""
+    shape = values.get("kpt_shape")
+    if shape is None:
+        return None
+    able = isinstance(shape, list) and len(shape) == 2 and shape[1] in ("2", "3") and shape[0].isdecimal()
+    if not able or not 0 < int(shape[0]) <= MOST_KEYPOINTS:
+        raise DataError(f"{file} is not valid", got=f"kpt_shape {shape!r}"[:80], expected="kpt_shape: [17, 3]")
+    return int(shape[0]), int(shape[1])
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from edgesmith.cli.gate import gate_command
 from edgesmith.runtime import bundle
 from edgesmith.runtime.errors import EdgesmithError, RunError, UsageError
 from support.bundles import SPEC, colour_net, golden_inputs
+from support.patience import PATIENCE_S
 
 RULE = Rule()
 
@@ -127,7 +128,7 @@ def versions(tmp_path):
 @pytest.mark.slow
 def test_real_processes_half_more_work_is_slower(versions, tmp_path):
     junit = tmp_path / "gate.xml"
-    options = ["--baseline", str(versions["base"]), "--json", "--junit", str(junit)]
+    options = ["--baseline", str(versions["base"]), "--json", "--junit", str(junit), "--max-seconds", str(PATIENCE_S)]
     done = CliRunner().invoke(gate_command, [str(versions["slow"]), *options])
     assert done.exit_code == 1, done.output
     record = json.loads(done.stdout)[0]
@@ -138,7 +139,7 @@ def test_real_processes_half_more_work_is_slower(versions, tmp_path):
 
 @pytest.mark.slow
 def test_real_processes_no_change_is_no_alarm(versions):
-    rule = Rule(most_pairs=8, blocks=12, slice_s=0.02, threshold=0.1)
+    rule = Rule(most_pairs=8, blocks=12, slice_s=0.02, threshold=0.1, most_s=PATIENCE_S, timeout_s=PATIENCE_S)
     told = gate.gate(BenchTarget(str(versions["base"])), BenchTarget(str(versions["same"])), rule, seed=1)
     assert told.answer in ("same", "cannot tell")
     assert told.exit_code in (0, 3)

@@ -15,15 +15,12 @@ from support.seeded import fill, image, keys_digest
 torch.set_num_threads(1)
 REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "zoo_reference.json").read_text())["networks"]
 WITH_OUTPUT = [name for name, row in REFERENCE.items() if "output" in row]
-# One network of each family, the smallest, is quick; the others take a minute together.
-QUICK = {
-    name
+# One network of each family, the smallest, is tested each time; the others are repeats, two minutes of them.
+SMALLEST = {
+    min((n for n in WITH_OUTPUT if catalog.find_network(n).family == family), key=lambda n: REFERENCE[n]["params"])
     for family in {catalog.find_network(name).family for name in WITH_OUTPUT}
-    for name in [
-        min((n for n in WITH_OUTPUT if catalog.find_network(n).family == family), key=lambda n: REFERENCE[n]["params"])
-    ]
-    if REFERENCE[name]["params"] < 30_000_000
 }
+QUICK = {name for name in SMALLEST if REFERENCE[name]["params"] < 30_000_000}
 # Hundreds of layers each: a second apiece even without numbers.
 DEEP = {
     "resnet1202_cifar", "resnet110_cifar", "resnet101", "resnet152", "resnet101_v2", "resnet152_v2",
@@ -111,7 +108,11 @@ def test_a_wrong_figure_is_found():
     assert abs(multiply_adds(module, x)[0] / 310e6 - 1) > 0.01
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in WITH_OUTPUT])
+def when(name):
+    return () if name in QUICK else pytest.mark.slow if name in SMALLEST else pytest.mark.nightly
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=when(name)) for name in WITH_OUTPUT])
 def test_with_the_same_weights_the_output_is_the_same(name):
     entry, row = catalog.find_network(name), REFERENCE[name]
     module = catalog.build_network(name, entry.classes).eval()

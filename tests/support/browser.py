@@ -9,10 +9,9 @@ import select
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from support.patience import PATIENCE_S
+from support.patience import PATIENCE_S, until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -47,12 +46,10 @@ class Page:
             raise AssertionError(found["exceptionDetails"]["exception"].get("description"))
         return found["result"].get("value")
 
-    def goto(self, url, ready="document.documentElement?.dataset.ready === '1'", seconds=PATIENCE_S):
+    def goto(self, url, ready="document.documentElement?.dataset.ready === '1'"):
         self.ask("Page.navigate", url=url)
-        end = time.monotonic() + seconds
-        while (self.js("location.href") in ("about:blank", "") and url != "about:blank") or not self.js(ready):
-            assert time.monotonic() < end, f"{url} is not ready; {self.errors}"
-            time.sleep(0.05)
+        there = "location.href" if url == "about:blank" else "!['', 'about:blank'].includes(location.href)"
+        assert until(lambda: self.js(there) and self.js(ready)), f"{url} is not ready; {self.errors}"
 
     def size(self, width, height, mobile=False):
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from PIL import Image
 
+from edgesmith.optimize.graph import spec_metadata
 from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.spec import ModelSpec, Preprocess
@@ -59,3 +61,28 @@ def picture(colour: str, size: tuple[int, int] = (40, 30)) -> np.ndarray:
     image = np.random.default_rng(1).integers(0, 90, (*size, 3)).astype(np.uint8)
     image[..., LABELS.index(colour)] += 120
     return image
+
+
+def shaded(colour: str, number: int) -> np.ndarray:
+    """A picture like a photo: neighbouring pixels alike, one channel brightest."""
+    rows, columns = np.mgrid[:40, :30]
+    waves = 40 * np.sin(rows / (4 + number) + number) + 30 * np.cos(columns / (3 + number))
+    image = np.repeat((80 + waves)[..., None], 3, axis=2)
+    image[..., LABELS.index(colour)] += 90
+    return image.astype(np.uint8)
+
+
+def colour_project(folder: Path) -> Path:
+    """Write what a user has: `net.onnx`, with a convolution and its spec, and the folder `images` by class."""
+    model = onnx.load(colour_net(folder / "net.onnx", batch=1))
+    weight = onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32)[..., None, None], "w")
+    model.graph.initializer.append(weight)
+    model.graph.node.insert(0, onnx.helper.make_node("Conv", ["input", "w"], ["mixed"], name="mix"))
+    model.graph.node[1].input[0] = "mixed"
+    spec_metadata.write(model, SPEC)
+    onnx.save(model, folder / "net.onnx")
+    for colour in LABELS:
+        (folder / "images" / colour).mkdir(parents=True)
+        for number in range(20):
+            Image.fromarray(shaded(colour, number)).save(folder / "images" / colour / f"{number}.png")
+    return folder / "net.onnx"
