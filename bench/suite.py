@@ -252,10 +252,10 @@ def _unjudged(spec: ModelSpec, source: str, fits: bool) -> str:
 def unjudged(spec: ModelSpec, data: datasets.Dataset) -> str:
     """Return why the truths of these data cannot judge a network's answers; "" where they can."""
     task = find(spec.task)
+    if not data.knows(task.truth or CLASS):
+        return f"the data have no {KINDS[task.truth or CLASS][0]}"
     if not task.truth:
         return f"task {spec.task} has no top-1"
-    if not data.knows(task.truth):
-        return f"the data have no {KINDS[task.truth][0]}"
     if task.truth == CLASS:
         return ""  # other classes are an error, which `truths_for` raises
     try:

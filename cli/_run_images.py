@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import datasets
 from ..runtime.datasets import array_files
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, UsageError
 from ..runtime.images.preprocess import as_image
+from ..runtime.pipeline import load_pipeline
 from ..runtime.serving.frame_sources import frames, open_writer
 from ..runtime.serving.stream import Stream
 
@@ -42,6 +43,29 @@ def run_images(model: Model | Pipeline, images: Sequence[str], top: int, out: Pa
         if writer:
             writer.close()
     return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
+
+
+def run_pipeline(
+    folder: Path, chosen: tuple[str, str, int | None], images: Sequence[str], others: Sequence[str],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """Run a pipeline of bundles on files and folders; return the rows, and the first bundle's task.
+
+    Args:
+        folder: The pipeline's folder.
+        chosen: Device, precision and threads, for each bundle.
+        images: Files and folders.
+        others: Arrays and streams, which it does not take.
+        options: `top` and `out`.
+
+    Raises:
+        UsageError: There are arrays or a stream.
+        DataError: An image cannot be used.
+    """
+    if others:
+        raise UsageError("a pipeline runs on images", got=others[0], expected="image files, or folders of them")
+    with load_pipeline(folder, *chosen) as pipeline:
+        return run_images(pipeline, images, options["top"], options["out"]), pipeline.spec.task
 
 
 def run_arrays(model: Model, files: Sequence[str], top: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..runtime.common.progress import note
 from .console import command, emit, overwrite, say, table
 
 
@@ -89,8 +90,8 @@ def run_command(
     from ..runtime.errors import UsageError
     from ..runtime.model import load
     from ..runtime.outputs import claim
-    from ..runtime.pipeline import is_pipeline, load_pipeline
-    from ._run_images import run_arrays, run_images, run_stream
+    from ..runtime.pipeline import is_pipeline
+    from ._run_images import run_arrays, run_images, run_pipeline, run_stream
 
     if bool(images) == bool(source):
         raise UsageError(
@@ -105,13 +106,8 @@ def run_command(
         claim(options["out"], kind, overwrite=overwrite)
     chosen = options["device"], options["precision"], options["threads"]
     if is_pipeline(bundle):
-        if arrays or source:
-            raise UsageError(
-                "a pipeline runs on images", got=source or arrays[0], expected="image files, or folders of them"
-            )
-        with load_pipeline(bundle, *chosen) as pipeline:
-            value = run_images(pipeline, images, options["top"], options["out"])
-        emit(value, as_json, lambda: _draw_run(value, pipeline.spec.task))
+        value, task = run_pipeline(bundle, chosen, images, [*arrays, *([source] if source else [])], options)
+        emit(value, as_json, lambda: _draw_run(value, task))
         return 0
     model_bundle = read_bundle(bundle)
     if not arrays:
@@ -124,6 +120,8 @@ def run_command(
         else:
             value = run_images(model, images, options["top"], options["out"])
     emit(value, as_json, lambda: _draw_run(value, model.spec.task))
+    if options["out"]:
+        note(f"wrote {options['out']}")
     return 0 if value["counts"]["failed"] == 0 else 1
 
 

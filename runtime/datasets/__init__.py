@@ -91,7 +91,7 @@ class Dataset:
         if kind == IMAGE:
             return tuple(class_truths.OwnImage(self.images, at, spec.preprocess) for at in range(len(self)))
         if kind == IDENTITY:
-            return self.truths or class_truths.identities(self.labels.tolist())
+            return self.truths or class_truths.identities(self.images, self.labels.tolist(), self.split)
         order = self._order(spec, kind)
         if kind == CLASS:
             return self.labels if order is None else order[self.labels]

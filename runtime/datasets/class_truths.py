@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import DataError
 from ..images.preprocess import fitted
 from .array_files import read_arrays
-from .image_folder import Images, images_by_class
+from .image_folder import COPIES, Files, Images, images_by_class
 from .listed_files import Listing, image_header
 from .tables import Identity
 from .truths import Truth
@@ -67,9 +67,20 @@ class OwnImage:
         return fitted(self.images[self.at], self.settings)
 
 
-def identities(labels: Sequence[int]) -> tuple[Identity, ...]:
-    """Return who each image shows, by its class."""
-    return tuple(Identity((0, 0), str(at), int(label)) for at, label in enumerate(labels))
+def identities(images: Images, labels: Sequence[int], split: str) -> tuple[Identity, ...]:
+    """Return who each image shows, by its class; copies of an image have one name.
+
+    Args:
+        images: Files, or arrays; of the hard split each stands COPIES times, one round after the other.
+        labels: The class of each.
+        split: Of the data.
+    """
+    if isinstance(images, Files):
+        names = [str(path) for path in images.paths]
+    else:
+        count = len(labels) // (COPIES if split == "hard" else 1)
+        names = [str(at % max(count, 1)) for at in range(len(labels))]
+    return tuple(Identity((0, 0), name, int(label)) for name, label in zip(names, labels, strict=True))
 
 
 def read_anomalies(folder: Path) -> Listing:

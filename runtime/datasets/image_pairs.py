@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 IMAGES, MASKS, TARGETS, DEPTHS = "images", "masks", "targets", "depth"
 INDEX_MODES = ("L", "P", "1", "I;16", "I")  # Pillow's, of one number a pixel
+CHECKED = 64  # masks whose classes are compared with classes.txt before any work
 KITTI_UNITS = 256.0  # of a metre in 16-bit PNG files
 
 
@@ -111,7 +112,8 @@ def read_masks(folder: Path) -> Listing:
     """Return images with their masks.
 
     Raises:
-        DataError: A file has no partner, a mask is no map of numbers, or it has another size than its image.
+        DataError: A file has no partner; a mask is no map of numbers, has another size than its image, or (of some
+            that are looked into) a class that has no name.
     """
     truths, paths = [], []
     for image, path in beside(folder, IMAGES, MASKS, [".png"]):
@@ -126,7 +128,24 @@ def read_masks(folder: Path) -> Listing:
         truths.append(Mask(size, path))
     names = folder / CLASS_FILE
     classes = [line.strip() for line in text_of(names).splitlines() if line.strip()] if names.is_file() else []
+    for at in np.linspace(0, len(truths) - 1, CHECKED).astype(np.int64).tolist() if classes else ():
+        truths[at].relabelled(np.arange(len(classes))).pixels()
     return paths, truths, classes
+
+
+def _depth_size(path: Path) -> tuple[int, ...]:
+    """Return the height and width that a file of depths says it has, without reading its values."""
+    if path.suffix.lower() == ".png":
+        size, mode = image_header(path)
+        if mode not in ("I;16", "I"):
+            raise DataError(f"{path} holds no depths", got=f"a PNG of mode {mode}", expected="16 bits, grey; or .npy")
+        return size
+    try:
+        shape = np.lib.format.open_memmap(path, mode="r").shape
+    except (OSError, ValueError, EOFError) as error:
+        got = " ".join(str(error).split())[:200]
+        raise DataError(f"cannot read {path}", got=got, expected="an array as numpy.save writes it") from error
+    return shape if len(shape) == 2 else tuple(side for side in shape if side > 1)
 
 
 def read_targets(folder: Path) -> Listing:
@@ -145,10 +164,12 @@ def read_depths(folder: Path) -> Listing:
     """Return images with their depths.
 
     Raises:
-        DataError: A file has no partner, or a PNG file is not of 16 bits.
+        DataError: A file has no partner, is no map, or has another size than its image; or a PNG is not of 16 bits.
     """
     pairs = beside(folder, IMAGES, DEPTHS, [".npy", ".png"])
-    for _, path in pairs:
-        if path.suffix.lower() == ".png" and (mode := image_header(path)[1]) not in ("I;16", "I"):
-            raise DataError(f"{path} holds no depths", got=f"a PNG of mode {mode}", expected="16 bits, grey; or .npy")
+    for image, path in pairs:
+        size = _depth_size(path)
+        if size != image_header(image)[0]:
+            got, expected = ("x".join(map(str, one[::-1])) for one in (size, image_header(image)[0]))
+            raise DataError(f"the map of depths {path} has another size than its image", got=got, expected=expected)
     return [image for image, _ in pairs], [DepthMap(image_header(image)[0], path) for image, path in pairs], []

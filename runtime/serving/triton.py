@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import tasks
 from ..batch_axes import axes
 from ..common.durable import swap
 from ..common.escaping import for_protobuf
@@ -37,12 +36,13 @@ TYPES = {
     "int32": "TYPE_INT32", "int16": "TYPE_INT16", "int8": "TYPE_INT8", "uint16": "TYPE_UINT16", "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
 }  # fmt: skip
+COMMON = ("__init__", "durable", "files", "names", "packages", "plugins", "proportion", "size_range")
+# A spec is read with its task, and a task with what it draws and judges by.
 CARRIED = (
-    *(f"images/{name}.py" for name in ("__init__", "geometry", "preprocess")),
-    *(f"images/{name}.py" for name in ("resize", "opencv_resize", "torch_resize")),
-    *(f"common/{name}.py" for name in ("__init__", "durable", "files", "names", "packages", "plugins", "size_range")),
+    *(f"{folder}/{path.name}" for folder in ("images", "tasks")
+      for path in sorted((Path(__file__).parents[1] / folder).glob("*.py"))),
+    *(f"common/{name}.py" for name in COMMON),
     "errors.py", "spec.py",
-    *(f"tasks/{name}.py" for name in ("__init__", "_base", *tasks.names())),
 )  # fmt: skip
 MODEL = '''"""Preprocessing for Triton's Python backend: uint8 images in, the network's input out."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,16 +125,18 @@ def verification_accuracy(similarity: NDArray[Any], same: NDArray[np.bool_]) -> 
     return float(right[best] / len(same)), float(values[best - 1]) if best else float(np.nextafter(values[0], np.inf))
 
 
-def recall_at_1(vectors: NDArray[Any], classes: NDArray[Any]) -> float | None:
+def recall_at_1(vectors: NDArray[Any], classes: NDArray[Any], sources: NDArray[Any]) -> float | None:
     """Return the share of vectors (N, D) whose nearest other one, by cosine, is of the same class.
 
-    Musgrave et al., «A Metric Learning Reality Check», 2020: precision at 1. Vectors whose class has no other one are
-    not judged; None if that leaves none.
+    Musgrave et al., «A Metric Learning Reality Check», 2020: precision at 1. Others are those of another source: the
+    hard split has several copies of an image. Vectors whose class has no other one are not judged; None if that leaves
+    none.
     """
     alike = unit(vectors) @ unit(vectors).T
-    np.fill_diagonal(alike, -np.inf)
-    names, counts = np.unique(classes, return_counts=True)
-    judged = np.isin(classes, names[counts > 1])
+    alike[sources[:, None] == sources] = -np.inf
+    pairs = {(one, source) for one, source in zip(classes.tolist(), sources.tolist(), strict=True)}
+    counts = collections.Counter(one for one, _ in pairs)
+    judged = np.array([counts[one] > 1 for one in classes.tolist()], bool)
     return float((classes[alike.argmax(axis=1)] == classes)[judged].mean()) if judged.any() else None
 
 

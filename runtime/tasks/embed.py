@@ -57,8 +57,8 @@ class Embed(Task):
     def score(self, batch: Batch, truths: Sequence[Any], context: DecodeContext) -> Score:
         """Return `match_ratio` and `images_count`: with classes `recall_at_1_ratio`, with pairs `verification_ratio`.
 
-        With classes: the share of images whose nearest other image is of the same class. With pairs: the share of
-        pairs that the best threshold of the cosine, `threshold`, tells right.
+        With classes: the share of images whose nearest other image, no copy of it, is of the same class. With pairs:
+        the share of pairs that the best threshold of the cosine, `threshold`, tells right.
 
         Raises:
             DataError: No image has another one of its class, or no pair has both its images.
@@ -67,7 +67,8 @@ class Embed(Task):
         count = float(len(truths))
         if any(truth.same for truth in truths):
             return self._verified(vectors, truths)
-        share = recall_at_1(vectors, np.array([truth.label for truth in truths]))
+        labels, names = (np.array([getattr(truth, name) for truth in truths]) for name in ("label", "name"))
+        share = recall_at_1(vectors, labels, names)
         if share is None:
             raise DataError("recall@1 cannot be computed", got="no two images of one class")
         return Score({"match_ratio": share, "recall_at_1_ratio": share, "images_count": count})

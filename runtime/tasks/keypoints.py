@@ -6,7 +6,8 @@ rows       (4 + classes + K·d, M), also transposed: centre x, centre y, width, 
            y (and a confidence if d is 3), in pixels of the input; non-maximum suppression follows
 detected   (M, 6 + K·d): x1, y1, x2, y2, score, class, keypoints
 
-Decoder: `dimensions`, d, 3 by default; `threshold` of the score, 0.25, and `iou` of the suppression, 0.7, by default.
+Decoder: `dimensions`, d, 3 by default; `threshold` of the score, 0.25, and `iou` of the suppression, 0.7, by default;
+`offset`, where in a cell of a heatmap its point lies: 0 (its corner), or 0.5 where maps were made by centres.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..images.geometry import ImagePlacement
     from ._base import Batch, DecodeContext, Outputs, Size
 
-SETTINGS = {"dimensions": 3, "threshold": 0.25, "iou": 0.7}
+SETTINGS = {"dimensions": 3, "threshold": 0.25, "iou": 0.7, "offset": 0.0}
 SCORED_FROM, MOST = 0.001, 100  # of the instances that a metric looks at, as Ultralytics' validation
 MOST_KEYPOINTS = 512
 ALIKE = 0.9  # object keypoint similarity, from which two forms give the same instance
@@ -150,7 +151,7 @@ class Keypoints(Task):
         return keypoint_ap(answers, truths)
 
     def check_decoder(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings other than `dimensions`, `threshold` and `iou`.
+        """Refuse settings other than `dimensions`, `threshold`, `iou` and `offset`.
 
         Raises:
             TypeError: A setting is unknown, or its value cannot be.
@@ -158,12 +159,14 @@ class Keypoints(Task):
         numbers = [
             value for value in settings.values() if isinstance(value, (int, float)) and not isinstance(value, bool)
         ]
-        shares = [settings.get(name, 0) for name in ("threshold", "iou")]
+        shares = [settings.get(name, 0) for name in ("threshold", "iou", "offset")]
         if (
             set(settings) - set(SETTINGS) or len(numbers) < len(settings) or settings.get("dimensions", 3) not in (2, 3)
             or not all(0 <= share <= 1 for share in shares)
         ):  # fmt: skip
-            raise TypeError(f"decoder {dict(settings)}: expected dimensions, 2 or 3; threshold, iou, from 0 to 1")
+            raise TypeError(
+                f"decoder {dict(settings)}: expected dimensions, 2 or 3; threshold, iou, offset, from 0 to 1"
+            )
 
 
 def _setting(context: DecodeContext, name: str) -> Any:
@@ -230,7 +233,8 @@ def _from_heatmaps(maps: NDArray[np.float64], context: DecodeContext) -> tuple[A
     slope = np.stack([across, down], axis=1)
     points += 0.25 * np.sign(slope) * inside[:, None]
     size = context.preprocess.crop if context.preprocess else (height, width)
-    points = points * [size[1] / width, size[0] / height]
+    offset = float(_setting(context, "offset"))
+    points = (points + offset) * [size[1] / width, size[0] / height] - offset
     chances = maps[every, y, x]
     box = np.concatenate([points.min(axis=0), points.max(axis=0)])
     return np.column_stack([points, chances])[None], box[None], chances.mean()[None]

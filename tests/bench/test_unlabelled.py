@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgesmith.bench import suite
+from edgesmith.bench.measure.evaluation import Evaluated
 from edgesmith.bench.measure.interleave import SamplingPlan
 from edgesmith.bench.metrics import accuracy
 from edgesmith.bench.report.view import page_data
@@ -22,6 +23,7 @@ from edgesmith.runtime import bundle
 from edgesmith.runtime.backends import ort
 from edgesmith.runtime.errors import DataError
 from edgesmith.runtime.spec import SPEC_KEY, ModelSpec, Preprocess
+from edgesmith.runtime.tasks import DecodeContext
 from edgesmith.runtime.verify import replay
 from support.bundles import LABELS, SPEC, colour_net, golden_inputs, picture
 from support.quant_graphs import small_cnn
@@ -139,11 +141,13 @@ def test_several_outputs_are_rows_and_the_worst_counts():
     exact = np.random.default_rng(0).standard_normal((8, 5)).astype("f4")
     reference = {"near": exact, "far": exact, "equal": exact}
     outputs = {"near": 1.01 * exact, "far": 0.5 * exact, "equal": exact}
-    values, rows = accuracy._likeness(accuracy.find("features"), outputs, reference)
+    sides = [Evaluated(8, one, one) for one in (outputs, reference, {**outputs, "far": exact[:7]})]
+    features = accuracy.find("features")
+    values, rows = accuracy._likeness(features, *sides[:2], DecodeContext())
     assert values["sqnr_db"] == pytest.approx(20 * math.log10(2), abs=0.01)
     assert {row["output"]: round(row["sqnr_db"]) for row in rows} == {"near": 40, "far": 6}
     with pytest.raises(DataError, match="'far' cannot be compared with FP32's"):
-        accuracy._likeness(accuracy.find("features"), {**outputs, "far": exact[:7]}, reference)
+        accuracy._likeness(features, sides[2], sides[1], DecodeContext())
 
 
 def test_gate_judges_accuracy_by_labels(folder):

@@ -61,6 +61,16 @@ def test_heatmaps_give_the_points_within_a_quarter_of_a_cell():
     assert np.abs(answer.points[:, :2] - PERSON).sum() < np.abs(plain - PERSON).sum()  # better than the cell alone
 
 
+def test_heatmaps_by_the_centres_of_cells():
+    """Pixels averaged four by four: the point of cell c is 4c + 1.5 in the numbers of pixels."""
+    y, x = np.mgrid[:192, :128]
+    points = np.array([(40 + 1.5, 80 + 1.5), (60 + 1.5, 20 + 1.5)])
+    fine = np.stack([np.exp(-((x - px) ** 2 + (y - py) ** 2) / 50) for px, py in points])
+    coarse = fine.reshape(2, 48, 4, 32, 4).mean(axis=(2, 4))
+    (answer,) = KEYPOINTS.decode({"o": coarse}, dataclasses.replace(context(), decoder={"offset": 0.5}))
+    np.testing.assert_allclose(answer.points[:, :2], points, atol=1e-9)
+
+
 FORMS = {
     "rows": lambda two, each: rows(two, [0.9, 0.6], each),
     "rows, transposed": lambda two, each: rows(two, [0.9, 0.6], each).T,

@@ -171,6 +171,10 @@ def test_class_folders_say_who_is_alike_and_images_what_they_are(tmp_path):
     assert data.knows("class")
     assert data.knows("identity")
     assert [truth.label for truth in data.truths_for(SPEC, "identity")] == data.labels.tolist()
+    hard = datasets.load(tmp_path, "hard").truths_for(SPEC, "identity")
+    names = [truth.name for truth in hard]
+    assert len(set(names)) == len(data)
+    assert names == names[: len(data)] * 4  # copies of an image have one name
     assert data.knows("image")
     one = data.truths_for(SPEC, "image")[0]
     assert (one.size, one.pixels().tolist()) == ((8, 8), data.images[0].tolist())

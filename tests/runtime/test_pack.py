@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgesmith.cli import main
-from edgesmith.runtime import bundle, load
+from edgesmith.runtime import bundle, load, tasks
 from edgesmith.runtime.bundle import archive, manifest, requirements
 from edgesmith.runtime.common.files import sha256
 from edgesmith.runtime.errors import BuildError, BundleError, ModelError, UsageError
@@ -46,7 +46,7 @@ def put(values, path, value):
 
 
 WRONG = {
-    "a later format": (("format",), 5),
+    "a later format": (("format",), 6),
     "files a list": (("files",), []),
     "an unknown field": (("plugin",), 1),
     "an artefact's unknown field": (("artefacts", 0, "plugin"), "x.so"),
@@ -167,6 +167,21 @@ def test_the_served_preprocessing_is_the_runtimes_own_and_stands_alone(repositor
     ]
     subprocess.run([str(word) for word in words], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), apply(list(images), SPEC))
+
+
+def test_the_copy_reads_the_spec_of_every_task(repository):
+    """None of its files imports one that was not copied."""
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from edgesmith_runtime import tasks
+from edgesmith_runtime.spec import ModelSpec
+values = json.load(open(sys.argv[1] + "/spec.json"))
+print(*(ModelSpec.from_dict({**values, "task": name}).task for name in tasks.names()))
+"""
+    place = str(repository / "colours_preprocess/1")
+    done = subprocess.run([sys.executable, "-I", "-c", code, place], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == tasks.names()
 
 
 def test_pack_through_the_command_line(made, tmp_path):

@@ -99,10 +99,19 @@ def test_recall_at_1_is_that_of_a_loop():
         best = max(others, key=lambda other: float(formulas.cosine(vectors[at], vectors[other])))
         if (classes == classes[at]).sum() > 1:
             hits.append(classes[best] == classes[at])
-    assert formulas.recall_at_1(vectors, classes) == pytest.approx(np.mean(hits))
-    assert formulas.recall_at_1(vectors, np.arange(20)) is None
-    assert formulas.recall_at_1(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1])) == 1.0
-    assert formulas.recall_at_1(np.eye(4)[[0, 1, 0, 1]], np.array([0, 0, 1, 1])) == 0.0
+    each = np.arange(20)
+    assert formulas.recall_at_1(vectors, classes, each) == pytest.approx(np.mean(hits))
+    assert formulas.recall_at_1(vectors, each, each) is None
+    assert formulas.recall_at_1(np.eye(4)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]), each[:4]) == 1.0
+    assert formulas.recall_at_1(np.eye(4)[[0, 1, 0, 1]], np.array([0, 0, 1, 1]), each[:4]) == 0.0
+
+
+def test_a_copy_of_an_image_is_no_other_one():
+    """Twice the same four vectors: the nearest is always the copy, which must not count."""
+    vectors, classes = np.tile([[1, 0], [0, 1], [1, 0.1], [0.1, 1]], (2, 1)), np.tile([0, 0, 1, 1], 2)
+    assert formulas.recall_at_1(vectors, classes, np.arange(8)) == 1.0
+    assert formulas.recall_at_1(vectors, classes, np.tile(np.arange(4), 2)) == 0.0
+    assert formulas.recall_at_1(vectors, np.tile(np.arange(4), 2), np.tile(np.arange(4), 2)) is None
 
 
 def test_cosine_of_nothing_is_nothing():

@@ -162,6 +162,20 @@ def alone(kind):
     return write
 
 
+def unnamed(folder):
+    partner("masks", mode="L", value=9)(folder)
+    (folder / "classes.txt").write_text("road\nsky\n")
+
+
+def depths(write):
+    def write_all(folder):
+        for name in ("one", "deep/two"):
+            (folder / "depth" / name).parent.mkdir(parents=True, exist_ok=True)
+            write(folder / "depth" / f"{name}.npy")
+
+    return write_all
+
+
 FOLDERS = {
     "masks: none": (image_pairs.read_masks, lambda folder: None, "has no partner; got 2 files in images, 0 in masks"),
     "masks: one more": (image_pairs.read_masks, alone("masks"), "three.png has no partner"),
@@ -174,6 +188,13 @@ FOLDERS = {
         (folder / "targets" / "one.png").write_text("no"), (folder / "targets" / "deep" / "two.png").write_text("no"),
     ], "cannot read image"),
     "depth: 8 bits": (image_pairs.read_depths, partner("depth", mode="L"), "holds no depths; got a PNG of mode L"),
+    "depth: no array": (image_pairs.read_depths, depths(lambda path: path.write_text("no")), "cannot read"),
+    "depth: objects": (image_pairs.read_depths, depths(lambda path: np.save(path, np.array([{}]))), "cannot read"),
+    "depth: zipped": (image_pairs.read_depths, depths(lambda path: path.write_bytes(b"PK\3\4")), "cannot read"),
+    "depth: a size": (image_pairs.read_depths, depths(lambda path: np.save(path, np.ones((4, 5)))),
+                      "another size than its image; got 5x4; expected 6x4"),
+    "depth: colours": (image_pairs.read_depths, depths(lambda path: np.save(path, np.ones((4, 6, 3)))), "got 3x6x4"),
+    "masks: a class": (image_pairs.read_masks, unnamed, "has an unknown class; got class 9; expected 0 to 1"),
     "images: none": (image_pairs.read_depths, lambda folder: [
         (folder / "images" / name).unlink() for name in ("one.png", "deep/two.png")
     ], "contains no images"),
