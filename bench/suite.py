@@ -18,6 +18,8 @@ from ..runtime.datasets.array_files import is_array_source
 from ..runtime.datasets.truths import KINDS
 from ..runtime.engines.sidecar import Sidecar, read_sidecar
 from ..runtime.errors import EdgesmithError, NotAvailable, UsageError
+from ..runtime.pipeline import FILE as PIPELINE
+from ..runtime.pipeline import is_pipeline, sample_of
 from ..runtime.selection.candidates import backends_for
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import CLASS, find
@@ -121,7 +123,7 @@ def contexts(
     path: str | Path, *, precisions: Sequence[str] = (), threads: int = 1, batch: int = 1, data: str | None = None,
     shape: str = "",
 ) -> list[MetricContext]:  # fmt: skip
-    """List the subjects in a bundle, an ONNX file, an engine with its sidecar, or a Python file.
+    """List the subjects in a bundle, an ONNX file, an engine with its sidecar, a pipeline, or a Python file.
 
     Args:
         path: The bundle or file.
@@ -139,6 +141,8 @@ def contexts(
         NotAvailable: No artefact of the bundle, or the file, runs here.
     """
     path = Path(path)
+    if is_pipeline(path):
+        path = path / PIPELINE
     if path.suffix in FILES:
         return [_file(path, threads, batch, shape)]
     bundle, subjects, why = read_bundle(path), [], []
@@ -163,12 +167,20 @@ def contexts(
 
 
 def _file(path: Path, threads: int, batch: int, shape: str = "") -> MetricContext:
-    if not path.is_file():
-        raise UsageError(f"cannot measure {path}", got="no such file", do="check the path")
+    if not path.is_file() or (path.suffix == ".json" and path.name != PIPELINE):
+        got = f"a file of JSON that is no {PIPELINE}" if path.is_file() else "no such file"
+        raise UsageError(f"cannot measure {path}", got=got, do="check the path")
     backend, form = FILES[path.suffix], ("file", "")
     if backend == "trt":
         facts = read_sidecar(path)
         form, shape = (facts.precision, f"sm{facts.sm.replace('.', '')}"), shape or _usual_shapes(facts, batch)
+    if backend == "pipeline":
+        sample_of(path.parent)
+        why = "a pipeline has no metric of its own; measure each bundle"
+        subject = Subject(
+            path.resolve().parent.name, path.name, "pipeline", "", "bundles", threads, 1, sha256=sha256(path)
+        )
+        return MetricContext(subject, BenchTarget(str(path), "", backend, threads), str(path.parent), no_evaluation=why)
     if backend != "python":
         usable, reason = load_plugin(backends, backend, "backend").available()
         if not usable:

@@ -17,11 +17,12 @@ from ..runtime.serving.stream import Stream
 
 if TYPE_CHECKING:
     from ..runtime.model import Model
+    from ..runtime.pipeline import Pipeline
 
 BATCH = 16  # samples of a file of arrays that are run together
 
 
-def run_images(model: Model, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:
+def run_images(model: Model | Pipeline, images: Sequence[str], top: int, out: Path | None) -> dict[str, Any]:
     """Run a model on files and folders, one after the other.
 
     Raises:

@@ -170,6 +170,7 @@ def _draw(board: Device, ranking: list[Advice]) -> None:
         heads,
         rows,
         left=2,
+        spare=("kernels", "bound ms", "limited by"),
     )
 
 

@@ -27,7 +27,7 @@ TABLE = ("mobilenetv2", "shufflenetv2", "resnet18", "resnet50")
 
 
 @command("bench")
-@click.argument("paths", nargs=-1, metavar="[BUNDLE | FILE.onnx | FILE.engine | FILE.py]…")
+@click.argument("paths", nargs=-1, metavar="[BUNDLE | PIPELINE | FILE.onnx | FILE.engine | FILE.py]…")
 @click.option("--precision", default="", help="Only these forms: fp32,fp16,int8,int8-ort-x86,…")
 @click.option("--metrics", "chosen", default="", help="Only these metrics: latency,memory,accuracy,…")
 @click.option("--threads", default=1, show_default=True, help="Threads of a CPU backend; with 0 the backend chooses.")
@@ -74,7 +74,8 @@ def bench_command(
         run = with_digits_accuracy(run, bundles)
     columns = tables.used(run.results)
     rows = [[column.draw(item) for column in columns] for item in run.results]
-    emit(run.to_dict(), as_json, lambda: table("", [column.head for column in columns], rows, left=3))
+    heads = [column.head for column in columns]
+    emit(run.to_dict(), as_json, lambda: table("", heads, rows, left=3, spare=heads[:3:-1]))
     note(tables.caption(run))
     for text in tables.notes(run):
         note(f"note: {text}")
@@ -118,7 +119,7 @@ def _long(plan: SamplingPlan, out: Path, bundles: Path, minutes: float, threads:
     heads, rows = network_table.network_rows(run)
     shown = [at for at, head in enumerate(heads) if not head.endswith(("modelled", "engine MB"))]  # a terminal's width
     brief = [[line[at] for at in shown] for line in (heads, *rows)]
-    emit(run.to_dict(), as_json, lambda: table("", brief[0], brief[1:], left=1))
+    emit(run.to_dict(), as_json, lambda: table("", brief[0], brief[1:], left=1, spare=brief[0][:1:-1]))
     _write(run, out, tables.runs_markdown(run, _title(False), before=network_table.network_markdown(run)))
 
 

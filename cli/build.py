@@ -227,7 +227,7 @@ def _show(sidecars: list[Any]) -> None:
         for item in sidecars
     ]  # fmt: skip
     columns = ("engine", "SM", "MB", "kernels", "requantise", "weights MB", "activations MB", "build s")
-    console.table("", columns, rows)
+    console.table("", columns, rows, spare=("weights MB", "activations MB", "requantise"))
     for note in dict.fromkeys(note for item in sidecars for note in item.notes):
         progress.note(f"note: {note}")
     for item in sidecars:

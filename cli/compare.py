@@ -101,4 +101,5 @@ def _draw(runs: list[Run]) -> None:
     for run in runs:
         columns = tables.used(run.results)
         rows = [[column.draw(result) for column in columns] for result in run.results]
-        table(tables.caption(run), [column.head for column in columns], rows, left=3)
+        heads = [column.head for column in columns]
+        table(tables.caption(run), heads, rows, left=3, spare=heads[:3:-1])

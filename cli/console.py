@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +19,10 @@ from ..runtime.common.escaping import for_json, for_terminal
 from ..runtime.common.packages import not_installed
 from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError
+
+PIPED = 200  # columns, where standard output is no terminal and COLUMNS says nothing
+FOLDED, WHOLE = 12, 24  # columns of text that folds, at least; words up to so long are not broken
+BETWEEN, EDGE = 3, 1  # columns that rich puts around each cell, and at the ends of a row
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -103,17 +109,73 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
-    """Draw a table on standard output: the first `left` columns left-aligned, the others right-aligned."""
+def table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1, spare: Sequence[str] = ()
+) -> None:
+    """Draw a table on standard output, as wide as the terminal at most.
+
+    Args:
+        title: Printed above it.
+        columns: The headings.
+        rows: The cells.
+        left: So many of the first columns are text, left-aligned: where the width is short they fold. The others are
+            numbers, right-aligned, and never fold.
+        spare: Headings of the columns that are left out where the width is short, the least important first; a line
+            below the table names them.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    cells = [["" if cell is None else for_terminal(str(cell)) for cell in row] for row in rows]
+    shown, widths = _fit(columns, cells, left, spare, _width())
     grid = Table(title=for_terminal(title) or None, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*("" if cell is None else for_terminal(str(cell)) for cell in row))
+    for index in shown:
+        justify: Any = "left" if index < left else "right"
+        grid.add_column(columns[index], justify=justify, overflow="fold", width=widths[index])
+    for row in cells:
+        grid.add_row(*(row[index] for index in shown))
     say(grid)
+    if missing := [column for index, column in enumerate(columns) if index not in shown]:
+        say(f"  left out at {_width()} columns: {', '.join(missing)}")
+
+
+def _fit(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], left: int, spare: Sequence[str], width: int
+) -> tuple[list[int], list[int]]:
+    """Return the indices of the columns that are shown, and the width of every column."""
+    shown, droppable = list(range(len(columns))), [column for column in spare if column in columns]
+    longest = [max((_cells(row[at]) for row in cells), default=0) for at in shown]
+    words = [_longest_word([columns[at], *(row[at] for row in cells if at < left)]) for at in shown]
+    natural = [max(longest[at], _cells(columns[at])) for at in shown]
+    least = [
+        min(natural[at], max(FOLDED, min(words[at], WHOLE))) if at < left else max(longest[at], words[at])
+        for at in shown
+    ]
+    while sum(least[at] + BETWEEN for at in shown) + EDGE > width and droppable:
+        shown.remove(columns.index(droppable.pop(0)))
+    widths = list(natural)
+    for at in reversed([at for at in shown if at >= left] + [at for at in shown if at < left]):
+        over = sum(widths[one] + BETWEEN for one in shown) + EDGE - width
+        widths[at] = max(least[at], widths[at] - max(over, 0))
+    return shown, widths
+
+
+def _longest_word(texts: Sequence[str]) -> int:
+    return max((_cells(word) for text in texts for word in text.split()), default=0)
+
+
+def _cells(text: str) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.splitlines()), default=0)
+
+
+def _width() -> int:
+    """Return how wide output may be: of a terminal its width, else what COLUMNS says."""
+    if sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else PIPED
 
 
 def say(thing: Any) -> None:
@@ -124,5 +186,6 @@ def say(thing: Any) -> None:
         return
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, soft_wrap=False, width=None if sys.stdout.isatty() else 200)
+    needed = Console(width=10_000).measure(thing).maximum if not isinstance(thing, str) else 0
+    console = Console(highlight=False, markup=False, soft_wrap=False, width=max(_width(), needed))
     console.print(thing)

@@ -110,7 +110,8 @@ def _draw_layers(report: Complexity, every: bool) -> None:
         )
         for layer in shown
     ]  # fmt: skip
-    table(report.title, columns, rows, left=2)
+    spare = ("eff. pad", "eff. stride", "pad", "MACs/B", "field", "memory KB", "input", "filters")
+    table(report.title, columns, rows, left=2, spare=spare)
     best = "best order" if report.best_order_exact else "own order, an upper bound"
     click.echo(
         f"parameters {report.params:,}; MACs {report.macs / 1e6:,.1f} M; outputs {report.memory_bytes / 2**20:.1f} MB "

@@ -39,7 +39,8 @@ Examples:
     "file; for others' networks their own, random, or a file.",
 )
 @click.option(
-    "--data", default="", help="A folder of images (labels or not), arrays (.npz, .npy), digits, photos (from the "
+    "--data", default="", help="A folder of images (with labels, boxes, masks, or none), COCO JSON, data.yaml, arrays "
+    "(.npz, .npy), digits, photos (from the "
     "package index), or random.  [default: for our networks photos with --weights package, else digits]",
 )  # fmt: skip
 @spec_options
@@ -124,6 +125,7 @@ def draw_summary(summary: Summary) -> None:
         [column.format(task.title) for column in COLUMNS],
         [_row(artefact, summary, result_key(task)) for artefact in summary.artefacts],
         left=2,
+        spare=("nodes", "p99 ms", "agree test", "KB", "agree hard"),
     )
     table(
         "",

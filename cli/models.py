@@ -77,7 +77,7 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    table(f"{len(rows)} networks", columns, cells, left=3)
+    table(f"{len(rows)} networks", columns, cells, left=3, spare=("figures from", "measured on", "top-5 %", "family"))
 
 
 @command("train", short_help="Train a network on the embedded digits or a folder of images.")

@@ -64,6 +64,7 @@ def quantize_command(
 ) -> None:  # fmt: skip
     """Cast an ONNX file to FP16 or BF16, or calibrate it to INT8 with explicit Q/DQ."""
     from ..optimize.quantize import quantize
+    from ..optimize.quantize.mixed_precision.points_judge import judge_of
     from . import _quantize_tables
 
     if plot is not None and quick and not explain:
@@ -94,7 +95,7 @@ def quantize_command(
         settings=settings,
         budget_db=least_db,
         budget_points=points,
-        labels=batches.labels if isinstance(batches, _Preprocessed) else None,
+        points_judge=judge_of(batches.spec, batches.dataset) if isinstance(batches, _Preprocessed) else None,
         cache=cache,
         explain=explain,
         judges=_judges(source, data, spec),
@@ -192,11 +193,6 @@ class _Preprocessed:
 
     dataset: Dataset
     spec: ModelSpec | None
-
-    @property
-    def labels(self) -> np.ndarray | None:
-        """The class of each image, None where the data has none."""
-        return self.dataset.labels if self.dataset.labelled else None
 
     def __iter__(self) -> Iterator[Any]:
         if self.spec is not None:

@@ -81,6 +81,7 @@ def run_command(
 ) -> int:
     """Run BUNDLE on IMAGES (files, or folders of them), or on a stream, and say what is on each.
 
+    BUNDLE may be a folder with a pipeline.json: several bundles, each on what the one before it detected.
     IMAGES may also be .npz or .npy files: the network's inputs by name, each (N, ...), ready to be fed.
     """
     from ..runtime.bundle.bundle import read_bundle
@@ -88,6 +89,7 @@ def run_command(
     from ..runtime.errors import UsageError
     from ..runtime.model import load
     from ..runtime.outputs import claim
+    from ..runtime.pipeline import is_pipeline, load_pipeline
     from ._run_images import run_arrays, run_images, run_stream
 
     if bool(images) == bool(source):
@@ -101,10 +103,19 @@ def run_command(
     if options["out"]:
         kind = {"": "frames", ".gif": "picture"}.get(options["out"].suffix.lower(), "video")
         claim(options["out"], kind, overwrite=overwrite)
+    chosen = options["device"], options["precision"], options["threads"]
+    if is_pipeline(bundle):
+        if arrays or source:
+            raise UsageError(
+                "a pipeline runs on images", got=source or arrays[0], expected="image files, or folders of them"
+            )
+        with load_pipeline(bundle, *chosen) as pipeline:
+            value = run_images(pipeline, images, options["top"], options["out"])
+        emit(value, as_json, lambda: _draw_run(value, pipeline.spec.task))
+        return 0
     model_bundle = read_bundle(bundle)
     if not arrays:
         model_bundle.spec.require_images()
-    chosen = options["device"], options["precision"], options["threads"]
     with load(model_bundle, *chosen, allow_rollback=options["allow_rollback"]) as model:
         if arrays:
             value = run_arrays(model, arrays, options["top"])
@@ -137,6 +148,7 @@ def _line(row: dict[str, Any], task: str) -> tuple[str, ...]:
         best = row["top"][0]
         return row["image"], best["label"], f"{100 * best['probability']:.2f} %", milliseconds, ""
     note = row.get("error") or (Task() if "outputs" in row else find(task)).line(row)
+    note += "".join(f"; {part['label']} {part['text']}".rstrip() for part in row.get("parts", ()))
     return row["image"], "", "", milliseconds, note
 
 

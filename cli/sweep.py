@@ -169,4 +169,5 @@ def _draw(runs: list[Run]) -> None:
             ["*" if one.subject.key in front else "", *(column.draw(one) for column in columns)] for one in run.results
         ]
         about = f" (* on the Pareto front of p50 and {shown['accuracy']})" if front else ""
-        table(f"{run.environment.cpu}{about}", ["", *(column.head for column in columns)], rows, left=4)
+        heads = ["", *(column.head for column in columns)]
+        table(f"{run.environment.cpu}{about}", heads, rows, left=4, spare=heads[:4:-1])

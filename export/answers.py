@@ -1,4 +1,4 @@
-"""What the files of a run answer on the images of a split, each computed once."""
+"""What the files of a run answer on the images of a split, each computed once; can it be decoded at all?"""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import concurrent.futures
 import contextlib
 import itertools
 import os
+from typing import Any
 
 from ..bench.measure.evaluation import AnswerCollector, Evaluated
+from ..runtime import batch_axes
 from ..runtime.backends import ort
 from ..runtime.backends._base import Session
 from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset
+from ..runtime.errors import DataError, UsageError
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import find
 from .settings import ExportedArtefact, Flow
 
 
@@ -48,3 +52,20 @@ def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) 
         while chunk := list(itertools.islice(batches, 2 * cores)):
             collector.run(chunk, pool, advance)
         return collector.results()
+
+
+def require_decodable(artefact: ExportedArtefact, spec: ModelSpec, batch: Any) -> None:
+    """Refuse outputs that the task's decoder cannot read, where it needs settings for that.
+
+    Raises:
+        UsageError: They do not have its shapes.
+    """
+    if not find(spec.task).needs_decoder:
+        return
+    with ort.open(artefact.path, **artefact.options) as session:
+        (outputs, *_) = batch_axes.answers(session, spec.feeds(batch), batch_axes.axes(session, spec))
+    try:
+        find(spec.task).decode({name: outputs[name] for name in spec.output_names}, spec.context())
+    except DataError as error:
+        do = "correct [decoder] in the file of --spec (`edgesmith spec -o` writes one)"
+        raise UsageError(error.what, got=error.got, expected=error.expected, do=do) from error

@@ -192,7 +192,7 @@ def _accuracy_check(
     changes = {split: artefact.results[split][key] - fp32.results[split][key] for split in flow.splits}
     sign = -1 if task.higher_is_better else 1
     worst = max(sign * change for change in changes.values())
-    text = ", ".join(f"{split} {0.0 + change:+.2f}" for split, change in changes.items())
+    text = ", ".join(f"{split} {round(change, 2) + 0.0:+.2f}" for split, change in changes.items())
     return StageCheck(
         name, worst <= max_drop + 1e-9,
         f"{task.title} against FP32: {text} {task.points} (allowed {'-' if sign < 0 else '+'}{max_drop}); "

@@ -26,14 +26,16 @@ from ..runtime.backends import ort
 from ..runtime.bundle import bundle, requirements, writer
 from ..runtime.common.durable import swap
 from ..runtime.common.files import workplace
-from ..runtime.common.packages import versions
+from ..runtime.common.packages import need, versions
 from ..runtime.datasets.array_files import is_array_source
 from ..runtime.outputs import claim
 from ..runtime.spec import ModelSpec
+from ..runtime.tasks import find
 from ..runtime.verify import replay, verify
+from .answers import require_decodable
 from .engines import ENGINE_FP16, attested, engine_target, make_engines
 from .int8 import make_int8
-from .measure import UNJUDGED_IMAGES, measure
+from .measure import UNJUDGED_IMAGES, measure, not_judged
 from .preconditions import require, require_input
 from .raw_graph import write_raw
 from .sbom import NAME as SBOM
@@ -126,7 +128,22 @@ def _gather(flow: Flow, spec: ModelSpec) -> None:
         flow.data[split] = data
         if split == "calibration" and (text := datasets.held_back(settings.data, data, settings.calibration)):
             flow.say(text)
+    _say_who_judges(flow, spec)
     flow.records["data"] = {split: {"images": len(data), "sha256": data.digest} for split, data in flow.data.items()}
+
+
+def _say_who_judges(flow: Flow, spec: ModelSpec) -> None:
+    """Say before the work why truths cannot judge, and require the package that the task's metric needs.
+
+    Raises:
+        NotAvailable: It is not installed.
+    """
+    task = find(spec.task)
+    why_not = not_judged(flow, spec) if flow.settings.evaluate and task.truth else ""
+    if why_not and flow.settings.weights != "random":
+        flow.say(f"{why_not}, so similarity to FP32 decides")
+    elif task.package and not why_not:
+        need(task.package)
 
 
 def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
@@ -142,6 +159,7 @@ def make_files(flow: Flow, network: Network, work: Path) -> ModelSpec:
         }
         passes = optimizer.optimize(raw, fp32, samples=calibration[:2], sizes=sizes)
         flow.add("fp32", "fp32", "generic", GraphFile.read(fp32))
+        require_decodable(flow.onnx("fp32"), spec, calibration[0])
         flow.records["optimize"] = {**passes.to_dict(), "source": raw.name, "target_path": fp32.name}
         for text in passes.notes:
             flow.say(text)

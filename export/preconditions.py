@@ -73,8 +73,15 @@ def require_input(settings: ExportSettings, spec: ModelSpec) -> None:
     """Refuse an input for which the options cannot be met.
 
     Raises:
-        UsageError: --input asks for pixels, and the network takes no float image in NCHW, or one of several sizes.
+        UsageError: The task needs a decoder, and there is none; --input asks for pixels, and the network takes no float
+            image in NCHW, or one of several sizes.
     """
+    if find(spec.task).needs_decoder and not spec.decoder:
+        raise UsageError(
+            f"nothing says how the outputs of {spec.name} are decoded", got=f"outputs {', '.join(spec.output_names)}",
+            expected="[decoder] with a head in the file of --spec",
+            do="write one with `edgesmith spec -o`; docs/how-to/yolo-export.md lists the heads",
+        )  # fmt: skip
     if settings.input != NORMALISED and spec.ranges:
         got = f"--input {settings.input}, {spec.inputs_text}"
         raise UsageError("pixels go into a network of one size", got=got, do="leave --input out, or the ranges")

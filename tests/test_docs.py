@@ -5,12 +5,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
 
 from edgesmith.cli import COMMANDS, main
-from support import tree_map
+from support import pictures, tree_map
 from support.bundles import colour_bundle, picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,8 +193,8 @@ def test_each_make_target_of_the_docs_exists():
     assert {name for name in named if not re.search(rf"^{name}:", MAKEFILE, re.MULTILINE)} == set()
 
 
-def test_the_variables_of_the_readme_are_those_of_the_makefile():
-    rows = re.findall(r"^\| `([A-Z]+)` \| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_variables_of_the_docs_are_those_of_the_makefile():
+    rows = re.findall(r"^\| `([A-Z]+)` \| `([^`]+)` \|", (ROOT / "docs/export.md").read_text(), re.MULTILINE)
     assert [name for name, _ in rows] == ["MODEL", "WEIGHTS", "PRECISION", "TARGET"]
     for name, default in [*rows, ("DATA", ""), ("OUT", ""), ("ARGS", "")]:
         assert re.search(rf"^{name}[ ]*\?=[ ]*(.*)$", MAKEFILE, re.MULTILINE).group(1) == default, name
@@ -207,6 +208,25 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "green" in said
     assert "int8" in said
+
+
+def test_the_readme_is_short():
+    text = re.sub(r"<!-- photos.*/photos -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert len(text.splitlines()) <= 65  # and the table that `make bench-photos` writes
+
+
+def test_the_picture_of_the_stages_is_that_of_the_code():
+    assert (pictures.FOLDER / "stages.svg").read_text() == pictures.stages_svg()
+
+
+def test_a_recording_shows_each_line_when_it_came():
+    lines = [(1.0, "a & b"), (2.0, ""), (4.0, "end (4 s)")]
+    svg = ElementTree.fromstring(pictures.recording_svg("edgesmith <x>", lines))
+    texts = {node.text: node for node in svg.iter("{http://www.w3.org/2000/svg}text")}
+    starts = [float(texts[name][0].get("keyTimes").split(";")[1]) for name in ("a & b", "end (4 s)")]
+    assert starts[0] < starts[1] <= pictures.SHOWN_S / (pictures.SHOWN_S + pictures.PAUSE_S)
+    assert "$ edgesmith <x>" in texts
+    assert ElementTree.parse(pictures.FOLDER / "export.svg").getroot().get("viewBox")
 
 
 @pytest.mark.parametrize("script", [".ci/run"])

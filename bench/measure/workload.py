@@ -3,6 +3,7 @@
     model.onnx               the file on ONNX Runtime, on random input of its shape
     model.engine             the engine on the GPU, on random input of the sizes that its sidecar says
     bundles/mobilenetv2      a bundle: one of its artefacts, on one backend
+    plates/pipeline.json     a pipeline of bundles, from its sample image to the last answer
     work.py                  a Python file with `setup() -> call`; the call is measured
 
 The backend's library is imported only in `open_workload`, so that its cost can be measured separately.
@@ -24,6 +25,9 @@ from ...runtime.bundle.bundle import read_bundle
 from ...runtime.common.packages import need
 from ...runtime.common.plugins import load_plugin
 from ...runtime.errors import DataError, NotAvailable, UsageError
+from ...runtime.images.preprocess import read_image
+from ...runtime.pipeline import FILE as PIPELINE
+from ...runtime.pipeline import load_pipeline, sample_of
 from ...runtime.selection.candidates import open_artefact
 from .clock import now_ns
 
@@ -31,7 +35,12 @@ if TYPE_CHECKING:
     from ...runtime.backends._base import Session
     from ...runtime.spec import ModelSpec
 
-FILES = {".onnx": "ort", ".engine": "trt", ".py": "python"}  # suffix of a file without a bundle -> its backend
+FILES = {
+    ".onnx": "ort",
+    ".engine": "trt",
+    ".py": "python",
+    ".json": "pipeline",
+}  # suffix of a file without a bundle -> its backend
 LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
 
 
@@ -97,6 +106,8 @@ def open_workload(target: BenchTarget) -> Workload:
         call: Callable[[], Any] = functools.partial(session.run, feeds, finite=True)
     elif path.suffix == ".py" and path.is_file():
         call = _python(path, stages)
+    elif path.name == PIPELINE and path.is_file():
+        call = _pipeline(target, stages)
     else:
         got = f"a {path.suffix or 'nameless'} file" if path.exists() else "no such file"
         raise UsageError(f"cannot measure {path}", got=got, expected=f"a bundle, or a file: {', '.join(FILES)}")
@@ -149,6 +160,16 @@ def _python(path: Path, stages: Stages) -> Callable[[], Any]:
         raise DataError(f"{path} cannot be measured", got=f"setup = {setup!r}, call = {call!r}", expected=expected)
     stages.done("load")
     return call
+
+
+def _pipeline(target: BenchTarget, stages: Stages) -> Callable[[], Any]:
+    """Return the answering of the pipeline's sample image, from its pixels."""
+    folder = Path(target.path).parent
+    image = read_image(sample_of(folder))
+    stages.done("import")
+    pipeline = load_pipeline(folder, threads=target.threads or None)
+    stages.done("load")
+    return functools.partial(pipeline, image)
 
 
 def peak_rss_bytes() -> int | None:

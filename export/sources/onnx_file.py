@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TYPES = {1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
          10: "float16", 11: "float64"}  # fmt: skip
 YOLO5 = {"stride", "names"}  # the metadata that YOLO v5's own exporter writes
-ULTRALYTICS_TASKS = ("classify", "detect")
+ULTRALYTICS_TASKS = {"classify": "classify", "detect": "detect", "pose": "keypoints"}  # theirs -> ours
 Sizes = dict[str, tuple["int | None", ...]]
 
 
@@ -64,9 +64,17 @@ def _add_ultralytics(texts: Mapping[str, str], facts: Facts) -> None:
     facts.add(
         "Ultralytics' metadata", labels=labels, num_classes=len(labels) if labels else None,
         size=size, **fitting,
-        task=task if task in ULTRALYTICS_TASKS else "features", channels="RGB", mean=(0.0,) * 3, std=(1.0,) * 3,
+        task=ULTRALYTICS_TASKS.get(str(task), "features"), decoder=_keypoints(texts), channels="RGB",
+        mean=(0.0,) * 3, std=(1.0,) * 3,
         scores="probabilities" if classifies else None,
     )  # fmt: skip
+
+
+def _keypoints(texts: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return how many numbers each keypoint has, from `kpt_shape`: (keypoints, 2 or 3)."""
+    shape = _literal(texts.get("kpt_shape"))
+    able = isinstance(shape, (list, tuple)) and len(shape) == 2 and shape[1] in (2, 3) and texts.get("task") == "pose"
+    return {"dimensions": shape[1]} if able else None
 
 
 def _literal(text: str | None) -> Any:
@@ -246,7 +254,8 @@ def _add_decoder(facts: Facts, outputs: list[onnx.ValueInfoProto]) -> None:
         value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)[1:] for value in outputs
     }
     task = find(facts.get("task", "features"))
-    settings, classes = task.guess_decoder(shapes, int(facts.get("num_classes") or len(facts.get("labels", ()))))
-    if settings and "decoder" not in facts:
+    known = int(facts.get("num_classes") or len(facts.get("labels", ())))
+    settings, classes = task.guess_decoder(shapes, known)
+    if "decoder" not in facts:
         origin = f"{GUESS}: the shapes of the outputs"
-        facts.add(origin, decoder=settings, num_classes=classes or None)
+        facts.add(origin, decoder=settings or None, num_classes=classes if classes != known else None)

@@ -16,6 +16,7 @@ from ..calibration.data_checks import MIN_IMAGES, Inspection, inspect
 from ..calibration.samples import Samples, at_once, repeatable
 from ..graph import spec_metadata
 from .kept_layers import kept_names
+from .mixed_precision.points_judge import PointsJudge
 from .preconditions import check_model
 from .report import Quality, QuantReport, QuantSettings, judge, spread
 from .targets import Target, find_target, is_tensorrt
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def quantize(
     source: str | Path, target_path: str | Path, samples: Iterable[Any], *, target: str = "trt",
     allow_random: bool = False, min_images: int = MIN_IMAGES, settings: QuantSettings | None = None,
-    budget_db: float | None = None, budget_points: float | None = None, labels: np.ndarray | None = None,
+    budget_db: float | None = None, budget_points: float | None = None, points_judge: PointsJudge | None = None,
     cache: str | Path | None = None, explain: bool = False, judges: Iterable[Any] | None = None, timed: bool = False,
 ) -> QuantReport:  # fmt: skip
     """Quantise an ONNX file to INT8 with explicit Q/DQ, calibrated on real images.
@@ -46,8 +47,8 @@ def quantize(
         min_images: The fewest calibration images that are accepted.
         settings: What is done to keep the accuracy; the default does, but for AdaRound, each step that gains.
         budget_db: The least SQNR on the calibration images, in dB: layers are left in float until it is met.
-        budget_points: The same with points of top-1; without `labels` a changed answer counts as a lost one.
-        labels: The classes of the images.
+        budget_points: The same with points of a metric.
+        points_judge: Whose metric, and the truths of the images; by default top-1, of which a changed answer is lost.
         cache: A folder that keeps what calibration counted, for each model, data and preprocessing.
         explain: Quantise each layer alone too, and report what it costs.
         judges: Batches of other images, which SQNR and agreement are measured on: without, on those it was fitted to.
@@ -66,7 +67,7 @@ def quantize(
     find_target(target)
     graph, settings = _read(source, settings)
     floats, wanted = FloatSource(graph), (budget_db, budget_points) != (None, None)
-    budget = Budget(budget_db, budget_points, labels) if wanted else None
+    budget = Budget(budget_db, budget_points, points_judge or PointsJudge()) if wanted else None
     with repeatable(samples) as batches:
         report, quantised = quantize_graph(
             floats, target_path, batches, target=target, allow_random=allow_random, min_images=min_images,

@@ -23,7 +23,7 @@ from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
 from ..tasks import CLASS
-from . import array_files, class_truths, digits, image_folder, layouts, photos
+from . import annotation_files, array_files, class_truths, digits, image_folder, layouts, photos
 from .truths import KINDS, Truth
 
 if TYPE_CHECKING:
@@ -260,7 +260,9 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     Args:
         source: "digits"; "photos", unless a folder is called so (see `photos`); a folder of images:
             `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
-            label file, or images alone; a `.npy` or `.npz` file, or a folder of these (see docs/data.md).
+            label file, or images alone; boxes as COCO JSON (a folder or FILE.json), a YOLO folder or its data.yaml, or
+            VOC XML; a folder with another truth for each image (`layouts.LAYOUTS`); a `.npy` or `.npz` file, or a
+            folder of these (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
         calibration: Number of images that "calibration" draws from "train".
 
@@ -276,14 +278,23 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     folder = Path(source)
     if str(source) == photos.NAME and not folder.exists():
         folder = photos.crops_folder()
-    if folder.is_dir() and (layout := layouts.find_layout(folder)):
+    layout = layouts.find_layout(folder) if folder.is_dir() else None
+    objects = annotation_files.find_annotations(folder) if folder.exists() else None
+    if layout and objects:
+        got, do = f"{' and '.join(layout.marks)}, and files of boxes", "give each a folder of its own"
+        raise DataError(f"{folder} says in two ways what its images show", got=got, do=do)
+    if objects:
+        files, truths, classes = annotation_files.load_annotations(objects, split, calibration)
+        nobody = np.zeros(len(files), np.int64)
+        return Dataset(folder.stem, split, files, nobody, tuple(classes), tuple(truths), objects.kinds)
+    if layout:
         files, truths, classes = layouts.load_layout(folder, layout, split, calibration)
         nobody = np.zeros(len(files), np.int64)
         return Dataset(folder.name, split, files, nobody, tuple(classes), tuple(truths), frozenset({layout.kind}))
     if array_files.is_array_source(folder):
         return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
-        expected = "digits, photos, a folder of images, or a .npy or .npz file"
+        expected = "digits, photos, a folder of images, COCO's FILE.json, data.yaml, or a .npy or .npz file"
         raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
     images, labels, names = image_folder.load_folder(folder, split, calibration)
     return Dataset(Path(source).name, split, images, labels, names)

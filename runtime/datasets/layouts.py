@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from . import class_truths, coco_keypoints, image_pairs, tables
+from . import class_truths, image_pairs, tables
 from .image_folder import COPIES, TEST, TRAIN, Files
 from .listed_files import Listing
 from .sampling import rank_by_hash, stratified
@@ -37,7 +37,6 @@ LAYOUTS = (
     Layout("masks", (image_pairs.IMAGES, image_pairs.MASKS), image_pairs.read_masks, spatial=True),
     Layout("targets", (image_pairs.IMAGES, image_pairs.TARGETS), image_pairs.read_targets, spatial=True),
     Layout("depth", (image_pairs.IMAGES, image_pairs.DEPTHS), image_pairs.read_depths, spatial=True),
-    Layout("keypoints", (coco_keypoints.FILE,), coco_keypoints.read_keypoints, spatial=True),
     Layout("values", (tables.VALUES,), tables.read_values),
     Layout("label sets", (tables.LABEL_TABLE,), tables.read_label_sets),
     Layout("label sets", (tables.LABEL_OBJECT,), tables.read_label_sets),
@@ -72,17 +71,39 @@ def load_layout(folder: Path, layout: Layout, split: str, calibration: int) -> t
     wanted = "test" if split in ("test", "hard") else "train"
     part = next((folder / name for name in (TEST if wanted == "test" else TRAIN) if (folder / name).is_dir()), None)
     paths, truths, classes = layout.read(part or folder)
+    files, chosen = pick_split(folder, paths, split, calibration, divided=part is not None, rotation=not layout.spatial)
+    return files, [truths[at] for at in chosen], classes
+
+
+def pick_split(
+    folder: Path, paths: Sequence[Path], split: str, calibration: int, *, divided: bool, rotation: bool,
+    copies: int = COPIES,
+) -> tuple[Files, list[int]]:  # fmt: skip
+    """Return the files of a split out of these, and their indices.
+
+    Args:
+        folder: The folder that holds all files.
+        paths: The files of the part, or of all parts.
+        split: As for `load`.
+        calibration: The number of images that "calibration" draws.
+        divided: These are the files of one part; otherwise half of them, by the SHA-256 of their paths, are the test's.
+        rotation: The hard split may rotate them.
+        copies: Of each file in the hard split.
+
+    Raises:
+        DataError: There are none.
+    """
+    wanted = "test" if split in ("test", "hard") else "train"
     chosen = list(range(len(paths)))
-    if part is None:
-        ranks = [rank_by_hash(str(path.relative_to(folder)), "test") % 100 < TEST_PERCENT for path in paths]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    if not divided:
+        ranks = [rank_by_hash(name, "test") % 100 < TEST_PERCENT for name in names]
         chosen = [at for at, out in enumerate(ranks) if out == (wanted == "test")]
     if not chosen:
         raise DataError(f"{folder} has no images for the {wanted} split", got=f"{len(paths)} images", do="add more")
     if split == "calibration" and calibration < len(chosen):
-        names = [str(paths[at].relative_to(folder)) for at in chosen]
-        chosen = [chosen[at] for at in stratified(names, [0] * len(chosen), calibration, seed="calibration")]
-    copies = COPIES if split == "hard" else 1
-    chosen = chosen * copies
+        own = [names[at] for at in chosen]
+        chosen = [chosen[at] for at in stratified(own, [0] * len(own), calibration, seed="calibration")]
+    chosen = chosen * (copies if split == "hard" else 1)
     seeds = tuple(range(len(chosen))) if split == "hard" else ()
-    files = Files(tuple(paths[at] for at in chosen), seeds, rotation=not layout.spatial)
-    return files, [truths[at] for at in chosen], classes
+    return Files(tuple(paths[at] for at in chosen), seeds, rotation=rotation), chosen

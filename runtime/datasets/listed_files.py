@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -57,6 +58,13 @@ def image_header(path: Path) -> tuple[tuple[int, int], str]:
         DataError: It is no image, or exceeds Pillow's limit on pixels.
         NotAvailable: Pillow is not installed.
     """
+    status = path.stat()
+    return _image_header(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _image_header(path: Path, time_ns: int, size: int) -> tuple[tuple[int, int], str]:
+    """Read the header once as long as the file stays as it is: each split asks for it."""
     with decoding(path, "image"), need("PIL.Image").open(path) as image:
         return (image.height, image.width), image.mode
 

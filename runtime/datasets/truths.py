@@ -23,7 +23,7 @@ KINDS = {
     "text": ("texts", "images and texts.txt: file<TAB>text"),
     "identity": ("identities", "one folder of images per class, or images and pairs.txt"),
     "anomalies": ("normal and anomalous images", "class folders, one of them `good`, and bank.npy"),
-    "keypoints": ("keypoints", "images and keypoints.json, in COCO's format"),
+    "keypoints": ("keypoints", "COCO JSON with keypoints"),
     "image": ("images", "a folder of images"),
 }
 
@@ -54,12 +54,14 @@ class Instances(Truth):
         labels: int64 (M,): classes.
         crowd: bool (M,): the box holds several objects; finding it counts neither as right nor as wrong.
         areas: float64 (M,): of the object in pixels, by which sizes are told apart.
+        keypoints: float64 (M, K, 3): x, y, and 0 where a keypoint is not labelled; None if there are none.
     """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
+    keypoints: NDArray[np.float64] | None = None
 
     def relabelled(self, order: NDArray[np.int64]) -> Instances:
         """Return it with class i called `order[i]`."""

@@ -85,18 +85,21 @@ def nms(
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise DataError("boxes or scores hold NaN or Inf")
     order, most = np.argsort(-scores, kind="stable"), len(scores) if most is None else most
-    kept, kept_edges = np.zeros(0, np.int64), np.zeros((6, 0))
+    edges = np.empty((6, len(order)))
+    edges[:5] = _edges(boxes[order])
+    edges[5] = 0 if classes is None else classes[order]
+    kept = np.zeros(0, np.int64)  # places in the order
     for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        edges = np.concatenate([_edges(boxes[block]), [np.zeros(len(block)) if classes is None else classes[block]]])
+        block = np.arange(start, min(start + BLOCK, len(order)))
         if len(kept):
-            free = ~_clashes(kept_edges, edges, threshold, classes is not None).any(0)
-            block, edges = block[free], edges[:, free]
-        chosen = _greedy(_clashes(edges, edges, threshold, classes is not None))
-        kept, kept_edges = np.concatenate([kept, block[chosen]]), np.concatenate([kept_edges, edges[:, chosen]], 1)
+            clashes = _clashes(edges[:, kept], edges[:, start : start + BLOCK], threshold, classes is not None)
+            block = block[~clashes.any(0)]
+        kept = np.append(
+            kept, block[_greedy(_clashes(edges[:, block], edges[:, block], threshold, classes is not None))]
+        )
         if len(kept) >= most:
             break
-    return kept[:most]
+    return order[kept[:most]]
 
 
 def _clashes(

@@ -50,9 +50,8 @@ def _ink(background: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def paint(classes: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the colour of each pixel's class, uint8 (H, W, 3), from whole numbers (H, W); negative ones are grey."""
-    index, places = np.unique(classes, return_inverse=True)
-    colours = np.array([colour(at) if at >= 0 else UNSEEN for at in index.tolist()], np.uint8)
-    return colours[places.reshape(classes.shape)]
+    colours = np.array([*map(colour, range(256)), UNSEEN], np.uint8)
+    return colours[np.where(classes < 0, 256, classes % 256)]
 
 
 def legend(picture: Any, rows: Sequence[tuple[str, int, str]]) -> NDArray[np.uint8]:

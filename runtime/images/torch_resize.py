@@ -24,19 +24,25 @@ _HALF, _ONE = np.float32(0.5), np.float32(1)
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int], method: str) -> NDArray[np.uint8]:
     """Resize uint8 (H, W, C) to `size`, (height, width) in pixels; `method` is one of METHODS."""
-    return np.clip(np.rint(interpolate(image.astype(np.float32), size, method)), 0, 255).astype(np.uint8)
-
-
-def interpolate(values: Floats, size: tuple[int, int], method: str) -> Floats:
-    """Resize float32 (H, W, C) to `size`, (height, width); `method` is one of METHODS."""
+    values = image.astype(np.float32)
     for axis in (1, 0):
-        weights, index = _weights(values.shape[axis], size[axis], method)
+        weights, index = _weights(image.shape[axis], size[axis], method)
         lines = values.swapaxes(0, axis)
         total = lines[index[:, 0]] * weights[:, 0, None, None]
         for tap in range(1, weights.shape[1]):
             total += lines[index[:, tap]] * weights[:, tap, None, None]
         values = total.swapaxes(0, axis)
-    return values
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=32)
+def resize_matrix(old: int, new: int, method: str) -> Floats:
+    """Return what resizes one axis, float32 (new, old): its product with values along that axis; read-only."""
+    weights, index = _weights(old, new, method)
+    matrix = np.zeros((new, old), np.float32)
+    np.add.at(matrix, (np.arange(new)[:, None], index), weights)
+    matrix.flags.writeable = False
+    return matrix
 
 
 @functools.lru_cache(maxsize=32)

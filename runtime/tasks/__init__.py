@@ -11,6 +11,7 @@ import sys
 from ..common import plugins
 from ._base import CLASS as CLASS
 from ._base import DecodeContext as DecodeContext
+from ._base import Region as Region
 from ._base import Score as Score
 from ._base import Task as Task
 from ._base import first as first

@@ -53,6 +53,15 @@ class DecodeContext:
         return self.labels[index] if 0 <= index < len(self.labels) else str(index)
 
 
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of an image that an answer names: `box` float64 (4,), x1, y1, x2, y2 in pixels, its score and label."""
+
+    box: NDArray[Any]
+    score: float = 1.0
+    label: str = ""
+
+
 @dataclass(frozen=True)
 class Score:
     """The metrics of the answers for N images.
@@ -75,6 +84,7 @@ class Task:
     outputs of N images: by name an array (N, ...), or a list of N arrays if their sizes differ.
 
     Attributes:
+        has_regions: Answers name parts of the image (`regions`), on which the next stage of a pipeline can run.
         batch_first: A network of this task gives one answer per image, batch axis first.
         has_classes: The first output holds class scores, one set per image or pixel.
         truth: The kind of truth of an image that `score` compares answers with, a key of `datasets.truths.KINDS`:
@@ -90,6 +100,7 @@ class Task:
         max_drop: Points of the metric that a lower precision may lose by default.
     """
 
+    has_regions = False
     batch_first = True
     has_classes = False
     truth = ""
@@ -125,6 +136,10 @@ class Task:
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return a copy of an image, uint8 (H, W, 3), with its decoded answer drawn on it; None if impossible."""
         return None
+
+    def regions(self, answer: Any, size: Size) -> list[Region]:
+        """Return the parts of an image of a size, height and width, that a decoded answer names, best first."""
+        return []
 
     def reduce(self, outputs: Outputs, context: DecodeContext) -> Outputs:
         """Return what `score` and `agreement` need of the outputs of one image, so that thousands fit into memory."""

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError
 from ..images.boxes import iou, nms
 from ..images.drawing import draw_boxes
-from ._base import Score, Task
+from ._base import Region, Score, Task
 from ._coco import average_precision, box_records
 from ._head_guess import guess
 from ._head_settings import check, complete
@@ -23,7 +23,7 @@ from ._heads import read
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._base import Batch, DecodeContext, Outputs
+    from ._base import Batch, DecodeContext, Outputs, Size
     from ._head_guess import Shapes
 
 LEAST_SCORE = 0.001  # of an object that the metric counts
@@ -54,7 +54,7 @@ class Detections:
 class Detect(Task):
     """The boxes of objects with their classes; mAP."""
 
-    batch_first = True
+    has_regions = True
     truth = "boxes"
     metric = "map_ratio"
     title = "mAP"
@@ -100,12 +100,18 @@ class Detect(Task):
         """Return the number of objects, and the best of them."""
         best = ", ".join(f"{one['category']} {100 * one['score']:.0f} %" for one in row["objects"][:5])
         more = f" and {len(row['objects']) - 5} more" if len(row["objects"]) > 5 else ""
-        return f"{len(row['objects'])} objects{': ' * bool(best)}{best}{more}"
+        count = len(row["objects"])
+        return f"{count} object{'s' * (count != 1)}{': ' * bool(best)}{best}{more}"
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return the image with each box, its class and its score."""
         texts = [f"{name} {score:.2f}" for name, score in zip(answer.names, answer.scores.tolist(), strict=True)]
         return draw_boxes(image, answer.boxes, answer.labels.tolist(), texts)
+
+    def regions(self, answer: Any, size: Size) -> list[Region]:
+        """Return the boxes."""
+        rows = zip(answer.boxes, answer.scores.tolist(), answer.names, strict=True)
+        return [Region(box, score, name) for box, score, name in rows]
 
     def reduce(self, outputs: Outputs, context: DecodeContext) -> Outputs:
         """Return `boxes`, in pixels of the input, `scores` and `labels` of what the metric counts, best first.

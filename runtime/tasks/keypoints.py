@@ -21,14 +21,14 @@ from ..common.packages import need
 from ..images.boxes import nms
 from ..images.drawing import colour
 from ..images.geometry import placement
-from ._base import Score, Task
+from ._base import Region, Score, Task
 from ._keypoint_ap import People, keypoint_ap, oks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..images.geometry import ImagePlacement
-    from ._base import Batch, DecodeContext, Outputs
+    from ._base import Batch, DecodeContext, Outputs, Size
 
 SETTINGS = {"dimensions": 3, "threshold": 0.25, "iou": 0.7}
 SCORED_FROM, MOST = 0.001, 100  # of the instances that a metric looks at, as Ultralytics' validation
@@ -54,6 +54,7 @@ class Instance:
 class Keypoints(Task):
     """The instances with their keypoints, in pixels of the image where its size is known; OKS AP."""
 
+    has_regions = True
     truth = "keypoints"
     metric = "map_ratio"
     title = "OKS AP"
@@ -106,6 +107,10 @@ class Keypoints(Task):
             for x, y in one.points[seen, :2]:
                 canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour(number), outline="white")
         return np.asarray(picture)
+
+    def regions(self, answer: Any, size: Size) -> list[Region]:
+        """Return the boxes of the instances."""
+        return [Region(one.box, one.score) for one in answer]
 
     def reduce(self, outputs: Outputs, context: DecodeContext) -> Outputs:
         """Return points (M, K, 3), boxes (M, 4) in pixels of the input, and scores (M,), best first."""

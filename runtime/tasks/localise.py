@@ -9,16 +9,18 @@ import numpy as np
 
 from ..common.packages import need
 from ..images.postprocess import Box, box
-from ._base import Task
+from ._base import Region, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._base import DecodeContext, Outputs
+    from ._base import DecodeContext, Outputs, Size
 
 
 class Localise(Task):
     """The bounding box of the object."""
+
+    has_regions = True
 
     def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is (4,)."""
@@ -35,6 +37,11 @@ class Localise(Task):
     def line(self, row: Mapping[str, Any]) -> str:
         """Return the edges in per cent of the image."""
         return "box " + ", ".join(f"{edge} {100 * value:.1f} %" for edge, value in row["box"].items())
+
+    def regions(self, answer: Any, size: Size) -> list[Region]:
+        """Return the rectangle, in pixels."""
+        edges = np.array([answer.x1, answer.y1, answer.x2, answer.y2])
+        return [Region(edges * [size[1], size[0], size[1], size[0]])]
 
     def draw(self, image: NDArray[Any], answer: Any) -> NDArray[Any] | None:
         """Return the image with the rectangle in red."""

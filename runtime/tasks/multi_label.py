@@ -103,6 +103,11 @@ class MultiLabel(Task):
         if set(settings) - {"threshold"} or not number or not 0 <= value <= 1:
             raise TypeError(f"decoder {dict(settings)}: expected threshold, from 0 to 1")
 
+    def guess_decoder(self, shapes: Mapping[str, Any], classes: int) -> tuple[dict[str, Any], int]:
+        """Return no settings, and the number of labels that the first output has scores of."""
+        shape = next(iter(shapes.values()))
+        return {}, classes or (shape[0] if len(shape) == 1 else 0) or 0
+
 
 def _threshold(context: DecodeContext) -> float:
     return float(context.decoder.get("threshold", 0.5))

@@ -49,7 +49,7 @@ class Text(Task):
 
     def fits(self, outputs: Outputs, context: DecodeContext) -> bool:
         """Return whether the first output is (time, characters), with as many characters as the labels say."""
-        output = next(iter(outputs.values()))
+        output = _steps(outputs)
         if output.ndim != 2 or 0 in output.shape or _blank(context) >= output.shape[1]:
             return False
         return not context.labels or 0 <= output.shape[1] - len(context.labels) <= 2
@@ -72,7 +72,7 @@ class Text(Task):
 
     def reduce(self, outputs: Outputs, context: DecodeContext) -> Outputs:
         """Return the best character of each step, its probability, and the number of characters."""
-        output = next(iter(outputs.values()))
+        output = _steps(outputs)
         chances = probabilities(output, context.scores, axis=1)
         size = np.array(output.shape[1])
         return {"path": output.argmax(axis=1).astype(np.int32), "chance": chances.max(axis=1), "characters": size}
@@ -109,6 +109,19 @@ class Text(Task):
         blank = settings.get("blank", 0)
         if set(settings) - {"blank"} or isinstance(blank, bool) or not isinstance(blank, int) or blank < 0:
             raise TypeError(f"decoder {dict(settings)}: expected blank, an index from 0")
+
+    def guess_decoder(self, shapes: Mapping[str, Any], classes: int) -> tuple[dict[str, Any], int]:
+        """Return no settings, and the number of characters: of the labels, or of the first output."""
+        shape = next(iter(shapes.values()))
+        return {}, classes or (shape[-1] if shape else 0) or 0
+
+
+def _steps(outputs: Outputs) -> NDArray[Any]:
+    """Return the first output without a batch axis of one, which nothing told from a time axis: (time, characters)."""
+    output = next(iter(outputs.values()))
+    if output.ndim == 3 and 1 in output.shape[:2]:
+        return output[0] if output.shape[0] == 1 else output[:, 0]
+    return output
 
 
 def _blank(context: DecodeContext) -> int:

@@ -140,3 +140,19 @@ def test_the_draft_shows_it_and_can_be_read(tmp_path):
 def test_a_fact_that_no_spec_has_is_a_mistake_of_ours():
     with pytest.raises(KeyError):
         Facts().add("nobody", shade=3)
+
+
+ULTRALYTICS = {
+    "classify": ({}, "classify", None), "detect": ({}, "detect", None), "segment": ({}, "features", None),
+    "obb": ({}, "features", None), "pose": ({"kpt_shape": "[17, 3]"}, "keypoints", {"dimensions": 3}),
+    "pose ": ({"kpt_shape": "[4, 2]", "task": "pose"}, "keypoints", {"dimensions": 2}),
+    "pose  ": ({"kpt_shape": "many", "task": "pose"}, "keypoints", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ULTRALYTICS)
+def test_the_task_of_ultralytics_metadata(case):
+    texts, task, decoder = ULTRALYTICS[case]
+    facts = Facts()
+    _add_ultralytics({**YOLO, "task": case, **texts}, facts)
+    assert (facts.get("task"), facts.get("decoder")) == (task, decoder)

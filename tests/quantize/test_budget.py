@@ -9,6 +9,7 @@ from edgesmith.optimize.calibration.samples import Samples
 from edgesmith.optimize.graph.proto_graph import ProtoGraph
 from edgesmith.optimize.quantize import QuantSettings, quantize
 from edgesmith.optimize.quantize.mixed_precision.latency_model import layer_work, model_costs
+from edgesmith.optimize.quantize.mixed_precision.points_judge import PointsJudge
 from edgesmith.optimize.quantize.mixed_precision.search import Configuration, points_lost, sensitivity
 from edgesmith.optimize.quantize.mixed_precision.search import _with_front as with_front
 from edgesmith.optimize.quantize.targets import find_target
@@ -76,10 +77,10 @@ def test_points_lost_against_labels():
     weight = next(item for item in other.graph.initializer if item.name == "fc_w")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), "fc_w"))
     changed = 100 * float((run(other, np.concatenate(batches())).argmax(axis=1) != labels).mean())
-    assert points_lost(model, model, samples, labels) == 0
-    assert points_lost(model, other, samples, labels) == pytest.approx(changed)
-    assert points_lost(other, model, samples, labels) == 0
-    assert points_lost(other, model, samples, None) == pytest.approx(changed)
+    assert points_lost(model, model, samples, PointsJudge(truths=labels)) == 0
+    assert points_lost(model, other, samples, PointsJudge(truths=labels)) == pytest.approx(changed)
+    assert points_lost(other, model, samples, PointsJudge(truths=labels)) == 0
+    assert points_lost(other, model, samples, PointsJudge()) == pytest.approx(changed)
 
 
 @pytest.mark.parametrize("wanted", [{"budget_db": 150}])

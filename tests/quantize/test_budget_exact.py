@@ -24,6 +24,7 @@ from edgesmith.optimize.quantize.mixed_precision.latency_model import (
     layer_work,
     model_costs,
 )
+from edgesmith.optimize.quantize.mixed_precision.points_judge import PointsJudge
 from edgesmith.optimize.quantize.mixed_precision.search import (
     Budget,
     Configuration,
@@ -271,7 +272,7 @@ def test_a_configuration_meets_its_budget_at_the_edge(case):
     other = made._convert(1).model
     db = min(compare(made.model, other, made.samples)[0].values())
     reference, answer = (run(one, np.concatenate(batches())).argmax(1) for one in (made.model, other))
-    points = search.points_lost(made.model, other, made.samples, None)
+    points = search.points_lost(made.model, other, made.samples, PointsJudge())
     assert points == pytest.approx(100 * (reference != answer).mean())
     assert 0 < points < 100
     wanted, meets = JUDGED[case]
@@ -305,7 +306,7 @@ def test_points_lost_count_labels_for_as_many_images_as_there_are():
     labels = np.append(answers, [0] * 16)
     labels[::3] = (labels[::3] + 1) % 10
     expected = 100 * ((answers == labels[:48]).mean() - (other == labels[:48]).mean())
-    assert search.points_lost(made, worse, samples, labels) == pytest.approx(max(0.0, expected))
+    assert search.points_lost(made, worse, samples, PointsJudge(truths=labels)) == pytest.approx(max(0.0, expected))
     assert expected > 1
 
 
@@ -431,7 +432,7 @@ def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
     )
     assert done.exit_code == 0, done.output
     options = met[0]
-    assert len(options.pop("labels")) == 64
+    assert len(options.pop("points_judge").truths) == 64
     assert sum(len(batch) for batch in options.pop("judges")) == 64
     assert options.pop("timed") is True
     assert options == {
@@ -448,7 +449,7 @@ def test_the_command_hands_on_all_that_it_is_told(tmp_path, monkeypatch):
     words = ["--allow-random", "--images", "32", "--quick"]
     done = CliRunner().invoke(quantize_command, [str(tmp_path / "m.onnx"), "-o", str(tmp_path / "q.onnx"), *words])
     assert done.exit_code == 0, done.output
-    assert (met[1]["labels"], met[1]["target"], met[1]["allow_random"]) == (None, "trt", True)
+    assert (met[1]["points_judge"], met[1]["target"], met[1]["allow_random"]) == (None, "trt", True)
     assert "32 images" in done.stdout
     assert not (tmp_path / "other.svg").exists()
 

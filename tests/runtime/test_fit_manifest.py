@@ -10,6 +10,7 @@ from edgesmith.runtime.bundle import manifest
 from edgesmith.runtime.errors import BundleError, ModelError
 from edgesmith.runtime.spec import ModelSpec, Preprocess
 from support.bundles import colour_bundle
+from support.schema import problems
 
 SCHEMA = json.loads((Path(manifest.__file__).parent / "manifest.schema.json").read_text())
 EARLY = ("crop", "resize", "interpolation", "mean", "std", "channels")
@@ -39,6 +40,24 @@ def test_the_schema_has_every_field():
     assert set(SCHEMA["$defs"]["spec"]["properties"]["preprocess"]["properties"]) == set(
         Preprocess.__dataclass_fields__
     )
+
+
+@pytest.mark.parametrize("settings", [{}, {"head": "anchors", "levels": ((4, 4, ((8.0, 8.0),)),), "most": 7}])
+def test_a_decoder_is_said_from_format_5_on(settings):
+    spec = ModelSpec("net", (3, 8, 8), 2, task="detect", preprocess=Preprocess((8, 8), 0), decoder=settings)
+    content = manifest.Manifest(spec, (), {})
+    values = json.loads(content.to_json())
+    assert values["format"] == content.format == (5 if settings else 1)
+    assert ("decoder" in values["spec"]) == bool(settings)
+    assert problems(values, SCHEMA) == []
+    assert manifest.parse_manifest(content.to_json()).spec == spec
+    if settings:
+        with pytest.raises(BundleError, match="format 4 with fields that only format 5 has"):
+            manifest.parse_manifest(json.dumps({**values, "format": 4}))
+
+
+def test_the_schema_has_every_field_of_a_spec():
+    assert set(SCHEMA["$defs"]["spec"]["properties"]) == set(ModelSpec.__dataclass_fields__)
 
 
 def test_the_bytes_of_a_spec_of_before():

@@ -56,17 +56,6 @@ def label_object(folder):
     (folder / "multilabel.json").write_text(json.dumps({name: ["abc"[int(name[:2]) % 3]] for name in images(folder)}))
 
 
-def keypoints(folder):
-    rows = {"images": [], "annotations": []}
-    for name in images(folder / "images"):
-        at = int(name[:2])
-        rows["images"].append({"id": at, "file_name": name})
-        rows["annotations"].append(
-            {"image_id": at, "keypoints": [at, 2, 2, 3, 4, 0], "bbox": [1, 2, 3, 4], "iscrowd": 0}
-        )
-    (folder / "keypoints.json").write_text(json.dumps(rows))
-
-
 def texts(folder):
     (folder / "texts.txt").write_text("".join(f"{name}\t{name[:2]}\n" for name in images(folder)))
 
@@ -79,14 +68,6 @@ LAYOUTS = {
     values: ("values", lambda truth, at: truth.values == (at,)),
     label_table: ("label sets", lambda truth, at: truth.labels.tolist() == [at % 3]),
     label_object: ("label sets", lambda truth, at: truth.labels.tolist() == [at % 3]),
-    keypoints: (
-        "keypoints",
-        lambda truth, at: (
-            truth.keypoints.tolist() == [[[at, 2, 2], [3, 4, 0]]]
-            and truth.boxes.tolist() == [[1, 2, 4, 6]]
-            and truth.areas.tolist() == [12]
-        ),
-    ),
     texts: ("text", lambda truth, at: truth.text == f"{at:02d}"),
 }
 

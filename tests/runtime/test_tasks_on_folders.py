@@ -95,14 +95,16 @@ def depth(folder):
 
 def keypoints(folder):
     """Three channels, each with one bright pixel: the heatmaps of three keypoints."""
-    rows = {"images": [], "annotations": []}
+    rows = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     for at in range(COUNT):
         points, image = np.random.default_rng(at).integers(1, SIDE - 1, (3, 2)), np.zeros((SIDE, SIDE, 3))
         image[points[:, 1], points[:, 0], range(3)] = 250
         save(folder / f"{at}.png", image)
         flat = np.column_stack([points, [2, 2, 2]]).ravel().tolist()
         rows["images"].append({"id": at, "file_name": f"{at}.png"})
-        rows["annotations"].append({"image_id": at, "keypoints": flat, "bbox": [0, 0, SIDE, SIDE], "area": SIDE**2})
+        rows["annotations"].append(
+            {"image_id": at, "category_id": 1, "keypoints": flat, "bbox": [0, 0, SIDE, SIDE], "area": SIDE**2}
+        )
     (folder / "keypoints.json").write_text(json.dumps(rows))
 
 
@@ -144,7 +146,7 @@ CASES = {
                  labels=("x", "y"), shape=f"{SIDE}, N, 3"),
     "depth": Case(depth, "ten = Mul(x1, tens)  y = Slice(ten, zeros, ones, ones)", 0.0, shape=f"N, 1, {SIDE}, {SIDE}",
                   wrong="Mul(x, zero)"),
-    "keypoints": Case(keypoints, "y = Identity(x1)", 1.0, wrong="Transpose<perm = [0, 1, 3, 2]>(x)"),
+    "keypoints": Case(keypoints, "y = Identity(x1)", 1.0, wrong="Transpose<perm = [0, 1, 3, 2]>(x)", classes=1),
     "super_resolve": Case(targets, 'y = Resize<mode = "nearest">(x1, , scales)', 100.0,
                           shape=f"N, 3, {2 * SIDE}, {2 * SIDE}"),
     "reconstruct": Case(pictures, "y = Identity(x1)", 100.0),

@@ -46,6 +46,8 @@ def test_the_best_path_is_read(case):
     outputs = {"scores": steps(path)}
     assert TEXT.fits(outputs, context)
     assert TEXT.decode(outputs, context).text == text
+    for axis in (0, 1):  # a batch of one that was not told from the time
+        assert TEXT.decode({"scores": np.expand_dims(steps(path), axis)}, context).text == text
     assert TEXT.show(outputs, context)["text"] == text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgesmith.runtime.datasets import coco_keypoints, image_pairs, tables
+from edgesmith.runtime.datasets import image_pairs, tables
 from edgesmith.runtime.errors import DataError
 
 
@@ -62,16 +62,6 @@ def test_pairs(folder):
 VALUES, PAIRS = (tables.read_values, "values.csv"), (tables.read_pairs, "pairs.txt")
 LABELS, OBJECT = ((tables.read_label_sets, name) for name in ("multilabel.csv", "multilabel.json"))
 TEXTS = tables.read_texts, "texts.txt"
-PEOPLE = coco_keypoints.read_keypoints, "keypoints.json"
-
-
-def people(*changes, image=None):
-    """A file of COCO with an image and its annotations, each with what is changed of it."""
-    right = {"image_id": 1, "keypoints": [1, 2, 2], "bbox": [0, 0, 4, 5], "area": 20}
-    return json.dumps({"images": [{"id": 1, "file_name": "a.png", **(image or {})}],
-                       "annotations": [{**right, **change} for change in changes or [{}]]})  # fmt: skip
-
-
 TABLES = {
     "values: none": (*VALUES, "", "is empty"),
     "values: a word": (*VALUES, "a.png,1\nb.png,many\n", "values.csv line 2 is not valid; got 'many'"),
@@ -84,19 +74,6 @@ TABLES = {
     "values: a heading alone": (*VALUES, "file,age\n", "names no images"),
     "values: a quote": (*VALUES, 'a.png,"1\n', "cannot read"),
     "values: no image": (*VALUES, "values.csv,1\n", "cannot read image"),
-    "people: none": (*PEOPLE, '{"images": [], "annotations": []}', "got images: list"),
-    "people: no list": (*PEOPLE, '{"images": {}, "annotations": []}', "got images: dict"),
-    "people: numbers": (*PEOPLE, '{"images": [1], "annotations": [2]}', "got images: list"),
-    "people: no name": (*PEOPLE, '{"images": [{"id": 1}], "annotations": [{}]}', "got file_name None"),
-    "people: absent": (*PEOPLE, people(image={"file_name": "no.png"}), r"images\[0\] names no image"),
-    "people: no image": (*PEOPLE, people({"image_id": 7}), "is of no image; got image_id 7"),
-    "people: no id": (*PEOPLE, people({"image_id": None}), r"annotations\[0\] is not valid; got image_id None"),
-    "people: a list": (*PEOPLE, people({"image_id": []}), "got image_id"),
-    "people: half a point": (*PEOPLE, people({"keypoints": [1, 2]}), "got 2 numbers in keypoints"),
-    "people: words": (*PEOPLE, people({"keypoints": ["1", 2, 3]}), "expected finite numbers"),
-    "people: no box": (*PEOPLE, people({"bbox": [1, 2, 3]}), "expected 4 numbers"),
-    "people: endless": (*PEOPLE, people({"area": 1e999}), "expected finite numbers"),
-    "people: ragged": (*PEOPLE, people({}, {"keypoints": [1, 2, 2, 1, 2, 2]}), r"with \[1, 2\] keypoints"),
     "labels: no heading": (*LABELS, "a.png,1,0\n", "multilabel.csv is not valid"),
     "labels: twice": (*LABELS, "file,x,x\na.png,1,0\n", "multilabel.csv is not valid"),
     "labels: neither": (*LABELS, "file,x\na.png,2\n", "line 2 is not valid; got a.png, 2"),

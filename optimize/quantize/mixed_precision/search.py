@@ -9,7 +9,7 @@ about log2(layers) + 3 of them are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +17,6 @@ import numpy as np
 from ....runtime.common.progress import progress
 from ....runtime.errors import CheckFailed
 from ....runtime.targets import is_here
-from ....runtime.tasks import DecodeContext
-from ....runtime.tasks.classify import TASK as CLASSIFY
 from ...calibration.inputs import Batch, as_feeds
 from ...calibration.ort_runs import session, with_outputs
 from ...calibration.samples import AugmentedSamples, Samples
@@ -26,6 +24,7 @@ from ...calibration.sqnr import sqnr_db
 from ..layer_queries import channel_axes
 from ..report import QuantSettings, compare
 from .latency_model import Costs, latencies, model_costs
+from .points_judge import PointsJudge
 
 if TYPE_CHECKING:
     import onnx
@@ -40,14 +39,14 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Budget:
-    """What must be kept: the least SQNR of the worst output in dB, or the most points of top-1 that may be lost.
+    """What must be kept: the least SQNR of the worst output in dB, or the most points that may be lost.
 
-    `labels` are the classes of the calibration images; without them a changed top-1 counts as a lost one.
+    `judge` says what the points are of: of top-1 by default, where a changed answer counts as a lost one.
     """
 
     least_db: float | None = None
     points: float | None = None
-    labels: np.ndarray | None = None
+    judge: PointsJudge = field(default_factory=PointsJudge)
 
     def __str__(self) -> str:
         return f"{self.least_db:g} dB" if self.least_db is not None else f"{self.points:g} points"
@@ -182,7 +181,7 @@ class _Searcher:
             quantized = self._convert(count)
             quality = compare(self.model, quantized.model, self.samples)
             worst = min(quality[0].values())
-            lost = points_lost(self.model, quantized.model, self.samples, self.budget.labels)
+            lost = points_lost(self.model, quantized.model, self.samples, self.budget.judge)
             meets = (
                 worst >= self.budget.least_db if self.budget.least_db is not None else lost <= (self.budget.points or 0)
             )
@@ -203,13 +202,13 @@ class _Searcher:
         return high
 
 
-def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, labels: np.ndarray | None) -> float:
-    """Return how many points of top-1 were lost, per cent of the images; never below 0."""
-    one, two = (_values(model, model.graph.output[0].name, samples) for model in (before, after))
-    if labels is None:
-        return 100 * (1 - (CLASSIFY.agreement({"": two}, {"": one}, DecodeContext()) or 0.0))
-    labels = labels[: len(one)]
-    return max(0.0, 100 * float(CLASSIFY.correct(one, labels).mean() - CLASSIFY.correct(two, labels).mean()))
+def points_lost(before: onnx.ModelProto, after: onnx.ModelProto, samples: Samples, judge: PointsJudge) -> float:
+    """Return how many points of the judge's metric were lost; never below 0."""
+    one, two = (
+        {output.name: _values(model, output.name, samples) for output in model.graph.output}
+        for model in (before, after)
+    )
+    return judge.lost(one, two)
 
 
 def within_budget(
