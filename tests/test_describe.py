@@ -38,7 +38,10 @@ def rows(report):
 NAMES = ("lenet5", "squeezenet1_1", "mobilenetv1_0.25", "shufflenetv2_x0_5", "unet_small", "tdnn", "conv3d")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lenet5" else pytest.mark.slow) for n in NAMES])
+WHEN = {"lenet5": (), "squeezenet1_1": pytest.mark.nightly, "shufflenetv2_x0_5": pytest.mark.nightly}  # else slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=WHEN.get(name, pytest.mark.slow)) for name in NAMES])
 def test_the_file_s_table_is_the_network_s(name, tmp_path):
     entry = catalog.find_network(name)
     spec = catalog.network_spec(name)

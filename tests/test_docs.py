@@ -234,6 +234,7 @@ def test_scripts_are_valid_bash(script):
     assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_pages_of_the_api_are_made_without_a_warning(tmp_path):
     made = subprocess.run(
         [sys.executable, ROOT / "tests/support/api_docs.py", tmp_path], cwd=ROOT, capture_output=True, text=True

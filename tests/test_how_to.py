@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 QUESTIONS = {"own-module", "own-onnx", "own-data", "calibrate", "deploy-to-an-orin", "read-the-report", "add-a-pass",
              "gate-my-ci", "from-python", "timm", "yolo-export", "ocr", "two-inputs", "unlabelled-data"}  # fmt: skip
-SLOW = {"yolo-export", "ocr", "two-inputs", "unlabelled-data"}
+SLOW = {"yolo-export", "ocr", "two-inputs", "unlabelled-data", "own-module"}
 MAY_NOT_TELL = {"gate", "bench", "compare"}  # on a busy machine: exit code 3
 
 

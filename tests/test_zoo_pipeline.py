@@ -66,8 +66,14 @@ def small(name):
     return spec, np.concatenate(list(images.batches(spec)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+# tests/export/test_tasks.py takes these from the command to the bundle.
+REPEATS = {"tdnn", "conv3d", "autoencoder", "localiser"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.nightly if name in REPEATS else pytest.mark.slow) for name in NAMES],
+)
 def test_a_network_goes_all_the_way(name, tmp_path):
     spec, images = small(name)
     module = catalog.build_network(name, spec.num_classes)

@@ -18,6 +18,7 @@ def export(name, out, *words):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_map_of_classes_from_the_network_to_the_device(tmp_path):
     made = export("unet_small", tmp_path / "unet", "--precision", "fp32")
     assert made["passed"] is True

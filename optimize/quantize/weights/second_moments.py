@@ -98,10 +98,10 @@ def patches(
     rank = len(kernel)
     pads = values.get("pads", [0] * 2 * rank)
     strides, dilations = (values.get(key, [1] * rank) for key in ("strides", "dilations"))
-    padded = np.pad(value, ((0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)))
+    padded = np.pad(value, ((0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True))) if any(pads) else value
     starts = [at * stride for at, stride in zip(place, strides, strict=True)]
     taps = []
     for tap in np.ndindex(*kernel):
         where = (start + at * far for start, at, far in zip(starts, tap, dilations, strict=True))
         taps.append(padded[(image, slice(None), *where)])
-    return np.stack(taps, axis=2)
+    return np.stack(taps, axis=2) if len(taps) > 1 else taps[0][:, :, None]
