@@ -46,7 +46,7 @@ def put(values, path, value):
 
 
 WRONG = {
-    "a later format": (("format",), 5),
+    "a later format": (("format",), 6),
     "files a list": (("files",), []),
     "an unknown field": (("plugin",), 1),
     "an artefact's unknown field": (("artefacts", 0, "plugin"), "x.so"),
