@@ -108,7 +108,7 @@ def run_command(
     if is_pipeline(bundle):
         value, task = run_pipeline(bundle, chosen, images, [*arrays, *([source] if source else [])], options)
         emit(value, as_json, lambda: _draw_run(value, task))
-        return 0
+        return _say_where(options["out"])
     model_bundle = read_bundle(bundle)
     if not arrays:
         model_bundle.spec.require_images()
@@ -120,9 +120,15 @@ def run_command(
         else:
             value = run_images(model, images, options["top"], options["out"])
     emit(value, as_json, lambda: _draw_run(value, model.spec.task))
-    if options["out"]:
-        note(f"wrote {options['out']}")
+    _say_where(options["out"])
     return 0 if value["counts"]["failed"] == 0 else 1
+
+
+def _say_where(out: Path | None) -> int:
+    """Say where pictures were written, and return 0."""
+    if out:
+        note(f"wrote {out}")
+    return 0
 
 
 def _draw_run(value: dict[str, Any], task: str) -> None:

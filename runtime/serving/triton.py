@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,9 @@ def _preprocess(folder: Path, bundle: Bundle, tensor: Tensor, batch: int) -> Non
         shutil.copyfile(Path(__file__).parents[1] / name, package / name)
     (package / "__init__.py").write_text('"""The part of the runtime that makes a network\'s input."""\n')
     (folder / "1" / "model.py").write_text(MODEL, encoding="utf-8")
-    (folder / "1" / "spec.json").write_text(bundle.spec.to_json() + "\n", encoding="utf-8")
+    # What the outputs mean is nothing to the preprocessing, so no task's file is needed for it.
+    spec = replace(bundle.spec, task="features", decoder={})
+    (folder / "1" / "spec.json").write_text(spec.to_json() + "\n", encoding="utf-8")
     config = {
         "name": f"{bundle.spec.name}_preprocess",
         "backend": "python",
