@@ -12,6 +12,8 @@ import edgesmith.runtime  # noqa: F401  before a test imports onnxruntime, which
 settings.register_profile("edgesmith", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgesmith")
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would leave columns out
+
 # The longest first: whatever is begun last keeps one core waiting for the other.
 LONGEST = (
     "test_pipeline", "test_faults", "test_zoo_pipeline", "test_zoo", "test_how_to", "test_tasks", "test_corpus",

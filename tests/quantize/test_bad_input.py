@@ -105,8 +105,8 @@ COMMANDS = {
         "do: give images like those the network will see",
     ),
     "no such data": (
-        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, photos, a folder of images, or a .npy or "
-        ".npz file; do: check the path",
+        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, photos, a folder of images, COCO's "
+        "FILE.json, data.yaml, or a .npy or .npz file; do: check the path",
     ),
     "too little data": (
         [*DIGITS, "--images", "3"], 2, "too few calibration images; got --images 3; expected at least 32; "
