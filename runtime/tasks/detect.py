@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 LEAST_SCORE = 0.001  # of an object that the metric counts
 MOST_CANDIDATES = 30_000  # best scores that are compared with each other
 FOUND = 0.5  # IoU from which two forms found the same object
+NEAR = 0.1  # above the score threshold by so much, an object is one that a small change of the score does not remove
 
 
 @dataclass(frozen=True)
@@ -121,19 +122,23 @@ class Detect(Task):
         return _select(outputs, context, LEAST_SCORE, several=True)
 
     def agreement(self, batch: Batch, reference: Batch, context: DecodeContext) -> float | None:
-        """Return the share of the reference's objects above the score threshold that were found again.
+        """Return the share of the objects above the score threshold that both found.
 
-        Found again is an object of the same class with an IoU of at least 0.5; each counts once. In an image where the
-        form has more objects than the reference the share is of these, so that finding everything is no agreement.
+        Both found an object of the same class with an IoU of at least 0.5; each counts once. What only one of them
+        found counts against the form where its score is above the threshold by more than NEAR; of an image, the
+        larger of what is lost and what is new counts, of the larger number of objects.
         """
         threshold = complete(context.decoder)["score_threshold"]
-        pairs = total = 0
+        lost = total = 0
         for one, two in zip(_images(batch), _images(reference), strict=True):
-            mine, theirs = ({name: value[side["scores"] >= threshold] for name, value in side.items()}
-                            for side in (one, two))  # fmt: skip
-            pairs += _pairs(mine, theirs)
+            (mine, my_clear), (theirs, their_clear) = (
+                [{name: value[side["scores"] >= least] for name, value in side.items()}
+                 for least in (threshold, threshold + NEAR)] for side in (one, two)
+            )  # fmt: skip
+            missing = len(their_clear["scores"]) - _pairs(mine, their_clear)
+            lost += max(missing, len(my_clear["scores"]) - _pairs(theirs, my_clear))
             total += max(len(mine["scores"]), len(theirs["scores"]))
-        return pairs / total if total else None
+        return 1 - lost / total if total else None
 
     def score(self, batch: Batch, truths: Any, context: DecodeContext) -> Score:
         """Return COCO's metrics; `truths` are `Instances` with the network's classes.

@@ -255,7 +255,8 @@ AGREEMENTS = {
     "moved a little": ([(1, 0, 11, 10), B], [A, B], 1.0), "moved too far": ([(6, 0, 16, 10), B], [A, B], 0.5),
     "one is lost": ([A], [A, B], 0.5), "one too many": ([A, B], [A], 0.5), "another class": ([(*A, 0.8, 2)], [A], 0.0),
     "below the threshold": ([(*A, 0.2, 1)], [A], 0.0), "twice": ([A, A], [A], 0.5), "nothing": ([], [], None),
-    "all is lost": ([], [A], 0.0),
+    "all is lost": ([], [A], 0.0), "an unsure one is lost": ([A], [A, (*B, 0.3, 1)], 1.0),
+    "an unsure one is new": ([A, (*B, 0.3, 1)], [A], 1.0), "a sure one is new": ([A, (*B, 0.4, 1)], [A], 0.5),
 }  # fmt: skip
 
 
