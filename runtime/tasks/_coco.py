@@ -30,6 +30,8 @@ def average_precision(
 ) -> Score:
     """Return COCO's metrics: `map_ratio` over IoU 0.5 to 0.95, `map50_ratio`, `map75_ratio`, and each class's.
 
+    Of keypoints they are over OKS, and begin with `oks_ap` in place of `map`.
+
     Args:
         images: COCO's records of the images: `id`, `height`, `width`.
         truths: Of the known objects; with `area` and `iscrowd`.
@@ -49,7 +51,10 @@ def average_precision(
     judge.evaluate()
     judge.accumulate()
     precision = np.asarray(judge.eval["precision"])[:, :, :, 0, -1]  # IoU, recall, class; all sizes, the most objects
-    values = {"map_ratio": _mean(precision), "map50_ratio": _mean(precision[0]), "map75_ratio": _mean(precision[5])}
+    name = "oks_ap" if kind == "keypoints" else "map"
+    values = {f"{name}{head}_ratio": _mean(part) for head, part in (
+        ("", precision), ("50", precision[0]), ("75", precision[5])
+    )}  # fmt: skip
     members: dict[int, set[int]] = {}
     for one in truths:
         members.setdefault(one["category_id"] - 1, set()).add(one["image_id"])
@@ -57,8 +62,8 @@ def average_precision(
         {
             "class": one,
             "images_count": len(members[one]),
-            "map_ratio": _mean(precision[:, :, at]),
-            "map50_ratio": _mean(precision[0, :, at]),
+            f"{name}_ratio": _mean(precision[:, :, at]),
+            f"{name}50_ratio": _mean(precision[0, :, at]),
         }
         for at, one in enumerate(classes)
         if one in members

@@ -57,7 +57,7 @@ class Keypoints(Task):
 
     has_regions = True
     truth = "keypoints"
-    metric = "map_ratio"
+    metric = "oks_ap_ratio"
     title = "OKS AP"
     package = "faster_coco_eval"
 
@@ -138,7 +138,7 @@ class Keypoints(Task):
         return same / total if total else None
 
     def score(self, batch: Batch, truths: Sequence[Any], context: DecodeContext) -> Score:
-        """Return COCO's metrics of keypoints: `map_ratio` over OKS from .50 to .95, `map50_ratio`, and others.
+        """Return COCO's metrics of keypoints: `oks_ap_ratio` over OKS from .50 to .95, `oks_ap50_ratio`, and others.
 
         Raises:
             DataError: Nobody is annotated, or the numbers of keypoints differ.

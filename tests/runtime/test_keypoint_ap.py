@@ -37,7 +37,7 @@ PYCOCOTOOLS = [
 @pytest.mark.parametrize("seed", range(len(PYCOCOTOOLS)))
 def test_ap_is_that_of_pycocotools(seed):
     figures = keypoint_ap(*draws(seed)).values
-    assert (figures["map_ratio"], figures["map50_ratio"]) == pytest.approx(PYCOCOTOOLS[seed], abs=1e-9)
+    assert (figures["oks_ap_ratio"], figures["oks_ap50_ratio"]) == pytest.approx(PYCOCOTOOLS[seed], abs=1e-9)
 
 
 def person(x=10.0, count=17):
@@ -56,9 +56,9 @@ def test_similarity_falls_with_the_distance():
 def test_the_right_answer_is_right_and_a_wrong_one_wrong():
     truth = person()
     one = np.array([0.9])
-    assert keypoint_ap([(truth.keypoints, one)], [truth]).values["map_ratio"] == pytest.approx(1.0)
-    assert keypoint_ap([(truth.keypoints + 400, one)], [truth]).values["map_ratio"] == 0.0
-    assert keypoint_ap([(np.zeros((0, 17, 3)), np.zeros(0))], [truth]).values["map_ratio"] == 0.0
+    assert keypoint_ap([(truth.keypoints, one)], [truth]).values["oks_ap_ratio"] == pytest.approx(1.0)
+    assert keypoint_ap([(truth.keypoints + 400, one)], [truth]).values["oks_ap_ratio"] == 0.0
+    assert keypoint_ap([(np.zeros((0, 17, 3)), np.zeros(0))], [truth]).values["oks_ap_ratio"] == 0.0
 
 
 def test_what_cannot_be_judged_is_refused():

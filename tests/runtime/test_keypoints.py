@@ -121,7 +121,7 @@ def test_points_lie_on_the_image(fit):
     (answer,) = KEYPOINTS.decode({"o": np.hstack([output, np.zeros((56, 100))])}, one)
     np.testing.assert_allclose(answer.points[:, :2], person, atol=1e-3)
     score = KEYPOINTS.score(batch([output], one), [truth_of(person, size=size)], one)
-    assert score.values["map_ratio"] == pytest.approx(1.0)
+    assert score.values["oks_ap_ratio"] == pytest.approx(1.0)
 
 
 def batch(outputs, one):
@@ -133,12 +133,12 @@ def test_right_people_score_and_wrong_ones_do_not():
     outputs = [rows([PERSON], [0.9]), rows([PERSON + 5, PERSON * 0.4], [0.8, 0.7])]
     truths = [truth_of(PERSON), truth_of(PERSON + 5, PERSON * 0.4)]
     right = KEYPOINTS.score(batch(outputs, context()), truths, context()).values
-    assert (right["map_ratio"], right["map50_ratio"], right["images_count"]) == (
+    assert (right["oks_ap_ratio"], right["oks_ap50_ratio"], right["images_count"]) == (
         pytest.approx(1),
         pytest.approx(1),
         2.0,
     )
-    assert KEYPOINTS.score(batch(outputs[::-1], context()), truths, context()).values["map_ratio"] < 0.7
+    assert KEYPOINTS.score(batch(outputs[::-1], context()), truths, context()).values["oks_ap_ratio"] < 0.7
 
 
 def test_forms_agree_on_the_same_people():
