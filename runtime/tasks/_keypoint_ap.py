@@ -70,7 +70,7 @@ def oks(points: NDArray[Any], people: People) -> NDArray[np.float64]:
 
 
 def keypoint_ap(answers: Sequence[tuple[NDArray[Any], NDArray[Any]]], truths: Sequence[Any]) -> Score:
-    """Return COCO's metrics of keypoints: `oks_ap_ratio` over the similarities .50 to .95, `oks_ap50_ratio`, and others.
+    """Return COCO's metrics of keypoints: `oks_ap_ratio` over the similarities .50 to .95, and others.
 
     Args:
         answers: For each image the points (answers, K, 2+) in pixels of the image, and the scores (answers,).
