@@ -43,7 +43,6 @@ NOISY_IMAGES = 4  # on which the noise of each layer alone is measured
 WEAKER = 0.25  # the other strength of equalisation
 FITTED = 1 << 20  # pixels that cheap trials are fitted to, at least: 21 images of 224x224
 WHOLE = "all steps, layer by layer"
-REPEATED = 1 << 21  # pixels of all images, up to which a walk is repeated on all of them: 128 images of 128x128
 DRAWS = 4  # disturbed copies of each judging image, at most: one image can decide the SQNR of all
 DISTURBED = QuantSettings()  # what the judging images are disturbed with
 
@@ -97,7 +96,6 @@ class _Recipes:
         self.fit, judges = samples.split(EVERY) if enough else (samples, samples)
         few = spread(self.fit, samples.layout, FITTED)
         self.few = Samples(few, samples.layout, samples.cache, f"{self.fit.digest}/few", samples.size)
-        self.pixels = pixels(samples, samples.layout)
         judged = spread(judges, samples.layout)
         draws = int(np.clip(COMPARED // max(pixels(judged, samples.layout), 1), 1, DRAWS))
         seen = AugmentedSamples(
@@ -168,8 +166,8 @@ class _Recipes:
             self.attempt(name, settings, self.fit, needed)
             if self.settings.refine and (name == WHOLE or WHOLE not in walks):
                 break
-        if not self.settings.refine or self.pixels <= REPEATED:
-            # What is cheap is done again with the judging images too.
+        if not self.settings.refine:
+            # What is cheap is done again with the judging images too; a walk gains nothing by them.
             self.conversion = convert(self.model, self.form, self.samples, self.settings, self.roles)
 
     def _leave_noisiest(self) -> None:
