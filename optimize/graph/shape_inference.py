@@ -130,13 +130,18 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def macs(net: Graph) -> int:
-    """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; dynamic axes count as 1."""
+    """Return the multiply-adds of Conv, ConvTranspose, Gemm and MatMul; dynamic axes count as 1.
+
+    What has too few inputs or axes to be one, as an operator of somebody's own may have, counts as 0.
+    """
     return sum(_macs(net, node) for node in net.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"))
 
 
 def _macs(net: Graph, node: Node) -> int:
+    if len(node.inputs) < 2 or not node.outputs:
+        return 0
     output, first, second = (net.shape(tensor) for tensor in (node.outputs[0], node.inputs[0], node.inputs[1]))
-    if output is None or first is None or second is None:
+    if output is None or first is None or second is None or len(first) < (2 if node.op == "Gemm" else 1):
         return 0
     if node.op == "Conv":
         return _volume(output) * _volume(second[1:])

@@ -171,3 +171,15 @@ def test_a_graph_that_needs_more_memory_than_there_is_is_a_model_error():
     made = model("(float[1] x) => (float[N] y) <int64[1] size = {70368744177664}> { y = Expand(x, size) }")
     with pytest.raises(ModelError, match="ONNX Runtime cannot run the graph; got .*memory"):
         answers(session(made), {"x": np.ones(1, np.float32)})
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm", "Conv", "ConvTranspose"])
+def test_a_product_of_too_few_inputs_in_an_unknown_opset_costs_nothing(op, tmp_path):
+    """No schema says that an input is missing, and `optimize` counts multiply-adds."""
+    made = model(CONV, {"w": (4, 3, 3, 3)})
+    made.graph.node.append(onnx.helper.make_node(op, ["x"], ["z"], "odd"))
+    made.graph.output.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    made.opset_import[0].version = 1 << 62
+    onnx.save(made, tmp_path / "in.onnx")
+    optimizer.optimize(tmp_path / "in.onnx", tmp_path / "out.onnx", target="trt", verify=False)
+    assert [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node].count(op) == 1 + (op == "Conv")
