@@ -7,7 +7,7 @@ exported the file, the configuration of timm or torchvision, a guess from the gr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from ...runtime.common.size_range import SizeRange
 from ...runtime.errors import ModelError, UsageError
 from ...runtime.images.preprocess import CHANNELS
 from ...runtime.spec import FILLED, GREY, InputSpec, ModelSpec, Preprocess
+from ...runtime.tasks import find
 
 GUESS = "a guess"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -261,3 +262,20 @@ def _short(value: Any) -> str:
     if isinstance(value, SizeRange) and value.input:
         return f"{value.input} axis {value.axis}: {value}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def add_decoder(facts: Facts, shapes: Mapping[str, Sequence[int | None]]) -> None:
+    """Add how the outputs are decoded, and into how many classes, if the task can tell it from their shapes.
+
+    Args:
+        facts: What is known so far.
+        shapes: Of each output, by name, with the batch; None for free sizes.
+    """
+    task = find(facts.get("task", "features"))
+    if not shapes or not task.truth:
+        return
+    known = int(facts.get("num_classes") or len(facts.get("labels", ())))
+    settings, classes = task.guess_decoder({name: tuple(shape[1:]) for name, shape in shapes.items()}, known)
+    if "decoder" not in facts:
+        origin = f"{GUESS}: the shapes of the outputs"
+        facts.add(origin, decoder=settings or None, num_classes=classes if classes != known else None)

@@ -11,7 +11,7 @@ from ...runtime.common.sizes import parse_sizes
 from ...runtime.errors import UsageError
 from ...runtime.spec import InputSpec
 from ..outputs import named_leaves
-from .facts import GUESS, Facts
+from .facts import GUESS, Facts, add_decoder
 from .input_ranges import Dims, gather_ranges, settle_ranges
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def add_called(
     shape = tuple(next(iter(leaves.values())).shape) if leaves else ()
     if len(shape) == 2 and shape[1] > 1 and len(leaves) == 1 and facts.has_image:
         facts.add(f"{GUESS}: the output is (N, {shape[1]})", task="classify", num_classes=shape[1])
+    add_decoder(facts, {name: list(value.shape) for name, value in leaves.items()})
     facts.add(f"{GUESS}: nothing is known of the outputs", task="features")
 
 

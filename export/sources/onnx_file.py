@@ -16,8 +16,7 @@ from ...optimize.quantize.qdq.trained_ranges import without_pairs
 from ...runtime.common.sizes import named_sizes
 from ...runtime.errors import ModelError, UsageError
 from ...runtime.spec import GREY, SPEC_KEY, InputSpec, ModelSpec
-from ...runtime.tasks import find
-from .facts import GUESS, Facts
+from .facts import GUESS, Facts, add_decoder
 from .fixed_batch import with_free_batch
 from .input_ranges import IMAGE_AXES, Dims, gather_ranges, settle_ranges
 
@@ -244,18 +243,5 @@ def _add_outputs(model: onnx.ModelProto, facts: Facts) -> None:
         facts.add(f"{GUESS}: the output is (N, {classes})", task="classify")
         facts.confirm(f"{GUESS}: the output is (N, {classes})", num_classes=classes)
         facts.add("the graph", scores=spec_metadata.model_scores(model, outputs[0].name)[0] or None)
-    _add_decoder(facts, outputs)
+    add_decoder(facts, {one.name: [dim.dim_value or None for dim in one.type.tensor_type.shape.dim] for one in outputs})
     facts.add(f"{GUESS}: nothing is known of the outputs", task="features")
-
-
-def _add_decoder(facts: Facts, outputs: list[onnx.ValueInfoProto]) -> None:
-    """Add how the outputs are decoded, if the task needs settings for it and they look like something known."""
-    shapes = {
-        value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)[1:] for value in outputs
-    }
-    task = find(facts.get("task", "features"))
-    known = int(facts.get("num_classes") or len(facts.get("labels", ())))
-    settings, classes = task.guess_decoder(shapes, known)
-    if "decoder" not in facts:
-        origin = f"{GUESS}: the shapes of the outputs"
-        facts.add(origin, decoder=settings or None, num_classes=classes if classes != known else None)
