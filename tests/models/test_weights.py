@@ -202,6 +202,35 @@ def test_digits_are_trained_once_and_kept(tmp_path, monkeypatch):
     assert path.stat().st_mtime_ns != kept
 
 
+def test_the_package_has_trained_weights_of_the_first_command(tmp_path):
+    module, spec = catalog.build_network("mobilenetv2", 10), catalog.network_spec("mobilenetv2", "digits")
+    assert weights.load_into(module, spec, "digits", folder=tmp_path).weights == "digits"
+    assert not list(tmp_path.iterdir())
+    assert round(train.accuracy(module, Batches.of(datasets.load("digits", "test"), spec)), 2) == 98.89
+
+
+def test_own_weights_go_before_those_of_the_package(tmp_path, monkeypatch):
+    digest = weights._digest("digits", weights.recipes.find_recipe("onecycle"))
+    own, spec = catalog.build_network("mobilenetv2", 10), catalog.network_spec("mobilenetv2", "digits")
+    weights.save_weights(tmp_path / "mobilenetv2-digits.safetensors", own, spec, digest)
+    module = catalog.build_network("mobilenetv2", 10)
+    weights.load_into(module, spec, "digits", folder=tmp_path)
+    assert torch.equal(module.state_dict()["classifier.1.weight"], own.state_dict()["classifier.1.weight"])
+
+
+def test_weights_of_the_package_are_of_one_recipe_and_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "DATA", tmp_path)
+    module, spec = catalog.build_network("lenet5", 10), catalog.network_spec("lenet5", "digits")
+    weights.save_weights(tmp_path / "lenet5.safetensors", module, spec, "of this recipe")
+    path = tmp_path / f"lenet5-digits-{weights.sha256(tmp_path / 'lenet5.safetensors')[:12]}.safetensors"
+    (tmp_path / "lenet5.safetensors").rename(path)
+    assert weights.shipped_weights("lenet5", "of this recipe") == path
+    assert weights.shipped_weights("lenet5", "of another recipe") is None
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="is damaged"):
+        weights.shipped_weights("lenet5", "of this recipe")
+
+
 def test_a_network_without_a_public_checkpoint_says_so(tmp_path):
     with pytest.raises(UsageError, match="lenet5 has no public checkpoint here"):
         weights.load_into(catalog.build_network("lenet5"), catalog.network_spec("lenet5"), "imagenet", folder=tmp_path)
