@@ -149,7 +149,7 @@ def _row(artefact: ExportedArtefact, summary: Summary, score: str) -> list[str]:
     ]
     times = [_number(results.get(key) and results[key] * 1e3, 3) for key in ("p50_s", "p99_s")]
     times.append(_number(results.get("speed", {}).get("ratio"), 2))
-    backend = "tensorrt, not run" if artefact.sidecar else "ort, simulated" if artefact.simulated else "ort"
+    backend = "tensorrt, not run" if artefact.sidecar else "ort, simulated" if artefact.simulated else artefact.backend
     names = (f"accuracy {artefact.name}", f"engine {artefact.name}")
     verdict = next((check for check in summary.checks if check.name in names), None)
     count = f"{artefact.nodes} kernels" if artefact.sidecar else str(artefact.nodes)

@@ -15,14 +15,15 @@ from ..runtime.backends._base import Session
 from ..runtime.common.progress import progress
 from ..runtime.datasets import Dataset
 from ..runtime.errors import DataError, UsageError
+from ..runtime.selection.candidates import open_file
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import find
 from .settings import ExportedArtefact, Flow
 
 
-def answers_key(artefact: ExportedArtefact, data: Dataset) -> tuple[str, int, str]:
+def answers_key(artefact: ExportedArtefact, data: Dataset) -> tuple[str, int, str, str]:
     """Return what identifies the answers of a file on these images."""
-    return str(artefact.path), artefact.path.stat().st_mtime_ns, f"{data.split} {len(data)}"
+    return str(artefact.path), artefact.path.stat().st_mtime_ns, artefact.backend, f"{data.split} {len(data)}"
 
 
 def answers_on(flow: Flow, runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) -> list[Evaluated]:
@@ -45,7 +46,8 @@ def _computed(runnable: list[ExportedArtefact], data: Dataset, spec: ModelSpec) 
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(progress(f"{data.split} images", len(data)))
         sessions: list[Session] = [
-            stack.enter_context(ort.open(artefact.path, threads=1, **artefact.options)) for artefact in runnable
+            stack.enter_context(open_file(artefact.path, artefact.backend, threads=1, **artefact.options))
+            for artefact in runnable
         ]
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(cores))
         collector, batches = AnswerCollector(spec, sessions), data.batches(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..runtime import targets
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.datasets.truths import KINDS
 from ..runtime.errors import UsageError
+from ..runtime.selection.candidates import ARITHMETIC, BF16, bears_bf16, usable
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import CLASS, Task, find, first
 from .answers import answers_key, answers_on
@@ -40,19 +42,42 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
     """Fill `results` of every artefact and add a check for each lower precision's accuracy."""
     for artefact in flow.artefacts:
         artefact.results["bytes"] = artefact.bytes
-    runnable = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
+    files = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
+    runnable = files + _as_bf16(flow, files)
     if flow.settings.evaluate:
         why_not = not_judged(flow, spec)
         for split in flow.splits:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
+        _refuse_bf16(flow)
     else:
         flow.checks.append(StageCheck("accuracy", None, "not evaluated: the settings disable it"))
     _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads)
     for artefact in runnable[1:]:
         if artefact.simulated and targets.is_here(artefact.target):
             _race(runnable[0], artefact, next(iter(flow.data["test"].head(1).batches(spec, 1))))
-    flow.checks += [check for artefact in runnable[1:] if (check := _speed_check(artefact))]
+    flow.checks += [check for artefact in files[1:] if (check := _speed_check(artefact))]
+
+
+def _as_bf16(flow: Flow, files: list[ExportedArtefact]) -> list[ExportedArtefact]:
+    """Return the files whose float layers may be BF16, to be measured so, where this machine can."""
+    if usable(BF16)[0]:
+        flow.bf16 = [
+            dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={})
+            for one in files
+            if bears_bf16(one.precision, one.target)
+        ]
+    return flow.bf16
+
+
+def _refuse_bf16(flow: Flow) -> None:
+    """Keep the runtime from BF16 where it failed the check of its accuracy; the file itself stays."""
+    for at, check in enumerate(flow.checks):
+        artefact = next((one for one in flow.bf16 if check.name == f"accuracy {one.name}"), None)
+        if artefact is not None and check.passed is False:
+            flow.checks[at] = dataclasses.replace(check, passed=None, left_out=True)
+            source = next(one for one in flow.artefacts if one.path == artefact.path)
+            source.results[ARITHMETIC] = {BF16: check.detail}
 
 
 def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
@@ -71,7 +96,7 @@ def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
 def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
     """Compare a form's outputs with FP32's if labels cannot be used; near ties of FP32 count as agreement."""
     fp32, settings, task = flow.onnx("fp32"), flow.settings, find(spec.task)
-    key = str(artefact.path), artefact.path.stat().st_mtime_ns
+    key = str(artefact.path), artefact.path.stat().st_mtime_ns, artefact.backend
     if key in flow.likeness:
         return flow.likeness[key]
     agreement, near_ties, worst = None, 0, float("inf")
@@ -82,7 +107,10 @@ def _alike(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
         if share is not None:
             agreement = min(share, 100.0 if agreement is None else agreement)
             near_ties += ties
-        worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
+        if artefact.backend == fp32.backend:
+            worst = min(worst, *_sqnr_db(flow, fp32, artefact, list(data.head(UNJUDGED_IMAGES).batches(spec, 1))))
+        else:
+            worst = min(worst, *_arithmetic_db(one, two))
     spare = NEAR * (100 - settings.min_agreement)
     enough, near = (
         worst >= settings.min_sqnr - less_db and (agreement is None or agreement >= settings.min_agreement - less)
@@ -113,6 +141,13 @@ def _sqnr_db(
     """Return the SQNR of each part of each output in dB."""
     before, after = (_graph(flow, one).model for one in (fp32, artefact))
     return list(judge(before, after, batches).sqnr_db.values())
+
+
+def _arithmetic_db(fp32: Evaluated, other: Evaluated) -> list[float]:
+    """Return the SQNR of each output of one graph in another arithmetic, in dB."""
+    pairs = [(value, other.raw[name]) for name, value in fp32.raw.items()]
+    noise = [accuracy.sqnr_db(*pair) for pair in pairs if same_sizes(*pair)]
+    return [np.inf if value is None else value for value in noise] or [np.inf]
 
 
 def _graph(flow: Flow, artefact: ExportedArtefact) -> GraphFile:
@@ -221,7 +256,7 @@ def _likeness(split: str, results: dict[str, Any]) -> str:
 
 
 def _time(runnable: list[ExportedArtefact], threads: int) -> None:
-    subjects = [BenchTarget(str(artefact.path), threads=threads) for artefact in runnable]
+    subjects = [BenchTarget(str(artefact.path), "", artefact.backend, threads) for artefact in runnable]
     timings = interleave.collect_samples(subjects, PLAN)
     for artefact, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]

@@ -29,6 +29,7 @@ from ..runtime.common.files import workplace
 from ..runtime.common.packages import need, versions
 from ..runtime.datasets.array_files import is_array_source
 from ..runtime.outputs import claim
+from ..runtime.selection.candidates import ARITHMETIC
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import find
 from ..runtime.verify import replay, verify
@@ -84,7 +85,7 @@ def run(settings: ExportSettings, say: Say) -> Summary:
         with flow.stage("measure"):
             measure(flow, spec)
         _leave_out(flow)
-        summary = Summary(spec, out, flow.artefacts, flow.checks, flow.seconds)
+        summary = Summary(spec, out, [*flow.artefacts, *flow.bf16], flow.checks, flow.seconds)
         if summary.passed:
             with flow.stage("bundle"):
                 write_files(flow, spec, work / "bundle")
@@ -228,7 +229,7 @@ def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
         "settings": flow.settings.to_dict(),
         "versions": versions(),
     }
-    results = {artefact.name: artefact.results for artefact in flow.artefacts}
+    results = {artefact.name: artefact.results for artefact in (*flow.artefacts, *flow.bf16)}
     writer.write_bundle(
         out, spec, items, golden_inputs=feeds, provenance=provenance,
         results={"artefacts": results, "checks": [dataclasses.asdict(check) for check in flow.checks]},
@@ -238,7 +239,9 @@ def write_files(flow: Flow, spec: ModelSpec, out: Path) -> None:
 
 def _item(artefact: ExportedArtefact, golden: dict[str, dict[str, NDArray[Any]]]) -> writer.Item:
     if artefact.sidecar is None:
-        return writer.Item(artefact.path, "onnx", artefact.precision, artefact.target, golden[artefact.name])
+        facts = {key: artefact.results[key] for key in (ARITHMETIC,) if key in artefact.results}
+        form = artefact.precision, artefact.target
+        return writer.Item(artefact.path, "onnx", *form, golden[artefact.name], facts=facts)
     source = artefact.results["source"]
     return writer.Item(
         artefact.path, "engine", artefact.precision, artefact.target, golden[source],

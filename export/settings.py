@@ -22,6 +22,7 @@ from ..runtime.datasets.photos import NAME as PHOTOS
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import Task
+from ..runtime.tasks import find as find_task
 from .sources.load import resolve_weights
 from .sources.options import SpecOptions
 from .sources.source import NetworkSource, find_source
@@ -184,7 +185,7 @@ class ExportedArtefact:
     @property
     def simulated(self) -> bool:
         """Whether ONNX Runtime only simulates the target, with Q/DQ in float; its speed is then meaningless."""
-        return targets.is_simulated(self.target)
+        return targets.is_simulated(self.target, self.backend)
 
     @property
     def timed(self) -> bool:
@@ -229,16 +230,13 @@ class Summary(Displayed):
 
     def table(self) -> Table:
         """Return one row per artefact, with values in per cent and milliseconds."""
-        heads = ("artefact", "precision", "target", "KB", "top-1 test %", "top-1 hard %", "p50 ms")
-        rows = []
-        for artefact in self.artefacts:
-            results = artefact.results
-            p50 = results.get("p50_s")
-            rows.append((
-                artefact.name, artefact.precision, artefact.target, round(results.get("bytes", 0) / 1024),
-                results.get("test", {}).get("top1"), results.get("hard", {}).get("top1"), p50 and round(1e3 * p50, 3),
-            ))  # fmt: skip
-        return heads, rows
+        task, rows = find_task(self.spec.task), []
+        for one in self.artefacts:
+            scores = [one.results.get(split, {}).get(result_key(task)) for split in SPLITS]
+            size, p50 = round(one.results.get("bytes", 0) / 1024), one.results.get("p50_s")
+            rows.append((one.name, one.precision, one.target, size, *scores, p50 and round(1e3 * p50, 3)))
+        splits = (f"{task.title} {split}" for split in SPLITS)
+        return ("artefact", "precision", "target", "KB", *splits, "p50 ms"), rows
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -263,12 +261,13 @@ class Flow:
         self.settings, self.say, self.quick = settings, say, quick
         self.checks: list[StageCheck] = []
         self.artefacts: list[ExportedArtefact] = []
+        self.bf16: list[ExportedArtefact] = []  # artefacts in BF16: they are measured, and have no file of their own
         self.seconds: dict[str, float] = {}
         self.data: dict[str, datasets.Dataset] = {}
         self.records: dict[str, Any] = {}
-        self.answers: dict[tuple[str, int, str], Evaluated] = {}  # file, its time, images
-        self.scores: dict[tuple[str, int, str], float] = {}
-        self.likeness: dict[tuple[str, int], Kept] = {}
+        self.answers: dict[tuple[str, int, str, str], Evaluated] = {}  # file, its time, backend, images
+        self.scores: dict[tuple[str, int, str, str], float] = {}
+        self.likeness: dict[tuple[str, int, str], Kept] = {}
         self.trained_ranges: dict[str, tuple[float, float]] = {}  # of a file that was trained with Q/DQ
         self.graphs: dict[str, GraphFile] = {}  # the graphs in the artefacts' files, until the engines are built
 

@@ -24,7 +24,7 @@ from .common.closeable import Closeable
 from .errors import CANNOT, DataError, NotAvailable, RunError
 from .images.preprocess import apply, as_array, as_image, from_pixels
 from .selection import autotune_cache
-from .selection.candidates import Candidate, candidates, open_artefact, open_file, retired, usable
+from .selection.candidates import Candidate, admissible, open_artefact, open_file, usable
 from .targets import is_simulated
 
 if TYPE_CHECKING:
@@ -200,8 +200,7 @@ def load(
 
 def _loaded(bundle: Bundle, device: str, precision: str, threads: int | None, rebuild: bool) -> Model:
     """Load the best artefact of an opened bundle; see `load`."""
-    order = candidates(bundle, device, precision)
-    notes = [f"skipped: {artefact.name}: {why}" for artefact in bundle.artefacts if (why := retired(artefact))]
+    order, notes = admissible(bundle, device, precision)
     on_gpu, on_cpu = ([candidate for candidate in order if candidate.device == kind] for kind in ("gpu", "cpu"))
     begun: Session | None = None
     if device == "auto":
@@ -273,28 +272,28 @@ def _measured(
     if choice is None:
         from .selection import autotune
 
-        winner = autotune.measure(
-            able,
-            lambda one, count: _proved(bundle, one, count),
-            threads,
-            lambda session: autotune.trial_feeds(bundle, session),
-        )
+        other_answers: list[str] = []
+        proved = functools.partial(_proved, bundle, other_answers)
+        winner = autotune.measure(able, proved, threads, functools.partial(autotune.trial_feeds, bundle))
         if winner is None:
             return order, threads, None
-        choice, session = autotune_cache.Choice.of(winner), winner.session
+        choice, session = autotune_cache.Choice.of(winner, sorted(set(other_answers))), winner.session
         autotune_cache.remember(name, choice)
     chosen = (choice.artefact, choice.backend)
     notes += [f"measured here: {1e3 * seconds:.2f} ms {what}" for what, seconds in choice.seconds.items()]
+    notes += [f"not taken: {what}" for what in choice.refused]
     return sorted(order, key=lambda one: (one.artefact.name, one.backend) != chosen), choice.threads, session
 
 
-def _proved(bundle: Bundle, candidate: Candidate, threads: int | None) -> Session:
-    """Open a candidate, and refuse it if its outputs differ from the golden outputs."""
+def _proved(bundle: Bundle, other_answers: list[str], candidate: Candidate, threads: int | None) -> Session:
+    """Open a candidate, and refuse it if its outputs are not the golden ones; `other_answers` gets the reason."""
     from .verify import replayed
 
     session = open_artefact(bundle, candidate.artefact, candidate.backend, threads=threads)
     result = replayed(bundle, candidate.artefact, candidate.backend, session, images=PROVED_IMAGES)
     if result.status in ("failed", "differs"):
         session.close()
-        raise RunError(f"{candidate} gives other outputs here than where it was exported", got=f"error {result.error}")
+        problem = f"{candidate} gives other outputs here than where it was exported"
+        other_answers.append(f"{problem}; error {result.error}, at most {result.tolerance:g}")
+        raise RunError(problem, got=f"error {result.error}")
     return session

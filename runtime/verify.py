@@ -20,7 +20,7 @@ from .bundle.bundle import Bundle, read_bundle
 from .bundle.manifest import GOLDEN_INPUTS, NAME, SIGNATURE
 from .common.display import Displayed, Table
 from .errors import BuildError, BundleError, EdgesmithError, NotAvailable, RunError
-from .selection.candidates import backends_for, open_artefact, retired, usable
+from .selection.candidates import backends_for, open_artefact, refused, retired, tolerance, usable
 from .tasks import find
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _replays(bundle: Bundle, artefact: Artefact, problems: Mapping[str, str], th
     if why := retired(artefact):
         return [Replay(artefact.name, "", "skipped", why)]
     first, *others = backends_for(artefact)
-    return [_replay(bundle, artefact, name, threads) for name in (first, *(one for one in others if usable(one)[0]))]
+    names = (first, *(one for one in others if usable(one)[0] and not refused(artefact, one)))
+    return [_replay(bundle, artefact, name, threads) for name in names]
 
 
 def _replay(bundle: Bundle, artefact: Artefact, backend: str, threads: int | None) -> Replay:
@@ -149,12 +150,13 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     got = replay(session, inputs)
     worst = max((relative_error(got[name], value) if name in got else math.inf) for name, value in expected.items())
     odd = [name for name, value in {**expected, **got}.items() if not np.isfinite(value).all()]
-    passed = worst <= artefact.tolerance and not odd
+    allowed = tolerance(artefact, backend)
+    passed = worst <= allowed and not odd
     reason = "" if passed else "its outputs differ from the recorded ones"
     reason = f"output {odd[0]!r} holds NaN or Inf" if odd else reason
     count = count_samples(session, inputs)
     agreement = _agreement(bundle.spec, got, expected, count) if {*got} >= {*expected} else None
-    figures = (worst if math.isfinite(worst) else None, artefact.tolerance, agreement)
+    figures = (worst if math.isfinite(worst) else None, allowed, agreement)
     wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
     return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *figures)
 

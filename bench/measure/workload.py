@@ -41,7 +41,11 @@ FILES = {
     ".py": "python",
     ".json": "pipeline",
 }  # suffix of a file without a bundle -> its backend
-LIBRARIES = {"ort": "onnxruntime", "openvino": "openvino"}  # imported in a stage of their own
+LIBRARIES = {
+    "ort": "onnxruntime",
+    "openvino": "openvino",
+    "openvino_bf16": "openvino",
+}  # imported in a stage of their own
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def open_workload(target: BenchTarget) -> Workload:
 def _session(target: BenchTarget, stages: Stages) -> tuple[Session, ModelSpec | None]:
     """Open a bundle's artefact, or an ONNX file or engine without a bundle, on its backend."""
     path = Path(target.path)
-    name = FILES.get(path.suffix, target.backend)
+    name = target.backend if path.suffix == ".onnx" else FILES.get(path.suffix, target.backend)
     backend = load_plugin(backends, name, "backend")
     usable, reason = backend.available()
     if not usable:

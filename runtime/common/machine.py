@@ -8,7 +8,10 @@ import os
 import platform
 from pathlib import Path
 
-VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimd", "asimddp", "i8mm")
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+VECTOR_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "asimddp", "i8mm",
+)  # fmt: skip
 INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 
 

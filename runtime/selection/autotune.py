@@ -35,7 +35,7 @@ WARM_UPS, TURN_S = 2, 0.006
 # Threads of ONNX Runtime wait for work by spinning, some 35 ms after their last, and more where others want the core.
 SETTLED, SETTLE_STEP_S, SETTLE_S = 0.4, 0.005, 0.15
 SMALL_S = 0.001
-SLOW_TO_LOAD = ("openvino",)
+SLOW_TO_LOAD = ("openvino", "openvino_bf16")
 Open = Callable[["Candidate", int], "Session"]
 Pair = tuple["Candidate", int]
 Feeds = Callable[["Session"], dict[str, Any]]

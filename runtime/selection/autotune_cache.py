@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,24 +25,28 @@ if TYPE_CHECKING:
     from .autotune import Fastest
     from .candidates import Candidate
 
-FORMAT = 2
-_PACKAGES = {"ort": "onnxruntime", "openvino": "openvino"}
+FORMAT = 3
+_PACKAGES = {"ort": "onnxruntime", "openvino": "openvino", "openvino_bf16": "openvino"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The fastest artefact, backend and thread count; `seconds` is the shortest run of each measured candidate."""
+    """The fastest artefact, backend and thread count.
+
+    `seconds` is the shortest run of each measured candidate; `refused` says which gave other answers here.
+    """
 
     artefact: str
     backend: str
     threads: int | None
     seconds: dict[str, float]
+    refused: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, winner: Fastest) -> Choice:
+    def of(cls, winner: Fastest, refused: list[str]) -> Choice:
         """Return the cached part of the fastest candidate."""
         artefact, backend = winner.candidate.artefact.name, winner.candidate.backend
-        return cls(artefact, backend, winner.threads, winner.seconds)
+        return cls(artefact, backend, winner.threads, winner.seconds, refused)
 
 
 def key(bundle: Bundle, candidates: list[Candidate], threads: int | None) -> str:
@@ -85,7 +89,8 @@ def remembered(name: str, threads: int | None = None) -> Choice | None:
         return None
     whole = choice.threads is None or (type(choice.threads) is int and 0 < choice.threads <= most)
     timed = isinstance(choice.seconds, dict) and all(isinstance(one, float) for one in choice.seconds.values())
-    return choice if whole and timed else None
+    said = isinstance(choice.refused, list) and all(isinstance(one, str) for one in choice.refused)
+    return choice if whole and timed and said else None
 
 
 def remember(name: str, choice: Choice) -> None:

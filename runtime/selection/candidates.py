@@ -9,7 +9,8 @@ kernels of FP16 can be slower. On a CPU (`targets.cpu_place`):
     int8 for other targets, such as trt: slower than FP32 on some CPUs
     fp16                CPUs compute it in FP32 with casts between
 
-ONNX Runtime comes before OpenVINO with the same file. If several candidates are possible, `autotune` measures them.
+ONNX Runtime comes before OpenVINO with the same file, FP32 arithmetic before BF16. If several candidates are possible,
+`autotune` measures them.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "gpu")
 BACKENDS = {
-    "onnx": ("ort", "openvino", "ort_cuda"),
+    "onnx": ("ort", "openvino", "openvino_bf16", "ort_cuda"),
     "nchwc": (),  # no longer made: see runtime/bundle/manifest.py
     "engine": ("trt",),
     "null": ("null",),
 }
 GPU_BACKENDS = ("trt", "ort_cuda")
+BF16 = "openvino_bf16"
+# The fact of an artefact in a manifest: backend -> why its arithmetic was refused, for each that failed.
+ARITHMETIC = "refused_arithmetic"
 GPU_ORDERS = {"trt": ("int8", "mixed", "fp16", "fp32"), "ort_cuda": ("fp16", "fp32")}
 
 
@@ -56,7 +60,27 @@ class Candidate:
 
 def backends_for(artefact: Artefact) -> tuple[str, ...]:
     """Return the backends that can run an artefact, best first."""
-    return BACKENDS[artefact.role]
+    half = bears_bf16(artefact.precision, artefact.target)
+    return tuple(name for name in BACKENDS[artefact.role] if half or name != BF16)
+
+
+def bears_bf16(precision: str, target: str) -> bool:
+    """Return whether the float layers of such a file may be computed in BF16: FP32, and INT8 with kernels for it."""
+    row = targets.find(target)
+    return precision == "fp32" or (row is not None and BF16 in row.backends)
+
+
+def refused(artefact: Artefact, backend: str) -> str:
+    """Return why the bundle says that an artefact does not bear a backend's arithmetic, or an empty string."""
+    verdicts = artefact.facts.get(ARITHMETIC)
+    why = verdicts.get(backend) if isinstance(verdicts, dict) else None
+    return f"it failed where the bundle was made: {why}" if why else ""
+
+
+def tolerance(artefact: Artefact, backend: str) -> float:
+    """Return the largest relative error of a replay: the artefact's, or the backend's if its arithmetic is coarser."""
+    own: float = getattr(load_plugin(backends, backend, "backend"), "TOLERANCE", 0.0)
+    return max(artefact.tolerance, own)
 
 
 def usable(backend: str) -> tuple[bool, str]:
@@ -81,7 +105,7 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     everything = [
         Candidate(artefact, backend, "gpu" if backend in GPU_BACKENDS else "cpu")
         for artefact in bundle.artefacts
-        for backend in BACKENDS[artefact.role]
+        for backend in backends_for(artefact)
     ]
     known = sorted({candidate.backend for candidate in everything})
     if device not in (*DEVICES, *known):
@@ -100,6 +124,14 @@ def candidates(bundle: Bundle, device: str, precision: str) -> list[Candidate]:
     engines = [candidate.artefact.facts for candidate in kept if candidate.backend == "trt"]
     ranked = all(isinstance(facts.get("estimated_s"), float) for facts in engines)
     return sorted(kept, key=lambda candidate: _place(candidate, ranked))
+
+
+def admissible(bundle: Bundle, device: str, precision: str) -> tuple[list[Candidate], list[str]]:
+    """Return the candidates that the bundle's facts admit, and a line for each that they do not; see `candidates`."""
+    order = candidates(bundle, device, precision)
+    notes = [f"skipped: {artefact.name}: {why}" for artefact in bundle.artefacts if (why := retired(artefact))]
+    notes += [f"skipped: {one}: {why}" for one in order if (why := refused(one.artefact, one.backend))]
+    return [one for one in order if not refused(one.artefact, one.backend)], notes
 
 
 def retired(artefact: Artefact) -> str:

@@ -4,7 +4,7 @@ from ._row import X86, TargetRow
 
 ROW = TargetRow(
     "OpenVINO on x86",
-    backends=("openvino",),
+    backends=("openvino", "openvino_bf16"),
     machines=X86,
     place=30,
     qdq={

@@ -7,7 +7,7 @@ from ._row import X86, TargetRow
 
 ROW = TargetRow(
     "ONNX Runtime on x86",
-    backends=("ort", "openvino"),
+    backends=("ort", "openvino", "openvino_bf16"),
     machines=X86,
     place=10,
     place_elsewhere=20,
