@@ -19,6 +19,7 @@ from ..runtime.serving.stream import Stream
 if TYPE_CHECKING:
     from ..runtime.model import Model
     from ..runtime.pipeline import Pipeline
+    from ..runtime.spec import ModelSpec
 
 BATCH = 16  # samples of a file of arrays that are run together
 
@@ -33,23 +34,26 @@ def run_images(model: Model | Pipeline, images: Sequence[str], top: int, out: Pa
     rows = []
     try:
         for index, file in enumerate(file for image in images for file in _files(image)):
+            if not rows:
+                model(as_image(file))  # the first call takes longer: libraries are loaded, threads are started
             start = time.perf_counter()
             pixels = as_image(file)
             answer = model(pixels)
-            rows.append({"image": str(file), "seconds": time.perf_counter() - start, **answer.show(top)})
+            row = {"image": str(file), "seconds": time.perf_counter() - start, "size": list(pixels.shape[:2])}
+            rows.append(row | answer.show(top))
             if writer:
-                writer.add(index, answer.draw(pixels))
+                rows[-1]["picture"] = str(writer.add(index, answer.draw(pixels), Path(file).stem))
     finally:
         if writer:
             writer.close()
-    return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
+    return _value(model, rows, {"answered": len(rows), "failed": 0})
 
 
 def run_pipeline(
     folder: Path, chosen: tuple[str, str, int | None], images: Sequence[str], others: Sequence[str],
     options: Mapping[str, Any],
-) -> tuple[dict[str, Any], str]:  # fmt: skip
-    """Run a pipeline of bundles on files and folders; return the rows, and the first bundle's task.
+) -> tuple[dict[str, Any], ModelSpec]:  # fmt: skip
+    """Run a pipeline of bundles on files and folders; return the rows, and the first bundle's spec.
 
     Args:
         folder: The pipeline's folder.
@@ -65,7 +69,7 @@ def run_pipeline(
     if others:
         raise UsageError("a pipeline runs on images", got=others[0], expected="image files, or folders of them")
     with load_pipeline(folder, *chosen) as pipeline:
-        return run_images(pipeline, images, options["top"], options["out"]), pipeline.spec.task
+        return run_images(pipeline, images, options["top"], options["out"]), pipeline.spec
 
 
 def run_arrays(model: Model, files: Sequence[str], top: int) -> dict[str, Any]:
@@ -83,7 +87,13 @@ def run_arrays(model: Model, files: Sequence[str], top: int) -> dict[str, Any]:
             answers = model.answers(batch)
             seconds = (time.perf_counter() - start) / len(answers)
             rows += [{"image": next(names), "seconds": seconds, **answer.show(top)} for answer in answers]
-    return {"why": model.why(), "images": rows, "counts": {"answered": len(rows), "failed": 0}}
+    return _value(model, rows, {"answered": len(rows), "failed": 0})
+
+
+def _value(model: Model | Pipeline, rows: list[dict[str, Any]], counts: dict[str, int]) -> dict[str, Any]:
+    chosen = getattr(model, "chosen", None)
+    ran = f"{chosen.artefact.name} on {chosen.backend}" if chosen else "a pipeline of bundles"
+    return {"ran": ran, "why": model.why(), "images": rows, "counts": counts}
 
 
 def _files(image: str) -> list[Any]:
@@ -106,11 +116,14 @@ def run_stream(model: Model, source: str, policy: str, top: int, out: Path | Non
                 if isinstance(frame.error, DataError) or frame.answer is None:
                     rows.append({"image": name, "error": str(frame.error)})
                     continue
-                rows.append({"image": name, **frame.answer.show(top)})
+                pixels = as_image(frame.image)
+                row: dict[str, Any] = {"image": name, "size": list(pixels.shape[:2])}
+                rows.append(row | frame.answer.show(top))
                 if writer:
-                    writer.add(frame.index, frame.answer.draw(as_image(frame.image)))
+                    stem = Path(name).stem if isinstance(frame.image, (str, Path)) else ""
+                    rows[-1]["picture"] = str(writer.add(frame.index, frame.answer.draw(pixels), stem))
     finally:
         if writer:
             writer.close()
     seconds = time.perf_counter() - start
-    return {"why": model.why(), "images": rows, "counts": asdict(stream.counts), "seconds": seconds}
+    return {**_value(model, rows, asdict(stream.counts)), "seconds": seconds}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..runtime.common.progress import note
 from .console import command, emit, overwrite, say, table
+
+if TYPE_CHECKING:
+    from ..runtime.spec import ModelSpec
+    from ..runtime.verify import VerifyReport
 
 
 @command("verify")
@@ -36,7 +42,7 @@ def verify_command(bundle: Path, digest: str | None, key: Path | None, threads: 
     return {"passed": 0, "failed": 1, "cannot tell": 3}[report.verdict]
 
 
-def _draw_verify(report: Any, signature: Any) -> None:
+def _draw_verify(report: VerifyReport, signature: Any) -> None:
     rows = [
         (
             replay.artefact,
@@ -48,9 +54,15 @@ def _draw_verify(report: Any, signature: Any) -> None:
             replay.reason,
         )
         for replay in report.replays
+        if replay.status != "skipped"
     ]
-    columns = ("artefact", "backend", "replay", "error", "allowed", "same top-1", "why")
-    table(f"{report.bundle}: {report.files} files, manifest {report.digest[:12]}", columns, rows, left=3)
+    columns = ("artefact", "backend", "replay", "error", "allowed", "same answers", "why")
+    heading = f"{report.bundle}: {report.files} files, manifest {report.digest[:12]}"
+    table(heading, columns, rows, left=3, spare=("allowed", "same answers", "error"))
+    skipped = [replay for replay in report.replays if replay.status == "skipped"]
+    for reason in dict.fromkeys(replay.reason for replay in skipped):
+        names = [replay.artefact for replay in skipped if replay.reason == reason]
+        say(f"{len(names)} skipped ({', '.join(names)}): {reason}")
     for name, problem in report.problems.items():
         say(f"{name} {problem}")
     if signature:
@@ -68,6 +80,8 @@ def _draw_verify(report: Any, signature: Any) -> None:
     type=click.Path(path_type=Path),
     help="Folder, .gif or video (.mp4, .avi) for the images with the answers drawn on them.",
 )
+@click.option("--coco", type=click.Path(path_type=Path), help="COCO file (.json) for the boxes or keypoints found.")
+@click.option("--why", is_flag=True, help="Say which form runs on which backend, what was measured and passed over.")
 @click.option(
     "--policy", default="block", show_default=True, help="If inference is slower than --source: drop-oldest, …"
 )
@@ -91,6 +105,7 @@ def run_command(
     from ..runtime.model import load
     from ..runtime.outputs import claim
     from ..runtime.pipeline import is_pipeline
+    from ._coco_results import TASKS as COCO_TASKS
     from ._run_images import run_arrays, run_images, run_pipeline, run_stream
 
     if bool(images) == bool(source):
@@ -101,15 +116,19 @@ def run_command(
     if arrays and (len(arrays) < len(images) or options["out"]):
         got = f"{', '.join(arrays)} with {'--out' if options['out'] else 'images'}"
         raise UsageError("files of arrays are answered alone, and nothing is drawn on them", got=got)
+    if options["coco"]:
+        claim(options["coco"], "coco", overwrite=overwrite)
     if options["out"]:
         kind = {"": "frames", ".gif": "picture"}.get(options["out"].suffix.lower(), "video")
         claim(options["out"], kind, overwrite=overwrite)
     chosen = options["device"], options["precision"], options["threads"]
     if is_pipeline(bundle):
-        value, task = run_pipeline(bundle, chosen, images, [*arrays, *([source] if source else [])], options)
-        emit(value, as_json, lambda: _draw_run(value, task))
-        return _say_where(options["out"])
+        value, spec = run_pipeline(bundle, chosen, images, [*arrays, *([source] if source else [])], options)
+        return _finish(value, spec, options, as_json)
     model_bundle = read_bundle(bundle)
+    if options["coco"] and model_bundle.spec.task not in COCO_TASKS:
+        got, expected = f"a network of task {model_bundle.spec.task}", " or ".join(COCO_TASKS)
+        raise UsageError("a COCO file has boxes or keypoints", got=got, expected=expected, do="leave --coco out")
     if not arrays:
         model_bundle.spec.require_images()
     with load(model_bundle, *chosen, allow_rollback=options["allow_rollback"]) as model:
@@ -119,41 +138,55 @@ def run_command(
             value = run_stream(model, source, options["policy"], options["top"], options["out"])
         else:
             value = run_images(model, images, options["top"], options["out"])
-    emit(value, as_json, lambda: _draw_run(value, model.spec.task))
-    _say_where(options["out"])
+    return _finish(value, model.spec, options, as_json)
+
+
+def _finish(value: dict[str, Any], spec: ModelSpec, options: Mapping[str, Any], as_json: bool) -> int:
+    """Write the COCO file, print the answers and where they were written; 1 if an image failed."""
+    from ..runtime.common.files import atomic_file
+    from ._coco_results import coco_results
+
+    if options["coco"]:
+        with atomic_file(options["coco"]) as temporary:
+            temporary.write_text(json.dumps(coco_results(value["images"], spec.labels)) + "\n", encoding="utf-8")
+    emit(value, as_json, lambda: _draw_run(value, spec.task, options["why"]))
+    for path in (options["out"], options["coco"]):
+        if path:
+            note(f"wrote {path}")
     return 0 if value["counts"]["failed"] == 0 else 1
 
 
-def _say_where(out: Path | None) -> int:
-    """Say where pictures were written, and return 0."""
-    if out:
-        note(f"wrote {out}")
-    return 0
-
-
-def _draw_run(value: dict[str, Any], task: str) -> None:
-    """Draw a table of the best classes for one image, one line for each image of several."""
+def _draw_run(value: dict[str, Any], task: str, why: bool) -> None:
+    """Print one line for each image, the answer first; for one image also the classes that follow."""
     rows = value["images"]
-    say(value["why"])
-    if len(rows) == 1 and "top" in rows[0]:
-        say(rows[0]["image"])
-        guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in rows[0]["top"]]
-        table("", ("class", "probability"), guesses)
+    if len(rows) == 1:
+        say(f"{_answer(rows[0], task)}   {value['ran']}{_milliseconds(rows[0], ', {:.2f} ms')}")
+        guesses = [(guess["label"], f"{100 * guess['probability']:.2f} %") for guess in rows[0].get("top", ())]
+        if len(guesses) > 1:
+            table("", ("class", "probability"), guesses)
     else:
-        table("", ("image", "class", "probability", "ms", "note"), [_line(row, task) for row in rows], left=2)
-    say(", ".join(f"{count} {what}" for what, count in value["counts"].items()))
+        answers = [(row["image"], _answer(row, task), _milliseconds(row, "{:.1f}")) for row in rows]
+        table("", ("image", "answer", "ms"), answers, left=2)
+        counts = ", ".join(f"{count} {what}" for what, count in value["counts"].items())
+        say(f"{value['ran']}; {counts}")
+    if why:
+        say(value["why"])
 
 
-def _line(row: dict[str, Any], task: str) -> tuple[str, ...]:
+def _milliseconds(row: dict[str, Any], form: str) -> str:
+    return form.format(1e3 * row["seconds"]) if "seconds" in row else ""
+
+
+def _answer(row: dict[str, Any], task: str) -> str:
+    """Return the answer for one image, or its error, on one line."""
     from ..runtime.tasks import Task, find
 
-    milliseconds = f"{1e3 * row['seconds']:.1f}" if "seconds" in row else ""
     if "top" in row:
         best = row["top"][0]
-        return row["image"], best["label"], f"{100 * best['probability']:.2f} %", milliseconds, ""
-    note = row.get("error") or (Task() if "outputs" in row else find(task)).line(row)
-    note += "".join(f"; {part['label']} {part['text']}".rstrip() for part in row.get("parts", ()))
-    return row["image"], "", "", milliseconds, note
+        text = f"{best['label']}  {100 * best['probability']:.1f} %"
+    else:
+        text = row.get("error") or (Task() if "outputs" in row else find(task)).line(row)
+    return text + "".join(f"; {part['label']} {part['text']}".rstrip() for part in row.get("parts", ()))
 
 
 @command("pack")

@@ -223,8 +223,8 @@ def _json(path: Path) -> dict[str, object]:
     return values if isinstance(values, dict) else {}
 
 
-def _result(path: Path) -> bool:
-    return _json(path).get("format") == "edgesmith-bench"
+def _says(path: Path, name: str) -> bool:
+    return _json(path).get("format") == name
 
 
 def _head(path: Path) -> str:
@@ -285,7 +285,8 @@ KINDS = {
     "zip": Kind("a zipped bundle", _zip),
     "onnx": Kind("an ONNX file", _onnx),
     "engine": Kind("an engine with its sidecar", _engine),
-    "result": Kind("a result of `edgesmith bench`", _result),
+    "result": Kind("a result of `edgesmith bench`", lambda path: _says(path, "edgesmith-bench")),
+    "coco": Kind("a COCO file of `edgesmith run`", lambda path: _says(path, "edgesmith-coco")),
     "page": Kind("a page", _page),
     "picture": Kind("a picture", _stamped),
     "video": Kind("a video (Edgesmith cannot recognise its own)", _never),

@@ -121,11 +121,16 @@ class Writer:
 
     def __init__(self, target: Path) -> None:
         self.target = target
+        self._names: dict[str, int] = {}
 
-    def add(self, index: int, image: NDArray[np.uint8]) -> None:
-        """Keep one frame."""
-        with atomic_file(self.target / f"{index:06d}.png") as temporary:
+    def add(self, index: int, image: NDArray[np.uint8], name: str = "") -> Path:
+        """Keep one frame, under the name of its file where it has one; return the path that it is written to."""
+        name = name or f"{index:06d}"
+        number = self._names[name] = self._names.get(name, 0) + 1
+        path = self.target / f"{name}{f'-{number}' if number > 1 else ''}.png"
+        with atomic_file(path) as temporary:
             need("PIL.Image").fromarray(image).save(temporary, format="PNG", pnginfo=png_stamp())
+        return path
 
     def close(self) -> None:
         """Finish writing."""
@@ -138,9 +143,10 @@ class AnimationWriter(Writer):
         super().__init__(target)
         self._frames = list[Any]()
 
-    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+    def add(self, index: int, image: NDArray[np.uint8], name: str = "") -> Path:
         """Keep one frame."""
         self._frames.append(need("PIL.Image").fromarray(image))
+        return self.target
 
     def close(self) -> None:
         """Write the animation if there are frames."""
@@ -162,7 +168,7 @@ class VideoWriter(Writer):
         self._open, self._size = contextlib.ExitStack(), (0, 0)
         self._video: Any = None
 
-    def add(self, index: int, image: NDArray[np.uint8]) -> None:
+    def add(self, index: int, image: NDArray[np.uint8], name: str = "") -> Path:
         """Write one frame.
 
         Raises:
@@ -180,6 +186,7 @@ class VideoWriter(Writer):
                 )
         frame = np.ascontiguousarray(image[..., ::-1])
         self._video.write(frame if frame.shape[1::-1] == self._size else cv2.resize(frame, self._size))
+        return self.target
 
     def close(self) -> None:
         """Finish the file if there are frames."""

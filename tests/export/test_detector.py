@@ -99,6 +99,40 @@ def _overlap(one, other):
     return shared / (one[2] * one[3] + other[2] * other[3] - shared) if shared else 0.0
 
 
+def test_run_writes_a_coco_file_that_coco_reads_and_scores(place, tmp_path):
+    """The boxes of `run` on the test images, scored by COCO's library against the truth of the YOLO folder."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    folder, _, _ = place
+    out, images = tmp_path / "found.json", folder / "scenes" / "images" / "val"
+    words = ["run", str(folder / "bundle"), str(images), "--device", "ort", "--precision", "fp32", "--coco", str(out)]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    written = json.loads(out.read_text())
+    assert [one["name"] for one in written["categories"]] == list(NAMES)
+    assert [Path(one["file_name"]).name for one in written["images"]] == sorted(one.name for one in images.iterdir())
+    data = datasets.load(folder / "scenes", "test")
+    boxes = [
+        (number + 1, int(label), [float(x1), float(y1), float(x2 - x1), float(y2 - y1)])
+        for number, truth in enumerate(data.truths)
+        for label, (x1, y1, x2, y2) in zip(truth.labels, truth.boxes, strict=True)
+    ]
+    truth = {**written, "annotations": [
+        {"id": at + 1, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for at, (image, label, box) in enumerate(boxes)
+    ]}  # fmt: skip
+    reference = COCO(truth)
+    judge = COCOeval_faster(reference, reference.loadRes(written["annotations"]), "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert judge.stats[0] == pytest.approx(1)  # as the table of `export` says of FP32 on the test split
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 0  # its own file is replaced, anybody else's is not
+    out.write_text("{}")
+    assert CliRunner().invoke(main, words).exit_code == 2
+    assert out.read_text() == "{}"
+
+
 def test_run_says_and_draws_the_boxes(place, tmp_path):
     """On an image of twice the size and another shape: the boxes are those of its own pixels."""
     folder, _, _ = place
@@ -116,8 +150,9 @@ def test_run_says_and_draws_the_boxes(place, tmp_path):
         pytest.approx(one, abs=0.5) if not isinstance(one[0], str) else (one[0], *map(pytest.approx, one[1:]))
         for one in expected
     ]
-    drawn = np.asarray(Image.open(tmp_path / "drawn" / "000000.png"))
+    drawn = np.asarray(Image.open(tmp_path / "drawn" / "big.png"))
     assert (drawn != image.repeat(3, 0).repeat(3, 1)).any()
+    assert row["picture"] == str(tmp_path / "drawn" / "big.png")
     plain = CliRunner().invoke(main, words)
     assert f"{len(objects)} objects: " in plain.output
     with load(folder / "bundle", device="ort", precision="fp32") as model:

@@ -1,7 +1,9 @@
 """`run`, `verify` and `doctor` through the command line: what they print, their JSON and their exit codes."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -38,11 +40,43 @@ def test_run_names_what_is_on_each_image(made, pictures):
     assert value["why"].startswith("chosen: colours-")
 
 
-def test_run_draws_a_table(made, pictures):
-    done = call("run", made.folder, pictures / "red.png", "--device", "ort", "--precision", "fp32")
+def test_run_answers_first_and_says_why_when_asked(made, pictures):
+    words = ["run", made.folder, pictures / "red.png", "--device", "ort", "--precision", "fp32"]
+    done = call(*words)
     assert done.exit_code == 0
-    assert "red" in done.stdout
-    assert "colours-fp32 (fp32, generic) with ort on the cpu" in done.stdout
+    first, *others = done.stdout.splitlines()
+    assert re.fullmatch(r"red  [\d.]+ %   colours-fp32 on ort, [\d.]+ ms", first)
+    assert [line.split()[0] for line in others if "%" in line] == ["red", "blue", "green"]
+    assert "chosen" not in done.stdout
+    assert "chosen: colours-fp32 (fp32, generic) with ort on the cpu" in call(*words, "--why").stdout
+
+
+def test_run_draws_a_line_for_each_of_several_images(made, pictures):
+    done = call("run", made.folder, pictures, "--device", "ort", "--precision", "fp32")
+    lines = [line.split() for line in done.stdout.splitlines() if ".png" in line]
+    assert [(Path(path).name, label) for path, label, *_ in lines] == [("blue.png", "blue"), ("red.png", "red")]
+    assert "colours-fp32 on ort; 2 answered, 0 failed" in done.stdout
+
+
+def test_pictures_keep_their_names_and_none_is_lost(made, pictures, tmp_path):
+    (pictures / "more").mkdir()
+    shutil.copy(pictures / "red.png", pictures / "more" / "red.png")
+    words = ["run", made.folder, pictures, pictures / "more", "--device", "ort", "--json", "--out", tmp_path / "drawn"]
+    rows = json.loads(call(*words).stdout)["images"]
+    names = ["blue.png", "red.png", "red-2.png"]
+    assert [row["picture"] for row in rows] == [str(tmp_path / "drawn" / name) for name in names]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == sorted(names)
+
+
+def test_verify_groups_what_cannot_run_here(made, tmp_path, monkeypatch):
+    copy = shutil.copytree(made.folder, tmp_path / "copy")
+    values = json.loads((copy / "manifest.json").read_text())
+    for artefact in values["artefacts"]:
+        artefact["golden"] = None
+    (copy / "manifest.json").write_text(json.dumps(values))
+    done = call("verify", copy)
+    assert done.exit_code == 3
+    assert "2 skipped (colours-fp32, colours-int8): it has no golden outputs" in done.stdout
 
 
 def test_verify_passes_on_a_folder_and_a_zip(made, tmp_path):
@@ -69,6 +103,11 @@ BAD = {
     "no images": (["run", "{made}"], 2, "error: no images to run on"),
     "no such image": (["run", "{made}", "no.png"], 1, "error: cannot read image no.png; got no such file"),
     "no such precision": (["run", "{made}", "{pictures}", "--precision", "fp8"], 2, "has no artefact in 'fp8'"),
+    "a COCO file of classes": (
+        ["run", "{made}", "{pictures}", "--coco", "c.json"],
+        2,
+        "got a network of task classify",
+    ),
     "not on this machine": (["run", "{made}", "{pictures}", "--device", "gpu"], 3, "no artefact in"),
 }
 
