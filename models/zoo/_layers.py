@@ -48,7 +48,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm (eps 1e-3), ReLU; keys conv, bn: the unit of the Inception nets.
+    """Convolution without bias, batch norm, ReLU if `act`; keys conv, bn: the unit of Inception (eps 1e-3) and of timm.
 
     (N, inputs, H, W) -> (N, outputs, H', W'); `pad` None keeps the size at stride 1.
     """
@@ -61,12 +61,15 @@ class ConvBN(nn.Module):
         stride: int = 1,
         pad: int | None = None,
         act: bool = True,
+        *,
+        groups: int = 1,
+        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (sides[0] // 2, sides[1] // 2) if pad is None else (pad, pad)
-        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=eps)
         self.act = act
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
