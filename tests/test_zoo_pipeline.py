@@ -24,7 +24,8 @@ SMALLEST = {
     "efficientnet": "efficientnet_b0", "efficientnet_lite": "efficientnet_lite0",
     "googlenet": "googlenet_noaux", "inception_v3": "inception_v3",
     "inception_v4": "inception_v4", "lenet": "lenet5", "mnasnet": "mnasnet0_5", "mobilenet_v1": "mobilenetv1_0.25",
-    "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small", "mobileone": "mobileone_s0",
+    "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small",
+    "mobilenet_v4": "mobilenetv4_conv_small", "mobileone": "mobileone_s0",
     "nasnet": "nasnet_mobile", "nin": "nin_bn", "regnet": "regnet_y_400mf", "repvgg": "repvgg_a0",
     "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
     "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
@@ -45,6 +46,7 @@ LARGE = {
     "resnet50_v2",
     "repvgg_a0",
     "mobileone_s0",
+    "mobilenetv4_conv_small",
 }
 NAMES = [name for name in (*SMALLEST.values(), *MORE) if name not in LARGE]
 ENGINES = {"mobilenetv1_0.25", "unet_small", "lenet5"}
