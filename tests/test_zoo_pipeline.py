@@ -22,10 +22,13 @@ torch.set_num_threads(1)
 SMALLEST = {
     "alexnet": "zfnet", "other_tasks": "tdnn", "convnext": "convnext_tiny", "densenet": "densenet121",
     "efficientnet": "efficientnet_b0", "efficientnet_lite": "efficientnet_lite0",
-    "googlenet": "googlenet_noaux", "inception_v3": "inception_v3",
-    "inception_v4": "inception_v4", "lenet": "lenet5", "mnasnet": "mnasnet0_5", "mobilenet_v1": "mobilenetv1_0.25",
-    "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small", "nasnet": "nasnet_mobile", "nin": "nin_bn",
-    "regnet": "regnet_y_400mf", "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
+    "edgenext": "edgenext_xx_small", "ghostnet": "ghostnet_050", "googlenet": "googlenet_noaux",
+    "inception_v3": "inception_v3", "inception_v4": "inception_v4", "lenet": "lenet5", "mnasnet": "mnasnet0_5",
+    "mobilenet_v1": "mobilenetv1_0.25",
+    "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small",
+    "mobilenet_v4": "mobilenetv4_conv_small", "mobileone": "mobileone_s0",
+    "nasnet": "nasnet_mobile", "nin": "nin_bn", "regnet": "regnet_y_400mf", "repvgg": "repvgg_a0",
+    "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
     "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
     "shufflenet_v2": "shufflenetv2_x0_5", "squeezenet": "squeezenet1_1", "vgg": "vgg11_bn", "vit": "vit_b_16",
 }  # fmt: skip
@@ -66,8 +69,10 @@ def small(name):
     return spec, np.concatenate(list(images.batches(spec)))
 
 
-# tests/export/test_tasks.py takes these from the command to the bundle.
-REPEATS = {"tdnn", "conv3d", "autoencoder", "localiser"}
+# tests/export/test_tasks.py takes the first four from the command to the bundle; the others are half a minute each.
+REPEATS = {"tdnn", "conv3d", "autoencoder", "localiser"} | {
+    "edgenext_xx_small", "ghostnet_050", "mobilenetv4_conv_small", "mobileone_s0", "repvgg_a0",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

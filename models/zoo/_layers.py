@@ -48,7 +48,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm (eps 1e-3), ReLU; keys conv, bn: the unit of the Inception nets.
+    """Convolution without bias, batch norm, ReLU if `act`; keys conv, bn: the unit of Inception (eps 1e-3) and of timm.
 
     (N, inputs, H, W) -> (N, outputs, H', W'); `pad` None keeps the size at stride 1.
     """
@@ -61,12 +61,15 @@ class ConvBN(nn.Module):
         stride: int = 1,
         pad: int | None = None,
         act: bool = True,
+        *,
+        groups: int = 1,
+        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (sides[0] // 2, sides[1] // 2) if pad is None else (pad, pad)
-        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+        self.conv = nn.Conv2d(inputs, outputs, sides, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=eps)
         self.act = act
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,20 +81,37 @@ class ConvBN(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scale each channel by a factor in [0, 1] computed from the means of all channels (Hu et al. 2017).
 
-    Global pool, 1x1 down to `squeezed`, `act`, 1x1 up, `gate`. (N, C, H, W) -> (N, C, H, W); keys fc1, fc2.
+    Global pool, 1x1 down to `squeezed`, `act`, 1x1 up, `gate`. (N, C, H, W) -> (N, C, H, W); keys as in `keys`.
     """
 
-    def __init__(self, channels: int, squeezed: int, act: Layer = relu, gate: Layer = nn.Sigmoid) -> None:
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        act: Layer = relu,
+        gate: Layer = nn.Sigmoid,
+        keys: tuple[str, str] = ("fc1", "fc2"),
+    ) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.keys = keys
+        self.add_module(keys[0], nn.Conv2d(channels, squeezed, 1))
+        self.add_module(keys[1], nn.Conv2d(squeezed, channels, 1))
         self.activation = act()
         self.scale_activation = gate()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the scaled input."""
+        reduce, expand = (self.get_submodule(key) for key in self.keys)
         scale = nn.functional.adaptive_avg_pool2d(x, 1)
-        return x * self.scale_activation(self.fc2(self.activation(self.fc1(scale))))
+        return x * self.scale_activation(expand(self.activation(reduce(scale))))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels at each position of (N, C, H, W)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x normalised."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class StochasticDepth(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ._layers import StochasticDepth
+from ._layers import LayerNorm2d, StochasticDepth
 
 PAPER = "Liu et al., A ConvNet for the 2020s, 2022, arXiv:2201.03545"
 
@@ -27,14 +27,6 @@ class Permute(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x permuted."""
         return x.permute(self.order)
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels at each position of (N, C, H, W)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x normalised."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Block(nn.Module):
