@@ -13,7 +13,7 @@ holds what all rows have in common. A row may have:
                  whole image, if the output is a map or a box, so that it refers to the original image)
     digits       side of the square input if trained on the embedded digits, default 64
     fixed        true if the network accepts only one image size
-    classes      default 1000
+    classes      default 1000; `labels`: their names, or characters in one text
     mean, std, interpolation, channels, fit, fill, task, decoder     as in ModelSpec and its Preprocess
     outputs      names of the outputs, default "output"; if there are several, the keys of what the module returns
     keys         the package whose network of this name has the keys of the state dict, if that is not torchvision
@@ -134,7 +134,7 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         num_classes=10 if digits else entry.classes,
         task=task,
         preprocess=preprocess,
-        labels=tuple("0123456789") if digits else (),
+        labels=tuple("0123456789" if digits else entry.row.get("labels", ())),
         weights=weights,
         paper=entry.paper,
         published=entry.figures,

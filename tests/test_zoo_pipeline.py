@@ -27,8 +27,8 @@ SMALLEST = {
     "mobilenet_v2": "mobilenetv2_0.35", "mobilenet_v3": "mobilenetv3_small", "nasnet": "nasnet_mobile", "nin": "nin_bn",
     "regnet": "regnet_y_400mf", "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
     "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
-    "deeplab": "deeplabv3_mobilenetv3", "fcos": "fcos_resnet18", "retinanet": "retinanet_resnet18", "ssd": "ssd300_vgg16",
-    "yolox": "yolox_nano",
+    "deeplab": "deeplabv3_mobilenetv3", "fcos": "fcos_resnet18", "retinanet": "retinanet_resnet18",
+    "ssd": "ssd300_vgg16", "yolox": "yolox_nano", "espcn": "espcn_x2", "crnn": "crnn", "db": "db_resnet18",
     "shufflenet_v2": "shufflenetv2_x0_5", "squeezenet": "squeezenet1_1", "vgg": "vgg11_bn", "vit": "vit_b_16",
 }  # fmt: skip
 MORE = ("conv3d", "autoencoder", "localiser", "dilated_context")

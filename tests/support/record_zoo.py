@@ -1,7 +1,7 @@
 """Record what torchvision and timm say about the networks that they share with us: tests/data/zoo_reference.json.
 
 Run where both are installed: python tests/support/record_zoo.py [NAME...]; names add to the file. The tests compare
-with the file and need neither. For YOLOX's networks its source has to be on the path.
+with the file and need neither. For YOLOX's and DB's networks their source has to be on the path.
 """
 
 import json
@@ -53,6 +53,8 @@ def main() -> None:
             module, origin = lite(name.replace("_", "-"), SIDE), f"efficientnet-lite-pytorch {name}"
         elif entry.row.get("keys") == "yolox":
             module, origin = yolox(**entry.row["args"]), f"YOLOX {name}"
+        elif entry.row.get("keys") == "db":
+            module, origin = db(), "torchvision resnet18 and the decoder of DB's source"
         else:
             continue
         found["networks"][name] = record(module.eval(), origin, entry.input_shape)
@@ -76,6 +78,26 @@ def on_resnet18(name):
         resnet18(weights=None), 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
     )
     return (detection.FCOS if "fcos" in name else detection.RetinaNet)(backbone, 91)
+
+
+def db():
+    """Return the decoder of DB's source on torchvision's ResNet-18."""
+    from decoders.seg_detector import SegDetector
+    from torchvision.models import resnet18
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = IntermediateLayerGetter(
+                resnet18(weights=None), {f"layer{at}": str(at) for at in range(1, 5)}
+            )
+            self.decoder = SegDetector(adaptive=True, k=50)
+
+        def forward(self, x):
+            return self.decoder(list(self.backbone(x).values()))
+
+    return Both()
 
 
 def yolox(width, separable=False):
