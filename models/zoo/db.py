@@ -43,10 +43,10 @@ class TextMap(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor | dict[str, torch.Tensor]:
         """Return the probabilities."""
         sides = [self.get_submodule(f"in{level}")(one) for level, one in enumerate(maps, start=2)]
-        joined = [sides.pop()]
+        levels = [sides.pop()]
         while sides:
-            joined.append(sides.pop() + nn.functional.interpolate(joined[-1], scale_factor=2.0, mode="nearest"))
-        parts = [self.get_submodule(f"out{5 - at}")(one) for at, one in enumerate(joined)]
+            levels.append(sides.pop() + nn.functional.interpolate(levels[-1], scale_factor=2.0, mode="nearest"))
+        parts = [self.get_submodule(f"out{5 - at}")(one) for at, one in enumerate(levels)]
         together = torch.cat(parts, 1)
         chance = self.binarize(together)
         if not self.training:
