@@ -103,7 +103,7 @@ def _load(flow: Flow) -> Network:
         if origin == TRAINED:
             origin = str(weights.trained(settings.model, settings.data, settings.weights_folder))
             flow.say(f"the weights are trained on {settings.data}: {origin}")
-        return load_zoo(settings.source, origin, settings.weights_folder)
+        return load_zoo(settings.source, origin, settings.weights_folder, settings.describe.image_size)
     images = not is_array_source(settings.data)
     if settings.source.runs_code:
         flow.say(f"code of {settings.source.place} is run")

@@ -45,11 +45,15 @@ def require(settings: ExportSettings, out: Path) -> None:
 
 def _require_ours(settings: ExportSettings) -> None:
     entry, options = catalog.find_network(settings.model), settings.describe
-    if options != SpecOptions():
-        words = [one.name for one in fields(options) if getattr(options, one.name) != one.default]
+    if options != SpecOptions(size=options.size):
+        words = [
+            one.name for one in fields(options) if one.name != "size" and getattr(options, one.name) != one.default
+        ]
         got = ", ".join(f"--{word}".replace("--args", "--arg") for word in words)
         raise UsageError(f"{entry.name} is a network of ours, which says itself what it takes", got=got,
                          do="leave these options out")  # fmt: skip
+    if size := options.image_size:
+        catalog.resized(catalog.network_spec(entry.name), size)
     classes = _classes(settings)
     if len(entry.input_shape) == 3 and settings.data != RANDOM_DATA:
         _data(settings, classes)

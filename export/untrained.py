@@ -6,15 +6,10 @@ compares outputs here: `edgesmith export` does this, for networks that will be u
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..runtime.common.progress import note
-from ..runtime.errors import EdgesmithError, UsageError
-
-if TYPE_CHECKING:
-    from ..runtime.spec import ModelSpec
+from ..runtime.errors import EdgesmithError
 
 SM = "8.6"  # Ampere, like Orin: the nearest SM that TensorRT-RTX supports
 IMAGES = 8
@@ -49,7 +44,6 @@ def ensure(name: str, folder: Path, side: int = 0) -> Path:
 
 def _make(name: str, path: Path, side: int) -> None:
     """Run the stages of `edgesmith export` with noise as images, without its checks and measurements."""
-    from ..models import catalog
     from ..runtime.common.files import workplace
     from ..runtime.datasets import Noise
     from ..runtime.outputs import claim
@@ -60,14 +54,8 @@ def _make(name: str, path: Path, side: int) -> None:
 
     claim(path, "bundle")
     settings = ExportSettings(name, weights="random", sms=(SM,), calibration=IMAGES, evaluate=False)
-    flow, spec = Flow(settings, say=lambda line: None, quick=True), catalog.network_spec(name, "random")
-    try:
-        network = load_zoo(settings.source, "random", settings.weights_folder, _resized(spec, side) if side else spec)
-    except RuntimeError as error:
-        raise UsageError(
-            f"{name} cannot compute an input of {side or spec.input_shape}", got=str(error).splitlines()[0],
-            expected=f"such as {spec.input_shape}", do="choose another resolution",
-        ) from error  # fmt: skip
+    flow = Flow(settings, say=lambda line: None, quick=True)
+    network = load_zoo(settings.source, "random", settings.weights_folder, (side, side) if side else None)
     flow.data = {split: Noise.draw(network.spec, split, IMAGES) for split in ("calibration", "test")}
     with workplace(path) as work:
         spec = pipeline.make_files(flow, network, work)
@@ -80,17 +68,3 @@ def _make(name: str, path: Path, side: int) -> None:
             if not check.passed:
                 note(f"{name}: {check.name}: {check.detail}")
         pipeline.write_files(flow, spec, path)
-
-
-def _resized(spec: ModelSpec, side: int) -> ModelSpec:
-    """Return the spec for another resolution; the preprocessing is scaled too.
-
-    Raises:
-        UsageError: The network does not take images, or not of this size.
-    """
-    channels, *size = spec.input_shape
-    if len(size) != 2:
-        raise UsageError(f"{spec.name} takes no images", got=f"input {spec.input_shape}", do="leave --resolutions out")
-    resize = round(spec.preprocess.resize * side / min(size))
-    preprocess = replace(spec.preprocess, resize=resize, crop=(side, side))
-    return replace(spec, input_shape=(channels, side, side), preprocess=preprocess)

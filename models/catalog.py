@@ -1,7 +1,8 @@
 """The catalogue of networks, read from the tables in the family files as text, so nothing heavy is imported.
 
 A family is a file of this folder with two literals at its top level: `PAPER`, and `VARIANTS`, a dictionary from a
-variant's name to its row. To add a network, add a row or a file; there is no registration. A row may have:
+variant's name to its row. To add a network, add a row or a file; there is no registration. A third literal, `COMMON`,
+holds what all rows have in common. A row may have:
 
     args         arguments of the file's `build` for the variant (a dictionary)
     aliases      other names, including torchvision's
@@ -12,8 +13,9 @@ variant's name to its row. To add a network, add a row or a file; there is no re
                  whole image, if the output is a map or a box, so that it refers to the original image)
     digits       side of the square input if trained on the embedded digits, default 64
     fixed        true if the network accepts only one image size
-    classes      default 1000
-    mean, std, interpolation, task, outputs     as in ModelSpec
+    classes      default 1000; `labels`: their names, or characters in one text
+    mean, std, interpolation, channels, fit, fill, task, decoder     as in ModelSpec and its Preprocess
+    outputs      names of the outputs, default "output"; if there are several, the keys of what the module returns
     keys         the package whose network of this name has the keys of the state dict, if that is not torchvision
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
     url          the checkpoint's folder, if it is not torchvision's
@@ -26,7 +28,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +125,8 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         interpolation=entry.row.get("interpolation", "bilinear"),
         mean=tuple(entry.row.get("mean", _IMAGENET_MEAN))[:channels],
         std=tuple(entry.row.get("std", _IMAGENET_STD))[:channels],
-        channels="RGB" if channels == 3 else "GRAY",
+        channels=entry.row.get("channels", "RGB" if channels == 3 else "GRAY"),
+        **{word: entry.row[word] for word in ("fit", "fill") if word in entry.row},
     )
     return ModelSpec(
         name=entry.name,
@@ -131,11 +134,28 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
         num_classes=10 if digits else entry.classes,
         task=task,
         preprocess=preprocess,
-        labels=tuple("0123456789") if digits else (),
+        labels=tuple("0123456789" if digits else entry.row.get("labels", ())),
         weights=weights,
         paper=entry.paper,
         published=entry.figures,
+        **_outputs(entry),
     )
+
+
+def resized(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
+    """Return the spec for another height and width of its images; the preprocessing is scaled too.
+
+    Raises:
+        UsageError: The network takes no images, or images of one size.
+    """
+    channels, *usual = spec.input_shape
+    if len(usual) != 2 or find_network(spec.name).row.get("fixed"):
+        why = "takes no images" if len(usual) != 2 else "takes images of one size"
+        raise UsageError(f"{spec.name} {why}", got=f"size {size[0]}x{size[1]}", expected=f"input {spec.input_shape}",
+                         do="leave the size out")  # fmt: skip
+    resize = round(spec.preprocess.resize * min(size) / min(usual))
+    preprocess = replace(spec.preprocess, resize=resize, crop=size)
+    return replace(spec, input_shape=(channels, *size), preprocess=preprocess)
 
 
 def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module:
@@ -167,15 +187,23 @@ def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
         preprocess=Preprocess(crop=(1, 1), resize=0),
         paper=entry.paper,
         published=entry.figures,
+        **_outputs(entry),
     )
+
+
+def _outputs(entry: Entry) -> dict[str, Any]:
+    """Return what the row says of the outputs, as fields of the spec."""
+    return {"output_names": tuple(entry.row.get("outputs", ("output",))), "decoder": entry.row.get("decoder", {})}
 
 
 @functools.cache
 def _entries() -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for path in sorted(_FOLDER.glob("*.py")):
-        for name, row in _tables(path).get("VARIANTS", {}).items():
-            paper = row.get("paper", _tables(path).get("PAPER", ""))
+        tables = _tables(path)
+        for name, own in tables.get("VARIANTS", {}).items():
+            row = {**tables.get("COMMON", {}), **own}
+            paper = row.get("paper", tables.get("PAPER", ""))
             entries[name] = Entry(name, path.stem, paper, _published(row), row)
     return entries
 
@@ -199,7 +227,7 @@ def _index() -> dict[str, str]:
 
 @functools.cache
 def _tables(path: Path) -> dict[str, Any]:
-    """Read the literals PAPER and VARIANTS of a file; an empty dictionary if there is no table."""
+    """Read the literals PAPER, COMMON and VARIANTS of a file; an empty dictionary if there is no table."""
     text = path.read_text(encoding="utf-8")
     if "\nVARIANTS = " not in text:
         return {}
@@ -208,5 +236,5 @@ def _tables(path: Path) -> dict[str, Any]:
         for node in ast.parse(text).body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
-        and node.targets[0].id in ("PAPER", "VARIANTS")
+        and node.targets[0].id in ("PAPER", "COMMON", "VARIANTS")
     }

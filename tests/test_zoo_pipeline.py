@@ -30,6 +30,8 @@ SMALLEST = {
     "nasnet": "nasnet_mobile", "nin": "nin_bn", "regnet": "regnet_y_400mf", "repvgg": "repvgg_a0",
     "resnet": "resnet18", "resnet_cifar": "resnet20_cifar", "resnet_v2": "resnet50_v2",
     "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
+    "deeplab": "deeplabv3_mobilenetv3", "fcos": "fcos_resnet18", "retinanet": "retinanet_resnet18",
+    "ssd": "ssd300_vgg16", "yolox": "yolox_nano", "espcn": "espcn_x2", "crnn": "crnn", "db": "db_resnet18",
     "shufflenet_v2": "shufflenetv2_x0_5", "squeezenet": "squeezenet1_1", "vgg": "vgg11_bn", "vit": "vit_b_16",
 }  # fmt: skip
 MORE = ("conv3d", "autoencoder", "localiser", "dilated_context")
@@ -45,6 +47,9 @@ LARGE = {
     "nasnet_mobile",
     "se_resnet50",
     "resnet50_v2",
+    "fcos_resnet18",
+    "retinanet_resnet18",
+    "ssd300_vgg16",
 }
 NAMES = [name for name in (*SMALLEST.values(), *MORE) if name not in LARGE]
 ENGINES = {"mobilenetv1_0.25", "unet_small", "lenet5"}

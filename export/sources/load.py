@@ -8,7 +8,6 @@ from pathlib import Path
 from ...models import catalog, checkpoints, weights
 from ...runtime.common.packages import need
 from ...runtime.errors import UsageError
-from ...runtime.spec import ModelSpec
 from . import exported_program, huggingface, module_facts, onnx_file, packages, python_factory
 from .facts import Facts
 from .options import SpecOptions
@@ -17,23 +16,29 @@ from .source import Network, NetworkSource
 OWN, RANDOM, PRETRAINED = "own", "random", "pretrained"
 
 
-def load_zoo(source: NetworkSource, origin: str, folder: Path, spec: ModelSpec | None = None) -> Network:
+def load_zoo(source: NetworkSource, origin: str, folder: Path, size: tuple[int, int] | None = None) -> Network:
     """Build a network of the zoo and load its weights.
 
     Args:
         source: Of the kind "zoo".
         origin: The source of the weights; see `models.weights`.
         folder: The folder of weights.
-        spec: Another spec than the network's own for these weights, for example of another resolution.
+        size: Another height and width of the images than the network's own for these weights.
 
     Raises:
-        UsageError, ModelError, NotAvailable: As `models.weights.load_into`.
+        UsageError, ModelError, NotAvailable: As `models.weights.load_into`; or it takes no images of this size.
     """
-    spec = spec or catalog.network_spec(source.place, origin)
+    spec = catalog.network_spec(source.place, origin)
+    usual, spec = spec, catalog.resized(spec, size) if size else spec
     module = catalog.build_network(source.place, spec.num_classes)
     spec = weights.load_into(module, spec, origin, folder=folder)
-    if origin == RANDOM:
-        weights.warm_up_batchnorm(module, spec.input_shape)  # otherwise its output is constant
+    try:
+        if origin == RANDOM:
+            weights.warm_up_batchnorm(module, spec.input_shape)  # otherwise its output is constant
+    except RuntimeError as error:
+        got, expected = str(error).splitlines()[0], f"such as {usual.input_shape}"
+        what = f"{spec.name} cannot compute an input of {spec.input_shape}"
+        raise UsageError(what, got=got, expected=expected, do="choose another size") from error
     return Network(spec, module.eval())
 
 

@@ -83,6 +83,18 @@ class MobileNetV3(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+def dilated_features() -> nn.Sequential:
+    """Return the features of the large network for maps: its last three blocks have dilation 2 in place of stride 2.
+
+    (N, 3, H, W) -> (N, 960, H / 16, W / 16)
+    """
+    features = MobileNetV3("large", 1).features
+    for layer in (layer for block in list(features)[13:16] for layer in block.modules()):
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+            layer.stride, layer.dilation, layer.padding = (1, 1), (2, 2), (4, 4)
+    return features
+
+
 # fmt: off
 VARIANTS = {
     "mobilenetv3_small": {"args": {"size": "small"}, "aliases": ["mobilenet_v3_small"], "params": 2542856,

@@ -52,11 +52,13 @@ class Block(nn.Module):
 class Basic(Block):
     """3x3 - 3x3. (N, inputs, H, W) -> (N, filters, H / stride, W / stride)."""
 
-    def __init__(self, inputs: int, filters: int, stride: int, skip: bool, groups: int, base: int) -> None:
+    def __init__(
+        self, inputs: int, filters: int, stride: int, skip: bool, groups: int, base: int, dilation: int = 1
+    ) -> None:
         super().__init__(inputs, filters, stride, skip)
-        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, dilation, dilation, bias=False)
         self.bn1 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(filters)
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,12 +74,14 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def __init__(self, inputs: int, filters: int, stride: int, skip: bool, groups: int, base: int) -> None:
+    def __init__(
+        self, inputs: int, filters: int, stride: int, skip: bool, groups: int, base: int, dilation: int = 1
+    ) -> None:
         super().__init__(inputs, filters * self.expansion, stride, skip)
         width = filters * base // 64 * groups
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, filters * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(filters * self.expansion)
@@ -93,14 +97,20 @@ BLOCKS: dict[str, type[Basic] | type[Bottleneck]] = {"basic": Basic, "bottleneck
 
 
 class ResNet(nn.Module):
-    """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
+    """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32.
+
+    `dilated` of the last stages have dilation in place of stride, the first block with the dilation before it: H and W
+    are divided by 32 / 2 ** dilated.
+    """
 
     layer1: nn.Module
     layer2: nn.Module
     layer3: nn.Module
     layer4: nn.Module
 
-    def __init__(self, depth: int, groups: int, base: int, skip: bool, drop: float, num_classes: int) -> None:
+    def __init__(
+        self, depth: int, groups: int, base: int, skip: bool, drop: float, num_classes: int, dilated: int = 0
+    ) -> None:
         super().__init__()
         kind, repeats = NETWORK[depth]
         block = BLOCKS[kind]
@@ -112,8 +122,9 @@ class ResNet(nn.Module):
         for stage, count in enumerate(repeats):
             filters, blocks = 64 << stage, nn.Sequential()
             for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(block(inputs, filters, stride, skip, groups, base))
+                stride = 2 if 0 < stage < 4 - dilated and index == 0 else 1
+                dilation = 1 << max(0, stage + dilated - 3 - (index == 0))
+                blocks.append(block(inputs, filters, stride, skip, groups, base, dilation))
                 inputs = filters * block.expansion
             self.add_module(f"layer{stage + 1}", blocks)
         self.fc = nn.Linear(inputs, num_classes)
@@ -122,9 +133,28 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+        return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(self.maps(x)[-1], 1), 1))
+
+    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the outputs of the four stages."""
+        maps = [self.maxpool(self.relu(self.bn1(self.conv1(x))))]
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+
+class Trunk(ResNet):
+    """The stages of a ResNet, for networks of other tasks; `widths` are the filters of their four outputs."""
+
+    def __init__(self, depth: int, dilated: int = 0) -> None:
+        super().__init__(depth, 1, 64, True, 0.0, 1, dilated)
+        expansion = BLOCKS[NETWORK[depth][0]].expansion
+        self.widths = [filters * expansion for filters in (64, 128, 256, 512)]
+        del self.fc
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # type: ignore[override]
+        """Return the outputs of the four stages."""
+        return self.maps(x)
 
 
 # fmt: off

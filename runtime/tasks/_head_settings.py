@@ -7,10 +7,13 @@ columns          of `end-to-end`: what each column holds; "-" for nothing
 form, unit       of boxes: corners, or a corner or the centre with the size; pixels of the input, or shares of it
 activation       of scores: none, sigmoid, softmax; `background`: which of them is no class (-1: none)
 first_label      the number that outputs give the first class
-anchors, levels, variances
-                 of `anchors`: (centre x, centre y, width, height) each; or rows, columns and sizes of each level
-strides, offset, bins, scores_first
-                 of `distances` and raw grids: pixels between points, their place in a cell, bins of one distance
+anchors, levels, sizes, variances
+                 of `anchors`: (centre x, centre y, width, height) each; or rows, columns and sizes of each level;
+                 or with `strides` the sizes (width, height) of each level, for inputs of any size
+strides, offset, spread, bins, scores_first
+                 of `distances`, raw grids, `anchors` by `sizes`: pixels between points, their place in a cell (of raw
+                 grids 0); `spread`: between points lie the input's pixels over the level's cells, rounded down, which
+                 is less where a stride does not divide the input (torchvision); bins of one distance
 score_threshold, iou_threshold, most, agnostic
                  which objects are answered; how much boxes may overlap, of one class or (agnostic) of any
 """
@@ -28,8 +31,8 @@ ROLES = ("boxes", "scores", "labels", "count", "centres")
 SETTINGS: dict[str, Any] = {
     "head": "", "boxes": (), "scores": (), "labels": (), "count": (), "centres": (), "columns": COLUMNS[1:],
     "form": "cxcywh", "unit": "pixels", "activation": "none", "background": -1, "first_label": 0,
-    "anchors": (), "levels": (), "variances": (0.1, 0.1, 0.2, 0.2), "strides": (), "bins": 1, "offset": 0.5,
-    "scores_first": False,
+    "anchors": (), "levels": (), "sizes": (), "variances": (0.1, 0.1, 0.2, 0.2), "strides": (), "offset": 0.5,
+    "spread": False, "bins": 1, "scores_first": False,
     "score_threshold": 0.25, "iou_threshold": 0.5, "most": 300, "agnostic": False,
 }  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -70,13 +73,15 @@ def check(settings: Mapping[str, Any]) -> None:
     _check("offset", values["offset"], _number(values["offset"]))
     for name, least in (("most", 1), ("bins", 1), ("background", -1), ("first_label", 0)):
         _check(name, values[name], _whole(values[name], least))
-    for name in ("agnostic", "scores_first"):
+    for name in ("agnostic", "scores_first", "spread"):
         _check(name, values[name], isinstance(values[name], bool))
     _check("strides", values["strides"], _tuple(values["strides"], lambda one: _whole(one, 1)))
     _check("variances", values["variances"], _tuple(values["variances"], _number) and len(values["variances"]) == 4)
     four = lambda one: _tuple(one, _number) and len(one) == 4  # noqa: E731
     _check("anchors", values["anchors"], _tuple(values["anchors"], four))
     _check("levels", values["levels"], _tuple(values["levels"], _level))
+    sizes = values["sizes"]
+    _check("sizes", sizes, _tuple(sizes, _pairs) and len(sizes) in (0, len(values["strides"])))
 
 
 def _check(name: str, value: Any, right: bool) -> None:
@@ -85,9 +90,12 @@ def _check(name: str, value: Any, right: bool) -> None:
 
 
 def _level(value: Any) -> bool:
-    pair = lambda one: _tuple(one, _number) and len(one) == 2  # noqa: E731
     return isinstance(value, tuple) and len(value) == 3 and _whole(value[0], 1) and _whole(value[1], 1) and \
-        _tuple(value[2], pair)  # fmt: skip
+        _pairs(value[2])  # fmt: skip
+
+
+def _pairs(value: Any) -> bool:
+    return _tuple(value, lambda one: _tuple(one, _number) and len(one) == 2)
 
 
 def _tuple(value: Any, right: Callable[[Any], bool]) -> bool:

@@ -78,7 +78,7 @@ def _objectness(outputs: Outputs, settings: Mapping[str, Any], context: DecodeCo
     scores = scores[1:] * scores[0]
     if not settings["strides"]:
         return Candidates(scores, lambda at: _in_pixels(table[at, :4], settings, context))
-    points, strides = _grid(settings["strides"], 0.0, context, len(table))
+    points, strides = _grid({**settings, "offset": 0.0}, context, len(table))
 
     def boxes(at: Array) -> Array:
         centres = (table[at, :2] + points[at] / strides[at]) * strides[at]
@@ -145,7 +145,7 @@ def _distances(outputs: Outputs, settings: Mapping[str, Any], context: DecodeCon
         scores = _activated(raw.T, settings, axis=0)
     else:
         sides, scores = _rows(outputs, settings, "boxes", 4 * bins), _class_scores(outputs, settings, context)
-    points, strides = _grid(settings["strides"], settings["offset"], context, len(sides))
+    points, strides = _grid(settings, context, len(sides))
     if settings["centres"]:
         centred = _rows(outputs, settings, "centres", 1)[:, 0]
         scores = np.sqrt(scores * _activated(centred, {"activation": "sigmoid"}, axis=0))
@@ -167,33 +167,51 @@ HEADS: dict[str, Callable[[Outputs, Mapping[str, Any], DecodeContext], Candidate
 
 
 def anchor_boxes(settings: Mapping[str, Any], size: tuple[int, int]) -> Array:
-    """Return the anchors (N, 4), centre and size in pixels of the input: `anchors` themselves, or those of `levels`.
+    """Return the anchors (N, 4), centre and size in pixels of the input: `anchors` themselves, or those of the cells.
 
-    A level is rows, columns, and the sizes (width, height) of the anchors at each cell, whose centre they share; the
-    order is rows, columns, sizes.
+    The anchors of a cell share its centre, and have the `sizes` (width, height) of its level; the order is rows,
+    columns, sizes. Without `strides`, a level of `levels` is rows, columns and sizes; the input is divided evenly.
     """
     if settings["anchors"]:
         return np.array(settings["anchors"], np.float64)
     parts = []
+    for centres, sizes in zip(_level_points(settings, size), settings["sizes"], strict=False):
+        parts.append(_at_centres(centres, sizes))
     for rows, columns, sizes in settings["levels"]:
-        y, x = np.meshgrid((np.arange(rows) + 0.5) * size[0] / rows, (np.arange(columns) + 0.5) * size[1] / columns,
-                           indexing="ij")  # fmt: skip
-        centres = np.repeat(np.stack([x.reshape(-1), y.reshape(-1)], 1), len(sizes), 0)
-        parts.append(np.concatenate([centres, np.tile(np.array(sizes, np.float64), (rows * columns, 1))], 1))
+        cells = _cells(rows, columns) + 0.5
+        parts.append(_at_centres(cells * size[::-1] / (columns, rows), sizes))
     return np.concatenate(parts) if parts else np.zeros((0, 4))
 
 
-def _grid(strides: tuple[int, ...], offset: float, context: DecodeContext, count: int) -> tuple[Array, Array]:
+def _at_centres(centres: Array, sizes: tuple[tuple[float, float], ...]) -> Array:
+    each = np.tile(np.array(sizes, np.float64), (len(centres), 1))
+    return np.concatenate([np.repeat(centres, len(sizes), 0), each], 1)
+
+
+def _cells(rows: int, columns: int) -> Array:
+    """Return the column and row of each cell, (rows * columns, 2)."""
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    return np.stack([x.reshape(-1), y.reshape(-1)], 1)
+
+
+def _level_points(settings: Mapping[str, Any], size: tuple[int, int]) -> list[Array]:
+    """Return for each stride the points (N, 2), x and y, of its cells, in pixels of the input."""
+    points = []
+    for stride in settings["strides"]:
+        rows, columns = (-(-side // stride) for side in size)
+        step = (size[1] // columns, size[0] // rows) if settings["spread"] else (stride, stride)
+        points.append((_cells(rows, columns) + float(settings["offset"])) * step)
+    return points
+
+
+def _grid(settings: Mapping[str, Any], context: DecodeContext, count: int) -> tuple[Array, Array]:
     """Return the points (N, 2), x and y, of the cells of all levels, and the stride of each, (N, 1)."""
-    height, width = _input_size(context)
-    points, steps = [], []
-    for stride in strides:
-        y, x = np.meshgrid(np.arange(-(-height // stride)), np.arange(-(-width // stride)), indexing="ij")
-        points.append((np.stack([x.reshape(-1), y.reshape(-1)], 1) + offset) * stride)
-        steps.append(np.full((x.size, 1), float(stride)))
+    size, strides = _input_size(context), settings["strides"]
+    points = _level_points(settings, size)
     if sum(map(len, points)) != count:
-        got = f"{count} rows, strides {strides} of {width}x{height}"
+        got = f"{count} rows, strides {strides} of {size[1]}x{size[0]}"
         raise _unfit("grid", got, f"{sum(map(len, points))} rows")
+    steps = [np.full((len(part), 1), float(stride)) for part, stride in zip(points, strides, strict=True)]
     return np.concatenate(points), np.concatenate(steps)
 
 

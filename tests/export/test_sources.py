@@ -338,7 +338,8 @@ def test_what_is_said_first_is_believed():
 
 SETTINGS = {
     "weights of a file": (("net.onnx",), {"weights": "random"}, "an ONNX file has its own weights"),
-    "options of ours": (("lenet5",), {"size": "32", "weights": "random"}, "lenet5 is a network of ours"),
+    "options of ours": (("lenet5",), {"mean": "0", "weights": "random"}, "lenet5 is a network of ours"),
+    "a size of ours": (("lenet5",), {"size": "48", "weights": "random"}, "lenet5 takes images of one size"),
     "no data": (("net.py:Net",), {}, "no data for net; .* give --data DIR"),
     "noise to train on": (("lenet5",), {"data": "random"}, "nothing can be trained on noise"),
 }  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from edgesmith.models import catalog
 from edgesmith.runtime.common.plugins import normalise
 from edgesmith.runtime.errors import UsageError
+from edgesmith.runtime.spec import ModelSpec
 
 torch.set_num_threads(1)
 
@@ -58,7 +59,7 @@ def test_the_tables_are_literals_with_known_keys():
     known = {
         "args", "aliases", "params", "macs", "top1", "top5", "dataset", "source", "input", "resize", "digits",
         "classes", "mean", "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper",
-        "recipe", "keys", "fixed", "package",
+        "recipe", "keys", "fixed", "package", "channels", "fit", "fill", "decoder", "labels",
     }  # fmt: skip
     for name in catalog.network_names():
         entry = catalog.find_network(name)
@@ -71,6 +72,20 @@ def test_the_spec_of_the_digits_is_small():
     spec = catalog.network_spec("mobilenet_v2", "digits")
     assert (spec.input_shape, spec.num_classes, spec.labels) == ((3, 64, 64), 10, tuple("0123456789"))
     assert catalog.network_spec("mobilenet_v2").preprocess.resize == 256
+
+
+@pytest.mark.parametrize("name", catalog.network_names())
+def test_the_spec_of_a_network_is_one_that_can_be_read(name):
+    spec = catalog.network_spec(name)
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_another_size_of_image_scales_the_preprocessing():
+    spec = catalog.resized(catalog.network_spec("mobilenetv2"), (112, 160))
+    assert (spec.input_shape, spec.preprocess.crop, spec.preprocess.resize) == ((3, 112, 160), (112, 160), 128)
+    for name, said in (("lenet5", "takes images of one size"), ("tdnn", "takes no images")):
+        with pytest.raises(UsageError, match=said):
+            catalog.resized(catalog.network_spec(name), (48, 48))
 
 
 def test_published_accuracy_names_its_data_set():

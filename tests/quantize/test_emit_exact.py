@@ -157,6 +157,20 @@ def test_integers_times_scales_are_the_weights():
     assert np.abs(made.arrays["Conv2/weight_q"]).max((1, 2, 3)).tolist() == [127] * 4
 
 
+@pytest.mark.parametrize("form", [TRT, X86])
+def test_the_scale_of_a_single_output_channel_is_a_scalar(form):
+    """TensorRT runs a convolution with weight scales of shape (1,) in float."""
+    single = {"v": np.random.default_rng(1).normal(0, 1, (1, 4, 1, 1)).astype(f32), "b1": np.ones(1, f32)}
+    made = net("a = Conv(x, w, b4) b = Relu(a) y = Conv(b, v, b1)", **single)
+    done = converted(made.model, form).model
+    packed = ProtoGraph(done)
+    weight = next(node for node in packed.nodes if node.name == "Conv2/weight/DQ")
+    integers, scale, zero = (packed.arrays[name] for name in weight.input)
+    assert (scale.shape, zero.shape, attributes(weight)) == ((), (), {})
+    assert integers * scale == pytest.approx(single["v"], abs=2 * float(scale))
+    assert sqnr_db(value_of(made.model, "y"), value_of(done, "y")) > 25
+
+
 def test_a_large_bias_raises_the_scale_of_its_weights():
     bias = np.array([0, 0, 1e7, 0], f32)
     made = net("a = Conv(x, w, b4) b = Relu(a) y = Conv(b, v)", b4=bias)

@@ -15,7 +15,7 @@ from edgesmith.runtime.images.geometry import placement
 from edgesmith.runtime.images.settings import Preprocess
 from edgesmith.runtime.spec import ModelSpec
 from edgesmith.runtime.tasks import DecodeContext
-from edgesmith.runtime.tasks._head_settings import SETTINGS
+from edgesmith.runtime.tasks._head_settings import SETTINGS, complete
 from edgesmith.runtime.tasks._heads import anchor_boxes
 
 DETECT = tasks.find("detect")
@@ -100,7 +100,7 @@ LEVELS = ((4, 4, ((16.0, 16.0), (24.0, 12.0))), (2, 2, ((40.0, 40.0),)))
 
 def ssd():
     """Softmax with the background first, deltas to anchors; torchvision's variances."""
-    anchors = anchor_boxes({"anchors": (), "levels": LEVELS}, (SIDE, SIDE))
+    anchors = anchor_boxes(complete({"levels": LEVELS}), (SIDE, SIDE))
     rows = np.zeros((len(anchors), 4))
     chances = np.full((len(anchors), CLASSES + 1), 0.01)
     chances[:, 0] = 1 - 0.03
@@ -112,11 +112,16 @@ def ssd():
     return {"head": "anchors", "levels": LEVELS}, [rows, np.log(chances)]
 
 
+def ssd_by_strides():
+    """The same anchors without the number of cells, so that the settings fit any size of input."""
+    return {"head": "anchors", "strides": (16, 32), "sizes": tuple(sizes for _, _, sizes in LEVELS)}, ssd()[1]
+
+
 def retinanet():
     rows = ssd()[1][0]
     scores = np.full((len(rows), CLASSES), 0.001)
     scores[[11, 26], LABELS] = SCORES
-    listed = tuple(map(tuple, anchor_boxes({"anchors": (), "levels": LEVELS}, (SIDE, SIDE)).tolist()))
+    listed = tuple(map(tuple, anchor_boxes(complete({"levels": LEVELS}), (SIDE, SIDE)).tolist()))
     return {"head": "anchors", "anchors": listed, "activation": "sigmoid", "background": -1}, [rows, logit(scores)]
 
 
@@ -155,8 +160,8 @@ def nanodet():
     return {**settings, "activation": "none"}, [np.hstack([scores, bins.reshape(64, 32)])]
 
 
-HEADS = [yolo, yolo_by_rows, yolo_v5, yolox, end_to_end, paddle, tensorrt_plugin, tensorflow, decoded, ssd, retinanet,
-         fcos, nanodet]  # fmt: skip
+HEADS = [yolo, yolo_by_rows, yolo_v5, yolox, end_to_end, paddle, tensorrt_plugin, tensorflow, decoded, ssd,
+         ssd_by_strides, retinanet, fcos, nanodet]  # fmt: skip
 
 
 def context(settings, preprocess=STRETCH, size=None, **more):
@@ -354,6 +359,11 @@ WRONG = {
     "no list": ({"head": "anchors", "variances": 3}, "decoder.variances 3 cannot"),
     "anchors of three": ({"head": "anchors", "anchors": ((1.0, 2.0, 3.0),)}, "decoder.anchors"),
     "a level": ({"head": "anchors", "levels": ((4, 4),)}, "decoder.levels"),
+    "sizes of another number of levels": (
+        {"head": "anchors", "strides": (8, 16), "sizes": (((9.0, 9.0),),)},
+        "decoder.sizes",
+    ),
+    "a spread of 2": ({"head": "distances", "spread": 2}, "decoder.spread 2 cannot be used"),
     "columns": ({"head": "end-to-end", "columns": ("x1", "y1")}, "decoder.columns"),
     "a name alone": ({"head": "selected", "boxes": "boxes"}, "decoder.boxes boxes cannot"),
 }

@@ -1,7 +1,7 @@
 """Record what torchvision and timm say about the networks that they share with us: tests/data/zoo_reference.json.
 
 Run where both are installed: python tests/support/record_zoo.py [NAME...]; names add to the file. The tests compare
-with the file and need neither.
+with the file and need neither. For YOLOX's and DB's networks their source has to be on the path.
 """
 
 import json
@@ -13,8 +13,10 @@ import torch
 from seeded import fill, image, keys_digest
 
 OUT = Path(__file__).resolve().parents[1] / "data" / "zoo_reference.json"
+RAW = ("bbox_regression", "cls_logits", "bbox_ctrness")  # a detector's raw outputs, in the order of ours
+OUTPUTS = 80  # numbers of an output that are kept, where it has many
 AMPLIFY = ("efficientnet_v2_s",)  # these weights amplify a float32's last digit to half of the output
-SIDES = {"inception": 96, "vit": 224, "nasnet": 96}
+SIDES = {"inception": 96, "vit": 224, "nasnet": 96, "ssd300": 300}
 BIGGEST, SIDE = 150_000_000, 64
 
 
@@ -27,7 +29,7 @@ def main() -> None:
 
     warnings.simplefilter("ignore")
     torch.set_grad_enabled(False)
-    theirs = {normalise(name): name for name in torchvision.models.list_models(module=torchvision.models)}
+    theirs = {normalise(name): name for name in torchvision.models.list_models()}
     timms = {normalise(name): name for name in timm.list_models()}
     found = {"torchvision": torchvision.__version__, "timm": timm.__version__, "networks": {}}
     if sys.argv[1:]:
@@ -40,11 +42,19 @@ def main() -> None:
         other = next((timms[word] for word in reversed(spellings) if word in timms), None)
         if there and name not in ("alexnet_modified",):
             options = {"init_weights": False} if there in ("googlenet", "inception_v3") else {}
+            if entry.row.get("task") in ("detect", "segment"):
+                options = {"weights_backbone": None, **({"aux_loss": True} if "deeplab" in there else {})}
             module, origin = torchvision.models.get_model(there, weights=None, **options), f"torchvision {there}"
+        elif name in ("retinanet_resnet18", "fcos_resnet18"):
+            module, origin = on_resnet18(name), f"torchvision's class, {name}"
         elif other and entry.row.get("keys") == "timm":
             module, origin = timm.create_model(other, pretrained=False), f"timm {other}"
         elif entry.row.get("keys") == "efficientnet-lite-pytorch":
             module, origin = lite(name.replace("_", "-"), SIDE), f"efficientnet-lite-pytorch {name}"
+        elif entry.row.get("keys") == "yolox":
+            module, origin = yolox(**entry.row["args"]), f"YOLOX {name}"
+        elif entry.row.get("keys") == "db":
+            module, origin = db(), "torchvision resnet18 and the decoder of DB's source"
         else:
             continue
         found["networks"][name] = record(module.eval(), origin, entry.input_shape)
@@ -59,6 +69,58 @@ def lite(name, side):
     return EfficientNet.from_name(name, image_size=side)
 
 
+def on_resnet18(name):
+    """Return torchvision's detector on its pyramid on its ResNet-18."""
+    from torchvision.models import detection, resnet18
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+    backbone = detection.backbone_utils._resnet_fpn_extractor(
+        resnet18(weights=None), 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
+    )
+    return (detection.FCOS if "fcos" in name else detection.RetinaNet)(backbone, 91)
+
+
+def db():
+    """Return the decoder of DB's source on torchvision's ResNet-18."""
+    from decoders.seg_detector import SegDetector
+    from torchvision.models import resnet18
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = IntermediateLayerGetter(
+                resnet18(weights=None), {f"layer{at}": str(at) for at in range(1, 5)}
+            )
+            self.decoder = SegDetector(adaptive=True, k=50)
+
+        def forward(self, x):
+            return self.decoder(list(self.backbone(x).values()))
+
+    return Both()
+
+
+def yolox(width, separable=False):
+    """Return a network of YOLOX's source with its grid not decoded; batch norm as its experiments set it."""
+    from yolox.models import YOLOPAFPN, YOLOX, YOLOXHead
+
+    module = YOLOX(YOLOPAFPN(0.33, width, depthwise=separable), YOLOXHead(80, width, depthwise=separable))
+    module.head.decode_in_inference = False
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.eps = 1e-3
+    return module
+
+
+def answer(module, x):
+    """Return all numbers of a network's outputs for one image, in one row: of a detector what its head returns."""
+    if hasattr(module, "head") and hasattr(module, "anchor_generator"):
+        outputs = module.head(list(module.backbone(x).values()))
+        return torch.cat([outputs[name].flatten() for name in RAW if name in outputs])
+    out = module(x)
+    return (out["out"] if isinstance(out, dict) else out).flatten()
+
+
 def record(module, origin, input_shape):
     params = sum(parameter.numel() for parameter in module.parameters())
     row = {"origin": origin, "params": params, "keys": keys_digest(module.state_dict())}
@@ -66,11 +128,13 @@ def record(module, origin, input_shape):
         fill(module)
         side = next((side for key, side in SIDES.items() if key in origin), SIDE)
         x, wide = image((input_shape[0], side, side)), origin.endswith(AMPLIFY)
-        out = module.double()(x.double())[0] if wide else module(x)[0].double()
+        out = answer(module.double(), x.double()) if wide else answer(module, x).double()
+        step = max(101, out.numel() // OUTPUTS)
         row |= {"float64": True} if wide else {}
+        row |= {"step": step} if step != 101 else {}
         row |= {
             "side": side,
-            "output": [float(f"{value:.9g}") for value in out[::101].tolist()],
+            "output": [float(f"{value:.9g}") for value in out[::step].tolist()],
             "norm": out.norm().item(),
         }
     return row

@@ -121,6 +121,9 @@ def _scale(net: ProtoGraph, name: str) -> np.ndarray:
 
 
 def _dequantise(net: ProtoGraph, name: str, packed: Quantised) -> str:
+    """Add a DequantizeLinear; one scale is a scalar, as TensorRT runs a layer with scales of shape (1,) in float."""
+    if packed.scale.size == 1:
+        packed = Quantised(packed.integers, packed.scale.reshape(()), None)
     integers = net.add_array(f"{name}_q", packed.integers)
     scale = net.add_array(f"{name}_scale", packed.scale)
     zero = net.add_array(f"{name}_zero", np.zeros(packed.scale.shape, packed.integers.dtype))

@@ -170,7 +170,7 @@ class LayerReconstruction:
         packed = Quantised(integers.reshape(weight.shape).astype(np.int8), packed.scale, packed.axis)
         names = self.net.producer[node.input[1]].input
         self.net.set_array(names[0], packed.integers)
-        self.net.set_array(names[1], packed.scale)
+        self.net.set_array(names[1], packed.scale.reshape(self.net.arrays[names[1]].shape))
         self.walker.constants[node.input[1]] = packed.dequantised()
 
     def _scale(self, node: NodeProto, weight: np.ndarray, groups: int) -> Quantised:
