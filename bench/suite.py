@@ -146,7 +146,7 @@ def contexts(
     if path.suffix in FILES:
         return [_file(path, threads, batch, shape)]
     bundle, subjects, why = read_bundle(path), [], []
-    source = data or ("digits" if bundle.spec.weights == "digits" else "")
+    source = data or (bundle.spec.weights if bundle.spec.weights in datasets.EMBEDDED else "")
     unlabelled = _unjudged(bundle.spec, source, fits=data is not None) if source else ""
     for artefact in bundle.artefacts:
         form = _subject(bundle, artefact, "", threads, batch).form

@@ -11,7 +11,9 @@ import click
 from ..models import catalog
 from ..runtime.common.packages import require_package
 from ..runtime.common.progress import note, progress
+from ..runtime.datasets import DIGITS
 from ..runtime.errors import UsageError
+from ..runtime.tasks import find
 from .console import command, emit, overwrite, table
 
 
@@ -80,12 +82,17 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
     table(f"{len(rows)} networks", columns, cells, left=3, spare=("figures from", "measured on", "top-5 %", "family"))
 
 
-@command("train", short_help="Train a network on the embedded digits or a folder of images.")
+@command("train", short_help="Train a network on embedded data or a folder of images.")
 @click.argument("model")
-@click.option("--data", default="digits", show_default=True, help="digits, or a folder of images by class.")
+@click.option(
+    "--data",
+    default="",
+    help="digits, scenes, or a folder of images.  [default: scenes to detect or segment, else digits]",
+)
 @click.option(
     "--recipe",
-    help="onecycle, onecycle-long, onecycle-short, resnet, probe or finetune.  [default: the network's own]",
+    help="onecycle, onecycle-long, onecycle-short, detect, segment, resnet, probe or finetune.  [default: the "
+    "network's own]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Epochs.  [default: the recipe's]")
 @click.option("--batch", type=click.IntRange(2), help="Images per step.  [default: the recipe's]")
@@ -113,6 +120,8 @@ def train_command(
     from ..runtime.outputs import claim
 
     entry = catalog.find_network(model)
+    data = data or catalog.embedded_data(entry.name) or DIGITS
+    weights.trainable(entry.name)
     chosen = recipes.find_recipe(recipe or entry.row.get("recipe", "onecycle"))
     chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"
@@ -124,7 +133,7 @@ def train_command(
             f"{state} is a run that was stopped", expected="--resume, which continues it",
             do="or choose another --out, or give --overwrite to start from the beginning",
         )  # fmt: skip
-    _before(data, start, state if resume else None)
+    _before(find(entry.row.get("task", "classify")).truth, data, start, state if resume else None)
     with progress(entry.name, chosen.epochs) as advance:
         result = train(
             entry.name, data, recipe=chosen, seed=seed, start=start, keep=state, resume=resume,
@@ -137,15 +146,14 @@ def train_command(
     emit({**result.to_dict(), "weights": str(out)}, as_json, lambda: _draw_training(result, out))
 
 
-def _before(data: str, start: str, resumed: Path | None) -> None:
+def _before(kind: str, data: str, start: str, resumed: Path | None) -> None:
     """Check the options and the disk before images are read."""
     from ..models.training.run_state import nothing_to_resume
     from ..runtime import datasets
     from ..runtime.common.files import existing_file
-    from ..runtime.tasks import CLASS
 
     for split in ("train", "test"):
-        datasets.load(data, split).require_truth(CLASS, "training")
+        datasets.load(data, split).require_truth(kind, "training")
     if start != "random":
         existing_file(start, "checkpoint")
     if resumed and not resumed.is_file():
@@ -164,6 +172,8 @@ def _log(path: Path, history: Any) -> None:
 
 
 def _draw_training(result: Any, out: Path) -> None:
-    rows = [(split, f"{value:.2f}") for split, value in result.top1_percent.items()]
-    table("", ("split", "top-1 %"), rows)
+    task = find(result.spec.task)
+    table(
+        "", ("split", f"{task.title} {task.unit}"), [(split, f"{value:.2f}") for split, value in result.scores.items()]
+    )
     note(f"{result.spec.name}: {len(result.history)} epochs in {result.seconds:.0f} s; weights in {out}")

@@ -118,11 +118,13 @@ def _classes(settings: ExportSettings) -> int | None:
         return None
     if source == PACKAGE:
         packaged_row(settings.model)
-    elif source not in ("digits", "imagenet", "random") and not Path(source).is_file():
-        raise UsageError(f"unknown weights {source!r}", got="no such file",
-                         expected="trained, digits, imagenet, package, random or a file", do="choose one")  # fmt: skip
+    elif source not in (*datasets.EMBEDDED, "imagenet", "random") and not Path(source).is_file():
+        expected = "trained, digits, scenes, imagenet, package, random or a file"
+        raise UsageError(f"unknown weights {source!r}", got="no such file", expected=expected, do="choose one")
     spec = catalog.network_spec(settings.model, source)
-    has_labels = source == "digits" or (Path(source).is_file() and bool(spec.labels))
+    if source in datasets.EMBEDDED:
+        trainable(settings.model)
+    has_labels = source in datasets.EMBEDDED or (Path(source).is_file() and bool(spec.labels))
     return spec.num_classes if has_labels and find(spec.task).truth == CLASS else None
 
 
@@ -131,7 +133,7 @@ def _data(settings: ExportSettings, classes: int | None) -> None:
             for split in ("calibration", *SPLITS)}  # fmt: skip
     there = len(data["test"].classes)
     if settings.weights == TRAINED:
-        data["test"].require_truth(CLASS, "training")
+        data["test"].require_truth(find(catalog.network_spec(settings.model).task).truth, "training")
     if not data["test"].labelled:
         classes = None
     if classes is not None and there != classes:

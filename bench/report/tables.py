@@ -13,6 +13,7 @@ from ...runtime import tasks
 from ...runtime.common.escaping import for_csv, for_markdown
 from ...runtime.common.files import atomic_file
 from ...runtime.common.packages import need
+from ...runtime.datasets import EMBEDDED
 from ..result import Result, Run
 
 Cell = Callable[[Result], str]
@@ -41,10 +42,10 @@ def value_cell(metric: str, name: str, scale: float = 1.0, digits: int = 2, spre
 
 
 def published_cell(name: str, scale: float = 1.0, digits: int = 1) -> Cell:
-    """Return a function that draws a published value of the network; «–» for the smaller variant trained on digits."""
+    """Return a function that draws a published value of the network; «–» for the smaller variant of embedded data."""
 
     def draw(result: Result) -> str:
-        figure = getattr(result.subject, name) if result.subject.weights != "digits" else None
+        figure = getattr(result.subject, name) if result.subject.weights not in EMBEDDED else None
         return "–" if figure is None else f"{figure * scale:.{digits}f}"
 
     return draw

@@ -30,9 +30,14 @@ class Augment:
     erase: bool = True
     flip: bool = False
 
+    @property
+    def moves(self) -> bool:
+        """Whether it moves what an image shows."""
+        return bool(self.rotate or self.shift or self.scale or self.shear or self.flip)
+
 
 def augment(x: torch.Tensor, black: torch.Tensor, strength: Augment, generator: torch.Generator) -> torch.Tensor:
-    """Apply one random affine map, noise and erased rectangle to each image.
+    """Apply one random affine map, if the strength has one, noise and erased rectangle to each image.
 
     Args:
         x: float32 (N, C, H, W), normalised.
@@ -44,9 +49,9 @@ def augment(x: torch.Tensor, black: torch.Tensor, strength: Augment, generator: 
         A new tensor like `x`.
     """
     x = x - black
-    theta = _affine(len(x), strength, generator)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if strength.moves:
+        grid = F.affine_grid(_affine(len(x), strength, generator), list(x.shape), align_corners=False)
+        x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     chosen = torch.rand(len(x), generator=generator) < strength.disturbed
     if chosen.any() and (strength.erase or strength.noise):
         x[chosen] = _disturb(x[chosen], strength, generator)

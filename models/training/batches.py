@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from ...runtime.datasets import Dataset
 from ...runtime.errors import DataError
 from ...runtime.images.preprocess import apply
 from ...runtime.spec import ModelSpec
+from ...runtime.tasks import find
+from .objectives import Objective, find_objective
 
 IN_MEMORY_BYTES = 1_000_000_000
 EVAL_BATCH = 128
@@ -21,12 +24,12 @@ HELD_OUT = 10  # one image in so many
 
 @dataclass(frozen=True)
 class Batches:
-    """Labelled images with one interface; `tensor` is float32 NCHW, or None if images are decoded on demand."""
+    """Images with their truths; `tensor` is float32 NCHW, or None if images are decoded on demand."""
 
     data: Dataset
-    spec: ModelSpec
+    objective: Objective
     chosen: torch.Tensor
-    labels: torch.Tensor
+    truths: Any
     tensor: torch.Tensor | None
 
     @classmethod
@@ -34,8 +37,12 @@ class Batches:
         """Preprocess a data set, or prepare to do so.
 
         Raises:
-            DataError: Images cannot be read; the first ten are named.
+            UsageError: The network cannot be trained, or not on these classes.
+            DataError: The truth is not known, or images cannot be read; the first ten are named.
         """
+        objective, kind = find_objective(spec), find(spec.task).truth
+        data.require_truth(kind, "training")
+        truths = data.truths_for(spec, kind)
         fits = 4 * len(data) * math.prod(spec.input_shape) <= IN_MEMORY_BYTES
         try:
             tensor = torch.from_numpy(apply(data.images, spec)) if fits else None
@@ -44,20 +51,26 @@ class Batches:
             raise
         if not fits:
             _readable(data)
-        return cls(data, spec, torch.arange(len(data)), torch.from_numpy(data.labels.copy()), tensor)
+        return cls(data, objective, torch.arange(len(data)), truths, tensor)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network's."""
+        return self.objective.spec
 
     def __len__(self) -> int:
         return len(self.chosen)
 
     def batch(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images, float32 (N, C, H, W), and labels, int64 (N,)."""
+        """Return images, float32 (N, C, H, W), and their truths as the objective has them, (N, ...)."""
         chosen = self.chosen[positions]
+        truth = self.objective.batch(self.truths, chosen.tolist())
         if self.tensor is not None:
-            return self.tensor[chosen], self.labels[chosen]
+            return self.tensor[chosen], truth
         images = [self.data.images[int(at)] for at in chosen]
         with ThreadPoolExecutor(4) as pool:
             arrays = list(pool.map(lambda image: torch.from_numpy(apply([image], self.spec)), images))
-        return torch.cat(arrays), self.labels[chosen]
+        return torch.cat(arrays), truth
 
     def all(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield all batches once, in order."""
@@ -68,13 +81,13 @@ class Batches:
         """Split off every tenth image of each class for validation; return (all, None) without validation."""
         if not wanted:
             return self, None
-        order = torch.argsort(self.labels[self.chosen], stable=True)
+        order = torch.argsort(torch.from_numpy(self.data.labels.copy())[self.chosen], stable=True)
         mask = torch.zeros(len(self), dtype=torch.bool)
         mask[order[::HELD_OUT]] = True
         return self._part(~mask), self._part(mask)
 
     def _part(self, mask: torch.Tensor) -> Batches:
-        return Batches(self.data, self.spec, self.chosen[mask], self.labels, self.tensor)
+        return replace(self, chosen=self.chosen[mask])
 
 
 def black(spec: ModelSpec) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +13,6 @@ from .augment import augment
 from .batches import Batches, black
 from .optimizers import groups, scheduler
 from .recipes import Recipe
-
-AUX_WEIGHT = 0.3  # of each auxiliary classifier's loss (GoogLeNet, Inception)
 
 
 class TrainingRun:
@@ -58,7 +55,7 @@ class TrainingRun:
         self._mode()
         for x, y in self._batches():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-                loss = self._loss(self.module(x), y)
+                loss = self.feed.objective.loss(self.module(x), y, self.recipe.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -93,14 +90,6 @@ class TrainingRun:
                 x = F.interpolate(x, scale_factor=self.recipe.small_side, mode="bilinear", antialias=True)
             yield x.to(self.device, memory_format=torch.channels_last), y.to(self.device)
 
-    def _loss(self, out: Any, y: torch.Tensor) -> torch.Tensor:
-        main, *others = out if isinstance(out, tuple) else (out,)
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(main, y, label_smoothing=smoothing)
-        for other in others:
-            loss = loss + AUX_WEIGHT * F.cross_entropy(other, y, label_smoothing=smoothing)
-        return loss
-
     def _average(self) -> None:
         if self.average is None:
             return
@@ -127,8 +116,8 @@ class TrainingRun:
 
 
 def mean_loss(module: nn.Module, feed: Batches, device: torch.device) -> float:
-    """Return the mean cross entropy in eval mode."""
+    """Return the mean loss in eval mode."""
     module.eval()
     with torch.inference_mode():
-        losses = [F.cross_entropy(module(x.to(device)), y.to(device), reduction="sum").item() for x, y in feed.all()]
+        losses = [len(y) * feed.objective.loss(module(x.to(device)), y.to(device), 0.0).item() for x, y in feed.all()]
     return sum(losses) / len(feed)

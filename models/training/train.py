@@ -1,6 +1,6 @@
 """Training in one loop over whole-tensor batches, deterministic for a seed and thread count.
 
-    images ─ preprocess ─▶ one tensor ─ augment ─▶ network ─ cross entropy ─▶ AdamW or SGD, one-cycle or plateau
+    images ─ preprocess ─▶ one tensor ─ augment ─▶ network ─ the task's loss ─▶ AdamW or SGD, one-cycle or plateau
 
 After each epoch the complete state can be written to one file, so that a killed run can be resumed, bit-exactly on one
 thread.
@@ -20,8 +20,10 @@ from torch import nn
 
 from ...runtime import datasets
 from ...runtime.common.files import sha256
+from ...runtime.common.packages import need
+from ...runtime.errors import UsageError
 from ...runtime.spec import ModelSpec
-from ...runtime.tasks import CLASS
+from ...runtime.tasks import find as find_task
 from .. import catalog
 from .batches import Batches
 from .recipes import Recipe, check_recipe, find_recipe
@@ -33,11 +35,11 @@ Say = Callable[[dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Result of training: accuracies in per cent, times in seconds, one dictionary per epoch."""
+    """Result of training: the task's metric by split (top-1 in per cent), seconds, one dictionary per epoch."""
 
     spec: ModelSpec
     module: nn.Module = field(repr=False)
-    top1_percent: dict[str, float]
+    scores: dict[str, float]
     seconds: float
     history: tuple[dict[str, float], ...]
     recipe: Recipe
@@ -47,7 +49,8 @@ class TrainResult:
         """Return everything except the module as plain values."""
         return {
             "model": self.spec.name,
-            "top1_percent": self.top1_percent,
+            "metric": find_task(self.spec.task).title,
+            "scores": self.scores,
             "seconds": self.seconds,
             "epochs": len(self.history),
             "history": list(self.history),
@@ -67,11 +70,11 @@ def train(
     resume: bool = False,
     say: Say = lambda row: None,
 ) -> TrainResult:
-    """Train a network on the embedded digits or a folder of images.
+    """Train a network on the embedded digits or scenes, or a folder of images.
 
     Args:
         name: A variant of the catalogue.
-        data: "digits", or a folder as `runtime.datasets.load` takes it.
+        data: "digits", "scenes", or a folder as `runtime.datasets.load` takes it.
         recipe: A recipe, or the name of one.
         seed: Seed of the weights, the image order and the augmentation.
         start: "random", or a checkpoint to start from; its last layer may have another number of classes.
@@ -80,7 +83,7 @@ def train(
         say: Called with one dictionary after each epoch.
 
     Returns:
-        The trained module in eval mode, with its accuracy on the test and hard splits.
+        The trained module in eval mode, with its score on the test split, and on the hard one of embedded data.
 
     Raises:
         UsageError: An unknown name, recipe or data; no run to resume, or one with another of these.
@@ -90,22 +93,37 @@ def train(
     from .transfer import start_from
 
     recipe = check_recipe(find_recipe(recipe) if isinstance(recipe, str) else recipe)
-    if catalog.find_network(name).row.get("fixed"):
-        recipe = dataclasses.replace(recipe, small=0.0)
     whole = datasets.load(data, "train")
-    whole.require_truth(CLASS, "training")
-    spec = catalog.network_spec(name, "digits" if data == "digits" else "random")
-    spec = dataclasses.replace(spec, num_classes=len(whole.classes), labels=whole.classes, weights=data)
+    feed = Batches.of(whole, spec_for(name, data, whole))
+    spec, fixed = feed.spec, catalog.find_network(name).row.get("fixed") or feed.objective.one_size
+    recipe = dataclasses.replace(recipe, small=0.0) if fixed else recipe
+    if feed.objective.spatial and recipe.augment.moves:
+        raise UsageError(f"this recipe moves what {name} is to find", expected=f"--recipe {spec.task}, or one without")
+    if package := find_task(spec.task).package:
+        need(package)
     torch.manual_seed(seed)
-    module = start_from(catalog.build_network(name, len(whole.classes)), start)
-    feed = Batches.of(whole, spec)
-    splits = ("test", "hard") if data == "digits" else ("test",)
+    module = start_from(catalog.build_network(name, spec.num_classes), start)
+    splits = ("test", "hard") if data in datasets.EMBEDDED else ("test",)
     judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
     facts = {"recipe": recipe.digest, "seed": str(seed), "data": whole.digest, "start": _digest_of(start)}
     began, keeper = time.perf_counter(), RunState(keep, resume, facts)
     history = fit_module(module, feed, recipe, seed=seed, keeper=keeper, say=say)
-    top1, seconds = {split: accuracy(module, judge) for split, judge in judges.items()}, time.perf_counter() - began
-    return TrainResult(spec, module, top1, seconds, tuple(history), recipe, whole.digest)
+    scores, seconds = {split: score(module, judge) for split, judge in judges.items()}, time.perf_counter() - began
+    return TrainResult(spec, module, scores, seconds, tuple(history), recipe, whole.digest)
+
+
+def spec_for(name: str, data: str, images: datasets.Dataset) -> ModelSpec:
+    """Return the spec of a network that is trained on a data set.
+
+    Raises:
+        UsageError: No such network; or nobody names the classes.
+    """
+    if data in datasets.EMBEDDED and data == catalog.embedded_data(name):
+        return catalog.network_spec(name, data)
+    if not images.classes:
+        raise UsageError(f"nobody names the classes of {images.name}", expected="classes.txt, or names in its files")
+    spec, count = catalog.network_spec(name, "random"), len(images.classes)
+    return dataclasses.replace(spec, num_classes=count, labels=images.classes, weights=data)
 
 
 def _digest_of(start: str | Path) -> str:
@@ -119,7 +137,7 @@ def fit_module(
 
     Args:
         module: The network.
-        feed: Preprocessed images and labels.
+        feed: Preprocessed images and their truths.
         recipe: The recipe.
         seed: Seed of the image order and the augmentation.
         keeper: Writes and restores the state of the run.
@@ -142,10 +160,19 @@ def fit_module(
     return run.history
 
 
-def accuracy(module: nn.Module, feed: Batches) -> float:
-    """Return the top-1 accuracy in per cent; sets the module to eval mode."""
+def score(module: nn.Module, feed: Batches) -> float:
+    """Return the value of the task's metric, times its scale (top-1 in per cent); sets the module to eval mode."""
     module.eval()
-    device = next(module.parameters()).device
-    with torch.inference_mode():
-        right = sum(int((module(x.to(device)).argmax(1).cpu() == y).sum()) for x, y in feed.all())
-    return 100 * right / len(feed)
+    spec, task, device = feed.spec, find_task(feed.spec.task), next(module.parameters()).device
+    answers: list[Any] = []
+    for x, _ in feed.all():
+        with torch.inference_mode():
+            out = module(x.to(device))
+        named = out if isinstance(out, dict) else {spec.output_names[0]: out}
+        tables = {name: named[name].float().cpu().numpy() for name in spec.output_names}
+        answers += [
+            task.reduce({name: table[at] for name, table in tables.items()}, spec.context()) for at in range(len(x))
+        ]
+    batch = {name: [answer[name] for answer in answers] for name in answers[0]}
+    truths = [feed.truths[at] for at in feed.chosen.tolist()]
+    return task.scale * task.score(batch, truths, spec.context()).values[task.metric]

@@ -6,6 +6,7 @@ Hard-swish is x * relu6(x + 3) / 6: similar to swish, without its exponential. S
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -30,7 +31,8 @@ NETWORK = {
     ),
 }  # fmt: skip
 HEAD = {"large": 1280, "small": 1024}
-Unit = functools.partial(ConvNormAct, eps=0.001, momentum=0.01)
+TAIL = 3  # blocks at 1/32 of the size
+Unit = Callable[..., ConvNormAct]
 
 
 def hard_swish() -> nn.Module:
@@ -44,15 +46,15 @@ class InvertedResidual(nn.Module):
     (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)
     """
 
-    def __init__(self, inputs: int, row: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, row: tuple[int, ...], dilation: int, unit: Unit) -> None:
         super().__init__()
         kernel, wide, outputs, excite, swish, stride = row
         act = hard_swish if swish else relu
         self.block = nn.Sequential(
-            *([Unit(inputs, wide, 1, act=act)] if wide != inputs else []),
-            Unit(wide, wide, kernel, stride, groups=wide, act=act),
+            *([unit(inputs, wide, 1, act=act)] if wide != inputs else []),
+            unit(wide, wide, kernel, stride if dilation == 1 else 1, groups=wide, dilation=dilation, act=act),
             *([SqueezeExcite(wide, round_channels(wide // 4), gate=nn.Hardsigmoid)] if excite else []),
-            Unit(wide, outputs, 1, act=None),
+            unit(wide, outputs, 1, act=None),
         )
         self.residual = stride == 1 and inputs == outputs
 
@@ -61,21 +63,36 @@ class InvertedResidual(nn.Module):
         return x + self.block(x) if self.residual else self.block(x)
 
 
+def convolutions(size: str, *, half_tail: bool = False, dilated: bool = False, momentum: float = 0.01) -> nn.Sequential:
+    """Return all layers before the pooling: (N, 3, H, W) -> (N, C, H / 32, W / 32), keys 0 to the number of blocks + 1.
+
+    Args:
+        size: "large" or "small".
+        half_tail: The last three blocks have half of the channels (the paper's section 6.3, for detection).
+        dilated: The last three blocks are dilated by 2 and keep 1/16 of the size (the paper's section 6.4).
+        momentum: Of batch norm.
+    """
+    unit = functools.partial(ConvNormAct, eps=0.001, momentum=momentum)
+    layers: list[nn.Module] = [unit(3, 16, 3, 2, act=hard_swish)]
+    channels, tail = 16, len(NETWORK[size]) - TAIL
+    for at, (kernel, wide, outputs, *rest) in enumerate(NETWORK[size]):
+        divisor = 2 if half_tail and at >= tail else 1
+        row = (kernel, wide // (divisor if at > tail else 1), outputs // divisor, *rest)
+        layers.append(InvertedResidual(channels, row, 2 if dilated and at >= tail else 1, unit))
+        channels = row[2]
+    return nn.Sequential(*layers, unit(channels, 6 * channels, 1, act=hard_swish))
+
+
 class MobileNetV3(nn.Module):
     """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
 
     def __init__(self, size: str, num_classes: int) -> None:
         super().__init__()
-        channels = 16
-        layers: list[nn.Module] = [Unit(3, channels, 3, 2, act=hard_swish)]
-        for row in NETWORK[size]:
-            layers.append(InvertedResidual(channels, row))
-            channels = row[2]
-        self.features = nn.Sequential(*layers, Unit(channels, 6 * channels, 1, act=hard_swish))
-        head = HEAD[size]
+        self.features = convolutions(size)
         self.classifier = nn.Sequential(
-            nn.Linear(6 * channels, head), hard_swish(), nn.Dropout(0.2), nn.Linear(head, num_classes)
-        )
+            nn.Linear(6 * NETWORK[size][-1][2], HEAD[size]), hard_swish(), nn.Dropout(0.2),
+            nn.Linear(HEAD[size], num_classes),
+        )  # fmt: skip
         he_init(self, linear_std=0.01)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

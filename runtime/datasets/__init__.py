@@ -1,9 +1,9 @@
-"""Images or arrays by source and split: the embedded digits, photographs, your own folder or files. No torch.
+"""Images or arrays by source and split: embedded digits and scenes, photographs, your own folder or files. No torch.
 
 train        for training
 calibration  a stratified sample of train for quantisation, 128 images by default
 test         held out
-hard         the test images, four differently disturbed copies of each (rotation, occlusion, noise); not of arrays
+hard         the test images, four disturbed copies of each (rotation, occlusion, noise); harder scenes; not of arrays
 
 Images without labels and arrays have no classes: nothing says which answer is right, only which answers are alike.
 """
@@ -23,7 +23,7 @@ from ..common.plugins import did_you_mean
 from ..errors import DataError, UsageError
 from ..images.preprocess import apply
 from ..tasks import CLASS
-from . import annotation_files, array_files, class_truths, digits, image_folder, layouts, photos
+from . import annotation_files, array_files, class_truths, digits, image_folder, layouts, photos, scenes
 from .truths import KINDS, Truth
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..spec import InputSpec, ModelSpec
 
 IDENTITY, IMAGE = "identity", "image"  # truths that follow from class folders, and from the images themselves
+DIGITS = "digits"
+EMBEDDED = (DIGITS, scenes.NAME)  # data that come with the package
 SPLITS = ("train", "calibration", "test", "hard")
 CALIBRATION = 128
 
@@ -258,11 +260,9 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     """Load one split.
 
     Args:
-        source: "digits"; "photos", unless a folder is called so (see `photos`); a folder of images:
-            `DIR/class/*.jpg`, the same below `DIR/train` and `DIR/val`, images with a
-            label file, or images alone; boxes as COCO JSON (a folder or FILE.json), a YOLO folder or its data.yaml, or
-            VOC XML; a folder with another truth for each image (`layouts.LAYOUTS`); a `.npy` or `.npz` file, or a
-            folder of these (see docs/data.md).
+        source: "digits", "scenes"; "photos", unless a folder is called so (see `photos`); a folder of images, with
+            classes or another truth (`layouts.LAYOUTS`); COCO's JSON, a YOLO folder or its data.yaml, VOC XML; a `.npy`
+            or `.npz` file, or a folder of these (see docs/data.md).
         split: "train", "calibration", "test" or "hard".
         calibration: Number of images that "calibration" draws from "train".
 
@@ -273,8 +273,10 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", expected=", ".join(SPLITS), do=did_you_mean(split, SPLITS))
-    if str(source) == "digits":
-        return Dataset("digits", split, *digits.load_digits(split, calibration), digits.CLASSES)
+    if str(source) == DIGITS:
+        return Dataset(DIGITS, split, *digits.load_digits(split, calibration), digits.CLASSES)
+    if str(source) == scenes.NAME:
+        return Dataset(scenes.NAME, split, *scenes.load_scenes(split, calibration), scenes.KINDS)
     folder = Path(source)
     if str(source) == photos.NAME and not folder.exists():
         folder = photos.crops_folder()
@@ -294,7 +296,7 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     if array_files.is_array_source(folder):
         return Arrays.of(folder.name, split, array_files.load_arrays(folder, split, calibration))
     if not folder.is_dir():
-        expected = "digits, photos, a folder of images, COCO's FILE.json, data.yaml, or a .npy or .npz file"
+        expected = "digits, scenes, photos, a folder of images, COCO's FILE.json, data.yaml, or a .npy or .npz file"
         raise UsageError(f"unknown data {str(source)!r}", expected=expected, do="check the path")
     images, labels, names = image_folder.load_folder(folder, split, calibration)
     return Dataset(Path(source).name, split, images, labels, names)

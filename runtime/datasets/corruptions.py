@@ -39,7 +39,7 @@ def perturb(image: NDArray[np.uint8], seed: int, rotation: bool = True) -> NDArr
     out = (rotate(image, angle) if rotation else image).astype(np.int64)
     _occlude(out, draws[1:6])
     sigma = NOISE_SIGMA[0] + draws[6] % (NOISE_SIGMA[1] - NOISE_SIGMA[0] + 1)
-    out += _noise(raw[8:], sigma).reshape(height, width, 1)
+    out += near_gaussian(raw[8:], sigma).reshape(height, width, 1)
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
@@ -71,7 +71,10 @@ def _occlude(image: NDArray[np.int64], draws: list[int]) -> None:
     image[top : top + tall, left : left + wide] = draws[4] % 256
 
 
-def _noise(raw: NDArray[np.uint64], sigma: int) -> NDArray[np.int64]:
-    """Sum four 16-bit fields of each draw: mean 131070, standard deviation 37837, close to a normal distribution."""
+def near_gaussian(raw: NDArray[np.uint64], sigma: int) -> NDArray[np.int64]:
+    """Return whole numbers that are nearly Gaussian about 0, of a standard deviation `sigma`, one of each draw.
+
+    Four 16-bit fields of a draw are added: mean 131070, standard deviation 37837.
+    """
     fields = sum((raw >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
     return (np.asarray(fields).astype(np.int64) - 131070) * sigma // 37837

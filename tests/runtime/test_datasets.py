@@ -64,7 +64,7 @@ def test_rotation_turns_about_the_centre():
 
 
 def test_noise_has_the_stated_spread():
-    values = corruptions._noise(np.random.PCG64(0).random_raw(200_000), 40)
+    values = corruptions.near_gaussian(np.random.PCG64(0).random_raw(200_000), 40)
     assert abs(values.mean()) < 1
     assert abs(values.std() - 40) < 0.5
 
