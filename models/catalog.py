@@ -16,8 +16,8 @@ holds what all rows have in common. A row may have:
     classes      default 1000; `labels`: their names, or characters in one text
     mean, std, interpolation, channels, fit, fill, task, decoder     as in ModelSpec and its Preprocess
     outputs      names of the outputs, default "output"; if there are several, the keys of what the module returns
-    anchors      of an SSD whose anchors follow from the input's size: what `anchors.default_boxes` needs, from which the
-                 decoder of the spec is made; `scenes`: what differs if trained on the embedded scenes
+    anchors      of an SSD whose anchors follow from the input's size: what `anchors.default_boxes` needs for a decoder
+                 in the spec; `scenes`: what differs if trained on the embedded scenes
     keys         the package whose network of this name has the keys of the state dict, if that is not torchvision
     checkpoint   file name of the public checkpoint: "<name>-<first digits of its SHA-256>.pth"
     url          the checkpoint's folder, if it is not torchvision's
