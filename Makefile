@@ -22,7 +22,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 # pip compiles nothing (that would be half of the set-up); what is used is compiled once, on first use, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup lock export test test-nightly test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant bench-photos corpus sweep-fp16 zoo-table clean
+.PHONY: help setup lock export test test-nightly test-fast coverage mutate docs fuzz lint type bench bench-quick bench-gate bench-passes bench-quant bench-photos corpus gpu-check sweep-fp16 zoo-table clean
 
 help:  ## Show the targets.
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -103,6 +103,9 @@ corpus: $(VENV)/.ready  ## Networks that nobody here wrote, through every stage;
 bench-photos: $(VENV)/.ready  ## The quantiser beside its peers on public weights and photographs; resumable. ONLY, TOOLS.
 	@PYTHONPATH=tests:tests/support $(BIN)/python -m photos --table docs/measurements/photos.md \
 	  $(if $(ONLY),--only "$(ONLY)") $(if $(TOOLS),--tools "$(TOOLS)")
+
+gpu-check: $(VENV)/.ready  ## On a machine with an NVIDIA GPU: its tests, then the zoo by every way, within 10 minutes. ARGS=--dry.
+	@PYTHONPATH=tests $(BIN)/python -m gpu $(ARGS)
 
 sweep-fp16: $(VENV)/.ready  ## FP16 of every network up to 30 M parameters, with random weights; resumable.
 	@$(BIN)/python tests/support/sweep_fp16.py --table docs/measurements/fp16.md

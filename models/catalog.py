@@ -228,11 +228,6 @@ def _not_an_image(entry: Entry, weights: str) -> ModelSpec:
     )
 
 
-def _outputs(entry: Entry) -> dict[str, Any]:
-    """Return what the row says of the outputs, as fields of the spec."""
-    return {"output_names": tuple(entry.row.get("outputs", ("output",))), "decoder": entry.row.get("decoder", {})}
-
-
 @functools.cache
 def _entries() -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
