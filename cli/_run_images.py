@@ -31,7 +31,7 @@ def run_images(model: Model | Pipeline, images: Sequence[str], top: int, out: Pa
         DataError: An image cannot be used.
     """
     writer = open_writer(out) if out else None
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         for index, file in enumerate(file for image in images for file in _files(image)):
             if not rows:

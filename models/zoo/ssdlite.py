@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -31,9 +31,9 @@ class Features(nn.Module):
 
     def __init__(self, layers: nn.Sequential, at: int, unit: Unit) -> None:
         super().__init__()
-        block: Any = next(layers[at].children())
+        blocks, block = list(layers), cast(Any, next(layers[at].children()))
         self.features = nn.Sequential(
-            nn.Sequential(*layers[:at], block[0]), nn.Sequential(block[1:], *layers[at + 1 :])
+            nn.Sequential(*blocks[:at], block[0]), nn.Sequential(block[1:], *blocks[at + 1 :])
         )
         self.extra = nn.ModuleList()
         last: Any = layers[-1]
