@@ -17,7 +17,6 @@ import click
 
 from ..runtime.common.escaping import for_json, for_terminal
 from ..runtime.common.packages import not_installed
-from ..runtime.common.progress import note
 from ..runtime.errors import EdgesmithError
 
 PIPED = 200  # columns, where standard output is no terminal and COLUMNS says nothing
@@ -36,7 +35,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(debug: bool, **options: Any) -> None:
-            sys.exit(guarded(lambda: function(**options), debug=debug))
+            sys.exit(guarded(lambda: function(**options), debug=debug, as_json=options["as_json"]))
 
         with_debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(run)
         with_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(with_debug)
@@ -52,8 +51,8 @@ overwrite = click.option(
 """The option of every command that writes where the user says; `outputs.claim` takes what it gives."""
 
 
-def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
-    """Run an action; print a known error as one line and return its exit code.
+def guarded(action: Callable[[], int | None], debug: bool = False, as_json: bool = False) -> int:
+    """Run an action; print an error as one line, for machines also as JSON under "error", and return its exit code.
 
     Raises:
         Exception: Only with `debug`, the error itself.
@@ -65,31 +64,32 @@ def guarded(action: Callable[[], int | None], debug: bool = False) -> int:
     except EdgesmithError as error:
         if debug:
             raise
-        return _say_error(error)
+        return _say_error(error, as_json)
     except KeyboardInterrupt:
-        click.echo("error: interrupted; no incomplete file was left", err=True)
-        return 1
+        return _say_error(EdgesmithError("interrupted; no incomplete file was left"), as_json)
     except (BrokenPipeError, click.ClickException):
         raise
     except MemoryError:
         if debug:
             raise
-        click.echo(
-            "error: not enough memory; do: use a machine with more, or check whether the file is malformed", err=True
-        )
-        return 1
+        do = "use a machine with more, or check whether the file is malformed"
+        return _say_error(EdgesmithError("not enough memory", do=do), as_json)
     except Exception as error:
         if debug:
             raise
         if isinstance(error, ModuleNotFoundError) and (known := not_installed(error)):
-            return _say_error(known)
+            return _say_error(known, as_json)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        note(f"error: unexpected {reason[:500]}; do: run again with --debug and report it")
-        return 1
+        do = "run again with --debug and report it"
+        return _say_error(EdgesmithError(f"unexpected {reason[:500]}", do=do), as_json)
 
 
-def _say_error(error: EdgesmithError) -> int:
+def _say_error(error: EdgesmithError, as_json: bool) -> int:
     click.echo(for_terminal(f"error: {error}"), err=True)
+    if as_json:
+        parts = {name: getattr(error, name) for name in ("what", "got", "expected", "do")}
+        value = {"error": {"kind": type(error).__name__, **parts, "exit_code": error.exit_code}}
+        click.echo(for_json(json.dumps(value, indent=2)))
     return error.exit_code
 
 

@@ -40,7 +40,11 @@ def test_an_error_in_a_command_is_one_line_and_an_exit_code(kind, as_json):
     result = CliRunner().invoke(fails, ["--json"] if as_json else [])
     assert result.exit_code == EXIT_CODES[kind]
     assert result.stderr == "error: broken; do: mend it\n"
-    assert result.stdout == ""
+    if as_json:
+        error = {"kind": kind.__name__, "what": "broken", "got": "", "expected": "", "do": "mend it"}
+        assert json.loads(result.stdout) == {"error": error | {"exit_code": EXIT_CODES[kind]}}
+    else:
+        assert result.stdout == ""
 
 
 def test_debug_shows_the_traceback():

@@ -46,7 +46,7 @@ def test_run_answers_first_and_says_why_when_asked(made, pictures):
     assert done.exit_code == 0
     first, *others = done.stdout.splitlines()
     assert re.fullmatch(r"red  [\d.]+ %   colours-fp32 on ort, [\d.]+ ms", first)
-    assert [line.split()[0] for line in others if "%" in line] == ["red", "blue", "green"]
+    assert [line.split()[0] for line in others if "%" in line] == ["red", "green", "blue"]
     assert "chosen" not in done.stdout
     assert "chosen: colours-fp32 (fp32, generic) with ort on the cpu" in call(*words, "--why").stdout
 
@@ -120,6 +120,16 @@ def test_errors_are_one_line_and_an_exit_code(case, made, pictures):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_json_where_json_was_asked_for(made, pictures):
+    done = call("run", made.folder, pictures, "--precision", "fp8", "--json")
+    value = json.loads(done.stdout)["error"]
+    assert (done.exit_code, value["exit_code"], value["kind"]) == (2, 2, "UsageError")
+    assert "has no artefact in 'fp8'" in value["what"]
+    assert "fp32" in value["expected"]
+    assert done.stderr.startswith(f"error: {value['what']}")
+    assert call("run", made.folder, pictures, "--precision", "fp8").stdout == ""
 
 
 def test_doctor_names_what_is_here():
