@@ -66,7 +66,7 @@ TEXTS: dict[str, str] = {}
 for file in SOURCES:
     module = file.parent.name if file.stem == "__init__" else file.stem
     TEXTS[module] = TEXTS.get(module, "") + file.read_text()
-SUFFIXES = {"py", "json", "html", "csv", "onnx", "zip"}
+SUFFIXES = {"py", "json", "html", "csv", "onnx", "toml", "zip"}
 
 
 def exists(name: str, beside: Path) -> bool:

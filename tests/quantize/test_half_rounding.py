@@ -46,6 +46,17 @@ def test_every_step_is_rounded(optimise):
     )
 
 
+def test_a_product_behind_a_transpose_can_be_opened_with_everything_fused():
+    """ONNX Runtime crashes where only a Cast stands between the two, as behind a recurrent layer."""
+    graph = Graph()
+    graph.node("Transpose", ["input"], "t0", perm=[1, 0, 2])
+    weight = np.linspace(-1, 1, 24).reshape(8, 3)
+    graph.node("MatMul", ["t0", graph.array("w", weight)], "output")
+    x = np.linspace(0, 1, 32, dtype=f32).reshape(4, 1, 8)
+    made = simulate_half(cast_graph(graph.model({"output": [1, 4, 3]}, x.shape)).model)
+    assert run(made, x, True) == pytest.approx(half(half(x.transpose(1, 0, 2)) @ half(weight)), abs=1e-3)
+
+
 @pytest.mark.parametrize("size", [64.0, 1024.0, 16384.0])
 def test_what_activations_lose_is_seen(size):
     model, given = offset(size), batches(16)
