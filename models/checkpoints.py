@@ -143,7 +143,8 @@ def load_checkpoint(
     """Copy a state dict into a module: all of it, or nothing.
 
     Args:
-        module: Changed in place; floating-point tensors take the module's dtype.
+        module: Changed in place; floating-point tensors take the module's dtype. Its `new_key`, if it has one, returns
+            the key of today for one of an earlier layout.
         state: Key to tensor; a missing `num_batches_tracked` (written by old versions of PyTorch) is allowed.
         origin: Its name in the error.
         suggest: Returns the network that matches a state dict (`nearest.nearest_network`); "" if none does.
@@ -152,6 +153,8 @@ def load_checkpoint(
         ModelError: Keys are missing, unexpected or of the wrong shape; all three lists are in the message.
     """
     own, original = module.state_dict(), state
+    new_key: Callable[[str], str] = getattr(module, "new_key", str)
+    state = {key if key in own else new_key(key): value for key, value in state.items()}
     state = {**{key: value for key, value in own.items() if key.endswith("num_batches_tracked")}, **state}
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]

@@ -6,6 +6,7 @@ number of channels, and each is added to by the next coarser one. Keys are torch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import torch
@@ -61,6 +62,11 @@ class Pyramid(nn.Module):
         """Return the five maps, the finest first."""
         maps: list[torch.Tensor] = self.fpn(self.body(x)[1:])
         return maps
+
+
+def new_key(key: str) -> str:
+    """Return the key of today for one of torchvision's first weights, whose pyramid had no layer inside a block."""
+    return re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", key)
 
 
 def tower(groups: bool, bias: bool) -> list[list[nn.Module]]:

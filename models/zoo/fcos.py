@@ -11,7 +11,7 @@ import itertools
 import torch
 from torch import nn
 
-from ._pyramid import PRIOR, WIDTH, Pyramid, small_init, table, tower
+from ._pyramid import PRIOR, WIDTH, Pyramid, new_key, small_init, table, tower
 
 PAPER = "Tian et al., FCOS: Fully Convolutional One-Stage Object Detection, 2019, arXiv:1904.01355"
 
@@ -53,6 +53,8 @@ class FCOS(nn.Module):
         (scores,) = self.head["classification_head"](maps)
         boxes, centres = self.head["regression_head"](maps)
         return {"boxes": nn.functional.relu(boxes), "scores": scores, "centres": centres}
+
+    new_key = staticmethod(new_key)
 
 
 # fmt: off

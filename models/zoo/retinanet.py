@@ -6,10 +6,12 @@ deltas to the anchor. Version 2 has group norm in the towers. State-dict keys ar
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import nn
 
-from ._pyramid import PRIOR, WIDTH, Pyramid, small_init, table, tower
+from ._pyramid import PRIOR, WIDTH, Pyramid, new_key, small_init, table, tower
 
 PAPER = "Lin et al., Focal Loss for Dense Object Detection, 2017, arXiv:1708.02002"
 ANCHORS = 9
@@ -45,6 +47,12 @@ class RetinaNet(nn.Module):
         """Return the raw outputs."""
         maps = self.backbone(x)
         return {"boxes": self.head["regression_head"](maps), "scores": self.head["classification_head"](maps)}
+
+    @staticmethod
+    def new_key(key: str) -> str:
+        """Return the key of today for one of torchvision's first weights, whose towers had no layer inside a unit."""
+        pattern = r"(head\.\w+\.conv)\.(\d+)\.(weight|bias)$"
+        return re.sub(pattern, lambda match: f"{match[1]}.{int(match[2]) // 2}.0.{match[3]}", new_key(key))
 
 
 # fmt: off

@@ -6,6 +6,7 @@ grid as YOLOX has it. The networks are asked only for the shapes of their output
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgesmith.export.outputs import named_leaves
 from edgesmith.models import catalog
+from edgesmith.models.checkpoints import load_checkpoint
+from edgesmith.runtime.errors import ModelError
 from edgesmith.runtime.spec import ModelSpec
 from edgesmith.runtime.tasks._heads import read
 
@@ -148,6 +151,33 @@ def test_operations_of_yolox_are_those_of_the_published_table(name, published):
         with FlopCounterMode(display=False) as counter:
             module(torch.zeros(1, *entry.input_shape))
     assert round((counter.get_total_flops() + 4 * sum(values)) / 1e9, 2) == published
+
+
+EARLIER = {
+    "retinanet_resnet18": [
+        (r"(fpn\.\w+_blocks\.\d)\.0\.", r"\1."),
+        *((rf"conv\.{at}\.0\.", f"conv.{2 * at}.") for at in (3, 2, 1, 0)),
+    ],
+    "fcos_resnet18": [(r"(fpn\.\w+_blocks\.\d)\.0\.", r"\1.")],
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_weights_in_torchvision_s_first_layout_are_taken(name):
+    """Its first files have a convolution itself where later ones have it in a block of its own."""
+    one, two = (catalog.build_network(name, 3) for _ in range(2))
+    state = {}
+    for key, value in one.state_dict().items():
+        for new, old in EARLIER[name]:
+            key = re.sub(new, old, key)
+        state[key] = value
+    assert state.keys() != one.state_dict().keys()
+    assert len(state) == len(one.state_dict())
+    load_checkpoint(two, state, "a file")
+    assert all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
+    state["head.of.another"] = state.popitem()[1]
+    with pytest.raises(ModelError, match="head.of.another"):
+        load_checkpoint(two, state, "a file")
 
 
 def test_the_formula_tells_other_anchors_apart():
