@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,13 @@ def result_bytes(net: Graph, node: Node) -> float:
     if node.op in ("ConstantOfShape", "Expand", "Tile"):
         item = _item_bytes(net, node.outputs[0])
         sizes = net.ints(node, "shape", 0 if node.op == "ConstantOfShape" else 1)
-        input_bytes = item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])
-        return math.inf if sizes is None else input_bytes * math.prod(float(size) for size in sizes)
+        if sizes is None:
+            return math.inf
+        if node.op == "Expand":
+            own = getattr(node.inputs[0], "shape", None) or ()
+            pairs = zip_longest(reversed(sizes), reversed(own), fillvalue=1)
+            return item * math.prod(float(max(pair)) for pair in pairs)
+        return (item if node.op == "ConstantOfShape" else _bytes(net, node.inputs[0])) * math.prod(map(float, sizes))
     total = 0.0
     for tensor in node.outputs:
         shape = net.static(tensor)

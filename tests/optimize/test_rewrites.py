@@ -100,6 +100,11 @@ FUSED = {
         W | BN,
         ["Conv"],
     ),
+    "an Expand that repeats a constant a few times": (
+        "(float[1] x) => (float[4,100,100] y) { a = Expand(c, s) y = Add(a, x) }",
+        {"c": (100, 100), "s": i64([4, 100, 100])},
+        ["Add"],
+    ),
     "BN after a Concat of Convs": (
         f"{X} => (float[N,6,8,8] y) {{ {CONV} d = Conv(x, u) e = Concat<axis=1>(c, d)"
         " y = BatchNormalization(e, g, b, m, v) }",
@@ -522,6 +527,11 @@ KEPT = {
         "(float[1,3] x) => (float[2,3] y) { y = Mul(x, o) }",
         {"o": np.ones((2, 1), f32)},
         ["Mul"],
+    ),
+    "a constant whose Expand is too large to write": (
+        "(float[1] x) => (float[n,1000] y) { a = Expand(c, s) y = Add(a, x) }",
+        {"c": (1, 1000), "s": i64([2000, 1])},
+        ["Add", "Expand"],
     ),
     "a constant too large to write": (
         "(float[1] x) => (float[n,1000] y) { a = ConstantOfShape(s) y = Add(a, x) }",
