@@ -63,7 +63,7 @@ def _as_bf16(flow: Flow, files: list[ExportedArtefact]) -> list[ExportedArtefact
     """Return the files whose float layers may be BF16, to be measured so, where this machine can."""
     if usable(BF16)[0]:
         flow.bf16 = [
-            dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={})
+            dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={"bytes": one.bytes})
             for one in files
             if bears_bf16(one.precision, one.target)
         ]
