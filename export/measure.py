@@ -20,8 +20,8 @@ from ..optimize.quantize.speed import Speed, race
 from ..runtime import targets
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.datasets.truths import KINDS
-from ..runtime.errors import UsageError
-from ..runtime.selection.candidates import ARITHMETIC, BF16, bears_bf16, usable
+from ..runtime.errors import CANNOT, UsageError
+from ..runtime.selection.candidates import ARITHMETIC, BF16, bears_bf16, open_file, usable
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import CLASS, Task, find, first
 from .answers import answers_key, answers_on
@@ -61,12 +61,16 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
 
 def _as_bf16(flow: Flow, files: list[ExportedArtefact]) -> list[ExportedArtefact]:
     """Return the files whose float layers may be BF16, to be measured so, where this machine can."""
-    if usable(BF16)[0]:
-        flow.bf16 = [
-            dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={"bytes": one.bytes})
-            for one in files
-            if bears_bf16(one.precision, one.target)
-        ]
+    for one in files if usable(BF16)[0] else ():
+        if not bears_bf16(one.precision, one.target):
+            continue
+        row = dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={"bytes": one.bytes})
+        try:
+            open_file(one.path, BF16, threads=1).close()
+            flow.bf16.append(row)
+        except CANNOT as error:
+            one.results[ARITHMETIC] = {BF16: str(error)}
+            flow.checks.append(StageCheck(f"accuracy {row.name}", None, str(error), left_out=True))
     return flow.bf16
 
 

@@ -4,14 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import edgesmith as es
 from edgesmith.export import measure
 from edgesmith.runtime import load
 from edgesmith.runtime.backends import openvino, openvino_bf16, ort
 from edgesmith.runtime.bundle.bundle import read_bundle
-from edgesmith.runtime.errors import NotAvailable
+from edgesmith.runtime.errors import ModelError, NotAvailable
 from edgesmith.runtime.selection import autotune, candidates
 from edgesmith.runtime.verify import relative_error, replayed, verify
 from support.bundles import colour_bundle, colour_project
@@ -109,6 +111,7 @@ def exported(folder, monkeypatch, share):
 
     monkeypatch.setattr(measure, "usable", lambda backend: (True, ""))
     monkeypatch.setattr("edgesmith.export.answers.open_file", open_file)
+    monkeypatch.setattr(measure, "open_file", open_file)
     colour_project(folder)
     return es.export(
         folder / "net.onnx", data=str(folder / "images"), precision="fp32", target="ort-x86", out=folder / "bundle"
@@ -124,6 +127,42 @@ def test_a_bf16_that_passes_is_a_row(tmp_path, monkeypatch):
     assert [one.name for one in summary.checks if "BF16" in one.name] == ["accuracy fp32 as BF16"]
     (artefact,) = read_bundle(tmp_path / "bundle").artefacts
     assert not candidates.refused(artefact, BF16)
+
+
+def by_channel(path, side, channels=3):
+    weight = numpy_helper.from_array(np.ones((channels, 1, side, side), np.float32), "w")
+    image = helper.make_tensor_value_info("x", 1, [1, channels, 32, 32])
+    out = helper.make_tensor_value_info("y", 1, [1, channels, 33 - side, 33 - side])
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], group=channels)], "g", [image], [out], [weight]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_what_openvino_never_ends_to_compile_in_bf16_is_refused(tmp_path):
+    pytest.importorskip("openvino")
+    with openvino_bf16.open(by_channel(tmp_path / "short.onnx", 12), threads=1) as session:
+        assert session.outputs[0].shape == (1, 3, 21, 21)
+    long = by_channel(tmp_path / "long.onnx", 15)
+    with pytest.raises(ModelError, match="cannot compile .*long.onnx in BF16; got kernel 15x15"):
+        openvino_bf16.open(long, threads=1)
+    openvino.open(long, threads=1).close()
+
+
+def test_a_bf16_that_cannot_be_opened_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+    def cannot(path, backend, **options):
+        raise ModelError("OpenVINO cannot compile it")
+
+    monkeypatch.setattr(measure, "usable", lambda backend: (True, ""))
+    monkeypatch.setattr(measure, "open_file", cannot)
+    colour_project(tmp_path)
+    summary = es.export(
+        tmp_path / "net.onnx", data=str(tmp_path / "images"), precision="fp32", target="ort-x86", out=tmp_path / "b"
+    )
+    check = next(one for one in summary.checks if one.name == "accuracy fp32 as BF16")
+    assert (check.passed, check.left_out, summary.written) == (None, True, True)
+    assert "OpenVINO cannot compile it" in candidates.refused(read_bundle(tmp_path / "b").artefacts[0], BF16)
 
 
 def test_a_bf16_that_fails_is_named_and_never_taken(tmp_path, monkeypatch):
