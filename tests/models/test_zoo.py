@@ -28,7 +28,8 @@ DEEP = {
     "wide_resnet101_2", "resnext101_2x40d", "resnext101_4x24d", "resnext101_8x14d", "resnext101_32x4d",
     "resnext101_32x8d", "resnext101_64x4d", "senet154", "densenet161", "densenet169", "densenet201", "densenet264",
     "inception_v4", "inception_resnet_v2", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5",
-    "efficientnet_b6", "efficientnet_b7", "vit_l_16", "vit_h_14",
+    "efficientnet_b6", "efficientnet_b7", "vit_l_16", "vit_h_14", "mobileone_s0", "ghostnetv2_100", "ghostnetv2_130",
+    "ghostnetv2_160",
 }  # fmt: skip
 
 

@@ -26,24 +26,9 @@ PUBLISHED = {
     "mobileone_s1": ("4.8", "825"), "mobileone_s2": ("7.8", "1299"), "mobileone_s3": ("10.1", "1896"),
     "mobileone_s4": ("14.8", "2978"),
 }  # fmt: skip
-# What the networks are made of, two or three blocks a stage: name -> (variant, what `build` takes besides, blocks)
-TINY = {
-    "repvgg": ("repvgg_a0", {"width": 0.125, "last": 0.25}, 8),
-    "mobileone, four branches": ("mobileone_s0", {"widths": (0.125, 0.25, 0.25, 0.25)}, 13),
-    "mobileone, squeeze-and-excite": (
-        "mobileone_s4",
-        {"widths": (0.25, 0.25, 0.25, 0.25), "excited": (0, 0, 1, 1)},
-        13,
-    ),
-}
-
-
-@pytest.fixture(autouse=True)
-def few_blocks(request, monkeypatch):
-    """Give the networks of TINY fewer repeats than the papers do."""
-    if "case" in request.fixturenames:
-        monkeypatch.setitem(repvgg.NETWORK, "A", (2, 2, 2, 1))
-        monkeypatch.setattr(mobileone, "NETWORK", ((64, 2), (128, 2), (256, 1), (512, 1)))
+# Small ones: name -> (variant, what `build` takes besides, blocks)
+EXCITED = {"widths": (0.25, 0.25, 0.25, 0.25), "branches": 4, "excited": (0, 0, 1, 1)}
+TINY = {"repvgg": ("repvgg_a0", {"width": 0.125, "last": 0.25}, 6), "mobileone": ("mobileone_s4", EXCITED, 11)}
 
 
 def kernel_and_bias(branch, kernel, groups):
@@ -111,7 +96,9 @@ def test_the_converted_network_has_the_papers_figures(name):
 
 
 @pytest.mark.parametrize("case", TINY)
-def test_each_block_is_one_convolution_and_computes_what_the_paper_s_does(case, tmp_path):
+def test_each_block_is_one_convolution_and_computes_what_the_paper_s_does(case, tmp_path, monkeypatch):
+    monkeypatch.setitem(repvgg.NETWORK, "A", (2, 1, 1, 1))
+    monkeypatch.setattr(mobileone, "NETWORK", ((64, 2), (128, 1), (256, 1), (512, 1)))
     name, changes, blocks = TINY[case]
     module = catalog.build_network(name, 10, **changes).eval()
     with torch.no_grad():
