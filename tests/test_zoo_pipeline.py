@@ -32,6 +32,7 @@ SMALLEST = {
     "segmentation": "unet_small", "senet": "se_resnet50", "shufflenet_v1": "shufflenetv1_g3_0.25",
     "deeplab": "deeplabv3_mobilenetv3", "fcos": "fcos_resnet18", "retinanet": "retinanet_resnet18",
     "ssd": "ssd300_vgg16", "yolox": "yolox_nano", "espcn": "espcn_x2", "crnn": "crnn", "db": "db_resnet18",
+    "ssdlite": "ssdlite_mobilenetv2", "lraspp": "lraspp_mobilenetv3",
     "shufflenet_v2": "shufflenetv2_x0_5", "squeezenet": "squeezenet1_1", "vgg": "vgg11_bn", "vit": "vit_b_16",
 }  # fmt: skip
 MORE = ("conv3d", "autoencoder", "localiser", "dilated_context")

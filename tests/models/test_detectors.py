@@ -70,22 +70,38 @@ def fcos(outputs, size):
     return boxes, np.sqrt(sigmoid(outputs["scores"]) * sigmoid(outputs["centres"])).T
 
 
-def ssd(outputs, size):
-    """Torchvision's DefaultBoxGenerator with steps: cells' centres by step, shapes by scale, cut off at the image."""
-    scales = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-    anchors = []
-    for at, (step, ratios) in enumerate(zip((8, 16, 32, 64, 100, 300), ("2", "23", "23", "23", "2", "2"), strict=True)):
+def default_boxes(size, scales, ratios, maps, steps):
+    """Torchvision's DefaultBoxGenerator: cells' centres by step, shapes by scale and ratio, cut off at the image."""
+    boxes, image = [], np.array(size[::-1])
+    for at, (counts, step) in enumerate(zip(maps, steps, strict=True)):
         shapes = [(scales[at],) * 2, (np.sqrt(scales[at] * scales[at + 1]),) * 2]
-        for ratio in map(int, ratios):
+        for ratio in ratios[at]:
             wide, narrow = scales[at] * np.sqrt(ratio), scales[at] / np.sqrt(ratio)
             shapes += [(wide, narrow), (narrow, wide)]
-        half = np.minimum(shapes, 1) * 150
-        for row, column in itertools.product(range((38, 19, 10, 5, 3, 1)[at]), repeat=2):
+        half = np.minimum(shapes, 1) * image / 2
+        for row, column in itertools.product(*map(range, counts)):
             centre = (np.array([column, row]) + 0.5) * step
-            anchors.append(np.concatenate([centre - half, centre + half], 1))
-    boxes = shifted(np.concatenate(anchors), outputs["boxes"], (10, 10, 5, 5))
+            boxes.append(np.concatenate([centre - half, centre + half], 1))
+    return np.concatenate(boxes)
+
+
+def beside_background(anchors, outputs):
     shares = np.exp(outputs["scores"] - outputs["scores"].max(1, keepdims=True))
-    return boxes, (shares / shares.sum(1, keepdims=True))[:, 1:].T
+    scores = (shares / shares.sum(1, keepdims=True))[:, 1:].T
+    return shifted(anchors, outputs["boxes"], (10, 10, 5, 5)), scores
+
+
+def ssd(outputs, size):
+    scales, steps = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05), (8, 16, 32, 64, 100, 300)
+    maps, ratios = [(side, side) for side in (38, 19, 10, 5, 3, 1)], [(2,), (2, 3), (2, 3), (2, 3), (2,), (2,)]
+    return beside_background(default_boxes(size, scales, ratios, maps, steps), outputs)
+
+
+def ssdlite(outputs, size):
+    scales = [0.2 + 0.75 * level / 5 for level in range(6)] + [1.0]
+    maps = map_sizes(size, (16, 32, 64, 128, 256, 512))
+    steps = [np.array(size[::-1]) / counts[::-1] for counts in maps]
+    return beside_background(default_boxes(size, scales, [(2, 3)] * 6, maps, steps), outputs)
 
 
 def yolox(outputs, size):
@@ -103,6 +119,8 @@ FORMULAS = {
     "yolox_tiny": (yolox, ((96, 160),)),
     "yolox_s": (yolox, ((64, 96),)),
     "ssd300_vgg16": (ssd, (None,)),
+    "ssdlite_mobilenetv2": (ssdlite, (None,)),
+    "ssdlite_mobilenetv3": (ssdlite, (None, (96, 160))),
     "retinanet_resnet50": (retinanet, ((400, 400), (96, 160))),
     "retinanet_resnet50_v2": (retinanet, ((64, 72),)),
     "retinanet_resnet18": (retinanet, ((200, 136),)),
@@ -187,3 +205,8 @@ def test_the_formula_tells_other_anchors_apart():
     for change in ({"offset": 0.5}, {"spread": False}):
         other = dataclasses.replace(spec, decoder={**spec.decoder, **change})
         assert not np.allclose(read(outputs, other.context()).boxes(np.arange(len(boxes))), boxes, atol=1e-2)
+
+
+def test_every_detector_of_the_zoo_has_a_formula_here():
+    names = {name for name in catalog.network_names() if catalog.find_network(name).row.get("task") == "detect"}
+    assert names == set(FORMULAS)
