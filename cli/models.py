@@ -100,7 +100,10 @@ def _draw_models(rows: list[dict[str, Any]]) -> None:
 @click.option("--ema", type=float, help="Decay per step of the averaged weights.  [default: the recipe's]")
 @click.option("--patience", type=click.IntRange(0), help="Stop after this many epochs without improvement.")
 @click.option("--seed", default=0, show_default=True, help="Random seed of weights, image order and augmentation.")
-@click.option("--start", default="random", show_default=True, help="Initial weights: random, or a checkpoint.")
+@click.option(
+    "--start", default="", help="Initial weights: random, or a checkpoint.  [default: random, or the package's of "
+    "the backbone]",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write the weights (.safetensors).")
 @click.option("--log", type=click.Path(path_type=Path), help="Where to write a CSV with a row per epoch.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
@@ -122,6 +125,7 @@ def train_command(
     entry = catalog.find_network(model)
     data = data or catalog.embedded_data(entry.name) or DIGITS
     weights.trainable(entry.name)
+    start = start or str(weights.usual_start(entry.name))
     chosen = recipes.find_recipe(recipe or entry.row.get("recipe", "onecycle"))
     chosen = dataclasses.replace(chosen, **{key: value for key, value in changes.items() if value is not None})
     out = out or weights.FOLDER / f"{entry.name}-{Path(data).name}-trained.safetensors"

@@ -33,6 +33,7 @@ from ..runtime.tasks import find as find_task
 from . import catalog, checkpoints
 from .nearest import nearest_network
 from .training import recipes
+from .warm_up import warm_up_batchnorm as warm_up_batchnorm
 
 if TYPE_CHECKING:
     import torch
@@ -101,14 +102,29 @@ def trained(name: str, data: str, folder: Path = FOLDER) -> Path:
     trainable(name)
     name = catalog.find_network(name).name
     recipe = recipes.find_recipe(catalog.find_network(name).row.get("recipe", "onecycle"))
-    digest = _digest(data, recipe)
+    digest = _digest(data, recipe, usual_start(name))
     path = Path(folder) / f"{name}-{Path(data).resolve().name}-{digest[:12]}.safetensors"
     _kept(path, name, data, recipe, digest)
     return path
 
 
-def _digest(data: str, recipe: recipes.Recipe) -> str:
-    return hashlib.sha256(f"1 {datasets.load(data, 'train').digest} {recipe.digest}".encode()).hexdigest()
+def usual_start(name: str) -> str | Path:
+    """Return what training a network starts from: the package's weights of its backbone on the digits, or "random".
+
+    Raises:
+        UsageError: No such network.
+        ModelError: The package's file is damaged.
+    """
+    backbone = catalog.find_network(name).row.get("backbone")
+    if not backbone:
+        return "random"
+    recipe = recipes.find_recipe(catalog.find_network(backbone).row.get("recipe", "onecycle"))
+    return shipped_weights(backbone, _digest("digits", recipe)) or "random"
+
+
+def _digest(data: str, recipe: recipes.Recipe, start: str | Path = "random") -> str:
+    begun = "" if start == "random" else f" {Path(start).name}"
+    return hashlib.sha256(f"1 {datasets.load(data, 'train').digest} {recipe.digest}{begun}".encode()).hexdigest()
 
 
 def _kept(path: Path, name: str, data: str, recipe: recipes.Recipe, digest: str) -> None:
@@ -131,7 +147,7 @@ def _embedded(module: torch.nn.Module, spec: ModelSpec, source: str, folder: Pat
         )
     path = folder / f"{spec.name}-{source}.safetensors"
     recipe = recipes.find_recipe(catalog.find_network(spec.name).row.get("recipe", "onecycle"))
-    digest = _digest(source, recipe)
+    digest = _digest(source, recipe, usual_start(spec.name))
     shipped = None if path.exists() else shipped_weights(spec.name, digest)
     if shipped:
         path = shipped
@@ -160,7 +176,7 @@ def _train(name: str, data: str, recipe: recipes.Recipe, path: Path, digest: str
 
     note(f"training {name} on {f'the {data}' if data in datasets.EMBEDDED else data}, {recipe.epochs} epochs")
     with progress(name, recipe.epochs) as advance:
-        result = train(name, data, recipe=recipe, say=lambda row: advance(1))
+        result = train(name, data, recipe=recipe, start=usual_start(name), say=lambda row: advance(1))
     task = find_task(result.spec.task)
     scores = ", ".join(f"{split} {value:.2f} {task.unit}" for split, value in result.scores.items())
     note(f"trained in {result.seconds:.0f} s: {task.title} {scores}; kept in {path}")
@@ -179,27 +195,6 @@ def _random(module: torch.nn.Module, spec: ModelSpec) -> None:
         torch.manual_seed(0)
         fresh = catalog.build_network(spec.name, spec.num_classes)
     checkpoints.load_checkpoint(module, fresh.state_dict(), f"a fresh {spec.name}")
-
-
-def warm_up_batchnorm(module: torch.nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Set batch norm statistics to nine tenths of those of four inputs of noise; the module is left in eval mode.
-
-    With its initial statistics batch norm has no effect in eval mode, so the activations of a deep network vanish or
-    explode and exceed FP16's range. One tenth of the initial variance of 1 is kept: the variance of a few values may be
-    almost zero, and a division by it would amplify rounding errors.
-    """
-    import torch
-
-    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
-    usual = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.9
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        module.train()(torch.randn(4, *input_shape))
-    for layer, momentum in zip(norms, usual, strict=True):
-        layer.momentum = momentum
-    module.eval()
 
 
 def _file(module: torch.nn.Module, spec: ModelSpec, path: Path) -> ModelSpec:

@@ -134,7 +134,7 @@ LATE = {
     "export: digits' weights for other classes": (
         ["export", "lenet5", "--weights", "digits", "--data", "few"], 2, "got 3 classes there, 10 in weights digits",
     ),
-    "export: no classifier, to train": (["export", "unet", "--data", "few"], 2, "cannot be trained on images by class"),
+    "export: no classifier, to train": (["export", "unet", "--data", "few"], 1, "training needs masks"),
     "train: no data": (["train", "lenet5", "--data", "nowhere"], 2, "unknown data"),
     "train: no start": (["train", "lenet5", "--start", "gone.pth"], 2, "cannot read checkpoint"),
     "train: nothing to resume": (["train", "lenet5", "--resume"], 2, "there is no run to resume"),

@@ -77,7 +77,8 @@ def train(
         data: "digits", "scenes", or a folder as `runtime.datasets.load` takes it.
         recipe: A recipe, or the name of one.
         seed: Seed of the weights, the image order and the augmentation.
-        start: "random", or a checkpoint to start from; its last layer may have another number of classes.
+        start: "random", or a checkpoint to start from; its last layer may have another number of classes, or it may be
+            one of the network that is the backbone (`weights.usual_start`).
         keep: File for the state of the run after each epoch.
         resume: Resume from `keep`.
         say: Called with one dictionary after each epoch.
@@ -95,14 +96,10 @@ def train(
     recipe = check_recipe(find_recipe(recipe) if isinstance(recipe, str) else recipe)
     whole = datasets.load(data, "train")
     feed = Batches.of(whole, spec_for(name, data, whole))
-    spec, fixed = feed.spec, catalog.find_network(name).row.get("fixed") or feed.objective.one_size
-    recipe = dataclasses.replace(recipe, small=0.0) if fixed else recipe
-    if feed.objective.spatial and recipe.augment.moves:
-        raise UsageError(f"this recipe moves what {name} is to find", expected=f"--recipe {spec.task}, or one without")
-    if package := find_task(spec.task).package:
-        need(package)
+    spec, row = feed.spec, catalog.find_network(name).row
+    recipe = _fitted(recipe, feed, bool(row.get("fixed")))
     torch.manual_seed(seed)
-    module = start_from(catalog.build_network(name, spec.num_classes), start)
+    module = start_from(catalog.build_network(name, spec.num_classes), start, row.get("backbone", ""))
     splits = ("test", "hard") if data in datasets.EMBEDDED else ("test",)
     judges = {split: Batches.of(datasets.load(data, split), spec) for split in splits}
     facts = {"recipe": recipe.digest, "seed": str(seed), "data": whole.digest, "start": _digest_of(start)}
@@ -110,6 +107,22 @@ def train(
     history = fit_module(module, feed, recipe, seed=seed, keeper=keeper, say=say)
     scores, seconds = {split: score(module, judge) for split, judge in judges.items()}, time.perf_counter() - began
     return TrainResult(spec, module, scores, seconds, tuple(history), recipe, whole.digest)
+
+
+def _fitted(recipe: Recipe, feed: Batches, fixed: bool) -> Recipe:
+    """Return the recipe as a network can follow it, and require the package that judges its task.
+
+    Raises:
+        UsageError: It moves what the network is to find.
+        NotAvailable: The package is not installed.
+    """
+    spec, objective = feed.spec, feed.objective
+    if objective.spatial and recipe.augment.moves:
+        expected = f"--recipe {spec.task}, or another without"
+        raise UsageError(f"this recipe moves what {spec.name} is to find", expected=expected)
+    if package := find_task(spec.task).package:
+        need(package)
+    return dataclasses.replace(recipe, small=0.0) if fixed or objective.one_size else recipe
 
 
 def spec_for(name: str, data: str, images: datasets.Dataset) -> ModelSpec:
@@ -168,8 +181,8 @@ def score(module: nn.Module, feed: Batches) -> float:
     for x, _ in feed.all():
         with torch.inference_mode():
             out = module(x.to(device))
-        named = out if isinstance(out, dict) else {spec.output_names[0]: out}
-        tables = {name: named[name].float().cpu().numpy() for name in spec.output_names}
+        outputs = out if isinstance(out, dict) else {spec.output_names[0]: out}
+        tables = {name: outputs[name].float().cpu().numpy() for name in spec.output_names}
         answers += [
             task.reduce({name: table[at] for name, table in tables.items()}, spec.context()) for at in range(len(x))
         ]

@@ -11,16 +11,18 @@ from torch import nn
 
 from ...runtime.common.plugins import did_you_mean
 from ...runtime.errors import UsageError
-from .. import checkpoints
+from ...runtime.spec import ModelSpec
+from .. import catalog, checkpoints
 from ..nearest import nearest_network
 
 
-def start_from(module: nn.Module, start: str | Path) -> nn.Module:
+def start_from(module: nn.Module, start: str | Path, backbone: str = "") -> nn.Module:
     """Load the weights of a checkpoint, except for layers whose shape depends on the number of classes.
 
     Args:
         module: Changed in place.
-        start: "random" changes nothing; otherwise a checkpoint.
+        start: "random" changes nothing; otherwise a checkpoint, of the network or of its backbone.
+        backbone: The network that `module.backbone.features` is; "" if it has none.
 
     Raises:
         UsageError: There is no such file.
@@ -28,12 +30,25 @@ def start_from(module: nn.Module, start: str | Path) -> nn.Module:
     """
     if str(start) == "random":
         return module
+    spec = checkpoints.checkpoint_spec(start)
+    if spec and spec.name == backbone:
+        return _with_backbone(module, start, spec)
     state, own = checkpoints.read_checkpoint(start), module.state_dict()
     heads = {name.rpartition(".")[0] for name, value in own.items() if value.dim() == 2}
     for key, value in own.items():
         if key in state and state[key].shape != value.shape and key.rpartition(".")[0] in heads:
             state[key] = value
     checkpoints.load_checkpoint(module, state, str(start), nearest_network)
+    return module
+
+
+def _with_backbone(module: nn.Module, start: str | Path, spec: ModelSpec) -> nn.Module:
+    """Load the layers of a classifier into the backbone, which has them in the same order under other names."""
+    source: Any = catalog.build_network(spec.name, spec.num_classes)
+    checkpoints.load_checkpoint(source, checkpoints.read_checkpoint(start), str(start))
+    target: Any = module.backbone
+    pairs = zip(target.features.state_dict(), source.features.state_dict().values(), strict=True)
+    target.features.load_state_dict(dict(pairs))
     return module
 
 

@@ -101,12 +101,12 @@ VARIANTS = {
     "ssdlite_mobilenetv2": {"args": {"backbone": "mobilenet_v2"}, "task": "detect", "input": [3, 320, 320],
         "classes": 90, "outputs": ["boxes", "scores"], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
         "anchors": {"stride": 16, "levels": 6, "scales": [0.2, 0.95], "ratios": [2, 3]},
-        "scenes": {"scales": [0.3, 0.95]}, "digits": 96, "recipe": "detect"},
+        "scenes": {"scales": [0.38, 0.95]}, "digits": 96, "recipe": "detect", "backbone": "mobilenetv2"},
     "ssdlite_mobilenetv3": {"args": {"backbone": "mobilenet_v3"}, "aliases": ["ssdlite320_mobilenet_v3_large"],
         "task": "detect", "input": [3, 320, 320], "classes": 90, "outputs": ["boxes", "scores"],
         "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "params": 3440060, "macs": 583000000,
         "anchors": {"stride": 16, "levels": 6, "scales": [0.2, 0.95], "ratios": [2, 3]},
-        "scenes": {"scales": [0.3, 0.95]}, "digits": 96, "recipe": "detect", "source": "torchvision COCO_V1: 21.3 mAP",
+        "scenes": {"scales": [0.38, 0.95]}, "digits": 96, "recipe": "detect", "source": "torchvision COCO_V1: 21.3 mAP",
         "paper": "Howard et al., Searching for MobileNetV3, 2019, arXiv:1905.02244, section 6.3"},
 }
 # fmt: on

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from ..spec import InputSpec, ModelSpec
 
 IDENTITY, IMAGE = "identity", "image"  # truths that follow from class folders, and from the images themselves
-DIGITS = "digits"
-EMBEDDED = (DIGITS, scenes.NAME)  # data that come with the package
+DIGITS, EMBEDDED = "digits", ("digits", scenes.NAME)  # data that come with the package
 SPLITS = ("train", "calibration", "test", "hard")
 CALIBRATION = 128
 
@@ -260,9 +259,8 @@ def load(source: str | Path, split: str, *, calibration: int = CALIBRATION) -> D
     """Load one split.
 
     Args:
-        source: "digits", "scenes"; "photos", unless a folder is called so (see `photos`); a folder of images, with
-            classes or another truth (`layouts.LAYOUTS`); COCO's JSON, a YOLO folder or its data.yaml, VOC XML; a `.npy`
-            or `.npz` file, or a folder of these (see docs/data.md).
+        source: "digits", "scenes"; "photos", unless a folder is called so (see `photos`); a folder of images, COCO's
+            JSON, a YOLO folder or its data.yaml, VOC XML; a `.npy` or `.npz` file, or a folder of these: docs/data.md.
         split: "train", "calibration", "test" or "hard".
         calibration: Number of images that "calibration" draws from "train".
 

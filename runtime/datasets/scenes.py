@@ -45,8 +45,8 @@ class Difficulty:
         visible: Per cent of a sign that others must leave uncovered.
     """
 
-    signs: tuple[int, int] = (2, 5)
-    sides: tuple[int, int] = (24, 44)
+    signs: tuple[int, int] = (2, 4)
+    sides: tuple[int, int] = (32, 52)
     contrast: tuple[int, int] = (130, 190)
     clutter: tuple[int, int] = (2, 6)
     scrambled: tuple[int, int] = (0, 1)
@@ -57,8 +57,8 @@ class Difficulty:
 
 USUAL = Difficulty()
 HARD = Difficulty(
-    signs=(3, 6), sides=(20, 44), contrast=(60, 130), clutter=(3, 8), scrambled=(1, 2), bars=(1, 3), noise=(10, 30),
-    visible=60,
+    signs=(3, 5), sides=(28, 52), contrast=(80, 150), clutter=(3, 8), scrambled=(0, 2), bars=(1, 2), noise=(8, 20),
+    visible=65,
 )  # fmt: skip
 
 

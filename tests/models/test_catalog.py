@@ -60,6 +60,7 @@ def test_the_tables_are_literals_with_known_keys():
         "args", "aliases", "params", "macs", "top1", "top5", "dataset", "source", "input", "resize", "digits",
         "classes", "mean", "std", "interpolation", "task", "outputs", "checkpoint", "url", "paper",
         "recipe", "keys", "fixed", "package", "channels", "fit", "fill", "decoder", "labels", "anchors", "scenes",
+        "backbone",
     }  # fmt: skip
     for name in catalog.network_names():
         entry = catalog.find_network(name)

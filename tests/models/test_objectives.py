@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgesmith.models import anchors, catalog
-from edgesmith.models.training import multibox, train
+from edgesmith.models import anchors, catalog, weights
+from edgesmith.models.training import multibox, train, transfer
 from edgesmith.models.training.batches import Batches
 from edgesmith.models.training.objectives import find_objective
 from edgesmith.models.training.recipes import RECIPES, Recipe
@@ -235,3 +235,14 @@ def test_one_step_after_another_lowers_the_loss_and_the_score_is_the_task_s(name
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     score = train.score(module, feed)
     assert 0 <= score <= 100
+
+
+def test_the_package_s_weights_of_the_backbone_begin_the_training():
+    start = weights.usual_start("ssdlite_mobilenetv2")
+    assert weights.usual_start("lraspp_mobilenetv3") == "random"
+    classifier = catalog.build_network("mobilenetv2", 10)
+    weights.load_into(classifier, catalog.network_spec("mobilenetv2", "digits"), "digits")
+    module = transfer.start_from(catalog.build_network("ssdlite_mobilenetv2", 10), start, "mobilenetv2").eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(module.backbone.features(x), classifier.features(x))

@@ -215,7 +215,7 @@ def test_the_command_trains_and_logs(tmp_path):
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["epochs"] == 2
-    assert found["top1_percent"]["test"] > 30
+    assert found["scores"]["test"] > 30
     assert log.read_text().splitlines()[0] == "epoch,loss,lr,seconds"
     assert not out.with_suffix(".state").exists()
     assert catalog.network_spec("lenet5", str(out)).input_shape == (1, 32, 32)
@@ -224,7 +224,7 @@ def test_the_command_trains_and_logs(tmp_path):
 @pytest.mark.slow
 def test_lenet_learns_the_digits():
     result = train.train("lenet5", recipe=dataclasses.replace(recipes.find_recipe("onecycle"), epochs=30, small=0.0))
-    assert result.top1_percent["test"] > 95
+    assert result.scores["test"] > 95
 
 
 def picture(path, seed):

@@ -21,11 +21,11 @@ def fresh(classes=10):
 
 def test_the_trained_file_is_what_it_says():
     module, spec = trained()
-    found = train.accuracy(module, Batches.of(datasets.load("digits", "test"), spec))
+    found = train.score(module, Batches.of(datasets.load("digits", "test"), spec))
     assert found > 97
     assert not module.training
     untrained, _ = fresh()
-    assert train.accuracy(untrained, Batches.of(datasets.load("digits", "test"), spec)) < 50
+    assert train.score(untrained, Batches.of(datasets.load("digits", "test"), spec)) < 50
 
 
 def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
@@ -206,7 +206,7 @@ def test_the_package_has_trained_weights_of_the_first_command(tmp_path):
     module, spec = catalog.build_network("mobilenetv2", 10), catalog.network_spec("mobilenetv2", "digits")
     assert weights.load_into(module, spec, "digits", folder=tmp_path).weights == "digits"
     assert not list(tmp_path.iterdir())
-    assert round(train.accuracy(module, Batches.of(datasets.load("digits", "test"), spec)), 2) == 98.89
+    assert round(train.score(module, Batches.of(datasets.load("digits", "test"), spec)), 2) == 98.89
 
 
 def test_own_weights_go_before_those_of_the_package(tmp_path, monkeypatch):

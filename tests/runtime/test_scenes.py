@@ -9,12 +9,12 @@ from edgesmith.runtime.spec import ModelSpec, Preprocess
 from edgesmith.runtime.tasks import find
 
 DIGESTS = {
-    "calibration": "47cc09fd742a92216c41ec684b65d97b7567d83f5ecf7c0f6b3f202d6ecda370",
-    "test": "5e86f6f94e9b92acc6557b97630ddf5ab1148cdc4b2f1a12b57a70750589d558",
-    "hard": "6cbe4612f7e816d200d458fc55c26d810cf1ff736c7b3a9412eebb2df3cc794d",
+    "calibration": "8196f1c925c0d5b611fc0e7e28da15e13e814f2d704b30f0ac2873f808106ed3",
+    "test": "51a31726969edeb28f838dd82816c6098d4528acb1424f0e0a1db1d6a0121b94",
+    "hard": "77e65674735b4a1f38c408e50667f2435894d495f4402ae51fb7be1710d2c5bc",
 }
 SIZES = {"calibration": 128, "test": 512, "hard": 512}
-OBJECTS = {"calibration": 454, "test": 1674, "hard": 2269}
+OBJECTS = {"calibration": 326, "test": 1364, "hard": 1824}
 
 
 @pytest.mark.parametrize("split", DIGESTS)
