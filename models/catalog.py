@@ -18,7 +18,7 @@ holds what all rows have in common. A row may have:
     outputs      names of the outputs, default "output"; if there are several, the keys of what the module returns
     anchors      of an SSD whose anchors follow from the input's size: what `anchors.default_boxes` needs for a decoder
                  in the spec; `scenes`: what differs if trained on the embedded scenes
-    recipe       of `training.recipes`, default "onecycle"
+    recipe       of `training/recipes.py`, default "onecycle"
     backbone     the network that `module.backbone.features` is; its weights of the digits, if the package has them,
                  begin the training
     keys         the package whose network of this name has the keys of the state dict, if that is not torchvision

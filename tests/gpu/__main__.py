@@ -1,6 +1,6 @@
 """`make gpu-check`: the tests that need a GPU, then the zoo's latencies by every way that works here, into one JSON.
 
-    PYTHONPATH=tests python -m gpu [--out docs/measurements/gpu.json] [--networks …] [--seconds 480] [--dry]
+    PYTHONPATH=tests python -m gpu [--out FILE.json] [--networks …] [--seconds 480] [--dry]
 
 A cell of the result is kept, so that a second run goes on. What is missing on this machine stands in the result with
 the package that would bring it. Of each cell: median and 99th percentile of latency, joules an image by NVML, the
