@@ -23,7 +23,8 @@ def test_what_exists_stays_what_it_is(tmp_path):
         (("mobilenetv2",), "7", "a resolution is not valid"),
         (("mobilenetv9",), "160", "mobilenetv9"),
         (("tdnn",), "160", "takes no images"),
-        (("lenet5",), "48", "cannot compute an input of"),
+        (("lenet5",), "48", "takes images of one size"),
+        (("crnn",), "48", "cannot compute an input of"),
     ],
 )
 def test_what_makes_no_sense_is_refused(paths, resolutions, said, tmp_path):
