@@ -56,8 +56,8 @@ RECIPES = {
     # The same for nets whose time goes with the pixels: fewer epochs, most of them on smaller images.
     "onecycle-short": Recipe(epochs=9, lr=2e-3, small=0.6),
     # What is learnt has places in the image, so it is not moved.
-    "detect": Recipe(epochs=5, batch=8, lr=2e-3, label_smoothing=0.0, augment=STILL),
-    "segment": Recipe(epochs=5, batch=8, lr=2e-3, label_smoothing=0.0, augment=STILL),
+    "detect": Recipe(epochs=4, batch=8, lr=2e-3, label_smoothing=0.0, augment=STILL),
+    "segment": Recipe(epochs=4, batch=8, lr=2e-3, label_smoothing=0.0, augment=STILL),
     # He et al. 2015: SGD with momentum 0.9, 0.1 divided by 10 on a plateau, batch 256, weight decay 1e-4.
     "resnet": Recipe(
         "sgd", "plateau", epochs=90, batch=256, lr=0.1, weight_decay=1e-4, label_smoothing=0.0, small=0.0, patience=12
