@@ -89,8 +89,8 @@ def remembered(name: str, threads: int | None = None) -> Choice | None:
         return None
     whole = choice.threads is None or (type(choice.threads) is int and 0 < choice.threads <= most)
     timed = isinstance(choice.seconds, dict) and all(isinstance(one, float) for one in choice.seconds.values())
-    said = isinstance(choice.refused, list) and all(isinstance(one, str) for one in choice.refused)
-    return choice if whole and timed and said else None
+    reasons = isinstance(choice.refused, list) and all(isinstance(one, str) for one in choice.refused)
+    return choice if whole and timed and reasons else None
 
 
 def remember(name: str, choice: Choice) -> None:
