@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from ..optimize.quantize.speed import Speed, race
 from ..runtime import targets
 from ..runtime.datasets import Dataset, Noise
 from ..runtime.datasets.truths import KINDS
-from ..runtime.errors import CANNOT, UsageError
-from ..runtime.selection.candidates import ARITHMETIC, BF16, bears_bf16, open_file, usable
+from ..runtime.errors import UsageError
 from ..runtime.spec import ModelSpec
 from ..runtime.tasks import CLASS, Task, find, first
 from .answers import answers_key, answers_on
+from .bf16 import as_bf16, refuse_bf16
 from .settings import ExportedArtefact, Flow, Kept, StageCheck, result_key
 
 # One process per artefact, half a second each: precise enough for the table, not for a gate.
@@ -43,13 +42,13 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
     for artefact in flow.artefacts:
         artefact.results["bytes"] = artefact.bytes
     files = [artefact for artefact in flow.artefacts if artefact.backend == "ort"]
-    runnable = files + _as_bf16(flow, files)
+    runnable = files + as_bf16(flow, files)
     if flow.settings.evaluate:
         why_not = not_judged(flow, spec)
         for split in flow.splits:
             _score(flow, runnable, spec, split, judged=not why_not)
         flow.checks += [_accuracy_check(flow, spec, artefact, runnable[0], why_not) for artefact in runnable[1:]]
-        _refuse_bf16(flow)
+        refuse_bf16(flow)
     else:
         flow.checks.append(StageCheck("accuracy", None, "not evaluated: the settings disable it"))
     _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads)
@@ -57,31 +56,6 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
         if artefact.simulated and targets.is_here(artefact.target):
             _race(runnable[0], artefact, next(iter(flow.data["test"].head(1).batches(spec, 1))))
     flow.checks += [check for artefact in files[1:] if (check := _speed_check(artefact))]
-
-
-def _as_bf16(flow: Flow, files: list[ExportedArtefact]) -> list[ExportedArtefact]:
-    """Return the files whose float layers may be BF16, to be measured so, where this machine can."""
-    for one in files if usable(BF16)[0] else ():
-        if not bears_bf16(one.precision, one.target):
-            continue
-        row = dataclasses.replace(one, name=f"{one.name} as BF16", backend=BF16, results={"bytes": one.bytes})
-        try:
-            open_file(one.path, BF16, threads=1).close()
-            flow.bf16.append(row)
-        except CANNOT as error:
-            one.results[ARITHMETIC] = {BF16: str(error)}
-            flow.checks.append(StageCheck(f"accuracy {row.name}", None, str(error), left_out=True))
-    return flow.bf16
-
-
-def _refuse_bf16(flow: Flow) -> None:
-    """Keep the runtime from BF16 where it failed the check of its accuracy; the file itself stays."""
-    for at, check in enumerate(flow.checks):
-        artefact = next((one for one in flow.bf16 if check.name == f"accuracy {one.name}"), None)
-        if artefact is not None and check.passed is False:
-            flow.checks[at] = dataclasses.replace(check, passed=None, left_out=True)
-            source = next(one for one in flow.artefacts if one.path == artefact.path)
-            source.results[ARITHMETIC] = {BF16: check.detail}
 
 
 def kept(flow: Flow, spec: ModelSpec, artefact: ExportedArtefact) -> Kept:
