@@ -73,6 +73,7 @@ OVER = {
     ("pack", "as_zip"): ["pack", "nets/b", "--zip", "MINE"],
     ("pack", "triton"): ["pack", "nets/b", "--triton", "MINE//colours"],
     ("run", "out"): ["run", "nets/b", "n.png", "--out", "MINE.gif"],
+    ("run", "coco"): ["run", "nets/b", "n.png", "--coco", "MINE.json"],
     ("train", "out"): ["train", "lenet5", "--out", "MINE"],
     ("train", "log"): ["train", "lenet5", "--log", "MINE"],
     ("models", "plot"): ["models", "lenet", "--plot", "MINE.svg"],
