@@ -57,9 +57,8 @@ class Difficulty:
 
 USUAL = Difficulty()
 HARD = Difficulty(
-    signs=(3, 5), sides=(28, 52), contrast=(80, 150), clutter=(3, 8), scrambled=(0, 2), bars=(1, 2), noise=(8, 20),
-    visible=65,
-)  # fmt: skip
+    signs=(3, 5), contrast=(90, 160), clutter=(3, 8), scrambled=(0, 2), bars=(1, 2), noise=(8, 20), visible=70
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ from edgesmith.runtime.tasks import find
 DIGESTS = {
     "calibration": "8196f1c925c0d5b611fc0e7e28da15e13e814f2d704b30f0ac2873f808106ed3",
     "test": "51a31726969edeb28f838dd82816c6098d4528acb1424f0e0a1db1d6a0121b94",
-    "hard": "77e65674735b4a1f38c408e50667f2435894d495f4402ae51fb7be1710d2c5bc",
+    "hard": "1cbcebdb07bae0e2ba1794152510c3090ec16c5ea0692dd35a716b16317fed68",
 }
 SIZES = {"calibration": 128, "test": 512, "hard": 512}
-OBJECTS = {"calibration": 326, "test": 1364, "hard": 1824}
+OBJECTS = {"calibration": 326, "test": 1364, "hard": 1712}
 
 
 @pytest.mark.parametrize("split", DIGESTS)
