@@ -14,8 +14,13 @@ from edgesmith.runtime.datasets import scenes
 METRICS = {"ssdlite_mobilenetv2": "map", "lraspp_mobilenetv3": "miou"}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("ssdlite_mobilenetv2", marks=pytest.mark.slow),
+        pytest.param("lraspp_mobilenetv3", marks=pytest.mark.nightly),
+    ],
+)
 def test_from_scenes_to_a_bundle_that_answers(name, tmp_path, monkeypatch):
     recipe = catalog.find_network(name).row["recipe"]
     monkeypatch.setattr(scenes, "COUNTS", {"train": 32, "test": 8, "hard": 8})
