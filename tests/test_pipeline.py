@@ -19,6 +19,7 @@ from edgesmith.models import catalog
 from edgesmith.runtime import bundle, datasets, load
 from edgesmith.runtime.bundle import requirements
 from edgesmith.runtime.errors import UsageError
+from edgesmith.runtime.selection.candidates import BF16
 from support.bundles import colour_bundle
 from support.patience import PATIENCE_S
 
@@ -128,7 +129,7 @@ def test_the_table_and_its_json(summary):
 
     values = json.loads(json.dumps(summary.to_dict()))
     assert values["passed"] is True
-    assert len(values["artefacts"]) == 9
+    assert len([one for one in values["artefacts"] if one["backend"] != BF16]) == 9
     runner = CliRunner()
     with runner.isolation() as (out, *_):
         draw_summary(summary)
