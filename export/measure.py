@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ def measure(flow: Flow, spec: ModelSpec) -> None:
         refuse_bf16(flow)
     else:
         flow.checks.append(StageCheck("accuracy", None, "not evaluated: the settings disable it"))
-    _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads)
+    image = next(iter(flow.data["test"].head(1).batches(spec, 1)))
+    shape = _shape(spec.feeds(image)) if spec.ranges else ""
+    _time([artefact for artefact in runnable if not artefact.simulated], flow.settings.threads, shape)
     for artefact in runnable[1:]:
         if artefact.simulated and targets.is_here(artefact.target):
-            _race(runnable[0], artefact, next(iter(flow.data["test"].head(1).batches(spec, 1))))
+            _race(runnable[0], artefact, image)
     flow.checks += [check for artefact in files[1:] if (check := _speed_check(artefact))]
 
 
@@ -233,8 +236,13 @@ def _likeness(split: str, results: dict[str, Any]) -> str:
     return f"{split} equal to FP32" if results["sqnr_db"] is None else f"{split} SQNR {results['sqnr_db']:.1f} dB"
 
 
-def _time(runnable: list[ExportedArtefact], threads: int) -> None:
-    subjects = [BenchTarget(str(artefact.path), "", artefact.backend, threads) for artefact in runnable]
+def _shape(feeds: Mapping[str, NDArray[Any]]) -> str:
+    """Return the sizes of inputs as `common.sizes.parse_sizes` reads them."""
+    return ",".join(f"{name}={'x'.join(map(str, array.shape))}" for name, array in feeds.items())
+
+
+def _time(runnable: list[ExportedArtefact], threads: int, shape: str) -> None:
+    subjects = [BenchTarget(str(one.path), "", one.backend, threads, shape=shape) for one in runnable]
     timings = interleave.collect_samples(subjects, PLAN)
     for artefact, timing in zip(runnable, timings, strict=True):
         flat = [value for group in timing.samples for value in group]
