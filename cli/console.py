@@ -51,12 +51,16 @@ overwrite = click.option(
 """The option of every command that writes where the user says; `outputs.claim` takes what it gives."""
 
 
+_json_output: list[bool] = []  # whether the command has written its JSON: an error after that is on stderr alone
+
+
 def guarded(action: Callable[[], int | None], debug: bool = False, as_json: bool = False) -> int:
     """Run an action; print an error as one line, for machines also as JSON under "error", and return its exit code.
 
     Raises:
         Exception: Only with `debug`, the error itself.
     """
+    _json_output.clear()
     try:
         code = action() or 0
         sys.stdout.flush()
@@ -86,7 +90,7 @@ def guarded(action: Callable[[], int | None], debug: bool = False, as_json: bool
 
 def _say_error(error: EdgesmithError, as_json: bool) -> int:
     click.echo(for_terminal(f"error: {error}"), err=True)
-    if as_json:
+    if as_json and not _json_output:
         parts = {name: getattr(error, name) for name in ("what", "got", "expected", "do")}
         value = {"error": {"kind": type(error).__name__, **parts, "exit_code": error.exit_code}}
         click.echo(for_json(json.dumps(value, indent=2)))
@@ -96,6 +100,7 @@ def _say_error(error: EdgesmithError, as_json: bool) -> int:
 def emit(value: Any, as_json: bool, draw: Callable[[], None]) -> None:
     """Print `value` as JSON, or draw it for the terminal."""
     if as_json:
+        _json_output.append(True)
         click.echo(for_json(json.dumps(value, indent=2, default=_plain, allow_nan=False)))
     else:
         draw()

@@ -105,7 +105,7 @@ COMMANDS = {
         "do: give images like those the network will see",
     ),
     "no such data": (
-        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, photos, a folder of images, COCO's "
+        ["--data", "nowhere"], 2, "unknown data 'nowhere'; expected digits, scenes, photos, a folder of images, COCO's "
         "FILE.json, data.yaml, or a .npy or .npz file; do: check the path",
     ),
     "too little data": (
