@@ -131,7 +131,15 @@ def _replay(bundle: Bundle, artefact: Artefact, backend: str, threads: int | Non
     except (NotAvailable, BuildError) as error:
         return Replay(artefact.name, backend, "skipped", str(error))
     except EdgesmithError as error:
-        return Replay(artefact.name, backend, "failed", str(error))
+        return Replay(artefact.name, backend, _wrong(artefact, backend), str(error))
+
+
+def _wrong(artefact: Artefact, backend: str) -> str:
+    """Return the status of a replay that went wrong: on another backend than the first the artefact may still be right.
+
+    `load` refuses such a pair on this machine.
+    """
+    return "failed" if backend == backends_for(artefact)[0] else "differs"
 
 
 def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session, images: int | None = None) -> Replay:
@@ -157,8 +165,7 @@ def replayed(bundle: Bundle, artefact: Artefact, backend: str, session: Session,
     count = count_samples(session, inputs)
     agreement = _agreement(bundle.spec, got, expected, count) if {*got} >= {*expected} else None
     figures = (worst if math.isfinite(worst) else None, allowed, agreement)
-    wrong = "failed" if backend == backends_for(artefact)[0] else "differs"
-    return Replay(artefact.name, backend, "passed" if passed else wrong, reason, *figures)
+    return Replay(artefact.name, backend, "passed" if passed else _wrong(artefact, backend), reason, *figures)
 
 
 def _agreement(spec: ModelSpec, got: Arrays, expected: Arrays, count: int) -> float | None:

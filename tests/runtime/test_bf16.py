@@ -180,6 +180,21 @@ def test_a_bf16_that_fails_is_named_and_never_taken(tmp_path, monkeypatch):
         load(made, device=BF16)
 
 
+def test_a_bf16_that_does_not_open_here_leaves_the_bundle_valid(tmp_path, monkeypatch):
+    real = candidates.open_artefact
+
+    def open_artefact(bundle, artefact, backend, **options):
+        if backend == BF16:
+            raise ModelError("OpenVINO cannot compile it")
+        return real(bundle, artefact, backend, **options)
+
+    monkeypatch.setattr("edgesmith.runtime.verify.open_artefact", open_artefact)
+    monkeypatch.setattr("edgesmith.runtime.verify.usable", lambda backend: (backend in ("ort", BF16), ""))
+    report = verify(colour_bundle(tmp_path / "b"))
+    assert report.verdict == "passed"
+    assert {one.status for one in report.replays if one.backend == BF16} == {"differs"}
+
+
 @pytest.mark.parametrize("fact", [None, 3, [], "no", {BF16: ""}, {"ort": "why"}])
 def test_a_fact_of_nonsense_refuses_nothing(fact, tmp_path):
     artefact = colour_bundle(tmp_path / "b").artefacts[0]
