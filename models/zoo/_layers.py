@@ -179,3 +179,17 @@ def he_init(module: nn.Module, linear_std: float | None = None) -> None:
             nn.init.normal_(layer.weight, 0.0, linear_std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+class StagedClassifier(nn.Module):
+    """A stem, stages, and a linear layer on each channel's mean, with timm's keys: (N, 3, H, W) -> (N, num_classes)."""
+
+    def __init__(self, stem: nn.Module, stages: list[nn.Sequential], channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem, self.stages, self.head = stem, nn.Sequential(*stages), nn.Module()
+        self.head.fc = nn.Linear(channels, num_classes)
+        he_init(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        return self.head.fc(self.stages(self.stem(x)).mean((2, 3)))  # type: ignore[operator]

@@ -12,7 +12,7 @@ import functools
 import torch
 from torch import nn
 
-from ._layers import ConvBN, SqueezeExcite, he_init, round_channels
+from ._layers import ConvBN, SqueezeExcite, StagedClassifier, round_channels
 
 PAPER = "Vasu et al., MobileOne: An Improved One millisecond Mobile Backbone, 2022, arXiv:2206.04040"
 
@@ -44,14 +44,13 @@ class MobileOneBlock(nn.Module):
         return nn.functional.relu(self.attn(y), inplace=True)
 
 
-class MobileOne(nn.Module):
+class MobileOne(StagedClassifier):
     """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
 
     def __init__(self, widths: tuple[float, ...], branches: int, excited: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
         channels = min(64, int(NETWORK[0][0] * widths[0]))
-        self.stem = MobileOneBlock(3, channels, 3, 2, 1, depthwise=False, excite=False)
-        self.stages = nn.Sequential()
+        stem = MobileOneBlock(3, channels, 3, 2, 1, depthwise=False, excite=False)
+        stages = list[nn.Sequential]()
         for (filters, repeats), width, last in zip(NETWORK, widths, excited, strict=True):
             stage, outputs = nn.Sequential(), int(filters * width)
             for index in range(repeats):
@@ -59,14 +58,8 @@ class MobileOne(nn.Module):
                 stage.append(MobileOneBlock(channels, channels, 3, stride, branches, True, excite))
                 stage.append(MobileOneBlock(channels, outputs, 1, 1, branches, False, excite))
                 channels = outputs
-            self.stages.append(stage)
-        self.head = nn.Module()
-        self.head.fc = nn.Linear(channels, num_classes)
-        he_init(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
-        return self.head.fc(self.stages(self.stem(x)).mean((2, 3)))  # type: ignore[operator]
+            stages.append(stage)
+        super().__init__(stem, stages, channels, num_classes)
 
 
 # Parameters are those of the branches; the paper's, merged, are recomputed by tests/optimize/test_reparameterised.py.

@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import nn
 
-from ._layers import ConvBN, he_init
+from ._layers import ConvBN, StagedClassifier
 
 PAPER = "Ding et al., RepVGG: Making VGG-style ConvNets Great Again, 2021, arXiv:2101.03697"
 
@@ -39,27 +39,20 @@ class RepVGGBlock(nn.Module):
         return nn.functional.relu(y if self.identity is None else y + self.identity(x), inplace=True)
 
 
-class RepVGG(nn.Module):
+class RepVGG(StagedClassifier):
     """(N, 3, H, W) -> (N, num_classes); H and W are divided by 32."""
 
     def __init__(self, depth: str, width: float, last: float, num_classes: int) -> None:
-        super().__init__()
         channels = min(64, int(64 * width))
-        self.stem = RepVGGBlock(3, channels, 2)
-        self.stages = nn.Sequential()
+        stem = RepVGGBlock(3, channels, 2)
+        stages = list[nn.Sequential]()
         for filters, repeats, factor in zip(FILTERS, NETWORK[depth], (width, width, width, last), strict=True):
             stage, outputs = nn.Sequential(), int(filters * factor)
             for index in range(repeats):
                 stage.append(RepVGGBlock(channels, outputs, 2 if index == 0 else 1))
                 channels = outputs
-            self.stages.append(stage)
-        self.head = nn.Module()
-        self.head.fc = nn.Linear(channels, num_classes)
-        he_init(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits."""
-        return self.head.fc(self.stages(self.stem(x)).mean((2, 3)))  # type: ignore[operator]
+            stages.append(stage)
+        super().__init__(stem, stages, channels, num_classes)
 
 
 # Parameters and multiply-adds are those of the branches; the paper's, merged, are recomputed by
